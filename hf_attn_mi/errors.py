@@ -1,0 +1,17 @@
+"""Exception classes. Imports nothing, so that every other module may import it."""
+
+
+class HfAttnMiError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class InvalidInput(HfAttnMiError, ValueError):
+    """An argument is wrong: the message names it, what came, what is allowed and what to do."""
+
+
+class UnsupportedModel(HfAttnMiError):
+    """The model cannot be explained exactly: the message says why and what is supported."""
+
+
+class BackendUnavailable(HfAttnMiError):
+    """A backend was asked for by name and is not there."""

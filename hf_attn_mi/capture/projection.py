@@ -1,0 +1,118 @@
+"""Reads the output projection W_O from the linear operation that consumes an attention product."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hf_attn_mi.capture.records import Projection
+
+
+
+@dataclass(frozen=True)
+class Found:
+    """A linear operation: what it consumes, how its weight is read, how its input features lie."""
+
+    source: Tensor
+    projection: Callable[[Tensor], Projection]  # (heads, head_dim) features -> W_O
+    arrange: Callable[[Tensor], Tensor]  # tensor like `source` -> (..., in_features)
+    restore: Callable[[Tensor], Tensor] = lambda result: result  # the result -> (..., hidden)
+
+
+def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name: str) -> Any:
+    return args[position] if len(args) > position else kwargs.get(name)
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    return tensor.transpose(1, -1)
+
+
+def _linear(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Found | None:
+    weight, bias = _argument(args, kwargs, 1, "weight"), _argument(args, kwargs, 2, "bias")
+    if weight.dim() != 2 or not hasattr(weight, "t"):
+        return None
+    return Found(_argument(args, kwargs, 0, "input"), lambda f: Projection(weight.t(), bias, f), _as_it_is)
+
+
+def _addmm(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Found | None:
+    bias, source, weight = (_argument(args, kwargs, i, n) for i, n in enumerate(("input", "mat1", "mat2")))
+    return Found(source, lambda f: Projection(weight, bias, f), _as_it_is)
+
+
+def _conv1d(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Found | None:
+    weight, bias = _argument(args, kwargs, 1, "weight"), _argument(args, kwargs, 2, "bias")
+    if weight.shape[-1] != 1:
+        return None
+    source = _argument(args, kwargs, 0, "input")
+    groups = _argument(args, kwargs, 6, "groups") or 1
+
+    def make(features: Tensor) -> Projection:
+        blocks = weight[..., 0].chunk(groups)  # each (out / groups, in / groups)
+        return Projection(torch.block_diag(*blocks).t(), bias, features)
+
+    return Found(source, make, _channels_last, _channels_last)
+
+
+def _matmul(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Found | None:
+    source, weight = args[0], _argument(args, kwargs, 1, "other")
+    if not isinstance(weight, Tensor) or weight.dim() != 2:
+        return None
+    return Found(source, lambda f: Projection(weight, None, f), _as_it_is)
+
+
+def _einsum(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Found | None:
+    """'ibnd,hnd->ibh': the heads n and their coordinates d are summed with the weight."""
+    operands = args[1] if len(args) == 2 else args[1:]
+    terms, _, result = args[0].replace(" ", "").partition("->")
+    names = terms.split(",")
+    if len(names) != 2 or len(operands) != 2:
+        return None
+    summed = [c for c in names[0] if c in names[1] and c not in result]
+    kept = [c for c in names[1] if c in result and c not in names[0]]
+    if len(summed) != 2 or len(kept) != 1 or names[0][-2:] != "".join(summed):
+        return None
+    weight = operands[1].permute([names[1].index(c) for c in (*summed, *kept)])
+    return Found(operands[0], lambda f: Projection(weight.flatten(0, 1), None, f), lambda t: t.flatten(-2))
+
+
+PROJECTIONS: dict[Any, Callable[[tuple[Any, ...], dict[str, Any]], Found | None]] = {
+    F.linear: _linear,
+    torch.addmm: _addmm,
+    F.conv1d: _conv1d,
+    torch.matmul: _matmul,
+    Tensor.matmul: _matmul,
+    Tensor.__matmul__: _matmul,
+    torch.einsum: _einsum,
+}
+
+
+def resolve_projection(features: Tensor | None, heads: int, head_dim: int) -> Tensor | None:
+    """Which input feature of W_O each head coordinate lands on, (heads, head_dim).
+
+    Args:
+        features: (..., in_features) head * head_dim + coordinate of every entry of W_O's input, -1 for entries
+            that do not come from the attention product.
+
+    Returns:
+        None unless every coordinate of every head is taken exactly once, at the same place for every token.
+    """
+    if features is None or features.numel() == 0:
+        return None
+    table = features.reshape(-1, features.shape[-1])
+    owned = table.amax(0)
+    if not bool(((table == owned) | (table == -1)).all()):
+        return None
+    positions = (owned >= 0).nonzero()[:, 0]
+    values = owned[positions].long()
+    if values.numel() != heads * head_dim or values.unique().numel() != heads * head_dim:
+        return None
+    return positions[values.argsort()].reshape(heads, head_dim)

@@ -1,0 +1,140 @@
+"""Class-linked token relevance: gradient x input of the frozen network (see `frozen`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hf_attn_mi.capture import first_layer, unwrap
+from hf_attn_mi.errors import UnsupportedModel
+from hf_attn_mi.relevance.frozen import FrozenNetwork
+
+__all__ = ["FrozenNetwork", "Relevance", "relevance"]
+
+
+@dataclass(frozen=True, eq=False)
+class Relevance:
+    """Token scores of a batch and how completely they account for the explained value."""
+
+    scores: Tensor  # (batch, tokens) signed
+    bias: Tensor  # (batch,) share of biases, positions and other constants
+    value: Tensor  # (batch,) the explained value
+    gap: Tensor  # (batch,) |value - sum of scores - bias| / max(|value|, sum of |scores|)
+    space: str  # where the input of gradient x input lives
+    outputs: Any  # the model's outputs, detached from the graph where they are tensors
+
+
+def relevance(
+    model: nn.Module,
+    inputs: dict[str, Any],
+    target: Callable[[Any], Tensor],
+    *,
+    around: Any = None,
+) -> Relevance:
+    """Gradient x input of the frozen network at the token embeddings.
+
+    Attention rows, standard deviations of normalisation layers and activation gates f(x)/x are held at their
+    values; the rest of the network is affine in the embeddings x, and score_j = <x_j, d value / d x_j>.
+    Products of two activations (gated feed-forward layers) are shared equally between their factors.
+
+    Args:
+        model: a PreTrainedModel in evaluation mode, or a wrapper of one.
+        inputs: keyword arguments of its forward, batch first.
+        target: outputs -> (batch,) explained values, for example a class logit minus the mean of the others.
+        around: an optional context manager (such as `capture_attention(model)`) entered around the forward.
+
+    Returns:
+        A `Relevance`. Parameters, their gradients and the model's flags are untouched.
+
+    Raises:
+        UnsupportedModel: no gradient reaches the embeddings (quantised weights, an embedding used twice).
+    """
+    inner = unwrap(model)
+    main = next(iter(v for v in inputs.values() if isinstance(v, Tensor)))
+    batch = main.shape[0]
+    with torch.enable_grad(), _leaves(inner, inputs, batch) as (frozen, arguments, leaves, space):
+        with frozen, around if around is not None else nullcontext():
+            outputs = model(**arguments)
+        value = target(outputs)
+        if not leaves() or not value.requires_grad:
+            raise UnsupportedModel(
+                f"{type(inner).__name__}: the explained value does not depend on the {space} by gradients "
+                "(quantised weights, or a target computed outside the graph). Load the model in float32, "
+                "bfloat16 or float16."
+            )
+        tensors = [leaf for _, leaf in leaves()]
+        grads = torch.autograd.grad(value.sum(), tensors, allow_unused=True)
+    value = value.detach().double().cpu()
+    length = (inputs["input_ids"] if "input_ids" in inputs else tensors[0]).shape[1]
+    scores = torch.zeros(batch, length, dtype=torch.float64)
+    bias = frozen.bias.cpu().clone()
+    for (ids, leaf), grad in zip(leaves(), grads):
+        if grad is None:
+            continue
+        share = (grad.double() * leaf.detach().double()).sum(-1).cpu()
+        scores, rest = _place(scores, share, ids, inputs.get("input_ids"))
+        bias += rest
+    missing = (value - scores.sum(1) - bias).abs()
+    scale = torch.maximum(value.abs(), scores.abs().sum(1)).clamp_min(1e-12)
+    gap = missing / scale
+    total = (value.sum() - scores.sum() - bias.sum()).abs() / scale.sum()
+    if batch > 1 and float(gap.max()) > 1e-3 > float(total):  # bias terms of a layout that is not batch-first
+        gap = total.expand(batch)
+    return Relevance(scores.float(), bias.float(), value.float(), gap.float(), space, outputs)
+
+
+@contextmanager
+def _leaves(model: nn.Module, inputs: dict[str, Any], batch: int) -> Iterator[Any]:
+    """The frozen network with leaves at the embeddings, the arguments to call, the leaves, their name."""
+    if "inputs_embeds" in inputs:
+        leaf = inputs["inputs_embeds"].detach().clone().requires_grad_(True)
+        arguments = {**inputs, "inputs_embeds": leaf}
+        yield FrozenNetwork(None, batch), arguments, lambda: [(None, leaf)], "inputs_embeds"
+        return
+    weight = _embedding_weight(model) if "input_ids" in inputs else None
+    if weight is not None:
+        frozen = FrozenNetwork(weight, batch)
+        yield frozen, inputs, lambda: frozen.leaves, "word embeddings"
+        return
+    found: list[tuple[None, Tensor]] = []
+
+    def start(module: nn.Module, args: Any, kwargs: Any) -> Any:
+        if found:
+            return None
+        states = args[0] if args else kwargs["hidden_states"]
+        leaf = states.detach().requires_grad_(True)
+        found.append((None, leaf))
+        return ((leaf, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": leaf})
+
+    handle = first_layer(model).register_forward_pre_hook(start, with_kwargs=True)
+    try:
+        yield FrozenNetwork(None, batch), inputs, lambda: found, "input of the first layer"
+    finally:
+        handle.remove()
+
+
+def _embedding_weight(model: nn.Module) -> Tensor | None:
+    try:
+        module = model.get_input_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        return None
+    weight = getattr(module, "weight", None)
+    return weight if isinstance(module, nn.Embedding) else None
+
+
+def _place(scores: Tensor, share: Tensor, ids: Tensor | None, given: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Add the share of one look-up to the tokens it stands for; the rest counts as bias, (batch,)."""
+    none = torch.zeros(scores.shape[0], dtype=scores.dtype)
+    if ids is None or given is None or (ids.shape == given.shape and torch.equal(ids, given)):
+        return scores + share, none
+    if ids.dim() == 2 and ids.shape == given.t().shape and torch.equal(ids, given.t()):  # (tokens, batch)
+        return scores + share.t(), none
+    if ids.shape == given.shape and torch.equal(ids[:, 1:], given[:, :-1]):  # decoder input, shifted right
+        moved = torch.cat([share[:, 1:], torch.zeros_like(share[:, :1])], 1)
+        return scores + moved, share[:, 0]
+    return scores, share.sum(1) if share.shape[0] == scores.shape[0] else share.sum() / scores.shape[0] + none

@@ -1,0 +1,190 @@
+"""The frozen network: attention rows, normalisation scales and activation gates are constants of the input.
+
+What is left is affine in the token embeddings, so that gradient x input adds up, with the bias terms, to the
+explained value. Conservative propagation: Ali et al., arXiv 2202.07304; AttnLRP: Achtibat et al., arXiv 2402.05602.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from hf_attn_mi.capture import multi_head_call
+from hf_attn_mi.relevance import rules
+
+T = Tensor
+GATED = {
+    F.gelu, F.relu, torch.relu, T.relu, torch.relu_, F.silu, F.leaky_relu, F.elu, F.selu, F.celu, F.mish, F.hardswish,
+    F.relu6, F.softsign, F.hardtanh, F.tanh, torch.tanh, T.tanh, T.relu_, torch.square, T.square, F.tanhshrink,
+}  # fmt: skip
+CONSTANT = {  # f(0) is not 0, or a scale: the result is a factor, not a signal
+    F.softmax, torch.softmax, T.softmax, torch.sigmoid, T.sigmoid, F.sigmoid, F.hardsigmoid, F.softplus, torch.exp,
+    T.exp, torch.rsqrt, T.rsqrt, torch.sqrt, T.sqrt, torch.erf, T.erf, torch.norm, T.norm, torch.linalg.norm,
+    torch.linalg.vector_norm, T.std, torch.std, T.reciprocal, torch.reciprocal, T.__rtruediv__, F.logsigmoid,
+}  # fmt: skip
+ADD = {T.add, torch.add, T.__add__, T.__radd__, T.__iadd__, T.add_}
+MULTIPLY = {T.mul, torch.mul, T.__mul__, T.__rmul__, T.__imul__, T.mul_, torch.multiply}
+DIVIDE = {T.div, torch.div, T.__truediv__, T.__itruediv__, T.div_, torch.true_divide}
+PRODUCT = {torch.matmul, T.matmul, T.__matmul__, torch.bmm, T.bmm}
+BIASED = {F.linear: 2, F.conv1d: 2, torch.conv1d: 2, F.conv2d: 2, torch.conv2d: 2, F.conv3d: 2, torch.addmm: 0}
+NORMS = {F.layer_norm: rules.layer_norm, F.group_norm: rules.group_norm, F.rms_norm: rules.rms_norm,
+         F.normalize: rules.normalize}  # fmt: skip
+
+
+class FrozenNetwork(TorchFunctionMode):
+    """Runs a model as its frozen affine approximation at the current input.
+
+    Args:
+        embedding_weight: weight of the input embedding; its look-ups become leaves. None to place leaves elsewhere.
+        batch: number of examples, for the bias terms of each.
+
+    Attributes:
+        leaves: (token ids, leaf) of every look-up.
+        bias: (batch,) contributions of biases, positions and every other constant; complete after backward.
+    """
+
+    def __init__(self, embedding_weight: Tensor | None, batch: int) -> None:
+        super().__init__()
+        self.embedding_weight, self.batch = embedding_weight, batch
+        self.leaves: list[tuple[Tensor, Tensor]] = []
+        self.bias = torch.zeros(batch, dtype=torch.float64)
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.embedding:
+            return self._embedding(func, args, kwargs)
+        if func is T.register_hook or not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        args = tuple(_plain(a) for a in args)
+        kwargs = {k: _plain(v) for k, v in kwargs.items()}
+        if func in CONSTANT:
+            result = func(*args, **kwargs)
+            return result.detach() if isinstance(result, Tensor) else result
+        if func in GATED and _tracked(args[0]):
+            return self._gate(func, args, kwargs)
+        if func in NORMS:
+            result = NORMS[func](*args, **kwargs)
+            bias = kwargs.get("bias", args[3] if len(args) > 3 else None)
+            return self._with_bias(result, bias if func in (F.layer_norm, F.group_norm) else None, func is F.group_norm)
+        if func is F.scaled_dot_product_attention:
+            return self._attention(func, args, kwargs)
+        if func is F.multi_head_attention_forward:
+            call, _, again = multi_head_call(args, kwargs)
+            projected = again(call["rows"].detach())[0]
+            return self._with_bias(projected, kwargs.get("out_proj_bias")), None
+        if func in MULTIPLY or func in PRODUCT or func is torch.einsum:
+            return self._bilinear(func, args, kwargs)
+        if func in DIVIDE and len(args) > 1 and _tracked(args[1]):
+            return func(args[0], args[1].detach(), *args[2:], **kwargs)
+        result = func(*args, **kwargs)
+        if func in ADD and len(args) > 1 and isinstance(result, Tensor):
+            constants = [a for a in args[:2] if not _tracked(a)]
+            if len(constants) == 1 and _tracked(result):
+                return self._with_constant(result, constants[0])
+        if func in BIASED:
+            bias = kwargs.get("bias", args[BIASED[func]] if len(args) > BIASED[func] else None)
+            return self._with_bias(result, bias, channels_first="conv" in func.__name__)
+        if func is F.batch_norm and _tracked(result):
+            return self._with_constant(result, func(torch.zeros_like(args[0]), *args[1:], **kwargs))
+        return result
+
+    def _embedding(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        weight = args[1] if len(args) > 1 else kwargs["weight"]
+        result: Tensor = func(*args, **kwargs).detach()
+        mine = self.embedding_weight
+        if mine is not None and weight.data_ptr() == mine.data_ptr() and weight.shape == mine.shape:
+            result.requires_grad_(True)
+            self.leaves.append((args[0] if args else kwargs["input"], result))
+        return result
+
+    def _gate(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        if func in (torch.tanh, T.tanh, F.tanh) and _inside_activation():
+            return func(*args, **kwargs).detach()  # type: ignore[no-any-return]
+        kwargs = {k: v for k, v in kwargs.items() if k != "inplace"}
+        return rules.gated(func, *args, **kwargs)
+
+    def _attention(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        bound = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args)) | kwargs
+        for name in ("query", "key", "attn_mask"):
+            if isinstance(bound.get(name), Tensor):
+                bound[name] = bound[name].detach()
+        return func(**bound)  # type: ignore[no-any-return]
+
+    def _bilinear(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = func(*args, **kwargs)
+        positions = [i for i, a in enumerate(args) if _tracked(a)]
+        if len(positions) < 2 or not isinstance(result, Tensor):
+            return result
+        i, j = positions[:2]
+
+        def product(first: Tensor, second: Tensor) -> Tensor:
+            swapped = list(args)
+            swapped[i], swapped[j] = first, second
+            call = torch.mul if func in MULTIPLY else func
+            return call(*swapped, **kwargs)  # type: ignore[no-any-return]
+
+        if func in MULTIPLY and result is args[0]:
+            raise RuntimeError("An in-place product of two activations cannot be shared out.")
+        return rules.halved(result, args[i], args[j], product)
+
+    # --- bias terms ----------------------------------------------------------------------------------------
+
+    def _with_bias(self, result: Tensor, bias: Tensor | None, channels_first: bool = False) -> Tensor:
+        if bias is not None and _tracked(result):
+            shape = (1, -1, *([1] * (result.dim() - 2))) if channels_first else bias.shape
+            self._with_constant(result, bias.reshape(shape))
+        return result
+
+    def _with_constant(self, result: Tensor, constant: Any) -> Tensor:
+        """Add <gradient of result, constant> to the bias terms once the gradient is known."""
+        if not result.requires_grad:
+            return result
+        if isinstance(constant, Tensor):
+            constant = constant.detach()
+
+        def collect(grad: Tensor) -> None:
+            with torch.no_grad():
+                if isinstance(constant, Tensor) and constant.dim() == 1 and grad.shape[0] == self.batch:
+                    share = (grad.reshape(self.batch, -1, grad.shape[-1]).sum(1).double() @ constant.double())
+                else:
+                    product = (grad * constant).double()
+                    fits = product.shape[0] % self.batch == 0
+                    share = (
+                        product.reshape(self.batch, -1).sum(1)
+                        if fits
+                        else (product.sum() / self.batch).expand(self.batch)
+                    )
+                self.bias += share.to(self.bias.device)
+
+        result.register_hook(collect)
+        return result
+
+
+def _tracked(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad
+
+
+def _plain(value: Any) -> Any:
+    return value.detach() if isinstance(value, nn.Parameter) else value
+
+
+def _inside_activation() -> bool:
+    """Whether the caller is a composite activation such as 0.5 x (1 + tanh(...)): then tanh is its gate."""
+    frame = sys._getframe(3)
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if not name.startswith(("torch", "hf_attn_mi")):
+            inside: bool = name == "transformers.activations" or any(
+                word in frame.f_code.co_name.lower() for word in ("gelu", "mish")
+            )
+            return inside
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
+

@@ -1,0 +1,91 @@
+"""Operations with a frozen non-linear part: the forward value is unchanged, the backward pass is linear."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+NEAR_ZERO = 1e-6  # below this |x| the gate f(x)/x is taken at x = NEAR_ZERO
+
+
+class FrozenGate(torch.autograd.Function):
+    """f(x) as gate * x with the gate f(x)/x held fixed."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Tensor, slope: float) -> Tensor:
+        ctx.save_for_backward(torch.where(x.abs() < NEAR_ZERO, slope, value / x))
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        (gate,) = ctx.saved_tensors
+        return grad * gate, None, None
+
+
+class FrozenLayerNorm(torch.autograd.Function):
+    """(x - mean(x)) / std * weight + bias with std held fixed; linear in x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, shape: Any, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+        result, _, rstd = torch.native_layer_norm(x, list(shape), weight, bias, eps)
+        ctx.save_for_backward(rstd, weight)
+        ctx.dims = tuple(range(-len(shape), 0))
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:  # type: ignore[override]
+        rstd, weight = ctx.saved_tensors
+        scaled = grad if weight is None else grad * weight
+        centred = scaled - scaled.mean(ctx.dims, keepdim=True)
+        return (centred * rstd).to(grad.dtype), None, None, None, None
+
+
+def gated(function: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """`function(x)` for an element-wise activation with f(0) = 0, its gate f(x)/x frozen."""
+    value = function(x.detach(), *args, **kwargs)
+    near = function(torch.full((1,), NEAR_ZERO, dtype=torch.float32, device=x.device), *args, **kwargs)
+    result: Tensor = FrozenGate.apply(x, value, float(near) / NEAR_ZERO)  # type: ignore[no-untyped-call]
+    return result
+
+
+def layer_norm(
+    x: Tensor, shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """Layer normalisation with a frozen standard deviation."""
+    result: Tensor = FrozenLayerNorm.apply(x, shape, weight, bias, eps)  # type: ignore[no-untyped-call]
+    return result
+
+
+def group_norm(
+    x: Tensor, groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """Group normalisation with a frozen standard deviation, (batch, channels, ...)."""
+    parts = x.reshape(x.shape[0], groups, -1)
+    std = (parts.var(-1, unbiased=False, keepdim=True) + eps).sqrt().detach()
+    result = ((parts - parts.mean(-1, keepdim=True)) / std).reshape(x.shape)
+    shape = (1, -1, *([1] * (x.dim() - 2)))
+    if weight is not None:
+        result = result * weight.reshape(shape)
+    return result if bias is None else result + bias.reshape(shape)
+
+
+def rms_norm(x: Tensor, shape: Any, weight: Tensor | None = None, eps: float | None = None) -> Tensor:
+    """Root-mean-square normalisation with a frozen root mean square."""
+    eps = torch.finfo(x.dtype).eps if eps is None else eps
+    dims = tuple(range(-len(shape), 0))
+    result = x * (x.pow(2).mean(dims, keepdim=True) + eps).rsqrt().detach()
+    return result if weight is None else result * weight
+
+
+def normalize(x: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Tensor | None = None) -> Tensor:
+    """`torch.nn.functional.normalize` with a frozen norm."""
+    return x / x.norm(p, dim, keepdim=True).clamp_min(eps).detach()
+
+
+def halved(result: Tensor, first: Tensor, second: Tensor, product: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """A product of two activations shared equally between them (uniform rule, arXiv 2402.05602)."""
+    shares = 0.5 * product(first, second.detach()) + 0.5 * product(first.detach(), second)
+    return result.detach() + (shares - shares.detach())

@@ -25,7 +25,9 @@ class HeadLayout:
             return tensor.transpose(1, 2).reshape(self.batch, self.heads, *tensor.shape[-2:])
         return tensor
 
-    def from_heads(self, tensor: Tensor, like: Tensor) -> Tensor:
+    values_to_heads = output_to_heads = to_heads
+
+    def output_from_heads(self, tensor: Tensor, like: Tensor) -> Tensor:
         """Inverse of `to_heads`; `like` has the leading dimensions to return to."""
         if self.dims == 5:
             first, heads, windows = like.shape[:3]
@@ -33,13 +35,12 @@ class HeadLayout:
         return tensor.reshape(*like.shape[:-2], *tensor.shape[-2:])
 
 
-def head_layout(rows: Tensor, heads: int | None, batch: int | None) -> HeadLayout | None:
+def head_layout(rows: Tensor, heads: int | None) -> HeadLayout | None:
     """Layout of attention rows (..., queries, keys), or None where it cannot be told.
 
     Args:
         rows: the rows as the model multiplies them.
-        heads: number of heads the module states, None if none.
-        batch: batch size of the model's input, used for folded (batch * heads, q, k) where no count is stated.
+        heads: number of heads the module states, None if none; needed for folded (batch * heads, q, k).
     """
     dims = rows.dim()
     if dims == 4:
@@ -48,52 +49,61 @@ def head_layout(rows: Tensor, heads: int | None, batch: int | None) -> HeadLayou
         return HeadLayout(5, rows.shape[0] * rows.shape[2], rows.shape[1])
     if dims == 2:
         return HeadLayout(2, 1, 1)
-    if dims != 3:
-        return None
-    lead = rows.shape[0]
-    if heads is not None and lead % heads == 0:
-        return HeadLayout(3, lead // heads, heads)
-    if batch and lead % batch == 0:
-        return HeadLayout(3, batch, lead // batch)
+    if dims == 3 and heads is not None and rows.shape[0] % heads == 0:
+        return HeadLayout(3, rows.shape[0] // heads, heads)
     return None
 
 
 @dataclass(frozen=True)
 class EinsumLayout:
-    """Letter orders that bring the operands of an einsum product to (batch, heads, n, d) and back."""
+    """Letter orders that bring the operands of an einsum product to (batch..., heads, n, d)."""
 
     rows: tuple[int, ...]
     values: tuple[int, ...]
     output: tuple[int, ...]
 
+    def to_heads(self, tensor: Tensor) -> Tensor:
+        """Rows or logits -> (batch, heads, queries, keys)."""
+        return tensor.permute(self.rows).flatten(0, -4)
 
-def einsum_layout(equation: str, rows_first: bool) -> EinsumLayout | None:
+    def values_to_heads(self, tensor: Tensor) -> Tensor:
+        """Values -> (batch, heads, keys, head_dim)."""
+        return tensor.permute(self.values).flatten(0, -4)
+
+    def output_to_heads(self, tensor: Tensor) -> Tensor:
+        """Result -> (batch, heads, queries, head_dim)."""
+        return tensor.permute(self.output).flatten(0, -4)
+
+    def output_from_heads(self, tensor: Tensor, like: Tensor) -> Tensor:
+        """Inverse of `output_to_heads`."""
+        back = tuple(sorted(range(len(self.output)), key=self.output.__getitem__))
+        return tensor.reshape([like.shape[i] for i in self.output[:-3]] + list(tensor.shape[1:])).permute(back)
+
+
+def einsum_layout(equation: str, rows_first: bool, dims: int) -> EinsumLayout | None:
     """Read 'bnij,jbnd->ibnd' as rows (b, n, i, j), values (b, n, j, d), output (b, n, i, d).
 
-    Returns None for anything that is not one attention product over four letters.
+    Letters that all three share stand for the batch, the last of them for the heads. Returns None for anything
+    that is not one attention product.
     """
-    terms, arrow, result = equation.replace(" ", "").partition("->")
-    operands = terms.split(",")
-    if not arrow or len(operands) != 2:
+    operands, arrow, result = equation.replace(" ", "").partition("->")
+    terms = operands.split(",")
+    if not arrow or len(terms) != 2:
         return None
-    rows, values = operands if rows_first else operands[::-1]
-    if len(rows) != 4 or len(values) != 4 or len(result) != 4:
-        return None
+    rows, values = terms if rows_first else terms[::-1]
+    if "..." in rows:  # leading dimensions without letters
+        letters = "".join(c for c in "ABCDEFGHIJ" if c not in equation)[: dims - len(rows) + 3]
+        rows, values, result = (term.replace("...", letters) for term in (rows, values, result))
     key = rows[-1]
     shared = [c for c in rows[:-1] if c in values and c in result]
     query = [c for c in rows[:-1] if c not in values and c in result]
     width = [c for c in values if c not in rows and c in result]
-    if len(shared) != 2 or len(query) != 1 or len(width) != 1 or key not in values or key in result:
+    if len(shared) < 2 or len(query) != 1 or len(width) != 1 or key not in values or key in result:
         return None
-    order_rows, order_values = [*shared, query[0], key], [*shared, key, width[0]]
-    order_output = [*shared, query[0], width[0]]
+    if not len(rows) == len(values) == len(result) == len(shared) + 2 == dims:
+        return None
     return EinsumLayout(
-        tuple(rows.index(c) for c in order_rows),
-        tuple(values.index(c) for c in order_values),
-        tuple(result.index(c) for c in order_output),
+        tuple(rows.index(c) for c in (*shared, query[0], key)),
+        tuple(values.index(c) for c in (*shared, key, width[0])),
+        tuple(result.index(c) for c in (*shared, query[0], width[0])),
     )
-
-
-def inverse(order: tuple[int, ...]) -> tuple[int, ...]:
-    """The permutation that undoes `order`."""
-    return tuple(sorted(range(len(order)), key=order.__getitem__))

@@ -17,8 +17,8 @@ _SIGNATURE = inspect.signature(F.multi_head_attention_forward)
 
 def multi_head_call(
     args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[dict[str, Any], Projection, Callable[[Tensor], tuple[Tensor, Tensor]]]:
-    """Fields of the `AttentionCall`, its W_O, and a function new rows -> (projected output, head output)."""
+) -> tuple[dict[str, Any], Projection, Callable[[Tensor], Tensor]]:
+    """Fields of the `AttentionCall`, its W_O, and a function head output -> projected output."""
     bound = _SIGNATURE.bind(*args, **kwargs)
     bound.apply_defaults()
     given = bound.arguments
@@ -42,10 +42,9 @@ def multi_head_call(
     out_weight, out_bias = given["out_proj_weight"], given["out_proj_bias"]
     features = torch.arange(heads * value.shape[-1]).reshape(heads, -1)
 
-    def again(new: Tensor) -> tuple[Tensor, Tensor]:
-        output = new.to(value.dtype) @ value
+    def again(output: Tensor) -> Tensor:
         projected = F.linear(output.permute(2, 0, 1, 3).flatten(2), out_weight, out_bias)
-        return (projected.squeeze(1) if unbatched else projected), output
+        return projected.squeeze(1) if unbatched else projected
 
     call = dict(
         query=query, key=key, value=value, mask=mask, scale=scale, is_causal=False,

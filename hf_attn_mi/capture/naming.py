@@ -26,15 +26,18 @@ class ModuleNames:
         for name in self.modules:
             self._sizes[strip_digits(name)] += 1
 
-    def running(self) -> str | None:
-        """Name of the innermost module of this model on the Python stack; None when none runs."""
+    def running(self) -> tuple[str, tuple[int, int]] | None:
+        """The innermost module of this model on the Python stack: its name and where its code stands.
+
+        The second part (frame, position in it) tells two steps of one call from two calls. None when none runs.
+        """
         frame = sys._getframe(2)
         while frame is not None:
             module = frame.f_locals.get("self") if "self" in frame.f_code.co_varnames[:1] else None
             name = self.names.get(id(module)) if isinstance(module, nn.Module) else None
             if name is not None and (name or module is self.model):
                 if not type(module).__module__.startswith("torch.nn.") or name == "":
-                    return name
+                    return name, (id(frame), frame.f_lasti)
             frame = frame.f_back  # type: ignore[assignment]
         return None
 

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from hf_attn_mi.capture import operations as ops
-from hf_attn_mi.capture.layout import einsum_layout, head_layout, inverse
 from hf_attn_mi.capture.multihead import multi_head_call
 from hf_attn_mi.capture.naming import ModuleNames
+from hf_attn_mi.capture.products import Product, einsum_product, fused_product, matrix_product, share_heads
 from hf_attn_mi.capture.projection import PROJECTIONS, resolve_projection
 from hf_attn_mi.capture.records import AttentionCall, repeat_heads
 from hf_attn_mi.capture.verdict import Findings, head_sum_error
+from hf_attn_mi.errors import InvalidInput
 
 Replace = Callable[[AttentionCall], Tensor | None]
 
@@ -86,9 +87,10 @@ class AttentionTracer(TorchFunctionMode):
         if tag is None or not isinstance(result, Tensor) or result is args[0]:
             return result
         if isinstance(tag, ops.Output) and tag.features is not None and func in ops.SHAPE:
-            rest = [torch.zeros(result.shape) if a is args[1] and isinstance(a, Tensor) and func is Tensor.view_as
-                    else a for a in args[1:]]  # fmt: skip
-            tag = ops.Output(tag.records, func(tag.features, *rest, **kwargs))
+            if func in (Tensor.view, Tensor.view_as):
+                tag = ops.Output(tag.records, tag.features.reshape(result.shape))
+            else:
+                tag = ops.Output(tag.records, func(tag.features, *args[1:], **kwargs))
         ops.set_tag(result, tag)
         return result
 
@@ -151,12 +153,12 @@ class AttentionTracer(TorchFunctionMode):
         logits = args[0] if args else kwargs["input"]
         dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
         if isinstance(result, Tensor) and result.dim() >= 2 and dim in (-1, result.dim() - 1):
-            name = self.names.running()
+            running = self.names.running()
             source = ops.get_tag(logits)
-            if name is not None:
-                identity = self.findings.softmax_seen(name, result.dim())
+            if running is not None:
+                identity = self.findings.softmax_seen(running[0], result.dim())
                 source = source if isinstance(source, ops.Logits) else None
-                ops.set_tag(result, ops.Rows(identity, logits, source, name))
+                ops.set_tag(result, ops.Rows(identity, logits, source, running[0]))
         return result
 
     def _product(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -167,7 +169,7 @@ class AttentionTracer(TorchFunctionMode):
             return result
         rows_at = next((i for i, tag in enumerate(tags) if isinstance(tag, ops.Rows)), None)
         if rows_at is not None:
-            return self._rows_times_values(func, args, kwargs, operands, rows_at, result)
+            return self._rows_times_values(func, args, operands, rows_at, result)
         if any(isinstance(tag, ops.Output) for tag in tags):
             self._project(func, args, kwargs, result)
         elif not any(isinstance(operand, nn.Parameter) for operand in operands):
@@ -175,137 +177,93 @@ class AttentionTracer(TorchFunctionMode):
         return result
 
     def _rows_times_values(
-        self, func: Any, args: Any, kwargs: Any, operands: list[Tensor], rows_at: int, result: Tensor
+        self, func: Any, args: Any, operands: list[Tensor], rows_at: int, result: Tensor
     ) -> Tensor:
         rows, values = operands[rows_at], operands[1 - rows_at]
         tag = ops.get_tag(rows)
         assert isinstance(tag, ops.Rows)
-        name = self.names.running() or tag.module_name
+        running = self.names.running()
+        name, frame = (tag.module_name, None) if running is None else running
+        width = tag.logits.shape[-1]  # one less where a column of attention sinks was cut off
+        product: Product | str
         if isinstance(ops.get_tag(values), ops.Rows):
-            self.findings.problem(name, "attention matrices are multiplied with one another")
-            return result
-        width = tag.logits.shape[-1]
-        if func in ops.EINSUM:
-            layout = einsum_layout(args[0], rows_at == 0)
-            if layout is None or rows.shape[-1] not in (width, width - 1):
-                self.findings.problem(name, f"a softmax enters einsum {args[0]!r}, which is not rows times values")
-                return result
-            into = [t.permute(order) for t, order in zip((rows, values, result), (layout.rows, layout.values, layout.output))]  # noqa: E501
-            rows_, values_, output = into
-            logits = tag.logits.permute(layout.rows) if rows.shape[-1] == width and tag.logits.dim() == 4 else None
-
-            def again(new: Tensor) -> Tensor:
-                new = new.permute(inverse(layout.rows))
-                return torch.einsum(args[0], *((new, values) if rows_at == 0 else (values, new)))
-
-            back = inverse(layout.output)
-            features = _features(output).permute(back)
+            product = "attention matrices are multiplied with one another"
+        elif func in ops.EINSUM:
+            product = einsum_product(args[0], rows_at == 0, rows, values, result, tag)
+        elif rows_at == 1 or rows.dim() < 3 or rows.shape[-1] not in (width, width - 1):
+            product = "a softmax enters a matrix product that is not rows times values"
         else:
-            if rows_at == 1 or rows.dim() < 3 or rows.shape[-1] not in (width, width - 1):
-                self.findings.problem(name, "a softmax enters a matrix product that is not rows times values")
-                return result
-            head = head_layout(rows, self.names.head_count(name), None)
-            if head is None or rows.dim() != values.dim():
-                self.findings.problem(name, f"cannot tell the heads in attention rows of shape {tuple(rows.shape)}")
-                return result
-            rows_, values_, output = head.to_heads(rows), head.to_heads(values), head.to_heads(result)
-            logits = head.to_heads(tag.logits) if rows.shape == tag.logits.shape else None
-
-            def again(new: Tensor) -> Tensor:
-                return torch.matmul(head.from_heads(new, rows), values)
-
-            features = head.from_heads(_features(output).expand(output.shape), result)
+            product = matrix_product(rows, values, result, tag, self.names.head_count(name))
+        if isinstance(product, str):
+            self.findings.problem(name, product)
+            return result
         self.findings.softmax_used(tag.identity)
-        groups = self._groups(name, values_, output.shape[1])
-        call = dict(
-            query=None, key=None, value=values_[:, ::groups], mask=None, scale=None, is_causal=False, output=output,
-            rows=rows_, raw_logits=logits,
-        )  # fmt: skip
-        if tag.source is not None and tag.source.plain and func not in ops.EINSUM:
-            call.update(_query_and_key(tag.source, head, rows_.shape, groups))
-        return self._found(name, call, result, features, again)
+        return self._found(name, frame, product, result)
 
     def _fused(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         bound = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args)) | kwargs
         result = func(*args, **kwargs)
-        name = self.names.running()
-        if name is None:
+        running = self.names.running()
+        if running is None:
             return result
-        query, key, value, mask = bound["query"], bound["key"], bound["value"], bound.get("attn_mask")
-        head = head_layout(query, self.names.head_count(name), None)
-        if head is None or (query.dim() != value.dim()) or (mask is not None and query.dim() == 5):
-            self.findings.problem(name, f"cannot tell the heads in a query of shape {tuple(query.shape)}")
+        product = fused_product(bound, result, self.names.head_count(running[0]))
+        if isinstance(product, str):
+            self.findings.problem(running[0], product)
             return result
-        output = head.to_heads(result)
-        kv = head if value.shape[:-2] == query.shape[:-2] else head_layout(value, None, head.batch)
-        assert kv is not None
-        values, keys = kv.to_heads(value), kv.to_heads(key)
-        groups = self._groups(name, values, head.heads)
-        if mask is not None and mask.dim() < 4:
-            mask = head.to_heads(mask) if mask.dim() == 3 and mask.shape[0] == query.shape[0] else mask[None, None]
-            mask = mask.reshape(*([1] * (4 - mask.dim())), *mask.shape) if mask.dim() < 4 else mask[:, :, -mask.shape[-2]:]  # noqa: E501
-        call = dict(
-            query=head.to_heads(query), key=keys[:, ::groups], value=values[:, ::groups], mask=mask,
-            scale=bound.get("scale") or query.shape[-1] ** -0.5, is_causal=bool(bound.get("is_causal", False)),
-            output=output, rows=None, raw_logits=None,
-        )  # fmt: skip
-
-        def again(new: Tensor) -> Tensor:
-            rows = new.to(value.dtype)
-            return head.from_heads(rows @ repeat_heads(values, head.heads), result)
-
-        features = head.from_heads(_features(output).expand(output.shape), result)
-        return self._found(name, call, result, features, again)
+        return self._found(*running, product, result)
 
     def _multi_head(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        name = self.names.running()
+        running = self.names.running()
         result = func(*args, **kwargs)
-        if name is None:
+        if running is None:
             return result
         call, projection, again = multi_head_call(args, kwargs)
-        record = self._record(name, call)
-        if self.replace is not None:
-            new = self.replace(self._public(record, None))
-            if new is not None:
-                call["rows"], call["raw_logits"] = new, None
-                projected, call["output"] = again(new)
-                result = (projected, *result[1:])
-        self.findings.settle(name, projection.features, None)
+        record = self._record(*running, call)
+        if self._replaced(record):
+            result = (again(call["output"]), *result[1:])
+        self.findings.settle(running[0], projection.features, None)
         self._emit(record, projection)
         return result
 
-    def _found(self, name: str, call: dict[str, Any], result: Tensor, features: Tensor, again: Any) -> Tensor:
-        record = self._record(name, call)
-        if self.replace is not None:
-            new = self.replace(self._public(record, None))
-            if new is not None:
-                shape = (*call["output"].shape[:3], call["value"].shape[-2])
-                if tuple(new.shape) != shape:
-                    raise ValueError(f"replace must return rows of shape {shape}, not {tuple(new.shape)}.")
-                result = again(new.to(call["value"].dtype)).to(result.dtype)
-                call["rows"], call["raw_logits"] = new, None
-                call["output"] = new.to(call["value"].dtype) @ repeat_heads(call["value"], shape[1])
+    def _found(self, name: str, frame: Any, product: Product, result: Tensor) -> Tensor:
         checking = not self.findings.is_settled(name)
-        ops.set_tag(result, ops.Output([record], features.to(result.device) if checking else None))
+        share_heads(product.call, self.names.kv_groups(name), checking)
+        record = self._record(name, frame, product.call)
+        if self._replaced(record):
+            result = product.again(product.call["output"]).to(result.dtype)
+        ops.set_tag(result, ops.Output([record], product.features() if checking else None))
         return result
 
-    def _record(self, name: str, call: dict[str, Any]) -> ops.ProductRecord:
+    def _replaced(self, record: ops.ProductRecord) -> bool:
+        """Put the caller's rows in the place of the model's; rows without any allowed key stay as they are."""
+        if self.replace is None:
+            return False
+        before = self._public(record, None)
+        new = self.replace(before)
+        if new is None:
+            return False
+        call = record.call
+        shape = (*call["output"].shape[:3], call["value"].shape[-2])
+        if tuple(new.shape) != shape:
+            raise InvalidInput(f"replace must return rows of shape {shape}, not {tuple(new.shape)}.")
+        new = new.to(call["value"].dtype)
+        output = new @ repeat_heads(call["value"], shape[1])
+        empty = ~before.allowed().any(-1, keepdim=True)
+        call["output"] = torch.where(empty, call["output"], output) if bool(empty.any()) else output
+        call["rows"], call["raw_logits"] = new, None
+        return True
+
+    def _record(self, name: str, frame: Any, call: dict[str, Any]) -> ops.ProductRecord:
         record = ops.ProductRecord(self.count, name, call)
-        call["layer"] = self.names.layer(name, self.calls_of.get(name, 0))
+        last, repeat = self.calls_of.get(name, (None, -1))
+        if frame is None or last is None or last[0] != frame[0] or last[1] >= frame[1]:
+            repeat += 1  # the module was called anew (a layer shared by several depths)
+        self.calls_of[name] = (frame, repeat)
+        call["layer"] = self.names.layer(name, repeat)
         self.count += 1
-        self.calls_of[name] = self.calls_of.get(name, 0) + 1
         self.findings.call_seen(name)
         self.pending.append(record)
         return record
-
-    def _groups(self, name: str, values: Tensor, heads: int) -> int:
-        groups = self.names.kv_groups(name)
-        if groups == 1 or values.shape[1] != heads or heads % groups:
-            return 1
-        if not self.findings.is_settled(name):
-            same = torch.equal(values[:, ::groups].repeat_interleave(groups, 1), values)
-            return groups if same else 1
-        return groups
 
     # --- where the trail ends ------------------------------------------------------------------------------
 
@@ -358,31 +316,8 @@ def _has_tensor(result: Any) -> bool:
     return isinstance(result, Tensor)
 
 
-def _features(output: Tensor) -> Tensor:
-    """head * head_dim + coordinate for every element of (batch, heads, queries, head_dim)."""
-    _, heads, _, width = output.shape
-    numbers = torch.arange(heads * width, dtype=torch.int32).view(1, heads, 1, width)
-    return numbers.expand(output.shape)
-
-
 def _operands(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
     if func in ops.EINSUM:
         rest = args[1:]
         return list(rest[0]) if len(rest) == 1 and isinstance(rest[0], (list, tuple)) else list(rest)
     return [*args, *(kwargs[k] for k in ("input", "other", "mat2", "tensor2") if k in kwargs)][:2]
-
-
-def _query_and_key(source: ops.Logits, head: Any, shape: torch.Size, groups: int) -> dict[str, Any]:
-    """Query, key, scale and bias where the logits are one scaled product plus one added tensor."""
-    query, key = source.left, source.right
-    if query.dim() != head.dims or key.dim() != head.dims:
-        return {}
-    query, key = head.to_heads(query), head.to_heads(key).transpose(-1, -2)
-    if query.shape[:3] != shape[:3] or key.shape[-2] != shape[-1] or key.shape[1] != query.shape[1]:
-        return {}
-    bias = source.bias
-    if bias is not None and bias.dim() not in (head.dims, 4):
-        return {}
-    if bias is not None and bias.dim() == 3:
-        bias = head.to_heads(bias) if bias.shape[0] == head.batch * head.heads else bias[:, None]
-    return dict(query=query, key=key[:, ::groups], scale=source.scale, mask=bias)

@@ -77,7 +77,7 @@ class FrozenNetwork(TorchFunctionMode):
             return self._attention(func, args, kwargs)
         if func is F.multi_head_attention_forward:
             call, _, again = multi_head_call(args, kwargs)
-            projected = again(call["rows"].detach())[0]
+            projected = again(call["rows"].detach() @ call["value"])
             return self._with_bias(projected, kwargs.get("out_proj_bias")), None
         if func in MULTIPLY or func in PRODUCT or func is torch.einsum:
             return self._bilinear(func, args, kwargs)

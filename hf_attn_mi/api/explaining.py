@@ -1,0 +1,221 @@
+"""`explain`: which tokens made this prediction, and how do you know?"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from hf_attn_mi.api.layers import LayerCollector
+from hf_attn_mi.api.loading import device_of, evaluation_mode, model_and_tokenizer, name_of, refuse_quantised
+from hf_attn_mi.api.model_inputs import Example, batches, read_inputs
+from hf_attn_mi.api.targets import Target, read_targets
+from hf_attn_mi.attention import rollout
+from hf_attn_mi.capture import capture_attention
+from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.explanation import Explanation
+from hf_attn_mi.relevance import relevance
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table of methods."""
+
+    gradients: bool
+    reference: str
+    score: Callable[[LayerCollector, int], Tensor] | None  # None: relevance
+
+
+def _mean(values: list[Tensor]) -> Tensor:
+    return torch.stack([value.mean(0) for value in values]).mean(0)
+
+
+METHODS: dict[str, Method] = {
+    "relevance": Method(True, "Ali et al., arXiv 2202.07304; our operationalisation", None),
+    "attention": Method(
+        False, "attention received, mean over layers, heads and queries",
+        lambda seen, i: _mean([layer.received for layer in seen.layers[i]]),
+    ),
+    "rollout": Method(
+        False, "Abnar and Zuidema, arXiv 2005.00928; mean over queries",
+        lambda seen, i: rollout(seen.means[i]).mean(0),
+    ),
+    "effective": Method(
+        False, "Brunner et al., arXiv 1908.04211, received, mean over layers, heads and queries",
+        lambda seen, i: _mean([layer.received_effective for layer in seen.layers[i]]),
+    ),
+    "efficient": Method(
+        False, "our operationalisation of efficient attention (arXiv 2410.18541), received",
+        lambda seen, i: _mean(seen.efficient_received[i]),
+    ),
+}  # fmt: skip
+
+
+def explain(
+    model: Any,
+    inputs: Any,
+    *,
+    tokenizer: Any = None,
+    target: Any = None,
+    method: str = "relevance",
+    background: Any = None,
+    batch_size: int = 16,
+    truncation: bool = False,
+) -> Explanation | list[Explanation]:
+    """Scores the tokens of each input by their share in the model's prediction.
+
+    Padding, batch size and order do not change a score; the model is left exactly as it was.
+
+    Args:
+        model: a PreTrainedModel, a transformers pipeline, or a model wrapped by torch.compile or accelerate.
+        inputs: a text, a pair (tuple) of texts, a list of either, or a BatchEncoding / dict of tensors
+            (input_ids, inputs_embeds, pixel_values, input_features, input_values).
+        tokenizer: for texts; by default the pipeline's, or the one saved beside the model.
+        target: None (the predicted class), a class number, a label name, one of these for each input, or a
+            function from the outputs to (batch,) values for models without a class.
+        method: "relevance" (gradient x input of the frozen network), "attention", "rollout", "effective" or
+            "efficient" (attention received by each token).
+        background: reserved for mutual information; must be None.
+        batch_size: inputs in one forward pass.
+        truncation: cut texts that are longer than the model's maximum, with a warning that names the cut.
+
+    Returns:
+        One `Explanation` for one input, a list for a list.
+
+    Raises:
+        InvalidInput: an argument is wrong; the message names it.
+        UnsupportedModel: the attention of this model cannot be captured exactly.
+
+    Example:
+        >>> explanation = explain(model, "A quietly moving film.")     # doctest: +SKIP
+        >>> explanation.top(2)                                         # doctest: +SKIP
+    """
+    if method not in METHODS:
+        raise InvalidInput(f"method {method!r} is not known; allowed are {', '.join(METHODS)}.")
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise InvalidInput(f"batch_size must be a positive whole number, not {batch_size!r}.")
+    if background is not None:
+        raise InvalidInput("background is not used yet: mutual information needs a fitted background; pass None.")
+    inner, tokenizer = model_and_tokenizer(model, tokenizer)
+    if METHODS[method].gradients:
+        refuse_quantised(inner)
+    examples, tokenizer, single = read_inputs(inputs, inner, tokenizer, truncation)
+    wanted = read_targets(target, inner, len(examples))
+    device = device_of(inner)
+    results: list[Explanation | None] = [None] * len(examples)
+    plan = list(batches(examples, batch_size, inner, tokenizer, device))
+    hidden = len(plan) < 2 or not sys.stderr.isatty()
+    for positions, batch in tqdm(plan, desc="explain", unit="batch", disable=hidden):
+        mine = [examples[i] for i in positions]
+        aims = wanted if callable(wanted) else [wanted[i] for i in positions]
+        for i, result in zip(positions, _explain_batch(inner, batch, mine, aims, method)):
+            results[i] = result
+    done = [result for result in results if result is not None]
+    return done[0] if single else done
+
+
+def _explain_batch(
+    model: nn.Module, batch: dict[str, Tensor], examples: list[Example], wanted: Any, method: str
+) -> list[Explanation]:
+    started = time.perf_counter()
+    aim = Target(wanted, model)
+    seen = _collector(model, batch, examples, method)
+    watch: AbstractContextManager[Any] = capture_attention(model, seen if seen is not None else _ignore)
+    arguments: dict[str, Any] = dict(batch)
+    if getattr(getattr(model, "config", None), "return_dict", True) is False:
+        arguments["return_dict"] = True
+    gaps: list[float | None] = [None] * len(examples)
+    info: dict[str, Any] = {}
+    with evaluation_mode(model):
+        if METHODS[method].gradients:
+            found = relevance(model, arguments, aim, around=watch)
+            scores = list(found.scores)
+            gaps = [float(gap) for gap in found.gap]
+            info["space"] = found.space
+        else:
+            with torch.no_grad(), watch:
+                aim(model(**arguments))
+            score = METHODS[method].score
+            if seen is None or any(not layers for layers in seen.layers) or score is None:
+                raise InvalidInput(
+                    f"method {method!r} needs attention over the input's own tokens, which {type(model).__name__} does not "
+                    "compute on this input (windows, patches or latents); use method='relevance'."
+                )
+            scores = [score(seen, i) for i in range(len(examples))]
+            info["space"] = "attention received"
+    if len(aim.explained) != len(examples):
+        raise InvalidInput(f"target: the function returned {len(aim.explained)} values for {len(examples)} inputs.")
+    seconds = (time.perf_counter() - started) / len(examples)
+    info |= _provenance(model, method, seconds)
+    return [
+        _result(example, scores[i], seen, i, aim, gaps[i], info) for i, example in enumerate(examples)
+    ]  # fmt: skip
+
+
+def _ignore(call: Any) -> None:
+    """Watch the pass for its checks only."""
+
+
+def _collector(
+    model: nn.Module, batch: dict[str, Tensor], examples: list[Example], method: str
+) -> LayerCollector | None:
+    if examples[0].length is None:
+        return None
+    config = getattr(model, "config", None)
+    encoder = ""
+    if getattr(config, "is_encoder_decoder", False):
+        encoder = next((name for name, _ in model.named_modules() if name.rpartition(".")[2] == "encoder"), "")
+    return LayerCollector(
+        lengths=[int(example.length or 0) for example in examples],
+        masks=batch["attention_mask"].bool() if "attention_mask" in batch else _all_real(batch),
+        encoder=encoder, efficient=method == "efficient", matrices=method == "rollout",
+    )  # fmt: skip
+
+
+def _all_real(batch: dict[str, Tensor]) -> Tensor:
+    main = batch[next(key for key in ("input_ids", "inputs_embeds", "inputs") if key in batch)]
+    return torch.ones(main.shape[:2], dtype=torch.bool, device=main.device)
+
+
+def _provenance(model: nn.Module, method: str, seconds: float) -> dict[str, Any]:
+    config = getattr(model, "config", None)
+    return {
+        "model": name_of(model),
+        "model_type": getattr(config, "model_type", type(model).__name__),
+        "method": method,
+        "reference": METHODS[method].reference,
+        "seconds": seconds,
+        "attention_implementation": str(getattr(config, "_attn_implementation", "")),
+        "dtype": str(next((p.dtype for p in model.parameters()), torch.float32)).removeprefix("torch."),
+        "versions": {
+            "hf_attn_mi": version("hf_attn_mi"), "torch": torch.__version__, "transformers": transformers.__version__
+        },
+    }  # fmt: skip
+
+
+def _result(
+    example: Example, scores: Tensor, seen: LayerCollector | None, i: int, aim: Target, gap: float | None,
+    info: dict[str, Any],
+) -> Explanation:  # fmt: skip
+    count = example.length if example.length is not None else scores.shape[0]
+    tokens = example.tokens or tuple(f"{'patch' if example.length is None else 'token'} {j}" for j in range(count))
+    notes = list(example.warnings)
+    if seen is not None and seen.skipped:
+        notes.append(f"{len(set(seen.skipped))} attention modules over other tokens are not in `layers`.")
+    explained = aim.explained[i]
+    return Explanation(
+        tokens=tokens, scores=scores[:count].float(), target=explained.target, target_name=explained.name,
+        probability=explained.probability, texts=example.texts, offsets=example.offsets,
+        sequence_ids=example.sequence_ids, word_ids=example.word_ids, special=example.special or (False,) * count,
+        layers=tuple(seen.layers[i]) if seen is not None else (), completeness_gap=gap, information=None,
+        info={**info, **({"warnings": notes} if notes else {})},
+    )  # fmt: skip

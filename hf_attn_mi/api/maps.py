@@ -1,0 +1,135 @@
+"""`attention_maps`: the matrices of chosen layers and heads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hf_attn_mi.api.layers import HeadView, covers_tokens, head_view
+from hf_attn_mi.api.loading import device_of, evaluation_mode, model_and_tokenizer
+from hf_attn_mi.api.model_inputs import batches, read_inputs
+from hf_attn_mi.attention import effective_attention, efficient_attention
+from hf_attn_mi.capture import AttentionCall, capture_attention
+from hf_attn_mi.errors import InvalidInput
+
+KINDS = ("raw", "effective", "effective_affine", "efficient")
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionMaps:
+    """Attention matrices of one input.
+
+    Attributes:
+        kind: "raw", "effective", "effective_affine" or "efficient".
+        tokens: the tokens, which are both queries and keys.
+        layers: layer index of each matrix.
+        names: module name of each matrix.
+        heads: the heads that were kept, in order.
+        matrices: one (heads, tokens, tokens) tensor for each layer.
+        residual: one (heads, tokens) tensor for each layer: ||new row V - output|| / ||output||.
+        support: one (heads, tokens) tensor for each layer: keys with a weight that is not zero.
+    """
+
+    kind: str
+    tokens: tuple[str, ...]
+    layers: tuple[int, ...]
+    names: tuple[str, ...]
+    heads: tuple[int, ...]
+    matrices: tuple[Tensor, ...]
+    residual: tuple[Tensor, ...]
+    support: tuple[Tensor, ...]
+
+    def __getitem__(self, layer: int) -> Tensor:
+        """The (heads, tokens, tokens) matrices of the layer with this index."""
+        return self.matrices[self.layers.index(layer)]
+
+
+def attention_maps(
+    model: Any,
+    inputs: Any,
+    *,
+    tokenizer: Any = None,
+    kind: str = "efficient",
+    layers: list[int] | None = None,
+    heads: list[int] | None = None,
+) -> AttentionMaps | list[AttentionMaps]:
+    """Attention matrices (heads, tokens, tokens) of chosen layers and heads.
+
+    Args:
+        model: as in `explain`; plain encoders without a head are welcome.
+        inputs: as in `explain`.
+        tokenizer: as in `explain`.
+        kind: "raw"; "effective" (A projected on the column space of the values, arXiv 1908.04211);
+            "effective_affine" (the same with rows that sum to one); "efficient" (the vertex of all rows with the
+            same output that keeps most of the model's own attention; about a millisecond a row).
+        layers: layer indices, None for all.
+        heads: head indices, None for all.
+
+    Returns:
+        One `AttentionMaps` for one input, a list for a list.
+
+    Raises:
+        InvalidInput: unknown kind, a layer or head that is not there, or inputs as in `explain`.
+        UnsupportedModel: the attention cannot be captured exactly, or is not over the input's own tokens.
+    """
+    if kind not in KINDS:
+        raise InvalidInput(f"kind {kind!r} is not known; allowed are {', '.join(KINDS)}.")
+    inner, tokenizer = model_and_tokenizer(model, tokenizer)
+    examples, tokenizer, single = read_inputs(inputs, inner, tokenizer, False)
+    if examples[0].length is None:
+        raise InvalidInput("inputs: attention maps are for token sequences; use capture_attention for images and audio.")
+    results: list[AttentionMaps] = []
+    for example in examples:
+        ((_, batch),) = batches([example], 1, inner, tokenizer, device_of(inner))
+        mask = batch["attention_mask"].bool()
+        found: list[tuple[AttentionCall, HeadView]] = []
+        available: list[int] = []
+
+        def keep(call: AttentionCall) -> None:
+            if covers_tokens(call, mask):
+                available.append(call.layer)
+                if layers is None or call.layer in layers:
+                    _check_heads(heads, call.heads)
+                    found.append((call, head_view(call, 0, mask[0])))
+
+        with evaluation_mode(inner), torch.no_grad(), capture_attention(inner, keep):
+            inner(**batch)
+        missing = sorted(set(layers or []) - set(available))
+        if missing or not found:
+            raise InvalidInput(f"layers {missing or layers} are not there; this input has layers {sorted(set(available))}.")
+        tokens = example.tokens or tuple(f"token {i}" for i in range(mask.shape[1]))
+        results.append(_maps(kind, tokens, found, heads))
+    return results[0] if single else results
+
+
+def _check_heads(heads: list[int] | None, count: int) -> None:
+    wrong = [head for head in heads or [] if not 0 <= head < count]
+    if wrong:
+        raise InvalidInput(f"heads {wrong} are not there; this model has heads 0 to {count - 1}.")
+
+
+def _maps(
+    kind: str, tokens: tuple[str, ...], found: list[tuple[AttentionCall, HeadView]], heads: list[int] | None
+) -> AttentionMaps:
+    matrices, residuals, supports = [], [], []
+    for _, view in found:
+        chosen = list(range(view.rows.shape[0])) if heads is None else heads
+        rows, values = view.rows[chosen], view.values[chosen]
+        if kind == "efficient":
+            new = efficient_attention(rows, values, view.keys).attention
+        elif kind == "raw":
+            new = rows
+        else:
+            new = effective_attention(rows, values, view.keys, affine=kind == "effective_affine").attention
+        target = rows.double() @ values.double()
+        missed = (new.double() @ values.double() - target).norm(dim=-1)
+        matrices.append(new)
+        residuals.append((missed / target.norm(dim=-1).clamp_min(1e-300)).float())
+        supports.append((new != 0).sum(-1))
+    return AttentionMaps(
+        kind, tokens, tuple(call.layer for call, _ in found), tuple(call.module_name for call, _ in found),
+        tuple(chosen), tuple(matrices), tuple(residuals), tuple(supports),
+    )  # fmt: skip

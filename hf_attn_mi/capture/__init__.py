@@ -15,7 +15,8 @@ from hf_attn_mi.capture.multihead import multi_head_call
 from hf_attn_mi.capture.naming import ModuleNames
 from hf_attn_mi.capture.preparation import eager_stance, model_lock, unwrap, visible_attention
 from hf_attn_mi.capture.records import AttentionCall, LayerStates, Projection, repeat_heads
-from hf_attn_mi.capture.states import layer_stacks, stream_states
+from hf_attn_mi.capture.stacks import layer_stacks
+from hf_attn_mi.capture.states import stream_states
 from hf_attn_mi.capture.tracer import AttentionTracer
 from hf_attn_mi.capture.verdict import Findings, ModuleCheck
 from hf_attn_mi.errors import UnsupportedModel
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 _checked: WeakKeyDictionary[nn.Module, dict[str, ModuleCheck]] = WeakKeyDictionary()
+_streams: WeakKeyDictionary[nn.Module, dict[str, bool]] = WeakKeyDictionary()
 
 
 @dataclass
@@ -100,7 +102,7 @@ def capture_attention(
         tracer = AttentionTracer(names, findings, consumer or capture.calls.append, replace)
         stack.enter_context(_pass_boundaries(inner, tracer))
         if states:
-            stack.enter_context(stream_states(names, capture.states.append if states is True else states))
+            stack.enter_context(stream_states(names, capture.states.append if states is True else states, _streams.setdefault(inner, {})))
         with tracer:
             yield capture
         tracer.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import defaultdict
+from types import FrameType
 
 from torch import nn
 
@@ -33,11 +34,15 @@ class ModuleNames:
         """
         frame = sys._getframe(2)
         while frame is not None:
-            module = frame.f_locals.get("self") if "self" in frame.f_code.co_varnames[:1] else None
-            name = self.names.get(id(module)) if isinstance(module, nn.Module) else None
-            if name is not None and (name or module is self.model):
-                if not type(module).__module__.startswith("torch.nn.") or name == "":
-                    return name, (id(frame), frame.f_lasti)
+            module = _self_of(frame)
+            name = None if module is None else self.names.get(id(module))
+            if module is not None and name is not None and not type(module).__module__.startswith("torch.nn."):
+                outer = frame  # the module's own forward, not a method it calls
+                while frame is not None and (_self_of(frame) is module):
+                    if not frame.f_globals.get("__name__", "").startswith("torch."):
+                        outer = frame
+                    frame = frame.f_back  # type: ignore[assignment]
+                return name, (id(outer), outer.f_lasti)
             frame = frame.f_back  # type: ignore[assignment]
         return None
 
@@ -66,6 +71,13 @@ class ModuleNames:
         """Modules that stand at the same place in other layers and are of the same class."""
         pattern, kind = strip_digits(name), type(self.modules[name])
         return {n for n, m in self.modules.items() if strip_digits(n) == pattern and type(m) is kind}
+
+
+def _self_of(frame: FrameType) -> nn.Module | None:
+    if "self" not in frame.f_code.co_varnames[:1]:
+        return None
+    module = frame.f_locals.get("self")
+    return module if isinstance(module, nn.Module) else None
 
 
 def strip_digits(name: str) -> str:

@@ -70,6 +70,24 @@ class Rows:
 
 
 @dataclass
+class RowsPart:
+    """Tag of some columns of attention rows: sinks cut off, or blocks of keys that meet their values apart."""
+
+    whole: Rows
+    rows: Tensor
+    start: int
+    stop: int
+
+
+@dataclass
+class OutputPart:
+    """Tag of the product of some columns of rows with their values; the other columns are still to be added."""
+
+    part: RowsPart
+    values: list[tuple[int, int, Tensor]]  # (start, stop, values of these columns)
+
+
+@dataclass
 class Output:
     """Tag of the product of rows and values, on its way to W_O.
 
@@ -81,7 +99,7 @@ class Output:
     features: Tensor | None = None
 
 
-Tag = Logits | Rows | Output
+Tag = Logits | Rows | RowsPart | OutputPart | Output
 _ATTRIBUTE = "_hf_attn_mi_tag"
 
 

@@ -45,6 +45,34 @@ def einsum_product(equation: str, rows_first: bool, rows: Tensor, values: Tensor
     return _product(layout, rows, values, result, tag)
 
 
+def columns_of(index: Any, rows: Tensor) -> tuple[int, int] | None:
+    """(start, stop) where an index takes whole rows and a run of their columns, else None."""
+    index = index if isinstance(index, tuple) else (index,)
+    if index and index[0] is Ellipsis:
+        index = (slice(None),) * (rows.dim() - len(index) + 1) + index[1:]
+    if len(index) != rows.dim() or any(item != slice(None) for item in index[:-1]) or not isinstance(index[-1], slice):
+        return None
+    start, stop, step = index[-1].indices(rows.shape[-1])
+    return (start, stop) if step == 1 else None
+
+
+def windowed_values(equation: str, rows: Tensor, values: Tensor, result: Tensor) -> Tensor | None:
+    """Values of 'BHNKG,BHGF->BHNKF' with the window letter N that rows and result share, (B, H, N, G, F)."""
+    operands, _, out = equation.replace(" ", "").partition("->")
+    left, _, right = operands.partition(",")
+    if len(left) != rows.dim() or len(out) != result.dim() or out[:-1] != left[:-1] or out[-1] not in right:
+        return None
+    lead, key, width = left[:-2], left[-1], out[-1]
+    if set(right) - set(lead) != {key, width} or len(lead) != 3:
+        return None
+    order = [right.index(c) for c in (*lead, key, width) if c in right]
+    full = values.permute(order)
+    for i, letter in enumerate(lead):
+        if letter not in right:
+            full = full.unsqueeze(i)
+    return full.expand(*rows.shape[:-2], rows.shape[-1], values.shape[right.index(width)])
+
+
 def matrix_product(rows: Tensor, values: Tensor, result: Tensor, tag: ops.Rows, heads: int | None) -> Product | str:
     """Rows times values as a batched matrix product; a sentence where the heads cannot be told."""
     layout = head_layout(rows, heads)

@@ -1,24 +1,107 @@
-"""Hidden states, streamed: the embeddings and the output of each layer, as `output_hidden_states` defines them."""
+"""Hidden states, streamed: the embeddings and the output of each layer, as `output_hidden_states` defines them.
+
+Hooks on the layers hand the states over one at a time. On first use they are compared with what the model itself
+returns for `output_hidden_states=True`; where its definition is another one (feature maps, states between layers
+that are no modules), the model's own list is streamed when the forward pass ends.
+"""
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from hf_attn_mi.capture.naming import ModuleNames
 from hf_attn_mi.capture.records import LayerStates
+from hf_attn_mi.capture.stacks import layer_stacks, ties_last_state
 
 Consumer = Callable[[LayerStates], None]
+OWN_LISTS = ("hidden_states", "encoder_hidden_states", "decoder_hidden_states")
 
 
 @contextmanager
-def stream_states(names: ModuleNames, consumer: Consumer) -> Iterator[None]:
-    """Hand the states of every stack of layers to `consumer`, one at a time, while the context is open."""
+def stream_states(names: ModuleNames, consumer: Consumer, settled: dict[str, bool]) -> Iterator[None]:
+    """Hand the states of every stack of layers to `consumer` while the context is open.
+
+    Args:
+        names: the model and its module names.
+        consumer: called with one `LayerStates` after the other.
+        settled: what is known of this model, kept between calls: "streams" is True where the hooks give exactly
+            the model's own hidden states.
+    """
+    thread = threading.get_ident()
+    with ExitStack() as hooks:
+        hooked: list[bool] = []
+
+        def begin(module: nn.Module, args: Any, kwargs: Any) -> Any:
+            if threading.get_ident() != thread:
+                return None
+            if "streams" not in settled:
+                settled["streams"] = _streams_agree(names, module, args, kwargs)
+            if not settled["streams"]:
+                return args, {**kwargs, "output_hidden_states": True}
+            if not hooked:
+                hooked.append(True)
+                hooks.enter_context(_hooks(names, consumer))
+            return None
+
+        def finish(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            if threading.get_ident() == thread and not settled.get("streams", True):
+                for field, states in _own_states(output).items():
+                    for index, state in enumerate(states):
+                        consumer(LayerStates(index, field.removesuffix("hidden_states").rstrip("_"), state))
+
+        handles = [
+            names.model.register_forward_pre_hook(begin, with_kwargs=True),
+            names.model.register_forward_hook(finish, with_kwargs=True),
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _streams_agree(names: ModuleNames, model: nn.Module, args: Any, kwargs: Any) -> bool:
+    """Whether the hooks give the model's own hidden states on this input (True where it offers none)."""
+    streamed: dict[str, list[Tensor]] = {}
+    training = [module for module in model.modules() if module.training]
+
+    def keep(record: LayerStates) -> None:
+        streamed.setdefault(record.stack, []).append(record.states)
+
+    try:
+        for module in training:
+            module.training = False
+        with torch.no_grad(), torch.random.fork_rng(), torch._C.DisableTorchFunction(), _hooks(names, keep):
+            own = _own_states(model.forward(*args, **{**kwargs, "output_hidden_states": True}))
+    except (TypeError, ValueError):  # the model knows no such argument
+        return True
+    finally:
+        for module in training:
+            module.training = True
+    return all(any(_equal(states, found) for found in streamed.values()) for states in own.values())
+
+
+def _own_states(output: Any) -> dict[str, list[Tensor]]:
+    found = {}
+    for name in OWN_LISTS:
+        states = getattr(output, name, None)
+        if isinstance(states, (tuple, list)) and states and all(isinstance(s, Tensor) for s in states):
+            found[name] = list(states)
+    return found
+
+
+def _equal(first: list[Tensor], second: list[Tensor]) -> bool:
+    return len(first) == len(second) and all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(first, second))
+
+
+@contextmanager
+def _hooks(names: ModuleNames, consumer: Consumer) -> Iterator[None]:
     with ExitStack() as stack:
         for owner, layers in layer_stacks(names).items():
             stack.enter_context(_stream_stack(names, owner, layers, consumer))
@@ -30,7 +113,7 @@ def _stream_stack(names: ModuleNames, owner: str, layers: list[str], consumer: C
     thread = threading.get_ident()
     held: list[Tensor] = []  # the newest state waits: the last one may still pass a final normalisation
     count = [0]
-    tie = _ties_last_state(names.modules[owner])
+    tie = ties_last_state(names.modules[owner])
 
     def emit(states: Tensor) -> None:
         if held:
@@ -38,13 +121,9 @@ def _stream_stack(names: ModuleNames, owner: str, layers: list[str], consumer: C
             count[0] += 1
         held.append(states)
 
-    def start(module: nn.Module, args: Any, kwargs: Any) -> None:
-        if threading.get_ident() == thread:
-            held.clear()
-            count[0] = 0
-
     def before(module: nn.Module, args: Any, kwargs: Any) -> None:
-        if threading.get_ident() == thread and not held and count[0] == 0:
+        if threading.get_ident() == thread and not held:
+            count[0] = 0
             first = args[0] if args else next(iter(kwargs.values()), None)
             if isinstance(first, Tensor):
                 emit(first)
@@ -67,65 +146,12 @@ def _stream_stack(names: ModuleNames, owner: str, layers: list[str], consumer: C
 
     handles = []
     try:
-        parent = names.modules[owner]
-        handles.append(parent.register_forward_pre_hook(start, with_kwargs=True))
         for name in layers:
             module = names.modules[name]
             handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
             handles.append(module.register_forward_hook(after, with_kwargs=True))
-        handles.append(parent.register_forward_hook(finish, with_kwargs=True))
+        handles.append(names.modules[owner].register_forward_hook(finish, with_kwargs=True))
         yield
     finally:
         for handle in handles:
             handle.remove()
-
-
-def layer_stacks(names: ModuleNames) -> dict[str, list[str]]:
-    """Owner module -> its layers, in order: what the model's class records as hidden states, else module lists."""
-    stacks: dict[str, list[str]] = {}
-    for name, module in names.modules.items():
-        record = (getattr(type(module), "_can_record_outputs", None) or {}).get("hidden_states")
-        kind = getattr(record, "target_class", record)
-        if isinstance(kind, type):
-            layers = [n for n, m in names.modules.items() if isinstance(m, kind) and _below(n, name)]
-            inner = [n for n, m in names.modules.items() if n != name and _below(n, name) and _records_states(m)]
-            layers = [n for n in layers if not any(_below(n, i) for i in inner)]
-            if layers:
-                stacks[name] = layers
-    covered = [layer for layers in stacks.values() for layer in layers]
-    for name, module in names.modules.items():
-        if not isinstance(module, nn.ModuleList) or len(module) == 0:
-            continue
-        layers = [f"{name}.{i}" for i in range(len(module))]
-        owner = name.rpartition(".")[0]
-        if any(_below(c, layers[0]) or _below(layers[0], c) for c in covered) or not _holds_attention(module):
-            continue
-        stacks[owner] = layers
-        covered += layers
-    return stacks
-
-
-def _records_states(module: nn.Module) -> bool:
-    return "hidden_states" in (getattr(type(module), "_can_record_outputs", None) or {})
-
-
-def _below(name: str, root: str) -> bool:
-    return root == "" or name == root or name.startswith(root + ".")
-
-
-def _holds_attention(module: nn.Module) -> bool:
-    return any("attention" in type(m).__name__.lower() or "attn" in type(m).__name__.lower() for m in module.modules())
-
-
-def _ties_last_state(module: nn.Module) -> bool:
-    """Whether the model's own last hidden state is its `last_hidden_state` (after a final normalisation)."""
-    configured = getattr(getattr(module, "config", None), "tie_last_hidden_states", None)
-    if configured is not None:
-        return bool(configured)
-    function: Any = type(module).forward
-    while function is not None:
-        closure = inspect.getclosurevars(function).nonlocals if inspect.isfunction(function) else {}
-        if "tie_last_hidden_states" in closure:
-            return bool(closure["tie_last_hidden_states"])
-        function = getattr(function, "__wrapped__", None)
-    return True

@@ -19,7 +19,15 @@ from torch.overrides import TorchFunctionMode
 from hf_attn_mi.capture import operations as ops
 from hf_attn_mi.capture.multihead import multi_head_call
 from hf_attn_mi.capture.naming import ModuleNames
-from hf_attn_mi.capture.products import Product, einsum_product, fused_product, matrix_product, share_heads
+from hf_attn_mi.capture.products import (
+    Product,
+    columns_of,
+    einsum_product,
+    fused_product,
+    matrix_product,
+    share_heads,
+    windowed_values,
+)
 from hf_attn_mi.capture.projection import PROJECTIONS, resolve_projection
 from hf_attn_mi.capture.records import AttentionCall, repeat_heads
 from hf_attn_mi.capture.verdict import Findings, head_sum_error
@@ -71,6 +79,8 @@ class AttentionTracer(TorchFunctionMode):
         if func is F.multi_head_attention_forward:
             return self._multi_head(func, args, kwargs)
         result = func(*args, **kwargs)
+        if func in ops.ADD and len(args) > 1 and isinstance(ops.get_tag(args[0]), ops.OutputPart):
+            return self._add_parts(args, result)
         if func in PROJECTIONS:
             self._project(func, args, kwargs, result)
         elif func in ops.CONCAT:
@@ -91,6 +101,11 @@ class AttentionTracer(TorchFunctionMode):
                 tag = ops.Output(tag.records, tag.features.reshape(result.shape))
             else:
                 tag = ops.Output(tag.records, func(tag.features, *args[1:], **kwargs))
+        elif isinstance(tag, ops.Rows) and result.shape[-1] != args[0].shape[-1]:
+            columns = columns_of(args[1], args[0]) if func is Tensor.__getitem__ else None
+            if columns is None:
+                return result
+            tag = ops.RowsPart(tag, args[0], *columns)
         ops.set_tag(result, tag)
         return result
 
@@ -167,7 +182,7 @@ class AttentionTracer(TorchFunctionMode):
         result = func(*args, **kwargs)
         if len(operands) != 2 or not isinstance(result, Tensor):
             return result
-        rows_at = next((i for i, tag in enumerate(tags) if isinstance(tag, ops.Rows)), None)
+        rows_at = next((i for i, tag in enumerate(tags) if isinstance(tag, (ops.Rows, ops.RowsPart))), None)
         if rows_at is not None:
             return self._rows_times_values(func, args, operands, rows_at, result)
         if any(isinstance(tag, ops.Output) for tag in tags):
@@ -181,6 +196,17 @@ class AttentionTracer(TorchFunctionMode):
     ) -> Tensor:
         rows, values = operands[rows_at], operands[1 - rows_at]
         tag = ops.get_tag(rows)
+        if isinstance(tag, ops.RowsPart):
+            sinks = tag.start == 0 and tag.stop == tag.rows.shape[-1] - 1
+            if func in ops.EINSUM and rows_at == 0:
+                part = windowed_values(args[0], rows, values, result)
+                if part is not None:
+                    ops.set_tag(result, ops.OutputPart(tag, [(tag.start, tag.stop, part)]))
+                    return result
+            if not sinks:
+                self.findings.problem(tag.whole.module_name, "attention rows are cut and only a part meets its values")
+                return result
+            tag = tag.whole
         assert isinstance(tag, ops.Rows)
         running = self.names.running()
         name, frame = (tag.module_name, None) if running is None else running
@@ -199,6 +225,27 @@ class AttentionTracer(TorchFunctionMode):
             return result
         self.findings.softmax_used(tag.identity)
         return self._found(name, frame, product, result)
+
+    def _add_parts(self, args: tuple[Any, ...], result: Tensor) -> Tensor:
+        """Rows whose columns met their values in parts: complete once the parts cover all keys."""
+        first, second = ops.get_tag(args[0]), ops.get_tag(args[1])
+        if not (isinstance(first, ops.OutputPart) and isinstance(second, ops.OutputPart)):
+            return result
+        whole, rows = first.part.whole, first.part.rows
+        if second.part.whole.identity != whole.identity:
+            return result
+        values = sorted([*first.values, *second.values], key=lambda v: v[0])
+        edges = [0, *(stop for _, stop, _ in values)]
+        if [start for start, _, _ in values] != edges[:-1] or edges[-1] != rows.shape[-1]:
+            ops.set_tag(result, ops.OutputPart(first.part, values))
+            return result
+        running = self.names.running() or (whole.module_name, None)
+        product = matrix_product(rows, torch.cat([v for _, _, v in values], -2), result, whole, None)
+        if isinstance(product, str):
+            self.findings.problem(running[0], product)
+            return result
+        self.findings.softmax_used(whole.identity)
+        return self._found(*running, product, result)
 
     def _fused(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         bound = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args)) | kwargs

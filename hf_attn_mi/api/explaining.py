@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from hf_attn_mi.api.layers import LayerCollector
 from hf_attn_mi.api.loading import device_of, evaluation_mode, model_and_tokenizer, name_of, refuse_quantised
-from hf_attn_mi.api.model_inputs import Example, batches, read_inputs
+from hf_attn_mi.api.model_inputs import Example, batches, padding_id, read_inputs, stack
+from hf_attn_mi.api.padding import ignores_padding
 from hf_attn_mi.api.targets import Target, read_targets
 from hf_attn_mi.attention import rollout
 from hf_attn_mi.capture import capture_attention
@@ -110,17 +111,23 @@ def explain(
         refuse_quantised(inner)
     examples, tokenizer, single = read_inputs(inputs, inner, tokenizer, truncation)
     wanted = read_targets(target, inner, len(examples))
-    device = device_of(inner)
     results: list[Explanation | None] = [None] * len(examples)
-    plan = list(batches(examples, batch_size, inner, tokenizer, device))
-    hidden = len(plan) < 2 or not sys.stderr.isatty()
-    for positions, batch in tqdm(plan, desc="explain", unit="batch", disable=hidden):
+    for positions in _progress(examples, batch_size, inner, tokenizer):
         mine = [examples[i] for i in positions]
         aims = wanted if callable(wanted) else [wanted[i] for i in positions]
+        batch = stack(mine, padding_id(inner, tokenizer) or 0, device_of(inner))
         for i, result in zip(positions, _explain_batch(inner, batch, mine, aims, method)):
             results[i] = result
     done = [result for result in results if result is not None]
     return done[0] if single else done
+
+
+def _progress(examples: list[Example], size: int, model: nn.Module, tokenizer: Any) -> Iterable[list[int]]:
+    """Batches of positions, with a progress bar where there is more than one and somebody watches."""
+    pad = padding_id(model, tokenizer)
+    mixed = size > 1 and pad is not None and len({example.length for example in examples}) > 1
+    plan = list(batches(examples, size, mixed=mixed and ignores_padding(model, examples, pad)))
+    return tqdm(plan, desc="explain", unit="batch", disable=len(plan) < 2 or not sys.stderr.isatty())
 
 
 def _explain_batch(

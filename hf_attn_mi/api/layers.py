@@ -1,8 +1,8 @@
-"""What was seen in each attention layer, example by example, while the model runs."""
+"""What was seen in each attention layer, for every example of a batch, while the model runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -10,23 +10,26 @@ from torch import Tensor
 
 from hf_attn_mi.attention import effective_attention, effective_summary, efficient_attention, received_effective
 from hf_attn_mi.capture import AttentionCall
+from hf_attn_mi.errors import UnsupportedModel
 from hf_attn_mi.explanation import LayerAttention
+
+CHUNK = 4_000_000  # entries of attention rows formed at a time
 
 
 @dataclass(frozen=True, eq=False)
 class HeadView:
-    """One example of one attention call, without padding at its ends."""
+    """Some examples of one attention call, in float32 or wider."""
 
-    rows: Tensor  # (heads, n, n) attention, zero for masked keys
-    values: Tensor  # (heads, n, head_dim)
-    output: Tensor  # (heads, n, head_dim)
-    real: Tensor  # (n,) bool: tokens that are not masked
-    keys: Tensor  # (n,) bool, or (n, n) where the keys differ by query
+    rows: Tensor  # (batch, heads, n, n) attention, zero for masked keys and queries
+    values: Tensor  # (batch, heads, n, head_dim)
+    output: Tensor  # (batch, heads, n, head_dim)
+    real: Tensor  # (batch, n) bool: tokens that are neither padding nor masked
+    keys: Tensor  # (batch, n) bool, or (batch, n, n) where queries see different keys (causal, sliding window)
 
     @property
     def by_row(self) -> bool:
-        """Whether queries see different keys (causal, sliding window)."""
-        return self.keys.dim() == 2
+        """Whether queries see different keys."""
+        return self.keys.dim() == 3
 
 
 @dataclass
@@ -58,41 +61,49 @@ class LayerCollector:
 
     def __call__(self, call: AttentionCall) -> None:
         """Summarise one attention call."""
+        if not covers_tokens(call, self.masks, self.encoder):
+            self.skipped.append(call.module_name)
+            return
         with torch.no_grad():
-            if not covers_tokens(call, self.masks, self.encoder):
-                self.skipped.append(call.module_name)
-                return
-            for i, length in enumerate(self.lengths):
-                view = head_view(call, i, self.masks[i, :length])
-                self.layers[i].append(self._summary(call, view, i))
+            size = 1 if self.efficient else max(1, CHUNK // (call.heads * self.masks.shape[1] ** 2))
+            for start in range(0, len(self.lengths), size):
+                chunk = range(start, min(start + size, len(self.lengths)))
+                view = head_view(call, chunk, self.masks[chunk.start : chunk.stop, : max(self.lengths[i] for i in chunk)])
+                for i, summary in zip(chunk, self._summaries(call, view, chunk)):
+                    self.layers[i].append(summary)
                 if self.matrices:
-                    self.means[i].append(view.rows.mean(0).cpu())
+                    for i, rows in zip(chunk, view.rows):
+                        self.means[i].append(rows[:, : self.lengths[i], : self.lengths[i]].mean(0).cpu())
 
-    def _summary(self, call: AttentionCall, view: HeadView, i: int) -> LayerAttention:
-        real, count = view.real, view.real.sum()
-        received = view.rows[:, real].sum(1) / count
-        logs = torch.where(view.rows > 0, view.rows.log(), view.rows.new_zeros(()))
-        entropy = -(view.rows * logs).sum(-1)[:, real].sum(1) / count
+    def _summaries(self, call: AttentionCall, view: HeadView, chunk: range) -> Iterator[LayerAttention]:
+        count = view.real.sum(1)[:, None, None]
+        received = view.rows.sum(2) / count  # rows of masked queries are zero
+        entropy = torch.special.entr(view.rows).sum((2, 3)) / count[..., 0]
         if view.by_row:
-            full = effective_attention(view.rows, view.values, view.keys, query_mask=real)
+            full = effective_attention(view.rows, view.values, view.keys[:, None], query_mask=view.real)
             rank, difference = full.rank.amax(-1), full.difference
-            unseen = full.attention[:, real].sum(1) / count
+            unseen = full.attention.sum(2) / count
         else:
-            seen = effective_summary(view.rows, view.values, view.keys, real)
+            seen = effective_summary(view.rows, view.values, view.keys, view.real)
             rank, difference = seen.rank, seen.difference
-            unseen = received_effective(view.output, view.values, view.keys, real)
-            whole = (seen.n <= seen.rank)[:, None]
-            unseen = torch.where(whole, received.to(unseen.dtype), unseen)
-        support = None
-        if self.efficient:
-            solved = efficient_attention(view.rows, view.values, view.keys)
-            support = solved.support[:, real].double().mean(1).float()
-            self.efficient_received[i].append(solved.attention[:, real].sum(1).cpu() / count.cpu())
-        return LayerAttention(
-            layer=call.layer, name=call.module_name, n=int(count), head_dim=call.head_dim, rank=rank,
-            difference=difference.float(), entropy=entropy.float(), received=received.float(),
-            received_effective=unseen.float(), support=support,
-        )  # fmt: skip
+            unseen = received_effective(view.output, view.values, view.keys, view.real)
+            unseen = torch.where((seen.n <= seen.rank)[..., None], received, unseen.to(received.dtype))
+        for b, i in enumerate(chunk):
+            n = self.lengths[i]
+            yield LayerAttention(
+                layer=call.layer, name=call.module_name, n=int(count[b]), head_dim=call.head_dim, rank=rank[b],
+                difference=difference[b].float(), entropy=entropy[b].float(), received=received[b, :, :n].float(),
+                received_effective=unseen[b, :, :n].float(), support=self._support(view, b, i, n),
+            )  # fmt: skip
+
+    def _support(self, view: HeadView, b: int, i: int, n: int) -> Tensor | None:
+        """(heads,) mean support of efficient attention; keeps what each token receives of it."""
+        if not self.efficient:
+            return None
+        real, keys = view.real[b, :n], view.keys[b, :n, :n] if view.by_row else view.keys[b, :n]
+        solved = efficient_attention(view.rows[b, :, :n, :n], view.values[b, :, :n], keys)
+        self.efficient_received[i].append((solved.attention[:, real].sum(1) / real.sum()).cpu())
+        return solved.support[:, real].double().mean(1).float()
 
 
 def covers_tokens(call: AttentionCall, masks: Tensor, encoder: str = "") -> bool:
@@ -102,38 +113,36 @@ def covers_tokens(call: AttentionCall, masks: Tensor, encoder: str = "") -> bool
     return same and (encoder == "" or call.module_name.startswith(encoder + "."))
 
 
-def head_view(call: AttentionCall, example: int, mask: Tensor) -> HeadView:
-    """The rows, values and output of one example, in float32 or wider.
+def head_view(call: AttentionCall, examples: range, real: Tensor) -> HeadView:
+    """The rows, values and output of some examples.
 
     Args:
         call: an attention call that covers the tokens of the batch.
-        example: its place in the batch.
-        mask: (n,) bool, True for real tokens; n is the number of tokens without padding.
+        examples: their places in the batch.
+        real: (examples, n) bool, True for real tokens; n is the length of the longest of them.
     """
-    n = mask.shape[0]
+    n = real.shape[1]
 
     def cut(tensor: Tensor | None, *dims: int) -> Tensor | None:
         if tensor is None:
             return None
         tensor = tensor.detach()
-        tensor = tensor[example : example + 1] if tensor.shape[0] > 1 else tensor
+        tensor = tensor[examples.start : examples.stop] if tensor.shape[0] > 1 else tensor
         for dim in dims:
             tensor = tensor.narrow(dim, 0, n) if tensor.shape[dim] > 1 else tensor
         return tensor if tensor.dtype in (torch.bool, torch.float32, torch.float64) else tensor.float()
 
-    one = replace(
+    some = replace(
         call, query=cut(call.query, 2), key=cut(call.key, 2), value=cut(call.value, 2), mask=cut(call.mask, 2, 3),
         output=cut(call.output, 2), rows=cut(call.rows, 2, 3), raw_logits=cut(call.raw_logits, 2, 3),
     )  # fmt: skip
-    mask = mask.to(one.value.device)
-    allowed = one.allowed()[0] & mask
-    rows = torch.where(allowed, one.attention()[0], 0.0) * mask[:, None]
-    first = allowed[:, mask][:, :1] if allowed.shape[1] > 1 else allowed
-    by_row = allowed.shape[1] > 1 and not bool((allowed[:, mask] == first).all())
-    by_head = allowed.shape[0] > 1 and not bool((allowed == allowed[:1]).all())
-    keys = allowed[0] if by_row else first[0, 0]
-    assert not by_head, "heads with different masks"
-    return HeadView(rows, one.values_per_head()[0], one.output[0], mask, keys.expand(n, n) if by_row else keys.expand(n))
-
-
-Consumer = Callable[[AttentionCall], None]
+    real = real.to(some.value.device)
+    allowed = some.allowed()
+    if allowed.shape[1] > 1 and bool((allowed != allowed[:, :1]).any()):
+        raise UnsupportedModel(f"{call.module_name}: its heads have different masks; use capture_attention.")
+    allowed = allowed[:, 0] & real[:, None, :]
+    seen = allowed & real[:, :, None]
+    keys = seen.any(1)
+    by_row = bool((seen != (keys[:, None, :] & real[:, :, None])).any())
+    rows = some.attention() * seen[:, None]
+    return HeadView(rows, some.values_per_head(), some.output, real, seen if by_row else keys)

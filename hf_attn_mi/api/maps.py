@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hf_attn_mi.api.layers import HeadView, covers_tokens, head_view
 from hf_attn_mi.api.loading import device_of, evaluation_mode, model_and_tokenizer
-from hf_attn_mi.api.model_inputs import batches, read_inputs
+from hf_attn_mi.api.model_inputs import read_inputs, stack
 from hf_attn_mi.attention import effective_attention, efficient_attention
 from hf_attn_mi.capture import AttentionCall, capture_attention
 from hf_attn_mi.errors import InvalidInput
@@ -83,7 +83,7 @@ def attention_maps(
         raise InvalidInput("inputs: attention maps are for token sequences; use capture_attention for images and audio.")
     results: list[AttentionMaps] = []
     for example in examples:
-        ((_, batch),) = batches([example], 1, inner, tokenizer, device_of(inner))
+        batch = stack([example], 0, device_of(inner))
         mask = batch["attention_mask"].bool()
         found: list[tuple[AttentionCall, HeadView]] = []
         available: list[int] = []
@@ -93,7 +93,7 @@ def attention_maps(
                 available.append(call.layer)
                 if layers is None or call.layer in layers:
                     _check_heads(heads, call.heads)
-                    found.append((call, head_view(call, 0, mask[0])))
+                    found.append((call, head_view(call, range(1), mask)))
 
         with evaluation_mode(inner), torch.no_grad(), capture_attention(inner, keep):
             inner(**batch)
@@ -116,14 +116,14 @@ def _maps(
 ) -> AttentionMaps:
     matrices, residuals, supports = [], [], []
     for _, view in found:
-        chosen = list(range(view.rows.shape[0])) if heads is None else heads
-        rows, values = view.rows[chosen], view.values[chosen]
+        chosen = list(range(view.rows.shape[1])) if heads is None else heads
+        rows, values, keys = view.rows[0, chosen], view.values[0, chosen], view.keys[0]
         if kind == "efficient":
-            new = efficient_attention(rows, values, view.keys).attention
+            new = efficient_attention(rows, values, keys).attention
         elif kind == "raw":
             new = rows
         else:
-            new = effective_attention(rows, values, view.keys, affine=kind == "effective_affine").attention
+            new = effective_attention(rows, values, keys, affine=kind == "effective_affine").attention
         target = rows.double() @ values.double()
         missed = (new.double() @ values.double() - target).norm(dim=-1)
         matrices.append(new)

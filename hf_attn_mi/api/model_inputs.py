@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from hf_attn_mi.api.loading import own_tokenizer
 from hf_attn_mi.errors import InvalidInput
 
-MAIN_KEYS = ("input_ids", "inputs_embeds", "pixel_values", "input_features", "input_values", "inputs")
+MAIN_KEYS = (
+    "input_ids", "inputs_embeds", "pixel_values", "input_features", "input_values", "inputs", "pixel_values_videos",
+)  # fmt: skip
 ALLOWED = (
     "a text, a pair (tuple) of texts, a list of either, or a dict / BatchEncoding of tensors with one of "
     + ", ".join(MAIN_KEYS)
@@ -205,26 +207,33 @@ def _vocabulary(model: nn.Module) -> int | None:
     return module.num_embeddings if isinstance(module, nn.Embedding) else None
 
 
-def batches(
-    examples: list[Example], size: int, model: nn.Module, tokenizer: Any, device: torch.device
-) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
-    """Batches of similar length, padded on the right: (positions in `examples`, model arguments)."""
-    pad = getattr(tokenizer, "pad_token_id", None)
-    config = getattr(model, "config", None)
-    own = getattr(config, "pad_token_id", None)
-    pad = own if pad is None else pad
+def batches(examples: list[Example], size: int, *, mixed: bool) -> Iterator[list[int]]:
+    """Positions in `examples` that share a forward pass, short inputs first.
+
+    Args:
+        examples: the inputs.
+        size: most inputs in one pass.
+        mixed: whether lengths may differ (padding on the right); False keeps to equal lengths.
+    """
     order = sorted(range(len(examples)), key=lambda i: examples[i].length or 0)
     start = 0
     while start < len(order):
         chunk = order[start : start + size]
-        lengths = {examples[i].length for i in chunk}
-        if len(lengths) > 1 and (pad is None or own is None):  # a model without a pad id cannot tell pads from tokens
+        if not mixed:
             chunk = [i for i in chunk if examples[i].length == examples[chunk[0]].length]
         start += len(chunk)
-        yield chunk, _pad([examples[i] for i in chunk], pad or 0, device)
+        yield chunk
 
 
-def _pad(examples: list[Example], pad: int, device: torch.device) -> dict[str, Tensor]:
+def padding_id(model: nn.Module, tokenizer: Any) -> int | None:
+    """The id to pad with; None where the model could not tell pads from tokens."""
+    own = getattr(getattr(model, "config", None), "pad_token_id", None)
+    given = getattr(tokenizer, "pad_token_id", None)
+    return None if own is None else int(own if given is None else given)
+
+
+def stack(examples: list[Example], pad: int, device: torch.device) -> dict[str, Tensor]:
+    """Model arguments for these examples, padded on the right, with their attention mask."""
     lengths = [example.length for example in examples]
     if lengths[0] is None:
         keys = examples[0].tensors
@@ -237,11 +246,11 @@ def _pad(examples: list[Example], pad: int, device: torch.device) -> dict[str, T
             value = example.tensors[key]
             missing = longest - int(example.length or 0)
             if value.dim() and value.shape[0] == example.length and missing:
-                fill = value.new_full((missing, *value.shape[1:]), pad if key == "input_ids" else 0)
+                fill = value.new_full((missing, *value.shape[1:]), pad if key in ("input_ids", "inputs") else 0)
                 value = torch.cat([value, fill])
             rows.append(value)
         batch[key] = torch.stack(rows).to(device)
-    if "attention_mask" not in batch and ("input_ids" in batch or "inputs_embeds" in batch):
+    if "attention_mask" not in batch:
         mask = [[1] * int(n or 0) + [0] * (longest - int(n or 0)) for n in lengths]
         batch["attention_mask"] = torch.tensor(mask, device=device)
     return batch

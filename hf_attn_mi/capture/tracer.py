@@ -286,7 +286,8 @@ class AttentionTracer(TorchFunctionMode):
         if self.replace is None:
             return False
         before = self._public(record, None)
-        new = self.replace(before)
+        with torch._C.DisableTorchFunction():
+            new = self.replace(before)
         if new is None:
             return False
         call = record.call
@@ -348,7 +349,8 @@ class AttentionTracer(TorchFunctionMode):
         self.pending.remove(record)
         call = self._public(record, projection)
         record.call = {}
-        self.consumer(call)
+        with torch._C.DisableTorchFunction():  # the consumer's own computation is no part of the model
+            self.consumer(call)
 
     @staticmethod
     def _public(record: ops.ProductRecord, projection: Any) -> AttentionCall:

@@ -70,15 +70,18 @@ def relevance(
         tensors = [leaf for _, leaf in leaves()]
         grads = torch.autograd.grad(value.sum(), tensors, allow_unused=True)
     value = value.detach().double().cpu()
-    length = (inputs["input_ids"] if "input_ids" in inputs else tensors[0]).shape[1]
-    scores = torch.zeros(batch, length, dtype=torch.float64)
     bias = frozen.bias.cpu().clone()
+    scores = torch.zeros(())
     for (ids, leaf), grad in zip(leaves(), grads):
         if grad is None:
             continue
-        share = (grad.double() * leaf.detach().double()).sum(-1).cpu()
-        scores, rest = _place(scores, share, ids, inputs.get("input_ids"))
+        share = _positions((grad.double() * leaf.detach().double()).cpu(), inner)
+        scores, rest = _place(scores, share, ids, _token_ids(inputs))
         bias += rest
+    if scores.dim() != 2 or scores.shape[0] != batch:
+        raise UnsupportedModel(
+            f"{type(inner).__name__}: the {space} (shape {tuple(tensors[0].shape)}) cannot be told apart by input."
+        )
     missing = (value - scores.sum(1) - bias).abs()
     scale = torch.maximum(value.abs(), scores.abs().sum(1)).clamp_min(1e-12)
     gap = missing / scale
@@ -96,7 +99,7 @@ def _leaves(model: nn.Module, inputs: dict[str, Any], batch: int) -> Iterator[An
         arguments = {**inputs, "inputs_embeds": leaf}
         yield FrozenNetwork(None, batch), arguments, lambda: [(None, leaf)], "inputs_embeds"
         return
-    weight = _embedding_weight(model) if "input_ids" in inputs else None
+    weight = _embedding_weight(model) if _token_ids(inputs) is not None else None
     if weight is not None:
         frozen = FrozenNetwork(weight, batch)
         yield frozen, inputs, lambda: frozen.leaves, "word embeddings"
@@ -118,6 +121,19 @@ def _leaves(model: nn.Module, inputs: dict[str, Any], batch: int) -> Iterator[An
         handle.remove()
 
 
+def _token_ids(inputs: dict[str, Any]) -> Tensor | None:
+    ids = inputs.get("input_ids", inputs.get("inputs"))
+    return ids if isinstance(ids, Tensor) and ids.dim() == 2 and not ids.is_floating_point() else None
+
+
+def _positions(products: Tensor, model: nn.Module) -> Tensor:
+    """Sum over the channels of (batch, tokens, hidden), or of a feature map with channels last or first."""
+    if products.dim() == 4:
+        hidden = getattr(getattr(model, "config", None), "hidden_size", None)
+        return products.sum(-1 if products.shape[-1] == hidden else 1).flatten(1)
+    return products.sum(-1)
+
+
 def _embedding_weight(model: nn.Module) -> Tensor | None:
     try:
         module = model.get_input_embeddings()  # type: ignore[operator]
@@ -129,7 +145,7 @@ def _embedding_weight(model: nn.Module) -> Tensor | None:
 
 def _place(scores: Tensor, share: Tensor, ids: Tensor | None, given: Tensor | None) -> tuple[Tensor, Tensor]:
     """Add the share of one look-up to the tokens it stands for; the rest counts as bias, (batch,)."""
-    none = torch.zeros(scores.shape[0], dtype=scores.dtype)
+    none = torch.zeros(share.shape[0] if given is None else given.shape[0], dtype=share.dtype)
     if ids is None or given is None or (ids.shape == given.shape and torch.equal(ids, given)):
         return scores + share, none
     if ids.dim() == 2 and ids.shape == given.t().shape and torch.equal(ids, given.t()):  # (tokens, batch)
@@ -137,4 +153,4 @@ def _place(scores: Tensor, share: Tensor, ids: Tensor | None, given: Tensor | No
     if ids.shape == given.shape and torch.equal(ids[:, 1:], given[:, :-1]):  # decoder input, shifted right
         moved = torch.cat([share[:, 1:], torch.zeros_like(share[:, :1])], 1)
         return scores + moved, share[:, 0]
-    return scores, share.sum(1) if share.shape[0] == scores.shape[0] else share.sum() / scores.shape[0] + none
+    return scores, share.sum(1) if share.shape[0] == none.shape[0] else share.sum() / none.shape[0] + none

@@ -30,6 +30,7 @@ CONSTANT = {  # f(0) is not 0, or a scale: the result is a factor, not a signal
 ADD = {T.add, torch.add, T.__add__, T.__radd__, T.__iadd__, T.add_}
 MULTIPLY = {T.mul, torch.mul, T.__mul__, T.__rmul__, T.__imul__, T.mul_, torch.multiply}
 DIVIDE = {T.div, torch.div, T.__truediv__, T.__itruediv__, T.div_, torch.true_divide}
+CONCAT = {torch.cat, torch.concat, torch.concatenate}
 PRODUCT = {torch.matmul, T.matmul, T.__matmul__, torch.bmm, T.bmm}
 BIASED = {F.linear: 2, F.conv1d: 2, torch.conv1d: 2, F.conv2d: 2, torch.conv2d: 2, F.conv3d: 2, torch.addmm: 0}
 NORMS = {F.layer_norm: rules.layer_norm, F.group_norm: rules.group_norm, F.rms_norm: rules.rms_norm,
@@ -79,6 +80,9 @@ class FrozenNetwork(TorchFunctionMode):
             call, _, again = multi_head_call(args, kwargs)
             projected = again(call["rows"].detach() @ call["value"])
             return self._with_bias(projected, kwargs.get("out_proj_bias")), None
+        if func is F.glu:
+            value, gate = args[0].chunk(2, kwargs.get("dim", args[1] if len(args) > 1 else -1))
+            return value * gate.sigmoid().detach()
         if func in MULTIPLY or func in PRODUCT or func is torch.einsum:
             return self._bilinear(func, args, kwargs)
         if func in DIVIDE and len(args) > 1 and _tracked(args[1]):
@@ -88,6 +92,10 @@ class FrozenNetwork(TorchFunctionMode):
             constants = [a for a in args[:2] if not _tracked(a)]
             if len(constants) == 1 and _tracked(result):
                 return self._with_constant(result, constants[0])
+        if func in CONCAT and _tracked(result):
+            parts = args[0] if args else kwargs["tensors"]
+            known = [torch.zeros_like(part) if _tracked(part) else _plain(part) for part in parts]
+            return self._with_constant(result, func(known, *args[1:], **kwargs))
         if func in BIASED:
             bias = kwargs.get("bias", args[BIASED[func]] if len(args) > BIASED[func] else None)
             return self._with_bias(result, bias, channels_first="conv" in func.__name__)
@@ -100,8 +108,9 @@ class FrozenNetwork(TorchFunctionMode):
         result: Tensor = func(*args, **kwargs).detach()
         mine = self.embedding_weight
         if mine is not None and weight.data_ptr() == mine.data_ptr() and weight.shape == mine.shape:
-            result.requires_grad_(True)
-            self.leaves.append((args[0] if args else kwargs["input"], result))
+            leaf = result.requires_grad_(True)
+            self.leaves.append((args[0] if args else kwargs["input"], leaf))
+            result = leaf.clone()  # the model may scale its embeddings in place
         return result
 
     def _gate(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

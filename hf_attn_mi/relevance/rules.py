@@ -8,21 +8,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-NEAR_ZERO = 1e-6  # below this |x| the gate f(x)/x is taken at x = NEAR_ZERO
+NEAR_ZERO = 1e-6  # where the slope of an activation at zero is read
 
 
 class FrozenGate(torch.autograd.Function):
-    """f(x) as gate * x with the gate f(x)/x held fixed."""
+    """f(x) as gate * x with the gate f(x)/x held fixed; at x = 0 the gate is f's slope there."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, value: Tensor, slope: float) -> Tensor:
-        ctx.save_for_backward(torch.where(x.abs() < NEAR_ZERO, slope, value / x))
-        return value.clone()
+    def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        value = function(x)
+        near = function(torch.full((1,), NEAR_ZERO, dtype=torch.float32, device=x.device))
+        slope = float(near) / NEAR_ZERO
+        ctx.save_for_backward((value / x).nan_to_num_(nan=slope, posinf=slope, neginf=slope))
+        return value
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         (gate,) = ctx.saved_tensors
-        return grad * gate, None, None
+        return grad * gate, None
 
 
 class FrozenLayerNorm(torch.autograd.Function):
@@ -45,9 +48,7 @@ class FrozenLayerNorm(torch.autograd.Function):
 
 def gated(function: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """`function(x)` for an element-wise activation with f(0) = 0, its gate f(x)/x frozen."""
-    value = function(x.detach(), *args, **kwargs)
-    near = function(torch.full((1,), NEAR_ZERO, dtype=torch.float32, device=x.device), *args, **kwargs)
-    result: Tensor = FrozenGate.apply(x, value, float(near) / NEAR_ZERO)  # type: ignore[no-untyped-call]
+    result: Tensor = FrozenGate.apply(x, lambda t: function(t, *args, **kwargs))  # type: ignore[no-untyped-call]
     return result
 
 

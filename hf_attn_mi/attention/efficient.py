@@ -53,6 +53,8 @@ def efficient_attention(
     how firmly. n <= rank([V, 1]): the row itself, unchanged.
 
     Computed in float64; each row is first divided by its sum over real keys, and o_i is defined by the result.
+    Directions in which the values differ by less than the precision of the input are ignored, and weights below 1e-12 are
+    zero: the residual grows to that size where they matter (an output that nearly vanishes against the values).
 
     Args:
         attention: (..., queries, keys), non-negative, rows summing to one.

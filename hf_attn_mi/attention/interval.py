@@ -10,7 +10,7 @@ from scipy.optimize import linprog
 from torch import Tensor
 
 from hf_attn_mi.attention.inputs import read_heads
-from hf_attn_mi.attention.points import value_points
+from hf_attn_mi.attention.points import leading_columns, value_points
 from hf_attn_mi.errors import InvalidInput
 
 
@@ -59,6 +59,7 @@ def attention_interval(
         return ends
     row = row / total
     points, rank = value_points(heads.values[:, real], heads.epsilon)
+    points = leading_columns(points, int(rank[0]))
     for number, key in enumerate(asked):
         ends[number] = row[key]
         if not bool(allowed[key]) or len(real) <= int(rank[0]):
@@ -73,9 +74,8 @@ def attention_interval(
 
 def _solve(cost: np.ndarray, matrix: np.ndarray, target: np.ndarray) -> float:
     """Return the smallest cost . b over matrix b = target, b >= 0."""
-    kept = np.abs(matrix).any(axis=1)  # rows beyond the rank are zero
     tight = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
-    answer = linprog(cost, A_eq=matrix[kept], b_eq=target[kept], bounds=(0, None), method="highs", options=tight)
+    answer = linprog(cost, A_eq=matrix, b_eq=target, bounds=(0, None), method="highs", options=tight)
     if answer.status != 0:
         raise RuntimeError(f"the linear program of an identifiability interval was not solved: {answer.message}")
     return float(answer.fun)

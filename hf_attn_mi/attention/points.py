@@ -18,8 +18,8 @@ def value_points(values: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
             count as zero.
 
     Returns:
-        points (heads, keys, 1 + min(keys, head_dim)), columns from `rank - 1` up to the last one zero, and rank
-        (heads,).
+        points (heads, keys, 1 + min(keys, head_dim)), best direction first, constant last, and rank (heads,): the first
+        rank - 1 columns and the last one count, see `leading_columns`.
     """
     heads, keys, dim = values.shape
     mean = values.mean(1, keepdim=True)
@@ -29,7 +29,12 @@ def value_points(values: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     if keys <= dim:
         kept[:, keys - 1 :] = False  # n centred points span at most n - 1 directions
     constant = values.new_full((heads, keys, 1), keys**-0.5)
-    return torch.cat([basis * kept[:, None, :], constant], dim=2), kept.sum(1) + 1
+    return torch.cat([basis, constant], dim=2), kept.sum(1) + 1
+
+
+def leading_columns(points: Tensor, rank: int) -> Tensor:
+    """Return the columns that count, for heads of equal rank: (heads, keys, rank)."""
+    return torch.cat([points[:, :, : rank - 1], points[:, :, -1:]], dim=2).contiguous()
 
 
 def start_keys(points: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.attention.inputs import HeadBatch
-from hf_attn_mi.attention.points import value_points
+from hf_attn_mi.attention.points import leading_columns, value_points
 
 _ROWS = 2048  # rows solved together: enough to hide the cost of calls, few enough to stay in cache
 
@@ -48,7 +48,7 @@ def cut_problems(heads: HeadBatch) -> Iterator[Problems]:
                 some = total > 0
                 if not bool(some.any()):
                     continue
-                columns = _columns(points[mine], rank)
+                columns = leading_columns(points[mine], rank)
                 yield Problems(
                     points=columns,
                     values=values[mine],
@@ -57,11 +57,6 @@ def cut_problems(heads: HeadBatch) -> Iterator[Problems]:
                     place=(source * heads.attention.shape[1] + query)[some],
                     keys=keys[mine][problem][some],
                 )
-
-
-def _columns(points: Tensor, rank: int) -> Tensor:
-    """Return the non-zero columns: singular values come in falling order, so these are the first ones and the last."""
-    return torch.cat([points[:, :, : rank - 1], points[:, :, -1:]], dim=2).contiguous()
 
 
 def _key_sets(heads: HeadBatch) -> tuple[Tensor, Tensor, Tensor]:

@@ -58,7 +58,7 @@ def rollout(
         layer = layer.where(seen, torch.zeros_like(layer))
         if not bool(torch.isfinite(layer).all()) or bool((layer < 0).any()):
             raise InvalidInput("attentions has negative, NaN or infinite weights at real tokens")
-        mixed = ((1 - residual) * layer + residual * identity) * seen
+        mixed = (1 - residual) * layer + residual * identity
         sums = mixed.sum(-1, keepdim=True)
         total = mixed / sums.where(sums > 0, torch.ones_like(sums)) @ total
     return total.to(attentions[0].dtype)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hf_attn_mi.capture.multihead import multi_head_call
 from hf_attn_mi.capture.naming import ModuleNames
+from hf_attn_mi.capture.operations import is_attention_rows
 from hf_attn_mi.capture.preparation import eager_stance, model_lock, unwrap, visible_attention
 from hf_attn_mi.capture.records import AttentionCall, LayerStates, Projection, repeat_heads
 from hf_attn_mi.capture.stacks import layer_stacks
@@ -30,6 +31,7 @@ __all__ = [
     "capture_attention",
     "eager_stance",
     "first_layer",
+    "is_attention_rows",
     "model_lock",
     "multi_head_call",
     "repeat_heads",

@@ -115,3 +115,8 @@ def set_tag(value: Any, tag: Tag | None) -> None:
             value.__dict__[_ATTRIBUTE] = tag
         else:
             value.__dict__.pop(_ATTRIBUTE, None)
+
+
+def is_attention_rows(value: Any) -> bool:
+    """Whether a tensor was recognised as attention rows by a capture that is now open."""
+    return isinstance(get_tag(value), (Rows, RowsPart))

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from hf_attn_mi.capture import multi_head_call
+from hf_attn_mi.capture import is_attention_rows, multi_head_call
 from hf_attn_mi.relevance import rules
 
 T = Tensor
@@ -32,6 +32,9 @@ MULTIPLY = {T.mul, torch.mul, T.__mul__, T.__rmul__, T.__imul__, T.mul_, torch.m
 DIVIDE = {T.div, torch.div, T.__truediv__, T.__itruediv__, T.div_, torch.true_divide}
 CONCAT = {torch.cat, torch.concat, torch.concatenate}
 PRODUCT = {torch.matmul, T.matmul, T.__matmul__, torch.bmm, T.bmm}
+OUT_OF_PLACE = {  # `a += b` takes what comes back; hooks on a view would be lost by a change in place
+    T.__iadd__: T.__add__, T.__isub__: T.__sub__, T.__imul__: T.__mul__, T.__itruediv__: T.__truediv__,
+}  # fmt: skip
 BIASED = {F.linear: 2, F.conv1d: 2, torch.conv1d: 2, F.conv2d: 2, torch.conv2d: 2, F.conv3d: 2, torch.addmm: 0}
 NORMS = {F.layer_norm: rules.layer_norm, F.group_norm: rules.group_norm, F.rms_norm: rules.rms_norm,
          F.normalize: rules.normalize}  # fmt: skip
@@ -63,6 +66,7 @@ class FrozenNetwork(TorchFunctionMode):
             return self._embedding(func, args, kwargs)
         if func is T.register_hook or not torch.is_grad_enabled():
             return func(*args, **kwargs)
+        func = OUT_OF_PLACE.get(func, func)
         args = tuple(_plain(a) for a in args)
         kwargs = {k: _plain(v) for k, v in kwargs.items()}
         if func in CONSTANT:
@@ -127,6 +131,7 @@ class FrozenNetwork(TorchFunctionMode):
         return func(**bound)  # type: ignore[no-any-return]
 
     def _bilinear(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        args = tuple(a.detach() if is_attention_rows(a) else a for a in args)
         result = func(*args, **kwargs)
         positions = [i for i, a in enumerate(args) if _tracked(a)]
         if len(positions) < 2 or not isinstance(result, Tensor):
@@ -158,8 +163,13 @@ class FrozenNetwork(TorchFunctionMode):
         if isinstance(constant, Tensor):
             constant = constant.detach()
 
-        def collect(grad: Tensor) -> None:
-            with torch.no_grad():
+        place = result.output_nr
+
+        def collect(grads: tuple[Tensor | None, ...]) -> None:
+            grad = grads[place]
+            if grad is None:
+                return
+            with torch.no_grad(), torch._C.DisableTorchFunction():
                 if isinstance(constant, Tensor) and constant.dim() == 1 and grad.shape[0] == self.batch:
                     share = (grad.reshape(self.batch, -1, grad.shape[-1]).sum(1).double() @ constant.double())
                 else:
@@ -172,7 +182,8 @@ class FrozenNetwork(TorchFunctionMode):
                     )
                 self.bias += share.to(self.bias.device)
 
-        result.register_hook(collect)
+        assert result.grad_fn is not None
+        result.grad_fn.register_prehook(collect)
         return result
 
 

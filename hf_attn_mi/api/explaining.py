@@ -22,7 +22,7 @@ from hf_attn_mi.api.padding import ignores_padding
 from hf_attn_mi.api.targets import Target, read_targets
 from hf_attn_mi.attention import rollout
 from hf_attn_mi.capture import capture_attention
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInput, UnsupportedModel
 from hf_attn_mi.explanation import Explanation
 from hf_attn_mi.relevance import relevance
 
@@ -146,6 +146,12 @@ def _explain_batch(
         if METHODS[method].gradients:
             found = relevance(model, arguments, aim, around=watch)
             scores = list(found.scores)
+            longest = max((e.length for e in examples if e.length is not None), default=None)
+            if longest is not None and found.scores.shape[1] != longest:
+                raise UnsupportedModel(
+                    f"{type(model).__name__}: its first layer has {found.scores.shape[1]} positions for {longest} tokens, so "
+                    "the scores cannot be given to tokens."
+                )
             gaps = [float(gap) for gap in found.gap]
             info["space"] = found.space
         else:

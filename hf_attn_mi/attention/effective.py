@@ -77,9 +77,9 @@ def effective_attention(
     norm = torch.linalg.matrix_norm(weights)
     difference = torch.linalg.matrix_norm(weights - seen) / norm.where(norm > 0, torch.ones_like(norm))
     return EffectiveAttention(
-        attention=seen.reshape(*heads.lead, *seen.shape[1:]),
-        rank=space.rank.reshape(*heads.lead, *space.rank.shape[1:]),
-        n=space.keys.reshape(*heads.lead, *space.keys.shape[1:]),
+        attention=seen.reshape(heads.lead + seen.shape[1:]),
+        rank=space.rank.reshape(heads.lead + space.rank.shape[1:]),
+        n=space.keys.reshape(heads.lead + space.keys.shape[1:]),
         head_dim=values.shape[-1],
         difference=difference.reshape(heads.lead),
     )

@@ -45,22 +45,21 @@ def efficient_attention(
     """Return for each row the vertex of its polytope of equivalent rows that keeps most of the row's own attention.
 
     e_i = argmax sum_j a_ij b_j over F(a_i) = {b >= 0: sum_j b_j v_j = o_i, sum_j b_j = 1}; among equals, low key
-    numbers: the cost is a_ij / max_j a_ij - 1e-7 t_j with t rising from 0 to 1 over the real keys. This is our
-    operationalisation of the efficient attention of Naim and Asher (arXiv 2410.18541). Sufficient: `residual`.
-    Necessary: the kept keys have affinely independent values, so no distribution on fewer of them reaches o_i;
-    `smallest_weight` and `smallest_singular` (smallest singular value of the rows that belong to the basis in an
-    orthonormal basis of the columns of [V, 1]; 1 is best, and it does not change with affine maps of the values) say
-    how firmly. n <= rank([V, 1]): the row itself, unchanged.
+    numbers: the cost is a_ij / max_j a_ij - 1e-7 t_j, t rising from 0 to 1 over the real keys. Our operationalisation
+    of the efficient attention of Naim and Asher (arXiv 2410.18541). Sufficient: `residual`. Necessary: the kept keys
+    have affinely independent values, so no fewer of them reach o_i; `smallest_weight` and `smallest_singular` say how
+    firmly: the smallest singular value of the kept keys' rows in an orthonormal basis of the columns of [V, 1], at
+    most 1, the same for affine maps of the values (a lower bound where support < rank). n <= rank([V, 1]): the row
+    itself, unchanged.
 
     Computed in float64; each row is first divided by its sum over real keys, and o_i is defined by the result.
-    Directions in which the values differ by less than the precision of the input are ignored, and weights below 1e-12 are
-    zero: the residual grows to that size where they matter (an output that nearly vanishes against the values).
+    Directions in which the values differ by less than the precision of the input are ignored and weights below 1e-12
+    are zero: the residual grows to that size where they matter (an output that nearly vanishes against the values).
 
     Args:
         attention: (..., queries, keys), non-negative, rows summing to one.
         values: (..., keys, head_dim); leading dimensions broadcast.
-        mask: bool, True where the key is real: (..., keys), (batch, keys) or, different for each row, (..., queries,
-            keys).
+        mask: bool, True where the key is real: (..., keys), (batch, keys) or, by row, (..., queries, keys).
         tolerance: 0, or in (0, 1): the shortest row found by greedy pursuit with || o - sum_j b_j v_j || <= tolerance *
             || o - mean v ||. The support never grows with the tolerance. It is short, not the shortest possible.
         objective: "own", or "head" for the mean attention of the head's rows (with equal allowed keys) as cost: one

@@ -76,12 +76,12 @@ def relevance(
         if grad is None:
             continue
         share = _positions((grad.double() * leaf.detach().double()).cpu(), inner)
+        if ids is None and share.shape[0] != batch:
+            raise _mixed(inner, space, leaf)
         scores, rest = _place(scores, share, ids, _token_ids(inputs))
         bias += rest
     if scores.dim() != 2 or scores.shape[0] != batch:
-        raise UnsupportedModel(
-            f"{type(inner).__name__}: the {space} (shape {tuple(tensors[0].shape)}) cannot be told apart by input."
-        )
+        raise _mixed(inner, space, tensors[0])
     missing = (value - scores.sum(1) - bias).abs()
     scale = torch.maximum(value.abs(), scores.abs().sum(1)).clamp_min(1e-12)
     gap = missing / scale
@@ -119,6 +119,12 @@ def _leaves(model: nn.Module, inputs: dict[str, Any], batch: int) -> Iterator[An
         yield FrozenNetwork(None, batch), inputs, lambda: found, "input of the first layer"
     finally:
         handle.remove()
+
+
+def _mixed(model: nn.Module, space: str, leaf: Tensor) -> UnsupportedModel:
+    return UnsupportedModel(
+        f"{type(model).__name__}: the {space} (shape {tuple(leaf.shape)}) cannot be told apart by input."
+    )
 
 
 def _token_ids(inputs: dict[str, Any]) -> Tensor | None:

@@ -32,9 +32,6 @@ MULTIPLY = {T.mul, torch.mul, T.__mul__, T.__rmul__, T.__imul__, T.mul_, torch.m
 DIVIDE = {T.div, torch.div, T.__truediv__, T.__itruediv__, T.div_, torch.true_divide}
 CONCAT = {torch.cat, torch.concat, torch.concatenate}
 PRODUCT = {torch.matmul, T.matmul, T.__matmul__, torch.bmm, T.bmm}
-OUT_OF_PLACE = {  # `a += b` takes what comes back; hooks on a view would be lost by a change in place
-    T.__iadd__: T.__add__, T.__isub__: T.__sub__, T.__imul__: T.__mul__, T.__itruediv__: T.__truediv__,
-}  # fmt: skip
 BIASED = {F.linear: 2, F.conv1d: 2, torch.conv1d: 2, F.conv2d: 2, torch.conv2d: 2, F.conv3d: 2, torch.addmm: 0}
 NORMS = {F.layer_norm: rules.layer_norm, F.group_norm: rules.group_norm, F.rms_norm: rules.rms_norm,
          F.normalize: rules.normalize}  # fmt: skip
@@ -66,7 +63,6 @@ class FrozenNetwork(TorchFunctionMode):
             return self._embedding(func, args, kwargs)
         if func is T.register_hook or not torch.is_grad_enabled():
             return func(*args, **kwargs)
-        func = OUT_OF_PLACE.get(func, func)
         args = tuple(_plain(a) for a in args)
         kwargs = {k: _plain(v) for k, v in kwargs.items()}
         if func in CONSTANT:
@@ -84,6 +80,14 @@ class FrozenNetwork(TorchFunctionMode):
             call, _, again = multi_head_call(args, kwargs)
             projected = again(call["rows"].detach() @ call["value"])
             return self._with_bias(projected, kwargs.get("out_proj_bias")), None
+        if func is F.batch_norm and _tracked(args[0]):
+            bound = dict(zip(("input", "mean", "var", "weight", "bias", "training", "momentum", "eps"), args)) | kwargs
+            mean, var = bound.get("mean", bound.get("running_mean")), bound.get("var", bound.get("running_var"))
+            if not bound.get("training") and mean is not None and var is not None:
+                scaled, shift = rules.batch_norm(
+                    bound["input"], mean, var, bound.get("weight"), bound.get("bias"), bound.get("eps", 1e-5)
+                )
+                return self._with_constant(scaled + shift, shift)
         if func is F.glu:
             value, gate = args[0].chunk(2, kwargs.get("dim", args[1] if len(args) > 1 else -1))
             return value * gate.sigmoid().detach()
@@ -103,8 +107,6 @@ class FrozenNetwork(TorchFunctionMode):
         if func in BIASED:
             bias = kwargs.get("bias", args[BIASED[func]] if len(args) > BIASED[func] else None)
             return self._with_bias(result, bias, channels_first="conv" in func.__name__)
-        if func is F.batch_norm and _tracked(result):
-            return self._with_constant(result, func(torch.zeros_like(args[0]), *args[1:], **kwargs))
         return result
 
     def _embedding(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
@@ -163,13 +165,17 @@ class FrozenNetwork(TorchFunctionMode):
         if isinstance(constant, Tensor):
             constant = constant.detach()
 
-        place = result.output_nr
+        node, place, shape = result.grad_fn, result.output_nr, result.shape
+        assert node is not None
+        if result._is_view() and result._base is not None and result._base.numel() == result.numel():
+            node, place = node.next_functions[0]  # a later change in place would leave the view's own node behind
 
         def collect(grads: tuple[Tensor | None, ...]) -> None:
             grad = grads[place]
             if grad is None:
                 return
             with torch.no_grad(), torch._C.DisableTorchFunction():
+                grad = grad.reshape(shape)
                 if isinstance(constant, Tensor) and constant.dim() == 1 and grad.shape[0] == self.batch:
                     share = (grad.reshape(self.batch, -1, grad.shape[-1]).sum(1).double() @ constant.double())
                 else:
@@ -182,8 +188,7 @@ class FrozenNetwork(TorchFunctionMode):
                     )
                 self.bias += share.to(self.bias.device)
 
-        assert result.grad_fn is not None
-        result.grad_fn.register_prehook(collect)
+        node.register_prehook(collect)
         return result
 
 

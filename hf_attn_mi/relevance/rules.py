@@ -73,6 +73,20 @@ def group_norm(
     return result if bias is None else result + bias.reshape(shape)
 
 
+def batch_norm(
+    x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
+    """Batch normalisation in evaluation as (scaled x, constant shift); the sum of both is the result.
+
+    Written out because the built-in backward gave other gradients for one example than for two (CPU, a feature
+    map that is contiguous in two layouts).
+    """
+    shape = (1, -1, *([1] * (x.dim() - 2)))
+    scale = (var + eps).rsqrt() * (1.0 if weight is None else weight)
+    shift = -mean * scale + (0.0 if bias is None else bias)
+    return x * scale.reshape(shape).to(x.dtype), shift.reshape(shape).to(x.dtype)
+
+
 def rms_norm(x: Tensor, shape: Any, weight: Tensor | None = None, eps: float | None = None) -> Tensor:
     """Root-mean-square normalisation with a frozen root mean square."""
     eps = torch.finfo(x.dtype).eps if eps is None else eps

@@ -143,8 +143,10 @@ class AttentionTracer(TorchFunctionMode):
                 moved = self._moved_logits(func, tag, others)
                 if moved is not None:
                     ops.set_tag(result, moved)
-            elif isinstance(tag, ops.Rows) and isinstance(result, Tensor) and result.shape == argument.shape:
-                ops.set_tag(result, tag)
+            elif isinstance(tag, (ops.Rows, ops.RowsPart)) and _has_tensor(result):
+                self.findings.softmax_consumed((tag.whole if isinstance(tag, ops.RowsPart) else tag).identity)
+                if isinstance(tag, ops.Rows) and isinstance(result, Tensor) and result.shape == argument.shape:
+                    ops.set_tag(result, tag)
 
     @staticmethod
     def _moved_logits(func: Any, tag: ops.Logits, others: list[Any]) -> ops.Logits | None:
@@ -220,10 +222,10 @@ class AttentionTracer(TorchFunctionMode):
             product = "a softmax enters a matrix product that is not rows times values"
         else:
             product = matrix_product(rows, values, result, tag, self.names.head_count(name))
+        self.findings.softmax_used(tag.identity)
         if isinstance(product, str):
             self.findings.problem(name, product)
             return result
-        self.findings.softmax_used(tag.identity)
         return self._found(name, frame, product, result)
 
     def _add_parts(self, args: tuple[Any, ...], result: Tensor) -> Tensor:

@@ -35,13 +35,14 @@ class Findings:
     names: ModuleNames
     checks: dict[str, ModuleCheck] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
-    unused: dict[int, str] = field(default_factory=dict)
+    fresh: dict[int, str] = field(default_factory=dict)  # softmax results nothing has used yet
+    unused: dict[int, str] = field(default_factory=dict)  # used, but not multiplied with values yet
     seen: set[str] = field(default_factory=set)
     counter: int = 0
 
     def start_pass(self) -> None:
         """Forget the observations of an earlier forward pass; the checks stay."""
-        self.problems, self.unused, self.seen = {}, {}, set()
+        self.problems, self.fresh, self.unused, self.seen = {}, {}, {}, set()
 
     def problem(self, module_name: str, reason: str) -> None:
         """Note that this module computes something the capture does not follow."""
@@ -51,11 +52,17 @@ class Findings:
         """Note a softmax over the last dimension; it must later meet its values. Returns its number."""
         self.counter += 1
         if dims >= 3:
-            self.unused[self.counter] = module_name
+            self.fresh[self.counter] = module_name
         return self.counter
+
+    def softmax_consumed(self, identity: int) -> None:
+        """Note that something other than a product with values used softmax `identity`."""
+        if identity in self.fresh:
+            self.unused[identity] = self.fresh.pop(identity)
 
     def softmax_used(self, identity: int) -> None:
         """Note that softmax `identity` was multiplied with values."""
+        self.fresh.pop(identity, None)
         self.unused.pop(identity, None)
 
     def call_seen(self, module_name: str) -> None:

@@ -21,7 +21,7 @@ from hf_attn_mi.api.model_inputs import Example, batches, padding_id, read_input
 from hf_attn_mi.api.padding import ignores_padding
 from hf_attn_mi.api.targets import Target, read_targets
 from hf_attn_mi.attention import rollout
-from hf_attn_mi.capture import capture_attention
+from hf_attn_mi.capture import capture_attention, module_checks
 from hf_attn_mi.errors import InvalidInput, UnsupportedModel
 from hf_attn_mi.explanation import Explanation
 from hf_attn_mi.relevance import relevance
@@ -169,6 +169,7 @@ def _explain_batch(
         raise InvalidInput(f"target: the function returned {len(aim.explained)} values for {len(examples)} inputs.")
     seconds = (time.perf_counter() - started) / len(examples)
     info |= _provenance(model, method, seconds)
+    info["warnings"] = _limits_seen(model, seen)
     return [
         _result(example, scores[i], seen, i, aim, gaps[i], info) for i, example in enumerate(examples)
     ]  # fmt: skip
@@ -215,20 +216,34 @@ def _provenance(model: nn.Module, method: str, seconds: float) -> dict[str, Any]
     }  # fmt: skip
 
 
+def _limits_seen(model: nn.Module, seen: LayerCollector | None) -> list[str]:
+    """What a reader of the attention statistics has to know about this model."""
+    notes = []
+    if seen is not None and seen.skipped:
+        notes.append(f"{len(set(seen.skipped))} attention modules over other tokens are not in `layers`.")
+    checks = module_checks(model)
+    bent = sorted({check.ended_by for check in checks.values() if check.ended_by})
+    if bent:
+        notes.append(f"Between the heads and the output projection stands {', '.join(bent)}: there is no linear W_O.")
+    for name, check in checks.items():
+        if check.deficient:
+            heads = ", ".join(map(str, check.deficient))
+            notes.append(f"{name}: W_O of heads {heads} has not full rank; more attention is invisible than `difference` says.")
+    return notes
+
+
 def _result(
     example: Example, scores: Tensor, seen: LayerCollector | None, i: int, aim: Target, gap: float | None,
     info: dict[str, Any],
 ) -> Explanation:  # fmt: skip
     count = example.length if example.length is not None else scores.shape[0]
     tokens = example.tokens or tuple(f"{'patch' if example.length is None else 'token'} {j}" for j in range(count))
-    notes = list(example.warnings)
-    if seen is not None and seen.skipped:
-        notes.append(f"{len(set(seen.skipped))} attention modules over other tokens are not in `layers`.")
+    notes = [*example.warnings, *info["warnings"]]
     explained = aim.explained[i]
     return Explanation(
         tokens=tokens, scores=scores[:count].float(), target=explained.target, target_name=explained.name,
         probability=explained.probability, texts=example.texts, offsets=example.offsets,
         sequence_ids=example.sequence_ids, word_ids=example.word_ids, special=example.special or (False,) * count,
         layers=tuple(seen.layers[i]) if seen is not None else (), completeness_gap=gap, information=None,
-        info={**info, **({"warnings": notes} if notes else {})},
+        info={**info, "warnings": notes},
     )  # fmt: skip

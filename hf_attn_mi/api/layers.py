@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hf_attn_mi.attention import effective_attention, effective_summary, efficient_attention, received_effective
 from hf_attn_mi.capture import AttentionCall
-from hf_attn_mi.errors import UnsupportedModel
+from hf_attn_mi.errors import InvalidInput, UnsupportedModel
 from hf_attn_mi.explanation import LayerAttention
 
 CHUNK = 4_000_000  # entries of attention rows formed at a time
@@ -68,7 +68,8 @@ class LayerCollector:
             size = 1 if self.efficient else max(1, CHUNK // (call.heads * self.masks.shape[1] ** 2))
             for start in range(0, len(self.lengths), size):
                 chunk = range(start, min(start + size, len(self.lengths)))
-                view = head_view(call, chunk, self.masks[chunk.start : chunk.stop, : max(self.lengths[i] for i in chunk)])
+                longest = max(self.lengths[i] for i in chunk)
+                view = head_view(call, chunk, self.masks[chunk.start : chunk.stop, :longest])
                 for i, summary in zip(chunk, self._summaries(call, view, chunk)):
                     self.layers[i].append(summary)
                 if self.matrices:
@@ -106,6 +107,13 @@ class LayerCollector:
         return solved.support[:, real].double().mean(1).float()
 
 
+def encoder_prefix(model: nn.Module) -> str:
+    """Name of the encoder inside an encoder-decoder, "" for every other model."""
+    if not getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        return ""
+    return next((name for name, _ in model.named_modules() if name.rpartition(".")[2] == "encoder"), "")
+
+
 def covers_tokens(call: AttentionCall, masks: Tensor, encoder: str = "") -> bool:
     """Whether queries and keys of the call are the tokens of the batch: no windows, no cross-attention."""
     batch, tokens = masks.shape
@@ -120,23 +128,35 @@ def head_view(call: AttentionCall, examples: range, real: Tensor) -> HeadView:
         call: an attention call that covers the tokens of the batch.
         examples: their places in the batch.
         real: (examples, n) bool, True for real tokens; n is the length of the longest of them.
+
+    Raises:
+        InvalidInput: the values of real tokens are not finite.
+        UnsupportedModel: the heads of one module have different masks.
     """
     n = real.shape[1]
 
-    def cut(tensor: Tensor | None, *dims: int) -> Tensor | None:
-        if tensor is None:
-            return None
+    def cut(tensor: Tensor, *dims: int) -> Tensor:
         tensor = tensor.detach()
         tensor = tensor[examples.start : examples.stop] if tensor.shape[0] > 1 else tensor
         for dim in dims:
             tensor = tensor.narrow(dim, 0, n) if tensor.shape[dim] > 1 else tensor
         return tensor if tensor.dtype in (torch.bool, torch.float32, torch.float64) else tensor.float()
 
+    def maybe(tensor: Tensor | None, *dims: int) -> Tensor | None:
+        return None if tensor is None else cut(tensor, *dims)
+
     some = replace(
-        call, query=cut(call.query, 2), key=cut(call.key, 2), value=cut(call.value, 2), mask=cut(call.mask, 2, 3),
-        output=cut(call.output, 2), rows=cut(call.rows, 2, 3), raw_logits=cut(call.raw_logits, 2, 3),
+        call, query=maybe(call.query, 2), key=maybe(call.key, 2), value=cut(call.value, 2),
+        mask=maybe(call.mask, 2, 3), output=cut(call.output, 2), rows=maybe(call.rows, 2, 3),
+        raw_logits=maybe(call.raw_logits, 2, 3),
     )  # fmt: skip
     real = real.to(some.value.device)
+    used = some.value.transpose(1, 2)
+    if not bool(torch.isfinite(used[real] if used.shape[0] == real.shape[0] else used).all()):
+        raise InvalidInput(
+            f"model: {call.module_name} computed NaN or infinite values from finite weights, so the forward pass "
+            "overflows: try float32 in place of half precision."
+        )
     allowed = some.allowed()
     if allowed.shape[1] > 1 and bool((allowed != allowed[:, :1]).any()):
         raise UnsupportedModel(f"{call.module_name}: its heads have different masks; use capture_attention.")

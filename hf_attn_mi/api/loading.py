@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -14,12 +15,14 @@ from transformers import AutoTokenizer, Pipeline
 from hf_attn_mi.capture import unwrap
 from hf_attn_mi.errors import InvalidInput, UnsupportedModel
 
+_sound: WeakKeyDictionary[nn.Module, tuple[tuple[int, int], ...]] = WeakKeyDictionary()
+
 
 def model_and_tokenizer(model: Any, tokenizer: Any = None) -> tuple[nn.Module, Any]:
     """The bare model and, if one was given or comes with a pipeline, the tokenizer.
 
     Raises:
-        InvalidInput: not a model or pipeline, or weights on the meta device.
+        InvalidInput: not a model or pipeline, weights on the meta device, or weights with NaN or infinite entries.
     """
     if isinstance(model, str):
         raise InvalidInput(
@@ -27,7 +30,7 @@ def model_and_tokenizer(model: Any, tokenizer: Any = None) -> tuple[nn.Module, A
             "AutoModelForSequenceClassification.from_pretrained(name), or use the command hf-attn-mi explain --model."
         )
     if isinstance(model, Pipeline):
-        tokenizer = tokenizer or model.tokenizer
+        tokenizer = model.tokenizer if tokenizer is None else tokenizer
         model = model.model
     inner = unwrap(model)
     offloaded = any(hasattr(module, "_hf_hook") for module in inner.modules())
@@ -36,7 +39,35 @@ def model_and_tokenizer(model: Any, tokenizer: Any = None) -> tuple[nn.Module, A
             f"model: the weights of {type(inner).__name__} are on the meta device, so nothing can be computed. "
             "Load them with from_pretrained, or call model.to_empty(device=...) and load a state dict."
         )
+    refuse_unsound(inner)
     return inner, tokenizer
+
+
+def refuse_unsound(model: nn.Module) -> None:
+    """Raise `InvalidInput` where a weight is NaN or infinite: fused attention may hide it behind finite logits.
+
+    Weights that were found sound are not read again until one of them is replaced or changed in place.
+    """
+    state = tuple((p.data_ptr(), p._version) for p in model.parameters() if not p.is_meta and not p.is_inference())
+    if _sound.get(model) == state:
+        return
+    name = unsound_weight(model)
+    if name is not None:
+        raise InvalidInput(f"model: weight {name} holds NaN or infinite entries; load sound weights.")
+    _sound[model] = state
+
+
+def unsound_weight(model: nn.Module) -> str | None:
+    """Name of the first weight with NaN or infinite entries, None where there is none."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.is_meta or not parameter.is_floating_point():
+                continue
+            values = parameter.float() if parameter.dtype.itemsize == 1 else parameter
+            total = values.sum(dtype=torch.promote_types(values.dtype, torch.float32))  # one pass, no mask formed
+            if not bool(torch.isfinite(total)) and not bool(torch.isfinite(values).all()):  # a sum may overflow
+                return name
+    return None
 
 
 def own_tokenizer(model: nn.Module) -> Any:

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_attn_mi.api.layers import HeadView, covers_tokens, head_view
+from hf_attn_mi.api.layers import HeadView, covers_tokens, encoder_prefix, head_view
 from hf_attn_mi.api.loading import device_of, evaluation_mode, model_and_tokenizer
-from hf_attn_mi.api.model_inputs import read_inputs, stack
+from hf_attn_mi.api.model_inputs import read_inputs, real_tokens, stack
 from hf_attn_mi.attention import effective_attention, efficient_attention
-from hf_attn_mi.capture import AttentionCall, capture_attention
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.capture import AttentionCall, capture_attention, model_lock
+from hf_attn_mi.errors import InvalidInput, UnsupportedModel
 
 KINDS = ("raw", "effective", "effective_affine", "efficient")
 
@@ -77,6 +77,8 @@ def attention_maps(
     """
     if kind not in KINDS:
         raise InvalidInput(f"kind {kind!r} is not known; allowed are {', '.join(KINDS)}.")
+    _check_numbers("layers", layers)
+    _check_numbers("heads", heads)
     inner, tokenizer = model_and_tokenizer(model, tokenizer)
     examples, tokenizer, single = read_inputs(inputs, inner, tokenizer, False)
     if examples[0].length is None:
@@ -84,31 +86,43 @@ def attention_maps(
     results: list[AttentionMaps] = []
     for example in examples:
         batch = stack([example], 0, device_of(inner))
-        mask = batch["attention_mask"].bool()
+        mask = real_tokens(batch)
+        encoder = encoder_prefix(inner)
         found: list[tuple[AttentionCall, HeadView]] = []
         available: list[int] = []
 
         def keep(call: AttentionCall) -> None:
-            if covers_tokens(call, mask):
+            if covers_tokens(call, mask, encoder):
                 available.append(call.layer)
                 if layers is None or call.layer in layers:
                     _check_heads(heads, call.heads)
                     found.append((call, head_view(call, range(1), mask)))
 
-        with evaluation_mode(inner), torch.no_grad(), capture_attention(inner, keep):
+        with model_lock(inner), evaluation_mode(inner), torch.no_grad(), capture_attention(inner, keep):
             inner(**batch)
         missing = sorted(set(layers or []) - set(available))
         if missing or not found:
-            raise InvalidInput(f"layers {missing or layers} are not there; this input has layers {sorted(set(available))}.")
+            if not available:
+                raise UnsupportedModel(
+                    f"{type(inner).__name__} has no attention over the input's own tokens (windows, patches or latents), "
+                    "so there are no (tokens, tokens) maps; use capture_attention."
+                )
+            raise InvalidInput(f"layers {missing} are not there; this model has layers {sorted(set(available))}.")
         tokens = example.tokens or tuple(f"token {i}" for i in range(mask.shape[1]))
         results.append(_maps(kind, tokens, found, heads))
     return results[0] if single else results
 
 
+def _check_numbers(name: str, numbers: Any) -> None:
+    wanted = isinstance(numbers, (list, tuple, range)) and len(numbers) > 0
+    if numbers is not None and not (wanted and all(type(number) is int for number in numbers)):
+        raise InvalidInput(f"{name} must be None (all) or a list of one or more whole numbers, not {numbers!r}.")
+
+
 def _check_heads(heads: list[int] | None, count: int) -> None:
     wrong = [head for head in heads or [] if not 0 <= head < count]
     if wrong:
-        raise InvalidInput(f"heads {wrong} are not there; this model has heads 0 to {count - 1}.")
+        raise InvalidInput(f"heads {wrong} are not there; this layer has heads 0 to {count - 1}.")
 
 
 def _maps(

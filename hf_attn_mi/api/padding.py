@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hf_attn_mi.api.loading import device_of, evaluation_mode
 from hf_attn_mi.api.model_inputs import Example, stack
 from hf_attn_mi.capture import eager_stance, model_lock
+from hf_attn_mi.capture.preparation import visible_attention
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}  # relative to the largest output; half precision: 2e-2
 _known: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
@@ -27,7 +28,7 @@ def ignores_padding(model: nn.Module, examples: list[Example], pad: int | None) 
     if model not in _known:
         order = sorted(examples, key=lambda example: int(example.length or 0))
         device = device_of(model)
-        with torch.no_grad(), model_lock(model), eager_stance(model), evaluation_mode(model):
+        with torch.no_grad(), model_lock(model), eager_stance(model), visible_attention(model), evaluation_mode(model):
             alone = _outputs(model(**stack([order[0]], pad, device)))
             beside = _outputs(model(**stack([order[0], order[-1]], pad, device)))
         _known[model] = len(alone) == len(beside) and all(map(_same, alone, beside))

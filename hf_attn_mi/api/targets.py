@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hf_attn_mi.api.loading import unsound_weight
 from hf_attn_mi.errors import InvalidInput
 
 CALLABLE = "pass target=function, a function from the model's outputs to one number per input, shape (batch,)"
@@ -31,11 +32,13 @@ def read_targets(target: Any, model: nn.Module, count: int) -> list[int | None] 
     """
     if callable(target):
         return target  # type: ignore[no-any-return]
-    if isinstance(target, Tensor):
+    if hasattr(target, "tolist"):  # a tensor, an array or a number of one
         target = target.tolist()
     if isinstance(target, Sequence) and not isinstance(target, str):
         if len(target) != count:
-            raise InvalidInput(f"target has {len(target)} entries for {count} inputs; pass one for each, or one for all.")
+            raise InvalidInput(
+                f"target has {len(target)} entries for {count} inputs; pass one for each, or one for all."
+            )
         return [_number(item, model) for item in target]
     return [_number(target, model)] * count
 
@@ -50,7 +53,11 @@ def _number(target: Any, model: nn.Module) -> int | None:
         loose = [k for k, v in names.items() if v.lower() == target.lower()]
         found = exact or loose
         if len(found) != 1:
-            raise InvalidInput(f"target {target!r} is not a label of this model; its labels are {list(names.values())}.")
+            fault = "names more than one label" if found else "is not a label"
+            raise InvalidInput(
+                f"target {target!r} {fault} of this model; its labels are {list(names.values())}. Pass one of these as "
+                "it is written, or the number of the class."
+            )
         return found[0]
     if isinstance(target, bool) or not isinstance(target, int):
         raise InvalidInput(
@@ -58,7 +65,9 @@ def _number(target: Any, model: nn.Module) -> int | None:
             f"not {type(target).__name__}: {target!r}."
         )
     if names and not 0 <= target < len(names):
-        raise InvalidInput(f"target {target} is out of range: this model has classes 0 to {len(names) - 1} {list(names.values())}.")
+        raise InvalidInput(
+            f"target {target} is out of range: this model has classes 0 to {len(names) - 1} {list(names.values())}."
+        )
     return target
 
 
@@ -70,7 +79,11 @@ class Target:
         self.explained: list[Explained] = []
 
     def __call__(self, outputs: Any) -> Tensor:
-        """(batch,) class logit minus the mean of the others; the logit itself for one or for independent labels."""
+        """(batch,) class logit minus the mean of the others; the logit itself where the outputs are independent.
+
+        Independent are the labels of a multi-label model and the values of a regression; a regression, and a single
+        output that is no label, has no probability.
+        """
         if callable(self.wanted):
             return self._by_function(self.wanted, outputs)
         logits = getattr(outputs, "logits", None)
@@ -88,21 +101,23 @@ class Target:
         classes = logits.shape[1]
         for number in self.wanted:
             if number is not None and not 0 <= number < classes:
-                raise InvalidInput(f"target {number} is out of range: the model has {classes} logits.")
+                raise InvalidInput(f"target {number} is out of range: this model has classes 0 to {classes - 1}.")
         predicted = logits.detach().argmax(1)
-        chosen = torch.tensor([int(p) if w is None else w for w, p in zip(self.wanted, predicted)], device=logits.device)
+        chosen = torch.tensor(
+            [int(p) if w is None else w for w, p in zip(self.wanted, predicted)], device=logits.device
+        )
         own = logits.gather(1, chosen[:, None])[:, 0].double()
         config = getattr(self.model, "config", None)
         names = getattr(config, "id2label", None) or {}
         kind = getattr(config, "problem_type", None)
-        independent = kind == "multi_label_classification"
-        single = classes == 1
-        probabilities = logits.detach().double().sigmoid() if independent else logits.detach().double().softmax(1)
+        labels = kind == "multi_label_classification"
+        regression = kind == "regression" or (classes == 1 and not labels)
+        probabilities = logits.detach().double().sigmoid() if labels else logits.detach().double().softmax(1)
         self.explained = [
-            Explained(int(c), str(names.get(int(c), f"class {int(c)}")), None if single and not independent else float(probabilities[i, c]))
-            for i, c in enumerate(chosen)
+            Explained(c, str(names.get(c, f"class {c}")), None if regression else float(probabilities[i, c]))
+            for i, c in enumerate(chosen.tolist())
         ]
-        if single or independent:
+        if regression or labels:
             return own
         return own - (logits.double().sum(1) - own) / (classes - 1)
 
@@ -120,7 +135,7 @@ class Target:
 
 def not_finite(model: nn.Module) -> str:
     """A sentence that says which weights hold NaN or inf, if any do."""
-    for name, parameter in model.named_parameters():
-        if parameter.is_floating_point() and not parameter.is_meta and not bool(torch.isfinite(parameter).all()):
-            return f"Weight {name} holds NaN or infinite entries; load sound weights."
+    name = unsound_weight(model)
+    if name is not None:
+        return f"Weight {name} holds NaN or infinite entries; load sound weights."
     return "The weights are finite, so the forward pass overflows: try float32 in place of half precision."

@@ -33,6 +33,7 @@ __all__ = [
     "first_layer",
     "is_attention_rows",
     "model_lock",
+    "module_checks",
     "multi_head_call",
     "repeat_heads",
     "unwrap",
@@ -110,6 +111,11 @@ def capture_attention(
         with tracer:
             yield capture
         tracer.flush()
+
+
+def module_checks(model: nn.Module) -> dict[str, ModuleCheck]:
+    """What was found when each attention module of this model first ran under `capture_attention`."""
+    return dict(_checked.get(unwrap(model), {}))
 
 
 def first_layer(model: nn.Module) -> nn.Module:

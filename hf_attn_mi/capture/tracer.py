@@ -270,7 +270,7 @@ class AttentionTracer(TorchFunctionMode):
         record = self._record(*running, call)
         if self._replaced(record):
             result = (again(call["output"]), *result[1:])
-        self.findings.settle(running[0], projection.features, None)
+        self.findings.settle(running[0], None, projection, None)
         self._emit(record, projection)
         return result
 
@@ -337,13 +337,13 @@ class AttentionTracer(TorchFunctionMode):
             projection = found.projection(features)
             if not known:
                 error = head_sum_error(found.arrange(found.source), projection, found.restore(result))
-                self.findings.settle(record.module_name, features, None, error)
+                self.findings.settle(record.module_name, None, projection, error)
             self._emit(record, projection)
 
     def _end(self, record: ops.ProductRecord, operation: str) -> None:
         if not record.done:
             record.ended_by = operation
-            self.findings.settle(record.module_name, None, operation)
+            self.findings.settle(record.module_name, operation, None, None)
             self._emit(record)
 
     def _emit(self, record: ops.ProductRecord, projection: Any = None) -> None:

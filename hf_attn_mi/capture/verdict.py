@@ -26,6 +26,7 @@ class ModuleCheck:
     features: Tensor | None  # (heads, head_dim) features of W_O's input, None without a linear W_O
     ended_by: str | None  # the operation between rows times values and W_O that is not linear
     error: float | None  # |sum_h o_h W_O^h + b - projection output|, relative to the largest entry
+    deficient: tuple[int, ...] = ()  # heads whose slice of W_O has not full row rank: more attention is invisible
 
 
 @dataclass
@@ -78,15 +79,16 @@ class Findings:
         check = self.checks.get(module_name)
         return None if check is None else check.features
 
-    def settle(
-        self, module_name: str, features: Tensor | None, ended_by: str | None, error: float | None = None
-    ) -> None:
+    def settle(self, module_name: str, ended_by: str | None, projection: Projection | None, error: float | None) -> None:
         """Keep the result of the first check of a module."""
+        features = None if projection is None else projection.features
         if ended_by in ("__setitem__", "index_put_"):
             self.problem(module_name, "the attention output is scattered into a larger tensor")
         if module_name in self.checks and self.checks[module_name].features is not None and features is None:
             self.problem(module_name, f"the attention output no longer reaches W_O (ended by {ended_by})")
-        self.checks.setdefault(module_name, ModuleCheck(features, ended_by, error))
+        if module_name not in self.checks:
+            deficient = () if projection is None else deficient_heads(projection)
+            self.checks[module_name] = ModuleCheck(features, ended_by, error, deficient)
 
     def verify(self) -> None:
         """Raise `UnsupportedModel` unless everything this forward pass computed was captured exactly."""
@@ -153,6 +155,19 @@ def head_sum_error(source: Tensor, projection: Projection, result: Tensor) -> fl
         if total.shape != result.shape:
             return None
         return float((total - result).abs().max() / result.abs().max().clamp_min(1e-12))
+
+
+def deficient_heads(projection: Projection) -> tuple[int, ...]:
+    """Heads whose slice of W_O, (head_dim, hidden), has a rank below head_dim.
+
+    There the part of attention that the prediction cannot see is larger than the null space of the values says.
+    """
+    with torch.no_grad():
+        weight = projection.per_head().detach().double()
+        spectrum = torch.linalg.eigvalsh(weight @ weight.transpose(-1, -2))  # squared singular values, ascending
+        tolerance = (max(weight.shape[1:]) * torch.finfo(torch.float32).eps) ** 2
+        low = spectrum[:, 0] <= tolerance * spectrum[:, -1]
+    return tuple(int(head) for head in low.nonzero()[:, 0])
 
 
 def _names_attention(module: nn.Module) -> bool:

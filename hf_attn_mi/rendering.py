@@ -19,6 +19,19 @@ _NEGATIVE: tuple[Rgb, Rgb] = ((205, 74, 20), (240, 120, 62))
 _CUBE = (0, 95, 135, 175, 215, 255)  # the six steps of the 256-colour terminal palette
 
 
+_MEANINGS = {
+    "score of a word": (
+        "sum of its tokens' scores, signed: positive speaks for the class named above. With method relevance in logits "
+        "(class logit minus the mean of the others), with the attention methods the attention its tokens receive."
+    ),
+    "probability": "what the model gives to the class named above.",
+    "completeness gap": "|value - sum of scores - bias terms| / max(|value|, sum of |scores|): what stays unexplained.",
+    "n, rank": "real tokens, and the rank of a head's values. Where n <= rank the output determines the attention.",
+    "difference": "||A - A_eff|| / ||A||: the share of a head's attention that leaves no trace in its output.",
+    "entropy": "of the attention rows, in nats, mean over queries: 0 looks at one token, ln n at all alike.",
+}  # docs/reading_results.md says more
+
+
 class Piece(NamedTuple):
     """A stretch of text in reading order: a word with its score, or the text between words (score None)."""
 
@@ -139,8 +152,13 @@ def html_fragment(
     fact_list = f"<ul>{''.join(f'<li>{_escape(fact)}</li>' for fact in facts)}</ul>" if facts else ""
     return (
         f'<section class="hf-attn-mi">{_STYLE}<h2>{_escape(label)}</h2><p class="m">{header}</p>{"".join(blocks)}'
-        f"{_legend(label, scale)}{words_table}{fact_list}{_layer_table(layers)}</section>"
+        f"{_legend(label, scale)}{words_table}{fact_list}{_layer_table(layers)}{_meanings()}</section>"
     )
+
+
+def _meanings() -> str:
+    rows = "".join(f"<dt>{_escape(name)}</dt><dd>{_escape(meaning)}</dd>" for name, meaning in _MEANINGS.items())
+    return f'<details class="n"><summary>What these numbers mean</summary><dl>{rows}</dl></details>'
 
 
 def html_page(fragments: Sequence[str], title: str) -> str:

@@ -272,3 +272,10 @@ def test_long_and_wide_words_keep_the_columns():
     assert lines[0].startswith("  " + "x" * 23 + "…  ")
     assert lines[1].startswith("  " + "漢" * 11 + "… " + "  ")
     assert lines[2].startswith("  e\u0301" + " " * 23 + "  +0.25")
+
+
+def test_every_number_of_a_report_is_explained_one_click_away() -> None:
+    page = html_fragment([[Piece("good", 0.5)]], label="positive", details={"probability": "0.9"})
+    folded = page.split("<summary>What these numbers mean</summary>")[1]
+    for number in ("score of a word", "probability", "completeness gap", "n, rank", "difference", "entropy"):
+        assert f"<dt>{number}</dt><dd>" in folded

@@ -21,10 +21,11 @@ class LayerAttention:
         n: real keys.
         head_dim: dimension of a head's values.
         rank: (heads,) integer, rank of the values; below `n` some attention weights cannot be seen in the output.
-        difference: (heads,) ||A - A_eff||_F / ||A||_F.
+        difference: (heads,) ||A - A_eff||_F / ||A||_F; None where queries see different keys (causal, sliding window)
+            and it was not asked for: every row then has a projector of its own, which costs.
         entropy: (heads,) nats, mean over real queries.
         received: (heads, tokens) attention each token received, mean over real queries.
-        received_effective: (heads, tokens) the same of effective attention, signed.
+        received_effective: (heads, tokens) the same of effective attention, signed; None where difference is.
         support: (heads,) mean support of efficient attention; None unless asked for.
 
     Raises:
@@ -36,17 +37,17 @@ class LayerAttention:
     n: int
     head_dim: int
     rank: Tensor
-    difference: Tensor
+    difference: Tensor | None
     entropy: Tensor
     received: Tensor
-    received_effective: Tensor
+    received_effective: Tensor | None
     support: Tensor | None = None
 
     def __post_init__(self) -> None:
         for name in ("layer", "n", "head_dim"):
             object.__setattr__(self, name, int(getattr(self, name)))
         for name in ("rank", "difference", "entropy", "received", "received_effective", "support"):
-            own_tensor(self, name, optional=name == "support")
+            own_tensor(self, name, optional=name in ("support", "difference", "received_effective"))
         if self.rank.dim() != 1 or self.rank.is_floating_point():
             raise InvalidInput(
                 f"rank must be integers of shape (heads,), got {self.rank.dtype} {tuple(self.rank.shape)}"
@@ -90,12 +91,16 @@ def identifiability(layers: Sequence[LayerAttention]) -> str:
         return (
             f"n = {n} tokens <= rank {rank} in every head (head_dim {dim}): effective attention equals attention here."
         )
-    differences = [x for layer in layers for x in layer.difference.tolist()]
-    return (
+    known = [x for layer in layers if layer.difference is not None for x in layer.difference.tolist()]
+    sentence = (
         f"n = {n} tokens > rank in {hidden} of {heads} heads (rank {rank}, head_dim {dim}): part of their attention "
-        f"leaves no trace in the output; effective attention differs by {sum(differences) / heads:.1%} of the norm on "
-        f"average, {max(differences):.1%} at most."
+        "leaves no trace in the output"
     )
+    if not known:
+        return f"{sentence}; how much was not computed (queries see different keys; method='effective' computes it)."
+    share = f"{sum(known) / len(known):.1%} of the norm on average, {max(known):.1%} at most"
+    where = "" if len(known) == heads else f" in the {len(known)} heads where it was computed"
+    return f"{sentence}; effective attention differs by {share}{where}."
 
 
 def layer_rows(layers: Sequence[LayerAttention]) -> list[list[str]]:
@@ -111,14 +116,14 @@ def layer_rows(layers: Sequence[LayerAttention]) -> list[list[str]]:
     header = ["layer", "name", "n", "head_dim", "rank", "difference (mean, max)", "entropy (mean, range), nats"]
     rows = [[*header, "support (mean)"] if with_support else header]
     for layer in layers:
-        difference, entropy = layer.difference.double(), layer.entropy.double()
+        difference, entropy = layer.difference, layer.entropy.double()
         row = [
             str(layer.layer),
             layer.name,
             str(layer.n),
             str(layer.head_dim),
             _span([int(x) for x in layer.rank.tolist()]),
-            f"{float(difference.mean()):.3g}, {float(difference.max()):.3g}",
+            "" if difference is None else f"{float(difference.double().mean()):.3g}, {float(difference.max()):.3g}",
             f"{float(entropy.mean()):.3g}, {float(entropy.min()):.3g} to {float(entropy.max()):.3g}",
         ]
         if with_support:

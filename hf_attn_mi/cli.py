@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from hf_attn_mi import __version__, explain
 from hf_attn_mi.api import METHODS
@@ -24,12 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return int(options.run(options))
-    except HfAttnMiError as error:
-        print(f"hf-attn-mi: {error}", file=sys.stderr)
-        return 1
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except (HfAttnMiError, OSError) as error:
+        print(f"hf-attn-mi: {_one_line(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 def demo_model_path() -> Path:
@@ -37,27 +41,36 @@ def demo_model_path() -> Path:
     return Path(str(files("hf_attn_mi") / "demo_model"))
 
 
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="hf-attn-mi", description="Which tokens and which attention weights made this prediction, and how do you know?"
+        prog="hf-attn-mi",
+        description="Which tokens and which attention weights made this prediction, and how do you know?",
     )
     parser.add_argument("--version", action="version", version=f"hf-attn-mi {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    one = commands.add_parser("explain", help="explain texts", description="Explain the prediction of a model on texts.")
-    one.add_argument("texts", nargs="*", metavar="TEXT", help="texts to explain; '-' reads one a line from standard input")
+    one = commands.add_parser(
+        "explain", help="explain texts", description="Explain the prediction of a model on texts."
+    )
+    one.set_defaults(run=_explain)
+    one.add_argument("texts", nargs="*", metavar="TEXT", help="texts to explain; '-' reads one a line from stdin")
     one.add_argument("--file", type=Path, metavar="F", help="a file with one text a line")
     one.add_argument("--pair", metavar="TEXT", help="second text, for models of sentence pairs")
-    one.add_argument("--model", metavar="NAME_OR_PATH", help="Hub name or folder (default: the embedded sentiment model)")
-    one.add_argument("--target", metavar="LABEL", help="class to explain, by label or number (default: the predicted one)")
+    one.add_argument("--model", metavar="NAME_OR_PATH", help="Hub name or folder (default: the embedded model)")
+    one.add_argument("--target", metavar="LABEL", help="class to explain, a label or a number (default: the predicted)")
     one.add_argument("--method", choices=list(METHODS), default="relevance", help="default: relevance")
     one.add_argument("--batch-size", type=int, default=16, metavar="N", help="texts in one forward pass (default 16)")
-    one.add_argument("--truncate", action="store_true", help="cut texts longer than the model's maximum, with a warning")
-    one.add_argument("--json", type=Path, metavar="F", help="write the explanations as JSON ('-' for standard output)")
+    one.add_argument("--truncate", action="store_true", help="cut texts too long for the model, with a warning")
+    one.add_argument("--json", type=Path, metavar="F", help="write the explanations as JSON; '-' prints them instead")
     one.add_argument("--html", type=Path, metavar="F", help="write one self-contained HTML page")
-    one.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    one.set_defaults(run=_explain)
-    models = commands.add_parser("models", help="print what is supported", description="Model types that were checked.")
-    models.add_argument("--all", action="store_true", help="also types that are refused or could not be built, with the reason")
+    one.add_argument("--quiet", action="store_true", help="print nothing but warnings and errors")
+    models = commands.add_parser(
+        "models", help="print what is supported", description="Model types that were checked."
+    )
+    models.add_argument("--all", action="store_true", help="also types that are refused or were not built, and why")
     models.set_defaults(run=_models)
     return parser
 
@@ -66,32 +79,39 @@ def _texts(options: argparse.Namespace) -> list[str | tuple[str, str]]:
     texts: list[str] = [text for text in options.texts if text != "-"]
     try:
         if options.file is not None:
-            texts += [line.rstrip("\n") for line in options.file.read_text(encoding="utf-8").splitlines() if line.strip()]
+            texts += _lines(options.file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"--file {options.file}: {error}") from error
-    if "-" in options.texts or (not options.texts and options.file is None and not sys.stdin.isatty()):
-        texts += [line.rstrip("\n") for line in sys.stdin if line.strip()]
+        raise InvalidInput(f"--file {options.file}: {error}; a UTF-8 file with one text a line is needed.") from error
+    try:
+        if "-" in options.texts or (not options.texts and options.file is None and not sys.stdin.isatty()):
+            texts += _lines(sys.stdin.read())
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"standard input: {error}; UTF-8 with one text a line is needed.") from error
     if not texts:
         raise InvalidInput("no text: pass TEXT, --file F, or lines on standard input.")
     return [(text, options.pair) for text in texts] if options.pair is not None else list(texts)
+
+
+def _lines(text: str) -> list[str]:
+    return [line.rstrip("\r") for line in text.split("\n") if line.strip()]  # splitlines() would cut at U+2028, too
 
 
 def _explain(options: argparse.Namespace) -> int:
     texts = _texts(options)
     for path in (options.json, options.html):
         if path is not None and str(path) != "-" and not path.parent.is_dir():
-            raise InvalidInput(f"the folder of {path} does not exist.")
-    model, tokenizer = _load(options.model)
+            raise InvalidInput(f"{path}: the folder {path.parent} does not exist; make it first, or name another file.")
+    model, tokenizer = _load(options)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         results = explain(
-            model, texts, tokenizer=tokenizer, target=_target(options.target), method=options.method,
+            model, texts, tokenizer=tokenizer, target=_target(options.target, model), method=options.method,
             batch_size=options.batch_size, truncation=options.truncate,
         )  # fmt: skip
     assert isinstance(results, list)
     for warning in caught:
         if issubclass(warning.category, UserWarning):
-            print(f"hf-attn-mi: warning: {warning.message}", file=sys.stderr)
+            print(f"hf-attn-mi: warning: {_one_line(warning.message)}", file=sys.stderr)
     _write(results, options)
     return 0
 
@@ -100,33 +120,56 @@ def _write(results: list[Explanation], options: argparse.Namespace) -> None:
     to_stdout = options.json is not None and str(options.json) == "-"
     if options.json is not None:
         text = json.dumps([result.to_dict() for result in results], allow_nan=False, ensure_ascii=False)
-        print(text) if to_stdout else options.json.write_text(text + "\n", encoding="utf-8")
+        _print(text) if to_stdout else options.json.write_text(text + "\n", encoding="utf-8")
     if not options.quiet and not to_stdout:
-        color = sys.stdout.isatty() and "NO_COLOR" not in os.environ or bool(os.environ.get("FORCE_COLOR"))
-        print("\n\n".join(result.to_terminal(color=color) for result in results))
+        color = (sys.stdout.isatty() and "NO_COLOR" not in os.environ) or bool(os.environ.get("FORCE_COLOR"))
+        _print("\n\n".join(result.to_terminal(color=color) for result in results))
     if options.html is not None:
         page = html_page([result._repr_html_() for result in results], f"Explanation: {results[0].info['model']}")
         options.html.write_text(page, encoding="utf-8")
         if not options.quiet and not to_stdout:
-            print(f"\nHTML page: {options.html.resolve()}")
+            _print(f"\nHTML page: {options.html.resolve()}")
 
 
-def _target(given: str | None) -> str | int | None:
-    return int(given) if given is not None and given.lstrip("-").isdigit() else given
+def _print(text: str) -> None:
+    """Print; signs that this terminal cannot show become escapes such as \\u2603."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
-def _load(name: str | None) -> tuple[object, object]:
+def _target(given: str | None, model: Any) -> str | int | None:
+    """A label where the model has one of this name, even a name of digits; else a number where it is one."""
+    if given is None or given in map(str, model.config.id2label.values()):
+        return given
+    return int(given) if re.fullmatch(r"[+-]?[0-9]+", given) else given
+
+
+def _load(options: argparse.Namespace) -> tuple[Any, Any]:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
     from transformers.utils import logging
 
-    if not sys.stderr.isatty():
+    source = str(demo_model_path()) if options.model is None else options.model
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # its report on missing weights is ours to give, in one line
+    if options.quiet or not sys.stderr.isatty():
         logging.disable_progress_bar()
-    source = str(demo_model_path()) if name is None else name
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModelForSequenceClassification.from_pretrained(source)
-    except (OSError, ValueError, ImportError) as error:
-        raise InvalidInput(f"--model {source}: {error}") from error
+        model, report = AutoModelForSequenceClassification.from_pretrained(source, output_loading_info=True)
+    except Exception as error:  # every library below has exceptions of its own
+        raise InvalidInput(
+            f"--model {source}: {error} A Hub name, or a folder with the model and its tokenizer, is needed."
+        ) from error
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise InvalidInput(
+            f"--model {source}: it has no weights for {', '.join(missing[:3])}, so its predictions would be random. "
+            "Name a model that was trained for text classification."
+        )
     return model, tokenizer
 
 

@@ -42,6 +42,7 @@ class LayerCollector:
         encoder: prefix of the modules to keep ("" keeps all), so that a decoder's tokens are not mixed in.
         efficient: also solve efficient attention (costs about a millisecond a row).
         matrices: also keep the head-mean attention of each layer, for rollout.
+        by_row: also compute effective attention where queries see different keys (seconds a layer on long input).
     """
 
     lengths: list[int]
@@ -49,6 +50,7 @@ class LayerCollector:
     encoder: str = ""
     efficient: bool = False
     matrices: bool = False
+    by_row: bool = False
     layers: list[list[LayerAttention]] = field(default_factory=list)
     efficient_received: list[list[Tensor]] = field(default_factory=list)
     means: list[list[Tensor]] = field(default_factory=list)
@@ -80,22 +82,29 @@ class LayerCollector:
         count = view.real.sum(1)[:, None, None]
         received = view.rows.sum(2) / count  # rows of masked queries are zero
         entropy = torch.special.entr(view.rows).sum((2, 3)) / count[..., 0]
-        if view.by_row:
-            full = effective_attention(view.rows, view.values, view.keys[:, None], query_mask=view.real)
-            rank, difference = full.rank.amax(-1), full.difference
-            unseen = full.attention.sum(2) / count
-        else:
-            seen = effective_summary(view.rows, view.values, view.keys, view.real)
-            rank, difference = seen.rank, seen.difference
-            unseen = received_effective(view.output, view.values, view.keys, view.real)
-            unseen = torch.where((seen.n <= seen.rank)[..., None], received, unseen.to(received.dtype))
+        rank, difference, unseen = self._effective(view, received)
         for b, i in enumerate(chunk):
             n = self.lengths[i]
             yield LayerAttention(
                 layer=call.layer, name=call.module_name, n=int(count[b]), head_dim=call.head_dim, rank=rank[b],
-                difference=difference[b].float(), entropy=entropy[b].float(), received=received[b, :, :n].float(),
-                received_effective=unseen[b, :, :n].float(), support=self._support(view, b, i, n),
+                difference=None if difference is None else difference[b].float(), entropy=entropy[b].float(),
+                received=received[b, :, :n].float(),
+                received_effective=None if unseen is None else unseen[b, :, :n].float(),
+                support=self._support(view, b, i, n),
             )  # fmt: skip
+
+    def _effective(self, view: HeadView, received: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Rank, difference and effective weight received; the last two None where they cost and nobody asked."""
+        union = view.keys.any(1) if view.by_row else view.keys
+        seen = effective_summary(view.rows, view.values, union, view.real)
+        whole = seen.n <= seen.rank  # independent values: every row is determined by its output
+        if not view.by_row or bool(whole.all()):
+            unseen = received_effective(view.output, view.values, union, view.real)
+            return seen.rank, seen.difference, torch.where(whole[..., None], received, unseen.to(received.dtype))
+        if not self.by_row:
+            return seen.rank, None, None
+        full = effective_attention(view.rows, view.values, view.keys[:, None], query_mask=view.real)
+        return seen.rank, full.difference, full.attention.sum(2) / view.real.sum(1)[:, None, None]
 
     def _support(self, view: HeadView, b: int, i: int, n: int) -> Tensor | None:
         """(heads,) mean support of efficient attention; keeps what each token receives of it."""

@@ -9,8 +9,8 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+import transformers
 from torch import nn
-from transformers import AutoTokenizer, Pipeline
 
 from hf_attn_mi.capture import unwrap
 from hf_attn_mi.errors import InvalidInput, UnsupportedModel
@@ -29,7 +29,7 @@ def model_and_tokenizer(model: Any, tokenizer: Any = None) -> tuple[nn.Module, A
             f"model must be a loaded model, not the name {model!r}: pass "
             "AutoModelForSequenceClassification.from_pretrained(name), or use the command hf-attn-mi explain --model."
         )
-    if isinstance(model, Pipeline):
+    if any(kind.__name__ == "Pipeline" for kind in type(model).__mro__):  # importing the class itself takes seconds
         tokenizer = model.tokenizer if tokenizer is None else tokenizer
         model = model.model
     inner = unwrap(model)
@@ -83,7 +83,7 @@ def own_tokenizer(model: nn.Module) -> Any:
             "pass tokenizer=..., or a dict of tensors as inputs."
         )
     try:
-        return AutoTokenizer.from_pretrained(path)
+        return transformers.AutoTokenizer.from_pretrained(path)
     except Exception as error:
         raise InvalidInput(
             f"tokenizer: none could be loaded from the model's own path {path!r} ({type(error).__name__}: {error}); "

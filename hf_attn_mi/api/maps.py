@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from hf_attn_mi.api.batching import real_tokens, stack
 from hf_attn_mi.api.layers import HeadView, covers_tokens, encoder_prefix, head_view
 from hf_attn_mi.api.loading import device_of, evaluation_mode, model_and_tokenizer
-from hf_attn_mi.api.model_inputs import read_inputs, real_tokens, stack
+from hf_attn_mi.api.model_inputs import read_inputs
 from hf_attn_mi.attention import effective_attention, efficient_attention
 from hf_attn_mi.capture import AttentionCall, capture_attention, model_lock
 from hf_attn_mi.errors import InvalidInput, UnsupportedModel
@@ -82,35 +83,44 @@ def attention_maps(
     inner, tokenizer = model_and_tokenizer(model, tokenizer)
     examples, tokenizer, single = read_inputs(inputs, inner, tokenizer, False)
     if examples[0].length is None:
-        raise InvalidInput("inputs: attention maps are for token sequences; use capture_attention for images and audio.")
+        raise InvalidInput(
+            f"inputs has {', '.join(examples[0].tensors)}, but attention maps are for token sequences; use "
+            "capture_attention for images and audio."
+        )
     results: list[AttentionMaps] = []
     for example in examples:
-        batch = stack([example], 0, device_of(inner))
-        mask = real_tokens(batch)
-        encoder = encoder_prefix(inner)
-        found: list[tuple[AttentionCall, HeadView]] = []
-        available: list[int] = []
-
-        def keep(call: AttentionCall) -> None:
-            if covers_tokens(call, mask, encoder):
-                available.append(call.layer)
-                if layers is None or call.layer in layers:
-                    _check_heads(heads, call.heads)
-                    found.append((call, head_view(call, range(1), mask)))
-
-        with model_lock(inner), evaluation_mode(inner), torch.no_grad(), capture_attention(inner, keep):
-            inner(**batch)
-        missing = sorted(set(layers or []) - set(available))
-        if missing or not found:
-            if not available:
-                raise UnsupportedModel(
-                    f"{type(inner).__name__} has no attention over the input's own tokens (windows, patches or latents), "
-                    "so there are no (tokens, tokens) maps; use capture_attention."
-                )
-            raise InvalidInput(f"layers {missing} are not there; this model has layers {sorted(set(available))}.")
-        tokens = example.tokens or tuple(f"token {i}" for i in range(mask.shape[1]))
+        found = _watch(inner, stack([example], 0, device_of(inner)), layers, heads)
+        tokens = example.tokens or tuple(f"token {i}" for i in range(int(example.length or 0)))
         results.append(_maps(kind, tokens, found, heads))
     return results[0] if single else results
+
+
+def _watch(
+    model: nn.Module, batch: dict[str, Tensor], layers: list[int] | None, heads: list[int] | None
+) -> list[tuple[AttentionCall, HeadView]]:
+    """The wanted attention calls of one forward pass."""
+    mask, encoder = real_tokens(batch), encoder_prefix(model)
+    found: list[tuple[AttentionCall, HeadView]] = []
+    available: set[int] = set()
+
+    def keep(call: AttentionCall) -> None:
+        if covers_tokens(call, mask, encoder):
+            available.add(call.layer)
+            if layers is None or call.layer in layers:
+                _check_heads(heads, call.heads)
+                found.append((call, head_view(call, range(1), mask)))
+
+    with model_lock(model), evaluation_mode(model), torch.no_grad(), capture_attention(model, keep):
+        model(**batch)
+    if not available:
+        raise UnsupportedModel(
+            f"{type(model).__name__} has no attention over the input's own tokens (windows, patches or latents), so "
+            "there are no (tokens, tokens) maps; use capture_attention."
+        )
+    missing = sorted(set(layers or []) - available)
+    if missing:
+        raise InvalidInput(f"layers {missing} are not there; this model has layers {sorted(available)}.")
+    return found
 
 
 def _check_numbers(name: str, numbers: Any) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import scipy  # scipy.optimize itself is loaded when it is first used
 import torch
-from scipy.optimize import linprog
 from torch import Tensor
 
 from hf_attn_mi.attention.inputs import read_heads
@@ -75,7 +75,7 @@ def attention_interval(
 def _solve(cost: np.ndarray, matrix: np.ndarray, target: np.ndarray) -> float:
     """Return the smallest cost . b over matrix b = target, b >= 0."""
     tight = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
-    answer = linprog(cost, A_eq=matrix, b_eq=target, bounds=(0, None), method="highs", options=tight)
+    answer = scipy.optimize.linprog(cost, A_eq=matrix, b_eq=target, bounds=(0, None), method="highs", options=tight)
     if answer.status != 0:
         raise RuntimeError(f"the linear program of an identifiability interval was not solved: {answer.message}")
     return float(answer.fun)

@@ -27,7 +27,8 @@ def multi_head_call(
 
     def split(tensor: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         tensor = tensor.unsqueeze(1) if unbatched else tensor
-        return F.linear(tensor, weight, bias).unflatten(-1, (heads, -1)).permute(1, 2, 0, 3)
+        projected = F.linear(tensor, weight, bias)
+        return projected.reshape(*projected.shape[:2], heads, -1).permute(1, 2, 0, 3)
 
     if given["use_separate_proj_weight"]:
         weights = [given[f"{x}_proj_weight"] for x in "qkv"]

@@ -21,7 +21,7 @@ class ModuleNames:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.names = {id(module): name for name, module in model.named_modules(remove_duplicate=True)}
-        self.modules = dict(model.named_modules())
+        self.modules: dict[str, nn.Module] = dict(model.named_modules())
         self._layers = _layer_numbers(list(self.modules))
         self._sizes: dict[str, int] = defaultdict(int)
         for name in self.modules:

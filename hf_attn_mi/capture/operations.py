@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,12 +24,12 @@ SHAPE = {
     T.view, T.reshape, torch.reshape, T.transpose, torch.transpose, T.permute, torch.permute, T.flatten, torch.flatten,
     T.squeeze, torch.squeeze, T.unsqueeze, torch.unsqueeze, T.swapaxes, torch.swapaxes, T.swapdims, torch.swapdims,
     T.unflatten, torch.unflatten, T.movedim, torch.movedim, T.view_as, T.__getitem__, T.expand, T.narrow, torch.narrow,
-    T.T.__get__, T.mT.__get__,
+    T.T.__get__, T.mT.__get__,  # type: ignore[attr-defined]
 }  # fmt: skip
 SAME = {
     T.contiguous, T.to, T.type_as, T.float, T.clone, torch.clone, F.dropout, torch.dropout, T.type, T.half, T.bfloat16,
     T.detach, torch.detach, T.double, T.requires_grad_, T.cpu, T.cuda,
-    T.data.__get__,
+    T.data.__get__,  # type: ignore[attr-defined]
 }  # fmt: skip
 ADD = {T.add, torch.add, T.__add__, T.__radd__, T.__iadd__, T.add_}
 MULTIPLY = {T.mul, torch.mul, T.__mul__, T.__rmul__, T.__imul__, T.mul_, torch.multiply}
@@ -100,23 +103,40 @@ class Output:
 
 
 Tag = Logits | Rows | RowsPart | OutputPart | Output
-_ATTRIBUTE = "_hf_attn_mi_tag"
+_ATTRIBUTE = "_hf_attn_mi_tags"
+_current = threading.local()
+
+
+@contextmanager
+def tags_of(owner: object) -> Iterator[None]:
+    """Read and write the tags of `owner` inside: captures that are open at the same time keep theirs apart."""
+    before = getattr(_current, "owner", None)
+    _current.owner = id(owner)
+    try:
+        yield
+    finally:
+        _current.owner = before
 
 
 def get_tag(value: Any) -> Tag | None:
     """The tag of a tensor, or None."""
-    return getattr(value, _ATTRIBUTE, None) if isinstance(value, Tensor) else None
+    return _tags(value).get(getattr(_current, "owner", None))
 
 
 def set_tag(value: Any, tag: Tag | None) -> None:
     """Put a tag on a tensor (None takes it away)."""
     if isinstance(value, Tensor):
+        owner = getattr(_current, "owner", None)
         if tag is not None:
-            value.__dict__[_ATTRIBUTE] = tag
+            value.__dict__.setdefault(_ATTRIBUTE, {})[owner] = tag
         else:
-            value.__dict__.pop(_ATTRIBUTE, None)
+            _tags(value).pop(owner, None)
 
 
 def is_attention_rows(value: Any) -> bool:
     """Whether a tensor was recognised as attention rows by a capture that is now open."""
-    return isinstance(get_tag(value), (Rows, RowsPart))
+    return any(isinstance(tag, (Rows, RowsPart)) for tag in _tags(value).values())
+
+
+def _tags(value: Any) -> dict[int | None, Tag]:
+    return getattr(value, _ATTRIBUTE, None) or {} if isinstance(value, Tensor) else {}

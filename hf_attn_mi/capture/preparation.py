@@ -40,9 +40,15 @@ def model_lock(model: nn.Module) -> Any:
 @contextmanager
 def eager_stance(model: nn.Module) -> Iterator[None]:
     """Run compiled code eagerly inside: a tracer sees nothing of a compiled graph."""
-    compiled = any(getattr(m, "_compiled_call_impl", None) is not None for m in model.modules())
+    compiled = any(map(_is_compiled, model.modules()))
     with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
         yield
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    """torch.compile(module), module.compile(), or module.forward = torch.compile(module.forward)."""
+    marks = (getattr(module, "_orig_mod", None), getattr(module, "_compiled_call_impl", None))
+    return any(mark is not None for mark in marks) or hasattr(module.forward, "_torchdynamo_orig_callable")
 
 
 @contextmanager
@@ -60,7 +66,7 @@ def visible_attention(model: nn.Module) -> Iterator[None]:
     choice = "sdpa" if getattr(model, "_supports_sdpa", False) else "eager"
     try:
         try:
-            model.set_attn_implementation(choice)
+            model.set_attn_implementation(choice)  # type: ignore[operator]
         except Exception as error:
             raise UnsupportedModel(
                 f"{type(model).__name__} runs attention implementation {hidden[0]!r}, whose kernel shows no attention, "

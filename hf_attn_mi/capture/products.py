@@ -76,7 +76,8 @@ def windowed_values(equation: str, rows: Tensor, values: Tensor, result: Tensor)
 def matrix_product(rows: Tensor, values: Tensor, result: Tensor, tag: ops.Rows, heads: int | None) -> Product | str:
     """Rows times values as a batched matrix product; a sentence where the heads cannot be told."""
     layout = head_layout(rows, heads)
-    if layout is None or rows.dim() != values.dim() or values.shape[:-2] != rows.shape[:-2]:
+    one = rows.dim() == values.dim() == 4 and values.shape[:2] == (rows.shape[0], 1)  # one head of values serves all
+    if layout is None or rows.dim() != values.dim() or (values.shape[:-2] != rows.shape[:-2] and not one):
         return f"cannot tell the heads in attention rows of shape {tuple(rows.shape)}"
     return _product(layout, rows, values, result, tag)
 

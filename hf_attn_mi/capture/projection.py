@@ -13,7 +13,6 @@ from torch import Tensor
 from hf_attn_mi.capture.records import Projection
 
 
-
 @dataclass(frozen=True)
 class Found:
     """A linear operation: what it consumes, how its weight is read, how its input features lie."""
@@ -57,7 +56,7 @@ def _conv1d(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Found | None:
 
     def make(features: Tensor) -> Projection:
         blocks = weight[..., 0].chunk(groups)  # each (out / groups, in / groups)
-        return Projection(torch.block_diag(*blocks).t(), bias, features)
+        return Projection(torch.block_diag(*blocks).t(), bias, features)  # type: ignore[no-untyped-call]
 
     return Found(source, make, _channels_last, _channels_last)
 
@@ -113,6 +112,6 @@ def resolve_projection(features: Tensor | None, heads: int, head_dim: int) -> Te
         return None
     positions = (owned >= 0).nonzero()[:, 0]
     values = owned[positions].long()
-    if values.numel() != heads * head_dim or values.unique().numel() != heads * head_dim:
+    if values.numel() != heads * head_dim or values.bincount(minlength=heads * head_dim).ne(1).any():
         return None
     return positions[values.argsort()].reshape(heads, head_dim)

@@ -93,8 +93,8 @@ class AttentionCall:
     def allowed(self) -> Tensor:
         """Keys each query may attend to, boolean, broadcastable to (batch, heads, queries, keys)."""
         queries, keys = self.output.shape[-2], self.value.shape[-2]
-        if self.raw_logits is not None:
-            return self.raw_logits > MASKED_BELOW
+        if self.raw_logits is not None and self.query is None:
+            return self.raw_logits > MASKED_BELOW  # the mask is not known apart from the logits
         if self.mask is not None:
             return self.mask if self.mask.dtype == torch.bool else self.mask > MASKED_BELOW
         full = torch.ones(1, 1, queries, keys, dtype=torch.bool, device=self.value.device)

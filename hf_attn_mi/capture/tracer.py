@@ -68,6 +68,10 @@ class AttentionTracer(TorchFunctionMode):
         kwargs = kwargs or {}
         if torch._C._current_graph_task_id() != -1:  # recomputation inside a backward pass is no new call
             return func(*args, **kwargs)
+        with ops.tags_of(self):
+            return self._trace(func, args, kwargs)
+
+    def _trace(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func in ops.SHAPE or func in ops.SAME:
             return self._shape(func, args, kwargs)
         if func in ops.PRODUCT or func in ops.EINSUM:
@@ -241,13 +245,14 @@ class AttentionTracer(TorchFunctionMode):
         if [start for start, _, _ in values] != edges[:-1] or edges[-1] != rows.shape[-1]:
             ops.set_tag(result, ops.OutputPart(first.part, values))
             return result
-        running = self.names.running() or (whole.module_name, None)
+        running = self.names.running()
+        name, frame = (whole.module_name, None) if running is None else running
+        self.findings.softmax_used(whole.identity)
         product = matrix_product(rows, torch.cat([v for _, _, v in values], -2), result, whole, None)
         if isinstance(product, str):
-            self.findings.problem(running[0], product)
+            self.findings.problem(name, product)
             return result
-        self.findings.softmax_used(whole.identity)
-        return self._found(*running, product, result)
+        return self._found(name, frame, product, result)
 
     def _fused(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         bound = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args)) | kwargs

@@ -79,7 +79,9 @@ class Findings:
         check = self.checks.get(module_name)
         return None if check is None else check.features
 
-    def settle(self, module_name: str, ended_by: str | None, projection: Projection | None, error: float | None) -> None:
+    def settle(
+        self, module_name: str, ended_by: str | None, projection: Projection | None, error: float | None
+    ) -> None:
         """Keep the result of the first check of a module."""
         features = None if projection is None else projection.features
         if ended_by in ("__setitem__", "index_put_"):
@@ -125,7 +127,7 @@ class Findings:
         silent = []
         for owner, layers in lists.items():
             types = getattr(getattr(self.names.model, "config", None), "layer_types", None) or []
-            for i, layer in enumerate(layers):  # type: ignore[arg-type]
+            for i, layer in enumerate(layers):
                 prefix = f"{owner}.{i}"
                 if i < len(types) and types[i] in _NO_MATRIX:
                     continue
@@ -177,7 +179,7 @@ def _names_attention(module: nn.Module) -> bool:
 
 def _is_attention(names: ModuleNames, name: str) -> bool:
     module = names.modules.get(name)
-    return module is not None and _names_attention(module) or "attention" in strip_digits(name).lower()
+    return (module is not None and _names_attention(module)) or "attention" in strip_digits(name).lower()
 
 
 def _dtype(module: nn.Module) -> torch.dtype:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_attn_mi.capture import first_layer, unwrap
+from hf_attn_mi.capture import first_layer, model_lock, unwrap
 from hf_attn_mi.errors import UnsupportedModel
 from hf_attn_mi.relevance.frozen import FrozenNetwork
 
@@ -57,7 +57,7 @@ def relevance(
     inner = unwrap(model)
     main = next(iter(v for v in inputs.values() if isinstance(v, Tensor)))
     batch = main.shape[0]
-    with torch.enable_grad(), _leaves(inner, inputs, batch) as (frozen, arguments, leaves, space):
+    with model_lock(inner), torch.enable_grad(), _leaves(inner, inputs, batch) as (frozen, arguments, leaves, space):
         with frozen, around if around is not None else nullcontext():
             outputs = model(**arguments)
         value = target(outputs)

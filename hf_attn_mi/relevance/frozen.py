@@ -7,6 +7,7 @@ explained value. Conservative propagation: Ali et al., arXiv 2202.07304; AttnLRP
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -30,11 +31,14 @@ CONSTANT = {  # f(0) is not 0, or a scale: the result is a factor, not a signal
 ADD = {T.add, torch.add, T.__add__, T.__radd__, T.__iadd__, T.add_}
 MULTIPLY = {T.mul, torch.mul, T.__mul__, T.__rmul__, T.__imul__, T.mul_, torch.multiply}
 DIVIDE = {T.div, torch.div, T.__truediv__, T.__itruediv__, T.div_, torch.true_divide}
+POWER = {torch.pow, T.pow, T.__pow__}
 CONCAT = {torch.cat, torch.concat, torch.concatenate}
 PRODUCT = {torch.matmul, T.matmul, T.__matmul__, torch.bmm, T.bmm}
 BIASED = {F.linear: 2, F.conv1d: 2, torch.conv1d: 2, F.conv2d: 2, torch.conv2d: 2, F.conv3d: 2, torch.addmm: 0}
-NORMS = {F.layer_norm: rules.layer_norm, F.group_norm: rules.group_norm, F.rms_norm: rules.rms_norm,
-         F.normalize: rules.normalize}  # fmt: skip
+NORMS: dict[Any, Callable[..., Tensor]] = {
+    F.layer_norm: rules.layer_norm, F.group_norm: rules.group_norm, F.rms_norm: rules.rms_norm,
+    F.normalize: rules.normalize,
+}  # fmt: skip
 
 
 class FrozenNetwork(TorchFunctionMode):
@@ -65,7 +69,7 @@ class FrozenNetwork(TorchFunctionMode):
             return func(*args, **kwargs)
         args = tuple(_plain(a) for a in args)
         kwargs = {k: _plain(v) for k, v in kwargs.items()}
-        if func in CONSTANT:
+        if func in CONSTANT or (func in POWER and args and _is_negative(args[-1])):
             result = func(*args, **kwargs)
             return result.detach() if isinstance(result, Tensor) else result
         if func in GATED and _tracked(args[0]):
@@ -144,7 +148,7 @@ class FrozenNetwork(TorchFunctionMode):
             swapped = list(args)
             swapped[i], swapped[j] = first, second
             call = torch.mul if func in MULTIPLY else func
-            return call(*swapped, **kwargs)  # type: ignore[no-any-return]
+            return call(*swapped, **kwargs)
 
         if func in MULTIPLY and result is args[0]:
             raise RuntimeError("An in-place product of two activations cannot be shared out.")
@@ -188,12 +192,17 @@ class FrozenNetwork(TorchFunctionMode):
                     )
                 self.bias += share.to(self.bias.device)
 
+        assert node is not None
         node.register_prehook(collect)
         return result
 
 
 def _tracked(value: Any) -> bool:
     return isinstance(value, Tensor) and value.requires_grad
+
+
+def _is_negative(value: Any) -> bool:
+    return isinstance(value, (int, float)) and value < 0
 
 
 def _plain(value: Any) -> Any:

@@ -23,7 +23,7 @@ class FrozenGate(torch.autograd.Function):
         return value
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (gate,) = ctx.saved_tensors
         return grad * gate, None
 
@@ -39,7 +39,7 @@ class FrozenLayerNorm(torch.autograd.Function):
         return result
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
         rstd, weight = ctx.saved_tensors
         scaled = grad if weight is None else grad * weight
         centred = scaled - scaled.mean(ctx.dims, keepdim=True)
@@ -97,7 +97,8 @@ def rms_norm(x: Tensor, shape: Any, weight: Tensor | None = None, eps: float | N
 
 def normalize(x: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Tensor | None = None) -> Tensor:
     """`torch.nn.functional.normalize` with a frozen norm."""
-    return x / x.norm(p, dim, keepdim=True).clamp_min(eps).detach()
+    norm: Tensor = x.norm(p, dim, keepdim=True)
+    return x / norm.clamp_min(eps).detach()
 
 
 def halved(result: Tensor, first: Tensor, second: Tensor, product: Callable[[Tensor, Tensor], Tensor]) -> Tensor:

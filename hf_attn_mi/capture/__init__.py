@@ -107,7 +107,8 @@ def capture_attention(
         tracer = AttentionTracer(names, findings, consumer or capture.calls.append, replace)
         stack.enter_context(_pass_boundaries(inner, tracer))
         if states:
-            stack.enter_context(stream_states(names, capture.states.append if states is True else states, _streams.setdefault(inner, {})))
+            receive = capture.states.append if states is True else states
+            stack.enter_context(stream_states(names, receive, _streams.setdefault(inner, {})))
         with tracer:
             yield capture
         tracer.flush()

@@ -14,6 +14,7 @@ from torch import nn
 from hf_attn_mi.errors import InvalidInput, UnsupportedModel
 
 VISIBLE = {"eager", "sdpa"}
+WRAPPERS = {"DataParallel", "DistributedDataParallel", "FullyShardedDataParallel"}
 _locks: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
 _locks_guard = threading.Lock()
 
@@ -24,7 +25,7 @@ def unwrap(model: nn.Module) -> nn.Module:
         raise InvalidInput(f"model must be a torch.nn.Module (a PreTrainedModel), not {type(model).__name__}.")
     while True:
         inner = getattr(model, "_orig_mod", None)
-        if inner is None and type(model).__name__ in ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel"):
+        if inner is None and type(model).__name__ in WRAPPERS:
             inner = model.module
         if not isinstance(inner, nn.Module):
             return model

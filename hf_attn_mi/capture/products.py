@@ -37,7 +37,9 @@ def numbered(output: Tensor) -> Tensor:
     return numbers.expand(output.shape)
 
 
-def einsum_product(equation: str, rows_first: bool, rows: Tensor, values: Tensor, result: Tensor, tag: ops.Rows) -> Product | str:
+def einsum_product(
+    equation: str, rows_first: bool, rows: Tensor, values: Tensor, result: Tensor, tag: ops.Rows
+) -> Product | str:
     """Rows times values written as an einsum; a sentence where it is something else."""
     layout = einsum_layout(equation, rows_first, rows.dim())
     if layout is None or rows.shape[-1] != values.permute(layout.values).shape[-2]:

@@ -117,13 +117,13 @@ class Findings:
 
     def _silent_layers(self) -> list[str]:
         """Layers beside captured ones that hold an attention module which produced no call."""
-        lists = {}
+        lists: dict[str, list[nn.Module]] = {}
         for name in self.seen:
             parts = name.split(".")
             for i in range(len(parts) - 1, 0, -1):
                 owner = ".".join(parts[:i])
                 if parts[i].isdigit() and isinstance(self.names.modules.get(owner), nn.ModuleList):
-                    lists[owner] = self.names.modules[owner]
+                    lists[owner] = list(self.names.modules[owner].children())
         silent = []
         for owner, layers in lists.items():
             types = getattr(getattr(self.names.model, "config", None), "layer_types", None) or []

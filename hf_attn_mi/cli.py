@@ -155,7 +155,9 @@ def _load(options: argparse.Namespace) -> tuple[Any, Any]:
         logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
-        model, report = AutoModelForSequenceClassification.from_pretrained(source, output_loading_info=True)
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            source, dtype="float32", output_loading_info=True
+        )  # half precision is slower and less exact on a CPU
     except Exception as error:  # every library below has exceptions of its own
         raise InvalidInput(
             f"--model {source}: {error} A Hub name, or a folder with the model and its tokenizer, is needed."

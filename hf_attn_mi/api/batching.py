@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from hf_attn_mi.api.model_inputs import Example, per_token
+from hf_attn_mi.api.examples import Example, per_token
 
 
 def batches(examples: list[Example], size: int, *, mixed: bool) -> Iterator[list[int]]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -16,52 +15,20 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from hf_attn_mi.api.batching import batches, padding_id, real_tokens, stack
+from hf_attn_mi.api.examples import Example
 from hf_attn_mi.api.layers import LayerCollector, encoder_prefix
-from hf_attn_mi.api.loading import device_of, evaluation_mode, model_and_tokenizer, name_of, refuse_quantised
-from hf_attn_mi.api.model_inputs import Example, read_inputs
+from hf_attn_mi.api.loading import device_of, evaluation_mode, model_and_tokenizer, name_of
+from hf_attn_mi.api.methods import METHODS
+from hf_attn_mi.api.model_inputs import read_inputs
 from hf_attn_mi.api.padding import ignores_padding
 from hf_attn_mi.api.targets import Target, read_targets
-from hf_attn_mi.attention import rollout
+from hf_attn_mi.api.weights import refuse_quantised
 from hf_attn_mi.capture import capture_attention, model_lock, module_checks
 from hf_attn_mi.errors import InvalidInput, UnsupportedModel
 from hf_attn_mi.explanation import Explanation
 from hf_attn_mi.relevance import relevance
 
 FOLLOWED = 0.02  # largest completeness gap without a warning; half precision reaches 0.01
-
-
-@dataclass(frozen=True)
-class Method:
-    """A row of the table of methods."""
-
-    gradients: bool
-    reference: str
-    score: Callable[[LayerCollector, int], Tensor] | None  # None: relevance
-
-
-def _mean(values: list[Tensor]) -> Tensor:
-    return torch.stack([value.mean(0) for value in values]).mean(0)
-
-
-METHODS: dict[str, Method] = {
-    "relevance": Method(True, "Ali et al., arXiv 2202.07304; our operationalisation", None),
-    "attention": Method(
-        False, "attention received, mean over layers, heads and queries",
-        lambda seen, i: _mean([layer.received for layer in seen.layers[i]]),
-    ),
-    "rollout": Method(
-        False, "Abnar and Zuidema, arXiv 2005.00928; mean over queries",
-        lambda seen, i: rollout(seen.means[i])[seen.masks[i, : seen.lengths[i]].cpu()].mean(0),
-    ),
-    "effective": Method(
-        False, "Brunner et al., arXiv 1908.04211, received, mean over layers, heads and queries",
-        lambda seen, i: _mean([x for layer in seen.layers[i] if (x := layer.received_effective) is not None]),
-    ),
-    "efficient": Method(
-        False, "our operationalisation of efficient attention (arXiv 2410.18541), received",
-        lambda seen, i: _mean(seen.efficient_received[i]),
-    ),
-}  # fmt: skip
 
 
 def explain(

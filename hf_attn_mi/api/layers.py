@@ -111,6 +111,7 @@ class LayerCollector:
         if not self.efficient:
             return None
         real, keys = view.real[b, :n], view.keys[b, :n, :n] if view.by_row else view.keys[b, :n]
+        keys = keys.expand(view.rows.shape[1], *keys.shape)  # a (queries, keys) mask could be read as (heads, keys)
         solved = efficient_attention(view.rows[b, :, :n, :n], view.values[b, :, :n], keys)
         self.efficient_received[i].append((solved.attention[:, real].sum(1) / real.sum()).cpu())
         return solved.support[:, real].double().mean(1).float()

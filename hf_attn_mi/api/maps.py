@@ -142,6 +142,7 @@ def _maps(
     for _, view in found:
         chosen = list(range(view.rows.shape[1])) if heads is None else heads
         rows, values, keys = view.rows[0, chosen], view.values[0, chosen], view.keys[0]
+        keys = keys.expand(len(chosen), *keys.shape)  # a (queries, keys) mask alone could be read as (heads, keys)
         if kind == "efficient":
             new = efficient_attention(rows, values, keys).attention
         elif kind == "raw":

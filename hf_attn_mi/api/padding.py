@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from hf_attn_mi.api.batching import stack
+from hf_attn_mi.api.examples import Example
 from hf_attn_mi.api.loading import device_of, evaluation_mode
-from hf_attn_mi.api.model_inputs import Example
 from hf_attn_mi.capture import eager_stance, model_lock
 from hf_attn_mi.capture.preparation import visible_attention
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_attn_mi.api.loading import unsound_weight
+from hf_attn_mi.api.weights import unsound_weight
 from hf_attn_mi.errors import InvalidInput
 
 CALLABLE = "pass target=function, a function from the model's outputs to one number per input, shape (batch,)"

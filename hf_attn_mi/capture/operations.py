@@ -26,6 +26,10 @@ SHAPE = {
     T.unflatten, torch.unflatten, T.movedim, torch.movedim, T.view_as, T.__getitem__, T.expand, T.narrow, torch.narrow,
     T.T.__get__, T.mT.__get__,  # type: ignore[attr-defined]
 }  # fmt: skip
+MOVE = {
+    T.transpose, torch.transpose, T.permute, torch.permute, T.swapaxes, torch.swapaxes, T.swapdims, torch.swapdims,
+    T.movedim, torch.movedim, T.T.__get__, T.mT.__get__,  # type: ignore[attr-defined]
+}  # fmt: skip
 SAME = {
     T.contiguous, T.to, T.type_as, T.float, T.clone, torch.clone, F.dropout, torch.dropout, T.type, T.half, T.bfloat16,
     T.detach, torch.detach, T.double, T.requires_grad_, T.cpu, T.cuda,
@@ -70,6 +74,7 @@ class Rows:
     logits: Tensor
     source: Logits | None
     module_name: str
+    turned: bool = False  # the keys are no longer the last dimension
 
 
 @dataclass
@@ -131,6 +136,13 @@ def set_tag(value: Any, tag: Tag | None) -> None:
             value.__dict__.setdefault(_ATTRIBUTE, {})[owner] = tag
         else:
             _tags(value).pop(owner, None)
+
+
+def keeps_last(func: Any, before: Tensor, after: Tensor) -> bool:
+    """Whether an operation on shapes left the last dimension, the keys of attention rows, where and as it was."""
+    if after.shape[-1:] != before.shape[-1:]:
+        return False
+    return func not in MOVE or after.shape[-1] == 1 or after.stride(-1) == before.stride(-1)
 
 
 def is_attention_rows(value: Any) -> bool:

@@ -20,6 +20,7 @@ from hf_attn_mi.capture.records import LayerStates
 from hf_attn_mi.capture.stacks import layer_stacks, ties_last_state
 
 Consumer = Callable[[LayerStates], None]
+Finish = Callable[[nn.Module, Any, Any, Any], None]
 OWN_LISTS = ("hidden_states", "encoder_hidden_states", "decoder_hidden_states")
 
 
@@ -77,8 +78,11 @@ def _streams_agree(names: ModuleNames, model: nn.Module, args: Any, kwargs: Any)
     try:
         for module in training:
             module.training = False
-        with torch.no_grad(), torch.random.fork_rng(), torch._C.DisableTorchFunction(), _hooks(names, keep):
-            own = _own_states(model.forward(*args, **{**kwargs, "output_hidden_states": True}))
+        with torch.no_grad(), torch.random.fork_rng(), torch._C.DisableTorchFunction(), _hooks(names, keep) as finish:
+            output = model.forward(*args, **{**kwargs, "output_hidden_states": True})
+            if "" in finish:  # `forward` runs no hooks of the model itself
+                finish[""](model, args, kwargs, output)
+            own = _own_states(output)
     except (TypeError, ValueError):  # the model knows no such argument
         return True
     finally:
@@ -101,15 +105,17 @@ def _equal(first: list[Tensor], second: list[Tensor]) -> bool:
 
 
 @contextmanager
-def _hooks(names: ModuleNames, consumer: Consumer) -> Iterator[None]:
+def _hooks(names: ModuleNames, consumer: Consumer) -> Iterator[dict[str, Finish]]:
+    """Yields, for each owner of a stack, the hook that ends its stream."""
     with ExitStack() as stack:
-        for owner, layers in layer_stacks(names).items():
-            stack.enter_context(_stream_stack(names, owner, layers, consumer))
-        yield
+        yield {
+            owner: stack.enter_context(_stream_stack(names, owner, layers, consumer))
+            for owner, layers in layer_stacks(names).items()
+        }
 
 
 @contextmanager
-def _stream_stack(names: ModuleNames, owner: str, layers: list[str], consumer: Consumer) -> Iterator[None]:
+def _stream_stack(names: ModuleNames, owner: str, layers: list[str], consumer: Consumer) -> Iterator[Finish]:
     thread = threading.get_ident()
     held: list[Tensor] = []  # the newest state waits: the last one may still pass a final normalisation
     count = [0]
@@ -151,7 +157,7 @@ def _stream_stack(names: ModuleNames, owner: str, layers: list[str], consumer: C
             handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
             handles.append(module.register_forward_hook(after, with_kwargs=True))
         handles.append(names.modules[owner].register_forward_hook(finish, with_kwargs=True))
-        yield
+        yield finish
     finally:
         for handle in handles:
             handle.remove()

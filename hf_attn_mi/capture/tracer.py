@@ -9,6 +9,7 @@ and transposes to the linear map that consumes it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -105,11 +106,16 @@ class AttentionTracer(TorchFunctionMode):
                 tag = ops.Output(tag.records, tag.features.reshape(result.shape))
             else:
                 tag = ops.Output(tag.records, func(tag.features, *args[1:], **kwargs))
-        elif isinstance(tag, ops.Rows) and result.shape[-1] != args[0].shape[-1]:
-            columns = columns_of(args[1], args[0]) if func is Tensor.__getitem__ else None
-            if columns is None:
+        elif isinstance(tag, (ops.Rows, ops.RowsPart)) and not ops.keeps_last(func, args[0], result):
+            whole = tag if isinstance(tag, ops.Rows) else tag.whole
+            columns = columns_of(args[1], args[0]) if func is Tensor.__getitem__ and whole is tag else None
+            self.findings.softmax_consumed(whole.identity)
+            if func in ops.MOVE:
+                tag = replace(whole, turned=True)
+            elif columns is not None:
+                tag = ops.RowsPart(whole, args[0], *columns)
+            else:
                 return result
-            tag = ops.RowsPart(tag, args[0], *columns)
         ops.set_tag(result, tag)
         return result
 
@@ -220,6 +226,8 @@ class AttentionTracer(TorchFunctionMode):
         product: Product | str
         if isinstance(ops.get_tag(values), ops.Rows):
             product = "attention matrices are multiplied with one another"
+        elif tag.turned:
+            product = "a softmax enters a product with its queries and keys exchanged"
         elif func in ops.EINSUM:
             product = einsum_product(args[0], rows_at == 0, rows, values, result, tag)
         elif rows_at == 1 or rows.dim() < 3 or rows.shape[-1] not in (width, width - 1):
@@ -275,7 +283,7 @@ class AttentionTracer(TorchFunctionMode):
         record = self._record(*running, call)
         if self._replaced(record):
             result = (again(call["output"]), *result[1:])
-        self.findings.settle(running[0], None, projection, None)
+        self.findings.settle(running[0], None, projection, None, None)
         self._emit(record, projection)
         return result
 
@@ -342,13 +350,13 @@ class AttentionTracer(TorchFunctionMode):
             projection = found.projection(features)
             if not known:
                 error = head_sum_error(found.arrange(found.source), projection, found.restore(result))
-                self.findings.settle(record.module_name, None, projection, error)
+                self.findings.settle(record.module_name, None, projection, result, error)
             self._emit(record, projection)
 
     def _end(self, record: ops.ProductRecord, operation: str) -> None:
         if not record.done:
             record.ended_by = operation
-            self.findings.settle(record.module_name, operation, None, None)
+            self.findings.settle(record.module_name, operation, None, None, None)
             self._emit(record)
 
     def _emit(self, record: ops.ProductRecord, projection: Any = None) -> None:

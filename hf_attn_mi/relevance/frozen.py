@@ -81,9 +81,7 @@ class FrozenNetwork(TorchFunctionMode):
         if func is F.scaled_dot_product_attention:
             return self._attention(func, args, kwargs)
         if func is F.multi_head_attention_forward:
-            call, _, again = multi_head_call(args, kwargs)
-            projected = again(call["rows"].detach() @ call["value"])
-            return self._with_bias(projected, kwargs.get("out_proj_bias")), None
+            return self._multi_head(args, kwargs), None
         if func is F.batch_norm and _tracked(args[0]):
             bound = dict(zip(("input", "mean", "var", "weight", "bias", "training", "momentum", "eps"), args)) | kwargs
             mean, var = bound.get("mean", bound.get("running_mean")), bound.get("var", bound.get("running_var"))
@@ -135,6 +133,18 @@ class FrozenNetwork(TorchFunctionMode):
             if isinstance(bound.get(name), Tensor):
                 bound[name] = bound[name].detach()
         return func(**bound)  # type: ignore[no-any-return]
+
+    def _multi_head(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        call, projection, again = multi_head_call(args, kwargs)
+        bias = kwargs.get("in_proj_bias", args[6] if len(args) > 6 else None)
+        value = call["value"].clone()  # (batch, heads, keys, head_dim), no view: gradients come in this shape
+        if bias is not None:
+            self._with_bias(value, bias.chunk(3)[2].reshape(1, value.shape[1], 1, -1))
+        projected = again(call["rows"].detach() @ value)
+        if projected.dim() != 3:
+            return self._with_bias(projected, projection.bias)
+        batch_first = projected.transpose(0, 1).clone(memory_format=torch.contiguous_format)
+        return self._with_bias(batch_first, projection.bias).transpose(0, 1)
 
     def _bilinear(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         args = tuple(a.detach() if is_attention_rows(a) else a for a in args)

@@ -119,6 +119,19 @@ def test_batch_equals_single_and_batch_mask_reaches_all_heads():
         torch.testing.assert_close(whole.attention[b], single.attention, atol=1e-12, rtol=0)
 
 
+def test_leading_dimensions_are_optional_and_broadcast():
+    attention, values = sample(2, 9)
+    whole = effective_attention(attention, values[:1])
+    for h in range(2):
+        single = effective_attention(attention[h], values[0])
+        torch.testing.assert_close(whole.attention[h], single.attention, atol=1e-12, rtol=0)
+        assert single.rank.shape == single.n.shape == single.difference.shape == ()
+        summary = effective_summary(attention[h], values[0])
+        torch.testing.assert_close(summary.difference, single.difference, atol=1e-8, rtol=0)
+        received = received_effective(attention[h] @ values[0], values[0])
+        torch.testing.assert_close(received, single.attention.mean(0), atol=1e-12, rtol=0)
+
+
 def test_half_precision_is_computed_wide():
     attention, values = sample(2, 40, dtype=torch.bfloat16)
     result = effective_attention(attention, values)

@@ -202,6 +202,16 @@ def test_causal_mask_equals_row_by_row():
         torch.testing.assert_close(result.attention[:, i, : i + 1], alone.attention[:, 0], atol=1e-11, rtol=0)
 
 
+def test_leading_dimensions_are_optional_and_broadcast():
+    attention, values = heads(2, 12, keys=12, head_dim=3)
+    causal = torch.ones(12, 12, dtype=torch.bool).tril()
+    for mask in (None, causal):
+        whole = efficient_attention(attention, values[0], None if mask is None else mask[None])
+        single = efficient_attention(attention[1], values[0], mask)
+        torch.testing.assert_close(whole.attention[1], single.attention, atol=1e-11, rtol=0)
+        assert single.support.shape == (12,)
+
+
 def test_rows_may_share_windows():
     attention, values = heads(1, 20, keys=20, head_dim=2)
     window = (torch.arange(20)[:, None] // 10) == (torch.arange(20) // 10)

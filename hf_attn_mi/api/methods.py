@@ -1,0 +1,46 @@
+"""The table of methods: how each makes token scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hf_attn_mi.api.layers import LayerCollector
+from hf_attn_mi.attention import rollout
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table of methods."""
+
+    gradients: bool
+    reference: str
+    score: Callable[[LayerCollector, int], Tensor] | None  # None: relevance
+
+
+def _mean(values: list[Tensor]) -> Tensor:
+    return torch.stack([value.mean(0) for value in values]).mean(0)
+
+
+METHODS: dict[str, Method] = {
+    "relevance": Method(True, "Ali et al., arXiv 2202.07304; our operationalisation", None),
+    "attention": Method(
+        False, "attention received, mean over layers, heads and queries",
+        lambda seen, i: _mean([layer.received for layer in seen.layers[i]]),
+    ),
+    "rollout": Method(
+        False, "Abnar and Zuidema, arXiv 2005.00928; mean over queries",
+        lambda seen, i: rollout(seen.means[i])[seen.masks[i, : seen.lengths[i]].cpu()].mean(0),
+    ),
+    "effective": Method(
+        False, "Brunner et al., arXiv 1908.04211, received, mean over layers, heads and queries",
+        lambda seen, i: _mean([x for layer in seen.layers[i] if (x := layer.received_effective) is not None]),
+    ),
+    "efficient": Method(
+        False, "our operationalisation of efficient attention (arXiv 2410.18541), received",
+        lambda seen, i: _mean(seen.efficient_received[i]),
+    ),
+}  # fmt: skip

@@ -73,11 +73,12 @@ return the captured rows to 2e-5. {states} offer hidden states: the streamed one
 def main() -> None:
     """Check every architecture, then write both files."""
     logging.set_verbosity_error()
-    gc.freeze()
+    gc.freeze()  # what is imported need not be searched after every model
     checks = []
     for job in jobs():
         checks.append(check(job))
         gc.collect()
+    gc.unfreeze()
     defects = [f"{c.auto}-{c.model_type}: {c.verdict}" for c in checks if verdict(c) not in VERDICTS]
     if defects:
         sys.exit("\n".join(["Nothing was written; these are defects:", *defects]))

@@ -219,7 +219,9 @@ def test_models_prints_what_is_supported(capsys):
 def test_the_process_is_left_as_it_was(capsys):
     from transformers.utils import logging
 
+    logging.enable_progress_bar()
     before = (logging.get_verbosity(), logging.is_progress_bar_enabled(), dict(os.environ), torch.get_default_dtype())
     assert main(["explain", TEXTS[0], "--quiet"]) == 0
     after = (logging.get_verbosity(), logging.is_progress_bar_enabled(), dict(os.environ), torch.get_default_dtype())
+    logging.disable_progress_bar()  # as in conftest
     assert after == before

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -163,9 +164,13 @@ print(json.dumps({
 
 
 def test_import_is_inert():
+    # A small environment: this process has imported the package, and what that sets would be inherited.
+    wanted = ("PATH", "HOME", "SYSTEMROOT", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")
+    environment = {name: os.environ[name] for name in wanted if name in os.environ}
     done = subprocess.run(
-        [sys.executable, "-c", PROBE], capture_output=True, text=True, cwd=ROOT, timeout=120, check=True
-    )
+        [sys.executable, "-c", PROBE], capture_output=True, text=True, cwd=ROOT, timeout=120, check=True,
+        env=environment,
+    )  # fmt: skip
     assert done.stderr == ""
     assert done.stdout.count("\n") == 1  # the probe's own line
     found = json.loads(done.stdout)

@@ -151,3 +151,21 @@ def test_random_numbers_are_the_same(training: bool) -> None:
         watched, after = run()
     assert torch.equal(watched, logits)
     assert torch.equal(after, state)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "xlnet"])  # streamed by hooks; taken from the model's own list
+def test_no_hook_stays_and_the_output_is_the_one_asked_for(model_type: str) -> None:
+    built = tiny(model_type, "seqcls")
+
+    def hooks() -> int:
+        return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in built.model.modules())
+
+    before = hooks()
+    with torch.no_grad():
+        plain = built.model(**built.inputs)
+        with capture_attention(built.model, lambda call: None, states=True):
+            watched = built.model(**built.inputs)
+            asked = built.model(**built.inputs, output_hidden_states=True)
+    assert hooks() == before
+    assert list(watched.keys()) == list(plain.keys())
+    assert len(asked.hidden_states) == 3

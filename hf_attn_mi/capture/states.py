@@ -35,8 +35,9 @@ def stream_states(names: ModuleNames, consumer: Consumer, settled: dict[str, boo
             the model's own hidden states.
     """
     thread = threading.get_ident()
-    with ExitStack() as hooks:
+    with _hooks_restored(names.model), ExitStack() as hooks:
         hooked: list[bool] = []
+        asked: list[bool] = []  # whether the caller wants hidden states in the output, too
 
         def begin(module: nn.Module, args: Any, kwargs: Any) -> Any:
             if threading.get_ident() != thread:
@@ -44,17 +45,23 @@ def stream_states(names: ModuleNames, consumer: Consumer, settled: dict[str, boo
             if "streams" not in settled:
                 settled["streams"] = _streams_agree(names, module, args, kwargs)
             if not settled["streams"]:
+                own = kwargs.get("output_hidden_states")
+                asked[:] = [bool(getattr(module.config, "output_hidden_states", False) if own is None else own)]
                 return args, {**kwargs, "output_hidden_states": True}
             if not hooked:
                 hooked.append(True)
                 hooks.enter_context(_hooks(names, consumer))
             return None
 
-        def finish(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            if threading.get_ident() == thread and not settled.get("streams", True):
-                for field, states in _own_states(output).items():
-                    for index, state in enumerate(states):
-                        consumer(LayerStates(index, field.removesuffix("hidden_states").rstrip("_"), state))
+        def finish(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+            if threading.get_ident() != thread or settled.get("streams", True):
+                return None
+            for field, states in _own_states(output).items():
+                for index, state in enumerate(states):
+                    consumer(LayerStates(index, field.removesuffix("hidden_states").rstrip("_"), state))
+            if asked == [False] and hasattr(output, "items"):
+                return type(output)(**{k: v for k, v in output.items() if k not in OWN_LISTS})
+            return None
 
         handles = [
             names.model.register_forward_pre_hook(begin, with_kwargs=True),
@@ -65,6 +72,21 @@ def stream_states(names: ModuleNames, consumer: Consumer, settled: dict[str, boo
         finally:
             for handle in handles:
                 handle.remove()
+
+
+@contextmanager
+def _hooks_restored(model: nn.Module) -> Iterator[None]:
+    """Take away the permanent hooks that transformers installs when hidden states are first asked for."""
+    flag = "_output_capturing_hooks_installed"
+    before = [(module, set(module._forward_hooks), module.__dict__.get(flag)) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, hooks, installed in before:
+            for key in set(module._forward_hooks) - hooks:
+                del module._forward_hooks[key]
+            if installed is None:
+                module.__dict__.pop(flag, None)
 
 
 def _streams_agree(names: ModuleNames, model: nn.Module, args: Any, kwargs: Any) -> bool:

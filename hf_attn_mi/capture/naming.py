@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import defaultdict
+from functools import lru_cache
 from types import FrameType
 
 from torch import nn
@@ -80,6 +81,7 @@ def _self_of(frame: FrameType) -> nn.Module | None:
     return module if isinstance(module, nn.Module) else None
 
 
+@lru_cache(maxsize=65_536)
 def strip_digits(name: str) -> str:
     """'encoder.layer.3.attention' -> 'encoder.layer.*.attention': the same for every layer of a stack."""
     return re.sub(r"(?<=\.)\d+(?=\.|$)|^\d+(?=\.|$)", "*", name)

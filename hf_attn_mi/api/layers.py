@@ -4,32 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
-from hf_attn_mi.attention import effective_attention, effective_summary, efficient_attention, received_effective
+from hf_attn_mi.attention import efficient_attention
 from hf_attn_mi.capture import AttentionCall
 from hf_attn_mi.errors import InvalidInput, UnsupportedModel
 from hf_attn_mi.explanation import LayerAttention
+from hf_attn_mi.kernels import Analysis, analyse
 
 CHUNK = 4_000_000  # entries of attention rows formed at a time
 
 
 @dataclass(frozen=True, eq=False)
 class HeadView:
-    """Some examples of one attention call, in float32 or wider."""
+    """Some examples of one attention call, in float32 or wider.
 
-    rows: Tensor  # (batch, heads, n, n) attention, zero for masked keys and queries
-    values: Tensor  # (batch, heads, n, head_dim)
-    output: Tensor  # (batch, heads, n, head_dim)
-    real: Tensor  # (batch, n) bool: tokens that are neither padding nor masked
-    keys: Tensor  # (batch, n) bool, or (batch, n, n) where queries see different keys (causal, sliding window)
+    Attributes:
+        call: the call, cut to these examples and their tokens.
+        real: (batch, n) bool: tokens that are neither padding nor masked.
+        seen: (batch, n, n) bool: the keys that each real query sees.
+        keys: (batch, n) bool, or `seen` where queries see different keys (causal, sliding window).
+    """
+
+    call: AttentionCall
+    real: Tensor
+    seen: Tensor
+    keys: Tensor
 
     @property
     def by_row(self) -> bool:
         """Whether queries see different keys."""
         return self.keys.dim() == 3
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """(batch, heads, n, n) attention, zero for masked keys and queries; formed when first asked for."""
+        return self.call.attention() * self.seen[:, None]
+
+    @cached_property
+    def values(self) -> Tensor:
+        """(batch, heads, n, head_dim)."""
+        return self.call.values_per_head()
 
 
 @dataclass
@@ -79,32 +97,19 @@ class LayerCollector:
                         self.means[i].append(rows[:, : self.lengths[i], : self.lengths[i]].mean(0).cpu())
 
     def _summaries(self, call: AttentionCall, view: HeadView, chunk: range) -> Iterator[LayerAttention]:
-        count = view.real.sum(1)[:, None, None]
-        received = view.rows.sum(2) / count  # rows of masked queries are zero
-        entropy = torch.special.entr(view.rows).sum((2, 3)) / count[..., 0]
-        rank, difference, unseen = self._effective(view, received)
+        found, difference, unseen = _analysed(view, call.output.dtype, self.by_row)
+        count = view.real.sum(1)
+        assert found.mean_entropy is not None
+        assert found.received is not None
         for b, i in enumerate(chunk):
             n = self.lengths[i]
             yield LayerAttention(
-                layer=call.layer, name=call.module_name, n=int(count[b]), head_dim=call.head_dim, rank=rank[b],
-                difference=None if difference is None else difference[b].float(), entropy=entropy[b].float(),
-                received=received[b, :, :n].float(),
+                layer=call.layer, name=call.module_name, n=int(count[b]), head_dim=call.head_dim, rank=found.rank[b],
+                difference=None if difference is None else difference[b].float(),
+                entropy=found.mean_entropy[b].float(), received=found.received[b, :, :n].float(),
                 received_effective=None if unseen is None else unseen[b, :, :n].float(),
                 support=self._support(view, b, i, n),
             )  # fmt: skip
-
-    def _effective(self, view: HeadView, received: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Rank, difference and effective weight received; the last two None where they cost and nobody asked."""
-        union = view.keys.any(1) if view.by_row else view.keys
-        seen = effective_summary(view.rows, view.values, union, view.real)
-        whole = seen.n <= seen.rank  # independent values: every row is determined by its output
-        if not view.by_row or bool(whole.all()):
-            unseen = received_effective(view.output, view.values, union, view.real)
-            return seen.rank, seen.difference, torch.where(whole[..., None], received, unseen.to(received.dtype))
-        if not self.by_row:
-            return seen.rank, None, None
-        full = effective_attention(view.rows, view.values, view.keys[:, None], query_mask=view.real)
-        return seen.rank, full.difference, full.attention.sum(2) / view.real.sum(1)[:, None, None]
 
     def _support(self, view: HeadView, b: int, i: int, n: int) -> Tensor | None:
         """(heads,) mean support of efficient attention; keeps what each token receives of it."""
@@ -115,6 +120,32 @@ class LayerCollector:
         solved = efficient_attention(view.rows[b, :, :n, :n], view.values[b, :, :n], keys)
         self.efficient_received[i].append((solved.attention[:, real].sum(1) / real.sum()).cpu())
         return solved.support[:, real].double().mean(1).float()
+
+
+def _analysed(view: HeadView, precision: torch.dtype, asked: bool) -> tuple[Analysis, Tensor | None, Tensor | None]:
+    """One tiled pass over the call: its analysis, ||A - A_eff|| / ||A|| and the effective attention received.
+
+    Args:
+        view: the examples.
+        precision: that of the model's own output; half precision is multiplied again.
+        asked: compute the last two also where queries see different keys and each row has a projector of its own.
+    """
+    call, formed = view.call, view.call.rows is not None
+    keys = view.keys.any(1) if view.by_row else view.keys
+    says_keys = not view.by_row and (call.mask is None or (call.mask.dtype == torch.bool and call.mask.shape[1] == 1))
+    found = analyse(
+        None if formed else call.query, None if formed else call.key, call.value,
+        call.output if precision in (torch.float32, torch.float64) else None,
+        rows=view.rows if formed else None, mask=None if formed or says_keys else call.mask, scale=call.scale,
+        is_causal=call.is_causal and view.by_row and not formed, key_mask=keys, query_mask=view.real,
+        statistics="raw" if view.by_row and not asked else "summary",
+    )  # fmt: skip
+    assert found.received is not None
+    if not view.by_row or asked:
+        return found, found.difference, found.received_effective
+    if bool((found.n <= found.rank).all()):  # independent values: every row is determined by its output
+        return found, torch.zeros_like(found.rank, dtype=torch.float32), found.received
+    return found, None, None
 
 
 def encoder_prefix(model: nn.Module) -> str:
@@ -174,5 +205,4 @@ def head_view(call: AttentionCall, examples: range, real: Tensor) -> HeadView:
     seen = allowed & real[:, :, None]
     keys = seen.any(1)
     by_row = bool((seen != (keys[:, None, :] & real[:, :, None])).any())
-    rows = some.attention() * seen[:, None]
-    return HeadView(rows, some.values_per_head(), some.output, real, seen if by_row else keys)
+    return HeadView(some, real, seen, seen if by_row else keys)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.attention.inputs import read_heads
-from hf_attn_mi.attention.points import leading_columns, value_points
 from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.kernels.rows_points import leading_columns, value_points
 
 
 @torch.no_grad()

@@ -5,8 +5,8 @@ import torch
 from polytope_oracle import best_row, distance_without, heads
 
 from hf_attn_mi.attention import efficient_attention
-from hf_attn_mi.attention.pursuit import pursue
 from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.kernels.rows_pursuit import pursue
 
 torch.set_num_threads(1)
 

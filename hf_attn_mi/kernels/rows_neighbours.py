@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hf_attn_mi.attention.points import start_keys
-from hf_attn_mi.attention.vertex import Basis, Rows, Solution, put_solution, solve
+from hf_attn_mi.kernels.rows_points import start_keys
+from hf_attn_mi.kernels.rows_torch import Basis, Rows, Solution, Vertices, put_solution, solve
 
 # Every 16th row starts cold, every 4th from the nearest of these, the rest from the nearest of all.
 _STRIDES = (16, 4, 1)
 
 
-def solve_from_neighbours(rows: Rows, weights: Tensor) -> Solution:
+def solve_from_neighbours(rows: Rows, weights: Tensor) -> Vertices:
     """Return the optimal vertex of each row.
 
     The optimum is unique, so the start changes the time, not the answer: neighbours halve the number of pivots. Rows
@@ -50,7 +50,9 @@ def solve_from_neighbours(rows: Rows, weights: Tensor) -> Solution:
     failed = (~solution.optimal).nonzero()[:, 0]
     if len(failed):
         solution = put_solution(solution, solve(rows.take(failed), cold(failed)), failed, len(position))
-    return solution
+    inverse = solution.basis.inverse
+    largest: Tensor = torch.linalg.eigvalsh(inverse @ inverse.transpose(1, 2))[:, -1]
+    return Vertices(solution.basis.keys, solution.weights, solution.gap, largest.rsqrt(), solution.optimal)
 
 
 def _nearest(directions: Tensor, head: Tensor, known: Tensor, asked: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hf_attn_mi.attention.points import times_own
+from hf_attn_mi.kernels.rows_points import times_own
 
 _PIVOT = 1e-9  # smallest pivot element; tableau entries have no unit
 _NEGATIVE = 1e-12  # how far below zero a weight may be; weights sum to one
@@ -49,6 +49,17 @@ class Solution:
     basis: Basis
     weights: Tensor  # (rows, rank), of basis.keys
     gap: Tensor  # (rows,) smallest reduced-cost gap of the other keys; negative: not optimal
+    optimal: Tensor  # (rows,) bool
+
+
+@dataclass(frozen=True)
+class Vertices:
+    """The optimal vertex of each row, as every backend returns it."""
+
+    keys: Tensor  # (rows, rank) long
+    weights: Tensor  # (rows, rank), of these keys
+    gap: Tensor  # (rows,) smallest reduced-cost gap of the other keys
+    smallest_singular: Tensor  # (rows,) of the basis; for a support smaller than the basis it is a lower bound
     optimal: Tensor  # (rows,) bool
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hf_attn_mi.attention.points import times_own
+from hf_attn_mi.kernels.rows_points import times_own
 
 _END = 1e-4  # the pursuit always runs to this residual, so that its path does not depend on the tolerance
 

@@ -1,0 +1,266 @@
+"""What neighbour counts and class moments cost, against the bare matrix product and brute force.
+
+    python benchmarks/information.py            # all of it, writes benchmarks/results/information.jsonl
+    python benchmarks/information.py --quick    # small shapes and two turns, writes only where --output says
+
+Correctness is checked first; a part with a red check gets a line that says so and no figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from measuring import ROOT, RedCheck, check, in_turns, line, once, provenance, row, write
+from torch import Tensor
+
+from hf_attn_mi.kernels import class_moments, class_separation, factor_classes, neighbour_counts
+from hf_attn_mi.kernels.reference_information import reference_neighbour_counts
+
+Rows = Iterator[dict[str, Any]]
+POINTS = 4096  # of the quadrature of a Gaussian mixture
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Shapes of a run."""
+
+    n: int
+    d: int
+    slots: int
+    permutations: int
+    turns: int
+
+
+FULL = Sizes(n=2000, d=384, slots=12 * 64, permutations=100, turns=7)
+QUICK = Sizes(n=300, d=48, slots=8, permutations=10, turns=2)
+
+
+def states_of(slots: int, n: int, d: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """States with a power-law spectrum in random directions and a shift by class, and four classes."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(4, (n,), generator=generator)
+    spectrum = torch.arange(1, d + 1).float().rsqrt()
+    rotation = torch.linalg.qr(torch.randn(d, d, generator=generator))[0]
+    states = torch.empty(slots, n, d)
+    for slot in states:
+        means = 0.3 * torch.randn(4, d, generator=generator)
+        torch.mm((torch.randn(n, d, generator=generator) + means[labels]) * spectrum, rotation, out=slot)
+    return states, labels
+
+
+def permutations_of(count: int, n: int) -> Tensor:
+    """(count, n) permutations."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.stack([torch.randperm(n, generator=generator) for _ in range(count)])
+
+
+def brute_force(states: Tensor, labels: Tensor, k: int = 3) -> Tensor:
+    """Ross's counts from `torch.cdist` and the n x n matrix it returns."""
+    distance = torch.cdist(states, states)
+    distance.fill_diagonal_(0)
+    same = distance.masked_fill(labels[:, None] != labels, math.inf)
+    radius = same.fill_diagonal_(math.inf).topk(k, largest=False).values[:, -1:]
+    return ((distance < radius) | (distance == 0)).sum(1)
+
+
+def neighbours(sizes: Sizes) -> Rows:
+    """One slot: the bare product of the same sizes, brute force, and what permutations add."""
+    n, d = sizes.n, sizes.d
+    states, labels = states_of(1, n, d)
+    states, permutations = states[0], permutations_of(sizes.permutations, n)
+    found = neighbour_counts(states, labels, permutations=permutations)
+    check(torch.equal(found.within, reference_neighbour_counts(states, labels, 3)[0]), "counts differ from float64")
+    check(torch.equal(neighbour_counts(states, labels).within, found.within), "counts differ with permutations")
+    for b in (0, sizes.permutations - 1):
+        expected = reference_neighbour_counts(states, labels[permutations[b]], 3)[0]
+        check(torch.equal(found.permuted[b], expected), f"counts of permutation {b} differ from float64")
+    square = torch.empty(n, n)
+    tasks: dict[str, Callable[[], Any]] = {
+        "ours": lambda: neighbour_counts(states, labels),
+        "product": lambda: torch.mm(states, states.T, out=square),
+        "brute": lambda: brute_force(states, labels),
+        "permuted": lambda: neighbour_counts(states, labels, permutations=permutations),
+    }
+    took = in_turns(tasks, sizes.turns)
+    shape = {"n": n, "d": d, "classes": 4, "equal_to_float64": True}
+    yield row(
+        "information/neighbours over product", f"exact neighbour counts, n = {n}, d = {d}, against the bare X X^T",
+        took["ours"], took["product"], at_most=2 if sizes == FULL else None, **shape,
+    )  # fmt: skip
+    yield row(
+        "information/neighbours and brute force", f"the same against torch.cdist and its matrix, n = {n}, d = {d}",
+        took["ours"], took["brute"], faster=True, brute_force_wrong=_wrong(states, labels, found.within), **shape,
+    )  # fmt: skip
+    yield row(
+        "information/neighbours permuted",
+        f"counts for the labels and {sizes.permutations} permutations in one call, against as many calls as that",
+        took["permuted"], [seconds * (1 + sizes.permutations) for seconds in took["ours"]], faster=True,
+        peer_is="seconds of one call times the number of label sets", permutations=sizes.permutations, **shape,
+    )  # fmt: skip
+
+
+def _wrong(states: Tensor, labels: Tensor, within: Tensor) -> int:
+    return int((brute_force(states, labels) != within).sum())
+
+
+def quadrature(classes: int) -> Tensor:
+    """(POINTS, classes - 1) standard normal points from a scrambled Sobol sequence."""
+    uniform = torch.quasirandom.SobolEngine(classes - 1, scramble=True, seed=3).draw(POINTS, dtype=torch.float64)
+    return torch.special.ndtri(uniform.clamp(1e-9, 1 - 1e-9))
+
+
+def mixture_information(separation: Tensor, share: Tensor, points: Tensor) -> Tensor:
+    """(slots,) information in nats between a class and a Gaussian mixture with these inner products of the means."""
+    values, vectors = torch.linalg.eigh(separation)
+    means = (vectors * values.clamp_min(0).sqrt()[:, None])[..., 1:]  # (slots, K, K - 1)
+    # Log density of each component at mean_c + point, up to what the components share: all from K x K products.
+    at_points = points @ means.transpose(-1, -2)  # (slots, POINTS, K)
+    at_means = means @ means.transpose(-1, -2) - means.square().sum(-1)[:, None] / 2 + share.log()
+    logits = at_means[:, :, None] + at_points[:, None]  # (slots, K, POINTS, K)
+    own = logits.diagonal(dim1=1, dim2=3) - logits.logsumexp(-1).transpose(1, 2)
+    return ((own.mean(1) - share.log()) * share).sum(-1)
+
+
+def closed_form(states: Tensor, labels: Tensor, points: Tensor, slots: int = 8) -> Tensor:
+    """(slots,) debiased Gaussian-mixture information of each slot, a few slots at a time, from one pass over them."""
+    found = []
+    for part in states.split(slots):
+        moments = class_moments(part, labels)
+        separation = class_separation(moments, factor_classes(moments, metric="total", shrinkage=1e-4))[:, 0, 0]
+        found.append(mixture_information(separation, moments.weights[0].sum(0) / len(labels), points))
+    return torch.cat(found)
+
+
+def plain_closed_form(states: Tensor, labels: Tensor, points: Tensor) -> Tensor:
+    """The same for one slot from float64 class means and scatter, with nothing shared: what it is checked against."""
+    n, d = states.shape
+    exact = states.double()
+    sizes = torch.bincount(labels).double()
+    means = torch.stack([exact[labels == c].mean(0) for c in range(len(sizes))])
+    apart = exact - means[labels]
+    free = n - len(sizes)
+    centring = torch.eye(len(sizes), dtype=torch.float64) - sizes / n
+    spread = centring @ means @ torch.linalg.solve(apart.T @ apart / free, means.T) @ centring.T
+    separation = (free - d - 1) / free * spread - d * centring @ torch.diag(1 / sizes) @ centring.T
+    return mixture_information(separation[None], sizes / n, points)[0]
+
+
+def moments(sizes: Sizes) -> Rows:
+    """Closed-form information of all slots, and what the parts of it cost a slot."""
+    n, d = sizes.n, sizes.d
+    states, labels = states_of(sizes.slots, n, d)
+    points, permutations = quadrature(4), permutations_of(sizes.permutations, n)
+    few = states[:4]
+    found, expected = closed_form(few, labels, points), [plain_closed_form(slot, labels, points) for slot in few]
+    gap = float((found - torch.stack(expected)).abs().max())
+    check(gap < 0.01, f"closed-form information differs by {gap:.4f} nats from float64")  # 1e-4 of shrinkage
+    shape = {"slots": sizes.slots, "n": n, "d": d, "classes": 4, "folds": 10, "gap_to_float64_nats": gap}
+    seconds = [once(lambda: closed_form(states, labels, points)) for _ in range(min(3, sizes.turns))]
+    full = sizes == FULL and torch.get_num_threads() == 2
+    yield row(
+        "information/closed form", f"Gaussian-mixture information, {sizes.slots} slots, fold Grams, n = {n}, d = {d}",
+        seconds, at_most=12 if full else None, **shape,
+    )  # fmt: skip
+    gram = torch.empty(d, d)
+    slot = states[0]
+    one = class_moments(slot, labels)
+    tasks: dict[str, Callable[[], Any]] = {
+        "gram": lambda: torch.mm(slot.T, slot, out=gram),
+        "moments": lambda: class_moments(slot, labels),
+        "permuted": lambda: class_moments(slot, labels, permutations=permutations),
+        "left out": lambda: factor_classes(one, leave_one_out=True),
+    }
+    took = in_turns(tasks, sizes.turns)
+    what = {
+        "moments": "ten fold Grams and class sums of a slot",
+        "permuted": f"the same with the class sums of {sizes.permutations} permutations",
+        "left out": "ten leave-one-out factors and whitened class means of a slot",
+    }
+    for name, sentence in what.items():
+        yield row(
+            f"information/{name}", f"{sentence}, against one bare product X^T X", took[name], took["gram"], **shape
+        )
+
+
+def memory(sizes: Sizes) -> Rows:
+    """Peak memory of the closed form over the states themselves, each in a process of its own."""
+    slots = sizes.slots
+    peaks = [
+        int(
+            subprocess.run(
+                [sys.executable, __file__, "--peak", str(slots), str(sizes.n), str(sizes.d), mode],
+                capture_output=True, text=True, check=True,
+            ).stdout
+        )
+        for mode in ("states", "closed")
+    ]  # fmt: skip
+    size = slots * sizes.n * sizes.d * 4
+    share = (size + peaks[1] - peaks[0]) / size
+    yield row(
+        "information/closed form memory", "states and everything the closed form adds, over the states, peak resident",
+        [share], unit="x", at_most=1.3 if sizes == FULL else None, slots=slots, states_mib=size / 2**20,
+        added_mib=(peaks[1] - peaks[0]) / 2**20,
+    )  # fmt: skip
+
+
+def peak(slots: int, n: int, d: int, mode: str) -> None:
+    """Print the peak resident bytes of this process, with or without the closed form."""
+    torch.set_num_threads(1)
+    states, labels = states_of(slots, n, d)
+    if mode == "closed":
+        closed_form(states, labels, quadrature(4))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+PARTS: dict[str, tuple[Callable[[Sizes], Rows], bool]] = {  # and whether the number of threads matters
+    "neighbours": (neighbours, True),
+    "moments": (moments, True),
+    "memory": (memory, False),
+}
+
+
+def main() -> int:
+    """Run the parts, print and write the rows; 1 if a check was red."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--quick", action="store_true", help="small shapes, two turns")
+    parser.add_argument("--output", type=Path, help="default benchmarks/results/information.jsonl; none with --quick")
+    parser.add_argument("--peak", nargs=4, metavar=("SLOTS", "N", "D", "MODE"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.peak:
+        peak(*map(int, arguments.peak[:3]), arguments.peak[3])
+        return 0
+    if not arguments.quick and arguments.output is None:
+        arguments.output = ROOT / "benchmarks" / "results" / "information.jsonl"
+    sizes = QUICK if arguments.quick else FULL
+    rows: list[dict[str, Any]] = []
+    red = 0
+    for part in arguments.parts:
+        run, threaded = PARTS[part]
+        for threads in arguments.threads if threaded else [1]:
+            torch.set_num_threads(threads)
+            try:
+                for result in run(sizes):
+                    rows.append(result)
+                    print(line(result), flush=True)
+            except RedCheck as problem:
+                red += 1
+                rows.append({"name": f"{part}/red", "red": str(problem), "threads": threads, **provenance()})
+                print(f"{part}: RED, no figure: {problem}", flush=True)
+    if arguments.output is not None:
+        write(rows, arguments.output)
+    return int(red > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""One pass over attention: received weights, row statistics and effective attention, without the matrix."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.kernels.analyse_by_row import analyse_by_row
+from hf_attn_mi.kernels.analyse_tiles import analyse_tiles
+from hf_attn_mi.kernels.analysis import Analysis
+from hf_attn_mi.kernels.backends import choose_backend
+from hf_attn_mi.kernels.checks import STATISTICS, Heads, read_heads
+from hf_attn_mi.kernels.gram import epsilon_of, value_basis
+
+
+@torch.no_grad()
+def analyse(
+    query: Tensor | None,
+    key: Tensor | None,
+    value: Tensor,
+    output: Tensor | None,
+    *,
+    rows: Tensor | None = None,
+    mask: Tensor | None = None,
+    scale: float | None = None,
+    is_causal: bool = False,
+    window: int | None = None,
+    key_mask: Tensor | None = None,
+    query_mask: Tensor | None = None,
+    statistics: str = "all",
+    backend: str = "auto",
+) -> Analysis:
+    """Return received weights, row statistics and effective attention of one call, in memory linear in its length.
+
+    A_eff = A P = (A U) U^T with U = V W an orthonormal basis of the column space of the values: tiles of queries are
+    formed, used and dropped. See docs/methods/kernels.md and `reference_analysis`, the specification.
+
+    Args:
+        query: (batch, heads, queries, qk_dim), or None with `rows`, or for received effective weights alone.
+        key: (batch, kv_heads, keys, qk_dim), likewise.
+        value: (batch, kv_heads, keys, head_dim).
+        output: (batch, heads, queries, head_dim), the rows times the values; None: they are multiplied again.
+        rows: (batch, heads, queries, keys) attention that a model has formed; rows may sum to less than one.
+        mask: bool (True = attend) or additive, broadcastable to (batch, heads, queries, keys).
+        scale: factor of the logits, by default 1 / sqrt(qk_dim).
+        is_causal: query i sees keys j <= i (and what `mask` allows).
+        window: query i sees keys with |i - j| < window.
+        key_mask, query_mask: (batch, keys) and (batch, queries) bool, True for real tokens.
+        statistics: "all"; "summary": no total variation and negative mass, ||A - A_eff||^2 as ||A||^2 - ||A_eff||^2;
+            "raw": nothing of effective attention; "received": received weights, rank, n and condition alone.
+        backend: "torch", "triton" or "auto", which takes triton on CUDA where the call allows it.
+
+    Raises:
+        InvalidInput: shapes, dtypes, values or options that do not fit; an output that is not rows times values.
+        BackendUnavailable: triton was asked for and is not there, or cannot do this call.
+
+    Example:
+        >>> query, key, value = torch.randn(3, 1, 2, 9, 4, generator=torch.Generator().manual_seed(0))
+        >>> found = analyse(query, key, value, None)
+        >>> found.rank.tolist(), round(float(found.received.sum()), 4)
+        ([[4, 4]], 2.0)
+    """
+    if statistics not in STATISTICS:
+        raise InvalidInput(f"statistics is {statistics!r}: one of {', '.join(STATISTICS)} is allowed")
+    call = read_heads(
+        (query, key, value, output, rows), mask, (key_mask, query_mask), scale=scale, is_causal=is_causal, window=window
+    )
+    chosen = choose_backend(backend, call)
+    if query is None and rows is None:
+        if statistics != "received":
+            raise InvalidInput('without query and key or rows only statistics="received" can be had')
+        return _received_alone(call)
+    if chosen == "triton":
+        from hf_attn_mi.kernels.analyse_triton import analyse_triton
+
+        return analyse_triton(call, statistics)
+    one_space = not call.by_row or (statistics == "raw" and not call.per_head)
+    return analyse_tiles(call, statistics) if one_space else analyse_by_row(call, statistics)
+
+
+def _received_alone(call: Heads) -> Analysis:
+    """Received effective weights in O(n d^2): w_j = < mean_i o_i, (V^T V)^+ v_j >."""
+    if call.by_row:
+        raise InvalidInput("received weights from output alone need queries that all see the same keys")
+    assert call.output is not None
+    batch, kv_heads, keys, dim = call.value.shape
+    lead, dtype = (batch, kv_heads, call.groups), call.dtype
+    values = (call.value.to(dtype) * call.keys[:, None, :, None]).flatten(0, 1)
+    count = call.keys.sum(1)[:, None].expand(batch, kv_heads)
+    space = value_basis(values, count.reshape(-1), epsilon_of(call.value, call.output), columns=False)
+    queries = call.queries[:, None, :, None]
+    mean = torch.where(queries, call.output, 0.0).sum(2, dtype=torch.float64) / queries.sum(2).clamp_min(1)
+    whitened = mean.view(-1, call.groups, dim) @ space.whitening
+    received = (whitened @ space.whitening.transpose(1, 2)).to(dtype) @ values.transpose(1, 2)
+
+    def per_head(found: Tensor) -> Tensor:
+        return found.reshape(batch, kv_heads, 1).expand(lead).flatten(1)
+
+    return Analysis(
+        received=None, received_effective=received.view(*lead, keys).flatten(1, 2), log_sum_exp=None, entropy=None,
+        largest=None, norm=None, difference_norm=None, total_variation=None, negative_mass=None,
+        rank=per_head(space.rank), n=per_head(count), condition=per_head(space.condition), difference=None,
+        mean_entropy=None, backend="torch",
+    )  # fmt: skip

@@ -1,0 +1,151 @@
+"""Masks that differ by row: every row has its own projector."""
+
+import pytest
+import torch
+
+from hf_attn_mi.errors import BackendUnavailable, InvalidInput
+from hf_attn_mi.kernels import analyse
+from hf_attn_mi.kernels.gram import epsilon_of
+from hf_attn_mi.kernels.reference import reference_allowed, reference_analysis, reference_rows
+from tests.kernels.test_analyse import assert_agrees, assert_part, check, sample, specify
+
+
+@pytest.fixture(params=["causal", "window", "causal window", "blocks", "any", "heads"])
+def masks(request):
+    """Arguments that make rows see different keys, for two examples, four heads, 80 queries and keys."""
+    generator = torch.Generator().manual_seed(3)
+    blocks = torch.arange(80) // 33
+    return {
+        "causal": {"is_causal": True},
+        "window": {"window": 24},
+        "causal window": {"is_causal": True, "window": 30},
+        "blocks": {"mask": blocks[:, None] == blocks},
+        "any": {"mask": torch.rand(2, 1, 80, 80, generator=generator) < 0.6},
+        "heads": {"mask": torch.rand(2, 4, 80, 80, generator=generator) < 0.6},
+    }[request.param]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_agrees_with_specification(masks, dtype, nan_filled):
+    check(*sample(2, 4, 2, 80, 80, 8, dtype=dtype), output=True, **masks)
+
+
+def test_with_padding_and_rows_that_see_nothing(masks):
+    query, key, value = sample(2, 4, 2, 80, 80, 8)
+    real = torch.ones(2, 80, dtype=torch.bool)
+    real[0, :30] = real[1, 60:] = False
+    closed = {**masks, "mask": masks.get("mask", torch.ones(80, 80, dtype=torch.bool)).clone()}
+    closed["mask"][..., 40:50, :] = False
+    found, exact = check(query, key, value, key_mask=real, query_mask=real, **closed)
+    assert (found.largest[..., 40:50] == 0).all()
+    assert (found.entropy[..., 40:50] == 0).all()
+    seen = exact["largest"] > 0
+    torch.testing.assert_close(found.received.sum(-1), torch.ones(2, 4), atol=1e-5, rtol=0)
+    assert int(seen.sum()) == 4 * 2 * 80 - 4 * (30 + 20 + 20)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_additive_mask_as_bias(dtype, backend, device):
+    query, key, value = sample(2, 4, 2, 50, 50, dtype=dtype, device=device)
+    bias = torch.randn(1, 4, 50, 50, generator=torch.Generator().manual_seed(1)).to(dtype).to(device)
+    bias[..., 40:] = torch.finfo(dtype).min
+    found, _ = check(query, key, value, backend=backend, mask=bias)
+    assert (found.n == 40).all()
+    plain, _ = check(query, key, value, backend=backend)
+    assert (plain.n == 50).all()
+
+
+def test_causal_additive_mask_equals_causal():
+    query, key, value = sample(1, 2, 2, 40, 40, 8)
+    mask = torch.full((40, 40), -1e4).triu(1)
+    left = analyse(query, key, value, None, mask=mask)
+    right = analyse(query, key, value, None, is_causal=True)
+    for name in ("received", "received_effective", "entropy", "total_variation", "difference", "rank", "n"):
+        torch.testing.assert_close(getattr(left, name), getattr(right, name))
+
+
+def test_expanded_key_mask_is_a_key_mask(backend, device):
+    query, key, value = sample(2, 2, 2, 40, 40, device=device)
+    real = torch.ones(2, 40, dtype=torch.bool, device=device)
+    real[1, 30:] = False
+    plain = analyse(query, key, value, None, key_mask=real, backend=backend)
+    for mask in (real[:, None, None].expand(2, 2, 40, 40), real[:, None, None].expand(2, 1, 40, 40).clone()):
+        found = analyse(query, key, value, None, mask=mask, backend=backend)
+        assert torch.equal(found.received, plain.received)
+        assert torch.equal(found.received_effective, plain.received_effective)
+
+
+def test_mask_that_differs_only_for_pad_queries_does_not_differ(backend, device):
+    query, key, value = sample(1, 2, 2, 40, 40, device=device)
+    real = torch.arange(40, device=device)[None] < 30
+    mask = real[:, None, None] & torch.ones(1, 1, 40, 40, dtype=torch.bool, device=device)
+    mask[:, :, 30:, :10] = False
+    found = analyse(query, key, value, None, mask=mask, key_mask=real, query_mask=real, backend=backend)
+    plain = analyse(query, key, value, None, key_mask=real, query_mask=real, backend=backend)
+    assert torch.equal(found.received, plain.received)
+
+
+def test_duplicates_and_early_rows_in_causal_attention():
+    query, key, value = sample(1, 2, 1, 30, 30, 8)
+    value[:, :, 1::2] = value[:, :, ::2]
+    found, _ = check(query, key, value, is_causal=True, output=True)
+    assert (found.difference_norm[..., 0] == 0).all()  # one key: nothing to hide
+    assert (found.difference_norm[..., 1] > 0).all()  # two equal keys
+
+
+def test_early_causal_rows_have_no_difference_at_all():
+    found, _ = check(*sample(1, 4, 2, 30, 30, 8), is_causal=True)
+    assert (found.difference_norm[..., :8] == 0).all()
+    assert (found.negative_mass[..., :8] == 0).all()
+    assert (found.difference_norm[..., 9:] > 0).all()
+
+
+def test_tiles_change_nothing(masks, monkeypatch):
+    query, key, value = sample(2, 4, 2, 80, 80, 8)
+    whole = analyse(query, key, value, None, **masks)
+    for name, size in (("TILE", 100), ("GRAMS", 300), ("ROWS", 7)):
+        monkeypatch.setattr(f"hf_attn_mi.kernels.analyse_by_row.{name}", size)
+        part = analyse(query, key, value, None, **masks)
+        for field in ("received", "received_effective", "entropy", "negative_mass", "difference", "condition"):
+            torch.testing.assert_close(getattr(part, field), getattr(whole, field), atol=1e-6, rtol=1e-5)
+
+
+def test_given_causal_rows():
+    query, key, value = sample(1, 4, 2, 50, 50, 8)
+    allowed = reference_allowed((1, 4, 50, 50), is_causal=True)
+    rows, _ = reference_rows(query.double(), key.double(), allowed)
+    exact = reference_analysis(rows.float().double(), value.double(), allowed, epsilon=epsilon_of(value))
+    plain = reference_analysis(rows.float(), value, allowed)
+    found = analyse(None, None, value, None, rows=rows.float(), is_causal=True)
+    assert_agrees(found, exact, plain, 3e-6)
+
+
+def test_output_that_is_not_rows_times_values(masks):
+    query, key, value = sample(2, 4, 2, 80, 80, 8)
+    _, rows = specify(query, key, value, torch.float64, **masks)
+    output = (rows @ value.double().repeat_interleave(2, 1)).float()
+    analyse(query, key, value, output, **masks)
+    with pytest.raises(InvalidInput, match="output is not rows times values"):
+        analyse(query, key, value, output * 1.1, **masks)
+
+
+def test_triton_says_what_it_cannot_do(masks, needs_triton):
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    query, key, value = sample(2, 4, 2, 80, 80, 8, device=device)
+    masks = {name: x.to(device) if isinstance(x, torch.Tensor) else x for name, x in masks.items()}
+    with pytest.raises(BackendUnavailable, match="queries see different keys"):
+        analyse(query, key, value, None, backend="triton", **masks)
+    assert analyse(query, key, value, None, **masks).backend == "torch"
+
+
+@pytest.mark.parametrize("statistics", ["summary", "raw", "received"])
+def test_less_is_the_same_but_less(masks, statistics):
+    query, key, value = sample(2, 4, 2, 80, 80, 8)
+    whole = analyse(query, key, value, None, **masks)
+    assert_part(analyse(query, key, value, None, statistics=statistics, **masks), whole, statistics)
+
+
+def test_short_causal_input_has_no_difference_at_all():
+    found, _ = check(*sample(2, 4, 2, 12, 12, 16), is_causal=True)
+    assert (found.difference == 0).all()
+    assert (found.rank == 12).all()

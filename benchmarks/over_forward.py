@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hf_attn_mi import capture_attention
 from hf_attn_mi.api.layers import LayerCollector, head_view
-from hf_attn_mi.attention import effective_summary, received_effective
+from hf_attn_mi.kernels import Analysis, analyse
 
 SHAPES = ((32, 128), (16, 512), (1, 16), (1, 128))  # targets are for the first
 
@@ -80,11 +80,14 @@ def layer_statistics(bench: Bench) -> Rows:
     with torch.no_grad(), capture_attention(bench.model) as seen:
         bench.model(input_ids=ids)
     real = torch.ones_like(ids, dtype=torch.bool)
-    views = [head_view(call, range(batch), real) for call in seen.calls]
-    summaries = [effective_summary(v.rows, v.values, v.keys, v.real) for v in views]
-    received = [received_effective(v.output, v.values, v.keys, v.real) for v in views]
-    check(all(bool((s.rank <= v.values.shape[-1]).all()) for s, v in zip(summaries, views)), "rank above head_dim")
-    check(all(bool(torch.isfinite(r).all()) for r in received), "received_effective is not finite")
+
+    def analysed(statistics: str) -> list[Analysis]:
+        calls = [head_view(call, range(batch), real).call for call in seen.calls]
+        return [analyse(c.query, c.key, c.value, c.output, scale=c.scale, statistics=statistics) for c in calls]
+
+    check(
+        all(bool((a.rank <= c.head_dim).all()) for a, c in zip(analysed("summary"), seen.calls)), "rank above head_dim"
+    )
 
     @torch.no_grad()
     def collect() -> None:
@@ -95,11 +98,10 @@ def layer_statistics(bench: Bench) -> Rows:
     tasks: dict[str, Callable[[], Any]] = {
         "forward": lambda: bench.forward(ids),
         "all statistics": collect,
-        "attention rows": lambda: [head_view(call, range(batch), real) for call in seen.calls],
-        "effective_summary": lambda: [effective_summary(v.rows, v.values, v.keys, v.real) for v in views],
-        "received_effective": lambda: [received_effective(v.output, v.values, v.keys, v.real) for v in views],
+        "analyse, summary": lambda: analysed("summary"),
+        "analyse, raw": lambda: analysed("raw"),
     }
-    seconds = {name: [s / len(views) for s in found] for name, found in in_turns(tasks, bench.turns(5)).items()}
+    seconds = {name: [s / len(seen.calls) for s in found] for name, found in in_turns(tasks, bench.turns(5)).items()}
     for name in list(tasks)[1:]:
         what = f"{name} of one layer over a layer's share of the forward"
         yield row(f"layer statistics/{name}, {batch} x {tokens}", what, seconds[name], seconds["forward"])

@@ -114,6 +114,6 @@ def prepare(states: Tensor, dtype: torch.dtype = torch.float32) -> Points:
     wide = states.double() if double else states.float()
     scaled = wide if scale == 1.0 else wide * scale
     centred = (scaled - scaled.mean(0)).to(dtype)  # any centre will do
-    norms = torch.cat([rows.double().square().sum(1) for rows in centred.split(NORM_ROWS)]).sqrt()
+    norms = torch.cat([rows.double().square().sum(1) for rows in centred.split(NORM_ROWS)]).sqrt()  # type: ignore[no-untyped-call]
     unit = torch.finfo(dtype).eps / 2
     return Points(states, scale, centred, norms.square().to(dtype), norms, (d + 16) * unit)

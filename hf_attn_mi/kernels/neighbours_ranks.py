@@ -132,7 +132,7 @@ def _by_threshold(
     counts: Tensor, undecided: Tensor, points: Points, tile: Tensor, start: int, label_sets: Tensor, ranks: Tensor
 ) -> None:
     """Fill in the counts of the (set, row) pairs that need more neighbours than the list holds."""
-    for part in undecided.split(max(1, len(tile))):
+    for part in undecided.split(max(1, len(tile))):  # type: ignore[no-untyped-call]
         label_of = label_sets[part[:, 0]]  # (pairs, n)
         rows = part[:, 1] + start
         wanted = ranks[label_of.gather(1, rows[:, None])[:, 0]]

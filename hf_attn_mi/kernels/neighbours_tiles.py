@@ -111,7 +111,7 @@ def _count(tile: Tensor, threshold: Tensor, compare: Callable[..., Tensor]) -> T
     flags = torch.empty(rows, -(-n // 8) * 8, dtype=torch.bool, device=tile.device)
     flags[:, n:] = False
     compare(tile, threshold, out=flags[:, :n])
-    eights = flags.view(torch.int64).split(255, dim=1)
+    eights = flags.view(torch.int64).split(255, dim=1)  # type: ignore[no-untyped-call]
     counts = torch.zeros(rows, dtype=torch.long, device=tile.device)
     for part in eights:
         counts += part.sum(1).view(torch.uint8).view(rows, 8).sum(1)

@@ -78,7 +78,7 @@ def class_moments(
     dtype = torch.float64 if flat.dtype == torch.float64 else torch.float32
     label_sets = probabilities[None] if shuffled is None else torch.cat([probabilities[None], probabilities[shuffled]])
     order = torch.argsort(fold_of, stable=True)
-    by_fold = label_sets[:, order].split(sizes.tolist(), dim=1)  # each (1 + B, examples, K)  # type: ignore[no-untyped-call]
+    by_fold = label_sets[:, order].split(sizes.tolist(), dim=1)  # type: ignore[no-untyped-call]
     wide = [part.transpose(1, 2).flatten(0, 1).to(dtype) for part in by_fold]  # each ((1 + B) * K, examples)
     sets, classes, parts = len(label_sets), label_sets.shape[-1], len(sizes)
     mean = flat.new_empty(slots, d, dtype=dtype)

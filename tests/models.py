@@ -21,7 +21,8 @@ from transformers import (
     XLNetForSequenceClassification,
 )
 
-from tests.zoo import build, jobs
+from hf_attn_mi.capture import AttentionCall, capture_attention
+from tests.zoo import Built, build, jobs
 from tests.zoo.building import rescale
 
 DEMO = Path(__file__).parents[1] / "hf_attn_mi" / "demo_model"
@@ -95,3 +96,21 @@ def state_of(model: nn.Module) -> dict[str, Any]:
         "grad_mode": torch.is_grad_enabled(),
         "dtype": torch.get_default_dtype(),
     }  # fmt: skip
+
+
+def parts(built: Built) -> tuple[PreTrainedModel, dict[str, Tensor]]:
+    """A built model and its inputs."""
+    return built.model, built.inputs
+
+
+def logits(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+    """The logits of a plain forward pass."""
+    with torch.no_grad():
+        return model(**inputs).logits
+
+
+def captured(model: nn.Module, inputs: dict[str, Tensor]) -> list[AttentionCall]:
+    """The attention calls of one forward pass."""
+    with torch.no_grad(), capture_attention(model) as capture:
+        model(**inputs)
+    return capture.calls

@@ -9,10 +9,10 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from hf_attn_mi.capture import AttentionCall, capture_attention
 from hf_attn_mi.errors import InvalidInput, UnsupportedModel
+from tests.models import captured, logits, parts
 from tests.zoo import Built, Job, build
 
 
@@ -22,21 +22,6 @@ def tiny(model_type: str = "bert", implementation: str | None = None, auto: str 
     if implementation is not None:
         built.model.set_attn_implementation(implementation)
     return built
-
-
-def parts(built: Built) -> tuple[PreTrainedModel, dict[str, Tensor]]:
-    return built.model, built.inputs
-
-
-def logits(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
-    with torch.no_grad():
-        return model(**inputs).logits
-
-
-def captured(model: nn.Module, inputs: dict[str, Tensor]) -> list[AttentionCall]:
-    with torch.no_grad(), capture_attention(model) as capture:
-        model(**inputs)
-    return capture.calls
 
 
 # --- records -----------------------------------------------------------------------------------------------

@@ -14,27 +14,13 @@ from torch.overrides import _get_current_function_mode_stack
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
 
 from hf_attn_mi.capture import AttentionCall, capture_attention, repeat_heads
+from tests.models import captured, logits, parts
 from tests.zoo import Built, Job, build
 
 
 def tiny() -> Built:
     """Two layers, a batch of two, the second input padded."""
     return build(Job("seqcls", "bert", "encoder"))
-
-
-def parts(built: Built) -> tuple[PreTrainedModel, dict[str, Tensor]]:
-    return built.model, built.inputs
-
-
-def logits(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
-    with torch.no_grad():
-        return model(**inputs).logits
-
-
-def captured(model: nn.Module, inputs: dict[str, Tensor]) -> list[AttentionCall]:
-    with torch.no_grad(), capture_attention(model) as capture:
-        model(**inputs)
-    return capture.calls
 
 
 # --- what the model notices --------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from hf_attn_mi.api.loading import own_tokenizer
 from hf_attn_mi.api.tensors import read_tensors, tensor_examples, with_names
 from hf_attn_mi.api.texts import encode_text, read_texts
 from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.relevance import input_embedding
 
 POSITIONS = {  # tables with one row a position; `embed_positions` and `wpe` of BART and GPT-2
     "position_embeddings", "position_embedding", "positions_embed", "embed_positions", "wpe",
@@ -74,7 +75,7 @@ def _check(example: Example, index: int, model: nn.Module, limit: int | None) ->
         return
     if limit is not None and example.length > limit:
         raise InvalidInput(f"inputs[{index}] has {example.length} tokens, the model takes {limit}. Shorten it.")
-    table = _embedding(model)
+    table = input_embedding(model)
     ids, embeds = example.tensors.get("input_ids"), example.tensors.get("inputs_embeds")
     if table is None:
         return
@@ -89,11 +90,3 @@ def _check(example: Example, index: int, model: nn.Module, limit: int | None) ->
             f"inputs[{index}] holds token id {wrong}, but {type(model).__name__} has embeddings for ids 0 to "
             f"{table.num_embeddings - 1} only: the tokenizer is another model's. Pass the one saved with this model."
         )
-
-
-def _embedding(model: nn.Module) -> nn.Embedding | None:
-    try:
-        module = model.get_input_embeddings()  # type: ignore[operator]
-    except (AttributeError, NotImplementedError):
-        return None
-    return module if isinstance(module, nn.Embedding) else None

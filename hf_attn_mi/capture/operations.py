@@ -16,9 +16,6 @@ T = Tensor
 SOFTMAX = {F.softmax, torch.softmax, T.softmax}
 PRODUCT = {torch.matmul, T.matmul, T.__matmul__, torch.bmm, T.bmm}
 EINSUM = {torch.einsum}
-LINEAR = {F.linear}
-CONV1D = {F.conv1d, torch.conv1d}
-ADDMM = {torch.addmm}
 CONCAT = {torch.cat, torch.concat, torch.concatenate}
 SHAPE = {
     T.view, T.reshape, torch.reshape, T.transpose, torch.transpose, T.permute, torch.permute, T.flatten, torch.flatten,

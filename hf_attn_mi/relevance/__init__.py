@@ -14,7 +14,7 @@ from hf_attn_mi.capture import first_layer, model_lock, unwrap
 from hf_attn_mi.errors import UnsupportedModel
 from hf_attn_mi.relevance.frozen import FrozenNetwork
 
-__all__ = ["FrozenNetwork", "Relevance", "relevance"]
+__all__ = ["FrozenNetwork", "Relevance", "input_embedding", "relevance"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,9 +99,9 @@ def _leaves(model: nn.Module, inputs: dict[str, Any], batch: int) -> Iterator[An
         arguments = {**inputs, "inputs_embeds": leaf}
         yield FrozenNetwork(None, batch), arguments, lambda: [(None, leaf)], "inputs_embeds"
         return
-    weight = _embedding_weight(model) if _token_ids(inputs) is not None else None
-    if weight is not None:
-        frozen = FrozenNetwork(weight, batch)
+    table = input_embedding(model) if _token_ids(inputs) is not None else None
+    if table is not None:
+        frozen = FrozenNetwork(table.weight, batch)
         yield frozen, inputs, lambda: frozen.leaves, "word embeddings"
         return
     found: list[tuple[None, Tensor]] = []
@@ -140,13 +140,13 @@ def _positions(products: Tensor, model: nn.Module) -> Tensor:
     return products.sum(-1)
 
 
-def _embedding_weight(model: nn.Module) -> Tensor | None:
+def input_embedding(model: nn.Module) -> nn.Embedding | None:
+    """The table that token ids are looked up in; None where the model names none."""
     try:
         module = model.get_input_embeddings()  # type: ignore[operator]
     except (AttributeError, NotImplementedError):
         return None
-    weight = getattr(module, "weight", None)
-    return weight if isinstance(module, nn.Embedding) else None
+    return module if isinstance(module, nn.Embedding) else None
 
 
 def _place(scores: Tensor, share: Tensor, ids: Tensor | None, given: Tensor | None) -> tuple[Tensor, Tensor]:

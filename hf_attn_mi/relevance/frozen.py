@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from hf_attn_mi.capture import is_attention_rows, multi_head_call
+from hf_attn_mi.capture.operations import ADD, CONCAT, DIVIDE, MULTIPLY, PRODUCT
 from hf_attn_mi.relevance import rules
 
 T = Tensor
@@ -28,12 +29,7 @@ CONSTANT = {  # f(0) is not 0, or a scale: the result is a factor, not a signal
     T.exp, torch.rsqrt, T.rsqrt, torch.sqrt, T.sqrt, torch.erf, T.erf, torch.norm, T.norm, torch.linalg.norm,
     torch.linalg.vector_norm, T.std, torch.std, T.reciprocal, torch.reciprocal, T.__rtruediv__, F.logsigmoid,
 }  # fmt: skip
-ADD = {T.add, torch.add, T.__add__, T.__radd__, T.__iadd__, T.add_}
-MULTIPLY = {T.mul, torch.mul, T.__mul__, T.__rmul__, T.__imul__, T.mul_, torch.multiply}
-DIVIDE = {T.div, torch.div, T.__truediv__, T.__itruediv__, T.div_, torch.true_divide}
 POWER = {torch.pow, T.pow, T.__pow__}
-CONCAT = {torch.cat, torch.concat, torch.concatenate}
-PRODUCT = {torch.matmul, T.matmul, T.__matmul__, torch.bmm, T.bmm}
 BIASED = {F.linear: 2, F.conv1d: 2, torch.conv1d: 2, F.conv2d: 2, torch.conv2d: 2, F.conv3d: 2, torch.addmm: 0}
 NORMS: dict[Any, Callable[..., Tensor]] = {
     F.layer_norm: rules.layer_norm, F.group_norm: rules.group_norm, F.rms_norm: rules.rms_norm,

@@ -21,11 +21,18 @@ import torch
 from measuring import ROOT, RedCheck, check, in_turns, line, once, provenance, row, write
 from torch import Tensor
 
-from hf_attn_mi.kernels import class_moments, class_separation, factor_classes, neighbour_counts
+from hf_attn_mi.kernels import (
+    class_moments,
+    class_separation,
+    factor_classes,
+    mixture_information,
+    neighbour_counts,
+    probe_information,
+)
 from hf_attn_mi.kernels.reference_information import reference_neighbour_counts
+from hf_attn_mi.kernels.threads import across_threads, sharing_threads
 
 Rows = Iterator[dict[str, Any]]
-POINTS = 4096  # of the quadrature of a Gaussian mixture
 
 
 @dataclass(frozen=True)
@@ -111,35 +118,19 @@ def _wrong(states: Tensor, labels: Tensor, within: Tensor) -> int:
     return int((brute_force(states, labels) != within).sum())
 
 
-def quadrature(classes: int) -> Tensor:
-    """(POINTS, classes - 1) standard normal points from a scrambled Sobol sequence."""
-    uniform = torch.quasirandom.SobolEngine(classes - 1, scramble=True, seed=3).draw(POINTS, dtype=torch.float64)
-    return torch.special.ndtri(uniform.clamp(1e-9, 1 - 1e-9))
-
-
-def mixture_information(separation: Tensor, share: Tensor, points: Tensor) -> Tensor:
-    """(slots,) information in nats between a class and a Gaussian mixture with these inner products of the means."""
-    values, vectors = torch.linalg.eigh(separation)
-    means = (vectors * values.clamp_min(0).sqrt()[:, None])[..., 1:]  # (slots, K, K - 1)
-    # Log density of each component at mean_c + point, up to what the components share: all from K x K products.
-    at_points = points @ means.transpose(-1, -2)  # (slots, POINTS, K)
-    at_means = means @ means.transpose(-1, -2) - means.square().sum(-1)[:, None] / 2 + share.log()
-    logits = at_means[:, :, None] + at_points[:, None]  # (slots, K, POINTS, K)
-    own = logits.diagonal(dim1=1, dim2=3) - logits.logsumexp(-1).transpose(1, 2)
-    return ((own.mean(1) - share.log()) * share).sum(-1)
-
-
-def closed_form(states: Tensor, labels: Tensor, points: Tensor, slots: int = 8) -> Tensor:
+def closed_form(states: Tensor, labels: Tensor, folds: int = 10, slots: int = 4) -> Tensor:
     """(slots,) debiased Gaussian-mixture information of each slot, a few slots at a time, from one pass over them."""
-    found = []
-    for part in states.split(slots):
-        moments = class_moments(part, labels)
+
+    def of(part: Tensor) -> Tensor:
+        moments = class_moments(part, labels, folds=folds)
         separation = class_separation(moments, factor_classes(moments, metric="total", shrinkage=1e-4))[:, 0, 0]
-        found.append(mixture_information(separation, moments.weights[0].sum(0) / len(labels), points))
-    return torch.cat(found)
+        return mixture_information(separation, moments.weights[0].sum(0) / len(labels))
+
+    with sharing_threads(states.device, len(states)) as threads:
+        return torch.cat(across_threads(of, states.split(slots), threads))
 
 
-def plain_closed_form(states: Tensor, labels: Tensor, points: Tensor) -> Tensor:
+def plain_closed_form(states: Tensor, labels: Tensor) -> Tensor:
     """The same for one slot from float64 class means and scatter, with nothing shared: what it is checked against."""
     n, d = states.shape
     exact = states.double()
@@ -150,25 +141,26 @@ def plain_closed_form(states: Tensor, labels: Tensor, points: Tensor) -> Tensor:
     centring = torch.eye(len(sizes), dtype=torch.float64) - sizes / n
     spread = centring @ means @ torch.linalg.solve(apart.T @ apart / free, means.T) @ centring.T
     separation = (free - d - 1) / free * spread - d * centring @ torch.diag(1 / sizes) @ centring.T
-    return mixture_information(separation[None], sizes / n, points)[0]
+    return mixture_information(separation, sizes / n)
 
 
 def moments(sizes: Sizes) -> Rows:
     """Closed-form information of all slots, and what the parts of it cost a slot."""
     n, d = sizes.n, sizes.d
     states, labels = states_of(sizes.slots, n, d)
-    points, permutations = quadrature(4), permutations_of(sizes.permutations, n)
+    permutations = permutations_of(sizes.permutations, n)
     few = states[:4]
-    found, expected = closed_form(few, labels, points), [plain_closed_form(slot, labels, points) for slot in few]
+    found, expected = closed_form(few, labels), [plain_closed_form(slot, labels) for slot in few]
     gap = float((found - torch.stack(expected)).abs().max())
     check(gap < 0.01, f"closed-form information differs by {gap:.4f} nats from float64")  # 1e-4 of shrinkage
     shape = {"slots": sizes.slots, "n": n, "d": d, "classes": 4, "folds": 10, "gap_to_float64_nats": gap}
-    seconds = [once(lambda: closed_form(states, labels, points)) for _ in range(min(3, sizes.turns))]
     full = sizes == FULL and torch.get_num_threads() == 2
-    yield row(
-        "information/closed form", f"Gaussian-mixture information, {sizes.slots} slots, fold Grams, n = {n}, d = {d}",
-        seconds, at_most=12 if full else None, **shape,
-    )  # fmt: skip
+    what = f"Gaussian-mixture information, {sizes.slots} slots, n = {n}, d = {d}"
+    for name, folds, grams in (("", 10, "fold Grams"), (", one fold", 1, "one Gram a slot: no jackknife")):
+        seconds = [once(lambda folds=folds: closed_form(states, labels, folds)) for _ in range(min(3, sizes.turns))]
+        shape["folds"] = folds
+        yield row(f"information/closed form{name}", f"{what}, {grams}", seconds, at_most=12 if full else None, **shape)
+    shape["folds"] = 10
     gram = torch.empty(d, d)
     slot = states[0]
     one = class_moments(slot, labels)
@@ -179,12 +171,12 @@ def moments(sizes: Sizes) -> Rows:
         "left out": lambda: factor_classes(one, leave_one_out=True),
     }
     took = in_turns(tasks, sizes.turns)
-    what = {
+    sentences = {
         "moments": "ten fold Grams and class sums of a slot",
         "permuted": f"the same with the class sums of {sizes.permutations} permutations",
         "left out": "ten leave-one-out factors and whitened class means of a slot",
     }
-    for name, sentence in what.items():
+    for name, sentence in sentences.items():
         yield row(
             f"information/{name}", f"{sentence}, against one bare product X^T X", took[name], took["gram"], **shape
         )
@@ -213,18 +205,58 @@ def memory(sizes: Sizes) -> Rows:
 
 def peak(slots: int, n: int, d: int, mode: str) -> None:
     """Print the peak resident bytes of this process, with or without the closed form."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(2)
     states, labels = states_of(slots, n, d)
     if mode == "closed":
-        closed_form(states, labels, quadrature(4))
+        closed_form(states, labels)
     # Not ru_maxrss: a child starts with its parent's.
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     print(1024 * int(status.partition("VmHWM:")[2].split()[0]))
 
 
+def scoring(sizes: Sizes) -> Rows:
+    """Probe scores of the tokens of many examples, against the bare product and plain PyTorch."""
+    d, classes = sizes.d, 10
+    generator = torch.Generator().manual_seed(2)
+    states = torch.randn(32, sizes.n // 16, d, generator=generator)
+    directions, offsets = (
+        torch.randn(classes, d, generator=generator) / d**0.5,
+        torch.randn(classes, generator=generator),
+    )
+    prior, outputs = torch.full((classes,), 1 / classes), torch.randn(32, classes, generator=generator).softmax(1)
+
+    def plain(x: Tensor) -> tuple[Tensor, Tensor]:
+        log_q = (x @ directions.T.to(x) + offsets.to(x)).log_softmax(-1)
+        ratio = log_q - prior.to(x).log()
+        return (log_q.exp() * ratio).sum(-1), (outputs[:, None].to(x) * ratio).sum(-1)
+
+    found, exact = probe_information(states, directions, offsets, prior, outputs), plain(states.double())
+    gap = max(float((ours - theirs).abs().max()) for ours, theirs in zip(found, exact))
+    check(gap < 1e-5, f"probe scores differ by {gap:.2e} nats from float64")
+    tasks: dict[str, Callable[[], Any]] = {
+        "ours": lambda: probe_information(states, directions, offsets, prior, outputs),
+        "product": lambda: states @ directions.T,
+        "plain": lambda: plain(states),
+    }
+    took = in_turns(tasks, sizes.turns)
+    tokens = states.shape[0] * states.shape[1]
+    shape = {"tokens": tokens, "d": d, "classes": classes, "gap_to_float64_nats": gap}
+    what = f"divergence and V-information of {tokens} tokens, d = {d}, {classes} classes"
+    yield row("information/probe", f"{what}, against the bare product", took["ours"], took["product"], **shape)
+    yield row(
+        "information/probe and plain",
+        f"{what}, against plain PyTorch",
+        took["ours"],
+        took["plain"],
+        faster=True,
+        **shape,
+    )
+
+
 PARTS: dict[str, tuple[Callable[[Sizes], Rows], bool]] = {  # and whether the number of threads matters
     "neighbours": (neighbours, True),
     "moments": (moments, True),
+    "scoring": (scoring, True),
     "memory": (memory, False),
 }
 

@@ -7,6 +7,7 @@ python benchmarks/kernels.py --turns 3 --output out/kernels.jsonl
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,17 +19,25 @@ from hf_attn_mi.attention import effective_attention
 from hf_attn_mi.kernels import analyse
 
 HEADS, LENGTH, WIDTH = 12, 512, 64
+CAUSAL_HEADS, CAUSAL_LENGTH = 2, 256  # where the peers take seconds
+LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 
 
 def main() -> int:
     """Measure, print and write; 1 where a check was red."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--longest", type=int, default=LENGTHS[-1], help="of the growth table")
+    parser.add_argument("--peak", nargs=2, metavar=("LENGTH", "FORM"), help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "kernels.jsonl")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.peak:
+        peak(int(options.peak[0]), options.peak[1])
+        return 0
+    lengths = [length for length in LENGTHS if length <= options.longest]
     try:
-        rows = effective_rows(options.turns) + growth(options.turns)
+        rows = effective_rows(options.turns) + causal_rows(options.turns) + growth(options.turns, lengths)
     except RedCheck as red:
         print(f"RED: {red}; no figure is given", file=sys.stderr)
         return 1
@@ -106,10 +115,75 @@ def effective_rows(turns: int) -> list[dict[str, object]]:
     ]  # fmt: skip
 
 
-def growth(turns: int) -> list[dict[str, object]]:
-    """Time of the pass over SDPA of the same shape, as the text grows."""
+def causal_inputs() -> tuple[Tensor, Tensor, Tensor]:
+    """Causal rows, values, and which keys each row sees."""
+    query, key, value, _ = draw(CAUSAL_LENGTH)
+    query, key, value = query[0, :CAUSAL_HEADS], key[0, :CAUSAL_HEADS], value[0, :CAUSAL_HEADS]
+    allowed = torch.ones(CAUSAL_LENGTH, CAUSAL_LENGTH, dtype=torch.bool).tril()
+    logits = (query @ key.transpose(-1, -2) / WIDTH**0.5).masked_fill(~allowed, -torch.inf)
+    return logits.softmax(-1), value, allowed
+
+
+def rows_by_svd(rows: Tensor, value: Tensor, allowed: Tensor) -> Tensor:
+    """Each row times the projector on the column space of its own values, from their thin decomposition."""
     found = []
-    for length in (128, 256, 512, 1024, 2048, 4096):
+    for head, values in zip(rows, value):
+        own = values * allowed[..., None]  # (queries, keys, head_dim)
+        left, spectrum, _ = torch.linalg.svd(own, full_matrices=False)
+        left = left * (spectrum > spectrum[:, :1] * LENGTH * 1.2e-7)[:, None, :]
+        found.append(((head[:, None] @ left) @ left.transpose(1, 2))[:, 0])
+    return torch.stack(found)
+
+
+def rows_by_least_squares(rows: Tensor, value: Tensor, allowed: Tensor) -> Tensor:
+    """Each row as the shortest solution of V^T b = o (LAPACK's gelsd), V the values of its own keys."""
+    found = []
+    for head, values in zip(rows, value):
+        own = (values * allowed[..., None]).transpose(1, 2)
+        found.append(torch.linalg.lstsq(own, (head @ values)[..., None], rcond=1e-6, driver="gelsd").solution[..., 0])
+    return torch.stack(found)
+
+
+def causal_rows(turns: int) -> list[dict[str, object]]:
+    """Effective attention rows where every row has its own keys, and so its own projector."""
+    rows, value, allowed = causal_inputs()
+    mask = allowed.expand(CAUSAL_HEADS, CAUSAL_LENGTH, CAUSAL_LENGTH)
+
+    def ours() -> Tensor:
+        return effective_attention(rows, value, mask).attention
+
+    exact = rows_by_svd(rows.double(), value.double(), allowed)
+    # Rows with about as many keys as dimensions can have values of any condition number; float32 peers lose them.
+    late = slice(2 * WIDTH, None)
+    for name, found in (
+        ("ours", ours()),
+        ("by thin SVD", rows_by_svd(rows, value, allowed)),
+        ("by least squares", rows_by_least_squares(rows, value, allowed)),
+    ):
+        error = float((found - exact)[:, late].abs().max() / exact.abs().max())
+        check(error < 1e-3, f"causal effective attention {name} differs from float64 by {error:.1e}")
+    check(float((ours() - exact).abs().max()) < 1e-3, "causal effective attention differs from float64 in early rows")
+    times = in_turns(
+        {
+            "ours": ours,
+            "svd": lambda: rows_by_svd(rows, value, allowed),
+            "lstsq": lambda: rows_by_least_squares(rows, value, allowed),
+        },
+        turns,
+    )
+    shape = f"{CAUSAL_HEADS} heads, n = {CAUSAL_LENGTH}, d = {WIDTH}, float32"
+    return [
+        row("effective/causal, thin SVD", f"causal effective rows against a thin SVD a row; {shape}",
+            times["ours"], times["svd"], faster=True),
+        row("effective/causal, least squares", f"causal effective rows against torch.linalg.lstsq, gelsd; {shape}",
+            times["ours"], times["lstsq"], faster=True),
+    ]  # fmt: skip
+
+
+def growth(turns: int, lengths: list[int]) -> list[dict[str, object]]:
+    """Time of the pass over SDPA of the same shape, and what the process grows by, as the text grows."""
+    found = []
+    for length in lengths:
         query, key, value, output = draw(length)
         times = in_turns(
             {
@@ -117,14 +191,40 @@ def growth(turns: int) -> list[dict[str, object]]:
                 "all": lambda: analyse(query, key, value, output),  # noqa: B023
                 "sdpa": lambda: torch.nn.functional.scaled_dot_product_attention(query, key, value),  # noqa: B023
             },
-            turns if length <= 1024 else 2,
+            turns if length <= 1024 else 2 if length <= 4096 else 1,
+            warm=length > 4096,
         )
-        found.append(row(f"growth/received {length}", f"received effective weights alone over SDPA, n = {length}",
-                         times["alone"], times["sdpa"]))  # fmt: skip
-        found.append(
-            row(f"growth/all {length}", f"all statistics over SDPA, n = {length}", times["all"], times["sdpa"])
-        )
+        base = peak_of(length, "inputs")
+        for name, what, seconds in (
+            ("received", "received effective weights alone", times["alone"]),
+            ("all", "all statistics", times["all"]),
+        ):
+            found.append(row(f"growth/{name} {length}", f"{what} over SDPA, n = {length}", seconds, times["sdpa"]))
+            added = max(0, peak_of(length, name) - base) / 2**20
+            inputs, matrix = 4 * HEADS * length * WIDTH * 4 / 2**20, 4 * HEADS * length**2 / 2**20
+            found.append(row(f"growth in memory/{name} {length} (inputs {inputs:,.0f}, the matrix {matrix:,.0f} MiB)",
+                             f"what the process grows by for {what}, n = {length}", [added], unit="MiB",
+                             inputs_mib=inputs, matrix_mib=matrix))  # fmt: skip
     return found
+
+
+def peak_of(length: int, form: str) -> int:
+    """Peak resident bytes of a process that does this and no more."""
+    command = [sys.executable, __file__, "--peak", str(length), form]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def peak(length: int, form: str) -> None:
+    """Print the peak resident bytes of this process: "inputs" alone, "received" or "all"."""
+    for size in (128, length):  # the first time loads libraries
+        query, key, value, output = draw(size)
+        if form == "received" or size == 128:
+            analyse(None, None, value, output, statistics="received")
+        if form == "all" or size == 128:
+            analyse(query, key, value, output)
+    # Not ru_maxrss: a child starts with its parent's.
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    print(1024 * int(status.partition("VmHWM:")[2].split()[0]))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,11 @@ Synthetic rows: unrelated ones, values with a power-law spectrum. Both sides get
 cost that breaks ties, so that the optimum is one vertex and can be compared.
 
     python benchmarks/rows.py [--rows 2000] [--turns 5] [--output benchmarks/results/rows.jsonl]
+
+On a GPU instead: 73,728 unrelated rows, as many as 12 layers of 12 heads have on 512 tokens. HiGHS runs on the
+processor of the same machine.
+
+    python benchmarks/rows.py --backend triton [--output benchmarks/results/rows_gpu.jsonl]
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -80,6 +86,19 @@ def highs(cost: np.ndarray, values: np.ndarray, given: np.ndarray, **options: fl
     return np.asarray(answer.x)
 
 
+def solve(attention: Tensor, values: Tensor, backend: str) -> Any:
+    """Ours, when it is done."""
+    result = efficient_attention(attention, values, backend=backend)
+    if attention.is_cuda:
+        torch.cuda.synchronize()
+    return result
+
+
+def bring(backend: str, *tensors: Tensor) -> list[Tensor]:
+    """The tensors where the backend computes."""
+    return [tensor.to("cuda" if backend == "triton" else "cpu") for tensor in tensors]
+
+
 def compare(attention: Tensor, values: Tensor, result: Any, places: list[int]) -> dict[str, Any]:
     """Ours against HiGHS on these rows (numbers of heads * queries)."""
     queries = attention.shape[1]
@@ -131,6 +150,7 @@ def measure(
     draw = torch.Generator().manual_seed(2)
     cost, queries = costs(attention), attention.shape[1]
     count = attention.shape[0] * queries
+    given = bring(backend, attention, values)
 
     def peer() -> None:
         for place in torch.randperm(count, generator=draw)[:sample].tolist():
@@ -138,9 +158,9 @@ def measure(
             highs(cost[head, query], values[head].numpy(), attention[head, query].numpy())
 
     def ours() -> None:
-        efficient_attention(attention, values, backend=backend)
+        solve(*given, backend)
 
-    efficient_attention(attention[:1], values[:1], backend=backend)  # compiles
+    solve(*(tensor[:1] for tensor in given), backend)  # compiles
     mine, theirs = [], []
     for turn in range(turns):
         for who in ("ours", "peer")[:: -1 if turn % 2 else 1]:
@@ -155,13 +175,14 @@ def measure(
 
 
 def solver_versions() -> dict[str, str]:
-    """Versions of the peer and of the compiler."""
+    """Versions of the peer and of the compilers, and the GPU."""
     found = {"scipy": version("scipy")}
-    try:
-        found["numba"] = version("numba")
-    except PackageNotFoundError:
-        found["numba"] = "not installed"
-    return found
+    for package in ("numba", "triton"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return {**found, **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {})}
 
 
 def main() -> int:
@@ -170,36 +191,46 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=2000, help="rows of each kind to compare with HiGHS")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "rows.jsonl")
+    parser.add_argument("--backend", choices=("triton",), help="on the GPU; without it, all that run on the processor")
+    parser.add_argument("--output", type=Path, help="default: benchmarks/results/rows.jsonl, rows_gpu.jsonl")
     arguments = parser.parse_args()
+    on_gpu = arguments.backend == "triton"
+    if on_gpu and not torch.cuda.is_available():
+        print("rows (triton): no GPU, no figure")
+        return 0
     torch.set_num_threads(arguments.threads)
-    compiled = importlib.util.find_spec("numba") is not None
-    real, random = real_heads(), random_heads(math.ceil(arguments.rows / 512), 512)
+    compiled = on_gpu or importlib.util.find_spec("numba") is not None
     results: list[dict[str, Any]] = []
     red = 0
-    kinds = {
-        "real": ("72 heads of a MiniLM encoder, n = 186, d = 32", real, 30.0, 100),
-        "unrelated": ("unrelated rows, n = 512, d = 64", random, 20.0, 20),
-    }
+    if on_gpu:
+        kinds = {"many": ("73,728 unrelated rows, n = 512, d = 64", random_heads(144, 512), 20.0, 20)}
+    else:
+        random = random_heads(math.ceil(arguments.rows / 512), 512)
+        kinds = {
+            "real": ("72 heads of a MiniLM encoder, n = 186, d = 32", real_heads(), 30.0, 100),
+            "unrelated": ("unrelated rows, n = 512, d = 64", random, 20.0, 20),
+        }
     for kind, (what, (attention, values), target, sample) in kinds.items():
-        for backend in ("numba", "torch") if compiled else ("torch",):
-            whole = backend == "numba" or not compiled
+        for backend in ("triton",) if on_gpu else ("numba", "torch") if compiled else ("torch",):
+            whole = backend != "torch" or not compiled
             try:
-                result = efficient_attention(attention, values, backend=backend)
+                found = solve(*bring(backend, attention, values), backend)
+                tensors = {field.name: getattr(found, field.name) for field in fields(found) if field.name != "backend"}
+                result = replace(found, **{name: tensor.cpu() for name, tensor in tensors.items()})
                 picked = torch.randperm(result.gap.numel(), generator=torch.Generator().manual_seed(0))
                 count = arguments.rows if whole else arguments.rows // 10
                 checked = compare(attention, values, result, picked[:count].tolist())
-                part = slice(None) if backend == "numba" else slice(None, None, 6)
+                part = slice(None, None, 6) if backend == "torch" else slice(None)
                 found = measure(
                     f"rows/{kind} ({backend})", f"efficient rows against HiGHS: {what}", attention[part], values[part],
-                    backend, arguments.turns, sample, at_least=target if backend == "numba" else 5.0,
+                    backend, arguments.turns, sample, at_least=5.0 if backend == "torch" else target,
                 )  # fmt: skip
                 results.append({**found, "solvers": solver_versions(), "check": checked})
                 print(line(found), checked, flush=True)
             except RedCheck as error:
                 red += 1
                 print(f"rows/{kind} ({backend}): CHECK FAILED, no figure: {error}", flush=True)
-    write(results, arguments.output)
+    write(results, arguments.output or HERE / "results" / ("rows_gpu.jsonl" if on_gpu else "rows.jsonl"))
     return 1 if red else 0
 
 

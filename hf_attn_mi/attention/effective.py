@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hf_attn_mi.attention.gram import ValueSpace, value_space
-from hf_attn_mi.attention.inputs import HeadBatch, broadcast_lead, read_heads, read_key_mask, read_query_mask
+from hf_attn_mi.attention.inputs import broadcast_lead, read_key_mask, read_query_mask, read_shapes
 from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.kernels import effective_rows, received_weights
 
 
 @dataclass(frozen=True)
@@ -66,22 +66,15 @@ def effective_attention(
         >>> bool(torch.allclose(effective.attention @ values, attention @ values, atol=1e-6))
         True
     """
-    heads = read_heads(attention, values, mask, query_mask)
-    space = value_space(heads.values, heads.allowed, heads.epsilon, affine=affine)
-    weights = heads.attention.double()
-    seen = _project(weights @ heads.values, weights.sum(-1), heads, space, affine)
-    seen = seen.to(attention.dtype)
-    unchanged = space.keys <= space.rank  # (heads,) or (heads, queries)
-    rows = unchanged[:, None, None] if unchanged.dim() == 1 else unchanged[:, :, None]
-    seen = torch.where(rows, heads.attention, seen)
-    norm = torch.linalg.matrix_norm(weights)
-    difference = torch.linalg.matrix_norm(weights - seen) / norm.where(norm > 0, torch.ones_like(norm))
+    heads = read_shapes(attention, values, mask, query_mask)
+    found = effective_rows(heads.attention, heads.values, heads.allowed, queries=heads.queries, affine=affine)
+    assert found.attention is not None
     return EffectiveAttention(
-        attention=seen.reshape(heads.lead + seen.shape[1:]),
-        rank=space.rank.reshape(heads.lead + space.rank.shape[1:]),
-        n=space.keys.reshape(heads.lead + space.keys.shape[1:]),
+        attention=found.attention.reshape(heads.lead + found.attention.shape[1:]),
+        rank=found.rank.reshape(heads.lead + found.rank.shape[1:]),
+        n=found.n.reshape(heads.lead + found.n.shape[1:]),
         head_dim=values.shape[-1],
-        difference=difference.reshape(heads.lead),
+        difference=found.difference.reshape(heads.lead),
     )
 
 
@@ -94,11 +87,10 @@ def effective_summary(
     *,
     outputs: Tensor | None = None,
 ) -> EffectiveSummary:
-    """Return rank, n and ||A - A_eff|| / ||A|| without the matrix A_eff.
+    """Return rank, n and ||A - A_eff|| / ||A||, as `effective_attention` has them, without keeping the matrix A_eff.
 
-    P is a projector, so ||A - A P||^2 = ||A||^2 - ||A P||^2, and ||A P|| = ||O W|| with (V^T V)^+ = W W^T. Arguments
-    as in `effective_attention` (one set of keys a head). Outputs, (..., queries, head_dim), if given, save the
-    product A V; in float32 they limit the difference to about 3e-4.
+    Arguments as in `effective_attention` (one set of keys a head). Outputs, (..., queries, head_dim), if given, save
+    the product A V where they are float32 or wider and the values are well conditioned.
 
     Raises:
         InvalidInput: shapes, dtypes, or values that do not fit; a mask that differs by row.
@@ -108,21 +100,16 @@ def effective_summary(
         >>> int(summary.rank), int(summary.n), float(summary.difference)
         (2, 2, 0.0)
     """
-    heads = read_heads(attention, values, mask, query_mask)
+    heads = read_shapes(attention, values, mask, query_mask)
     if heads.allowed.shape[1] != 1:
         raise InvalidInput("mask differs by row: effective_summary needs one set of keys a head")
-    space = value_space(heads.values, heads.allowed, heads.epsilon, affine=False)
-    if outputs is None:
-        reached = heads.attention.double() @ heads.values
-    else:
-        reached = outputs.expand(*heads.lead, *outputs.shape[-2:]).reshape(-1, *outputs.shape[-2:]).double()
-        reached = reached.where(heads.queries[:, :, None], torch.zeros_like(reached))
-    norm = torch.linalg.vector_norm(heads.attention, dim=(-2, -1), dtype=torch.float64).square()
-    left = (norm - (reached @ space.whitening).square().sum((-2, -1))).clamp_min(0)
-    difference = (left / norm.where(norm > 0, torch.ones_like(norm))).sqrt()
-    difference = difference.where(space.keys > space.rank, torch.zeros_like(difference))
-    rank, keys = space.rank.reshape(heads.lead), space.keys.reshape(heads.lead)
-    return EffectiveSummary(rank, keys, difference.reshape(heads.lead))
+    if outputs is not None:
+        shape = (*heads.lead, attention.shape[-2], values.shape[-1])
+        outputs = outputs.expand(shape).reshape(-1, *shape[-2:])
+    found = effective_rows(
+        heads.attention, heads.values, heads.allowed, queries=heads.queries, outputs=outputs, keep=False
+    )
+    return EffectiveSummary(*(x.reshape(heads.lead) for x in (found.rank, found.n, found.difference)))
 
 
 @torch.no_grad()
@@ -157,28 +144,10 @@ def received_effective(
     queries, keys = outputs.shape[-2], values.shape[-2]
     allowed = read_key_mask(mask, lead, 1, keys, values.device)
     real = read_query_mask(query_mask, lead, queries, values.device)
-    wide = values.expand(*lead, *values.shape[-2:]).reshape(-1, *values.shape[-2:]).double()
-    wide = wide.where(allowed[:, 0, :, None], torch.zeros_like(wide))
-    reached = outputs.expand(*lead, *outputs.shape[-2:]).reshape(-1, *outputs.shape[-2:]).double()
-    reached = reached.where(real[:, :, None], torch.zeros_like(reached)).sum(1) / real.sum(1).clamp_min(1)[:, None]
-    epsilon = 2.0**-52 if values.dtype == torch.float64 else 2.0**-23
-    space = value_space(wide, allowed, epsilon, affine=False)
-    coefficients = space.whitening @ (space.whitening.transpose(-1, -2) @ reached[:, :, None])
-    return (wide @ coefficients)[:, :, 0].to(values.dtype).reshape(*lead, keys)
-
-
-def _project(reached: Tensor, sums: Tensor, heads: HeadBatch, space: ValueSpace, affine: bool) -> Tensor:
-    """Return A_eff in float64, from the outputs and row sums."""
-    if heads.allowed.shape[1] == 1:
-        centred = (heads.values - space.mean[:, None, :]) * heads.allowed[:, 0, :, None]
-        left = (reached - sums[:, :, None] * space.mean[:, None, :]) @ space.whitening
-        seen = left @ (centred @ space.whitening).transpose(-1, -2)
-        constant = sums / space.keys.clamp_min(1)[:, None]
-    else:
-        left = (reached - sums[:, :, None] * space.mean)[:, :, None, :] @ space.whitening
-        left = (left @ space.whitening.transpose(-1, -2))[:, :, 0]
-        seen = left @ heads.values.transpose(-1, -2) - (left * space.mean).sum(-1, keepdim=True)
-        constant = sums / space.keys.clamp_min(1)
-    if affine:
-        seen = seen + constant[:, :, None]
-    return seen * heads.allowed
+    found = received_weights(
+        outputs.expand(*lead, *outputs.shape[-2:]).reshape(-1, 1, *outputs.shape[-2:]),
+        values.expand(*lead, *values.shape[-2:]).reshape(-1, 1, *values.shape[-2:]),
+        allowed[:, 0],
+        real,
+    )
+    return found.weights.to(values.dtype).reshape(*lead, keys)

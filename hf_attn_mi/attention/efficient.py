@@ -22,7 +22,7 @@ class EfficientAttention:
     smallest_weight: Tensor  # (..., queries) smallest weight of the support
     smallest_singular: Tensor  # (..., queries) see efficient_attention; nan: tolerance > 0
     optimal: Tensor  # (..., queries) bool: dual feasible, weights >= 0; with a tolerance: the tolerance is met
-    backend: str  # which solver ran: "torch" or "numba"
+    backend: str  # which solver ran: "torch", "numba" or "triton"
 
 
 @torch.no_grad()
@@ -59,12 +59,12 @@ def efficient_attention(
         objective: "own", or "head" for the mean attention of the head's rows (with equal allowed keys) as cost: one
             triangulation of the values for all rows, and a row that depends continuously on its output.
         query_mask: bool, True where the query is real.
-        backend: "numba" (extra `fast`, tensors on the CPU), "torch", or "auto": numba where it can run, else torch.
-            Both return the same rows.
+        backend: "numba" (extra `fast`, tensors on the CPU), "triton" (extra `gpu`, tensors on CUDA, at most 128
+            dimensions or 129 keys), "torch", or "auto": the fastest that can run. All return the same rows.
 
     Raises:
         InvalidInput: shapes, dtypes, values, tolerance, objective or backend that do not fit.
-        BackendUnavailable: numba was asked for and is not installed, or the tensors are not on the CPU.
+        BackendUnavailable: the backend asked for is not installed, or cannot do this call.
 
     Example:
         >>> efficient = efficient_attention(torch.full((1, 4), .25), torch.tensor([[0.], [1.], [2.], [3.]]))

@@ -12,6 +12,17 @@ from hf_attn_mi.errors import InvalidInput
 
 
 @dataclass(frozen=True)
+class GivenHeads:
+    """Heads with all leading dimensions flattened into one, otherwise as they came."""
+
+    attention: Tensor  # (heads, queries, keys)
+    values: Tensor  # (heads, keys, head_dim)
+    allowed: Tensor  # (heads, queries or 1, keys) bool; 1: all queries see the same keys
+    queries: Tensor  # (heads, queries) bool, False for pad queries
+    lead: tuple[int, ...]  # the leading dimensions of the answer
+
+
+@dataclass(frozen=True)
 class HeadBatch:
     """Heads with all leading dimensions flattened into one, everything that is not allowed set to zero."""
 
@@ -23,15 +34,14 @@ class HeadBatch:
     epsilon: float  # machine epsilon of the less precise input; float32's for half precision
 
 
-def read_heads(attention: Tensor, values: Tensor, mask: Tensor | None, query_mask: Tensor | None) -> HeadBatch:
-    """Return the checked and flattened arguments.
+def read_shapes(attention: Tensor, values: Tensor, mask: Tensor | None, query_mask: Tensor | None) -> GivenHeads:
+    """Return the flattened arguments; their entries are not looked at.
 
     Leading dimensions of `attention` and `values` broadcast. For the shapes of the masks see `read_key_mask` and
     `read_query_mask`.
 
     Raises:
-        InvalidInput: wrong shapes or dtypes, attention negative or not finite at an allowed key, values not finite
-            there.
+        InvalidInput: wrong shapes or dtypes.
     """
     _check_floats("attention", attention, 2)
     _check_floats("values", values, 2)
@@ -45,15 +55,28 @@ def read_heads(attention: Tensor, values: Tensor, mask: Tensor | None, query_mas
     allowed = read_key_mask(mask, lead, queries, keys, attention.device)
     real = read_query_mask(query_mask, lead, queries, attention.device)
     flat_attention = attention.expand(*lead, queries, keys).reshape(-1, queries, keys)
-    flat_values = values.expand(*lead, keys, values.shape[-1]).reshape(-1, keys, values.shape[-1]).double()
-    flat_attention = flat_attention.where(allowed & real[:, :, None], torch.zeros_like(flat_attention))
+    flat_values = values.expand(*lead, keys, values.shape[-1]).reshape(-1, keys, values.shape[-1])
+    return GivenHeads(flat_attention, flat_values, allowed, real, lead)
+
+
+def read_heads(attention: Tensor, values: Tensor, mask: Tensor | None, query_mask: Tensor | None) -> HeadBatch:
+    """Return the checked and flattened arguments, masked; shapes as in `read_shapes`.
+
+    Raises:
+        InvalidInput: wrong shapes or dtypes, attention negative or not finite at an allowed key, values not finite
+            there.
+    """
+    heads = read_shapes(attention, values, mask, query_mask)
+    allowed, real = heads.allowed, heads.queries
+    flat_attention = heads.attention.where(allowed & real[:, :, None], torch.zeros_like(heads.attention))
+    flat_values = heads.values.double()
     flat_values = flat_values.where(allowed.any(1)[:, :, None], torch.zeros_like(flat_values))
     if not bool(torch.isfinite(flat_attention).all()) or bool((flat_attention < 0).any()):
         raise InvalidInput("attention has negative, NaN or infinite weights at real keys: pass rows after the softmax")
     if not bool(torch.isfinite(flat_values).all()):
         raise InvalidInput("values has NaN or infinite entries at real keys: mask these keys or mend the values")
     epsilon = max(_epsilon(attention.dtype), _epsilon(values.dtype))
-    return HeadBatch(flat_attention, flat_values, allowed, real, lead, epsilon)
+    return HeadBatch(flat_attention, flat_values, allowed, real, heads.lead, epsilon)
 
 
 def broadcast_lead(name: str, tensor: Tensor, values: Tensor) -> tuple[int, ...]:
@@ -89,16 +112,15 @@ def read_key_mask(
     if mask.dim() < total:
         mask = mask.reshape(*mask.shape[:-1], *(1,) * (total - 1 - mask.dim()), 1, keys)
     rows = mask.shape[-2]
+    if rows == queries > 1 and bool((mask == mask[..., :1, :]).all()):
+        mask, rows = mask[..., :1, :], 1
     try:
         wide = mask.expand(*lead, rows, keys)
     except RuntimeError as error:
         raise InvalidInput(f"mask of shape {tuple(mask.shape)} does not fit the leading dimensions {lead}") from error
     if rows not in (1, queries):
         raise InvalidInput(f"mask has {rows} rows, attention has {queries} queries")
-    wide = wide.reshape(-1, rows, keys).to(device)
-    if rows > 1 and bool((wide == wide[:, :1]).all()):
-        wide = wide[:, :1]
-    return wide
+    return wide.reshape(-1, rows, keys).to(device)
 
 
 def read_query_mask(query_mask: Tensor | None, lead: tuple[int, ...], queries: int, device: torch.device) -> Tensor:

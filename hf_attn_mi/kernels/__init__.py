@@ -2,23 +2,33 @@
 
 from hf_attn_mi.kernels.analyse_call import analyse
 from hf_attn_mi.kernels.analysis import Analysis
+from hf_attn_mi.kernels.effective import EffectiveRows, effective_rows
+from hf_attn_mi.kernels.mixture import mixture_information
 from hf_attn_mi.kernels.moments import ClassMoments, class_moments
 from hf_attn_mi.kernels.moments_factors import ClassFactors, class_separation, factor_classes, linear_discriminant
 from hf_attn_mi.kernels.neighbours import NeighbourCounts, neighbour_counts, ross_information
+from hf_attn_mi.kernels.probe import probe_information
+from hf_attn_mi.kernels.received import Received, received_weights
 from hf_attn_mi.kernels.rows import EfficientRows, efficient_rows
 
 __all__ = [
     "Analysis",
     "ClassFactors",
     "ClassMoments",
+    "EffectiveRows",
     "EfficientRows",
     "NeighbourCounts",
+    "Received",
     "analyse",
     "class_moments",
     "class_separation",
+    "effective_rows",
     "efficient_rows",
     "factor_classes",
     "linear_discriminant",
+    "mixture_information",
     "neighbour_counts",
+    "probe_information",
+    "received_weights",
     "ross_information",
 ]

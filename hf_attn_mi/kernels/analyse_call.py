@@ -11,7 +11,7 @@ from hf_attn_mi.kernels.analyse_tiles import analyse_tiles
 from hf_attn_mi.kernels.analysis import Analysis
 from hf_attn_mi.kernels.backends import choose_backend
 from hf_attn_mi.kernels.checks import STATISTICS, Heads, read_heads
-from hf_attn_mi.kernels.gram import epsilon_of, value_basis
+from hf_attn_mi.kernels.received import received_weights
 
 
 @torch.no_grad()
@@ -28,6 +28,7 @@ def analyse(
     window: int | None = None,
     key_mask: Tensor | None = None,
     query_mask: Tensor | None = None,
+    sinks: Tensor | None = None,
     statistics: str = "all",
     backend: str = "auto",
 ) -> Analysis:
@@ -47,6 +48,9 @@ def analyse(
         is_causal: query i sees keys j <= i (and what `mask` allows).
         window: query i sees keys with |i - j| < window.
         key_mask, query_mask: (batch, keys) and (batch, queries) bool, True for real tokens.
+        sinks: (heads,) or (batch, heads), as in gpt-oss: one more logit in each row's softmax, of no key and no value.
+            The weights of the keys sum to less than one; log_sum_exp counts the sink, entropy is that of the keys'
+            weights, - sum_j a_ij log a_ij; rank and n are those without it.
         statistics: "all"; "summary": no total variation and negative mass, ||A - A_eff||^2 as ||A||^2 - ||A_eff||^2;
             "raw": nothing of effective attention; "received": received weights, rank, n and condition alone.
         backend: "torch", "triton" or "auto", which takes triton on CUDA where the call allows it.
@@ -64,8 +68,9 @@ def analyse(
     if statistics not in STATISTICS:
         raise InvalidInput(f"statistics is {statistics!r}: one of {', '.join(STATISTICS)} is allowed")
     call = read_heads(
-        (query, key, value, output, rows), mask, (key_mask, query_mask), scale=scale, is_causal=is_causal, window=window
-    )
+        (query, key, value, output, rows), mask, (key_mask, query_mask), scale=scale, is_causal=is_causal,
+        window=window, sinks=sinks,
+    )  # fmt: skip
     chosen = choose_backend(backend, call)
     if query is None and rows is None:
         if statistics != "received":
@@ -84,22 +89,15 @@ def _received_alone(call: Heads) -> Analysis:
     if call.by_row:
         raise InvalidInput("received weights from output alone need queries that all see the same keys")
     assert call.output is not None
-    batch, kv_heads, keys, dim = call.value.shape
-    lead, dtype = (batch, kv_heads, call.groups), call.dtype
-    values = (call.value.to(dtype) * call.keys[:, None, :, None]).flatten(0, 1)
-    count = call.keys.sum(1)[:, None].expand(batch, kv_heads)
-    space = value_basis(values, count.reshape(-1), epsilon_of(call.value, call.output), columns=False)
-    queries = call.queries[:, None, :, None]
-    mean = torch.where(queries, call.output, 0.0).sum(2, dtype=torch.float64) / queries.sum(2).clamp_min(1)
-    whitened = mean.view(-1, call.groups, dim) @ space.whitening
-    received = (whitened @ space.whitening.transpose(1, 2)).to(dtype) @ values.transpose(1, 2)
+    batch, kv_heads = call.value.shape[:2]
+    found = received_weights(call.output, call.value, call.keys, call.queries)
 
-    def per_head(found: Tensor) -> Tensor:
-        return found.reshape(batch, kv_heads, 1).expand(lead).flatten(1)
+    def per_head(figure: Tensor) -> Tensor:
+        return figure[:, :, None].expand(batch, kv_heads, call.groups).flatten(1)
 
     return Analysis(
-        received=None, received_effective=received.view(*lead, keys).flatten(1, 2), log_sum_exp=None, entropy=None,
+        received=None, received_effective=found.weights, log_sum_exp=None, entropy=None,
         largest=None, norm=None, difference_norm=None, total_variation=None, negative_mass=None,
-        rank=per_head(space.rank), n=per_head(count), condition=per_head(space.condition), difference=None,
-        mean_entropy=None, backend="torch",
+        rank=per_head(found.rank), n=call.keys.sum(1)[:, None].expand(batch, call.heads),
+        condition=per_head(found.condition), difference=None, mean_entropy=None, backend="torch",
     )  # fmt: skip

@@ -121,6 +121,9 @@ def _read_block(
 def _pass_tile(call: Heads, block: Block, queries: slice, fields: Fields, statistics: str) -> None:
     """Form one tile of rows, take its statistics, drop it."""
     weights, logits = _form_rows(call, block, queries)  # (kv heads of all examples, groups * queries, keys)
+    sinks = None if logits is None else _sinks_of(call, block, queries)
+    if sinks is not None and logits is not None:
+        _make_room(weights, logits, sinks)
     shape = (-1, block.kv.stop - block.kv.start, call.groups, queries.stop - queries.start)
     real = None
     if block.weights is not None:
@@ -142,8 +145,11 @@ def _pass_tile(call: Heads, block: Block, queries: slice, fields: Fields, statis
         # relative to it, or large ones would cost the entropy its digits.
         top = logits.amax(-1)
         spread = -largest.clamp_min(torch.finfo(largest.dtype).tiny).log() * alive
-        entropy = (spread - torch.linalg.vecdot(weights, logits.sub_(top[..., None]))).clamp_min(0)
+        mass = 1.0 if sinks is None else weights.sum(-1)
+        entropy = (spread * mass - torch.linalg.vecdot(weights, logits.sub_(top[..., None]))).clamp_min(0)
         log_sum_exp = top * alive + spread
+        if sinks is not None:  # where every weight underflows, the sink is all there is
+            log_sum_exp = torch.maximum(log_sum_exp, sinks)
         fields.put_rows("log_sum_exp", *places, log_sum_exp)
     for name, found in (("largest", largest), ("norm", norm), ("entropy", entropy)):
         fields.put_rows(name, *places, found)
@@ -207,6 +213,20 @@ def _form_rows(call: Heads, block: Block, queries: slice) -> tuple[Tensor, Tenso
         allowed = allowed.expand(-1, block.heads.stop - block.heads.start, -1, -1).reshape(logits.shape)
         return torch.softmax(logits.masked_fill_(~allowed, NEVER), -1).mul_(allowed), logits
     return torch.softmax(logits, -1), logits
+
+
+def _sinks_of(call: Heads, block: Block, queries: slice) -> Tensor | None:
+    """The sink of each row of a tile, (kv heads of all examples, groups * queries)."""
+    if call.sinks is None:
+        return None
+    sinks = call.sinks[block.examples, block.heads].to(call.dtype).reshape(-1, call.groups)
+    return sinks.repeat_interleave(queries.stop - queries.start, 1)
+
+
+def _make_room(weights: Tensor, logits: Tensor, sinks: Tensor) -> None:
+    """Scale rows that sum to one, in place, by the share that the sink leaves: sigmoid(log-sum-exp - sink)."""
+    spread = -weights.amax(-1).log()  # of the keys alone: log-sum-exp minus the largest logit
+    weights.mul_(torch.sigmoid(logits.amax(-1) - sinks + spread)[..., None])
 
 
 def _close_block(call: Heads, block: Block, fields: Fields) -> None:

@@ -54,11 +54,12 @@ def _load_tile(pointer, ids, stride, dims, dim_stride, inside, WIDTH: tl.constex
 
 @triton.jit
 def _rows_kernel(
-    query, key, basis, bias, key_flags, query_flags, top_out, largest_out, entropy_out, norm_out, reached_out,
+    query, key, basis, bias, sinks, key_flags, query_flags, top_out, largest_out, entropy_out, norm_out, reached_out,
     q_batch, q_head, q_row, q_dim, k_batch, k_head, k_row, k_dim, b_batch, b_head, b_row, b_col,
     scale, heads, groups, queries, keys,
     QK_DIM: tl.constexpr, DIM: tl.constexpr, BLOCK_QK: tl.constexpr, BLOCK_D: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, HAS_BIAS: tl.constexpr, WITH_BASIS: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_SINKS: tl.constexpr,
+    WITH_BASIS: tl.constexpr,
 ):  # fmt: skip
     """Row statistics and rows times basis, one program for BLOCK_M rows of a head."""
     head_id = tl.program_id(0).to(tl.int64)
@@ -93,15 +94,24 @@ def _rows_kernel(
             reached = reached * fade[:, None] + tl.dot(weights.to(u.dtype), u, input_precision="ieee")
         top = new_top
     alive = (tl.load(query_flags + batch * queries + rows, mask=row_in, other=0) != 0) & (total > 0)
-    safe = tl.where(alive, total, 1.0)
+    largest = 1.0 / tl.where(alive, total, 1.0)
+    mass = 1.0
+    spread = tl.log(tl.where(alive, total, 1.0))  # log-sum-exp minus the largest logit
+    if HAS_SINKS:
+        sink = tl.load(sinks + head_id)
+        high = tl.maximum(top, sink)  # relative to the larger one, or a large sink would overflow
+        whole = tl.where(alive, total * tl.exp(top - high) + tl.exp(sink - high), 1.0)
+        largest = tl.exp(top - high) / whole
+        mass = total * largest
+        spread = tl.log(whole) + high - top
     place = head_id * queries + rows
     tl.store(top_out + place, tl.where(alive, top, 0.0), mask=row_in)
-    tl.store(largest_out + place, tl.where(alive, 1.0 / safe, 0.0), mask=row_in)
+    tl.store(largest_out + place, tl.where(alive, largest, 0.0), mask=row_in)
     if WITH_BASIS:
-        entropy = tl.maximum(tl.log(safe) - moment / safe, 0.0)
+        entropy = tl.maximum(spread * mass - moment * largest, 0.0)
         tl.store(entropy_out + place, tl.where(alive, entropy, 0.0), mask=row_in)
-        tl.store(norm_out + place, tl.where(alive, tl.sqrt(squares) / safe, 0.0), mask=row_in)
-        reached = tl.where(alive[:, None], reached / safe[:, None], 0.0)
+        tl.store(norm_out + place, tl.where(alive, tl.sqrt(squares) * largest, 0.0), mask=row_in)
+        reached = tl.where(alive[:, None], reached * largest[:, None], 0.0)
         tl.store(
             reached_out + place[:, None] * DIM + dims[None, :], reached,
             mask=row_in[:, None] & (dims < DIM)[None, :],
@@ -197,7 +207,10 @@ def analyse_triton(call: Heads, statistics: str) -> Analysis:
     for name, found in (("rank", space.rank), ("n", count), ("condition", space.condition)):
         fields.put_head(name, *whole, found)
     rows, reached, received = _launch(call, statistics, space.basis)
-    rows["log_sum_exp"] = torch.where(rows["largest"] > 0, rows["top"] - rows["largest"].log(), 0.0)
+    rows["log_sum_exp"] = rows["top"] - rows["largest"].clamp_min(torch.finfo(torch.float32).tiny).log()
+    if call.sinks is not None:  # where every weight underflows, the sink is all there is
+        sinks = call.sinks.float().reshape(-1, 1)
+        rows["log_sum_exp"] = torch.maximum(rows["log_sum_exp"], sinks)
     if statistics == "summary":
         left = rows["norm"].double().square() - reached.double().square().sum(-1)
         rows["difference_norm"] = left.clamp_min(0).sqrt().float()
@@ -220,6 +233,7 @@ def _launch(call: Heads, statistics: str, basis: Tensor) -> tuple[dict[str, Tens
     bias = call.bias(slice(0, batch), slice(0, heads), slice(0, queries), slice(0, keys))
     offsets = [0, 0, 0, 0] if bias is None else [s if n > 1 else 0 for s, n in zip(bias.stride(), bias.shape)]
     given = query, key, basis, query if bias is None else bias
+    sinks = query if call.sinks is None else call.sinks.float().contiguous()
     flags = call.keys.to(torch.uint8).contiguous(), call.queries.to(torch.uint8).contiguous()
     common = *query.stride(), *key.stride(), *offsets, call.scale, heads, call.groups, queries, keys
     sizes = _block_sizes(qk_dim, basis.shape[2])
@@ -233,8 +247,8 @@ def _launch(call: Heads, statistics: str, basis: Tensor) -> tuple[dict[str, Tens
     keys_grid = (*lead, triton.cdiv(keys, sizes["BLOCK_N"]))
     with torch.cuda.device_of(query):
         _rows_kernel[rows_grid](
-            *given, *flags, rows["top"], rows["largest"], rows["entropy"], rows["norm"], reached, *common, **sizes,
-            HAS_BIAS=bias is not None, WITH_BASIS=statistics != "received",
+            *given, sinks, *flags, rows["top"], rows["largest"], rows["entropy"], rows["norm"], reached, *common,
+            **sizes, HAS_BIAS=bias is not None, HAS_SINKS=call.sinks is not None, WITH_BASIS=statistics != "received",
         )  # fmt: skip
         if statistics == "all":
             _change_kernel[rows_grid](

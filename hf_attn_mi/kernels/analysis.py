@@ -17,8 +17,8 @@ class Analysis:
     Attributes:
         received: (batch, heads, keys) attention that each key receives, mean.
         received_effective: (batch, heads, keys) the same of effective attention, signed.
-        log_sum_exp: (batch, heads, queries) of the logits; None for given rows.
-        entropy: (batch, heads, queries) nats.
+        log_sum_exp: (batch, heads, queries) of the logits and, where there is one, the sink; None for given rows.
+        entropy: (batch, heads, queries) - sum_j a_ij log a_ij over keys, nats.
         largest: (batch, heads, queries) largest weight of the row.
         norm: (batch, heads, queries) ||A_i||.
         difference_norm: (batch, heads, queries) ||A_i - A_eff,i||.

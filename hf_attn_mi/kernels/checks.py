@@ -33,6 +33,7 @@ class Heads:
     queries: Tensor  # (batch, queries) bool, real queries that see a key
     by_row: bool  # whether real queries of one example and head, or heads of one example, see different keys
     heads: int
+    sinks: Tensor | None = None  # (batch, heads) finite: the logit of no key that each row of a head has, too
 
     @property
     def groups(self) -> int:
@@ -76,6 +77,7 @@ def read_heads(
     scale: float | None,
     is_causal: bool,
     window: int | None,
+    sinks: Tensor | None = None,
 ) -> Heads:
     """Return the checked arguments of a call.
 
@@ -86,6 +88,7 @@ def read_heads(
         scale: factor of the logits.
         is_causal: whether keys after the query are hidden.
         window: keys at this distance and beyond are hidden.
+        sinks: (heads,) or (batch, heads).
 
     Raises:
         InvalidInput: anything that does not fit.
@@ -103,6 +106,7 @@ def read_heads(
         output=None if output is None else finite_where("output", output, alive), rows=rows,
         mask=mask if by_row or adds else None, scale=read_scale(scale, query), is_causal=is_causal and by_row,
         window=window if by_row else None, keys=seen, queries=alive, by_row=by_row, heads=heads,
+        sinks=read_sinks(sinks, query, batch, heads),
     )  # fmt: skip
 
 
@@ -298,6 +302,26 @@ def read_order(is_causal: bool, window: int | None) -> None:
         raise InvalidInput(f"window is {window!r}: a positive number of keys is needed, |i - j| < window")
     if not isinstance(is_causal, bool):
         raise InvalidInput(f"is_causal is {is_causal!r}: it must be True or False")
+
+
+def read_sinks(sinks: Tensor | None, query: Tensor | None, batch: int, heads: int) -> Tensor | None:
+    """Return the sinks as (batch, heads), float32 or float64.
+
+    Raises:
+        InvalidInput: a dtype or shape that does not fit, NaN or infinity, or sinks without query and key.
+    """
+    if sinks is None:
+        return None
+    if query is None:
+        raise InvalidInput("sinks come with query and key: rows and output that are given hold them already")
+    if sinks.dtype not in FLOATS or tuple(sinks.shape) not in ((heads,), (batch, heads)):
+        raise InvalidInput(
+            f"sinks is {sinks.dtype} {tuple(sinks.shape)}: floating point {(heads,)} or {(batch, heads)} is needed"
+        )
+    if not bool(torch.isfinite(sinks).all()):
+        raise InvalidInput("sinks has NaN or infinite entries: leave sinks out (None) where the model has none")
+    wide = sinks.detach().to(query.device)
+    return (wide if wide.dtype == torch.float64 else wide.float()).expand(batch, heads)
 
 
 def read_scale(scale: float | None, query: Tensor | None) -> float:

@@ -49,6 +49,27 @@ def rank_cut(keys: Tensor, dim: int, epsilon: float) -> Tensor:
     return torch.maximum((size * epsilon) ** 2, size * DOUBLE_EPSILON)
 
 
+def inverse_factor(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Return L^-1 of the Cholesky factor L, and a lower bound of the smallest eigenvalue; 0 where there is no factor.
+
+    1 / ||L^-1||_F^2 is the bound: ||L^-1||_F^2 is the sum of the reciprocal eigenvalues.
+
+    Args:
+        gram: (..., dim, dim) float64.
+
+    Example:
+        >>> inverse_factor(torch.eye(1, dtype=torch.float64) * 4)[1]
+        tensor(4., dtype=torch.float64)
+    """
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    found = failed == 0
+    if not bool(found.all()):
+        factor = torch.where(found[..., None, None], factor, identity)
+    inverse = torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False)
+    return inverse, found / torch.linalg.vector_norm(inverse, dim=(-2, -1)).square()
+
+
 def whiten(gram: Tensor, cut: Tensor, scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return W with W W^T = gram^+, and the rank, of a batch of float64 Gram matrices.
 
@@ -64,15 +85,11 @@ def whiten(gram: Tensor, cut: Tensor, scale: Tensor | None = None) -> tuple[Tens
     """
     raw = gram if scale is None else scale
     dim = gram.shape[-1]
-    factor, failed = torch.linalg.cholesky_ex(gram)
-    # 1 / ||L^-1||_F^2 <= smallest eigenvalue, trace >= largest: with a ratio above the cut, full rank is certain.
-    identity = torch.eye(dim, dtype=gram.dtype, device=gram.device)
-    safe = torch.where((failed == 0)[..., None, None], factor, identity)
-    inverse = torch.linalg.solve_triangular(safe, identity.expand_as(safe), upper=False)
+    inverse, smallest = inverse_factor(gram)
     trace = raw.diagonal(dim1=-2, dim2=-1).sum(-1)
-    full = (failed == 0) & (1 / inverse.square().sum((-2, -1)) > cut * trace)
+    full = smallest > cut * trace  # trace >= largest eigenvalue: then full rank is certain
     whitening = inverse.transpose(-1, -2).contiguous()
-    rank = torch.full_like(failed, dim, dtype=torch.long)
+    rank = torch.full(full.shape, dim, dtype=torch.long, device=gram.device)
     if not bool(full.all()):
         eigenvalues, vectors = torch.linalg.eigh(gram[~full])
         largest = eigenvalues[:, -1] if scale is None else torch.linalg.eigvalsh(raw[~full])[:, -1]
@@ -83,7 +100,9 @@ def whiten(gram: Tensor, cut: Tensor, scale: Tensor | None = None) -> tuple[Tens
     return whitening, rank
 
 
-def value_basis(values: Tensor, keys: Tensor, epsilon: float, *, columns: bool = True) -> ValueBasis:
+def value_basis(
+    values: Tensor, keys: Tensor, epsilon: float, *, columns: bool = True, centre: Tensor | None = None
+) -> ValueBasis:
     """Return an orthonormal basis of the column space of V for each head.
 
     The Gram matrix is summed in float64 always: in float32 its smallest eigenvalue is lost from a condition number
@@ -95,6 +114,8 @@ def value_basis(values: Tensor, keys: Tensor, epsilon: float, *, columns: bool =
         keys: (heads,) number of allowed keys.
         epsilon: see `epsilon_of`.
         columns: also form the basis itself; else it has no keys.
+        centre: bool (heads, keys), the allowed keys, for values less their mean: with the constant vector, the basis
+            then spans [V, 1]. Rank and condition are those of the centred values.
 
     Example:
         >>> found = value_basis(torch.eye(3)[None, :, :2] * 5, torch.tensor([3]), 2.0**-23)
@@ -102,9 +123,10 @@ def value_basis(values: Tensor, keys: Tensor, epsilon: float, *, columns: bool =
         ([2], [2.0], [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     """
     size = max(1, BASIS_CHUNK // max(1, values.shape[1] * values.shape[2]))
-    parts = [
-        _basis_of(values[i : i + size], keys[i : i + size], epsilon, columns) for i in range(0, values.shape[0], size)
-    ]
+    parts = []
+    for i in range(0, values.shape[0], size):
+        part = slice(i, i + size)
+        parts.append(_basis_of(values[part], keys[part], epsilon, columns, None if centre is None else centre[part]))
     if len(parts) == 1:
         return parts[0]
     return ValueBasis(
@@ -113,11 +135,17 @@ def value_basis(values: Tensor, keys: Tensor, epsilon: float, *, columns: bool =
     )  # fmt: skip
 
 
-def _basis_of(values: Tensor, keys: Tensor, epsilon: float, columns: bool) -> ValueBasis:
+def _basis_of(values: Tensor, keys: Tensor, epsilon: float, columns: bool, centre: Tensor | None) -> ValueBasis:
     wide = values.double()
     gram = wide.transpose(-1, -2) @ wide
+    scale = None
+    if centre is not None:
+        # the scale is that of the values before centring, because that is what their rounding errors follow
+        scale = gram
+        wide = (wide - wide.sum(1, keepdim=True) / keys.clamp_min(1)[:, None, None]) * centre[:, :, None]
+        gram = wide.transpose(-1, -2) @ wide
     cut = rank_cut(keys, values.shape[-1], epsilon)
-    whitening, rank = whiten(gram, cut)
+    whitening, rank = whiten(gram, cut, scale)
     condition = (gram.diagonal(dim1=-2, dim2=-1).sum(-1) * whitening.square().sum((-2, -1))).sqrt()
     if values.dtype == torch.float64:
         basis = wide @ whitening
@@ -125,7 +153,7 @@ def _basis_of(values: Tensor, keys: Tensor, epsilon: float, columns: bool) -> Va
         basis, whitening = basis @ again, whitening @ again
     elif not columns:
         basis = values[:, :0]
-    elif bool((condition > WELL_CONDITIONED).any()):
+    elif centre is not None or bool((condition > WELL_CONDITIONED).any()):
         basis = (wide @ whitening).to(values.dtype)
     else:
         basis = values @ whitening.to(values.dtype)

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInput
-from hf_attn_mi.kernels.moments_inputs import positive, read_labels, read_permutations, read_states, torch_only
+from hf_attn_mi.kernels.backends import choose
+from hf_attn_mi.kernels.moments_inputs import positive, read_labels, read_permutations, read_states
+from hf_attn_mi.kernels.threads import across_threads, sharing_threads
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,12 +57,12 @@ def class_moments(
         outputs: (n,) classes as integers, or (n, K) probabilities, the same for all slots.
         folds: how many, assigned at random with a fixed seed, sizes equal within one; or (n,) the fold of each example.
         permutations: (B, n), each row a permutation of 0 ... n - 1: set b has outputs[permutations[b]].
-        backend: "auto" or "torch"; there is no Triton version.
+        backend: "torch", "triton" or "auto", which takes triton on CUDA for all but float64 states.
 
     Raises:
         InvalidInput: wrong shapes or dtypes, NaN or infinity, rows of probabilities that do not sum to one, more folds
             than examples, or an empty fold.
-        BackendUnavailable: backend="triton".
+        BackendUnavailable: triton was asked for and is not there, or the states are float64.
 
     Example:
         >>> states = torch.tensor([[1.0], [2.0], [4.0], [5.0]])
@@ -68,39 +70,71 @@ def class_moments(
         >>> moments.sums.sum(-3).flatten(), moments.grams.sum(-3).item()
         (tensor([-3.,  3.]), 10.0)
     """
-    chosen = torch_only(backend, "class_moments")
     flat = read_states(states)
-    slots, n, d = flat.shape
+    n, d = flat.shape[1:]
+    double = flat.dtype == torch.float64
+    chosen = choose(backend, flat.device, "the kernel sums in float32, and states is float64" if double else None)
     probabilities = _read_outputs(outputs, n, flat.device)
     shuffled = read_permutations(permutations, n, flat.device)
     fold_of = _read_folds(folds, n, flat.device)
     sizes = torch.bincount(fold_of)
-    dtype = torch.float64 if flat.dtype == torch.float64 else torch.float32
+    dtype = torch.float64 if double else torch.float32
     label_sets = probabilities[None] if shuffled is None else torch.cat([probabilities[None], probabilities[shuffled]])
     order = torch.argsort(fold_of, stable=True)
     by_fold = label_sets[:, order].split(sizes.tolist(), dim=1)  # type: ignore[no-untyped-call]
     wide = [part.transpose(1, 2).flatten(0, 1).to(dtype) for part in by_fold]  # each ((1 + B) * K, examples)
     sets, classes, parts = len(label_sets), label_sets.shape[-1], len(sizes)
-    mean = flat.new_empty(slots, d, dtype=dtype)
-    grams = flat.new_empty(slots, parts, d, d, dtype=dtype)
-    sums = flat.new_empty(slots, parts, sets * classes, d, dtype=dtype)
-    for slot, given in enumerate(flat):
-        mean[slot] = given.mean(0, dtype=dtype)
-        centred = given[order].to(dtype) - mean[slot]
-        for fold, examples in enumerate(centred.split(sizes.tolist())):
-            torch.mm(examples.T, examples, out=grams[slot, fold])
-            torch.mm(wide[fold], examples, out=sums[slot, fold])
+    if chosen == "triton":
+        from hf_attn_mi.kernels.moments_triton import moments_triton
+
+        mean, grams, sums = moments_triton(flat, torch.cat(wide, 1), order, sizes)
+    else:
+        mean, grams, sums = _moments_torch(flat, wide, order, sizes)
+    with sharing_threads(flat.device, parts):  # small products: no operation is worth all threads
+        products = torch.stack([part.transpose(1, 2) @ part for part in by_fold], 1)
     lead = states.shape[:-2]
     return ClassMoments(
         mean=mean.reshape(*lead, d),
         grams=grams.reshape(*lead, parts, d, d),
         sums=sums.reshape(*lead, parts, sets, classes, d).transpose(-4, -3),
         weights=torch.stack([part.sum(1) for part in by_fold], 1),
-        products=torch.stack([part.transpose(1, 2) @ part for part in by_fold], 1),
+        products=products,
         sizes=sizes,
         fold_of=fold_of,
         backend=chosen,
     )
+
+
+def _moments_torch(flat: Tensor, wide: list[Tensor], order: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return means (slots, d), Gram matrices (slots, folds, d, d) and class sums (slots, folds, labels, d).
+
+    Args:
+        flat: (slots, n, d) states.
+        wide: of each fold (labels, examples), in the dtype of the sums.
+        order: (n,) examples fold after fold.
+        sizes: (folds,) examples of each fold.
+    """
+    slots, _, d = flat.shape
+    dtype, parts = wide[0].dtype, len(sizes)
+    mean = flat.new_empty(slots, d, dtype=dtype)
+    members = order.split(sizes.tolist())  # type: ignore[no-untyped-call]
+    grams = flat.new_empty(slots, parts, d, d, dtype=dtype)
+    sums = flat.new_empty(slots, parts, len(wide[0]), d, dtype=dtype)
+
+    def fill(piece: tuple[int, range]) -> None:
+        slot, folds = piece
+        for fold in folds:  # the examples of one fold stay in cache from here to their products
+            examples = flat[slot].index_select(0, members[fold]).to(dtype).sub_(mean[slot])
+            torch.mm(examples.T, examples, out=grams[slot, fold])
+            torch.mm(wide[fold], examples, out=sums[slot, fold])
+
+    with sharing_threads(flat.device, slots * parts) as threads:  # slots where there are enough, else folds of one slot
+        for slot in range(slots):
+            mean[slot] = flat[slot].mean(0, dtype=dtype)
+        groups = 1 if slots >= threads else min(threads, parts)
+        deal = [range(parts)[first::groups] for first in range(groups)]
+        across_threads(fill, [(slot, folds) for slot in range(slots) for folds in deal], threads)
+    return mean, grams, sums
 
 
 def _read_outputs(outputs: Tensor, n: int, device: torch.device) -> Tensor:

@@ -5,23 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import BackendUnavailable, InvalidInput
-
-BACKENDS = ("auto", "torch", "triton")
-
-
-def torch_only(backend: str, operation: str) -> str:
-    """Return "torch", the one backend these operations have.
-
-    Raises:
-        InvalidInput: an unknown name.
-        BackendUnavailable: triton was asked for by name.
-    """
-    if backend not in BACKENDS:
-        raise InvalidInput(f"backend is {backend!r}: one of {', '.join(BACKENDS)} is allowed")
-    if backend == "triton":
-        raise BackendUnavailable(f'backend="triton": {operation} has no Triton version; use "torch" or "auto"')
-    return "torch"
+from hf_attn_mi.errors import InvalidInput
 
 
 def read_states(states: Tensor) -> Tensor:

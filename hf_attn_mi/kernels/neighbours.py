@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInput
-from hf_attn_mi.kernels.moments_inputs import positive, read_labels, read_permutations, read_states, torch_only
-from hf_attn_mi.kernels.neighbours_points import prepare
+from hf_attn_mi.kernels.backends import choose
+from hf_attn_mi.kernels.moments_inputs import positive, read_labels, read_permutations, read_states
+from hf_attn_mi.kernels.neighbours_points import WIDEST, prepare
 from hf_attn_mi.kernels.neighbours_ranks import count_by_rank
 from hf_attn_mi.kernels.neighbours_tiles import count_by_threshold
+from hf_attn_mi.kernels.threads import across_threads, sharing_threads
 
+TRITON_RANK = 16  # neighbours that a Triton program keeps
 TILE_ELEMENTS = 2**20  # distances held at a time: 4 MB in float32, which stay in cache
 
 
@@ -54,11 +57,11 @@ def neighbour_counts(
         permutations: (B, n), each row a permutation of 0 ... n - 1: also count with labels[permutations[b]]. The
             distances are computed once for all of them.
         tile_rows: rows of a tile; None: as many as stay in cache. The result does not depend on it.
-        backend: "auto" or "torch"; there is no Triton version.
+        backend: "torch", "triton" or "auto", which takes triton on CUDA for k <= 16; the counts are the same.
 
     Raises:
         InvalidInput: wrong shapes or dtypes, NaN or infinity, k below 1, or no class with two members.
-        BackendUnavailable: backend="triton".
+        BackendUnavailable: triton was asked for and is not there, or cannot do this call.
 
     Source: B. C. Ross, "Mutual Information between Discrete and Continuous Data Sets", PLoS ONE 9(2), 2014.
 
@@ -67,13 +70,12 @@ def neighbour_counts(
         >>> neighbour_counts(points, torch.tensor([0, 0, 1, 1]), k=1).within
         tensor([1, 1, 1, 1])
     """
-    chosen = torch_only(backend, "neighbour_counts")
     flat = read_states(states)
     n = flat.shape[1]
     codes = read_labels(labels, n, flat.device)
     shuffled = read_permutations(permutations, n, flat.device)
     positive("k", k)
-    rows = positive("tile_rows", tile_rows) if tile_rows is not None else max(16, TILE_ELEMENTS // n)
+    rows = positive("tile_rows", tile_rows) if tile_rows is not None else _tile_rows(n, flat.device)
     sizes = torch.bincount(codes)
     if n > 1 and int(sizes.max()) < 2:
         raise InvalidInput(f"labels has {len(sizes)} classes of one member each: nothing can be estimated")
@@ -81,7 +83,19 @@ def neighbour_counts(
     ranks = (sizes - 1).clamp(min=0, max=k)
     # (1 + B, n), or only the labels as they are
     label_sets = codes[None] if shuffled is None else torch.cat([codes[None], codes[shuffled]])
-    counted = torch.stack([_count_slot(slot, label_sets, ranks, sizes, rows) for slot in flat])
+
+    def count(slot: Tensor, threads: int = 1) -> Tensor:
+        return _count_slot(slot, label_sets, ranks, sizes, rows, threads)
+
+    chosen = choose(backend, flat.device, _refused(flat.shape[2], int(ranks.max())))
+    if chosen == "triton":
+        from hf_attn_mi.kernels.neighbours_triton import count_triton
+
+        counted = count_triton(flat, label_sets, ranks, count)
+    else:
+        with sharing_threads(flat.device, n) as threads:  # slots where there are enough, else tiles of one slot
+            few = len(flat) < threads
+            counted = torch.stack([count(x, threads) for x in flat] if few else across_threads(count, flat, threads))
     lead = states.shape[:-2]
     return NeighbourCounts(
         within=counted[:, 0].reshape(*lead, n),
@@ -92,13 +106,28 @@ def neighbour_counts(
     )
 
 
-def _count_slot(states: Tensor, label_sets: Tensor, ranks: Tensor, sizes: Tensor, tile_rows: int) -> Tensor:
+def _tile_rows(n: int, device: torch.device) -> int:
+    """Return rows of a tile: as many as stay in cache, but on the CPU a tile for each thread at least."""
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    return max(16, min(TILE_ELEMENTS // n, -(-n // threads)))
+
+
+def _refused(d: int, rank: int) -> str | None:
+    """Why the Triton kernels cannot count, None if they can."""
+    if rank > TRITON_RANK:
+        return f"the kernels keep at most {TRITON_RANK} neighbours a point, and k = {rank}"
+    return None if d < WIDEST else f"d = {d} is too wide for products in float32: less than {WIDEST} is needed"
+
+
+def _count_slot(
+    states: Tensor, label_sets: Tensor, ranks: Tensor, sizes: Tensor, tile_rows: int, threads: int
+) -> Tensor:
     """Return (sets, n) counts of one slot."""
     if bool((states == states[:1]).all()):  # a slot that no input changes, such as the embedding of [CLS]
         return torch.where(ranks[label_sets] > 0, sizes.sum(), 0)
     if len(label_sets) == 1:
-        return count_by_threshold(states, label_sets[0], ranks, tile_rows)[None]
-    return count_by_rank(prepare(states, torch.float64), label_sets, ranks, sizes, tile_rows)
+        return count_by_threshold(states, label_sets[0], ranks, tile_rows, threads)[None]
+    return count_by_rank(prepare(states, torch.float64), label_sets, ranks, sizes, tile_rows, threads)
 
 
 def ross_information(counts: NeighbourCounts, *, permuted: bool = False) -> Tensor:

@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+WIDEST = 8192  # from here on products in float32 are not exact enough to decide much
 NORM_ROWS = 128  # squares in float64 held at a time
 PAIR_ELEMENTS = 2**21  # float64 differences held at a time
 DEDUPLICATE_FROM = 8  # pairs a point, from which equal points are looked for
@@ -91,29 +92,45 @@ class Points:
         return found
 
 
-def prepare(states: Tensor, dtype: torch.dtype = torch.float32) -> Points:
-    """Return the points of one slot for products in `dtype`.
+def ordinary(largest: float) -> bool:
+    """Return whether squares of entries up to this size neither overflow nor vanish in float32.
+
+    Example:
+        >>> ordinary(3.0), ordinary(0.0), ordinary(1e30)
+        (True, True, False)
+    """
+    return largest == 0 or 2.0**-20 < largest < 2.0**20
+
+
+def prepare(
+    states: Tensor, dtype: torch.dtype = torch.float32, *, slots: int = 1, own_products: bool = False
+) -> Points:
+    """Return the points of one slot, or of several whose entries are all `ordinary`, for products in `dtype`.
 
     The error bound: centring rounds each entry once, which moves a squared distance by at most 4 u (|x|^2 + |y|^2); the
     matrix product errs by at most 2 (d + 1) u |x| |y| in any order of summation, and the rest is a few roundings.
 
     Args:
-        states: (n, d), finite.
+        states: (n, d), finite; (slots * n, d), slot after slot, each centred alone.
         dtype: float64 is chosen in place of float32 where that is not exact enough: very wide points, or a user who
             allows TF32 or bfloat16 inside float32 products.
+        slots: how many.
+        own_products: the products are those of a kernel that is always exact to float32, whatever the user allows.
     """
     d = states.shape[1]
     low, high = states.aminmax()
     largest = torch.maximum(low.abs(), high.abs()).double()
     scale = 1.0
-    if not 2.0**-20 < float(largest) < 2.0**20 and float(largest) > 0:
+    if not ordinary(float(largest)):
         scale = 2.0 ** -max(int(torch.frexp(largest).exponent), -1000)
-    if torch.get_float32_matmul_precision() != "highest" or d >= 8192:
+    if (torch.get_float32_matmul_precision() != "highest" and not own_products) or d >= WIDEST:
         dtype = torch.float64
     double = scale != 1.0 or torch.float64 in (dtype, states.dtype)
     wide = states.double() if double else states.float()
     scaled = wide if scale == 1.0 else wide * scale
-    centred = (scaled - scaled.mean(0)).to(dtype)  # any centre will do
-    norms = torch.cat([rows.double().square().sum(1) for rows in centred.split(NORM_ROWS)]).sqrt()  # type: ignore[no-untyped-call]
+    apart = scaled.view(slots, -1, d)
+    centred = (apart - apart.mean(1, keepdim=True)).to(dtype).view(-1, d)  # any centre will do
+    step = NORM_ROWS if states.device.type == "cpu" else max(NORM_ROWS, PAIR_ELEMENTS // d)
+    norms = torch.cat([rows.double().square().sum(1) for rows in centred.split(step)]).sqrt()  # type: ignore[no-untyped-call]
     unit = torch.finfo(dtype).eps / 2
     return Points(states, scale, centred, norms.square().to(dtype), norms, (d + 16) * unit)

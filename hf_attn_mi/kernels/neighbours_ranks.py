@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.kernels.neighbours_points import Points
-from hf_attn_mi.kernels.neighbours_tiles import count_rows
+from hf_attn_mi.kernels.neighbours_tiles import count_rows, tile_starts
+from hf_attn_mi.kernels.threads import across_threads
 
 UNDECIDED = 0.01  # share of rows whose list may be too short; these are counted by thresholds
 LABELS_AT_A_TIME = 2**21  # labels of neighbours held at a time
@@ -25,7 +26,9 @@ class Ranking:
     no_radius: Tensor  # (rows, length) bool: at distance zero
 
 
-def count_by_rank(points: Points, label_sets: Tensor, ranks: Tensor, sizes: Tensor, tile_rows: int) -> Tensor:
+def count_by_rank(
+    points: Points, label_sets: Tensor, ranks: Tensor, sizes: Tensor, tile_rows: int, threads: int
+) -> Tensor:
     """Return (sets, n) counts m_i of one slot for label sets that have the same classes of the same sizes.
 
     With the neighbours of i in order of distance, the k-th one of i's class stands at some place; the number of
@@ -37,27 +40,32 @@ def count_by_rank(points: Points, label_sets: Tensor, ranks: Tensor, sizes: Tens
         ranks: (K,) k_i of each class; 0: the class does not exist.
         sizes: (K,) points of each class.
         tile_rows: rows of a tile.
+        threads: that take tiles.
     """
     n = label_sets.shape[1]
     found = torch.zeros_like(label_sets)
     if n == 1:
         return found
     length = _list_length(ranks, sizes, n)
-    memory = points.tile_memory(tile_rows)
-    for start in range(0, n, tile_rows):
-        stop = min(start + tile_rows, n)
-        tile = points.proximity(start, stop, memory)
-        rows = torch.arange(start, stop, device=tile.device)
-        ranking = _rank(points, tile, rows, length)
-        if 2 * int(ranking.trusted.sum()) < ranking.trusted.numel():  # ties all over: only the whole order decides
-            ranking = _rank(points, tile, rows, n - 1)
-        step = max(1, LABELS_AT_A_TIME // ranking.index.numel())
-        for first in range(0, len(label_sets), step):
-            part = label_sets[first : first + step]
-            counts, undecided = _read_ranks(ranking, part, part[:, start:stop], ranks)
-            if len(undecided):
-                _by_threshold(counts, undecided, points, tile, start, part, ranks)
-            found[first : first + step, start:stop] = counts
+
+    def fill(starts: range) -> None:
+        memory = points.tile_memory(tile_rows)
+        for start in starts:
+            stop = min(start + tile_rows, n)
+            tile = points.proximity(start, stop, memory)
+            rows = torch.arange(start, stop, device=tile.device)
+            ranking = _rank(points, tile, rows, length)
+            if 2 * int(ranking.trusted.sum()) < ranking.trusted.numel():  # ties all over: only the whole order decides
+                ranking = _rank(points, tile, rows, n - 1)
+            step = max(1, LABELS_AT_A_TIME // ranking.index.numel())
+            for first in range(0, len(label_sets), step):
+                part = label_sets[first : first + step]
+                counts, undecided = _read_ranks(ranking, part, part[:, start:stop], ranks)
+                if len(undecided):
+                    _by_threshold(counts, undecided, points, tile, start, part, ranks)
+                found[first : first + step, start:stop] = counts
+
+    across_threads(fill, tile_starts(n, tile_rows, threads), threads)
     return found
 
 

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.kernels.neighbours_points import Points, prepare
+from hf_attn_mi.kernels.threads import across_threads
 
 
-def count_by_threshold(states: Tensor, codes: Tensor, ranks: Tensor, tile_rows: int) -> Tensor:
+def count_by_threshold(states: Tensor, codes: Tensor, ranks: Tensor, tile_rows: int, threads: int) -> Tensor:
     """Return (n,) counts m_i of one slot for one label set.
 
     Points are sorted by class, so that the distances within a class are one block of columns of a tile.
@@ -20,6 +21,7 @@ def count_by_threshold(states: Tensor, codes: Tensor, ranks: Tensor, tile_rows: 
         codes: (n,) classes 0 ... K - 1.
         ranks: (K,) k_i of each class; 0: the class does not exist.
         tile_rows: rows of a tile.
+        threads: that take tiles.
     """
     order = torch.argsort(codes, stable=True)
     order = order[ranks[codes[order]] > 0]
@@ -32,18 +34,34 @@ def count_by_threshold(states: Tensor, codes: Tensor, ranks: Tensor, tile_rows: 
     blocks = list(zip([0, *ends[:-1]], ends, ranks[classes].tolist()))
     found = torch.empty_like(sorted_codes)
     widest = max(rank for _, _, rank in blocks)
-    memory = points.tile_memory(tile_rows)
-    for start in range(0, len(order), tile_rows):
-        stop = min(start + tile_rows, len(order))
-        tile = points.proximity(start, stop, memory)
-        top = tile.new_full((stop - start, widest), -torch.inf)
-        for first, last, rank in blocks:
-            upper, lower = max(first, start) - start, min(last, stop) - start
-            if upper < lower:
-                top[upper:lower, :rank] = tile[upper:lower, first:last].topk(rank).values
-        rows = torch.arange(start, stop, device=tile.device)
-        found[start:stop] = count_rows(points, tile, rows, top, sorted_codes[None], ranks)
+
+    def fill(starts: range) -> None:
+        memory = points.tile_memory(tile_rows)
+        for start in starts:
+            stop = min(start + tile_rows, len(order))
+            tile = points.proximity(start, stop, memory)
+            top = tile.new_full((stop - start, widest), -torch.inf)
+            for first, last, rank in blocks:
+                upper, lower = max(first, start) - start, min(last, stop) - start
+                if upper < lower:
+                    top[upper:lower, :rank] = tile[upper:lower, first:last].topk(rank).values
+            rows = torch.arange(start, stop, device=tile.device)
+            found[start:stop] = count_rows(points, tile, rows, top, sorted_codes[None], ranks)
+
+    across_threads(fill, tile_starts(len(order), tile_rows, threads), threads)
     return within.index_copy(0, order, found)
+
+
+def tile_starts(n: int, tile_rows: int, threads: int) -> list[range]:
+    """Return the first rows of all tiles, dealt out to threads.
+
+    Args:
+        n: rows.
+        tile_rows: rows of a tile.
+        threads: how many.
+    """
+    starts = range(0, n, tile_rows)
+    return [starts[first::threads] for first in range(min(threads, len(starts)))]
 
 
 def count_rows(points: Points, tile: Tensor, rows: Tensor, top: Tensor, label_of: Tensor, ranks: Tensor) -> Tensor:

@@ -35,7 +35,13 @@ def reference_allowed(
 
 
 def reference_rows(
-    query: Tensor, key: Tensor, allowed: Tensor, *, scale: float | None = None, bias: Tensor | None = None
+    query: Tensor,
+    key: Tensor,
+    allowed: Tensor,
+    *,
+    scale: float | None = None,
+    bias: Tensor | None = None,
+    sinks: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return attention rows, zero where nothing is allowed, and their log-sum-exp.
 
@@ -45,14 +51,19 @@ def reference_rows(
         allowed: bool (batch, heads, queries, keys).
         scale: factor of the product, by default 1 / sqrt(qk_dim).
         bias: added to the logits at allowed keys.
+        sinks: (heads,) or (batch, heads) one more logit in each row, of no key: it takes its share of the row and of
+            the log-sum-exp, and the weights of the keys sum to less than one.
     """
     key = key.repeat_interleave(query.shape[1] // key.shape[1], 1)
     logits = query @ key.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scale is None else scale)
     if bias is not None:
         logits = logits + bias
     logits = logits.masked_fill(~allowed, -torch.inf)
+    if sinks is not None:
+        column = sinks.to(logits.dtype).expand(query.shape[:2])[:, :, None, None].expand(*logits.shape[:3], 1)
+        logits = torch.cat([logits, column], -1)
     alive = allowed.any(-1)
-    rows = logits.softmax(-1).masked_fill(~alive[..., None], 0.0)
+    rows = logits.softmax(-1)[..., : key.shape[2]].masked_fill(~alive[..., None], 0.0)
     return rows, logits.logsumexp(-1).masked_fill(~alive, 0.0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -15,8 +16,9 @@ from hf_attn_mi.kernels.rows_problems import Problems, cut_problems
 from hf_attn_mi.kernels.rows_pursuit import pursue
 from hf_attn_mi.kernels.rows_torch import Rows, Vertices
 
-BACKENDS = ("auto", "torch", "numba")
+BACKENDS = ("auto", "torch", "numba", "triton")
 AUTO_ROWS = 1_000  # below, the torch solver is done before numba is loaded
+TRITON_RANK = 129  # of [V, 1]: the inverse of a larger basis does not fit into a program's registers
 _ZERO = 1e-12  # weights below this are rounding of a weight of zero
 _TIE = 1e-7  # size of the second, lexicographic cost relative to the row's largest cost
 
@@ -32,7 +34,7 @@ class EfficientRows:
     smallest_weight: Tensor  # (heads, queries) smallest weight of the support
     smallest_singular: Tensor  # (heads, queries) of the kept keys' points; nan: tolerance > 0
     optimal: Tensor  # (heads, queries) bool: dual feasible, weights >= 0; with a tolerance: the tolerance is met
-    backend: str  # which solver ran: "torch" or "numba"
+    backend: str  # which solver ran: "torch", "numba" or "triton"
 
 
 @torch.no_grad()
@@ -48,7 +50,7 @@ def efficient_rows(
     """Return for each row the vertex of its polytope of equivalent rows that keeps most of the row's own attention.
 
     For the definition, the certificates and the tolerance form see `hf_attn_mi.attention.efficient_attention`. The
-    optimum is unique, so every backend returns the same rows. Rows that the compiled solver gives up go to torch's.
+    optimum is unique, so every backend returns the same rows. Rows that a compiled solver gives up go to torch's.
 
     Args:
         attention: (heads, queries, keys), non-negative; rows are divided by their sums over allowed keys.
@@ -56,12 +58,13 @@ def efficient_rows(
         allowed: (heads, 1 or queries, keys) bool, True where a row may see the key. What others hold is not read.
         tolerance: 0, or in (0, 1).
         objective: "own" or "head".
-        backend: "numba" (extra `fast`, tensors on the CPU), "torch", or "auto": numba where it can
-            run and there are 1,000 rows or more (its first call ever compiles for half a minute), else torch.
+        backend: "numba" (extra `fast`, tensors on the CPU), "triton" (extra `gpu`, tensors on CUDA, at most 128
+            dimensions or 129 keys), "torch", or "auto": triton on CUDA where it can run; numba on the CPU where it can
+            and there are 1,000 rows or more (its first call ever compiles for half a minute); else torch.
 
     Raises:
         InvalidInput: shapes, dtypes, values or options that do not fit.
-        BackendUnavailable: numba was asked for and is not installed, or the tensors are not on the CPU.
+        BackendUnavailable: the backend asked for is not installed, or cannot do this call.
 
     Example:
         >>> rows = efficient_rows(torch.full((1, 1, 4), .25), torch.tensor([[[0.], [1.], [2.], [3.]]]))
@@ -72,8 +75,10 @@ def efficient_rows(
         raise InvalidInput(f"tolerance is {tolerance}: it must be 0 (exact) or between 0 and 1")
     if objective not in ("own", "head"):
         raise InvalidInput(f'objective is {objective!r}: it must be "own" or "head"')
-    chosen = _choose_backend(backend, attention.device, attention.shape[:-1].numel())
+    if backend not in BACKENDS:
+        raise InvalidInput(f"backend is {backend!r}: one of {', '.join(BACKENDS)} is allowed")
     rows, wide, allowed = _read(attention, values, allowed)
+    chosen = _choose_backend(backend, attention, values)
     result = _nothing(rows)
     for problems in cut_problems(rows, wide, allowed, max(_epsilon(attention.dtype), _epsilon(values.dtype))):
         part = _exact(problems, objective, chosen)
@@ -88,19 +93,35 @@ def efficient_rows(
     return EfficientRows(attention=result["attention"].reshape(heads, queries, keys), backend=chosen, **shaped)
 
 
-def _choose_backend(backend: str, device: torch.device, count: int) -> str:
-    """Return "torch" or "numba". Only "auto" chooses; a backend asked for by name runs or raises."""
-    if backend not in BACKENDS:
-        raise InvalidInput(f"backend is {backend!r}: one of {', '.join(BACKENDS)} is allowed")
-    missing = None
-    if device.type != "cpu":
-        missing = f"the tensors are on {device}, and it computes on the CPU"
-    elif importlib.util.find_spec("numba") is None:
-        missing = "the package numba is not installed (pip install hf_attn_mi[fast])"
-    if backend == "numba" and missing is not None:
-        raise BackendUnavailable(f'backend="numba": {missing}; use backend="torch" or "auto"')
-    few = backend == "auto" and count < AUTO_ROWS
-    return "torch" if backend == "torch" or missing is not None or few else "numba"
+def _choose_backend(backend: str, attention: Tensor, values: Tensor) -> str:
+    """Return the solver to run. Only "auto" chooses; a backend asked for by name runs or raises."""
+    if backend == "auto":
+        on_device = attention.device.type == "cuda"
+        fast = "triton" if on_device else "numba"
+        many = on_device or attention.shape[:-1].numel() >= AUTO_ROWS
+        return fast if many and _missing(fast, values) is None else "torch"
+    missing = _missing(backend, values)
+    if missing is not None:
+        raise BackendUnavailable(f'backend="{backend}": {missing}; use backend="torch" or "auto"')
+    return backend
+
+
+def _missing(backend: str, values: Tensor) -> str | None:
+    """What keeps a backend from solving these rows, None if nothing does."""
+    if backend == "torch":
+        return None
+    extra = {"numba": "fast", "triton": "gpu"}[backend]
+    if importlib.util.find_spec(backend) is None:
+        return f"the package {backend} is not installed (pip install hf_attn_mi[{extra}])"
+    if backend == "numba":
+        off = values.device.type != "cpu"
+        return f"the tensors are on {values.device}, and it computes on the CPU" if off else None
+    if values.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        return f"the tensors are on {values.device}, and its kernel needs CUDA"
+    keys, dim = values.shape[1:]
+    if min(keys, dim + 1) > TRITON_RANK:
+        return f"{keys} values of {dim} dimensions: it takes at most {TRITON_RANK - 1} dimensions or {TRITON_RANK} keys"
+    return None
 
 
 def _read(attention: Tensor, values: Tensor, allowed: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -186,12 +207,17 @@ def _exact(problems: Problems, objective: str, backend: str) -> EfficientRows:
 
 
 def _solve(rows: Rows, weights: Tensor, backend: str) -> Vertices:
-    """Return the vertices from one backend; what the compiled solver gave up comes from torch."""
+    """Return the vertices from one backend; what a compiled solver gave up comes from torch."""
     if backend == "torch":
         return solve_from_neighbours(rows, weights)
-    from hf_attn_mi.kernels.rows_numba import solve_compiled
+    if backend == "triton":
+        from hf_attn_mi.kernels.rows_triton import solve_triton
 
-    vertices = solve_compiled(rows, weights)
+        vertices = solve_triton(rows, weights)
+    else:
+        from hf_attn_mi.kernels.rows_numba import solve_compiled
+
+        vertices = solve_compiled(rows, weights)
     failed = (~vertices.optimal).nonzero()[:, 0]
     if not len(failed):
         return vertices

@@ -258,11 +258,12 @@ def test_bad_input(outputs, options, message):
         class_moments(GOOD[0], outputs, **options)
 
 
-def test_bad_states_backends_and_factors():
+def test_bad_states_backends_and_factors(monkeypatch):
     states, labels, _, _ = GOOD
     with pytest.raises(InvalidInput, match="NaN or infinite"):
         class_moments(states.index_fill(0, torch.tensor([3]), math.nan), labels)
-    with pytest.raises(BackendUnavailable, match="no Triton version"):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(BackendUnavailable, match=r"need CUDA|not installed"):
         class_moments(states, labels, backend="triton")
     moments = class_moments(states, labels)
     assert moments.backend == "torch"

@@ -1,0 +1,133 @@
+"""Class moments with Triton: within twice the error of PyTorch's in the same dtype, against float64."""
+
+import math
+
+import pytest
+import torch
+
+from hf_attn_mi.errors import BackendUnavailable
+from hf_attn_mi.kernels import class_moments, class_separation, factor_classes
+from hf_attn_mi.kernels.reference_information import reference_class_moments
+
+pytestmark = pytest.mark.usefixtures("needs_triton")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+def mixture(slots, n, d, classes, seed=0, count=3):
+    """States of Gaussian classes, their class, soft outputs and permutations."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(classes, (n,), generator=generator)
+    labels[: min(n, classes)] = torch.arange(classes)[:n]
+    means = torch.randn(slots, classes, d, generator=generator)
+    mixing = torch.randn(d, d, generator=generator) / math.sqrt(d) + torch.eye(d)
+    states = (means[:, labels] + torch.randn(slots, n, d, generator=generator)) @ mixing
+    soft = torch.softmax(2 * torch.randn(n, classes, generator=generator).double(), 1)
+    return states, labels, soft, torch.stack([torch.randperm(n, generator=generator) for _ in range(count)])
+
+
+def check(states, outputs, folds, permutations=None):
+    """Means, Gram matrices and sums: error at most twice PyTorch's, mean and maximum, for each slot and label set."""
+    moved = None if permutations is None else permutations.to(DEVICE)
+    found = class_moments(states.to(DEVICE), outputs.to(DEVICE), folds=folds, permutations=moved, backend="triton")
+    plain = class_moments(states, outputs, folds=folds, permutations=permutations, backend="torch")
+    assert (found.backend, plain.backend) == ("triton", "torch")
+    for name in ("weights", "products", "sizes", "fold_of"):
+        torch.testing.assert_close(getattr(found, name).cpu(), getattr(plain, name), rtol=1e-12, atol=0)
+    hot = outputs if outputs.dim() == 2 else torch.nn.functional.one_hot(outputs).double()
+    orders = [torch.arange(len(hot)), *([] if permutations is None else permutations)]
+    exact = [
+        [reference_class_moments(slot, hot[order], plain.fold_of, len(plain.sizes)) for order in orders]
+        for slot in states
+    ]
+    expected = {
+        "mean": states.double().mean(1),
+        "grams": torch.stack([sets[0][3] for sets in exact]),
+        "sums": torch.stack([torch.stack([one[2] for one in sets]) for sets in exact]),
+    }
+    for name, wanted in expected.items():
+        got, other = getattr(found, name).cpu(), getattr(plain, name)
+        assert got.shape == wanted.shape == other.shape
+        assert got.dtype == torch.float32
+        assert torch.isfinite(got).all(), name
+        error, allowed = (got.double() - wanted).abs(), (other.double() - wanted).abs()
+        atol = 1e-6 * float(wanted.abs().max())
+        assert error.max() <= 2 * allowed.max() + atol, (name, float(error.max()), float(allowed.max()))
+        assert error.mean() <= 2 * allowed.mean() + atol, (name, float(error.mean()), float(allowed.mean()))
+    return found
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("n", "d"), [(1, 24), (63, 5), (100, 70), (257, 24)])
+def test_within_twice_the_error_of_pytorch(n, d, dtype, nan_filled):
+    states, labels, soft, permutations = mixture(2, n, d, 3)
+    labels = labels if n > 2 else labels * 0
+    for outputs in (labels, soft):
+        check(states.to(dtype), outputs, min(n, 4), permutations)
+
+
+def test_wide_states_and_many_label_sets(nan_filled):
+    # Several tiles of features and of labels, the last of each not full.
+    states, labels, soft, permutations = mixture(1, 63, 130, 5, count=30)
+    check(states, labels, 3, permutations)
+    check(states.half(), soft, 3, permutations)
+
+
+def test_far_from_the_origin_centring_is_what_counts():
+    states, labels, _, _ = mixture(2, 257, 24, 3)
+    check(states + 1000, labels, 10)
+
+
+def test_duplicates_constant_slots_and_layouts(nan_filled):
+    states, labels, _, permutations = mixture(3, 100, 12, 3)
+    states[0, 50:] = states[0, :50]
+    states[1] = states[1, :1]
+    crooked = states.permute(2, 1, 0).contiguous().permute(2, 1, 0)
+    assert not crooked.is_contiguous()
+    check(crooked, labels, torch.arange(100) % 7, permutations)
+    nested = states[:, None].expand(3, 2, 100, 12)
+    found = class_moments(nested.to(DEVICE), labels.to(DEVICE), backend="triton")
+    assert found.grams.shape == (3, 2, 10, 12, 12)
+    assert found.sums.shape == (3, 2, 1, 10, 3, 12)
+    assert torch.equal(found.grams[:, 0], found.grams[:, 1])
+
+
+def test_parts_of_the_grid_change_nothing(monkeypatch):
+    states, labels, _, _ = mixture(5, 63, 8, 3)
+    whole = check(states, labels, 10)
+    monkeypatch.setattr("hf_attn_mi.kernels.moments_triton.GRID", 20)  # two slots at a time
+    parts = check(states, labels, 10)
+    assert torch.equal(whole.grams, parts.grams)
+    assert torch.equal(whole.sums, parts.sums)
+
+
+def test_what_follows_is_the_same():
+    states, labels, _, _ = mixture(2, 257, 16, 3)
+    separations = [
+        class_separation(moments, factor_classes(moments, metric="total", shrinkage=1e-4)).cpu()
+        for moments in (
+            class_moments(states.to(DEVICE), labels.to(DEVICE), backend="triton"),
+            class_moments(states.double(), labels),
+        )
+    ]
+    torch.testing.assert_close(separations[0].double(), separations[1].double(), rtol=1e-4, atol=1e-4)
+
+
+def test_what_it_refuses(monkeypatch):
+    states, labels, _, _ = mixture(1, 63, 8, 3)
+    with pytest.raises(BackendUnavailable, match="states is float64"):
+        class_moments(states.double().to(DEVICE), labels.to(DEVICE), backend="triton")
+    assert class_moments(states.double().to(DEVICE), labels.to(DEVICE)).backend == "torch"
+    assert class_moments(states, labels).backend == "torch"
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(BackendUnavailable, match="need CUDA"):
+        class_moments(states, labels, backend="triton")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_real_size(dtype):
+    states, labels, soft, permutations = mixture(8, 2000, 384, 4)
+    check(states.to(dtype), labels, 10, permutations)
+    check(states.to(dtype), soft, 10)

@@ -1,0 +1,23 @@
+"""Classification heads whose attention is part of the answer: additive, deep, scaled dot product; softmax or Gumbel."""
+
+from hf_attn_mi.heads.configuration import AttentionHeadConfig
+from hf_attn_mi.heads.head import AttentionHead, HeadOutput
+from hf_attn_mi.heads.modelling import (
+    AttentionHeadForSequenceClassification,
+    AttentionHeadOutput,
+    register_auto_classes,
+)
+from hf_attn_mi.heads.normalisers import gumbel_softmax, masked_softmax
+from hf_attn_mi.heads.schedules import TemperatureSchedule
+
+__all__ = [
+    "AttentionHead",
+    "AttentionHeadConfig",
+    "AttentionHeadForSequenceClassification",
+    "AttentionHeadOutput",
+    "HeadOutput",
+    "TemperatureSchedule",
+    "gumbel_softmax",
+    "masked_softmax",
+    "register_auto_classes",
+]

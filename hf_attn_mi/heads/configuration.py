@@ -1,0 +1,98 @@
+"""Configuration of an encoder with an attention head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import AutoConfig
+from transformers.configuration_utils import PreTrainedConfig
+
+from hf_attn_mi.errors import InvalidInput
+
+SCHEMA = 1
+ENCODER_CLASSES = ("AutoModel", "AutoModelForTextEncoding")
+
+
+class AttentionHeadConfig(PreTrainedConfig):  # type: ignore[misc]
+    """The encoder's own configuration and the head's options, so that loading needs no network.
+
+    Args:
+        encoder: configuration of the encoder, or its dictionary.
+        score: "additive", "deep" or "scaled_dot".
+        normaliser: "softmax" or "gumbel".
+        head_temperature: a number above 0, or the dictionary of a `TemperatureSchedule`. (A configuration may not hold
+            `temperature`: transformers keeps that name for generation.)
+        hard: one-hot weights, straight-through gradient.
+        heads, queries, score_size, recurrence, recurrence_size, head_dropout: as in `AttentionHead`.
+        freeze_encoder: the encoder is evaluated, never trained.
+        encoder_class: the class of transformers that makes the encoder of its configuration: "AutoModel", or
+            "AutoModelForTextEncoding" for the encoder half of T5 and its kin.
+        states_size: width of the states the head was made for, by default the encoder's.
+        schema: version of this layout.
+
+    Raises:
+        InvalidInput: a checkpoint of a newer schema, or an encoder of another width than the head.
+    """
+
+    model_type = "attention_head"
+    sub_configs = {"encoder": AutoConfig}  # noqa: RUF012
+    keys_to_ignore_at_inference = ["weights", "hidden_states", "attentions"]  # noqa: RUF012
+
+    def __init__(
+        self,
+        encoder: PreTrainedConfig | Mapping[str, Any] | None = None,
+        score: str = "additive",
+        normaliser: str = "softmax",
+        head_temperature: float | Mapping[str, Any] = 1.0,
+        hard: bool = False,
+        heads: int = 1,
+        queries: int = 1,
+        score_size: int | None = None,
+        recurrence: str | None = None,
+        recurrence_size: int | None = None,
+        head_dropout: float = 0.1,
+        freeze_encoder: bool = False,
+        encoder_class: str = "AutoModel",
+        states_size: int | None = None,
+        schema: int = SCHEMA,
+        **kwargs: Any,
+    ) -> None:
+        if not isinstance(schema, int) or schema > SCHEMA:
+            raise InvalidInput(
+                f"this head was saved with schema {schema!r}, this version reads up to {SCHEMA}: upgrade hf_attn_mi"
+            )
+        if isinstance(encoder, Mapping):
+            values = dict(encoder)
+            encoder = AutoConfig.for_model(values.pop("model_type", "bert"), **values)
+        self.encoder: Any = encoder
+        self.score, self.normaliser, self.head_temperature, self.hard = score, normaliser, head_temperature, hard
+        self.heads, self.queries, self.score_size = heads, queries, score_size
+        self.recurrence, self.recurrence_size = recurrence, recurrence_size
+        self.head_dropout, self.freeze_encoder, self.schema = head_dropout, freeze_encoder, schema
+        if encoder_class not in ENCODER_CLASSES:
+            raise InvalidInput(f"encoder_class is {encoder_class!r}: one of {', '.join(ENCODER_CLASSES)} is allowed")
+        self.encoder_class = encoder_class
+        width = getattr(encoder, "hidden_size", None)
+        if states_size is not None and width is not None and states_size != width:
+            kind = getattr(encoder, "model_type", type(encoder).__name__)
+            raise InvalidInput(
+                f"states_size is {states_size}, but the hidden_size of the encoder ({kind}) is {width}: "
+                "a saved head fits only an encoder of the width it was made for"
+            )
+        self.states_size = states_size if width is None else width
+        if kwargs.get("pad_token_id") is None:
+            kwargs["pad_token_id"] = getattr(encoder, "pad_token_id", None)
+        super().__init__(**kwargs)
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
+        """The encoder's configuration: where transformers reads and writes the size of the vocabulary."""
+        if self.encoder is None:
+            return self
+        found: PreTrainedConfig = self.encoder.get_text_config(decoder=decoder, encoder=encoder)
+        return found
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the encoder's states."""
+        return int(self.encoder.hidden_size)

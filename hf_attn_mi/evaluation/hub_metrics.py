@@ -1,0 +1,144 @@
+"""The metrics as `evaluate.Metric`s that need no download."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.evaluation.faithfulness import METRICS
+from hf_attn_mi.evaluation.plausibility import auprc, average_precision
+from hf_attn_mi.evaluation.rationales import iou_f1, spans, token_f1
+from hf_attn_mi.evaluation.statistics import estimate
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Row:
+    inputs: str
+    prediction: str  # Arrow type of what is in a prediction
+    reference: str
+    compute: Callable[[list[Any], list[Any]], Result]
+
+
+def hub_metric(name: str) -> Any:
+    """Return an `evaluate.Metric` for `compute`, `add_batch` and `evaluate.combine`. Nothing is downloaded.
+
+    Plausibility ("token_f1", "iou_f1", "auprc", "average_precision"): predictions are chosen tokens (0 or 1) or scores
+    of each text, references its rationale (0 or 1), as in `token_f1`, `iou_f1` (spans are runs of ones), `auprc`,
+    `average_precision`. "comprehensiveness" and "sufficiency": predictions are for each text the probabilities of the
+    explained class after removing (or keeping) the tokens of each bin, references its probability on the full text;
+    "deletion_area" and "insertion_area": predictions are the probabilities after each of evenly many tokens, references
+    the probability on the full text, which is the first (last) of them and is checked.
+
+    Returns:
+        The metric; `compute` gives the name's value (None where undefined), for means over texts with `_interval`
+        (95 %, bootstrap) and `_inputs`.
+
+    Raises:
+        InvalidInput: another name.
+
+    Example:
+        >>> metric = hub_metric("auprc")
+        >>> metric.compute(predictions=[[0.9, 0.5, 0.1]], references=[[1, 0, 0]])["auprc"]
+        1.0
+    """
+    if name not in _ROWS:
+        raise InvalidInput(f"there is no metric {name!r}; there are {', '.join(_ROWS)}.")
+    import datasets
+    import evaluate
+
+    row, meaning = _ROWS[name], METRICS[name]
+    better = "Higher" if meaning.higher else "Lower"
+    reference: Any = datasets.Value(row.reference)
+    features = datasets.Features(
+        predictions=datasets.Sequence(datasets.Value(row.prediction)),
+        references=reference if row.reference == "float64" else datasets.Sequence(reference),
+    )
+
+    class HubMetric(evaluate.Metric):  # type: ignore[misc]
+        """One row of `_ROWS`."""
+
+        def _info(self) -> Any:
+            return evaluate.MetricInfo(
+                description=f"{meaning.title}. {better} is better.", citation=meaning.source,
+                inputs_description=row.inputs, features=features,
+            )  # fmt: skip
+
+        def _compute(self, predictions: list[Any], references: list[Any]) -> Result:
+            return row.compute(predictions, references)
+
+    HubMetric.__name__ = HubMetric.__qualname__ = name  # what `evaluate` calls it
+    return HubMetric(keep_in_memory=True)
+
+
+def _tensors(rows: Sequence[Sequence[float]]) -> list[Tensor]:
+    return [torch.tensor(row) for row in rows]
+
+
+def _floats(rows: Sequence[Sequence[float]]) -> list[Tensor]:
+    return [torch.tensor(row, dtype=torch.float64) for row in rows]
+
+
+def _token_f1(predictions: list[Any], references: list[Any]) -> Result:
+    found = token_f1(_tensors(references), _tensors(predictions))
+    return {"token_f1": found.macro.f1, **asdict(found)}
+
+
+def _iou_f1(predictions: list[Any], references: list[Any]) -> Result:
+    found = iou_f1(*([spans(mask) for mask in _tensors(side)] for side in (references, predictions)))
+    return {"iou_f1": found.macro.f1, **asdict(found)}
+
+
+def _auprc(predictions: list[Any], references: list[Any]) -> Result:
+    return _mean("auprc", auprc(_tensors(references), _floats(predictions)).values)
+
+
+def _average_precision(predictions: list[Any], references: list[Any]) -> Result:
+    return _mean("average_precision", average_precision(_tensors(references), _floats(predictions)).values)
+
+
+def _mean(name: str, values: Sequence[float | None]) -> Result:
+    found = estimate(values)
+    return {name: found.mean, f"{name}_interval": found.interval, f"{name}_inputs": found.inputs}
+
+
+def _fall(name: str) -> Callable[[list[Any], list[Any]], Result]:
+    def compute(predictions: list[Any], references: list[Any]) -> Result:
+        falls = [full - sum(after) / len(after) if after else None for after, full in zip(predictions, references)]
+        return _mean(name, falls)
+
+    return compute
+
+
+def _under(name: str, full_at: int) -> Callable[[list[Any], list[Any]], Result]:
+    def compute(predictions: list[Any], references: list[Any]) -> Result:
+        areas: list[float | None] = []
+        for index, (curve, full) in enumerate(zip(predictions, references)):
+            if len(curve) > 1 and abs(curve[full_at] - full) > 1e-6:
+                raise InvalidInput(f"predictions[{index}][{full_at}] is {curve[full_at]}, not the reference {full}.")
+            heights = torch.tensor(curve, dtype=torch.float64)
+            areas.append(float(torch.trapezoid(heights)) / (len(curve) - 1) if len(curve) > 1 else None)
+        return _mean(name, areas)
+
+    return compute
+
+
+_CHOSEN, _SCORED = "predictions and references: 0 or 1 a token", "predictions: scores; references: 0 or 1 a token"
+_BINS = "predictions: probabilities of each bin; references: probability of the full text"
+_CURVE = "predictions: probabilities after each step; references: probability of the full text"
+_ROWS = {
+    "token_f1": _Row(_CHOSEN, "int64", "int64", _token_f1),
+    "iou_f1": _Row(_CHOSEN, "int64", "int64", _iou_f1),
+    "auprc": _Row(_SCORED, "float64", "int64", _auprc),
+    "average_precision": _Row(_SCORED, "float64", "int64", _average_precision),
+    "comprehensiveness": _Row(_BINS, "float64", "float64", _fall("comprehensiveness")),
+    "sufficiency": _Row(_BINS, "float64", "float64", _fall("sufficiency")),
+    "deletion_area": _Row(_CURVE, "float64", "float64", _under("deletion_area", 0)),
+    "insertion_area": _Row(_CURVE, "float64", "float64", _under("insertion_area", -1)),
+}  # fmt: skip

@@ -1,0 +1,96 @@
+"""From scores to the tokens that are removed: one order and one count, the same for every metric."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hf_attn_mi.errors import InvalidInput
+
+ORDERS = ("signed", "absolute")
+ERASER_BINS = (0.01, 0.05, 0.1, 0.2, 0.5)
+DECILES = tuple(step / 10 for step in range(1, 10))  # without 100 %, which is the same for every method
+
+
+def ranking(scores: Tensor, tokens: Sequence[int], *, by: str = "signed") -> list[int]:
+    """Return the positions of these tokens, the highest score first; equal scores in the order of the text.
+
+    "signed": a token that speaks against the class comes last. "absolute": by |score|; the metrics then ask for
+    influence in either direction.
+
+    Args:
+        scores: (length of the input,) one score a token, also for special ones (which are not looked at).
+        tokens: positions to rank.
+        by: "signed" or "absolute".
+
+    Raises:
+        InvalidInput: another shape, a score of a token that is not finite, or another `by`.
+
+    Example:
+        >>> ranking(torch.tensor([9.0, 1.0, -3.0, 1.0, 2.0]), [1, 2, 3, 4])
+        [4, 1, 3, 2]
+        >>> ranking(torch.tensor([9.0, 1.0, -3.0, 1.0, 2.0]), [1, 2, 3, 4], by="absolute")
+        [2, 4, 1, 3]
+    """
+    values = token_scores(scores, tokens, by=by)
+    return [tokens[index] for index in torch.argsort(values, descending=True, stable=True).tolist()]
+
+
+def token_scores(scores: Tensor, tokens: Sequence[int], *, by: str = "signed") -> Tensor:
+    """Return the scores of these tokens, (tokens,) float64; their magnitude for by="absolute".
+
+    Raises:
+        InvalidInput: see `ranking`.
+    """
+    if by not in ORDERS:
+        raise InvalidInput(f"by must be 'signed' or 'absolute', not {by!r}.")
+    values = torch.as_tensor(scores).detach().to("cpu", torch.float64)
+    if values.dim() != 1 or (tokens and max(tokens) >= len(values)):
+        raise InvalidInput(f"scores must be (tokens,) of the whole input, special ones too; got {tuple(values.shape)}.")
+    values = values[list(tokens)]
+    if not bool(values.isfinite().all()):
+        raise InvalidInput("scores has entries that are NaN or infinite; leave this method out for this input.")
+    return values.abs() if by == "absolute" else values
+
+
+def bin_counts(tokens: int, bins: Sequence[float]) -> list[int]:
+    """Return how many of `tokens` tokens each bin takes: ceil(share * tokens), one at least, so that no bin is empty.
+
+    Several bins of a short text then take the same tokens; each still counts in the mean, so that every method and
+    text has the same number of terms.
+
+    Raises:
+        InvalidInput: no bins, or one outside (0, 1].
+
+    Example:
+        >>> bin_counts(30, ERASER_BINS), bin_counts(1, ERASER_BINS)
+        ([1, 2, 3, 6, 15], [1, 1, 1, 1, 1])
+    """
+    if not bins or not all(0 < share <= 1 for share in bins):
+        raise InvalidInput(f"bins must be shares above 0 and up to 1, such as {ERASER_BINS}; got {tuple(bins)}.")
+    # 0.07 * 100 is 7.000000000000001, and seven tokens are meant.
+    return [max(1, math.ceil(round(share * tokens, 9))) for share in bins]
+
+
+def top_tokens(scores: Tensor, share: float, *, tokens: Sequence[int] | None = None) -> Tensor:
+    """Return the ceil(share * tokens) tokens of highest score as a hard rationale, (length of the input,) bool.
+
+    ERASER takes for `share` the mean share that human rationales have in the data set.
+
+    Args:
+        scores: (length of the input,).
+        share: of the tokens, above 0 and up to 1.
+        tokens: positions that may be chosen; all for None.
+
+    Example:
+        >>> top_tokens(torch.tensor([0.1, 0.7, 0.2, 0.7]), 0.5).tolist()
+        [False, True, False, True]
+    """
+    chosen = torch.zeros(len(scores), dtype=torch.bool)
+    order = ranking(scores, range(len(scores)) if tokens is None else tokens)
+    if order:
+        chosen[order[: bin_counts(len(order), [share])[0]]] = True
+    return chosen

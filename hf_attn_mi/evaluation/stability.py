@@ -1,0 +1,92 @@
+"""Max-sensitivity: how far scores move when the embeddings move a little; and the completeness gap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from hf_attn_mi.errors import InvalidInput
+
+RADIUS, SAMPLES = 0.02, 10
+
+
+def max_sensitivity(
+    explain: Callable[[Tensor], Tensor], inputs: Tensor, *, radius: float = RADIUS, samples: int = SAMPLES,
+    seed: int = 0,
+) -> float | None:  # fmt: skip
+    """Return the largest relative change of the scores over small random changes of the input. Lower is better.
+
+    max over delta of ||scores(x + delta) - scores(x)|| / ||scores(x)||, delta uniform in [-radius, radius] for each
+    entry (Yeh et al. 2019, arXiv 1901.09392; Captum's sensitivity_max), 0 and above.
+
+    Args:
+        explain: (samples, ...) inputs, for text embeddings of (samples, tokens, hidden), to (samples, tokens) scores
+            of the same target.
+        inputs: (...) of one example.
+        radius: largest change of an entry.
+        samples: changes tried.
+        seed: of the changes.
+
+    Returns:
+        None where all scores are zero.
+
+    Raises:
+        InvalidInput: a radius or samples that are not positive, or scores of another number of inputs.
+
+    Example:
+        >>> max_sensitivity(lambda x: x, torch.ones(4)) <= 0.02
+        True
+    """
+    if not radius > 0 or type(samples) is not int or samples < 1:
+        raise InvalidInput(f"radius and samples must be positive, not {radius!r} and {samples!r}.")
+    generator = torch.Generator().manual_seed(seed)
+    noise = (torch.rand((samples, *inputs.shape), generator=generator, dtype=torch.float64) * 2 - 1) * radius
+    moved = inputs[None] + noise.to(inputs)
+    return relative_change(explain(inputs[None])[0], explain(moved))
+
+
+def relative_change(scores: Tensor, moved: Tensor) -> float | None:
+    """Return the largest ||moved - scores|| / ||scores||; None where all scores are zero.
+
+    Args:
+        scores: (tokens,).
+        moved: (samples, tokens): the same after small changes of the input.
+
+    Raises:
+        InvalidInput: other shapes, or entries that are not finite.
+    """
+    scores, moved = scores.detach().double(), moved.detach().double()
+    if scores.dim() != 1 or moved.dim() != 2 or moved.shape[1] != len(scores) or not len(moved):
+        raise InvalidInput(
+            f"scores and moved scores have shapes {tuple(scores.shape)} and {tuple(moved.shape)}; (tokens,) and "
+            "(samples, tokens) are wanted."
+        )
+    if not bool(scores.isfinite().all() and moved.isfinite().all()):
+        raise InvalidInput("scores have entries that are NaN or infinite.")
+    size = float(scores.norm())
+    return float((moved - scores).norm(dim=1).max()) / size if size > 0 else None
+
+
+def completeness_gap(scores: Tensor, value: float, *, bias: float = 0.0) -> float | None:
+    """Return how far scores are from adding up to what they explain. Lower is better.
+
+    |value - sum of scores - bias| / max(|value|, sum of |scores|), in [0, 2] for bias 0 (the completeness axiom of
+    Sundararajan et al. 2017, arXiv 1703.01365, made relative).
+
+    Args:
+        scores: (tokens,), special ones too.
+        value: what is explained: f(x), or f(x) - f(baseline) for methods that have a baseline.
+        bias: the part of `value` that the method gives to no token.
+
+    Returns:
+        None where value and all scores are zero.
+
+    Example:
+        >>> completeness_gap(torch.tensor([1.0, 0.5, -0.5]), 1.25)
+        0.125
+    """
+    scores = scores.detach().double()
+    scale = max(abs(value), float(scores.abs().sum()))
+    return abs(value - float(scores.sum()) - bias) / scale if scale > 0 else None

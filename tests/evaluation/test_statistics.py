@@ -1,0 +1,104 @@
+"""Intervals, paired tests and the rank matrix against scipy, closed forms and published numbers."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.evaluation import estimate, holm, paired_tests, rank_matrix
+
+
+def test_the_interval_of_normal_values_is_students():
+    values = np.random.default_rng(0).standard_normal(40)
+    found = estimate(list(values), resamples=20_000)
+    wanted = stats.t.interval(0.95, 39, values.mean(), values.std(ddof=1) / np.sqrt(40))
+    assert found.mean == pytest.approx(values.mean())
+    assert found.interval == (pytest.approx(wanted[0], abs=0.02), pytest.approx(wanted[1], abs=0.02))
+    assert estimate(list(values)) == estimate(list(values), seed=0) != estimate(list(values), seed=1)
+
+
+def test_undefined_values_are_left_out():
+    assert estimate([None, 0.5, None]) == estimate([0.5])
+    assert (estimate([0.5]).mean, estimate([0.5]).interval, estimate([0.5]).inputs) == (0.5, None, 1)
+    assert (estimate([None]).mean, estimate([]).interval, estimate([]).inputs) == (None, None, 0)
+
+
+def test_holm_equals_the_published_example_and_its_definition():
+    # R: p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm") is 0.03 0.06 0.06 0.02
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.01, None, 0.04, 0.03, 0.005, None]) == [
+        pytest.approx(0.03), None, pytest.approx(0.06), pytest.approx(0.06), pytest.approx(0.02), None,
+    ]  # fmt: skip
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_paired_tests_equal_scipy():
+    generator = np.random.default_rng(1)
+    shared = generator.standard_normal(30)
+    values = {name: shared + shift + 0.3 * generator.standard_normal(30) for name, shift in zip("abc", (0, 0, 0.4))}
+    tests = paired_tests({name: list(column) for name, column in values.items()})
+    assert [(test.first, test.second) for test in tests] == list(itertools.combinations("abc", 2))
+    wanted = [stats.wilcoxon(values[t.first], values[t.second]).pvalue for t in tests]
+    assert [test.p_value for test in tests] == pytest.approx(wanted)
+    assert [test.adjusted for test in tests] == pytest.approx(holm(wanted))
+    for test in tests:
+        gap = values[test.first] - values[test.second]
+        low, high = test.difference.interval
+        assert test.difference.mean == pytest.approx(gap.mean())
+        # Paired: about four times shorter than the interval of two independent means.
+        assert high - low < 1.3 * 2 * 1.96 * gap.std(ddof=1) / np.sqrt(30)
+    assert tests[0].adjusted > 0.05 > tests[1].adjusted
+
+
+def test_wilcoxon_by_hand_and_where_it_is_undefined():
+    # Three inputs without ties: all differences positive, 2 of the 2^3 sign patterns are as extreme.
+    base = {"a": [1.0, 2.0, 3.5, None, 4.0], "b": [0.9, 1.7, 3.0, 9.0, None]}
+    (test,) = paired_tests(base)
+    assert (test.p_value, test.difference.inputs) == (pytest.approx(0.25), 3)
+    same, *others = paired_tests({"a": [1.0, 2.0], "b": [1.0, 2.0], "c": [0.0, 0.0]})
+    assert (same.p_value, same.adjusted, same.difference.mean, same.difference.interval) == (None, None, 0, (0, 0))
+    assert [test.adjusted for test in others] == pytest.approx([1.0, 1.0])  # 2 of 2^2, times two tests
+    (never,) = paired_tests({"a": [None, 1.0], "b": [1.0, None]})
+    assert (never.p_value, never.difference.mean, never.difference.inputs) == (None, None, 0)
+
+
+def test_the_rank_matrix_equals_scipy():
+    generator = np.random.default_rng(2)
+    lengths = [5, 9, 2, 1, 14]
+    scores = {name: [torch.tensor(np.floor(3 * generator.random(n))) for n in lengths] for name in "abc"}
+    scores["b"][1][:] = 1.0  # no order there
+    scores["c"][4] = None  # the method failed there
+    found = rank_matrix(scores)
+    assert found.methods == ("a", "b", "c")
+    for (i, first), (j, second) in itertools.product(enumerate("abc"), repeat=2):
+        wanted = []
+        for x, y in zip(scores[first], scores[second]):
+            if x is not None and y is not None and len(x) > 1 and np.ptp(x) > 0 and np.ptp(y) > 0:
+                wanted.append(stats.kendalltau(x, y).statistic)
+        cell = found.tau[i][j]
+        assert cell.inputs == len(wanted)
+        assert cell.mean == pytest.approx(np.mean(wanted))
+        assert cell == found.tau[j][i]
+    assert found.tau[0][0].mean == pytest.approx(1)
+    nothing = rank_matrix({"a": [torch.ones(3)], "b": [None]})
+    assert [[cell.mean for cell in row] for row in nothing.tau] == [[None, None], [None, None]]
+    assert rank_matrix({}).tau == ()
+
+
+def test_bad_input():
+    with pytest.raises(InvalidInput, match="NaN or infinite"):
+        estimate([0.1, float("nan")])
+    with pytest.raises(InvalidInput, match="resamples must be"):
+        estimate([0.1], resamples=5)
+    with pytest.raises(InvalidInput, match=r"every method needs a value.*'b': 1"):
+        paired_tests({"a": [0.1, 0.2], "b": [0.1]})
+    with pytest.raises(InvalidInput, match=r"input 0 has different numbers of tokens: \{'a': 2, 'b': 3\}"):
+        rank_matrix({"a": [torch.ones(2)], "b": [torch.ones(3)]})
+    with pytest.raises(InvalidInput, match=r"scores of \[1, 2\] inputs"):
+        rank_matrix({"a": [torch.ones(2)], "b": [torch.ones(2)] * 2})
+    with pytest.raises(InvalidInput, match=r"scores\['a'\]\[0\] must be"):
+        rank_matrix({"a": [torch.tensor([float("inf"), 1.0])]})

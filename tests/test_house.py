@@ -19,11 +19,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ROWS = [
     {"__init__"},
     {"cli"},
+    {"_cli_certify"},
     {"api"},
     {"relevance", "views", "baselines", "evaluation"},
     {"attention", "mi", "heads"},
-    {"capture", "explanation", "kernels"},
-    {"_layer_attention", "_plain_data", "rendering"},  # what `explanation` is made of
+    {"capture", "certificate", "explanation", "kernels", "token_set"},
+    {"_certificate_words", "_layer_attention", "_plain_data", "rendering"},  # what the results are made of
     {"errors"},
 ]
 WITHIN = {("_layer_attention", "_plain_data")}  # both belong to `explanation`

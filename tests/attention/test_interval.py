@@ -54,11 +54,46 @@ def test_masked_keys_do_not_count():
     assert (attention_interval(wide, wide_values, [0], mask & False) == 0).all()
 
 
+def test_whole_heads_are_their_rows_one_by_one():
+    attention, values = heads(2, 3, 4, keys=9, head_dim=3)
+    ends = attention_interval(attention, values, [0, 8, 5])
+    assert ends.shape == (2, 3, 4, 3, 2)
+    for place in ((0, 0, 0), (1, 2, 3), (1, 0, 2)):
+        alone = attention_interval(attention[place], values[place[:2]], [0, 8, 5])
+        torch.testing.assert_close(ends[place], alone, atol=1e-8, rtol=0)
+    for key in (0, 2):  # against the linear programs written from the definition
+        unit = torch.eye(9, dtype=torch.float64)[[0, 8, 5][key]]
+        assert abs(float(best_row(attention[1, 2, 3], values[1, 2], unit) @ unit - ends[1, 2, 3, key, 1])) < 1e-8
+
+
+def test_heads_whose_rows_see_different_keys():
+    attention, values = heads(2, 7, keys=7, head_dim=2)
+    causal = torch.ones(7, 7, dtype=torch.bool).tril().expand(2, 7, 7)
+    rows = attention * causal
+    ends = attention_interval(rows, values, [1, 4], causal)
+    for query in range(7):
+        alone = attention_interval(rows[1, query], values[1], [1, 4], causal[1, query])
+        torch.testing.assert_close(ends[1, query], alone, atol=1e-8, rtol=0)
+    assert (ends[:, :4, 1] == 0).all()  # key 4 is not seen before query 4
+    assert torch.equal(ends[:, 2, 0, 0], ends[:, 2, 0, 1])  # three keys in two dimensions: the row is the only one
+    assert (ends[:, 6, :, 1] - ends[:, 6, :, 0]).max() > 0.01
+
+
+def test_keys_keep_their_numbers_where_others_are_masked():
+    attention, values = heads(1, 2, keys=9, head_dim=2)
+    mask = torch.arange(9) != 3
+    rest = attention[..., mask] / attention[..., mask].sum(-1, keepdim=True)
+    ends = attention_interval(attention, values, [3, 4, 8], mask)
+    torch.testing.assert_close(ends[:, :, 1:], attention_interval(rest, values[:, mask], [3, 7]), atol=1e-8, rtol=0)
+    assert (ends[:, :, 0] == 0).all()
+
+
 def test_wrong_input_is_refused():
     attention, values = heads(1, 1, keys=8, head_dim=2)
     for row, points, keys in (
-        (attention[0], values[0], [0]),
+        (attention[0], values[0, :5], [0]),
         (attention[0, 0], values, [0]),
+        (torch.tensor(1.0), values[0], [0]),
         (attention[0, 0], values[0], [8]),
         (attention[0, 0], values[0], [-1]),
     ):

@@ -16,8 +16,7 @@ from transformers import (
 )
 
 from hf_attn_mi import HfAttnMiError, InvalidInput, UnsupportedModel, explain
-from hf_attn_mi.api import METHODS
-from tests.models import SIZES, TEXTS, load_demo, state_of, zoo_model
+from tests.models import ANY_MODEL, SIZES, TEXTS, load_demo, state_of, zoo_model
 
 IDS = {"input_ids": torch.tensor([[2, 50, 60, 3]])}
 
@@ -84,7 +83,7 @@ def test_inputs(demo, inputs, message):
     ({"batch_size": 0}, "batch_size must be a positive whole number, not 0"),
     ({"batch_size": True}, "batch_size must be a positive whole number, not True"),
     ({"batch_size": 2.0}, "batch_size must be a positive whole number, not 2.0"),
-    ({"background": ["a"]}, "background is not used yet"),
+    ({"background": ["a"]}, "background must be a Background, as fit_background or Background.load return it"),
     ({"truncation": "longest"}, "truncation must be True or False, not 'longest'"),
 ])  # fmt: skip
 def test_options(demo, options, message):
@@ -100,7 +99,7 @@ def test_label_names_that_differ_by_case_only_must_be_exact(fresh):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("method", ANY_MODEL)
 def test_weights_that_are_not_finite(fresh, method, value):
     model, _ = fresh
     with torch.no_grad():  # a query weight: the fused kernel makes zero rows of NaN, and finite logits

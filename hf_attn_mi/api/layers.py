@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from hf_attn_mi.api.head_layer import HeadCollector
 from hf_attn_mi.attention import efficient_attention
 from hf_attn_mi.capture import AttentionCall
 from hf_attn_mi.errors import InvalidInput, UnsupportedModel
@@ -61,6 +62,7 @@ class LayerCollector:
         efficient: also solve efficient attention (costs about a millisecond a row).
         matrices: also keep the head-mean attention of each layer, for rollout.
         by_row: also compute effective attention where queries see different keys (seconds a layer on long input).
+        head: takes the attention of a classification head, which stands apart from the layers of the encoder.
     """
 
     lengths: list[int]
@@ -69,6 +71,7 @@ class LayerCollector:
     efficient: bool = False
     matrices: bool = False
     by_row: bool = False
+    head: HeadCollector | None = None
     layers: list[list[LayerAttention]] = field(default_factory=list)
     efficient_received: list[list[Tensor]] = field(default_factory=list)
     means: list[list[Tensor]] = field(default_factory=list)
@@ -81,6 +84,9 @@ class LayerCollector:
 
     def __call__(self, call: AttentionCall) -> None:
         """Summarise one attention call."""
+        if self.head is not None and self.head.takes(call):
+            self.head(call, 1 + max((layer.layer for layer in self.layers[0]), default=-1))
+            return
         if not covers_tokens(call, self.masks, self.encoder):
             self.skipped.append(call.module_name)
             return

@@ -1,0 +1,71 @@
+"""The states of a bounded random sample of inputs."""
+
+from __future__ import annotations
+
+import heapq
+import random
+
+import torch
+from torch import Tensor
+
+
+class Reservoir:
+    """A uniform sample of at most `capacity` inputs: those with the smallest of random keys.
+
+    The key of an input depends on `seed` and its number only, so that the sample is the same whatever the batches, and
+    an input that is not wanted is known before it is run. Rows are taken in the order of the inputs.
+
+    Args:
+        capacity: most inputs kept.
+        shape: (layers, picks, width) of the states of one input.
+        classes: number of classes.
+        seed: of the keys.
+
+    Attributes:
+        states: (layers, picks, capacity, width) float32.
+        present: (layers, picks, capacity) bool: the input has such a token.
+        outputs: (capacity, classes) float64.
+
+    Example:
+        >>> sample = Reservoir(2, (1, 1, 4), 3, seed=0)
+        >>> rows = [sample.offer(number) for number in range(9)]
+        >>> rows[:2], len(sample.owner), len(set(sample.owner.values()))
+        ([0, 1], 2, 2)
+    """
+
+    def __init__(self, capacity: int, shape: tuple[int, int, int], classes: int, *, seed: int) -> None:
+        layers, picks, width = shape
+        # Untouched pages of an empty tensor take no memory: the capacity costs nothing before it is used.
+        self.states = torch.empty(layers, picks, capacity, width)
+        self.present = torch.zeros(layers, picks, capacity, dtype=torch.bool)
+        self.outputs = torch.zeros(capacity, classes, dtype=torch.float64)
+        self.capacity, self.seed = capacity, seed
+        self.owner: dict[int, int] = {}  # row -> number of the input
+        self._largest: list[tuple[float, int]] = []  # (-key, row)
+
+    def offer(self, number: int) -> int | None:
+        """The row for this input, or None where the sample does without it; a row may be taken from another input."""
+        key = random.Random(f"{self.seed} keep {number}").random()
+        if len(self.owner) < self.capacity:
+            row = len(self.owner)
+            heapq.heappush(self._largest, (-key, row))
+        elif -key > self._largest[0][0]:
+            row = heapq.heapreplace(self._largest, (-key, self._largest[0][1]))[1]
+        else:
+            return None
+        self.owner[row] = number
+        return row
+
+    def put(self, layer: int, rows: list[int], states: Tensor, places: Tensor) -> None:
+        """Keep the states of one layer at the picked places.
+
+        Args:
+            layer: place of the layer.
+            rows: row of each input of the batch.
+            states: (batch, tokens, width).
+            places: (batch, picks) position of each pick, -1 where the input has none.
+        """
+        found = places.to(states.device)
+        picked = states[torch.arange(len(rows), device=states.device)[:, None], found.clamp_min(0)]
+        self.states[layer][:, rows] = picked.detach().float().cpu().transpose(0, 1)
+        self.present[layer][:, rows] = (places >= 0).t().cpu()

@@ -1,0 +1,155 @@
+"""Cross-fitted linear scores of one slot: shrunk discriminants, and for soft outputs regression of their log odds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hf_attn_mi.kernels import ClassMoments, class_moments, class_separation, factor_classes, linear_discriminant
+from hf_attn_mi.mi.calibration import calibrate, out_of_fold
+from hf_attn_mi.mi.estimate import Slot
+from hf_attn_mi.mi.leave_out import FoldSums, solve_left_out
+from hf_attn_mi.mi.quadrature import mixture_information
+from hf_attn_mi.mi.streams import stream
+
+RIDGES = (0.0, 0.1, 1.0, 10.0)  # times the mean variance of a component
+LEAST_PROBABILITY = 1e-5  # of soft outputs, before their logarithm
+JITTER = 3e-3  # standard deviations of a score
+MOST_DIMENSIONS = 8  # of the scores in which neighbours are counted
+
+
+@dataclass(frozen=True, eq=False)
+class OutOfFold:
+    """Scores of each example from the other folds' examples, and the calibrated information in them."""
+
+    pointwise: Tensor  # (n,) float64: sum_k P_ik (log q(k | state_i) - log p_k); its mean is the estimate
+    second: Tensor  # (n,) the same of a discriminant among the scores
+    second_loss: float  # what that discriminant loses to the finite sample, where scores are Gaussian
+    raw: Tensor  # (n, K) the scores before calibration
+    directions: Tensor  # (K, r) of scores like these from all examples
+    scores: Tensor  # (n, min(K - 1, 8)) float32, centred, unit variance, best separated first
+    gaussian: Tensor  # (1 + folds,) Gaussian-mixture information of all K - 1 scores, and with each fold left out
+    separation: Tensor  # (K, K) of the scores
+
+
+def discriminant_information(slot: Slot, folds: FoldSums) -> OutOfFold:
+    """Return the calibrated cross-entropy information of the best of a path of ridge discriminants.
+
+    The scores of an example are its products with the class means of the other folds in the metric (C + r)^-1, C the
+    covariance of all states and r a ridge; C is diagonal here and knows no outputs, so that one decomposition serves
+    all folds and ridges. For soft outputs the slopes of their log odds are tried as well: exact where the log odds are
+    linear in the state, as for the state that the classifier reads. The best ridge is that of least cross-entropy,
+    then temperature and offsets are cross-fitted, of the scores as they are or after a discriminant among them.
+
+    Args:
+        slot: the whitened states and outputs.
+        folds: its sums.
+    """
+    probabilities, fold_of, share = slot.probabilities, slot.fold_of, slot.probabilities.mean(0)
+    candidates = _ridge_path(slot, folds)
+    if slot.soft:
+        candidates.append(_log_odds(slot, folds))
+
+    def loss(scores: Tensor) -> float:
+        fitted = calibrate(scores, probabilities)
+        return -float((probabilities * (fitted[0] * scores.double() + fitted[1:]).log_softmax(1)).sum(1).mean())
+
+    raw, directions = min(candidates, key=lambda candidate: loss(candidate[0]))
+    flat = _between(raw)
+    again = class_moments(flat.double(), probabilities, folds=fold_of)
+    found = [_pointwise(scores, probabilities, share, fold_of) for scores in (raw, _second(flat, again))]
+    best = max(found, key=lambda values: float(values.mean()))
+    total = factor_classes(again, metric="total", shrinkage=1e-5)
+    parts = factor_classes(again, metric="total", shrinkage=1e-5, leave_one_out=True)
+    rest = again.weights[0].sum(0) - again.weights[0]
+    separation = class_separation(again, total)[0, 0]
+    left_out = mixture_information(class_separation(again, parts)[0], rest / rest.sum(1, keepdim=True), points=1024)
+    whole = mixture_information(separation, share, points=1024)
+    gaussian = torch.cat([whole[None], left_out])
+    lost = _second_loss(separation, probabilities, fold_of)
+    return OutOfFold(best, found[1], lost, raw, directions, _leading(flat, again), gaussian, separation)
+
+
+def _ridge_path(slot: Slot, folds: FoldSums) -> list[tuple[Tensor, Tensor]]:
+    """Return (n, K) out-of-fold scores and (K, r) directions from all examples for each ridge."""
+    points, variances = slot.principal.points, slot.principal.variances
+    means = folds.class_sums / folds.weights.clamp_min(1e-9)[..., None].to(points.dtype)  # (1 + folds, K, r)
+    found = []
+    for ridge in RIDGES:
+        directions = means * (variances / (variances + ridge * variances.mean())).to(points.dtype)
+        found.append((_scores(points, directions[1:], slot.fold_of), directions[0]))
+    return found
+
+
+def _log_odds(slot: Slot, folds: FoldSums) -> tuple[Tensor, Tensor]:
+    """Return the same for least squares of the centred log probabilities."""
+    logits = folds.probabilities.clamp_min(LEAST_PROBABILITY).log()
+    logits = logits - logits.mean(1, keepdim=True)
+    logits = (logits - logits.mean(0)).to(folds.points.dtype)
+    sizes = folds.sizes.long().tolist()
+    parts = zip(folds.points.split(sizes), logits.split(sizes))  # type: ignore[no-untyped-call]
+    products = torch.stack([part.T @ own for part, own in parts])  # (folds, r, K)
+    right = torch.cat([products.sum(0)[None], products.sum(0) - products])
+    right = right / folds.examples.to(right.dtype)[:, None, None]
+    slopes = solve_left_out(folds, right).transpose(1, 2)  # (1 + folds, K, r)
+    return _scores(slot.principal.points, slopes[1:], slot.fold_of), slopes[0]
+
+
+def _scores(points: Tensor, directions: Tensor, fold_of: Tensor) -> Tensor:
+    """Return (n, K): each example with the directions of its fold."""
+    found = points.new_empty(len(points), directions.shape[1])
+    for fold, direction in enumerate(directions):
+        inside = fold_of == fold
+        found[inside] = points[inside] @ direction.T
+    return found
+
+
+def _between(scores: Tensor) -> Tensor:
+    """Return (n, K - 1) differences between classes: what scores have in common says nothing."""
+    apart = scores - scores.mean(1, keepdim=True)
+    apart = apart - apart.mean(0)
+    axes = torch.linalg.eigh((apart.T @ apart).double())[1][:, 1:].to(apart.dtype)
+    flat: Tensor = apart @ axes
+    flat = flat / flat.square().mean(0).sqrt().clamp_min(1e-12)
+    # Of classes that are wholly apart no covariance would be left within.
+    return flat + JITTER * torch.randn(flat.shape, generator=stream(0, "jitter"))
+
+
+def _second(flat: Tensor, moments: ClassMoments) -> Tensor:
+    """Return (n, K) logits of the cross-fitted discriminant among the scores."""
+    directions, offsets = linear_discriminant(factor_classes(moments, shrinkage=1e-3, leave_one_out=True))
+    logits = _scores(flat.double() - moments.mean, directions, moments.fold_of)
+    return (logits + offsets.clamp_min(-50)[moments.fold_of]).float()
+
+
+def _pointwise(scores: Tensor, probabilities: Tensor, share: Tensor, fold_of: Tensor) -> Tensor:
+    posterior = out_of_fold(scores, probabilities, fold_of)
+    return (probabilities * (posterior - share.log())).sum(1)
+
+
+def _second_loss(separation: Tensor, probabilities: Tensor, fold_of: Tensor) -> float:
+    """Return by how much the second discriminant misses the true posterior on Gaussian scores of this separation."""
+    share = probabilities.mean(0)
+    values, vectors = torch.linalg.eigh(separation)
+    means = (vectors * values.clamp_min(0).sqrt())[:, 1:]  # (K, K - 1)
+    generator = stream(int(float(separation.abs().sum()) * 1e9), "scores")  # slots must not share its error
+    labels = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+    drawn = means[labels] + torch.randn(len(labels), means.shape[1], generator=generator, dtype=torch.float64)
+    own = torch.nn.functional.one_hot(labels, len(share)).double()
+    true = (drawn @ means.T - means.square().sum(1) / 2 + share.log()).log_softmax(1)
+    reached = _pointwise(_second(drawn, class_moments(drawn, own, folds=fold_of)), own, share, fold_of)
+    return float(((own * (true - share.log())).sum(1) - reached).mean())
+
+
+def _leading(flat: Tensor, moments: ClassMoments) -> Tensor:
+    """Return the canonical variates of the scores, at most eight."""
+    if flat.shape[1] <= MOST_DIMENSIONS:
+        return flat
+    factors = factor_classes(moments, shrinkage=1e-3)
+    whitened = torch.linalg.solve_triangular(factors.factor[0], (flat.double() / factors.scale).T, upper=False).T
+    centres = factors.centres[0, 0] * factors.weights[0, 0].sqrt()[:, None]
+    axes = torch.linalg.eigh(centres.T @ centres)[1].flip(1)[:, :MOST_DIMENSIONS]
+    found: Tensor = whitened @ axes
+    return found.float()

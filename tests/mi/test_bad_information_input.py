@@ -1,0 +1,76 @@
+"""What cannot be estimated is refused, with the numbers in the message."""
+
+import pytest
+import torch
+
+from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.mi import fit_probe, mutual_information, output_ceiling
+
+STATES = torch.randn(100, 4, generator=torch.Generator().manual_seed(0))
+CLASSES = torch.arange(100) % 2
+SOFT = torch.full((100, 2), 0.5)
+
+
+def broken(position, value):
+    states = STATES.clone()
+    states[position] = value
+    return states
+
+
+@pytest.mark.parametrize(
+    ("states", "outputs", "options", "message"),
+    [
+        (STATES[:, 0], CLASSES, {}, r"\(100,\)"),
+        (STATES.long(), CLASSES, {}, "int64"),
+        (broken((3, 1), float("nan")), CLASSES, {}, "1 NaN"),
+        (STATES, CLASSES[:90], {}, "n = 100 examples, outputs has 90"),
+        (STATES, torch.zeros(100, dtype=torch.long), {}, "one class only, 100 times"),
+        (STATES, torch.arange(100) % 6, {}, "100 examples for 6 classes"),
+        (STATES, CLASSES - 1, {}, "the least -1"),
+        (STATES, SOFT * 1.2, {}, "sum 1[.]2"),
+        (STATES, torch.cat([SOFT - 1, SOFT + 1], 1) / 2, {}, "least entry -0[.]25"),
+        (STATES, broken((0, 0), float("inf")), {"noise": 1.0}, "1 NaN or infinite"),
+        (STATES, STATES, {"noise": 0.0}, "positive"),
+        (STATES, STATES, {"noise": torch.ones(3)}, "4, one a column"),
+        (STATES, STATES[:50], {"noise": 1.0}, "outputs has 50"),
+        (STATES, STATES, {"estimator": "gaussian_continuous"}, "needs noise"),
+        (STATES, STATES, {"estimator": "probe", "noise": 1.0}, "is for classes"),
+        (STATES, CLASSES, {"estimator": "mine"}, "auto, gaussian, probe"),
+        (STATES, CLASSES, {"folds": 2}, "from 4 to 20"),
+        (STATES, CLASSES, {"folds": 21}, "from 4 to 20"),
+        (STATES, CLASSES, {"permutations": 0}, "from 1"),
+        (STATES, CLASSES.float(), {}, "float32"),
+        (STATES, None, {}, "NoneType"),
+    ],
+)
+def test_refused(states, outputs, options, message):
+    with pytest.raises(InvalidInput, match=message):
+        mutual_information(states, outputs, **options)
+
+
+def test_probe_and_ceiling_refuse_the_same():
+    with pytest.raises(InvalidInput, match="one class only"):
+        fit_probe(STATES, torch.zeros(100, dtype=torch.long))
+    with pytest.raises(InvalidInput, match=r"sum 1[.]2"):
+        output_ceiling(SOFT * 1.2)
+
+
+def test_small_classes_are_warned_about():
+    outputs = (torch.arange(100) < 8).long()
+    found = mutual_information(STATES, outputs, permutations=9)
+    assert "the least 8.0" in found.warnings[0]
+    assert float(found.upper) <= found.ceiling
+
+
+def test_outputs_that_never_change_have_no_information():
+    for estimator in ("auto", "gaussian", "probe", "ksg", "logistic"):
+        found = mutual_information(STATES, SOFT, estimator=estimator, permutations=9)
+        assert (float(found.nats), float(found.upper), found.ceiling) == (0, 0, 0)
+        assert "same for every input" in found.warnings[0]
+
+
+@pytest.mark.parametrize("estimator", ["auto", "gaussian", "probe", "logistic"])
+def test_classes_wholly_apart_reach_their_entropy(estimator):
+    states = CLASSES[:, None] * torch.tensor([1.0, -2.0, 0.5]) + torch.tensor([3.0, 0.0, 1.0])
+    found = mutual_information(states, CLASSES, estimator=estimator, permutations=9)
+    assert 0.97 * found.ceiling < float(found.nats) <= found.ceiling

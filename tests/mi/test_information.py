@@ -1,0 +1,170 @@
+"""`mutual_information` against closed forms, scikit-learn in one dimension, and real images with mixed labels."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from sklearn.feature_selection import mutual_info_classif, mutual_info_regression
+
+from hf_attn_mi.mi import mutual_information, output_ceiling
+
+from .cases import exclusive_or, exclusive_or_information, shifted_classes, two_classes_information
+
+
+@pytest.mark.parametrize("distance", [0.0, 0.7, 1.5, 3.0])
+@pytest.mark.parametrize("estimator", ["auto", "gaussian"])
+def test_two_gaussian_classes(estimator, distance):
+    states, labels = shifted_classes(2000, 40, distance)
+    truth = two_classes_information(distance)
+    found = mutual_information(states, labels, estimator=estimator, permutations=40)
+    assert float(found.nats) == pytest.approx(truth, abs=0.03)
+    assert float(found.lower) <= truth <= float(found.upper)
+    assert distance == 0 or float(found.p_value) < 0.05
+
+
+def test_probe_is_below_the_truth_and_its_interval_reaches_it():
+    states, labels = shifted_classes(1500, 150, 1.5)
+    truth = two_classes_information(1.5)
+    found = mutual_information(states, labels, estimator="probe", permutations=10)
+    assert float(found.lower) <= float(found.nats) < truth - 0.01
+    assert float(found.upper) > truth
+
+
+def test_one_dimension_is_scikit_learns():
+    states, labels = shifted_classes(800, 3, 1.2, classes=3)
+    one = states[:, :1]
+    theirs = mutual_info_classif(one.numpy(), labels.numpy(), random_state=0)[0]
+    assert float(mutual_information(one, labels, estimator="ksg").nats) == pytest.approx(theirs, abs=2e-3)
+    assert float(mutual_information(one, labels).nats) == pytest.approx(theirs, abs=0.05)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.6, 0.95])
+def test_vectors_are_the_closed_form_and_scikit_learns(correlation):
+    draw = torch.Generator().manual_seed(0)
+    states = torch.randn(3000, 1, generator=draw)
+    signal = correlation * states
+    noise = math.sqrt(1 - correlation**2)
+    found = mutual_information(states, signal, noise=noise, permutations=40)
+    truth = -math.log(1 - correlation**2) / 2
+    noisy = (signal[:, 0] + noise * torch.randn(3000, generator=draw)).numpy()
+    theirs = mutual_info_regression(states.numpy(), noisy, random_state=0)[0]
+    assert float(found.nats) == pytest.approx(truth, abs=0.04)
+    assert float(found.nats) == pytest.approx(theirs, abs=0.08)
+    assert found.ceiling is None
+    assert found.share is None
+    assert found.estimator == "gaussian_continuous"
+
+
+def test_exclusive_or_is_seen_by_auto_and_not_by_means():
+    states, labels = exclusive_or(2000, 100, 3.0)
+    truth = exclusive_or_information(3.0)
+    assert abs(float(mutual_information(states, labels, estimator="gaussian").nats)) < 0.03
+    found = mutual_information(states, labels, permutations=40)
+    assert float(found.nats) == pytest.approx(truth, abs=0.05)
+    assert float(found.p_value) < 0.05
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.5, 1.0])
+def test_digits_with_mixed_labels(kept):
+    images, digit = load_digits(return_X_y=True)
+    draw = torch.Generator().manual_seed(0)
+    labels = torch.from_numpy(digit)
+    other = torch.randint(10, labels.shape, generator=draw)
+    labels = torch.where(torch.rand(len(labels), generator=draw) < kept, labels, other)
+    right, wrong = kept + (1 - kept) / 10, (1 - kept) / 10
+    truth = math.log(10) + right * math.log(right) + (9 * wrong * math.log(wrong) if wrong else 0.0)
+    found = mutual_information(torch.from_numpy(images).float(), labels, permutations=10)
+    assert float(found.nats) == pytest.approx(truth, abs=0.07)
+
+
+@pytest.mark.parametrize("estimator", ["auto", "logistic"])
+def test_the_state_the_classifier_reads_reaches_the_ceiling(estimator):
+    draw = torch.Generator().manual_seed(0)
+    states = torch.randn(1500, 64, generator=draw)
+    probabilities = (states @ torch.randn(64, 3, generator=draw) * 0.7).softmax(1)  # sharp: no Gaussian classes
+    found = mutual_information(states, probabilities, estimator=estimator, permutations=10)
+    assert 0.98 <= float(found.share) <= 1
+    assert float(found.upper) <= found.ceiling == output_ceiling(probabilities)
+
+
+def test_states_that_repeat_are_counted():
+    draw = torch.Generator().manual_seed(0)
+    table = (torch.randn(10, 3, generator=draw, dtype=torch.float64) * 1.5).softmax(1)
+    word = torch.randint(10, (4000,), generator=draw)
+    labels = torch.multinomial(table[word], 1, generator=draw)[:, 0]
+    mean = table.mean(0)
+    truth = float(-(mean * mean.log()).sum() + (table * table.log()).sum(1).mean())
+    found = mutual_information(torch.randn(10, 50, generator=draw)[word], labels, permutations=10)
+    assert found.parts == ("counts",)
+    assert float(found.nats) == pytest.approx(truth, abs=0.03)
+
+
+def test_one_to_one_changes_of_coordinates_keep_the_information():
+    states, labels = shifted_classes(2000, 30, 1.5)
+    plain = mutual_information(states, labels, permutations=1)
+    heavy = mutual_information(states.sub(3).pow(3), labels, permutations=1)
+    scaled = mutual_information(states * torch.logspace(-2, 2, 30) - 5, labels, permutations=1)
+    assert float(heavy.nats) == pytest.approx(float(plain.nats), abs=0.03)
+    assert float(scaled.nats) == pytest.approx(float(plain.nats), abs=0.01)
+
+
+def test_slots_are_estimated_as_if_alone_and_tested_together():
+    states, labels = shifted_classes(400, 12, 1.5)
+    noise = torch.randn(400, 12, generator=torch.Generator().manual_seed(3))
+    stacked = torch.stack([states, noise, torch.ones(400, 12)])
+    found = mutual_information(stacked, labels, permutations=99)
+    alone = mutual_information(states, labels, permutations=99)
+    assert found.nats[0] == alone.nats
+    assert found.p_value[0] == alone.p_value == 0.01
+    assert (found.family_p_value >= found.p_value).all()
+    assert found.family_p_value[0] == 0.01
+    assert found.family_p_value[1] > 0.05
+    assert (found.nats[2], found.p_value[2], found.parts[2]) == (0, 1, "constant")
+    assert any("slot 2" in warning for warning in found.warnings)
+
+
+def test_threads_change_nothing_and_are_given_back():
+    states, labels = shifted_classes(300, 8, 1.5)
+    stacked = torch.stack([states, states.flip(0), states * 2])
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = mutual_information(stacked, labels, permutations=9)
+        torch.set_num_threads(2)
+        two = mutual_information(stacked, labels, permutations=9)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(one.nats, two.nats, atol=1e-6, rtol=0)
+    assert torch.equal(one.p_value, two.p_value)
+
+
+def test_half_precision_and_few_examples():
+    states, labels = shifted_classes(300, 384, 3.0)
+    found = mutual_information(states.half(), labels, permutations=9)
+    assert any("75 principal components" in warning for warning in found.warnings)
+    assert float(found.upper - found.lower) > 0.05
+    assert float(found.lower) < two_classes_information(3.0)
+
+
+def test_result_is_plain_and_frozen():
+    states, labels = shifted_classes(200, 4, 1.0)
+    found = mutual_information(states, labels, permutations=9)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.n = 3
+    plain = json.loads(json.dumps(found.to_dict()))
+    assert plain["nats"] == float(found.nats)
+    assert plain["bits"] == pytest.approx(float(found.nats) / math.log(2))
+    assert plain["share"] == pytest.approx(float(found.nats) / found.ceiling)
+    assert found.interval.tolist() == [plain["lower"], plain["upper"]]
+
+
+def test_intervals_cover_the_truth():
+    truth, inside = two_classes_information(1.5), 0
+    for seed in range(60):
+        found = mutual_information(*shifted_classes(400, 8, 1.5, seed=seed), estimator="gaussian", permutations=1)
+        inside += float(found.lower) <= truth <= float(found.upper)
+    assert inside >= 52  # binomial of 95 %: 52 or more with probability 0.99

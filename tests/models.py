@@ -21,12 +21,16 @@ from transformers import (
     XLNetForSequenceClassification,
 )
 
+from hf_attn_mi.api import METHODS
 from hf_attn_mi.capture import AttentionCall, capture_attention
 from tests.zoo import Built, build, jobs
 from tests.zoo.building import rescale
 
 DEMO = Path(__file__).parents[1] / "hf_attn_mi" / "demo_model"
 SIZES = {"vocab_size": 8000, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+ANY_MODEL = [  # methods that need no model of hf_attn_mi.heads; those of hf_attn_mi.baselines have a suite of their own
+    name for name, method in METHODS.items() if name != "head" and method.baseline is None
+]
 TEXTS = [
     "A quietly moving film.",
     "dull",

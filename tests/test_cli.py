@@ -13,9 +13,8 @@ import torch
 from transformers import AutoModel
 
 from hf_attn_mi import Explanation, explain
-from hf_attn_mi.api import METHODS
 from hf_attn_mi.cli import main
-from tests.models import DEMO, TEXTS, distance, tiny_bert
+from tests.models import ANY_MODEL, DEMO, TEXTS, distance, tiny_bert
 
 ROOT = Path(__file__).parents[1]
 
@@ -76,7 +75,7 @@ def test_a_pair(capsys, demo):
     assert distance(Explanation.from_dict(data).scores, wanted.scores) < 1e-6
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("method", ANY_MODEL)
 def test_every_method_writes_json_that_reloads(capsys, tmp_path, method, demo):
     target = tmp_path / "out.json"
     assert main(["explain", *TEXTS[:2], "--method", method, "--json", str(target)]) == 0

@@ -11,8 +11,18 @@ import torch
 from transformers import AutoModel, BertConfig, BertForQuestionAnswering, BertForTokenClassification, pipeline
 
 from hf_attn_mi import Explanation, InvalidInput, UnsupportedModel, explain
-from hf_attn_mi.api import METHODS
-from tests.models import DEMO, SIZES, TEXTS, distance, load_demo, reads_its_padding, state_of, tiny_bert, zoo_model
+from tests.models import (
+    ANY_MODEL,
+    DEMO,
+    SIZES,
+    TEXTS,
+    distance,
+    load_demo,
+    reads_its_padding,
+    state_of,
+    tiny_bert,
+    zoo_model,
+)
 
 PAIR = ("The film was long.", "Nobody liked it much.")
 LONG = "a quietly moving film , dull and boring in places . " * 8
@@ -100,7 +110,7 @@ def test_holes_in_the_mask_are_not_there(demo):
     ids = tokenizer(TEXTS[0], return_tensors="pt")["input_ids"]
     mask = torch.ones_like(ids)
     mask[0, 3] = 0
-    for method in METHODS:
+    for method in ANY_MODEL:
         found = explain(model, {"input_ids": ids, "attention_mask": mask}, method=method)
         assert found.scores[3] == 0.0
         assert all(float(layer.received[:, 3].abs().max()) == 0.0 and layer.n == 6 for layer in found.layers)
@@ -279,7 +289,7 @@ def test_functions_explain_models_without_a_class(demo):
 # --- what never changes a score ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("method", ANY_MODEL)
 def test_padding_batch_size_and_order_change_nothing(demo, method):
     model, _ = demo
     wanted = [explain(model, text, method=method) for text in TEXTS]
@@ -384,7 +394,7 @@ def test_support_of_efficient_attention_is_at_most_the_rank(long_run):
 
 def test_explanations_are_lean_and_reload(demo, tmp_path):
     n = len(demo[1](LONG)["input_ids"])
-    for method in METHODS:
+    for method in ANY_MODEL:
         found = explain(demo[0], LONG, method=method)
         for layer in found.layers:
             assert all(value.numel() <= 4 * n for value in vars(layer).values() if isinstance(value, torch.Tensor))
@@ -436,7 +446,7 @@ def test_a_progress_bar_only_where_somebody_waits_and_watches(demo, monkeypatch)
 # --- nothing is left behind --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("method", ANY_MODEL)
 def test_the_model_is_as_before(fresh, method):
     model, _ = fresh
     model.train()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from importlib.metadata import version
 from typing import Any
@@ -14,8 +14,11 @@ import transformers
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from hf_attn_mi.api.baseline_scores import baseline_scores, gap_note, read_settings, with_mask
 from hf_attn_mi.api.batching import batches, padding_id, real_tokens, stack
 from hf_attn_mi.api.examples import Example
+from hf_attn_mi.api.head_layer import check_head, head_collector
+from hf_attn_mi.api.information import TokenInformation, read_background
 from hf_attn_mi.api.layers import LayerCollector, encoder_prefix
 from hf_attn_mi.api.loading import device_of, evaluation_mode, model_and_tokenizer, name_of
 from hf_attn_mi.api.methods import METHODS
@@ -23,9 +26,11 @@ from hf_attn_mi.api.model_inputs import read_inputs
 from hf_attn_mi.api.padding import ignores_padding
 from hf_attn_mi.api.targets import Target, read_targets
 from hf_attn_mi.api.weights import refuse_quantised
+from hf_attn_mi.baselines import Options
 from hf_attn_mi.capture import capture_attention, model_lock, module_checks
 from hf_attn_mi.errors import InvalidInput, UnsupportedModel
-from hf_attn_mi.explanation import Explanation
+from hf_attn_mi.explanation import Explanation, LayerAttention
+from hf_attn_mi.mi.background import Background
 from hf_attn_mi.relevance import relevance
 
 FOLLOWED = 0.02  # largest completeness gap without a warning; half precision reaches 0.01
@@ -41,6 +46,7 @@ def explain(
     background: Any = None,
     batch_size: int = 16,
     truncation: bool = False,
+    options: Mapping[str, Any] | None = None,
 ) -> Explanation | list[Explanation]:
     """Scores the tokens of each input by their share in the model's prediction.
 
@@ -55,10 +61,13 @@ def explain(
             function from the outputs to (batch,) values for models without a class. The function sees one batch
             at a time, short inputs first: where it depends on the input, pass one input, or batch_size=1.
         method: "relevance" (gradient x input of the frozen network), "attention", "rollout", "effective" or
-            "efficient" (attention received by each token).
-        background: reserved for mutual information; must be None.
+            "efficient" (attention received by each token in the encoder), "head" (weights of the attention head of
+            a model made with `hf_attn_mi.heads`), or one of docs/methods/baselines.md, such as "integrated_gradients".
+        background: of this model, from `fit_background`: fills `Explanation.information` with what each token tells
+            about the output, in nats, layer by layer.
         batch_size: inputs in one forward pass.
         truncation: cut texts that are longer than the model's maximum, with a warning that names the cut.
+        options: settings of a method of docs/methods/baselines.md, such as {"steps": 20}; the others take none.
 
     Returns:
         One `Explanation` for one input, a list for a list.
@@ -77,22 +86,24 @@ def explain(
         raise InvalidInput(f"truncation must be True or False, not {truncation!r}.")
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise InvalidInput(f"batch_size must be a positive whole number, not {batch_size!r}.")
-    if background is not None:
-        raise InvalidInput("background is not used yet: mutual information needs a fitted background; pass None.")
     inner, tokenizer = model_and_tokenizer(model, tokenizer)
+    check_head(method, inner, list(METHODS))
+    settings = read_settings(method, options)
+    background = read_background(background, inner)
     if METHODS[method].gradients:
         refuse_quantised(inner)
     results: list[Explanation | None] = []
     with torch.inference_mode(False):  # which would forbid gradients, whatever torch.enable_grad says
         examples, tokenizer, single = read_inputs(inputs, inner, tokenizer, truncation)
         wanted = read_targets(target, inner, len(examples))
+        settings = with_mask(settings, tokenizer)
         results += [None] * len(examples)
         for positions in _progress(examples, batch_size, inner):
             mine = [examples[i] for i in positions]
             aims = wanted if callable(wanted) else [wanted[i] for i in positions]
             batch = stack(mine, padding_id(inner) or 0, device_of(inner))
             with model_lock(inner):  # threads take turns: hooks and training mode belong to the model
-                found = _explain_batch(inner, batch, mine, aims, method)
+                found = _explain_batch(inner, batch, mine, aims, method, background, settings=settings)
             for i, result in zip(positions, found):
                 results[i] = result
     done = [result for result in results if result is not None]
@@ -111,19 +122,32 @@ def _progress(examples: list[Example], size: int, model: nn.Module) -> Iterable[
 
 
 def _explain_batch(
-    model: nn.Module, batch: dict[str, Tensor], examples: list[Example], wanted: Any, method: str
-) -> list[Explanation]:
+    model: nn.Module, batch: dict[str, Tensor], examples: list[Example], wanted: Any, method: str,
+    background: Background | None, *, settings: Options,
+) -> list[Explanation]:  # fmt: skip
     started = time.perf_counter()
     aim = Target(wanted, model)
     seen = _collector(model, batch, examples, method)
-    watch: AbstractContextManager[Any] = capture_attention(model, seen if seen is not None else _ignore)
+    told = None if background is None else _told(background, model, examples, batch)
+    watch: AbstractContextManager[Any] = capture_attention(
+        model, seen if seen is not None else _ignore, states=False if told is None else told
+    )
     arguments: dict[str, Any] = dict(batch)
     if getattr(getattr(model, "config", None), "return_dict", True) is False:
         arguments["return_dict"] = True
     gaps: list[float | None] = [None] * len(examples)
     info: dict[str, Any] = {}
+    notes: list[str] = []
     with evaluation_mode(model):
-        if METHODS[method].gradients:
+        if METHODS[method].baseline is not None:
+            with torch.no_grad(), watch:
+                outputs = model(**arguments)
+                aim(outputs)
+            table, about = baseline_scores(model, arguments, examples, aim, method, settings)
+            scores, notes = list(table.scores), about.pop("notes")
+            gaps = gaps if table.gap is None else table.gap.tolist()
+            info |= about
+        elif METHODS[method].gradients:
             found = relevance(model, arguments, aim, around=watch)
             scores = list(found.scores)
             longest = max((e.length for e in examples if e.length is not None), default=None)
@@ -132,13 +156,15 @@ def _explain_batch(
                     f"{type(model).__name__}: its first layer has {found.scores.shape[1]} positions for {longest} "
                     "tokens, so the scores cannot be given to tokens."
                 )
-            gaps = [float(gap) for gap in found.gap]
+            gaps, outputs = [float(gap) for gap in found.gap], found.outputs
             info["space"] = found.space
         else:
             with torch.no_grad(), watch:
-                aim(model(**arguments))
+                outputs = model(**arguments)
+                aim(outputs)
             score = METHODS[method].score
-            if seen is None or any(not layers for layers in seen.layers) or score is None:
+            watched = seen if seen is None or method != "head" else seen.head
+            if seen is None or watched is None or not all(watched.layers) or score is None:
                 raise InvalidInput(
                     f"method {method!r} needs attention over the input's own tokens, which {type(model).__name__} does "
                     "not compute on this input (windows, patches or latents); use method='relevance'."
@@ -149,12 +175,23 @@ def _explain_batch(
         raise InvalidInput(
             f"target: the function returned {len(aim.explained)} values for {len(examples)} inputs, not one for each."
         )
+    information = None if told is None else told.results(outputs)
     seconds = (time.perf_counter() - started) / len(examples)
     info |= _provenance(model, method, seconds)
-    info["warnings"] = _limits_seen(model, seen)
+    info["warnings"] = [*_limits_seen(model, seen), *notes]
     return [
-        _result(example, scores[i], seen, i, aim, gaps[i], info) for i, example in enumerate(examples)
+        _result(example, scores[i], seen, i, aim, gaps[i], info, information) for i, example in enumerate(examples)
     ]  # fmt: skip
+
+
+def _told(
+    background: Background, model: nn.Module, examples: list[Example], batch: dict[str, Tensor]
+) -> TokenInformation:
+    if examples[0].length is None:
+        raise InvalidInput(
+            f"background is for sequences of tokens; inputs has {', '.join(examples[0].tensors)}. Pass background=None."
+        )
+    return TokenInformation(background, model, examples, real_tokens(batch))
 
 
 def _ignore(call: Any) -> None:
@@ -166,10 +203,11 @@ def _collector(
 ) -> LayerCollector | None:
     if examples[0].length is None:
         return None
+    lengths, masks = [int(example.length or 0) for example in examples], real_tokens(batch)
     return LayerCollector(
-        lengths=[int(example.length or 0) for example in examples],
-        masks=real_tokens(batch), encoder=encoder_prefix(model), efficient=method == "efficient",
+        lengths=lengths, masks=masks, encoder=encoder_prefix(model), efficient=method == "efficient",
         matrices=method == "rollout", by_row=method == "effective",
+        head=head_collector(model, lengths, masks, method == "efficient"),
     )  # fmt: skip
 
 
@@ -207,20 +245,28 @@ def _limits_seen(model: nn.Module, seen: LayerCollector | None) -> list[str]:
     return notes
 
 
+def _layers(seen: LayerCollector | None, i: int) -> tuple[LayerAttention, ...]:
+    """Those of the encoder, then the head's."""
+    if seen is None:
+        return ()
+    return tuple(seen.layers[i]) if seen.head is None else (*seen.layers[i], *seen.head.layers[i])
+
+
 def _result(
     example: Example, scores: Tensor, seen: LayerCollector | None, i: int, aim: Target, gap: float | None,
-    info: dict[str, Any],
+    info: dict[str, Any], information: list[dict[str, Any]] | None,
 ) -> Explanation:  # fmt: skip
     count = example.length if example.length is not None else scores.shape[0]
     tokens = example.tokens or tuple(f"{'patch' if example.length is None else 'token'} {j}" for j in range(count))
     notes = [*example.warnings, *info["warnings"]]
-    if gap is not None and gap > FOLLOWED:
-        notes.append(f"The scores miss {gap:.0%} of the explained value: part of this model is not followed exactly.")
+    if gap is not None and (gap > FOLLOWED or info["method"] == "deeplift"):
+        notes.append(gap_note(info["method"], gap))
     explained = aim.explained[i]
     return Explanation(
         tokens=tokens, scores=scores[:count].float(), target=explained.target, target_name=explained.name,
         probability=explained.probability, texts=example.texts, offsets=example.offsets,
         sequence_ids=example.sequence_ids, word_ids=example.word_ids, special=example.special or (False,) * count,
-        layers=tuple(seen.layers[i]) if seen is not None else (), completeness_gap=gap, information=None,
+        layers=_layers(seen, i), completeness_gap=gap,
+        information=None if information is None else information[i],
         info={**info, "warnings": notes},
     )  # fmt: skip

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hf_attn_mi.api.layers import LayerCollector
 from hf_attn_mi.attention import rollout
+from hf_attn_mi.baselines import BASELINES, Baseline
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class Method:
 
     gradients: bool
     reference: str
-    score: Callable[[LayerCollector, int], Tensor] | None  # None: relevance
+    score: Callable[[LayerCollector, int], Tensor] | None  # None: relevance, or a baseline
+    baseline: Baseline | None = None
 
 
 def _mean(values: list[Tensor]) -> Tensor:
@@ -39,8 +41,13 @@ METHODS: dict[str, Method] = {
         False, "Brunner et al., arXiv 1908.04211, received, mean over layers, heads and queries",
         lambda seen, i: _mean([x for layer in seen.layers[i] if (x := layer.received_effective) is not None]),
     ),
+    "head": Method(
+        False, "attention of the classification head, mean over its heads and queries",
+        lambda seen, i: torch.empty(0) if seen.head is None else seen.head.layers[i][0].received.mean(0),
+    ),
     "efficient": Method(
         False, "our operationalisation of efficient attention (arXiv 2410.18541), received",
         lambda seen, i: _mean(seen.efficient_received[i]),
     ),
 }  # fmt: skip
+METHODS |= {name: Method(row.gradients, row.reference, None, row) for name, row in BASELINES.items()}

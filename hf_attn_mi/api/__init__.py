@@ -1,7 +1,22 @@
-"""`explain` and `attention_maps`: from a model and its inputs to frozen results."""
+"""`explain`, `attention_maps`, `certify`, `minimal_tokens`, `fit_background`: a model and inputs to frozen results."""
 
+from hf_attn_mi.api.background import fit_background
+from hf_attn_mi.api.certifying import certify
+from hf_attn_mi.api.data import read_texts_of
 from hf_attn_mi.api.explaining import explain
 from hf_attn_mi.api.maps import AttentionMaps, attention_maps
 from hf_attn_mi.api.methods import METHODS
+from hf_attn_mi.api.minimal import minimal_tokens
+from hf_attn_mi.api.rechecking import recheck
 
-__all__ = ["METHODS", "AttentionMaps", "attention_maps", "explain"]
+__all__ = [
+    "METHODS",
+    "AttentionMaps",
+    "attention_maps",
+    "certify",
+    "explain",
+    "fit_background",
+    "minimal_tokens",
+    "read_texts_of",
+    "recheck",
+]

@@ -49,7 +49,7 @@ def estimate_probe(slot: Slot) -> Estimate:
     return from_series(found, "probe", extra_variance=noise, missing=max(0.0, missing))
 
 
-def strongest(start: Estimate, others: list[Estimate], ignored: float = 1.5) -> Estimate:
+def strongest(start: Estimate, others: list[Estimate], ignored: float = 1.75) -> Estimate:
     """Return the start, raised to each other estimate as far as that is above it by more than chance.
 
     Every part misses something and none invents it, so the largest is nearest; but the largest of noisy numbers is too

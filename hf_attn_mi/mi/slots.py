@@ -66,7 +66,8 @@ def collect(
             notes.append(
                 f"slot {slot}: the estimate {found.value:.3f} is above the ceiling {top:.3f}, which is reported"
             )
-        rows.append((value, min(found.value - width, value), min(max(found.value + found.missing + width, value), top)))
+        # Around what is reported: an estimate far above the ceiling must not end in an interval without width.
+        rows.append((value, value - width, min(max(found.value + found.missing + width, value), top)))
     table = torch.tensor(rows, dtype=torch.float64).T
     alone, family = p_values(torch.stack([statistics for _, statistics, _, _ in done]))
     null = torch.tensor([value for _, _, values, _ in done for value in values], dtype=torch.float64)

@@ -14,6 +14,9 @@ from transformers.utils import logging
 
 logging.disable_progress_bar()
 torch.set_num_threads(1)
+if not torch.cuda.is_available():
+    # Before anything imports triton, as torch.compile does: without CUDA, kernels run in Triton's interpreter.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(scope="session")

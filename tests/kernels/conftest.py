@@ -1,13 +1,9 @@
-"""What the tests of the kernels share. Without CUDA, Triton kernels run in Triton's interpreter."""
+"""What the tests of the kernels share."""
 
 import importlib.util
-import os
 
 import pytest
 import torch
-
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # before the kernels are imported
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 

@@ -80,6 +80,7 @@ def effective_rows(turns: int) -> list[dict[str, object]]:
     scale = exact.abs().max()
     for name, found in (
         ("ours", effective_attention(rows, value).attention),
+        ("ours from the output", effective_attention(rows, value, outputs=output).attention),
         ("by V", by_null_space(rows, value)),
         ("by V W_O", by_null_space(rows, value @ weight)),
     ):
@@ -93,7 +94,8 @@ def effective_rows(turns: int) -> list[dict[str, object]]:
         check(float((weights - received).abs().max() / received.abs().max()) < 1e-3, f"received weight {name}")
     times = in_turns(
         {
-            "ours": lambda: effective_attention(rows, value),
+            "ours": lambda: effective_attention(rows, value, outputs=output),
+            "alone": lambda: effective_attention(rows, value),
             "V": lambda: by_null_space(rows, value),
             "V W_O": lambda: by_null_space(rows, value @ weight),
             "received": ours,
@@ -104,10 +106,15 @@ def effective_rows(turns: int) -> list[dict[str, object]]:
     )
     shape = f"{HEADS} heads, n = {LENGTH}, d = {WIDTH}, float32"
     return [
-        row("effective/null space of V", f"effective attention rows against the null space by full SVD of V; {shape}",
+        row("effective/null space of V",
+            f"effective rows from the head's output against the null space by full SVD of V; {shape}",
             times["ours"], times["V"], faster=True, at_least=8),
         row("effective/null space of V W_O", f"the same against the full SVD of V W_O (768 wide); {shape}",
             times["ours"], times["V W_O"], faster=True, at_least=60),
+        row("effective/rows alone, null space of V", f"effective rows where the output is not given; {shape}",
+            times["alone"], times["V"], faster=True),
+        row("effective/rows alone, null space of V W_O", f"the same against the full SVD of V W_O; {shape}",
+            times["alone"], times["V W_O"], faster=True),
         row("received/null space of V", f"received weights alone against rows through the full SVD of V; {shape}",
             times["received"], times["received rows SVD"], faster=True, at_least=100),
         row("received/thin SVD", f"received weights alone against the thin SVD of V, itself without rows; {shape}",

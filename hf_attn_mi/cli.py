@@ -259,6 +259,9 @@ def _load(options: argparse.Namespace) -> tuple[Any, Any]:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
     from transformers.utils import logging
 
+    from hf_attn_mi.heads import register_auto_classes
+
+    register_auto_classes()  # a saved attention head is loaded as every other model
     source = str(demo_model_path()) if options.model is None else options.model
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # its report on missing weights is ours to give, in one line

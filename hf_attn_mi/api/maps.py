@@ -139,7 +139,8 @@ def _maps(
     kind: str, tokens: tuple[str, ...], found: list[tuple[AttentionCall, HeadView]], heads: list[int] | None
 ) -> AttentionMaps:
     matrices, residuals, supports = [], [], []
-    for _, view in found:
+    for call, view in found:
+        precise = call.output.dtype in (torch.float32, torch.float64)
         chosen = list(range(view.rows.shape[1])) if heads is None else heads
         rows, values, keys = view.rows[0, chosen], view.values[0, chosen], view.keys[0]
         keys = keys.expand(len(chosen), *keys.shape)  # a (queries, keys) mask alone could be read as (heads, keys)
@@ -148,7 +149,10 @@ def _maps(
         elif kind == "raw":
             new = rows
         else:
-            new = effective_attention(rows, values, keys, affine=kind == "effective_affine").attention
+            outputs = view.call.output[0, chosen]
+            new = effective_attention(
+                rows, values, keys, affine=kind == "effective_affine", outputs=outputs if precise else None
+            ).attention
         target = rows.double() @ values.double()
         missed = (new.double() @ values.double() - target).norm(dim=-1)
         matrices.append(new)

@@ -25,7 +25,7 @@ from hf_attn_mi.api.texts import encode_text
 from hf_attn_mi.capture import LayerStates, capture_attention, model_lock
 from hf_attn_mi.errors import InvalidInput
 
-LEAST = 40  # inputs: fewer than 20 for each of two classes say nothing
+LEAST = 50  # inputs: 20 for each of two classes, and five for each of ten folds
 
 
 @dataclass

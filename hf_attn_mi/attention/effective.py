@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hf_attn_mi.attention.inputs import broadcast_lead, read_key_mask, read_query_mask, read_shapes
+from hf_attn_mi.attention.inputs import GivenHeads, broadcast_lead, read_key_mask, read_query_mask, read_shapes
 from hf_attn_mi.errors import InvalidInput
 from hf_attn_mi.kernels import effective_rows, received_weights
 
@@ -40,6 +40,7 @@ def effective_attention(
     *,
     affine: bool = False,
     query_mask: Tensor | None = None,
+    outputs: Tensor | None = None,
 ) -> EffectiveAttention:
     """Return A P, P the orthogonal projector on the column space of the values: the same output, no invisible part.
 
@@ -55,9 +56,11 @@ def effective_attention(
             keys).
         affine: the affine form.
         query_mask: bool, True where the query is real; rows of other queries are zero and not counted.
+        outputs: (..., queries, head_dim), the product A V where the model has computed it: saves it where it is
+            float32 or wider, the values are well conditioned, the form is not affine and the mask has one set of keys.
 
     Raises:
-        InvalidInput: shapes, dtypes, or values that do not fit.
+        InvalidInput: shapes, dtypes, or values that do not fit, or outputs that are not A V.
 
     Example:
         >>> values = torch.randn(9, 3, generator=torch.Generator().manual_seed(0))
@@ -67,7 +70,10 @@ def effective_attention(
         True
     """
     heads = read_shapes(attention, values, mask, query_mask)
-    found = effective_rows(heads.attention, heads.values, heads.allowed, queries=heads.queries, affine=affine)
+    found = effective_rows(
+        heads.attention, heads.values, heads.allowed, queries=heads.queries, affine=affine,
+        outputs=_flat_outputs(outputs, heads, values),
+    )  # fmt: skip
     assert found.attention is not None
     return EffectiveAttention(
         attention=found.attention.reshape(heads.lead + found.attention.shape[1:]),
@@ -103,9 +109,7 @@ def effective_summary(
     heads = read_shapes(attention, values, mask, query_mask)
     if heads.allowed.shape[1] != 1:
         raise InvalidInput("mask differs by row: effective_summary needs one set of keys a head")
-    if outputs is not None:
-        shape = (*heads.lead, attention.shape[-2], values.shape[-1])
-        outputs = outputs.expand(shape).reshape(-1, *shape[-2:])
+    outputs = _flat_outputs(outputs, heads, values)
     found = effective_rows(
         heads.attention, heads.values, heads.allowed, queries=heads.queries, outputs=outputs, keep=False
     )
@@ -151,3 +155,16 @@ def received_effective(
         real,
     )
     return found.weights.to(values.dtype).reshape(*lead, keys)
+
+
+def _flat_outputs(outputs: Tensor | None, heads: GivenHeads, values: Tensor) -> Tensor | None:
+    """Return (heads, queries, head_dim), None for None."""
+    if outputs is None:
+        return None
+    shape = (*heads.lead, heads.attention.shape[-2], values.shape[-1])
+    try:
+        return outputs.expand(shape).reshape(-1, *shape[-2:])
+    except RuntimeError as error:
+        raise InvalidInput(
+            f"outputs has shape {tuple(outputs.shape)}: it must be {shape}, the rows times the values"
+        ) from error

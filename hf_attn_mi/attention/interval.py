@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.attention.inputs import read_heads
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import HfAttnMiError, InvalidInput
 from hf_attn_mi.kernels.rows_problems import Problems, cut_problems
 
 
@@ -88,5 +88,5 @@ def _solve(cost: np.ndarray, matrix: np.ndarray, target: np.ndarray) -> float:
     tight = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
     answer = scipy.optimize.linprog(cost, A_eq=matrix, b_eq=target, bounds=(0, None), method="highs", options=tight)
     if answer.status != 0:
-        raise RuntimeError(f"the linear program of an identifiability interval was not solved: {answer.message}")
+        raise HfAttnMiError(f"the linear program of an identifiability interval was not solved: {answer.message}")
     return float(answer.fun)

@@ -67,7 +67,7 @@ def effective_rows(
 
     Raises:
         InvalidInput: not floating point or empty, attention negative or not finite where allowed, values not finite
-            there.
+            there, outputs that are not rows times values.
 
     Example:
         >>> allowed = torch.ones(1, 1, 2, dtype=torch.bool)
@@ -102,6 +102,7 @@ def _one_space(call: _Call, result: Tensor | None) -> EffectiveRows:
     norms = torch.zeros(2, heads, len(places), dtype=dtype, device=device)  # of A and of A - A_eff
     lowest = torch.zeros(heads, len(places), dtype=call.attention.dtype, device=device)
     scratch, change = torch.empty(2, step, keys, dtype=dtype, device=device)
+    received = None if call.outputs is None else torch.zeros(heads, keys, dtype=dtype, device=device)
     for head in range(heads):
         for number, rows in enumerate(places):
             size = rows.stop - rows.start
@@ -111,6 +112,8 @@ def _one_space(call: _Call, result: Tensor | None) -> EffectiveRows:
             torch.amin(given, dim=(0, 1), out=lowest[head, number])
             weights = given if given.dtype == dtype else change[:size].copy_(given)
             torch.linalg.vector_norm(weights, out=norms[0, head, number])
+            if received is not None:
+                received[head] += weights.sum(0)
             if unchanged[head]:
                 if result is not None:
                     result[head, rows] = given
@@ -134,6 +137,8 @@ def _one_space(call: _Call, result: Tensor | None) -> EffectiveRows:
             if left is None:
                 torch.linalg.vector_norm(torch.sub(weights, seen, out=change[:size]), out=norms[1, head, number])
     _check_weights(call, lowest, norms[0])
+    if received is not None:
+        _check_outputs(call, (received[:, None] @ values)[:, 0], values)
     whole, left = norms.double().square().sum(2).sqrt()
     return EffectiveRows(result, rank, count, left / whole.where(whole > 0, 1.0))
 
@@ -230,6 +235,23 @@ def _check_weights(call: _Call, lowest: Tensor, norms: Tensor) -> None:
     negative = not bool((lowest >= 0).all())
     if negative or not bool(torch.isfinite(norms).all() or _finite(call)):
         raise InvalidInput("attention has negative, NaN or infinite weights at real keys: pass rows after the softmax")
+
+
+def _check_outputs(call: _Call, expected: Tensor, values: Tensor) -> None:
+    """Raise InvalidInput where outputs, summed over queries, are not what rows times values gives: `expected`."""
+    assert call.outputs is not None
+    outputs = call.outputs.to(values.dtype)
+    if call.queries is not None:
+        outputs = torch.where(call.queries[:, :, None], outputs, 0.0)
+    half = call.outputs.dtype in (torch.float16, torch.bfloat16)
+    queries = call.attention.shape[1]
+    limit = (5e-2 if half else 1e-3) * queries * values.abs().amax(dim=(1, 2))
+    worst = (outputs.sum(1) - expected).abs().amax(1)
+    if not bool((worst <= limit + 1e-30).all()):
+        raise InvalidInput(
+            f"outputs are not rows times values: their mean is off by {float((worst / queries).max()):.3g}. Pass the "
+            "outputs of this attention, or None."
+        )
 
 
 def _finite(call: _Call) -> bool:

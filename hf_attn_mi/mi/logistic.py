@@ -28,8 +28,7 @@ def estimate_logistic(slot: Slot) -> Estimate:
         posterior = out_of_fold(scores, slot.probabilities, slot.fold_of)
         pointwise = (slot.probabilities * (posterior - share.log())).sum(1)
         best = pointwise if best is None or float(pointwise.mean()) > float(best.mean()) else best
-    if best is None:
-        raise ValueError("no penalty")
+    assert best is not None
     n, classes = slot.probabilities.shape
     series = torch.cat([best.mean()[None], fold_means(best, slot.fold_of)])
     return from_series(series, "logistic", extra_variance=(1 + classes) / (2 * n**2))

@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from hf_attn_mi.capture import is_attention_rows, multi_head_call
 from hf_attn_mi.capture.operations import ADD, CONCAT, DIVIDE, MULTIPLY, PRODUCT
+from hf_attn_mi.errors import UnsupportedModel
 from hf_attn_mi.relevance import rules
 
 T = Tensor
@@ -157,7 +158,7 @@ class FrozenNetwork(TorchFunctionMode):
             return call(*swapped, **kwargs)
 
         if func in MULTIPLY and result is args[0]:
-            raise RuntimeError("An in-place product of two activations cannot be shared out.")
+            raise UnsupportedModel("An in-place product of two activations cannot be shared out.")
         return rules.halved(result, args[i], args[j], product)
 
     # --- bias terms ----------------------------------------------------------------------------------------

@@ -329,3 +329,16 @@ def test_received_weights_of_dependent_values_and_pads():
     torch.testing.assert_close(found.weights[..., :70], exact.float(), atol=1e-6, rtol=1e-4)
     assert (found.weights[..., 70:] == 0).all()
     assert found.rank.tolist() == [[12, 11, 12]]
+
+
+def test_outputs_of_another_attention_are_refused():
+    generator = torch.Generator().manual_seed(3)
+    attention = torch.rand(2, 30, 20, generator=generator).softmax(-1)
+    values = torch.randn(2, 20, 4, generator=generator)
+    allowed = torch.ones(2, 1, 20, dtype=torch.bool)
+    outputs = attention @ values
+    kept = effective_rows(attention, values, allowed, outputs=outputs).attention
+    torch.testing.assert_close(kept, effective_rows(attention, values, allowed).attention, atol=2e-6, rtol=0)
+    for wrong in (outputs * 0.9, outputs.flip(0), outputs * torch.nan):
+        with pytest.raises(InvalidInput, match="outputs are not rows times values"):
+            effective_rows(attention, values, allowed, outputs=wrong)

@@ -62,9 +62,8 @@ def whiten(balanced: Tensor) -> Principal | None:
     pivots = factor.diagonal().square() / covariance.diagonal().clamp_min(1e-30)
     if int(failed) or not float(pivots.min()) > LEAST_PIVOT:
         return principal_components(balanced)
-    points = torch.linalg.solve_triangular(factor, balanced.T, upper=False).T.contiguous()
-    axes = torch.linalg.solve_triangular(factor, torch.eye(d), upper=False).T
-    return Principal(balanced, points, torch.ones(d, dtype=torch.float64), axes, d)
+    axes = torch.linalg.solve_triangular(factor, torch.eye(d), upper=False).T.contiguous()
+    return Principal(balanced, balanced @ axes, torch.ones(d, dtype=torch.float64), axes, d)
 
 
 def principal_components(balanced: Tensor) -> Principal | None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
+from hf_attn_mi.kernels.threads import across_threads, sharing_threads
 from hf_attn_mi.mi.estimate import Estimate
 from hf_attn_mi.mi.folds import half_width, jackknife_error
 from hf_attn_mi.mi.permutations import Shuffles, p_values, permuted_statistics
@@ -120,12 +120,5 @@ def _each(
     work: Callable[[int], tuple[Estimate | None, Tensor, list[float], list[str]]], slots: int
 ) -> list[tuple[Estimate | None, Tensor, list[float], list[str]]]:
     """Return what `work` returns for each slot, slots side by side: the steps of one are too small for two threads."""
-    threads = torch.get_num_threads()
-    if slots == 1 or threads == 1:
-        return [work(slot) for slot in range(slots)]
-    try:
-        torch.set_num_threads(1)
-        with ThreadPoolExecutor(min(threads, slots), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(work, range(slots)))
-    finally:
-        torch.set_num_threads(threads)
+    with sharing_threads(torch.device("cpu"), slots) as threads:
+        return across_threads(work, range(slots), threads)

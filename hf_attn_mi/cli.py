@@ -22,6 +22,7 @@ from hf_attn_mi.api import METHODS
 from hf_attn_mi.api.slots import SLOTS
 from hf_attn_mi.errors import HfAttnMiError, InvalidInput
 from hf_attn_mi.explanation import Explanation
+from hf_attn_mi.heads import register_auto_classes
 from hf_attn_mi.mi.information import ESTIMATORS
 from hf_attn_mi.rendering import html_page
 from hf_attn_mi.views import plot_information
@@ -258,8 +259,6 @@ def _target(given: str | None, model: Any) -> str | int | None:
 def _load(options: argparse.Namespace) -> tuple[Any, Any]:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
     from transformers.utils import logging
-
-    from hf_attn_mi.heads import register_auto_classes
 
     register_auto_classes()  # a saved attention head is loaded as every other model
     source = str(demo_model_path()) if options.model is None else options.model

@@ -7,11 +7,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hf_attn_mi.kernels import ClassMoments, class_moments, class_separation, factor_classes, linear_discriminant
+from hf_attn_mi.kernels import (
+    ClassMoments,
+    class_moments,
+    class_separation,
+    factor_classes,
+    linear_discriminant,
+    mixture_information,
+)
 from hf_attn_mi.mi.calibration import calibrate, out_of_fold
 from hf_attn_mi.mi.estimate import Slot
 from hf_attn_mi.mi.leave_out import FoldSums, solve_left_out
-from hf_attn_mi.mi.quadrature import mixture_information
 from hf_attn_mi.mi.streams import stream
 
 RIDGES = (0.0, 0.1, 1.0, 10.0)  # times the mean variance of a component

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from hf_attn_mi.kernels import mixture_information
 from hf_attn_mi.mi.estimate import Estimate, Slot
 from hf_attn_mi.mi.leave_out import FoldSums, solve_left_out, sum_folds
-from hf_attn_mi.mi.quadrature import mixture_information
 from hf_attn_mi.mi.separation import debiased_separation
 from hf_attn_mi.mi.spectrum import spectrum_bias
 

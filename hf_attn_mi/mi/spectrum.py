@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hf_attn_mi.mi.quadrature import mixture_information
+from hf_attn_mi.kernels import mixture_information
 from hf_attn_mi.mi.streams import stream
 
 PAIRS = 8  # antithetic pairs of samples

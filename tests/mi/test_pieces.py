@@ -7,7 +7,7 @@ import torch
 from scipy.stats import t as student
 from sklearn.linear_model import LogisticRegression
 
-from hf_attn_mi.kernels import class_moments, class_separation, factor_classes
+from hf_attn_mi.kernels import class_moments, class_separation, factor_classes, mixture_information
 from hf_attn_mi.mi import fit_probe, mutual_information
 from hf_attn_mi.mi.calibration import calibrate, out_of_fold
 from hf_attn_mi.mi.folds import draw_folds, fold_means, half_width, jackknife_error
@@ -15,7 +15,6 @@ from hf_attn_mi.mi.gaussian import _separations
 from hf_attn_mi.mi.leave_out import SHRINKAGE, sum_folds
 from hf_attn_mi.mi.permutations import draw_shuffles, p_values, permuted_statistics
 from hf_attn_mi.mi.principal import balance, principal_components
-from hf_attn_mi.mi.quadrature import mixture_information
 from hf_attn_mi.mi.spectrum import spectrum_bias
 from hf_attn_mi.mi.transform import rank_normal
 

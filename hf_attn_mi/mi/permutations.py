@@ -88,10 +88,11 @@ def _same_class(slot: Principal, labels: Tensor) -> Tensor:
     """Return (1 + B,) how many of the nearest ten points are of the point's own class."""
     points = slot.leading(COMPONENTS)[:MOST_POINTS].contiguous()
     labels = labels[: len(points)]
-    found = torch.zeros(labels.shape[1], dtype=torch.float64)
+    small = labels.to(torch.int8) if int(labels.max()) < 128 else labels
+    found = torch.zeros(labels.shape, dtype=torch.int8)  # of each point, at most ten; summed at the end
     for neighbour in _nearest(points).T:
-        found += (labels[neighbour] == labels).sum(0)
-    return found
+        found += small.index_select(0, neighbour) == small
+    return found.sum(0, dtype=torch.long).double()
 
 
 def _nearest(points: Tensor) -> Tensor:

@@ -30,6 +30,9 @@ No GPU was seen: the Triton kernels are tested in Triton's interpreter, and ther
 """
 
 REASONS = {  # why a target that was missed was missed, by the name of the row
+    "import/over torch and transformers, cold (no bytecode yet)": (
+        "the modules of the whole package are compiled then, once; from the second import on see the warm row"
+    ),
     "received/null space of V": (
         "a float32 Gram matrix alone takes 0.5 ms of the 0.9 ms that 100 times would leave, and the condition number, "
         "which is reported, needs the inverse of its factor"

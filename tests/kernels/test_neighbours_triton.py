@@ -6,21 +6,10 @@ import torch
 from hf_attn_mi.errors import BackendUnavailable
 from hf_attn_mi.kernels import neighbour_counts
 from hf_attn_mi.kernels.reference_information import reference_neighbour_counts
+from tests.kernels.test_neighbours import far_away, plain, tied, tiny_float64
 
 pytestmark = pytest.mark.usefixtures("needs_triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def plain(x):
-    return x
-
-
-def tied(x):
-    return (2 * x).round()
-
-
-def far_away(x):
-    return x * 1e-3 + 1000
 
 
 def few_duplicates(x):
@@ -33,10 +22,6 @@ def duplicates_and_outlier(x):
 
 def two_places(x):
     return (x > 0).float()[:, :1].expand_as(x)
-
-
-def tiny_float64(x):
-    return x.double() * 1e-150
 
 
 def half_precision(x):

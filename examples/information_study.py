@@ -38,7 +38,7 @@ from torch.nn import functional
 from transformers import AutoModel, AutoTokenizer
 
 import hf_attn_mi
-from hf_attn_mi.api.files import read_file
+from hf_attn_mi.api.inputs.files import read_file
 from hf_attn_mi.heads import AttentionHead
 from hf_attn_mi.mi import fit_probe, mutual_information
 from hf_attn_mi.mi.ranks import rank_correlations

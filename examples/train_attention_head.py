@@ -28,8 +28,8 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 
 import hf_attn_mi
-from hf_attn_mi.api.data import text_columns
-from hf_attn_mi.api.files import load_folder, load_hub, read_file
+from hf_attn_mi.api.inputs.data import text_columns
+from hf_attn_mi.api.inputs.files import load_folder, load_hub, read_file
 from hf_attn_mi.heads import AttentionHeadForSequenceClassification
 
 DEMO = Path(hf_attn_mi.__file__).parent / "demo_model"

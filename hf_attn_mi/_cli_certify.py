@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_attn_mi.api import certify
-from hf_attn_mi.api.certifying import FORMS
+from hf_attn_mi.api.certificates.certifying import FORMS
 from hf_attn_mi.certificate import Certificate
 from hf_attn_mi.errors import HfAttnMiError, InvalidInput
 

@@ -19,7 +19,7 @@ from typing import Any
 from hf_attn_mi import Background, __version__, explain, fit_background
 from hf_attn_mi._cli_certify import add_certify, run_certify
 from hf_attn_mi.api import METHODS
-from hf_attn_mi.api.slots import SLOTS
+from hf_attn_mi.api.backgrounds.slots import SLOTS
 from hf_attn_mi.errors import HfAttnMiError, InvalidInput
 from hf_attn_mi.explanation import Explanation
 from hf_attn_mi.heads import register_auto_classes

@@ -13,12 +13,12 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 
 from hf_attn_mi import Background, Explanation, InvalidInput, explain, fit_background
-from hf_attn_mi.api.fingerprint import fingerprint_of
-from hf_attn_mi.api.reservoir import Reservoir
-from hf_attn_mi.api.slots import DRAWS
-from hf_attn_mi.api.survey import survey
-from hf_attn_mi.api.tensors import tensor_examples
-from hf_attn_mi.api.text_pass import TextPass
+from hf_attn_mi.api.backgrounds.fingerprint import fingerprint_of
+from hf_attn_mi.api.backgrounds.reservoir import Reservoir
+from hf_attn_mi.api.backgrounds.slots import DRAWS
+from hf_attn_mi.api.backgrounds.survey import survey
+from hf_attn_mi.api.backgrounds.text_pass import TextPass
+from hf_attn_mi.api.inputs.tensors import tensor_examples
 from tests.models import SIZES, distance, load_demo, reads_its_padding, state_of, tiny_bert, zoo_model
 
 ALL = ("tokens", "first", "positions", "attention", "types")

@@ -15,8 +15,8 @@ from torch import nn
 from transformers import BertModel
 
 from hf_attn_mi.api import certify
-from hf_attn_mi.api.compared import change, compared_output
-from hf_attn_mi.api.replacing import CONTROLS, control, read_rows
+from hf_attn_mi.api.certificates.compared import change, compared_output
+from hf_attn_mi.api.certificates.replacing import CONTROLS, control, read_rows
 from hf_attn_mi.capture import capture_attention
 from hf_attn_mi.certificate import LayerCertificate
 from hf_attn_mi.errors import InvalidInput

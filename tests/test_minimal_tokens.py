@@ -11,12 +11,12 @@ import torch
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
 from hf_attn_mi.api import explain, minimal_tokens, recheck
-from hf_attn_mi.api.compaction import choose_forwards
-from hf_attn_mi.api.examples import Example
-from hf_attn_mi.api.minimal_search import Ledger, run_together, search
-from hf_attn_mi.api.model_inputs import read_inputs
-from hf_attn_mi.api.restricted import Restricted, compacted, masked
-from hf_attn_mi.api.token_pieces import pieces
+from hf_attn_mi.api.inputs.examples import Example
+from hf_attn_mi.api.inputs.model_inputs import read_inputs
+from hf_attn_mi.api.token_sets.compaction import choose_forwards
+from hf_attn_mi.api.token_sets.restricted import Restricted, compacted, masked
+from hf_attn_mi.api.token_sets.search import Ledger, run_together, search
+from hf_attn_mi.api.token_sets.token_pieces import pieces
 from hf_attn_mi.errors import InvalidInput, UnsupportedModel
 from hf_attn_mi.token_set import TokenSet
 from tests.models import SIZES, TEXTS, reads_its_padding, state_of, tiny_bert
@@ -424,8 +424,8 @@ def test_where_compaction_is_not_masking_it_is_not_used(kind):
 
 
 def test_masked_forwards_give_the_same_sets(demo, many, monkeypatch):
-    monkeypatch.setattr("hf_attn_mi.api.compaction._offset", lambda *_: None)
-    monkeypatch.setattr("hf_attn_mi.api.compaction._known", {})
+    monkeypatch.setattr("hf_attn_mi.api.token_sets.compaction._offset", lambda *_: None)
+    monkeypatch.setattr("hf_attn_mi.api.token_sets.compaction._known", {})
     for text, one, other in zip(MANY, many, minimal_tokens(demo[0], MANY, tokenizer=demo[1])):
         assert not other.info["compacted"]
         assert other.indices == one.indices

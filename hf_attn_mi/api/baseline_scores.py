@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_attn_mi.api.batching import real_tokens
-from hf_attn_mi.api.examples import Example
+from hf_attn_mi.api.inputs.batching import real_tokens
+from hf_attn_mi.api.inputs.examples import Example
+from hf_attn_mi.api.inputs.targets import Target
 from hf_attn_mi.api.methods import METHODS
-from hf_attn_mi.api.targets import Target
 from hf_attn_mi.baselines import Options, Scored, read_options
 from hf_attn_mi.errors import InvalidInput
 

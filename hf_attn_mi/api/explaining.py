@@ -14,18 +14,18 @@ import transformers
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from hf_attn_mi.api.backgrounds.information import TokenInformation, read_background
 from hf_attn_mi.api.baseline_scores import baseline_scores, gap_note, read_settings, with_mask
-from hf_attn_mi.api.batching import batches, padding_id, real_tokens, stack
-from hf_attn_mi.api.examples import Example
 from hf_attn_mi.api.head_layer import check_head, head_collector
-from hf_attn_mi.api.information import TokenInformation, read_background
+from hf_attn_mi.api.inputs.batching import batches, padding_id, real_tokens, stack
+from hf_attn_mi.api.inputs.examples import Example
+from hf_attn_mi.api.inputs.loading import device_of, evaluation_mode, model_and_tokenizer, name_of
+from hf_attn_mi.api.inputs.model_inputs import read_inputs
+from hf_attn_mi.api.inputs.padding import ignores_padding
+from hf_attn_mi.api.inputs.targets import Target, read_targets
+from hf_attn_mi.api.inputs.weights import refuse_quantised
 from hf_attn_mi.api.layers import LayerCollector, encoder_prefix
-from hf_attn_mi.api.loading import device_of, evaluation_mode, model_and_tokenizer, name_of
 from hf_attn_mi.api.methods import METHODS
-from hf_attn_mi.api.model_inputs import read_inputs
-from hf_attn_mi.api.padding import ignores_padding
-from hf_attn_mi.api.targets import Target, read_targets
-from hf_attn_mi.api.weights import refuse_quantised
 from hf_attn_mi.baselines import Options
 from hf_attn_mi.capture import capture_attention, model_lock, module_checks
 from hf_attn_mi.errors import InvalidInput, UnsupportedModel

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_attn_mi.api.batching import real_tokens, stack
+from hf_attn_mi.api.inputs.batching import real_tokens, stack
+from hf_attn_mi.api.inputs.loading import device_of, evaluation_mode, model_and_tokenizer
+from hf_attn_mi.api.inputs.model_inputs import read_inputs
 from hf_attn_mi.api.layers import HeadView, covers_tokens, encoder_prefix, head_view
-from hf_attn_mi.api.loading import device_of, evaluation_mode, model_and_tokenizer
-from hf_attn_mi.api.model_inputs import read_inputs
 from hf_attn_mi.attention import effective_attention, efficient_attention
 from hf_attn_mi.capture import AttentionCall, capture_attention, model_lock
 from hf_attn_mi.errors import InvalidInput, UnsupportedModel

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.attention.inputs import read_heads
-from hf_attn_mi.kernels.rows import efficient_rows
+from hf_attn_mi.kernels.rows.call import efficient_rows
 
 
 @dataclass(frozen=True)

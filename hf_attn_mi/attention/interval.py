@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hf_attn_mi.attention.inputs import read_heads
 from hf_attn_mi.errors import HfAttnMiError, InvalidInput
-from hf_attn_mi.kernels.rows_problems import Problems, cut_problems
+from hf_attn_mi.kernels.rows.problems import Problems, cut_problems
 
 
 @torch.no_grad()

@@ -11,8 +11,8 @@ from torch import Tensor
 from hf_attn_mi.attention.efficient import efficient_attention
 from hf_attn_mi.attention.inputs import read_heads
 from hf_attn_mi.errors import InvalidInput
-from hf_attn_mi.kernels.rows_problems import cut_problems
-from hf_attn_mi.kernels.rows_pursuit import pursue
+from hf_attn_mi.kernels.rows.problems import cut_problems
+from hf_attn_mi.kernels.rows.pursuit import pursue
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInput
-from hf_attn_mi.kernels.moments_inputs import positive
+from hf_attn_mi.kernels.moments.inputs import positive
 
 ELEMENTS = 2**20  # float64 numbers held at a time: 8 MB, which stay in cache
 REACH = 600.0  # exponents up to here neither overflow nor underflow in float64, nor does a sum of them

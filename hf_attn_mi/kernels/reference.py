@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.kernels.checks import MASKED_BELOW, order_mask
-from hf_attn_mi.kernels.gram import epsilon_of
+from hf_attn_mi.kernels.effective.gram import epsilon_of
 
 
 def reference_allowed(

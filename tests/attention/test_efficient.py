@@ -6,7 +6,7 @@ from polytope_oracle import best_row, distance_without, heads
 
 from hf_attn_mi.attention import efficient_attention
 from hf_attn_mi.errors import InvalidInput
-from hf_attn_mi.kernels.rows_pursuit import pursue
+from hf_attn_mi.kernels.rows.pursuit import pursue
 
 torch.set_num_threads(1)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hf_attn_mi.kernels import analyse
-from hf_attn_mi.kernels.gram import epsilon_of
+from hf_attn_mi.kernels.effective.gram import epsilon_of
 from hf_attn_mi.kernels.reference import reference_allowed, reference_analysis, reference_rows
 
 ABSOLUTE = {torch.float64: 1e-9, torch.float32: 3e-6, torch.bfloat16: 1e-3, torch.float16: 1e-3}
@@ -184,7 +184,7 @@ def test_tiles_change_nothing(monkeypatch):
     real[1, 70:] = False
     whole = analyse(query, key, value, None, key_mask=real, query_mask=real)
     for tile in (1, 700, 20_000):
-        monkeypatch.setattr("hf_attn_mi.kernels.analyse_tiles.TILE", tile)
+        monkeypatch.setattr("hf_attn_mi.kernels.analysis.tiles.TILE", tile)
         part = analyse(query, key, value, None, key_mask=real, query_mask=real)
         for name in ("received", "received_effective", *ROW_FIELDS, "log_sum_exp", "difference"):
             torch.testing.assert_close(getattr(part, name), getattr(whole, name), atol=2e-6, rtol=1e-5)

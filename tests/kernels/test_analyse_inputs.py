@@ -6,7 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hf_attn_mi.errors import BackendUnavailable, InvalidInput
 from hf_attn_mi.kernels import analyse
-from hf_attn_mi.kernels.gram import value_basis
+from hf_attn_mi.kernels.effective.gram import value_basis
 from tests.kernels.test_analyse import sample
 
 
@@ -121,7 +121,7 @@ class Largest(TorchDispatchMode):
 @pytest.mark.parametrize("options", [{}, {"statistics": "received"}, {"is_causal": True, "window": 100}])
 def test_memory_grows_with_the_length_not_its_square(options, monkeypatch):
     tile = 1 << 14
-    for name in ("analyse_tiles.TILE", "analyse_by_row.TILE", "analyse_by_row.GRAMS", "gram.BASIS_CHUNK"):
+    for name in ("analysis.tiles.TILE", "analysis.by_row.TILE", "analysis.by_row.GRAMS", "effective.gram.BASIS_CHUNK"):
         monkeypatch.setattr(f"hf_attn_mi.kernels.{name}", tile)
     monkeypatch.setattr("hf_attn_mi.kernels.checks.MASK_TILE", tile)
     for length in (500, 1500):

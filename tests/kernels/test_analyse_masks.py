@@ -5,7 +5,7 @@ import torch
 
 from hf_attn_mi.errors import BackendUnavailable, InvalidInput
 from hf_attn_mi.kernels import analyse
-from hf_attn_mi.kernels.gram import epsilon_of
+from hf_attn_mi.kernels.effective.gram import epsilon_of
 from hf_attn_mi.kernels.reference import reference_allowed, reference_analysis, reference_rows
 from tests.kernels.test_analyse import assert_agrees, assert_part, check, sample, specify
 
@@ -104,7 +104,7 @@ def test_tiles_change_nothing(masks, monkeypatch):
     query, key, value = sample(2, 4, 2, 80, 80, 8)
     whole = analyse(query, key, value, None, **masks)
     for name, size in (("TILE", 100), ("GRAMS", 300), ("ROWS", 7)):
-        monkeypatch.setattr(f"hf_attn_mi.kernels.analyse_by_row.{name}", size)
+        monkeypatch.setattr(f"hf_attn_mi.kernels.analysis.by_row.{name}", size)
         part = analyse(query, key, value, None, **masks)
         for field in ("received", "received_effective", "entropy", "negative_mass", "difference", "condition"):
             torch.testing.assert_close(getattr(part, field), getattr(whole, field), atol=1e-6, rtol=1e-5)

@@ -5,7 +5,7 @@ import torch
 
 from hf_attn_mi.errors import InvalidInput
 from hf_attn_mi.kernels import analyse
-from hf_attn_mi.kernels.gram import epsilon_of
+from hf_attn_mi.kernels.effective.gram import epsilon_of
 from hf_attn_mi.kernels.reference import reference_allowed, reference_analysis, reference_rows
 
 ABSOLUTE = {torch.float64: 1e-9, torch.float32: 3e-6, torch.bfloat16: 1e-3, torch.float16: 1e-3}

@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from hf_attn_mi.errors import InvalidInput
-from hf_attn_mi.kernels import effective_by_row, effective_rows, received, received_weights
-from hf_attn_mi.kernels.gram import epsilon_of
+from hf_attn_mi.kernels import effective_rows, received_weights
+from hf_attn_mi.kernels.effective import by_row as effective_by_row
+from hf_attn_mi.kernels.effective import received
+from hf_attn_mi.kernels.effective.gram import epsilon_of
 from hf_attn_mi.kernels.reference import reference_effective
 from tests.kernels.test_analyse import ABSOLUTE, spectrum
 
@@ -120,7 +122,7 @@ def test_tiles_change_nothing(kind, affine, monkeypatch):
     attention, values = sample(80, 80)
     allowed = masks_of(kind, 80, 80)
     whole = effective_rows(attention, values, allowed, affine=affine)
-    for name, size in (("effective.TILE", 200), ("effective.ROWS", 7), ("effective_by_row.MASKED", 300)):
+    for name, size in (("effective.call.TILE", 200), ("effective.call.ROWS", 7), ("effective.by_row.MASKED", 300)):
         monkeypatch.setattr(f"hf_attn_mi.kernels.{name}", size)
         part = effective_rows(attention, values, allowed, affine=affine)
         torch.testing.assert_close(part.attention, whole.attention, atol=1e-6, rtol=0)

@@ -95,7 +95,7 @@ def test_duplicates_constant_slots_and_layouts(nan_filled):
 def test_parts_of_the_grid_change_nothing(monkeypatch):
     states, labels, _, _ = mixture(5, 63, 8, 3)
     whole = check(states, labels, 10)
-    monkeypatch.setattr("hf_attn_mi.kernels.moments_triton.GRID", 20)  # two slots at a time
+    monkeypatch.setattr("hf_attn_mi.kernels.moments.by_triton.GRID", 20)  # two slots at a time
     parts = check(states, labels, 10)
     assert torch.equal(whole.grams, parts.grams)
     assert torch.equal(whole.sums, parts.sums)

@@ -8,7 +8,7 @@ from sklearn.feature_selection._mutual_info import _compute_mi_cd
 
 from hf_attn_mi.errors import BackendUnavailable, InvalidInput
 from hf_attn_mi.kernels import neighbour_counts, ross_information
-from hf_attn_mi.kernels.neighbours_points import prepare
+from hf_attn_mi.kernels.neighbours.points import prepare
 from hf_attn_mi.kernels.reference_information import reference_neighbour_counts
 
 

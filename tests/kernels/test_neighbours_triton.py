@@ -108,7 +108,7 @@ def test_slots_layouts_and_parts(monkeypatch):
     whole = counted(crooked, labels, 3, permutations)
     for i, slot in enumerate(states):
         assert torch.equal(whole.within[i].cpu(), reference_neighbour_counts(slot, labels, 3)[0])
-    monkeypatch.setattr("hf_attn_mi.kernels.neighbours_triton.HELD", 2 * 63 * 3 * 32)  # two slots at a time
+    monkeypatch.setattr("hf_attn_mi.kernels.neighbours.by_triton.HELD", 2 * 63 * 3 * 32)  # two slots at a time
     parts = counted(crooked, labels, 3, permutations)
     assert torch.equal(parts.within, whole.within)
     assert torch.equal(parts.permuted, whole.permuted)
@@ -119,7 +119,7 @@ def test_slots_layouts_and_parts(monkeypatch):
 )
 def test_the_kernels_count_where_lists_suffice(change, torch_counts, monkeypatch):
     calls = []
-    from hf_attn_mi.kernels import neighbours
+    from hf_attn_mi.kernels.neighbours import call as neighbours
 
     original = neighbours._count_slot
     monkeypatch.setattr(neighbours, "_count_slot", lambda *a: calls.append(1) or original(*a))

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from hf_attn_mi.errors import BackendUnavailable, InvalidInput
-from hf_attn_mi.kernels import class_moments, factor_classes, linear_discriminant, probe, probe_information
+from hf_attn_mi.kernels import class_moments, factor_classes, linear_discriminant, probe_information
+from hf_attn_mi.kernels.probe import call as probe
 
 
 def sample(tokens=63, d=24, classes=4, lead=(3,), dtype=torch.float32, device="cpu"):

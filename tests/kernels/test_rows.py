@@ -10,7 +10,7 @@ from scipy.optimize import linprog
 
 from hf_attn_mi.errors import BackendUnavailable, InvalidInput
 from hf_attn_mi.kernels import efficient_rows
-from hf_attn_mi.kernels import rows as rows_module
+from hf_attn_mi.kernels.rows import call as rows_module
 
 WITH_NUMBA = importlib.util.find_spec("numba") is not None
 needs_numba = pytest.mark.skipif(not WITH_NUMBA, reason="numba (extra `fast`) is not installed")
@@ -176,7 +176,7 @@ def test_compiled_rows_need_no_help_from_torch(monkeypatch):
 
 @needs_numba
 def test_rows_given_up_come_from_torch(monkeypatch):
-    from hf_attn_mi.kernels import rows_numba
+    from hf_attn_mi.kernels.rows.call import by_numba as rows_numba
 
     attention, values = plain()
     expected = efficient_rows(attention, values, backend="numba")
@@ -281,7 +281,7 @@ def test_answer_does_not_depend_on_the_batch(family, backend):
 
 @needs_numba
 def test_threads_and_blocks_change_nothing(monkeypatch):
-    from hf_attn_mi.kernels import rows_numba
+    from hf_attn_mi.kernels.rows.call import by_numba as rows_numba
 
     attention, values = draw(4, 30, 40, 6)
     expected = efficient_rows(attention, values, backend="numba")
@@ -380,6 +380,6 @@ def test_auto_takes_numba_on_the_cpu_and_loads_it_late():
     assert efficient_rows(*draw(1, 4, 8, 3)).backend == "torch"
     assert efficient_rows(*draw(1, 1_000, 8, 3)).backend == "numba"
     assert "numba" in sys.modules
-    source = importlib.util.find_spec("hf_attn_mi.kernels.rows").origin
+    source = importlib.util.find_spec("hf_attn_mi.kernels.rows.call").origin
     with open(source, encoding="utf-8") as file:
         assert "\nimport numba" not in file.read()

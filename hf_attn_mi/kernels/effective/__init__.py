@@ -1,0 +1,1 @@
+"""Effective attention: rows and received weights without what no output sees."""

@@ -1,0 +1,1 @@
+"""Class sums and Grams of states, and what is solved from them."""

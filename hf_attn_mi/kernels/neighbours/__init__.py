@@ -1,0 +1,1 @@
+"""Counts of nearer points, for estimators of mutual information."""

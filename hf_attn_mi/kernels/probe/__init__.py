@@ -1,0 +1,1 @@
+"""The information that a linear probe finds."""

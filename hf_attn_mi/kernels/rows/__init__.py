@@ -1,0 +1,1 @@
+"""Efficient attention: the sparsest row with the same head output."""

@@ -176,7 +176,7 @@ def test_compiled_rows_need_no_help_from_torch(monkeypatch):
 
 @needs_numba
 def test_rows_given_up_come_from_torch(monkeypatch):
-    from hf_attn_mi.kernels.rows.call import by_numba as rows_numba
+    from hf_attn_mi.kernels.rows import by_numba as rows_numba
 
     attention, values = plain()
     expected = efficient_rows(attention, values, backend="numba")
@@ -281,7 +281,7 @@ def test_answer_does_not_depend_on_the_batch(family, backend):
 
 @needs_numba
 def test_threads_and_blocks_change_nothing(monkeypatch):
-    from hf_attn_mi.kernels.rows.call import by_numba as rows_numba
+    from hf_attn_mi.kernels.rows import by_numba as rows_numba
 
     attention, values = draw(4, 30, 40, 6)
     expected = efficient_rows(attention, values, backend="numba")

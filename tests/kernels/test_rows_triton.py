@@ -181,7 +181,7 @@ def refuse(*given):
     ],
 )
 def test_float32_finds_the_optimal_basis_without_help(name, monkeypatch):
-    from hf_attn_mi.kernels.rows.call import by_triton as rows_triton
+    from hf_attn_mi.kernels.rows import by_triton as rows_triton
 
     monkeypatch.setattr(rows_module, "solve_from_neighbours", refuse)
     monkeypatch.setattr(rows_triton, "solve", refuse)
@@ -191,7 +191,7 @@ def test_float32_finds_the_optimal_basis_without_help(name, monkeypatch):
 @pytest.mark.parametrize("make", [uniform, clusters])
 def test_float64_finishes_what_float32_cannot_see(make, monkeypatch):
     """Ties of 1e-7 and keys 1e-6 apart: the basis of float32 is not optimal, and is where float64 goes on."""
-    from hf_attn_mi.kernels.rows.call import by_triton as rows_triton
+    from hf_attn_mi.kernels.rows import by_triton as rows_triton
 
     attention, values = make()
     expected = efficient_rows(attention, values, backend="torch")
@@ -212,7 +212,7 @@ def test_float64_finishes_what_float32_cannot_see(make, monkeypatch):
 
 
 def test_singular_bases_come_from_torch(monkeypatch):
-    from hf_attn_mi.kernels.rows.call import by_triton as rows_triton
+    from hf_attn_mi.kernels.rows import by_triton as rows_triton
 
     attention, values = draw(1, 4, 20, 4)
     expected = efficient_rows(attention, values, backend="torch")

@@ -31,6 +31,7 @@ from hf_attn_mi.mi import MutualInformation, mutual_information
 
 Rows = Iterator[dict[str, Any]]
 OURS = ("auto", "gaussian", "probe", "ksg", "ksg_pca")
+HALF_WIDTH = 2.262  # standard errors: Student's t of the ten folds
 PEER_FAMILIES = ("lin", "network", "digits", "digits network", "exclusive or", "soft")
 
 
@@ -78,9 +79,21 @@ def families(sizes: Sizes) -> Rows:
             yield row(
                 f"mi/{family}/{estimator}", f"mean absolute error of {estimator}, family {family}",
                 [sum(errors) / len(errors)], unit="nats", at_most=bound if estimator == "auto" else None,
-                worst=max(errors), tau=float(kendalltau(nats, truth).statistic), covered=sum(inside) / len(inside),
+                worst=max(errors), tau=float(kendalltau(nats, truth).statistic),
+                tau_of_noise=_tau_of_noise(truth, found), covered=sum(inside) / len(inside),
                 truth=truth, found=nats, parts=[value.parts[0] for value in found], seeds=list(sizes.seeds), **shape,
             )  # fmt: skip
+
+
+def _tau_of_noise(truth: list[float], found: list[MutualInformation], draws: int = 500) -> float:
+    """Mean tau of estimates without any bias and with the standard errors that were found: what can be expected.
+
+    Truths that differ by less than their errors change places by chance, however good the estimator is.
+    """
+    errors = torch.tensor([float(value.nats - value.lower) for value in found]) / HALF_WIDTH
+    noise = torch.randn(draws, len(truth), generator=torch.Generator().manual_seed(0)) * errors
+    taus = [kendalltau(row, truth).statistic for row in (torch.tensor(truth) + noise).tolist()]
+    return float(sum(taus) / draws)
 
 
 def _repeated(

@@ -22,13 +22,14 @@ def families(rows: list[dict[str, Any]]) -> list[str]:
         if row.get("part") == "families":
             _, family, estimator = row["name"].split("/", 2) if row["name"].count("/") == 2 else _odd(row["name"])
             found.setdefault(family, {})[estimator] = row
-    head = ["family", "kind", *ESTIMATORS, "worst of auto", "tau of auto"]
+    head = ["family", "kind", *ESTIMATORS, "worst of auto", "tau of auto", "tau of its noise"]
     lines = ["| " + " | ".join(head) + " |", "|---|---|" + "---:|" * (len(head) - 2)]
     for family, of in found.items():
         auto = of["auto"]
         errors = [f"{of[name]['ours']:.3f}" if name in of else "" for name in ESTIMATORS]
         errors[0] = f"**{errors[0]}**"
         cells = [family, auto["kind"], *errors, f"{auto['worst']:.3f}", f"{auto['tau']:.2f}"]
+        cells.append(f"{auto['tau_of_noise']:.2f}" if "tau_of_noise" in auto else "")
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 

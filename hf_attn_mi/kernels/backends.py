@@ -48,8 +48,8 @@ def choose(backend: str, device: torch.device, refused: str | None = None) -> st
     """
     if backend not in BACKENDS:
         raise InvalidInput(f"backend is {backend!r}: one of {', '.join(BACKENDS)} is allowed")
-    if backend == "torch":
-        return backend
+    if backend == "torch" or (backend == "auto" and device.type != "cuda"):
+        return "torch"  # without looking for a package, which takes longer than many a call
     missing = _missing(device) or refused
     if backend == "triton" and missing is not None:
         raise BackendUnavailable(f'backend="triton": {missing}; use backend="torch" or "auto"')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hf_attn_mi.mi.discrete import discrete_information
 from hf_attn_mi.mi.discriminant import OutOfFold, discriminant_information
 from hf_attn_mi.mi.entropy import entropy
 from hf_attn_mi.mi.estimate import Estimate, Slot, from_series
@@ -34,6 +35,8 @@ def estimate_auto(slot: Slot) -> Estimate:
     ]
     near = max(other.value for other in others)
     scores = score_estimate(closed, probe, labels, fold_of, gain, weight, near)
+    discrete = discrete_information(slot)
+    others += [] if discrete is None else [discrete]
     return strongest(strongest(linear, [scores], PARTLY_SHARED), others)
 
 
@@ -56,15 +59,16 @@ def strongest(start: Estimate, others: list[Estimate], ignored: float = 1.75) ->
     large. A difference of `ignored` standard errors is taken for chance, one of one more in full.
     """
     value = start.series
-    part, extra = start.part, start.extra_variance
+    part, extra, missing = start.part, start.extra_variance, start.missing
     for other in others:
         apart = other.series - value
         error = (float(jackknife_error(apart[1:])) ** 2 + other.extra_variance) ** 0.5
         weight = trust(float(apart[0]) / max(error, 1e-9), ignored)
         value = value + weight * apart
         extra += weight**2 * other.extra_variance
+        missing += weight * (other.missing - missing)
         part = other.part if weight > 0.5 else part
-    return from_series(value, part, extra_variance=extra)
+    return from_series(value, part, extra_variance=extra, missing=missing)
 
 
 def _fit(slot: Slot) -> tuple[Estimate, OutOfFold]:

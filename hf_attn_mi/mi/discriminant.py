@@ -15,9 +15,10 @@ from hf_attn_mi.kernels import (
     linear_discriminant,
     mixture_information,
 )
-from hf_attn_mi.mi.calibration import calibrate, out_of_fold
+from hf_attn_mi.mi.calibration import Calibration, calibrate, out_of_fold
 from hf_attn_mi.mi.estimate import Slot
-from hf_attn_mi.mi.leave_out import FoldSums, solve_left_out
+from hf_attn_mi.mi.folds import by_fold, from_folds
+from hf_attn_mi.mi.leave_out import FoldSums, all_and_left_out, solve_left_out
 from hf_attn_mi.mi.streams import stream
 
 RIDGES = (0.0, 0.1, 1.0, 10.0)  # times the mean variance of a component
@@ -58,14 +59,15 @@ def discriminant_information(slot: Slot, folds: FoldSums) -> OutOfFold:
     if slot.soft:
         candidates.append(_log_odds(slot, folds))
 
-    def loss(scores: Tensor) -> float:
-        fitted = calibrate(scores, probabilities)
-        return -float((probabilities * (fitted[0] * scores.double() + fitted[1:]).log_softmax(1)).sum(1).mean())
-
-    raw, directions = min(candidates, key=lambda candidate: loss(candidate[0]))
+    fits = [calibrate(scores, probabilities) for scores, _ in candidates]
+    (raw, directions), fit = min(zip(candidates, fits), key=lambda found: found[1].loss)
     flat = _between(raw)
     again = class_moments(flat.double(), probabilities, folds=fold_of)
-    found = [_pointwise(scores, probabilities, share, fold_of) for scores in (raw, _second(flat, again))]
+    second = _second(flat, again)
+    found = [
+        _pointwise(raw, fit, probabilities, share, fold_of),
+        _pointwise(second, None, probabilities, share, fold_of),
+    ]
     best = max(found, key=lambda values: float(values.mean()))
     total = factor_classes(again, metric="total", shrinkage=1e-5)
     parts = factor_classes(again, metric="total", shrinkage=1e-5, leave_one_out=True)
@@ -80,36 +82,27 @@ def discriminant_information(slot: Slot, folds: FoldSums) -> OutOfFold:
 
 def _ridge_path(slot: Slot, folds: FoldSums) -> list[tuple[Tensor, Tensor]]:
     """Return (n, K) out-of-fold scores and (K, r) directions from all examples for each ridge."""
-    points, variances = slot.principal.points, slot.principal.variances
-    means = folds.class_sums / folds.weights.clamp_min(1e-9)[..., None].to(points.dtype)  # (1 + folds, K, r)
-    found = []
-    for ridge in RIDGES:
-        directions = means * (variances / (variances + ridge * variances.mean())).to(points.dtype)
-        found.append((_scores(points, directions[1:], slot.fold_of), directions[0]))
-    return found
+    variances = slot.principal.variances
+    means = folds.class_sums / folds.weights.clamp_min(1e-9)[..., None].to(folds.points.dtype)  # (1 + folds, K, r)
+    shrunk = [(variances / (variances + ridge * variances.mean())).to(means.dtype) for ridge in RIDGES]
+    directions = torch.stack([means * each for each in shrunk], 1)  # (1 + folds, ridges, K, r)
+    scores = _scores(folds.points, directions[1:].flatten(1, 2), slot.fold_of)
+    return list(zip(scores.split(means.shape[1], dim=1), directions[0]))  # type: ignore[no-untyped-call]
 
 
 def _log_odds(slot: Slot, folds: FoldSums) -> tuple[Tensor, Tensor]:
     """Return the same for least squares of the centred log probabilities."""
-    logits = folds.probabilities.clamp_min(LEAST_PROBABILITY).log()
+    logits = slot.probabilities.clamp_min(LEAST_PROBABILITY).log()
     logits = logits - logits.mean(1, keepdim=True)
-    logits = (logits - logits.mean(0)).to(folds.points.dtype)
-    sizes = folds.sizes.long().tolist()
-    parts = zip(folds.points.split(sizes), logits.split(sizes))  # type: ignore[no-untyped-call]
-    products = torch.stack([part.T @ own for part, own in parts])  # (folds, r, K)
-    right = torch.cat([products.sum(0)[None], products.sum(0) - products])
-    right = right / folds.examples.to(right.dtype)[:, None, None]
-    slopes = solve_left_out(folds, right).transpose(1, 2)  # (1 + folds, K, r)
-    return _scores(slot.principal.points, slopes[1:], slot.fold_of), slopes[0]
+    logits = by_fold((logits - logits.mean(0)).to(folds.points.dtype), slot.fold_of)
+    right = all_and_left_out(logits.transpose(1, 2) @ folds.points)
+    slopes = solve_left_out(folds, right / folds.examples.to(right.dtype)[:, None, None])  # (1 + folds, K, r)
+    return _scores(folds.points, slopes[1:], slot.fold_of), slopes[0]
 
 
-def _scores(points: Tensor, directions: Tensor, fold_of: Tensor) -> Tensor:
-    """Return (n, K): each example with the directions of its fold."""
-    found = points.new_empty(len(points), directions.shape[1])
-    for fold, direction in enumerate(directions):
-        inside = fold_of == fold
-        found[inside] = points[inside] @ direction.T
-    return found
+def _scores(parts: Tensor, directions: Tensor, fold_of: Tensor) -> Tensor:
+    """Return (n, K): each example, of (folds, room, r), with the directions (folds, K, r) of its fold."""
+    return from_folds(parts @ directions.transpose(1, 2), fold_of)
 
 
 def _between(scores: Tensor) -> Tensor:
@@ -126,12 +119,14 @@ def _between(scores: Tensor) -> Tensor:
 def _second(flat: Tensor, moments: ClassMoments) -> Tensor:
     """Return (n, K) logits of the cross-fitted discriminant among the scores."""
     directions, offsets = linear_discriminant(factor_classes(moments, shrinkage=1e-3, leave_one_out=True))
-    logits = _scores(flat.double() - moments.mean, directions, moments.fold_of)
+    logits = _scores(by_fold(flat.double() - moments.mean, moments.fold_of), directions, moments.fold_of)
     return (logits + offsets.clamp_min(-50)[moments.fold_of]).float()
 
 
-def _pointwise(scores: Tensor, probabilities: Tensor, share: Tensor, fold_of: Tensor) -> Tensor:
-    posterior = out_of_fold(scores, probabilities, fold_of)
+def _pointwise(
+    scores: Tensor, fit: Calibration | None, probabilities: Tensor, share: Tensor, fold_of: Tensor
+) -> Tensor:
+    posterior = out_of_fold(scores, probabilities, fold_of, fit)
     return (probabilities * (posterior - share.log())).sum(1)
 
 
@@ -145,7 +140,7 @@ def _second_loss(separation: Tensor, probabilities: Tensor, fold_of: Tensor) -> 
     drawn = means[labels] + torch.randn(len(labels), means.shape[1], generator=generator, dtype=torch.float64)
     own = torch.nn.functional.one_hot(labels, len(share)).double()
     true = (drawn @ means.T - means.square().sum(1) / 2 + share.log()).log_softmax(1)
-    reached = _pointwise(_second(drawn, class_moments(drawn, own, folds=fold_of)), own, share, fold_of)
+    reached = _pointwise(_second(drawn, class_moments(drawn, own, folds=fold_of)), None, own, share, fold_of)
     return float(((own * (true - share.log())).sum(1) - reached).mean())
 
 

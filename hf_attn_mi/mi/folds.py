@@ -29,6 +29,33 @@ def draw_folds(labels: Tensor, folds: int, seed: int) -> Tensor:
     return fold_of
 
 
+def by_fold(values: Tensor, fold_of: Tensor) -> Tensor:
+    """Return (folds, room, ...) values (n, ...) fold after fold, zero where a fold is smaller than the largest.
+
+    Example:
+        >>> by_fold(torch.tensor([1, 2, 3]), torch.tensor([1, 0, 1])).tolist()
+        [[2, 0], [1, 3]]
+    """
+    sizes = torch.bincount(fold_of)
+    sorted_values = values[fold_of.argsort(stable=True)]
+    room = int(sizes.max())
+    if int(sizes.min()) == room:
+        return sorted_values.view(len(sizes), room, *values.shape[1:])
+    found = values.new_zeros(len(sizes), room, *values.shape[1:])
+    for part, own in zip(found, sorted_values.split(sizes.tolist())):  # type: ignore[no-untyped-call]
+        part[: len(own)] = own
+    return found
+
+
+def from_folds(parts: Tensor, fold_of: Tensor) -> Tensor:
+    """Return (n, ...) the values of (folds, room, ...) in the order of the examples: undoes `by_fold`."""
+    order = fold_of.argsort(stable=True)
+    sizes = torch.bincount(fold_of).tolist()
+    found = parts.new_empty(len(fold_of), *parts.shape[2:])
+    found[order] = torch.cat([part[:size] for part, size in zip(parts, sizes)])
+    return found
+
+
 def fold_means(values: Tensor, fold_of: Tensor) -> Tensor:
     """Return (folds,) the mean of values (n,) without each fold."""
     folds = int(fold_of.max()) + 1

@@ -35,7 +35,7 @@ def gaussian_information(folds: FoldSums) -> Estimate:
     left_out = mixture_information(separation, share, points=FEW_POINTS)
     left_out = left_out[1:] + value - left_out[0]
     if share.shape[1] > MANY_CLASSES:
-        bias = spectrum_bias(separation[0], share[0], len(folds.points), folds.points.shape[1])
+        bias = spectrum_bias(separation[0], share[0], int(folds.examples[0]), folds.points.shape[2])
         value, left_out = value - bias, left_out - bias
     return Estimate(value, left_out, "gaussian")
 
@@ -47,9 +47,9 @@ def _separations(folds: FoldSums) -> Tensor:
     # sum over a class of its points minus the mean, over n
     centred = folds.class_sums.double() - folds.weights[..., None] * (folds.sums.double() / examples[:, None])[:, None]
     centred = centred / examples[:, None, None]
-    solved = solve_left_out(folds, centred.transpose(1, 2).float()).double()  # (1 + folds, r, K)
-    products = centred @ solved
+    solved = solve_left_out(folds, centred.float()).double()  # (1 + folds, K, r)
+    products = centred @ solved.transpose(1, 2)
     products = (products + products.transpose(1, 2)) / 2
     return debiased_separation(
-        products, folds.products / examples[:, None, None], share, examples, folds.points.shape[1]
+        products, folds.products / examples[:, None, None], share, examples, folds.points.shape[2]
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
+
+from hf_attn_mi.kernels.moments.products import gram
+from hf_attn_mi.mi.folds import by_fold
 
 SHRINKAGE = 1e-4  # of whitened points: a direction may be absent from all folds but one
 ACCURATE = 1e-5  # relative residual
@@ -15,10 +17,13 @@ MOST_STEPS = 40
 
 @dataclass(frozen=True, eq=False)
 class FoldSums:
-    """Whitened points in folds. Fit 0 is all examples, fit 1 + f is without fold f."""
+    """Whitened points in folds. Fit 0 is all examples, fit 1 + f is without fold f.
 
-    points: Tensor  # (n, r) float32, in order of their folds
-    probabilities: Tensor  # (n, K) float64, in the same order
+    All folds have the room of the largest; the rest of it is zero, points and probabilities, and adds nothing to sums.
+    """
+
+    points: Tensor  # (folds, room, r) float32
+    probabilities: Tensor  # (folds, room, K) float64
     sizes: Tensor  # (folds,) float64
     gram: Tensor  # (r, r) of all points
     sums: Tensor  # (1 + folds, r) of points
@@ -41,64 +46,59 @@ def sum_folds(points: Tensor, probabilities: Tensor, fold_of: Tensor) -> FoldSum
         probabilities: (n, K) float64.
         fold_of: (n,) long.
     """
-    order = fold_of.argsort(stable=True)
-    sizes = torch.bincount(fold_of)
-    points, probabilities = points[order], probabilities[order]
-    parts = list(zip(points.split(sizes.tolist()), probabilities.split(sizes.tolist())))  # type: ignore[no-untyped-call]
-
-    def fits(values: list[Tensor]) -> Tensor:
-        each = torch.stack(values)
-        total = each.sum(0, keepdim=True)
-        return torch.cat([total, total - each])
-
+    parts, own = by_fold(points, fold_of), by_fold(probabilities, fold_of)
     return FoldSums(
-        points,
-        probabilities,
-        sizes.double(),
-        points.T @ points,
-        fits([part.sum(0) for part, _ in parts]),
-        fits([own.T.to(part.dtype) @ part for part, own in parts]),
-        fits([own.sum(0) for _, own in parts]),
-        fits([own.T @ own for _, own in parts]),
+        parts,
+        own,
+        torch.bincount(fold_of).double(),
+        gram(points),
+        all_and_left_out(parts.sum(1)),
+        all_and_left_out(own.transpose(1, 2).to(parts.dtype) @ parts),
+        all_and_left_out(own.sum(1)),
+        all_and_left_out(own.transpose(1, 2) @ own),
     )
 
 
+def all_and_left_out(parts: Tensor) -> Tensor:
+    """Return (1 + folds, ...) the sum over folds of parts (folds, ...), and that without each fold."""
+    total = parts.sum(0, keepdim=True)
+    return torch.cat([total, total - parts])
+
+
 def solve_left_out(folds: FoldSums, right: Tensor) -> Tensor:
-    """Return (1 + folds, r, q) the inverse of each fit's covariance times `right`, by conjugate gradients.
+    """Return (1 + folds, q, r) the rows of `right` times the inverse of each fit's covariance, by conjugate gradients.
 
     Points are whitened, so that the covariance without a fold is near the identity, and a few steps do; each costs two
     products with the examples of the fold that is left out.
 
     Args:
         folds: from `sum_folds`.
-        right: (1 + folds, r, q).
+        right: (1 + folds, q, r).
     """
-    solution = right.clone()
+    solution = right.contiguous()
     residual = right - _covariance(folds, solution)
-    direction = residual.clone()
-    size = residual.square().sum(1, keepdim=True)  # (1 + folds, 1, q)
-    goal = ACCURATE**2 * right.square().sum(1, keepdim=True) + 1e-30
+    direction = residual
+    size = residual.square().sum(2, keepdim=True)  # (1 + folds, q, 1)
+    goal = ACCURATE**2 * right.square().sum(2, keepdim=True) + 1e-30
     for _ in range(MOST_STEPS):
         if bool((size <= goal).all()):
             break
         image = _covariance(folds, direction)
-        step = size / (direction * image).sum(1, keepdim=True).clamp_min(1e-30)
+        step = size / (direction * image).sum(2, keepdim=True).clamp_min(1e-30)
         solution = solution + step * direction
         residual = residual - step * image
-        fresh = residual.square().sum(1, keepdim=True)
+        fresh = residual.square().sum(2, keepdim=True)
         direction = residual + fresh / size.clamp_min(1e-30) * direction
         size = fresh
     return solution
 
 
 def _covariance(folds: FoldSums, vectors: Tensor) -> Tensor:
-    """Return (1 + folds, r, q) the covariance of each fit, shrunk towards the identity, times vectors."""
-    found = folds.gram @ vectors
-    starts = [0, *folds.sizes.cumsum(0).long().tolist()]
-    for fold, (start, stop) in enumerate(pairwise(starts)):
-        part = folds.points[start:stop]
-        found[1 + fold].addmm_(part.T, part @ vectors[1 + fold], alpha=-1)
+    """Return (1 + folds, q, r) vectors times the covariance of each fit, shrunk towards the identity."""
+    found = (vectors.flatten(0, 1) @ folds.gram).view(vectors.shape)
+    found[1:].baddbmm_(vectors[1:] @ folds.points.transpose(1, 2), folds.points, alpha=-1)
     examples = folds.examples.to(found.dtype)[:, None, None]
-    along = (folds.sums[:, :, None] * vectors).sum(1, keepdim=True)  # (1 + folds, 1, q)
-    found = (found - folds.sums[:, :, None] * along / examples) / examples
+    sums = folds.sums[:, None]
+    along = (vectors * sums).sum(2, keepdim=True)  # (1 + folds, q, 1)
+    found = (found - along / examples * sums) / examples
     return (1 - SHRINKAGE) * found + SHRINKAGE * vectors

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hf_attn_mi.kernels.moments.products import product
 from hf_attn_mi.mi.principal import Principal
 from hf_attn_mi.mi.streams import stream
 
 NEIGHBOURS = 10
 COMPONENTS = 32  # whose distances stand for those of the states
 MOST_POINTS = 5000  # neighbours cost n^2
+TILE_ELEMENTS = 2**18  # distances held at a time: 1 MB, which stays in a core's own cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +82,7 @@ def p_values(statistics: Tensor) -> tuple[Tensor, Tensor]:
 
 def _pillai(points: Tensor, shuffles: Shuffles) -> Tensor:
     sets, n = shuffles.orders.shape
-    traces = (shuffles.targets @ points).square().sum(1, dtype=torch.float64) / n**2
+    traces = product(shuffles.targets, points).square().sum(1, dtype=torch.float64) / n**2
     return traces.reshape(sets, -1).sum(1)
 
 
@@ -99,8 +101,11 @@ def _nearest(points: Tensor) -> Tensor:
     """Return (n, 10) the nearest other points."""
     squares = points.square().sum(1)
     found = []
-    for start in range(0, len(points), 500):
-        tile = torch.addmm(squares, points[start : start + 500], points.T, beta=-1, alpha=2)
+    step = max(16, TILE_ELEMENTS // len(points))
+    memory = points.new_empty(min(step, len(points)), len(points))
+    for start in range(0, len(points), step):
+        rows = points[start : start + step]
+        tile = torch.addmm(squares, rows, points.T, beta=-1, alpha=2, out=memory[: len(rows)])
         tile.diagonal(offset=start).fill_(-torch.inf)
         found.append(tile.topk(min(NEIGHBOURS, len(points) - 1), dim=1, sorted=False).indices)
     return torch.cat(found)

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hf_attn_mi.kernels.moments.products import gram, product
+
 MOST_OF_N = 0.6  # more components than this share of n, and covariances are not worth inverting
 KEPT_OF_N = 4  # then n / 4 components are kept
 LEAST_PIVOT = 1e-4  # share of a feature's variance that the features before it do not explain
+SQUARED_AT_A_TIME = 256  # examples: fresh memory for all of them would cost more than the squares
 SMALLEST = 1e-7  # variances below this share of the largest are rounding error of float32 states
 
 
@@ -37,16 +40,21 @@ def balance(states: Tensor) -> tuple[Tensor, Tensor]:
     make up all distances and components; a feature that is large because it matters stays large. A constant one
     becomes zero and is divided by infinity.
     """
-    exact = states.double() if states.dtype == torch.float64 else states.float()
-    low, high = exact.aminmax(dim=0)
-    centred = exact - exact.mean(0)
-    deviation = centred.square().mean(0).sqrt()
-    # Rounding leaves a constant feature with a tiny variance: it must not become a feature like others.
-    moving = (high > low) & (deviation > 1e-6 * torch.maximum(low.abs(), high.abs()))
+    exact = states if states.dtype == torch.float64 else states.float()
+    mean = exact.mean(0)
+    centred = exact - mean
+    parts = centred.split(SQUARED_AT_A_TIME)  # type: ignore[no-untyped-call]
+    deviation = (torch.stack([part.square().sum(0) for part in parts]).sum(0) / len(exact)).sqrt()
+    # Far beyond both limits below: no entry is further from the mean than sqrt(n) deviations.
+    moving = deviation > 1e-4 * mean.abs()
+    if not bool(moving.all()) or len(exact) > 10**10:
+        # Rounding leaves a constant feature with a tiny variance: it must not become a feature like others.
+        low, high = exact.aminmax(dim=0)
+        moving = (high > low) & (deviation > 1e-6 * torch.maximum(low.abs(), high.abs()))
     if not bool(moving.any()):
         return torch.zeros_like(centred, dtype=torch.float32), torch.full_like(deviation, torch.inf)
     divisor = torch.where(moving, (deviation * deviation[moving].median()).sqrt(), torch.inf)
-    return (centred / divisor).float(), divisor
+    return centred.div_(divisor).float(), divisor
 
 
 def whiten(balanced: Tensor) -> Principal | None:
@@ -57,13 +65,13 @@ def whiten(balanced: Tensor) -> Principal | None:
     n, d = balanced.shape
     if d > MOST_OF_N * n:
         return principal_components(balanced)
-    covariance = balanced.T @ balanced / n
+    covariance = gram(balanced) / n
     factor, failed = torch.linalg.cholesky_ex(covariance)
     pivots = factor.diagonal().square() / covariance.diagonal().clamp_min(1e-30)
     if int(failed) or not float(pivots.min()) > LEAST_PIVOT:
         return principal_components(balanced)
     axes = torch.linalg.solve_triangular(factor, torch.eye(d), upper=False).T.contiguous()
-    return Principal(balanced, balanced @ axes, torch.ones(d, dtype=torch.float64), axes, d)
+    return Principal(balanced, product(balanced, axes), torch.ones(d, dtype=torch.float64), axes, d)
 
 
 def principal_components(balanced: Tensor) -> Principal | None:
@@ -73,11 +81,11 @@ def principal_components(balanced: Tensor) -> Principal | None:
     look at outputs, so that whatever is cross-fitted or permuted on it stays so.
     """
     n = balanced.shape[0]
-    values, vectors = torch.linalg.eigh((balanced.T @ balanced).double() / n)
+    values, vectors = torch.linalg.eigh(gram(balanced).double() / n)
     values, vectors = values.flip(0), vectors.flip(1)
     if not float(values[0]) > 0:
         return None
     rank = int((values > SMALLEST * values[0]).sum())
     kept = max(1, n // KEPT_OF_N) if rank > MOST_OF_N * n else rank
     axes = (vectors[:, :kept] / values[:kept].sqrt()).float()
-    return Principal(balanced, balanced @ axes, values[:kept], axes, rank)
+    return Principal(balanced, product(balanced, axes), values[:kept], axes, rank)

@@ -84,7 +84,7 @@ def _fit_slot(given: Tensor, problem: Problem, fold_of: Tensor) -> tuple[Tensor,
     folds = sum_folds(principal.points, problem.probabilities, fold_of)
     slot = Slot(principal, problem.probabilities, problem.labels, fold_of, problem.soft)
     best = discriminant_information(slot, folds)
-    fitted = calibrate(best.raw, problem.probabilities)
+    fitted = calibrate(best.raw, problem.probabilities).parameters
     inner = fitted[0] * best.directions.double()  # (K, r)
     directions = inner @ principal.axes.double().T / divisor.double()
     offsets = fitted[1:] - directions @ given.double().mean(0)

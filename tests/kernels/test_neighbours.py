@@ -8,7 +8,9 @@ from sklearn.feature_selection._mutual_info import _compute_mi_cd
 
 from hf_attn_mi.errors import BackendUnavailable, InvalidInput
 from hf_attn_mi.kernels import neighbour_counts, ross_information
+from hf_attn_mi.kernels.neighbours import tiles
 from hf_attn_mi.kernels.neighbours.points import prepare
+from hf_attn_mi.kernels.neighbours.tiles import largest
 from hf_attn_mi.kernels.reference_information import reference_neighbour_counts
 
 
@@ -259,3 +261,22 @@ def test_backends_and_missing_permutations(monkeypatch):
     assert counts.backend == "torch"
     with pytest.raises(InvalidInput, match="permutations"):
         ross_information(counts, permuted=True)
+
+
+@pytest.mark.parametrize(("m", "k"), [(7, 3), (63, 3), (100, 5), (257, 10), (639, 10), (1000, 10)])
+def test_largest_by_groups_are_those_of_topk(m, k):
+    draw = torch.Generator().manual_seed(m)
+    for values in (torch.randn(50, m, generator=draw), torch.randint(5, (50, m), generator=draw).float()):
+        values[:, 0] = -torch.inf
+        assert torch.equal(largest(values, k), values.topk(k).values)
+        wide = torch.cat([values, values], 1)
+        assert torch.equal(largest(wide[:, :m], k), values.topk(k).values)  # rows apart in memory
+
+
+@pytest.mark.parametrize("n", [5, 64, 300])
+def test_counts_of_long_rows_are_summed_in_parts(monkeypatch, n):
+    monkeypatch.setattr(tiles, "EXACT_SUM", 64)
+    tile = torch.randn(20, n, generator=torch.Generator().manual_seed(0))
+    threshold = torch.zeros(20, 1)
+    found = tiles._count(tile, threshold, torch.gt, torch.full((25, n), torch.nan))
+    assert torch.equal(found, (tile > 0).sum(1))

@@ -10,8 +10,8 @@ import torch
 
 from hf_attn_mi.errors import BackendUnavailable, InvalidInput
 from hf_attn_mi.kernels import efficient_rows
-from hf_attn_mi.kernels.rows.by_torch import Basis, certify
 from hf_attn_mi.kernels.rows import call as rows_module
+from hf_attn_mi.kernels.rows.by_torch import Basis, certify
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

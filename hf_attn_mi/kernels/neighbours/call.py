@@ -16,7 +16,8 @@ from hf_attn_mi.kernels.neighbours.tiles import count_by_threshold
 from hf_attn_mi.kernels.threads import across_threads, sharing_threads
 
 TRITON_RANK = 16  # neighbours that a Triton program keeps
-TILE_ELEMENTS = 2**20  # distances held at a time: 4 MB in float32, which stay in cache
+TILE_ELEMENTS = 2**18  # distances held at a time: 1 MB in float32, which stays in a core's own cache
+SORTED_ELEMENTS = 2**20  # the same where rows are sorted, of which more at a time are better
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +76,8 @@ def neighbour_counts(
     codes = read_labels(labels, n, flat.device)
     shuffled = read_permutations(permutations, n, flat.device)
     positive("k", k)
-    rows = positive("tile_rows", tile_rows) if tile_rows is not None else _tile_rows(n, flat.device)
+    elements = TILE_ELEMENTS if shuffled is None else SORTED_ELEMENTS
+    rows = positive("tile_rows", tile_rows) if tile_rows is not None else _tile_rows(n, flat.device, elements)
     sizes = torch.bincount(codes)
     if n > 1 and int(sizes.max()) < 2:
         raise InvalidInput(f"labels has {len(sizes)} classes of one member each: nothing can be estimated")
@@ -106,10 +108,10 @@ def neighbour_counts(
     )
 
 
-def _tile_rows(n: int, device: torch.device) -> int:
+def _tile_rows(n: int, device: torch.device, elements: int) -> int:
     """Return rows of a tile: as many as stay in cache, but on the CPU a tile for each thread at least."""
     threads = torch.get_num_threads() if device.type == "cpu" else 1
-    return max(16, min(TILE_ELEMENTS // n, -(-n // threads)))
+    return max(16, min(elements // n, -(-n // threads)))
 
 
 def _refused(d: int, rank: int) -> str | None:

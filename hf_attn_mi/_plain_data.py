@@ -8,17 +8,19 @@ import math
 import os
 import uuid
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
 
 from .errors import InvalidInput
 
+Record = TypeVar("Record")
 _TENSOR, _FLOAT = "__tensor__", "__float__"
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -192,6 +194,48 @@ def read_json(path: Path) -> Any:
         return json.loads(text.decode("utf-8"), parse_constant=_refuse_constant)
     except (ValueError, EOFError, RecursionError, gzip.BadGzipFile, zlib.error) as error:
         raise InvalidInput(f"path={str(path)!r} is not a strict JSON file: {error}") from error
+
+
+@contextmanager
+def reading(data: object, noun: str, *, kind: str, schema: int) -> Iterator[None]:
+    """Refuse data of another kind or schema; inside, whatever a damaged record makes fail is an `InvalidInput`.
+
+    Args:
+        data: what `to_dict` of a record gave, or anything else.
+        noun: what the record is called, for the message.
+        kind: what its "kind" must be.
+        schema: what its "schema" must be.
+
+    Raises:
+        InvalidInput: as above.
+
+    Example:
+        >>> with reading({"kind": "a", "schema": 1}, "thing", kind="a", schema=1):
+        ...     pass
+    """
+    if not isinstance(data, Mapping) or data.get("kind") != kind:
+        raise InvalidInput(f"data is no saved {noun}: its 'kind' must be {kind!r}")
+    if type(data.get("schema")) is not int or data["schema"] != schema:
+        raise InvalidInput(f"data has schema {data.get('schema')!r}; this version reads schema {schema} only")
+    try:
+        yield
+    except InvalidInput:
+        raise
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, OverflowError) as error:
+        raise InvalidInput(f"data is no saved {noun}: {type(error).__name__}: {error}") from error
+
+
+def load_record(path: Path, from_dict: Callable[[Any], Record]) -> Record:
+    """Return the record saved in this JSON file.
+
+    Raises:
+        InvalidInput: where the file is no such record; the message names it.
+        OSError: where it cannot be read.
+    """
+    try:
+        return from_dict(read_json(path))
+    except InvalidInput as error:
+        raise InvalidInput(f"cannot load {str(path)!r}: {error}") from error
 
 
 def _refuse_constant(name: str) -> NoReturn:

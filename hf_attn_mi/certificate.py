@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ._certificate_words import certificate_words, failures
-from ._plain_data import decode, encode, freeze, read_json, same_fields, write_json
+from ._plain_data import decode, encode, freeze, load_record, reading, same_fields, write_json
 from .errors import InvalidInput
 
 __all__ = ["Certificate", "Change", "LayerCertificate"]
@@ -174,11 +174,7 @@ class Certificate:
         Raises:
             InvalidInput: where `data` was not made by `to_dict`, or by another schema.
         """
-        if not isinstance(data, Mapping) or data.get("kind") != _KIND:
-            raise InvalidInput(f"data is no saved certificate: its 'kind' must be {_KIND!r}")
-        if type(data.get("schema")) is not int or data["schema"] != SCHEMA:
-            raise InvalidInput(f"data has schema {data.get('schema')!r}; this version reads schema {SCHEMA} only")
-        try:
+        with reading(data, "certificate", kind=_KIND, schema=SCHEMA):
             values = {item.name: decode(data[item.name]) for item in fields(cls)}
             values["change"] = Change(**values["change"])
             values["layers"] = tuple(LayerCertificate(**layer) for layer in values["layers"])
@@ -187,10 +183,6 @@ class Certificate:
             }
             made = cls(**values)
             made.to_words()  # numbers where numbers are needed
-        except InvalidInput:
-            raise
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
-            raise InvalidInput(f"data is no saved certificate: {type(error).__name__}: {error}") from error
         return made
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
@@ -209,10 +201,7 @@ class Certificate:
             InvalidInput: where the file is no saved certificate, or of another schema.
             OSError: where the file cannot be read.
         """
-        try:
-            return cls.from_dict(read_json(Path(path)))
-        except InvalidInput as error:
-            raise InvalidInput(f"cannot load {str(path)!r}: {error}") from error
+        return load_record(Path(path), cls.from_dict)
 
     def __str__(self) -> str:
         return self.to_words()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from . import rendering
 from ._layer_attention import LayerAttention, identifiability, layer_rows
-from ._plain_data import decode, encode, freeze, own_tensor, read_json, same_fields, write_json
+from ._plain_data import decode, encode, freeze, load_record, own_tensor, reading, same_fields, write_json
 from .errors import InvalidInput
 
 __all__ = ["Explanation", "LayerAttention", "Word"]
@@ -170,20 +170,13 @@ class Explanation:
         Raises:
             InvalidInput: where `data` was not made by `to_dict`, or by another schema.
         """
-        if not isinstance(data, Mapping) or data.get("kind") != _KIND:
-            raise InvalidInput(f"data is no saved explanation: its 'kind' must be {_KIND!r}")
-        if type(data.get("schema")) is not int or data["schema"] != SCHEMA:
-            raise InvalidInput(f"data has schema {data.get('schema')!r}; this version reads schema {SCHEMA} only")
-        try:
+        with reading(data, "explanation", kind=_KIND, schema=SCHEMA):
             values = {name: decode(value) for name, value in data.items() if name not in ("kind", "schema")}
             if missing := {item.name for item in fields(cls)} - values.keys():
                 raise InvalidInput(f"data is no saved explanation: {', '.join(sorted(missing))} missing")
             values["layers"] = tuple(LayerAttention(**layer) for layer in values["layers"])
-            return cls(**values)
-        except InvalidInput:
-            raise
-        except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, OverflowError) as error:
-            raise InvalidInput(f"data is no saved explanation: {type(error).__name__}: {error}") from error
+            made = cls(**values)
+        return made
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write one .json or .json.gz file, whole or not at all; makes no folder.
@@ -201,10 +194,7 @@ class Explanation:
             InvalidInput: where the file is no saved explanation, or of another schema.
             OSError: where the file cannot be read.
         """
-        try:
-            return cls.from_dict(read_json(Path(path)))
-        except InvalidInput as error:
-            raise InvalidInput(f"cannot load {str(path)!r}: {error}") from error
+        return load_record(Path(path), cls.from_dict)
 
     def to_terminal(self, color: bool = True) -> str:
         """Return lines for a terminal, with ANSI colours or none; `str()` gives the plain form."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
-from ._plain_data import decode, encode, freeze, same_fields
+from ._plain_data import decode, encode, freeze, load_record, reading, same_fields, write_json
 from .errors import InvalidInput
 
 __all__ = ["Removal", "Span", "TokenSet"]
 
 SCHEMA = 1
+_SHOWN = 12  # single removals that are put into words one by one
 _KIND = "hf_attn_mi.TokenSet"
 
 
@@ -160,10 +163,15 @@ class TokenSet:
         told = {"set": "the set does not suffice", "rest": "the rest is enough", "both": "both fail", "": "it could go"}
         lines += [
             f"Without {one.text!r}: set {_number(one.p_set)}, rest {_number(one.p_rest)}: {told[one.fails]}."
-            for one in self.singles
+            for one in self.singles[:_SHOWN]
         ]
+        if hidden := Counter(told[one.fails] for one in self.singles[_SHOWN:]):
+            counts = ", ".join(f"{what} ({count})" for what, count in hidden.most_common())
+            lines.append(f"{hidden.total()} more were taken out one at a time: {counts}.")
         if self.jaccard is not None:
-            lines.append(f"The set is not the only one: Jaccard index {self.jaccard:.2f} to that of a second start.")
+            index = f"(Jaccard index {self.jaccard:.2f})"
+            alike = "found the same set" if self.jaccard == 1 else "found another set: this is not the only one"
+            lines.append(f"A second start {alike} {index}.")
         lines.append(f"Found in {self.sequences} sequences, at the cost of {self.forwards:.1f} forwards of all tokens.")
         return "\n".join(lines + [self.reason] * bool(self.reason))
 
@@ -179,20 +187,36 @@ class TokenSet:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TokenSet:
-        """Return the set `to_dict` was called on.
+        """Return the set `to_dict` was called on. Other entries, such as the check of the command line, are not read.
 
         Raises:
             InvalidInput: where `data` was not made by `to_dict`, or by another schema.
         """
-        if not isinstance(data, Mapping) or data.get("kind") != _KIND or data.get("schema") != SCHEMA:
-            raise InvalidInput(f"data is no saved token set: 'kind' must be {_KIND!r} and 'schema' {SCHEMA}")
-        try:
-            values = {name: decode(value) for name, value in data.items() if name not in ("kind", "schema")}
+        with reading(data, "token set", kind=_KIND, schema=SCHEMA):
+            values = {item.name: decode(data[item.name]) for item in fields(cls)}
             for name, kind in (("spans", Span), ("words", Span), ("singles", Removal)):
                 values[name] = tuple(kind(**item) for item in values[name])
-            return cls(**values)
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
-            raise InvalidInput(f"data is no saved token set: {type(error).__name__}: {error}") from error
+            made = cls(**values)
+            made.to_words()  # numbers where numbers are needed
+        return made
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write one .json or .json.gz file, whole or not at all; makes no folder.
+
+        Raises:
+            InvalidInput: for another suffix, a missing folder, or an existing file without `overwrite=True`.
+        """
+        write_json(self.to_dict(), Path(path), overwrite=overwrite)
+
+    @classmethod
+    def load(cls, path: str | Path) -> TokenSet:
+        """Return the set saved at `path`.
+
+        Raises:
+            InvalidInput: where the file is no saved token set, or of another schema.
+            OSError: where the file cannot be read.
+        """
+        return load_record(Path(path), cls.from_dict)
 
     def __repr__(self) -> str:
         texts = [span.text for span in self.spans]

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import subprocess
 import sys
 from importlib.resources import files
 from pathlib import Path
@@ -14,18 +13,9 @@ from transformers import AutoModel
 
 from hf_attn_mi import Explanation, explain
 from hf_attn_mi.cli import main
+from tests import command_line
+from tests.command_line import command
 from tests.models import ANY_MODEL, DEMO, TEXTS, distance, tiny_bert
-
-ROOT = Path(__file__).parents[1]
-
-
-def command(*arguments, stdin="", **environment):
-    """Run the command in a process of its own; its standard streams are no terminals."""
-    settings = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
-    return subprocess.run(
-        [sys.executable, "-m", "hf_attn_mi.cli", *arguments], input=stdin, capture_output=True, encoding="utf-8",
-        env={**os.environ, **settings, **environment}, timeout=120, check=False,
-    )  # fmt: skip
 
 
 def words_of(output):
@@ -34,14 +24,8 @@ def words_of(output):
 
 
 def refused(capsys, *arguments):
-    """The one line of an exit with status 1."""
-    assert main(["explain", *arguments]) == 1
-    output = capsys.readouterr()
-    assert output.out == ""
-    assert output.err.startswith("hf-attn-mi: ")
-    assert output.err.count("\n") == 1
-    assert "Traceback" not in output.err
-    return output.err
+    """The one line of an `explain` that is refused."""
+    return command_line.refused(capsys, "explain", *arguments)
 
 
 def test_a_text_is_explained_by_the_embedded_model(capsys, demo):
@@ -171,7 +155,7 @@ def test_as_a_command_it_shows_no_progress_bar_and_no_noise():
 
 def test_as_a_command_it_refuses_without_a_traceback():
     done = command("explain", TEXTS[0], "--target", "happy")
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
 
 

@@ -10,6 +10,7 @@ import torch
 
 from hf_attn_mi import Background
 from hf_attn_mi.cli import main
+from tests import command_line
 from tests.made_background import CEILING, made
 
 WORDS = (
@@ -47,18 +48,13 @@ def asked(monkeypatch):
         print("progress", file=sys.stderr)
         return made()
 
-    monkeypatch.setattr("hf_attn_mi.cli.fit_background", answer)
+    monkeypatch.setattr("hf_attn_mi.cli.information.fit_background", answer)
     return calls
 
 
 def refused(capsys, *arguments):
-    """The one line of an exit with status 1."""
-    assert main(["mi", *arguments]) == 1
-    output = capsys.readouterr()
-    assert output.out == ""
-    assert output.err.startswith("hf-attn-mi: ")
-    assert output.err.count("\n") == 1
-    return output.err
+    """The one line of an `mi` that is refused."""
+    return command_line.refused(capsys, "mi", *arguments)
 
 
 def test_the_table_has_every_number_and_the_ceiling(capsys, asked):
@@ -85,10 +81,10 @@ def test_the_verdict_on_the_ceiling(capsys, monkeypatch):
     high, unread = made(), made()
     high.information.nats[:] = 0.6
     unread = Background(**{**vars(unread), "info": {**unread.info, "reads": None}})
-    monkeypatch.setattr("hf_attn_mi.cli.fit_background", lambda *a, **k: high)
+    monkeypatch.setattr("hf_attn_mi.cli.information.fit_background", lambda *a, **k: high)
     assert main(["mi", "--data", "f.txt"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].endswith("of the ceiling: reached.")
-    monkeypatch.setattr("hf_attn_mi.cli.fit_background", lambda *a, **k: unread)
+    monkeypatch.setattr("hf_attn_mi.cli.information.fit_background", lambda *a, **k: unread)
     assert main(["mi", "--data", "f.txt"]) == 0
     assert "ceiling check: not possible" in capsys.readouterr().out
 
@@ -143,7 +139,7 @@ def test_json_figure_and_folder_hold_the_background(tmp_path, asked, capsys):
 def test_a_number_that_is_not_finite_is_null_in_json(monkeypatch, capsys):
     broken = made()
     broken.information.upper[2] = math.inf
-    monkeypatch.setattr("hf_attn_mi.cli.fit_background", lambda *a, **k: broken)
+    monkeypatch.setattr("hf_attn_mi.cli.information.fit_background", lambda *a, **k: broken)
     assert main(["mi", "--data", "f", "--json", "-"]) == 0
     slots = json.loads(capsys.readouterr().out)["slots"]
     assert [slot["upper"] is None for slot in slots] == [place == 2 for place in range(len(slots))]

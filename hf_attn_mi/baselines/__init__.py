@@ -29,8 +29,9 @@ from dataclasses import dataclass, field
 
 from hf_attn_mi.baselines import gradients, perturbation, plain
 from hf_attn_mi.baselines.contract import Aim, Options, Scored, missing_share, read_options
+from hf_attn_mi.baselines.embedded import out_of_memory
 
-__all__ = ["BASELINES", "Aim", "Baseline", "Options", "Scored", "missing_share", "read_options"]
+__all__ = ["BASELINES", "Aim", "Baseline", "Options", "Scored", "missing_share", "out_of_memory", "read_options"]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,14 @@
 from hf_attn_mi.evaluation.areas import Area, comprehensiveness, sufficiency
 from hf_attn_mi.evaluation.curves import deletion_area, insertion_area, monotonicity
 from hf_attn_mi.evaluation.disagreement import RankMatrix, rank_matrix
-from hf_attn_mi.evaluation.faithfulness import METRICS, Metric, faithfulness
+from hf_attn_mi.evaluation.faithfulness import (
+    FAITHFULNESS,
+    METRICS,
+    Metric,
+    Question,
+    faithfulness,
+    faithfulness_sets,
+)
 from hf_attn_mi.evaluation.fidelity import infidelity
 from hf_attn_mi.evaluation.hub_metrics import hub_metric
 from hf_attn_mi.evaluation.leave_one_out import leave_one_out_correlation
@@ -19,6 +26,7 @@ from hf_attn_mi.evaluation.statistics import Estimate, PairedTest, estimate, hol
 __all__ = [
     "DECILES",
     "ERASER_BINS",
+    "FAITHFULNESS",
     "METRICS",
     "AopcLimits",
     "Area",
@@ -27,6 +35,7 @@ __all__ = [
     "PairedTest",
     "Predict",
     "Probabilities",
+    "Question",
     "RankMatrix",
     "RationaleScores",
     "Score",
@@ -41,6 +50,7 @@ __all__ = [
     "deletion_area",
     "estimate",
     "faithfulness",
+    "faithfulness_sets",
     "holm",
     "hub_metric",
     "infidelity",

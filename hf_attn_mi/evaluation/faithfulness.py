@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from hf_attn_mi.errors import InvalidInput
 from hf_attn_mi.evaluation.areas import comprehensiveness, sufficiency, top_sets
 from hf_attn_mi.evaluation.curves import STEPS, curve_sets, deletion_area, insertion_area, monotonicity
 from hf_attn_mi.evaluation.fidelity import SAMPLES, infidelity, random_sets
@@ -56,10 +58,98 @@ METRICS = {
 }
 
 
+@dataclass(frozen=True)
+class Question:
+    """What the metrics are asked about: one method on one input.
+
+    Attributes:
+        found: probabilities of the input.
+        scores: (length of the input,).
+        by: "signed" or "absolute".
+        limits: of AOPC on this input; None where nothing is normalised.
+        samples: random sets for infidelity.
+        seed: of these.
+    """
+
+    found: Probabilities
+    scores: Tensor
+    by: str = "signed"
+    limits: AopcLimits | None = None
+    samples: int = SAMPLES
+    seed: int = 0
+
+    def tops(self, bins: Sequence[float]) -> list[frozenset[int]]:
+        """Return the top tokens of each bin."""
+        return top_sets(self.found, self.scores, bins, self.by)
+
+    def curve(self, steps: int, *, by: str | None = None) -> list[frozenset[int]]:
+        """Return what is removed after each step."""
+        return curve_sets(self.found, self.scores, self.by if by is None else by, steps)
+
+    def others(self, sets: Sequence[frozenset[int]]) -> list[frozenset[int]]:
+        """Return what has to be removed to keep only these."""
+        everything = frozenset(self.found.tokens)
+        return [everything - positions for positions in sets]
+
+    def random(self) -> list[frozenset[int]]:
+        """Return the sets of infidelity."""
+        return random_sets(self.found, samples=self.samples, seed=self.seed)
+
+    def each(self) -> list[frozenset[int]]:
+        """Return the sets of an order token by token, where it is normalised."""
+        return [] if self.limits is None else self.curve(len(self.found.tokens))
+
+    def normalised(self, ascending: bool) -> float | None:
+        """Return the normalised AOPC of this order or of its reverse."""
+        if self.limits is None:
+            return None
+        return normalised_aopc(aopc(self.found, self.scores, by=self.by, ascending=ascending), self.limits)
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """The sets of tokens that a metric wants predicted, and how it is made of them."""
+
+    sets: Callable[[Question], list[frozenset[int]]]
+    value: Callable[[Question], float | None]
+
+
+_RULES = {
+    "comprehensiveness": _Rule(
+        lambda q: q.tops(ERASER_BINS), lambda q: comprehensiveness(q.found, q.scores, by=q.by).mean
+    ),
+    "sufficiency": _Rule(
+        lambda q: q.others(q.tops(ERASER_BINS)), lambda q: sufficiency(q.found, q.scores, by=q.by).mean
+    ),
+    "comprehensiveness_deciles": _Rule(
+        lambda q: q.tops(DECILES), lambda q: comprehensiveness(q.found, q.scores, bins=DECILES, by=q.by).mean
+    ),
+    "sufficiency_deciles": _Rule(
+        lambda q: q.others(q.tops(DECILES)), lambda q: sufficiency(q.found, q.scores, bins=DECILES, by=q.by).mean
+    ),
+    "deletion_area": _Rule(lambda q: q.curve(STEPS), lambda q: deletion_area(q.found, q.scores, by=q.by)),
+    "insertion_area": _Rule(lambda q: q.others(q.curve(STEPS)), lambda q: insertion_area(q.found, q.scores, by=q.by)),
+    "monotonicity": _Rule(
+        lambda q: q.curve(len(q.found.tokens), by="signed"), lambda q: monotonicity(q.found, q.scores)
+    ),
+    "leave_one_out": _Rule(
+        lambda q: single_sets(q.found), lambda q: leave_one_out_correlation(q.found, q.scores, by=q.by)
+    ),
+    "infidelity": _Rule(
+        lambda q: q.random(),
+        lambda q: infidelity(q.found, q.scores, samples=q.samples, seed=q.seed) if q.samples else None,
+    ),
+    "normalised_aopc": _Rule(lambda q: q.each(), lambda q: q.normalised(False)),
+    "normalised_aopc_ascending": _Rule(lambda q: q.others(q.each()), lambda q: q.normalised(True)),
+}
+FAITHFULNESS = tuple(_RULES)  # what can be had from probabilities and scores alone
+
+
 def faithfulness(
     found: Probabilities,
     scores: Tensor,
     *,
+    metrics: Sequence[str] = FAITHFULNESS,
     by: str = "signed",
     limits: AopcLimits | None = None,
     samples: int = SAMPLES,
@@ -73,6 +163,7 @@ def faithfulness(
     Args:
         found: probabilities of the input, shared by all methods.
         scores: (length of the input,) of the method.
+        metrics: names of `FAITHFULNESS`; only what they need is predicted.
         by: "signed" or "absolute"; see `ranking`.
         limits: from `aopc_limits`, once for all methods; without them nothing is normalised.
         samples: random sets for infidelity; 0 leaves it out.
@@ -82,7 +173,7 @@ def faithfulness(
         Numbers, None where undefined. Max-sensitivity needs the method itself and is not among them.
 
     Raises:
-        InvalidInput: scores of another length or not finite.
+        InvalidInput: scores of another length or not finite, or another metric.
 
     Example:
         >>> import torch
@@ -92,26 +183,25 @@ def faithfulness(
         >>> round(values["comprehensiveness"], 6), values["leave_one_out"], values["normalised_aopc"]
         (0.6, 1.0, None)
     """
-    everything = frozenset(found.tokens)
-    tops = top_sets(found, scores, (*ERASER_BINS, *DECILES), by) + curve_sets(found, scores, by, STEPS)
-    wanted = [*tops, *(everything - top for top in tops), *single_sets(found)]
-    wanted += curve_sets(found, scores, "signed", len(everything))
-    if limits is not None:
-        every = curve_sets(found, scores, by, len(everything))
-        wanted += [*every, *(everything - top for top in every)]
-    found.removed([*wanted, *random_sets(found, samples=samples, seed=seed)])
-    values = {
-        "comprehensiveness": comprehensiveness(found, scores, by=by).mean,
-        "sufficiency": sufficiency(found, scores, by=by).mean,
-        "comprehensiveness_deciles": comprehensiveness(found, scores, bins=DECILES, by=by).mean,
-        "sufficiency_deciles": sufficiency(found, scores, bins=DECILES, by=by).mean,
-        "deletion_area": deletion_area(found, scores, by=by),
-        "insertion_area": insertion_area(found, scores, by=by),
-        "monotonicity": monotonicity(found, scores),
-        "leave_one_out": leave_one_out_correlation(found, scores, by=by),
-        "infidelity": infidelity(found, scores, samples=samples, seed=seed) if samples else None,
-    }
-    for name, ascending in (("normalised_aopc", False), ("normalised_aopc_ascending", True)):
-        area = aopc(found, scores, by=by, ascending=ascending) if limits is not None else None
-        values[name] = normalised_aopc(area, limits)
-    return values
+    question = Question(found, scores, by, limits, samples, seed)
+    found.removed(faithfulness_sets(question, metrics))
+    return {name: _RULES[name].value(question) for name in metrics}
+
+
+def faithfulness_sets(question: Question, metrics: Sequence[str] = FAITHFULNESS) -> list[frozenset[int]]:
+    """Return the sets of tokens whose removal these metrics need, for methods that are predicted in one call.
+
+    Raises:
+        InvalidInput: a metric that is not in `FAITHFULNESS`, or scores of another length or not finite.
+
+    Example:
+        >>> import torch
+        >>> found = Probabilities(lambda examples: torch.ones(len(examples)), {"input_ids": torch.tensor([5, 6, 4])})
+        >>> question = Question(found, torch.tensor([0.0, 2.0, 1.0]))
+        >>> sorted(map(sorted, set(faithfulness_sets(question, ["comprehensiveness"]))))
+        [[], [1], [1, 2]]
+    """
+    unknown = [name for name in metrics if name not in _RULES]
+    if unknown:
+        raise InvalidInput(f"metrics: {unknown} are not known; allowed are {', '.join(FAITHFULNESS)}.")
+    return [frozenset(), *(positions for name in metrics for positions in _RULES[name].sets(question))]

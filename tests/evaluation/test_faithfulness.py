@@ -71,6 +71,24 @@ def test_bins_that_take_the_same_tokens_all_count_and_are_predicted_once():
     assert constant == comp
 
 
+def test_only_what_the_metrics_need_is_predicted():
+    scores = padded(4.0, 3.0, -1.0, 0.0)
+    for metrics, sets in (
+        (["comprehensiveness"], 3),  # the full text, the top token, the top two
+        (["comprehensiveness", "sufficiency"], 5),
+        (["leave_one_out"], 5),  # the full text and four tokens
+        (["monotonicity", "deletion_area"], 5),
+    ):
+        found = made(10, 11, 12, 13)
+        values = faithfulness(found, scores, metrics=metrics)
+        assert found.evaluated == sets
+        assert found.predict.calls == 1
+        everything = faithfulness(made(10, 11, 12, 13), scores)
+        assert values == {name: everything[name] for name in metrics}
+    with pytest.raises(InvalidInput, match=r"\['auprc'\] are not known; allowed are comprehensiveness"):
+        faithfulness(made(10, 11), padded(1.0, 2.0), metrics=["auprc"])
+
+
 def test_one_token_and_none():
     one = made(10)
     assert comprehensiveness(one, padded(-1.0)).values == (pytest.approx(0.4),) * 5

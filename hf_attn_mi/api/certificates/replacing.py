@@ -13,6 +13,7 @@ from hf_attn_mi.capture import AttentionCall
 from hf_attn_mi.certificate import LayerCertificate
 
 CONTROLS = ("null-space noise", "visible noise", "uniform", "permuted")
+_MISSED = 5e-7  # residual above which a row is solved again with every digit of the values
 _SUM = 5e-7  # own rows whose sum is farther from one (dropout, sinks, half precision) lend their sum to the new rows
 
 
@@ -87,9 +88,8 @@ class Replacement:
         residual: Tensor | None = None
         unproved = 0
         if self.form == "efficient":
-            solved = efficient_attention(given.rows, given.values, given.mask, tolerance=self.tolerance)
-            new, unproved = solved.attention, int((~solved.optimal).sum())
-            residual = solved.residual if self.tolerance == 0 else None
+            new, residual, optimal = _efficient(given, self.tolerance)
+            unproved = int((~optimal).sum())
         else:
             affine = self.form == "effective_affine"  # in float64, as the efficient rows: the residual is no rounding
             rows, values = given.rows.double(), given.values.double()
@@ -148,6 +148,24 @@ class Replacement:
         smallest = torch.where(distance.isnan(), torch.inf, distance / size.clamp_min(1e-300)).amin(1).cpu()
         self.smallest.append(smallest)
         return smallest
+
+
+def _efficient(given: GivenRows, tolerance: float) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Efficient rows, their residual (None with a tolerance, which is judged later), and whether they are optimal."""
+    solved = efficient_attention(given.rows, given.values, given.mask, tolerance=tolerance)
+    new, residual, optimal = solved.attention, solved.residual, solved.optimal
+    if tolerance > 0:
+        return new, None, optimal
+    short = residual > _MISSED
+    if bool(short.any()):
+        # A direction in which the values differ by no more than their rounding was ignored, and it shows in these
+        # outputs: here the values are taken at every digit.
+        again = efficient_attention(given.rows.double(), given.values.double(), given.mask)
+        new = torch.where(short[..., None], again.attention, new.double())
+        residual, optimal = (
+            torch.where(short, a, b) for a, b in ((again.residual, residual), (again.optimal, optimal))
+        )
+    return new, residual, optimal
 
 
 def control(name: str, norms: dict[int, Tensor], sums: bool, seed: int) -> Callable[[AttentionCall], Tensor | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,25 @@ def batches(examples: list[Example], size: int, *, mixed: bool) -> Iterator[list
             chunk = [i for i in chunk if examples[i].length == examples[chunk[0]].length]
         start += len(chunk)
         yield chunk
+
+
+def near_lengths(lengths: Sequence[int], size: int, *, mixed: bool) -> Iterator[list[int]]:
+    """Places of sequences that share a forward: of one length, or (`mixed`) little longer than the shortest.
+
+    Args:
+        lengths: of the sequences.
+        size: most sequences in one pass.
+        mixed: whether lengths may differ, with padding on the right.
+    """
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        most = (1.25 * lengths[batch[0]] + 4 if mixed else lengths[batch[0]]) if batch else 0
+        if batch and (len(batch) == size or lengths[i] > most):
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
 
 
 def padding_id(model: nn.Module) -> int | None:

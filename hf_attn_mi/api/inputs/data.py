@@ -90,7 +90,7 @@ def read_texts_of(
     if isinstance(dataset, TextReader):
         return TextReader(dataset, None, limit) if limit is not None else dataset
     columns: tuple[str, ...] | None = (text_field,) if isinstance(text_field, str) else text_field
-    rows = _source(dataset) if isinstance(dataset, (str, Path)) else dataset
+    rows = read_rows(dataset) if isinstance(dataset, (str, Path)) else dataset
     if isinstance(rows, Mapping):
         keys = list(map(str, rows))
         raise InvalidInput(f"dataset is a {type(rows).__name__} of {keys}; pass one of these, dataset[{keys[0]!r}].")
@@ -124,7 +124,12 @@ def text_columns(names: list[str]) -> tuple[str, ...]:
     )
 
 
-def _source(name: str | Path) -> Any:
+def read_rows(name: str | Path) -> Any:
+    """The rows of a file, of a folder saved by `datasets` or of a Hub data set, with all their columns.
+
+    Raises:
+        InvalidInput: there is nothing of this name; when rows are read, content that is not of the file's form.
+    """
     path = Path(name)
     if path.is_dir():
         return load_folder(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from hf_attn_mi.api.explaining import explain
 from hf_attn_mi.api.inputs.batching import padding_id, stack
@@ -21,7 +23,7 @@ from hf_attn_mi.api.inputs.targets import read_targets
 from hf_attn_mi.api.methods import METHODS
 from hf_attn_mi.api.token_sets.compaction import choose_forwards
 from hf_attn_mi.api.token_sets.restricted import Restricted, Seen
-from hf_attn_mi.api.token_sets.search import NOTHING, Answer, Found, Ledger, Tokens, run_together, search
+from hf_attn_mi.api.token_sets.search import NOTHING, Answer, Found, Ledger, Search, Tokens, run_together, search
 from hf_attn_mi.api.token_sets.token_pieces import pieces
 from hf_attn_mi.errors import InvalidInput
 from hf_attn_mi.token_set import Removal, TokenSet
@@ -100,7 +102,8 @@ def minimal_tokens(
         began = time.perf_counter()
         name = "second" if number else "start"
         scores = _scores(beginning, name, inner, examples, base, batch_size, seed + number)
-        results.append(_search(runs, base, scores, keep=keep, strict=strict, budget=float(budget)))
+        with _progress(len(examples), name) as bar:
+            results.append(_search(runs, base, scores, bar, keep=keep, strict=strict, budget=float(budget)))
         seconds.append((time.perf_counter() - began) / len(examples))
     info = {**_provenance(inner, runs), "start": _named(start), "budget": budget, "seed": seed, "seconds": seconds}
     made = [
@@ -162,12 +165,25 @@ def _scores(
     return rows
 
 
+def _progress(inputs: int, name: str) -> Any:
+    """A progress bar of finished searches where there are several inputs and somebody watches."""
+    hidden = inputs < 2 or not sys.stderr.isatty()
+    return tqdm(total=inputs, desc=f"minimal tokens, {name}", unit="input", disable=hidden)
+
+
+def _counted(one: Search, bar: Any) -> Search:
+    found = yield from one
+    bar.update()
+    return found
+
+
 def _search(
-    runs: Restricted, base: list[Seen], scores: list[Tensor], *, keep: float, strict: bool, budget: float
+    runs: Restricted, base: list[Seen], scores: list[Tensor], bar: Any, *, keep: float, strict: bool, budget: float
 ) -> list[tuple[Found, Ledger]]:
-    """What the search found for each input, and what it knows."""
+    """What the search found for each input, and what it knows; `bar` counts the inputs that are done."""
 
     def oracle(asked: list[tuple[int, Tokens]]) -> list[Answer]:
+        bar.set_postfix(sets_in_this_round=len(asked))  # searches share rounds: most of them end late
         seen = runs.run(asked, [base[i].target for i, _ in asked])
         return [(one.probability, one.prediction == base[i].prediction) for one, (i, _) in zip(seen, asked)]
 
@@ -182,7 +198,7 @@ def _search(
         )  # fmt: skip
         values = scores[i].double().tolist()
         ledgers.append(ledger)
-        searches.append(search(sorted(movable, key=lambda token: -values[token]), ledger))
+        searches.append(_counted(search(sorted(movable, key=lambda token: -values[token]), ledger), bar))
     return list(zip(run_together(searches, oracle), ledgers))
 
 

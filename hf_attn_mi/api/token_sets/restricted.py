@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hf_attn_mi.api.inputs.batching import padding_id, stack
+from hf_attn_mi.api.inputs.batching import near_lengths, padding_id, stack
 from hf_attn_mi.api.inputs.examples import Example, per_token
 from hf_attn_mi.api.inputs.loading import device_of, evaluation_mode
 from hf_attn_mi.api.inputs.padding import ignores_padding
@@ -83,22 +83,11 @@ class Restricted:
         """
         examples = [self.example(number, tokens) for number, tokens in asked]
         found: dict[int, Seen] = {}
-        for places in self._batches([int(example.length or 0) for example in examples]):
+        lengths = [int(example.length or 0) for example in examples]
+        for places in near_lengths(lengths, self.batch_size, mixed=self.mixed):
             mine = [examples[i] for i in places]
             found.update(zip(places, run_examples(self.model, mine, [wanted[i] for i in places])))
         return [found[i] for i in range(len(asked))]
-
-    def _batches(self, lengths: list[int]) -> Iterator[list[int]]:
-        """Places of sequences that share a forward: of one length, or (`mixed`) little longer than the shortest."""
-        batch: list[int] = []
-        for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-            most = (1.25 * lengths[batch[0]] + 4 if self.mixed else lengths[batch[0]]) if batch else 0
-            if batch and (len(batch) == self.batch_size or lengths[i] > most):
-                yield batch
-                batch = []
-            batch.append(i)
-        if batch:
-            yield batch
 
 
 def fixed_and_movable(example: Example, index: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

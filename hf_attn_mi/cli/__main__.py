@@ -1,0 +1,8 @@
+"""`python -m hf_attn_mi.cli`: the same as `hf-attn-mi`."""
+
+import sys
+
+from hf_attn_mi.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -314,8 +314,9 @@ def made_on(results: Path) -> str:
     if not runs:
         return ""
     last = runs[-1]
-    peak = max(run["peak_gib"] for run in runs)
-    return f" ({last['cpu']}, {last['cores']} cores, torch {last['torch']}; at most {peak:.1f} GiB a process)"
+    peak, longest = (max(run[name] for run in runs) for name in ("peak_gib", "minutes"))
+    took = f"{len(runs)} processes, the longest {longest:.0f} minutes, at most {peak:.1f} GiB each"
+    return f" ({last['cpu']}, {last['cores']} cores, torch {last['torch']}; {took})"
 
 
 def write_report(results: Path, folder: Path) -> str:

@@ -384,13 +384,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--encoder", default=str(DEMO), help="Hub name or path (default: the embedded demo model)")
     parser.add_argument("--output", type=Path, help="folder of the results; needed unless --quick")
     parser.add_argument("--report", type=Path, help="only write the page and its figure into this folder")
-    parser.add_argument("--seeds", type=int, help="default: 5, with --quick 2")
+    parser.add_argument("--seeds", type=int, help="default: 3, with --quick 2")
     parser.add_argument("--estimator", default="auto", help="of mutual information, see docs")
     parser.add_argument("--permutations", type=int, default=50)
     parser.add_argument("--share", default="0/1", help="0/2 and 1/2 divide the run between two processes")
     parser.add_argument("--quick", action="store_true", help="the embedded model on built-in texts, a smaller grid")
     options = parser.parse_args()
-    options.seeds = options.seeds or (2 if options.quick else 5)
+    options.seeds = options.seeds or (2 if options.quick else 3)
     if options.output is None and not options.quick:
         parser.error("--output is needed")
     if options.report is None and not options.quick and options.data is None:

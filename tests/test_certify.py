@@ -16,8 +16,9 @@ from transformers import BertModel
 
 from hf_attn_mi.api import certify
 from hf_attn_mi.api.certificates.compared import change, compared_output
-from hf_attn_mi.api.certificates.replacing import CONTROLS, control, read_rows
-from hf_attn_mi.capture import capture_attention
+from hf_attn_mi.api.certificates.replacing import CONTROLS, Replacement, control, read_rows
+from hf_attn_mi.attention import efficient_attention
+from hf_attn_mi.capture import AttentionCall, capture_attention
 from hf_attn_mi.certificate import LayerCertificate
 from hf_attn_mi.errors import InvalidInput
 from tests.models import TEXTS, load_demo, logits, state_of, tiny_bert, zoo_model
@@ -395,3 +396,29 @@ def test_every_row_can_be_checked(demo):
     assert alone.holds
     assert alone.necessity == math.inf
     assert "inf" in str(json.dumps(alone.to_dict(), allow_nan=False))
+
+
+def test_a_direction_as_small_as_rounding_is_kept_where_it_shows_in_the_output():
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(1, 1, 40, 4, generator=generator)
+    values[..., 3] *= 1e-7  # below 40 float32 roundings of the largest: efficient rows ignore it
+    values[..., :3] -= values[..., :3].mean(2, keepdim=True)
+    flat = torch.tensor([0.003, 5.0])[:, None]  # the first row is nearly uniform: its output all but vanishes
+    rows = (flat * torch.rand(1, 1, 2, 40, generator=generator)).softmax(-1)
+    plain = efficient_attention(rows, values)
+    assert plain.residual[0, 0, 0] > 1e-6
+    assert plain.residual[0, 0, 1] < 1e-6
+    call = AttentionCall(
+        index=0, layer=0, module_name="self", query=None, key=None, value=values, mask=None, scale=None,
+        is_causal=False, output=rows @ values, projection=None, rows=rows, raw_logits=None,
+    )  # fmt: skip
+    replacement = Replacement("efficient", 0.0, {0: torch.arange(2)})
+    new = replacement(call).double()[0, 0]
+    wanted = rows.double()[0, 0] / rows.double()[0, 0].sum(-1, keepdim=True) @ values.double()[0, 0]
+    missed = (new @ values.double()[0, 0] - wanted).norm(dim=-1) / wanted.norm(dim=-1)
+    assert missed[0] < 1e-6  # by hand, not by the record
+    (layer,) = replacement.layers
+    assert layer.residual < 1e-6
+    assert layer.necessity > 0
+    assert [int((row > 0).sum()) for row in new] == [5, 4]  # four dimensions and the sum; three and the sum
+    torch.testing.assert_close(new[1], plain.attention.double()[0, 0, 1])

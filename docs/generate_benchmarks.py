@@ -47,9 +47,6 @@ REASONS = {  # why a target that was missed was missed, by the name of the row
     "mi/30 classes/auto": (
         "2,000 examples in 384 dimensions for 30 classes: not all of what noise adds to the spectrum is removed"
     ),
-    "mi/counts/auto": (
-        "classes that differ only in which values a few of hundreds of discrete coordinates take: no part sees them"
-    ),
 }
 
 NOTES = {

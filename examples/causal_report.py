@@ -1,6 +1,5 @@
 """The page of the causal study: tables with intervals, targets, a verdict for each claim, and figures."""
 
-import json
 import math
 import statistics
 from collections.abc import Callable, Iterable
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import scipy.stats
+from study_files import lines as read_lines
 
 from hf_attn_mi.evaluation import estimate
 
@@ -55,8 +55,7 @@ python examples/causal_study.py --output RESULTS --report docs/studies
 
 def load(folder: Path, part: str) -> Lines:
     """Return the lines of a part."""
-    path = folder / f"{part}.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return read_lines(folder / f"{part}.jsonl")
 
 
 def of(lines: Lines, suite: str) -> Lines:

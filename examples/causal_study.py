@@ -20,7 +20,6 @@ model minimal token sets are searched from several starts. Four parts, a line of
 import argparse
 import json
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -32,6 +31,7 @@ from typing import Any
 import torch
 from causal_models import read_split
 from causal_report import write_report
+from study_files import append, lines, machine
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -375,26 +375,6 @@ def run_part(part: str, suites: list[Suite], options: argparse.Namespace, deadli
             append(path, found)
             count += 1
         print(f"{part}: {suite.name}: {count} in {time.process_time() - started:.0f} CPU seconds", flush=True)
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a JSON lines file; none where it is not there."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def append(path: Path, line: dict[str, Any]) -> None:
-    """Add one row in one write, so that two processes can share the file."""
-    with path.open("a") as file:
-        file.write(json.dumps(line) + "\n")
-
-
-def machine() -> dict[str, Any]:
-    """Return what the run was made on."""
-    name = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        rows = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((row.partition(":")[2].strip() for row in rows if row.startswith("model name")), name)
-    return {"cpu": name, "torch": torch.__version__, "python": platform.python_version()}
 
 
 def run(options: argparse.Namespace) -> None:

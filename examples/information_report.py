@@ -1,6 +1,5 @@
 """The page of the information study: tables, intervals, a verdict for each claim, and a figure; from its results."""
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import scipy.special
+from study_files import lines
 
 Rows = list[dict[str, Any]]  # what was measured of each cell, with its arrays under "texts"
 LIMITS = {  # differences nearer to zero than this are called absent
@@ -27,7 +27,7 @@ one is reversed or absent on at least one data set; else it is **not decided**."
 
 def load(folder: Path) -> Rows:
     """Return the measured cells of all seeds that are whole: every data set has as many cells as in the first seed."""
-    rows = [json.loads(line) for line in (folder / "measured.jsonl").read_text().splitlines()]
+    rows = lines(folder / "measured.jsonl")
     counts: dict[int, int] = defaultdict(int)
     for row in rows:
         counts[row["cell"]["seed"]] += 1
@@ -309,8 +309,7 @@ def figure(rows: Rows, path: Path) -> None:
 
 def made_on(results: Path) -> str:
     """Return where the runs were made and what they took, as they noted it; nothing before the first has ended."""
-    path = results / "runs.jsonl"
-    runs = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    runs = lines(results / "runs.jsonl")
     if not runs:
         return ""
     last = runs[-1]
@@ -324,7 +323,7 @@ def write_report(results: Path, folder: Path) -> str:
     rows = load(results)
     seeds = sorted({row["cell"]["seed"] for row in rows})
     ceilings = [share for row in rows if math.isfinite(share := row["mi"]["share"][2])]
-    trained = [json.loads(line) for line in (results / "trained.jsonl").read_text().splitlines()]
+    trained = lines(results / "trained.jsonl")
     cpu = sum(line["cpu_seconds"] for line in [*trained, *rows]) / 3600
     sections, verdicts = [], []
     for claim in CLAIMS:

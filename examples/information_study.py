@@ -17,10 +17,8 @@ by information_report.py, beside this file.
 import argparse
 import functools
 import itertools
-import json
 import math
 import os
-import platform
 import resource
 import tempfile
 import time
@@ -33,6 +31,7 @@ import numpy as np
 import torch
 from information_report import write_report
 from safetensors.torch import load_file, save_file
+from study_files import append, lines, machine
 from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModel, AutoTokenizer
@@ -347,17 +346,6 @@ def run_cells(cells: list[Cell], options: argparse.Namespace) -> None:
         print(f"{number + 1}/{len(cells)} {cell.key} {line['means']['correct']:.4f} {seconds}", flush=True)
 
 
-def lines(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a JSON lines file; none where it is not there."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def append(path: Path, line: dict[str, Any]) -> None:
-    """Add one row in one write, so that two processes can share the file."""
-    with path.open("a") as file:
-        file.write(json.dumps(line) + "\n")
-
-
 def grid(options: argparse.Namespace) -> list[Cell]:
     """Return the cells of this process, seed after seed, so that a stopped run has whole seeds."""
     sets = list(built_in_texts())[:2] if options.quick else list(SETS)
@@ -396,15 +384,6 @@ def parse() -> argparse.Namespace:
     if options.report is None and not options.quick and options.data is None:
         parser.error("--data is needed")
     return options
-
-
-def machine() -> dict[str, Any]:
-    """Return what the run was made on."""
-    name = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        rows = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((row.partition(":")[2].strip() for row in rows if row.startswith("model name")), name)
-    return {"cpu": name, "cores": os.cpu_count(), "torch": torch.__version__, "python": platform.python_version()}
 
 
 def run(options: argparse.Namespace) -> None:

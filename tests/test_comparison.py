@@ -189,6 +189,7 @@ def test_the_page_is_whole_and_safe(whole):
     text = whole.to_html()
     assert text.startswith("<!DOCTYPE html>")
     assert text.count("<section") == 1
+    assert text.count('<div style="overflow-x:auto"><table>') == text.count("<table") > 1  # a wide one stays inside
     for loaded in ("<script", "http:", "https:", "src=", "<i>", "<m>", "<note>"):
         assert loaded not in text
     for piece in ("&lt;i&gt;|b", "&lt;script&gt;", f"{fmean(BASE):.3f}", "<svg", "Rank correlation", "Note: a"):

@@ -43,11 +43,11 @@ def _main(made: Any) -> str:
         for name, text in zip(made.metrics, texts[1:]):
             mark = "b" if method in bold[name] else "span"
             drawn = _interval(made.table[method][name], scales[name])
-            cells.append(f"<td><{mark}>{_escape(text)}</{mark}><br>{drawn}</td>")
+            cells.append(f'<td style="white-space:nowrap"><{mark}>{_escape(text)}</{mark}><br>{drawn}</td>')
         cells += [f"<td>{_escape(text)}</td>" for text in texts[-3:]]
         lines.append(f"<tr>{''.join(cells)}</tr>")
     head = "".join(f"<th>{_escape(name)}</th>" for name in tables.header(made))
-    return f"<table><tr>{head}</tr>{''.join(lines)}</table>"
+    return _scrolling(f"<table><tr>{head}</tr>{''.join(lines)}</table>")
 
 
 def _scale(made: Any, metric: str) -> tuple[float, float]:
@@ -78,7 +78,12 @@ def _folded(summary: str, content: str) -> str:
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     first = "".join(f"<th>{_escape(name)}</th>" for name in head)
     rest = "".join(f"<tr>{''.join(f'<td>{_escape(x)}</td>' for x in line)}</tr>" for line in lines)
-    return f"<table><tr>{first}</tr>{rest}</table>"
+    return _scrolling(f"<table><tr>{first}</tr>{rest}</table>")
+
+
+def _scrolling(table: str) -> str:
+    """A wide table scrolls in a box of its own: it does not leave the page."""
+    return f'<div style="overflow-x:auto">{table}</div>'
 
 
 def _escape(text: str) -> str:

@@ -23,7 +23,7 @@ from faithfulness_tables import (
 
 from hf_attn_mi.evaluation import METRICS, PairedTest
 
-__all__ = ["best_captum", "page", "terminal"]
+__all__ = ["best_captum", "page", "summary", "terminal"]
 
 Row = dict[str, Any]
 MAIN_SETS, BETTER = ("agnews", "imdb", "sst2"), ("agnews", "imdb")
@@ -59,11 +59,22 @@ TITLES = {
 
 def page(rows: Sequence[Row]) -> str:
     """The page."""
-    parts = [INTRODUCTION, *_targets(rows), "## Faithfulness", ""]
-    for name in (*MAIN_SETS, "imdb_256"):
-        parts += _faithfulness(rows, name)
+    parts = [INTRODUCTION, *_targets(rows), "## Faithfulness", "", *main_tables(rows)]
     parts += [*_masked(rows), *_normalised(rows), *_rationales(rows), *_peers(rows), *_speed(rows), *_made(rows)]
     return "\n".join(parts) + "\n"
+
+
+def main_tables(rows: Sequence[Row]) -> list[str]:
+    """Faithfulness of every method, a table for each data set."""
+    return [line for name in (*MAIN_SETS, "imdb_256") for line in _faithfulness(rows, name)]
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """The section of docs/benchmarks.md: targets, faithfulness, speed; the other tables stand on the page."""
+    link = "What was measured and how, plausibility and peers: [studies/faithfulness.md](studies/faithfulness.md)."
+    parts = [*_targets(rows), *main_tables(rows), *_speed(rows)]
+    deeper = [f"#{part}" if part.startswith("## ") else part for part in parts]
+    return "\n".join(["## faithfulness", "", f"Printed by `python benchmarks/faithfulness.py`. {link}", "", *deeper])
 
 
 def terminal(rows: Sequence[Row]) -> str:

@@ -85,7 +85,19 @@ def page(results: dict[str, list[Row]]) -> str:
     parts = [INTRODUCTION]
     for name, rows in results.items():
         parts.append(section(name, rows))
+    parts.append(faithfulness())
     return "\n".join(parts)
+
+
+def faithfulness() -> str:
+    """The section of benchmarks/faithfulness.py, whose lines are values of inputs; "" where it was not run."""
+    file = RESULTS / "faithfulness.jsonl"
+    if not file.exists():
+        return ""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from faithfulness_report import summary
+
+    return summary([json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()])
 
 
 def section(name: str, rows: list[Row]) -> str:
@@ -183,12 +195,12 @@ def _short(value: float) -> str:
 
 
 def read_results() -> dict[str, list[Row]]:
-    """The rows of every result file by the name of its script."""
+    """The rows of every file of timings and targets by the name of its script."""
     found = {}
     for path in sorted(RESULTS.glob("*.jsonl")):
         lines = path.read_text(encoding="utf-8").splitlines()
         rows = [json.loads(line) for line in lines]
-        if rows and "name" in rows[0]:
+        if rows and {"met", "red"} & rows[0].keys():  # others have pages of their own
             found[path.stem] = rows
     return found
 

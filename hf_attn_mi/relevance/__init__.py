@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from hf_attn_mi.capture import first_layer, model_lock, unwrap
 from hf_attn_mi.errors import UnsupportedModel
-from hf_attn_mi.relevance.frozen import FrozenNetwork
+from hf_attn_mi.relevance.frozen import FrozenNetwork, Rows
 
-__all__ = ["FrozenNetwork", "Relevance", "input_embedding", "relevance"]
+__all__ = ["FrozenNetwork", "Relevance", "Rows", "input_embedding", "relevance"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +35,7 @@ def relevance(
     target: Callable[[Any], Tensor],
     *,
     around: Any = None,
+    rows: Rows = "constant",
 ) -> Relevance:
     """Gradient x input of the frozen network at the token embeddings.
 
@@ -47,6 +48,8 @@ def relevance(
         inputs: keyword arguments of its forward, batch first.
         target: outputs -> (batch,) explained values, for example a class logit minus the mean of the others.
         around: an optional context manager (such as `capture_attention(model)`) entered around the forward.
+        rows: attention rows are "constant"; or "linear" in their logits, which shares relevance with the queries and
+            keys (AttnLRP, arXiv 2402.05602).
 
     Returns:
         A `Relevance`. Parameters, their gradients and the model's flags are untouched.
@@ -57,7 +60,8 @@ def relevance(
     inner = unwrap(model)
     main = next(iter(v for v in inputs.values() if isinstance(v, Tensor)))
     batch = main.shape[0]
-    with model_lock(inner), torch.enable_grad(), _leaves(inner, inputs, batch) as (frozen, arguments, leaves, space):
+    network = _leaves(inner, inputs, batch, rows)
+    with model_lock(inner), torch.enable_grad(), network as (frozen, arguments, leaves, space):
         with frozen, around if around is not None else nullcontext():
             outputs = model(**arguments)
         value = target(outputs)
@@ -92,16 +96,16 @@ def relevance(
 
 
 @contextmanager
-def _leaves(model: nn.Module, inputs: dict[str, Any], batch: int) -> Iterator[Any]:
+def _leaves(model: nn.Module, inputs: dict[str, Any], batch: int, rows: Rows) -> Iterator[Any]:
     """The frozen network with leaves at the embeddings, the arguments to call, the leaves, their name."""
     if "inputs_embeds" in inputs:
         leaf = inputs["inputs_embeds"].detach().clone().requires_grad_(True)
         arguments = {**inputs, "inputs_embeds": leaf}
-        yield FrozenNetwork(None, batch), arguments, lambda: [(None, leaf)], "inputs_embeds"
+        yield FrozenNetwork(None, batch, rows), arguments, lambda: [(None, leaf)], "inputs_embeds"
         return
     table = input_embedding(model) if _token_ids(inputs) is not None else None
     if table is not None:
-        frozen = FrozenNetwork(table.weight, batch)
+        frozen = FrozenNetwork(table.weight, batch, rows)
         yield frozen, inputs, lambda: frozen.leaves, "word embeddings"
         return
     found: list[tuple[None, Tensor]] = []
@@ -116,7 +120,7 @@ def _leaves(model: nn.Module, inputs: dict[str, Any], batch: int) -> Iterator[An
 
     handle = first_layer(model).register_forward_pre_hook(start, with_kwargs=True)
     try:
-        yield FrozenNetwork(None, batch), inputs, lambda: found, "input of the first layer"
+        yield FrozenNetwork(None, batch, rows), inputs, lambda: found, "input of the first layer"
     finally:
         handle.remove()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from hf_attn_mi.capture import is_attention_rows, multi_head_call
-from hf_attn_mi.capture.operations import ADD, CONCAT, DIVIDE, MULTIPLY, PRODUCT
+from hf_attn_mi.capture.operations import ADD, CONCAT, DIVIDE, MULTIPLY, PRODUCT, SOFTMAX
 from hf_attn_mi.errors import UnsupportedModel
 from hf_attn_mi.relevance import rules
 
 T = Tensor
+Rows = Literal["constant", "linear"]
 GATED = {
     F.gelu, F.relu, torch.relu, T.relu, torch.relu_, F.silu, F.leaky_relu, F.elu, F.selu, F.celu, F.mish, F.hardswish,
     F.relu6, F.softsign, F.hardtanh, F.tanh, torch.tanh, T.tanh, T.relu_, torch.square, T.square, F.tanhshrink,
@@ -44,15 +45,17 @@ class FrozenNetwork(TorchFunctionMode):
     Args:
         embedding_weight: weight of the input embedding; its look-ups become leaves. None to place leaves elsewhere.
         batch: number of examples, for the bias terms of each.
+        rows: "constant", or "linear": softmax as its tangent, products of rows and values as of queries and keys
+            shared equally (AttnLRP, arXiv 2402.05602; the constants of the tangents go to the bias terms).
 
     Attributes:
         leaves: (token ids, leaf) of every look-up.
         bias: (batch,) contributions of biases, positions and every other constant; complete after backward.
     """
 
-    def __init__(self, embedding_weight: Tensor | None, batch: int) -> None:
+    def __init__(self, embedding_weight: Tensor | None, batch: int, rows: Rows = "constant") -> None:
         super().__init__()
-        self.embedding_weight, self.batch = embedding_weight, batch
+        self.embedding_weight, self.batch, self.linear = embedding_weight, batch, rows == "linear"
         self.leaves: list[tuple[Tensor, Tensor]] = []
         self.bias = torch.zeros(batch, dtype=torch.float64)
 
@@ -66,6 +69,8 @@ class FrozenNetwork(TorchFunctionMode):
             return func(*args, **kwargs)
         args = tuple(_plain(a) for a in args)
         kwargs = {k: _plain(v) for k, v in kwargs.items()}
+        if self.linear and func in SOFTMAX and _tracked(args[0]):
+            return rules.tangent(lambda x: func(x, *args[1:], **kwargs), [args[0]], self._collect)
         if func in CONSTANT or (func in POWER and args and _is_negative(args[-1])):
             result = func(*args, **kwargs)
             return result.detach() if isinstance(result, Tensor) else result
@@ -126,9 +131,14 @@ class FrozenNetwork(TorchFunctionMode):
 
     def _attention(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         bound = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args)) | kwargs
-        for name in ("query", "key", "attn_mask"):
-            if isinstance(bound.get(name), Tensor):
-                bound[name] = bound[name].detach()
+        names = ("query", "key", "value")
+        if isinstance(bound.get("attn_mask"), Tensor):
+            bound["attn_mask"] = bound["attn_mask"].detach()
+        if self.linear and all(_tracked(bound[name]) for name in names):
+            given = [bound.pop(name) for name in names]
+            return rules.tangent(lambda *qkv: func(*qkv, **bound), given, self._collect, (0.25, 0.25, 0.5))
+        for name in names[:2]:
+            bound[name] = bound[name].detach()
         return func(**bound)  # type: ignore[no-any-return]
 
     def _multi_head(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
@@ -144,7 +154,8 @@ class FrozenNetwork(TorchFunctionMode):
         return self._with_bias(batch_first, projection.bias).transpose(0, 1)
 
     def _bilinear(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        args = tuple(a.detach() if is_attention_rows(a) else a for a in args)
+        if not self.linear:
+            args = tuple(a.detach() if is_attention_rows(a) else a for a in args)
         result = func(*args, **kwargs)
         positions = [i for i, a in enumerate(args) if _tracked(a)]
         if len(positions) < 2 or not isinstance(result, Tensor):
@@ -162,6 +173,12 @@ class FrozenNetwork(TorchFunctionMode):
         return rules.halved(result, args[i], args[j], product)
 
     # --- bias terms ----------------------------------------------------------------------------------------
+
+    def _collect(self, shares: Tensor) -> None:
+        """Add a share for each leading index: examples, or examples times heads."""
+        if shares.shape[0] % self.batch:
+            shares = (shares.sum() / self.batch).expand(self.batch)
+        self.bias += shares.reshape(self.batch, -1).sum(1).to(self.bias.device)
 
     def _with_bias(self, result: Tensor, bias: Tensor | None, channels_first: bool = False) -> Tensor:
         if bias is not None and _tracked(result):
@@ -188,7 +205,7 @@ class FrozenNetwork(TorchFunctionMode):
             with torch.no_grad(), torch._C.DisableTorchFunction():
                 grad = grad.reshape(shape)
                 if isinstance(constant, Tensor) and constant.dim() == 1 and grad.shape[0] == self.batch:
-                    share = (grad.reshape(self.batch, -1, grad.shape[-1]).sum(1).double() @ constant.double())
+                    share = grad.reshape(self.batch, -1, grad.shape[-1]).sum(1).double() @ constant.double()
                 else:
                     product = (grad * constant).double()
                     fits = product.shape[0] % self.batch == 0
@@ -228,4 +245,3 @@ def _inside_activation() -> bool:
             return inside
         frame = frame.f_back  # type: ignore[assignment]
     return False
-

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -44,6 +44,51 @@ class FrozenLayerNorm(torch.autograd.Function):
         scaled = grad if weight is None else grad * weight
         centred = scaled - scaled.mean(ctx.dims, keepdim=True)
         return (centred * rstd).to(grad.dtype), None, None, None, None
+
+
+class Tangent(torch.autograd.Function):
+    """A function as its tangent at the given tensors plus a constant; each gradient is multiplied by a share.
+
+    With shares s and gradients g: result = sum_i s_i <x_i, d result / d x_i> + constant. What the constant adds to
+    the explained value, <result, grad> - sum_i s_i <x_i, g_i>, goes to `collect` once `grad` is known.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, function: Callable[..., Tensor], shares: tuple[float, ...], collect: Callable[[Tensor], None],
+        *tensors: Tensor,
+    ) -> Tensor:  # fmt: skip
+        result = function(*tensors)
+        ctx.save_for_backward(result, *tensors)
+        ctx.about = function, shares, collect
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        result, *tensors = ctx.saved_tensors
+        function, shares, collect = ctx.about
+        with torch.enable_grad():
+            leaves = [tensor.detach().requires_grad_(True) for tensor in tensors]
+            grads = torch.autograd.grad(function(*leaves), leaves, grad)
+        constant = _inner(result, grad)
+        for tensor, own, share in zip(tensors, grads, shares):
+            constant = constant - share * _inner(tensor, own)
+        collect(constant)
+        return None, None, None, *(share * own for share, own in zip(shares, grads))
+
+
+def _inner(x: Tensor, grad: Tensor) -> Tensor:
+    """<x, grad> for each leading index; logits that are masked by -inf have no gradient and no share."""
+    return torch.where(grad == 0, 0.0, x.double() * grad).flatten(1).sum(1)
+
+
+def tangent(
+    function: Callable[..., Tensor], tensors: Sequence[Tensor], collect: Callable[[Tensor], None],
+    shares: Sequence[float] = (1.0,),
+) -> Tensor:  # fmt: skip
+    """`function(*tensors)`, linear in its tensors; see `Tangent`."""
+    result: Tensor = Tangent.apply(function, tuple(shares), collect, *tensors)  # type: ignore[no-untyped-call]
+    return result
 
 
 def gated(function: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:

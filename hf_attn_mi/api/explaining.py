@@ -26,12 +26,12 @@ from hf_attn_mi.api.inputs.targets import Target, read_targets
 from hf_attn_mi.api.inputs.weights import refuse_quantised
 from hf_attn_mi.api.layers import LayerCollector, encoder_prefix
 from hf_attn_mi.api.methods import METHODS
+from hf_attn_mi.api.relevance_scores import relevance_scores
 from hf_attn_mi.baselines import Options
 from hf_attn_mi.capture import capture_attention, model_lock, module_checks
 from hf_attn_mi.errors import InvalidInput, UnsupportedModel
 from hf_attn_mi.explanation import Explanation, LayerAttention
 from hf_attn_mi.mi.background import Background
-from hf_attn_mi.relevance import relevance
 
 FOLLOWED = 0.02  # largest completeness gap without a warning; half precision reaches 0.01
 
@@ -60,9 +60,10 @@ def explain(
         target: None (the predicted class), a class number, a label name, one of these for each input, or a
             function from the outputs to (batch,) values for models without a class. The function sees one batch
             at a time, short inputs first: where it depends on the input, pass one input, or batch_size=1.
-        method: "relevance" (gradient x input of the frozen network), "attention", "rollout", "effective" or
-            "efficient" (attention received by each token in the encoder), "head" (weights of the attention head of
-            a model made with `hf_attn_mi.heads`), or one of docs/methods/baselines.md, such as "integrated_gradients".
+        method: "relevance" (gradient x input of the frozen network), "attnlrp" (the same through queries and keys),
+            "relevance+" (that in stages, at four times the cost), "attention", "rollout", "effective" or "efficient"
+            (attention received by each token in the encoder), "head" (weights of the attention head of a model made
+            with `hf_attn_mi.heads`), or one of docs/methods/baselines.md, such as "integrated_gradients".
         background: of this model, from `fit_background`: fills `Explanation.information` with what each token tells
             about the output, in nats, layer by layer.
         batch_size: inputs in one forward pass.
@@ -148,15 +149,14 @@ def _explain_batch(
             gaps = gaps if table.gap is None else table.gap.tolist()
             info |= about
         elif METHODS[method].gradients:
-            found = relevance(model, arguments, aim, around=watch)
-            scores = list(found.scores)
+            found = relevance_scores(model, arguments, examples, aim, method, around=watch)
+            scores, gaps, outputs, notes = found.scores, found.gaps, found.outputs, found.notes
             longest = max((e.length for e in examples if e.length is not None), default=None)
-            if longest is not None and found.scores.shape[1] != longest:
+            if longest is not None and scores[0].shape[0] != longest:
                 raise UnsupportedModel(
-                    f"{type(model).__name__}: its first layer has {found.scores.shape[1]} positions for {longest} "
+                    f"{type(model).__name__}: its first layer has {scores[0].shape[0]} positions for {longest} "
                     "tokens, so the scores cannot be given to tokens."
                 )
-            gaps, outputs = [float(gap) for gap in found.gap], found.outputs
             info["space"] = found.space
         else:
             with torch.no_grad(), watch:

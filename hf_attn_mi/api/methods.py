@@ -11,6 +11,7 @@ from torch import Tensor
 from hf_attn_mi.api.layers import LayerCollector
 from hf_attn_mi.attention import rollout
 from hf_attn_mi.baselines import BASELINES, Baseline
+from hf_attn_mi.relevance import Rows
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Method:
     reference: str
     score: Callable[[LayerCollector, int], Tensor] | None  # None: relevance, or a baseline
     baseline: Baseline | None = None
+    rows: Rows = "constant"  # how relevance takes attention rows
+    staged: bool = False  # scored again without the top tokens; see `hf_attn_mi.relevance.staged_scores`
 
 
 def _mean(values: list[Tensor]) -> Tensor:
@@ -29,6 +32,14 @@ def _mean(values: list[Tensor]) -> Tensor:
 
 METHODS: dict[str, Method] = {
     "relevance": Method(True, "Ali et al., arXiv 2202.07304; our operationalisation", None),
+    "attnlrp": Method(
+        True, "Achtibat et al., arXiv 2402.05602; our operationalisation: relevance through queries and keys too", None,
+        rows="linear",
+    ),
+    "relevance+": Method(
+        True, "attnlrp in stages, each without the top tokens of those before; our operationalisation", None,
+        rows="linear", staged=True,
+    ),
     "attention": Method(
         False, "attention received, mean over layers, heads and queries",
         lambda seen, i: _mean([layer.received for layer in seen.layers[i]]),

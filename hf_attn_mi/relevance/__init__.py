@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from hf_attn_mi.capture import first_layer, model_lock, unwrap
 from hf_attn_mi.errors import UnsupportedModel
 from hf_attn_mi.relevance.frozen import FrozenNetwork, Rows
+from hf_attn_mi.relevance.staged import SHARES, staged_scores
 
-__all__ = ["FrozenNetwork", "Relevance", "Rows", "input_embedding", "relevance"]
+__all__ = ["SHARES", "FrozenNetwork", "Relevance", "Rows", "input_embedding", "relevance", "staged_scores"]
 
 
 @dataclass(frozen=True, eq=False)

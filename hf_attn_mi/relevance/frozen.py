@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -31,6 +32,7 @@ CONSTANT = {  # f(0) is not 0, or a scale: the result is a factor, not a signal
     T.exp, torch.rsqrt, T.rsqrt, torch.sqrt, T.sqrt, torch.erf, T.erf, torch.norm, T.norm, torch.linalg.norm,
     torch.linalg.vector_norm, T.std, torch.std, T.reciprocal, torch.reciprocal, T.__rtruediv__, F.logsigmoid,
 }  # fmt: skip
+SHARES = (0.25, 0.25, 0.5)  # of query, key and value where rows are linear: each of the two products is halved
 POWER = {torch.pow, T.pow, T.__pow__}
 BIASED = {F.linear: 2, F.conv1d: 2, torch.conv1d: 2, F.conv2d: 2, torch.conv2d: 2, F.conv3d: 2, torch.addmm: 0}
 NORMS: dict[Any, Callable[..., Tensor]] = {
@@ -136,7 +138,7 @@ class FrozenNetwork(TorchFunctionMode):
             bound["attn_mask"] = bound["attn_mask"].detach()
         if self.linear and all(_tracked(bound[name]) for name in names):
             given = [bound.pop(name) for name in names]
-            return rules.tangent(lambda *qkv: func(*qkv, **bound), given, self._collect, (0.25, 0.25, 0.5))
+            return rules.tangent(lambda *qkv: func(*qkv, **bound), given, self._collect, SHARES)
         for name in names[:2]:
             bound[name] = bound[name].detach()
         return func(**bound)  # type: ignore[no-any-return]
@@ -144,10 +146,14 @@ class FrozenNetwork(TorchFunctionMode):
     def _multi_head(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         call, projection, again = multi_head_call(args, kwargs)
         bias = kwargs.get("in_proj_bias", args[6] if len(args) > 6 else None)
-        value = call["value"].clone()  # (batch, heads, keys, head_dim), no view: gradients come in this shape
-        if bias is not None:
-            self._with_bias(value, bias.chunk(3)[2].reshape(1, value.shape[1], 1, -1))
-        projected = again(call["rows"].detach() @ value)
+        given = [call[name].clone() for name in ("query", "key", "value")]  # no views: gradients come in this shape
+        for part, own in zip(given, () if bias is None else bias.chunk(3)):  # (batch, heads, tokens, head_dim)
+            self._with_bias(part, own.reshape(1, part.shape[1], 1, -1))
+        if self.linear:
+            output = rules.tangent(partial(_attend, call), given, self._collect, SHARES)
+        else:
+            output = call["rows"].detach() @ given[2]
+        projected = again(output)
         if projected.dim() != 3:
             return self._with_bias(projected, projection.bias)
         batch_first = projected.transpose(0, 1).clone(memory_format=torch.contiguous_format)
@@ -219,6 +225,12 @@ class FrozenNetwork(TorchFunctionMode):
         assert node is not None
         node.register_prehook(collect)
         return result
+
+
+def _attend(call: dict[str, Any], query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    scores = query @ key.transpose(-1, -2) * call["scale"]
+    rows: Tensor = (scores if call["mask"] is None else scores + call["mask"]).softmax(-1).nan_to_num(0.0)
+    return rows @ value
 
 
 def _tracked(value: Any) -> bool:

@@ -19,10 +19,10 @@ from hf_attn_mi.api.inputs.targets import Explained, Target
 from hf_attn_mi.api.inputs.weights import refuse_quantised
 from hf_attn_mi.api.layers import LayerCollector, encoder_prefix
 from hf_attn_mi.api.methods import METHODS
+from hf_attn_mi.api.relevance_scores import relevance_scores
 from hf_attn_mi.baselines import BASELINES, Options, out_of_memory
 from hf_attn_mi.capture import capture_attention, model_lock
 from hf_attn_mi.errors import BackendUnavailable, HfAttnMiError, InvalidInput, UnsupportedModel
-from hf_attn_mi.relevance import relevance
 
 MEMORY = "Memory ran out: inputs were scored in smaller batches."
 TRIES = 3  # inputs that a method may fail on, with none done, before it is given up
@@ -165,8 +165,9 @@ def scores_of(
             scores, notes = list(table.scores), about["notes"]
             gaps = gaps if table.gap is None else table.gap.tolist()
         elif row.gradients:  # watched, as in `explain`, for the checks of the capture
-            found = relevance(model, arguments, aim, around=capture_attention(model, _ignore, states=False))
-            scores, gaps = list(found.scores), found.gap.tolist()
+            watch = capture_attention(model, _ignore, states=False)
+            found = relevance_scores(model, arguments, examples, aim, method, around=watch)
+            scores, gaps, notes = found.scores, found.gaps, found.notes
         else:
             scores = _attention(method, model, arguments, examples)
     cut = [own[: example.length].detach().float().cpu() for own, example in zip(scores, examples)]

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from faithfulness_data import SETS, DataSet, Inputs, Missing, own_inputs, read_inputs
 from faithfulness_report import best_captum, page, terminal
-from faithfulness_runs import COSTLY, FAITHFUL, MAIN, NORMALISED, PLAUSIBILITY, peer_scores, run
+from faithfulness_runs import ADDED, COSTLY, FAITHFUL, MAIN, NORMALISED, PLAUSIBILITY, peer_scores, run
 from faithfulness_speed import speed
 from faithfulness_training import train
 from materials import load, load_tokenizer
@@ -95,6 +95,9 @@ def units(part: str, rows: Sequence[Row]) -> Iterator[Unit]:
         chosen = SETS[part]
         for start in range(0, chosen.inputs, chosen.chunk):
             yield Unit(part, chosen, "main", tuple(range(start, min(start + chosen.chunk, chosen.inputs))), MAIN)
+        for start in range(0, chosen.inputs, 20):
+            places = tuple(range(start, min(start + 20, chosen.inputs)))
+            yield Unit(part, chosen, "added", places, ADDED)
         if part in MASKED_INPUTS:
             best = best_captum(rows, part)
             masked = tuple(dict.fromkeys(("relevance", best, "feature_ablation")))
@@ -109,6 +112,8 @@ def units(part: str, rows: Sequence[Row]) -> Iterator[Unit]:
     elif part == "rationales":
         for name in RATIONALES:
             yield Unit(part, SETS[name], "rationales", (), POINTED, PLAUSIBILITY)
+        for name in RATIONALES:
+            yield Unit(part, SETS[name], "added", (), ADDED, PLAUSIBILITY)
     elif part == "peers":
         for script, runs in PEERS.items():
             for only, counts in runs:
@@ -136,7 +141,7 @@ def made(unit: Unit, arguments: argparse.Namespace) -> Iterator[Row]:
         if unit.group == "normalised":
             lengths = [len(inputs.tokenizer(text)["input_ids"]) for text in inputs.texts]
             places = tuple([i for i, length in enumerate(lengths) if length <= SHORT[1]][: SHORT[0]])
-        elif unit.group == "rationales":
+        elif not places and not unit.script:
             places = tuple(range(len(inputs.texts)))
         if not unit.script:
             row = run(
@@ -220,7 +225,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     allowed = [*MAIN_SETS, "imdb_256", "rationales", "peers", "speed"]
     parser.add_argument("--parts", nargs="+", choices=allowed, default=allowed)
-    parser.add_argument("--groups", nargs="+", choices=["main", "masked", "costly", "normalised"], help="of the sets")
+    parser.add_argument(
+        "--groups", nargs="+", choices=["main", "added", "masked", "costly", "normalised"], help="of the sets"
+    )
     parser.add_argument("--chunks", type=int, help="stop after so many lines of results")
     parser.add_argument("--again", action="store_true", help="run the parts anew")
     parser.add_argument("--estimate", action="store_true", help="only print how long the parts would take")

@@ -27,6 +27,7 @@ MAIN = (
     "relevance", *(name for name in CAPTUM if name not in COSTLY), "attention", "rollout", "effective", "efficient",
     "value_norms", "random",
 )  # fmt: skip
+ADDED = ("attnlrp", "relevance+")  # made after the first runs of MAIN: lines of their own, on the same inputs
 PEERS = Path(__file__).resolve().parent / "peers"
 Row = dict[str, Any]
 

@@ -44,15 +44,15 @@ def costs_of(rows: Sequence[Row], name: str, groups: Sequence[str]) -> dict[str,
     return {method: (forwards / n, backwards / n) for method, (n, forwards, backwards) in sums.items()}
 
 
-def against_ours(values: Values, metric: str) -> dict[str, PairedTest]:
-    """By how much relevance is better than each other method (positive: relevance), p by Holm over these."""
+def against_ours(values: Values, metric: str, first: str = OURS) -> dict[str, PairedTest]:
+    """By how much `first` is better than each other method (positive: it is), p by Holm over these."""
     sign = 1 if METRICS[metric].higher else -1
-    ours = [None if x is None else sign * x for x in values[OURS][metric]]
+    ours = [None if x is None else sign * x for x in values[first][metric]]
     found = {}
     for method, columns in values.items():
-        if method != OURS and metric in columns:
+        if method != first and metric in columns:
             column = [None if x is None else sign * x for x in columns[metric]]
-            (found[method],) = paired_tests({OURS: ours, method: column})
+            (found[method],) = paired_tests({first: ours, method: column})
     adjusted = holm([test.p_value for test in found.values()])
     return {
         method: PairedTest(test.first, test.second, test.difference, test.p_value, p)

@@ -115,6 +115,8 @@ def test_relevance_of_encoders_is_complete(job: Job) -> None:
     assert (result.completeness_gap is None) == (job.name in NOT_EXPLAINED), result.relevance_note
     if result.completeness_gap is not None:
         assert result.completeness_gap <= LARGER_GAPS.get(job.name, LARGEST_GAP)
+        assert result.linear_gap is not None
+        assert result.linear_gap <= LARGER_GAPS.get(job.name, LARGEST_GAP)
 
 
 def test_the_tables_name_architectures_that_exist() -> None:

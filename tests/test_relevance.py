@@ -11,6 +11,7 @@ from transformers.activations import ACT2FN
 
 from hf_attn_mi import explain
 from hf_attn_mi.relevance import FrozenNetwork, relevance
+from hf_attn_mi.relevance.rules import tangent
 from tests.models import TEXTS, distance, load_demo, zoo_model
 
 COMPLETE = [
@@ -90,6 +91,46 @@ def test_explain_gives_the_same_scores_in_float32(demo, double):
     scores, _ = frozen_bert(model, inputs["input_ids"], inputs["attention_mask"])
     for found, wanted in zip(explain(demo[0], TEXTS, target=1), scores):
         assert distance(found.scores, wanted[: len(found.tokens)]) < 1e-4
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_explain_lets_relevance_through_queries_and_keys(demo, double, implementation):
+    model, inputs = double
+    scores, _ = frozen_bert(model, inputs["input_ids"], inputs["attention_mask"], "linear")
+    watched = copy.deepcopy(demo[0])
+    watched.set_attn_implementation(implementation)
+    for found, wanted in zip(explain(watched, TEXTS, target=1, method="attnlrp", tokenizer=demo[1]), scores):
+        assert distance(found.scores, wanted[: len(found.tokens)]) < 1e-4
+        assert found.completeness_gap < 1e-5
+
+
+@pytest.mark.parametrize("name", ["seqcls-bert", "seqcls-deberta-v2", "seqcls-t5"])
+def test_constants_of_the_tangents_belong_to_their_example(name):
+    model, inputs = zoo_model(name)
+    model = model.double()
+    found = relevance(model, inputs, difference, rows="linear")
+    assert float((found.bias[0] - found.bias[1]).abs()) > 1e-3
+    for i in range(2):
+        single = {key: value[i : i + 1] for key, value in inputs.items()}
+        torch.testing.assert_close(found.bias[i], relevance(model, single, difference, rows="linear").bias[0])
+
+
+def test_constants_of_heads_within_the_batch_are_added_up():
+    frozen = FrozenNetwork(None, 2, "linear")
+    frozen._collect(torch.arange(6.0))  # 2 examples of 3 heads
+    assert frozen.bias.tolist() == [0.0 + 1 + 2, 3.0 + 4 + 5]
+    frozen._collect(torch.ones(3))  # no number of examples: spread evenly
+    assert frozen.bias.tolist() == [4.5, 13.5]
+
+
+def test_the_tangent_of_softmax_by_hand():
+    logits = torch.tensor([[1.0, 0.0, -math.inf]], dtype=torch.float64, requires_grad=True)
+    collected = []
+    tangent(lambda z: z.softmax(-1), [logits], collected.append)[0, 0].backward()
+    p = math.e / (1 + math.e)
+    slope = p * (1 - p)
+    torch.testing.assert_close(logits.grad, torch.tensor([[slope, -slope, 0.0]], dtype=torch.float64))
+    torch.testing.assert_close(collected[0], torch.tensor([p - slope], dtype=torch.float64))  # masked: not NaN
 
 
 def test_padding_gets_nothing(double):

@@ -54,6 +54,7 @@ class Check:
     states: str = ""  # "equal", "not offered", or how they differ
     own_attention: tuple[int, int] = (0, 0)  # (equal, comparable) tensors of output_attentions under eager
     completeness_gap: float | None = None
+    linear_gap: float | None = None  # the same of method "attnlrp"
     batch_difference: float | None = None  # scores in a batch of two against each input alone, relative
     relevance_note: str = ""  # why there is no gap
     notes: str = ""
@@ -210,12 +211,14 @@ def _explained(built: Built, job: Job) -> dict[str, Any]:
         both = explain(built.model, dict(built.inputs), target=target)
         gap = max(e.completeness_gap for e in both)
         alone = explain(built.model, dict(built.inputs), target=target, batch_size=1)
+        linear = explain(built.model, dict(built.inputs), target=target, method="attnlrp")
     except HfAttnMiError as error:
         return {"relevance_note": str(error)}
     except Exception as error:
         return {"relevance_note": f"crashed: {type(error).__name__}: {error}"}
     difference = max(_relative(a.scores - b.scores, b.scores) for a, b in zip(both, alone, strict=True))
-    return {"completeness_gap": gap, "batch_difference": difference}
+    linear_gap = max(e.completeness_gap for e in linear)
+    return {"completeness_gap": gap, "linear_gap": linear_gap, "batch_difference": difference}
 
 
 def _refusal(model: nn.Module, error: UnsupportedModel) -> str:

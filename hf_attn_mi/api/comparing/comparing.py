@@ -39,7 +39,8 @@ from hf_attn_mi.errors import InvalidInput
 from hf_attn_mi.evaluation import rank_matrix
 
 DEFAULT_METHODS = (
-    "relevance", "attention", "effective", "integrated_gradients", "input_x_gradient", "feature_ablation", "random",
+    "relevance", "relevance+", "attention", "effective", "integrated_gradients", "input_x_gradient",
+    "feature_ablation", "random",
 )  # fmt: skip
 DEFAULT_METRICS = ("comprehensiveness", "sufficiency")
 

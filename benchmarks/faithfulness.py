@@ -42,7 +42,7 @@ POINTED = (
     "relevance", "integrated_gradients", "input_x_gradient", "saliency", "feature_ablation", "attention", "rollout",
     "effective", "value_norms", "random",
 )  # fmt: skip
-COSTLY_INPUTS = {"sst2": 40, "agnews": 20, "imdb": 10}
+COSTLY_INPUTS = {"sst2": 40, "agnews": 20, "imdb": 5}
 MASKED_INPUTS = {"sst2": 100, "agnews": 60, "imdb": 40}
 SHORT = (20, 16)  # inputs whose AOPC is normalised, and the most tokens they have: 5 n^2 predictions each
 PEERS = {  # script: the methods run together, and how many inputs of each data set

@@ -19,6 +19,7 @@ from hf_attn_mi import explain
 
 LENGTHS = (128, 180)
 RIVALS = ("lime", "kernel_shap", "feature_ablation")
+OWN = ("attnlrp", "relevance+")
 TARGETS = {"integrated_gradients": 30.0, "lime": 100.0, "kernel_shap": 100.0, "feature_ablation": 100.0}
 
 
@@ -28,12 +29,17 @@ def speed(turns: int, lengths: tuple[int, ...] = LENGTHS) -> Iterator[dict[str, 
     for tokens in lengths:
         texts = cut_texts(bench.texts, bench.tokenizer, turns, tokens)
         choice, _ = fastest_captum(bench, texts[0])
-        found: dict[str, list[float]] = {name: [] for name in ("relevance", "explain", *TARGETS)}
+        found: dict[str, list[float]] = {name: [] for name in ("relevance", "explain", *OWN, *TARGETS)}
         for turn, ids in enumerate(texts):
             chosen = bench.forward(ids).logits.argmax(1)
             check_explanations(bench, ids, chosen)
             for name in list(found)[:: -1 if turn % 2 else 1]:
                 found[name].append(_seconds(bench, name, ids, chosen, choice))
+        for name in OWN:
+            what = f"times as long as relevance: {name}, through explain, texts of {tokens} tokens"
+            result = row(f"{name} over relevance/{tokens} tokens", what, found[name], found["explain"], tokens=tokens)
+            print(line(result), flush=True)
+            yield result
         for name, target in TARGETS.items():
             for ours in ("relevance", "explain"):
                 what = f"times faster than {name}: {ours}, texts of {tokens} tokens"

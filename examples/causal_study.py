@@ -73,7 +73,7 @@ class Suite:
 SUITES = [
     Suite("SST-2", "minilm-sentiment", "sst2", 872, tokens=100, others=50),
     Suite("AG News", "minilm-agnews", "agnews", 500, tokens=100, others=30),
-    Suite("IMDB", "minilm-sentiment", "imdb", 100, details=12, tokens=100, others=15),
+    Suite("IMDB", "minilm-sentiment", "imdb", 100, details=12, tokens=100, others=32),
     Suite("SNLI", "minilm-snli", "snli", 500),
     Suite("SST-2, embedded model", "demo_model", "sst2", 200),
     Suite("AG News, ModernBERT", "modernbert-agnews", "agnews", 200),

@@ -154,10 +154,11 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines, sets = list[str](), list(SETS["development"])
     for stage in SETS:
         mine = {(row["name"], row["data"]): row for row in rows if row["stage"] == stage}
-        names = list(dict.fromkeys(name for name, _ in mine))
+        names = list(dict.fromkeys(["relevance", *(name for name, _ in mine)]))
         for removal in REMOVALS[stage] if mine else ():
             titles = ["score", "forwards", *(f"{data} {short}" for data in sets for short in ("comp", "suff"))]
-            lines += ["", f"{stage}, removal {removal}", "", f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
+            lines += ["", f"### {stage}, removal {removal}", ""]
+            lines += [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
             for name in names:
                 known = [mine[name, data] for data in sets if (name, data) in mine]
                 cells = [name, f"{statistics.fmean(row['forwards'] for row in known):.1f}"]

@@ -269,7 +269,9 @@ class Explanation:
     def _facts(self) -> list[str]:
         """One line each on how far the scores can be trusted."""
         if self.completeness_gap is None:
-            facts = ["Completeness: not measured."]
+            staged = self.info.get("method") == "relevance+"
+            told = "scores of stages do not add up; read their order" if staged else "not measured"
+            facts = [f"Completeness: {told}."]
         else:
             facts = [
                 f"Completeness gap {self.completeness_gap:.2g}: relative distance between the target's value and the "

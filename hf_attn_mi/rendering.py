@@ -21,8 +21,9 @@ _CUBE = (0, 95, 135, 175, 215, 255)  # the six steps of the 256-colour terminal 
 
 _MEANINGS = {
     "score of a word": (
-        "sum of its tokens' scores, signed: positive speaks for the class named above. With method relevance in logits "
-        "(class logit minus the mean of the others), with the attention methods the attention its tokens receive."
+        "sum of its tokens' scores, signed: positive speaks for the class named above. With methods relevance and "
+        "attnlrp in logits (class logit minus the mean of the others), with relevance+ in logits times the factor of "
+        "its stage (read the order), with the attention methods the attention its tokens receive."
     ),
     "probability": "what the model gives to the class named above.",
     "completeness gap": "|value - sum of scores - bias terms| / max(|value|, sum of |scores|): what stays unexplained.",

@@ -123,6 +123,61 @@ def test_constants_of_heads_within_the_batch_are_added_up():
     assert frozen.bias.tolist() == [4.5, 13.5]
 
 
+class OneHead(nn.Module):
+    """Attention of which the query, the keys and values, or all depend on the input; written out, or by torch."""
+
+    def __init__(self, query, others, written):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.words = nn.Embedding(9, 4, dtype=torch.float64)
+        weights = [torch.randn(4, 4, dtype=torch.float64, generator=generator) for _ in range(3)]
+        self.words.weight = nn.Parameter(torch.randn(9, 4, dtype=torch.float64, generator=generator))
+        self.constant = torch.randn(1, 5, 4, dtype=torch.float64, generator=generator)
+        self.weights, self.query, self.others, self.written = weights, query, others, written
+
+    def get_input_embeddings(self):
+        return self.words
+
+    def forward(self, input_ids):
+        x = self.words(input_ids)
+        constant = self.constant.expand_as(x)
+        q, k, v = (
+            (x if own else constant) @ w for own, w in zip((self.query, self.others, self.others), self.weights)
+        )  # fmt: skip
+        if self.written:
+            mask = torch.zeros(5, 5, dtype=torch.float64)
+            mask[:, 4] = -math.inf
+            found = (q @ k.transpose(-1, -2) / 2 + mask).softmax(dim=-1) @ v
+        else:
+            seen = torch.ones(5, 5, dtype=torch.bool)
+            seen[:, 4] = False
+            found = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None], attn_mask=seen)[:, 0]
+        return (found + x).sum(1)
+
+
+@pytest.mark.parametrize(("query", "others"), [(True, True), (True, False), (False, True)])
+def test_a_product_with_a_constant_is_not_halved(query, others):
+    ids = torch.tensor([[1, 2, 3, 4, 5], [6, 7, 8, 1, 2]])
+    by_hand, by_torch = (
+        relevance(OneHead(query, others, written), {"input_ids": ids}, lambda out: out[:, 0], rows="linear")
+        for written in (True, False)
+    )
+    assert float(by_hand.gap.max()) <= 1e-10
+    assert float(by_torch.gap.max()) <= 1e-10
+    assert distance(by_torch.scores, by_hand.scores) <= 1e-6
+    torch.testing.assert_close(by_torch.bias, by_hand.bias)
+    frozen = relevance(OneHead(query, others, True), {"input_ids": ids}, lambda out: out[:, 0])
+    assert distance(by_hand.scores, frozen.scores) > 1e-3  # the premise
+
+
+def test_a_learned_query_of_torchs_own_attention_module():
+    model, inputs = zoo_model("base-siglip_vision_model")
+    model = model.double()
+    inputs = {"pixel_values": inputs["pixel_values"].double()}
+    found = relevance(model, inputs, lambda out: out.pooler_output[:, 0], rows="linear")
+    assert float(found.gap.max()) <= 1e-10
+
+
 def test_the_tangent_of_softmax_by_hand():
     logits = torch.tensor([[1.0, 0.0, -math.inf]], dtype=torch.float64, requires_grad=True)
     collected = []

@@ -48,7 +48,7 @@ def by_hand(model, ids, special):
         current = dict(zip(kept, deleted(model, ids, kept)))
         left = [i for i in kept if not special[i]]
         factor = min(1.0, 0.999 * lowest / max(current[i] for i in left))
-        final.update({i: factor * current[i] for i in left})
+        final.update({i: factor * current[i] if current[i] > 0 else current[i] for i in left})
     return torch.tensor([final[i] for i in everything])
 
 

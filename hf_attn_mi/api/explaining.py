@@ -59,11 +59,12 @@ def explain(
         tokenizer: for texts; by default the pipeline's, or the one saved beside the model.
         target: None (the predicted class), a class number, a label name, one of these for each input, or a
             function from the outputs to (batch,) values for models without a class. The function sees one batch
-            at a time, short inputs first: where it depends on the input, pass one input, or batch_size=1.
+            at a time, short inputs first: where it depends on the input, pass one input, or batch_size=1. Method
+            "relevance+" calls it at every stage: let it name a fixed class.
         method: "relevance" (gradient x input of the frozen network), "attnlrp" (the same through queries and keys),
-            "relevance+" (that in stages, at four times the cost), "attention", "rollout", "effective" or "efficient"
-            (attention received by each token in the encoder), "head" (weights of the attention head of a model made
-            with `hf_attn_mi.heads`), or one of docs/methods/baselines.md, such as "integrated_gradients".
+            "relevance+" (that in stages, at up to four times the cost), "attention", "rollout", "effective" or
+            "efficient" (attention received by each token in the encoder), "head" (weights of the attention head of
+            a model made with `hf_attn_mi.heads`), or one of docs/methods/baselines.md, such as "integrated_gradients".
         background: of this model, from `fit_background`: fills `Explanation.information` with what each token tells
             about the output, in nats, layer by layer.
         batch_size: inputs in one forward pass.
@@ -259,7 +260,7 @@ def _result(
     count = example.length if example.length is not None else scores.shape[0]
     tokens = example.tokens or tuple(f"{'patch' if example.length is None else 'token'} {j}" for j in range(count))
     notes = [*example.warnings, *info["warnings"]]
-    if gap is not None and (gap > FOLLOWED or info["method"] == "deeplift"):
+    if gap is not None and (not gap <= FOLLOWED or info["method"] == "deeplift"):
         notes.append(gap_note(info["method"], gap))
     explained = aim.explained[i]
     return Explanation(

@@ -84,9 +84,7 @@ def matrix_product(rows: Tensor, values: Tensor, result: Tensor, tag: ops.Rows, 
     return _product(layout, rows, values, result, tag)
 
 
-def _product(
-    layout: HeadLayout | EinsumLayout, rows: Tensor, values: Tensor, result: Tensor, tag: ops.Rows
-) -> Product:
+def _product(layout: HeadLayout | EinsumLayout, rows: Tensor, values: Tensor, result: Tensor, tag: ops.Rows) -> Product:
     output, own = layout.output_to_heads(result), layout.to_heads(rows)
     logits = layout.to_heads(tag.logits) if tag.logits.shape == rows.shape else None
     call = dict(

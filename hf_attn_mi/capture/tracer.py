@@ -203,9 +203,7 @@ class AttentionTracer(TorchFunctionMode):
             ops.set_tag(result, ops.Logits(*operands))
         return result
 
-    def _rows_times_values(
-        self, func: Any, args: Any, operands: list[Tensor], rows_at: int, result: Tensor
-    ) -> Tensor:
+    def _rows_times_values(self, func: Any, args: Any, operands: list[Tensor], rows_at: int, result: Tensor) -> Tensor:
         rows, values = operands[rows_at], operands[1 - rows_at]
         tag = ops.get_tag(rows)
         if isinstance(tag, ops.RowsPart):
@@ -369,9 +367,7 @@ class AttentionTracer(TorchFunctionMode):
 
     @staticmethod
     def _public(record: ops.ProductRecord, projection: Any) -> AttentionCall:
-        return AttentionCall(
-            index=record.index, module_name=record.module_name, projection=projection, **record.call
-        )
+        return AttentionCall(index=record.index, module_name=record.module_name, projection=projection, **record.call)
 
 
 def _has_tensor(result: Any) -> bool:

@@ -27,7 +27,7 @@ class Relevance:
     value: Tensor  # (batch,) the explained value
     gap: Tensor  # (batch,) |value - sum of scores - bias| / max(|value|, sum of |scores|)
     space: str  # where the input of gradient x input lives
-    outputs: Any  # the model's outputs, detached from the graph where they are tensors
+    outputs: Any  # the model's outputs; they hold the graph
 
 
 def relevance(

@@ -7,7 +7,7 @@ explained value. Conservative propagation: Ali et al., arXiv 2202.07304; AttnLRP
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -32,7 +32,6 @@ CONSTANT = {  # f(0) is not 0, or a scale: the result is a factor, not a signal
     T.exp, torch.rsqrt, T.rsqrt, torch.sqrt, T.sqrt, torch.erf, T.erf, torch.norm, T.norm, torch.linalg.norm,
     torch.linalg.vector_norm, T.std, torch.std, T.reciprocal, torch.reciprocal, T.__rtruediv__, F.logsigmoid,
 }  # fmt: skip
-SHARES = (0.25, 0.25, 0.5)  # of query, key and value where rows are linear: each of the two products is halved
 POWER = {torch.pow, T.pow, T.__pow__}
 BIASED = {F.linear: 2, F.conv1d: 2, torch.conv1d: 2, F.conv2d: 2, torch.conv2d: 2, F.conv3d: 2, torch.addmm: 0}
 NORMS: dict[Any, Callable[..., Tensor]] = {
@@ -71,8 +70,9 @@ class FrozenNetwork(TorchFunctionMode):
             return func(*args, **kwargs)
         args = tuple(_plain(a) for a in args)
         kwargs = {k: _plain(v) for k, v in kwargs.items()}
-        if self.linear and func in SOFTMAX and _tracked(args[0]):
-            return rules.tangent(lambda x: func(x, *args[1:], **kwargs), [args[0]], self._collect)
+        if self.linear and func in SOFTMAX and _tracked(logits := args[0] if args else kwargs["input"]):
+            rest = {key: value for key, value in kwargs.items() if key != "input"}
+            return rules.tangent(lambda x: func(x, *args[1:], **rest), [logits], self._collect)
         if func in CONSTANT or (func in POWER and args and _is_negative(args[-1])):
             result = func(*args, **kwargs)
             return result.detach() if isinstance(result, Tensor) else result
@@ -136,9 +136,9 @@ class FrozenNetwork(TorchFunctionMode):
         names = ("query", "key", "value")
         if isinstance(bound.get("attn_mask"), Tensor):
             bound["attn_mask"] = bound["attn_mask"].detach()
-        if self.linear and all(_tracked(bound[name]) for name in names):
+        if self.linear and any(_tracked(bound[name]) for name in names):
             given = [bound.pop(name) for name in names]
-            return rules.tangent(lambda *qkv: func(*qkv, **bound), given, self._collect, SHARES)
+            return rules.tangent(lambda *qkv: func(*qkv, **bound), given, self._collect, _shares(given))
         for name in names[:2]:
             bound[name] = bound[name].detach()
         return func(**bound)  # type: ignore[no-any-return]
@@ -150,7 +150,7 @@ class FrozenNetwork(TorchFunctionMode):
         for part, own in zip(given, () if bias is None else bias.chunk(3)):  # (batch, heads, tokens, head_dim)
             self._with_bias(part, own.reshape(1, part.shape[1], 1, -1))
         if self.linear:
-            output = rules.tangent(partial(_attend, call), given, self._collect, SHARES)
+            output = rules.tangent(partial(_attend, call), given, self._collect, _shares(given))
         else:
             output = call["rows"].detach() @ given[2]
         projected = again(output)
@@ -213,7 +213,7 @@ class FrozenNetwork(TorchFunctionMode):
                 if isinstance(constant, Tensor) and constant.dim() == 1 and grad.shape[0] == self.batch:
                     share = grad.reshape(self.batch, -1, grad.shape[-1]).sum(1).double() @ constant.double()
                 else:
-                    product = (grad * constant).double()
+                    product = torch.where(grad == 0, 0.0, grad * constant).double()  # masks of -inf have no gradient
                     fits = product.shape[0] % self.batch == 0
                     share = (
                         product.reshape(self.batch, -1).sum(1)
@@ -225,6 +225,14 @@ class FrozenNetwork(TorchFunctionMode):
         assert node is not None
         node.register_prehook(collect)
         return result
+
+
+def _shares(qkv: Sequence[Tensor]) -> tuple[float, float, float]:
+    """Of query, key and value where rows are linear: a product is halved where both its sides depend on the input."""
+    query, key, value = map(_tracked, qkv)
+    rows = (0.5 if value else 1.0) if query or key else 0.0
+    one = rows / 2 if query and key else rows
+    return one * query, one * key, (1 - rows) * value
 
 
 def _attend(call: dict[str, Any], query: Tensor, key: Tensor, value: Tensor) -> Tensor:

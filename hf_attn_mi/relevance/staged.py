@@ -24,9 +24,9 @@ def staged_scores(
 
     In stage k the tokens of highest positive score are taken out until ceil(shares[k] n) of the n removable ones are
     gone; one of them always stays. A token keeps the score of the stage that it went in, the others those of the last.
-    What went first ranks first: all scores of a stage are multiplied by one factor, at most 1, that puts the largest
-    of them just below the smallest that went before. Signs are those of the token's own stage. Tokens that may not be
-    taken out keep their first score.
+    What went first ranks first: the positive scores of a stage are multiplied by one factor, at most 1, that puts the
+    largest of them just below the smallest that went before. Signs are those of the token's own stage. Tokens that may
+    not be taken out keep their first score.
 
     Args:
         first: (batch, tokens) scores of the whole texts.
@@ -42,7 +42,7 @@ def staged_scores(
         >>> everything = torch.ones(1, 4, dtype=torch.bool)
         >>> found = staged_scores(torch.tensor([[3.0, 2.0, 1.0, -1.0]]), everything, without_the_first, shares=[0.25])
         >>> [round(score, 3) for score in found[0].tolist()]  # the second pass times 0.999 * 3 / 6
-        [3.0, 0.25, 2.997, -0.999]
+        [3.0, 0.25, 2.997, -2.0]
     """
     current = first.detach().float().cpu()
     scores, kept = current.clone(), torch.ones_like(removable, device="cpu")
@@ -64,7 +64,8 @@ def staged_scores(
             left = tokens[kept[i, tokens]]
             if len(left):
                 factors[i] = min(1.0, BELOW * lowest[i] / max(float(current[i, left].max()), 1e-30))
-                scores[i, left] = current[i, left] * factors[i]
+                own = current[i, left]
+                scores[i, left] = torch.where(own > 0, own * factors[i], own)
     return scores
 
 

@@ -68,11 +68,11 @@ def compare(
     decoded text; each set of tokens once for all methods). The first metric decides, so choose it beforehand. A method
     that fails is reported, and the others are kept. Formulas: docs/methods/evaluation.md, docs/methods/comparison.md.
 
-    The default methods are what people choose between: the package's own (`relevance`), raw and `effective` attention,
-    the two gradient methods most in use, leave-one-out (`feature_ablation`), and `random` as the floor that every
-    method has to beat. For an input of n tokens, `integrated_gradients` costs 50 forward and backward passes and
-    `feature_ablation` n + 1 forwards; the others one of each or fewer. LIME and the Shapley methods take a thousand
-    forwards and more: name them where you want them.
+    The default methods are what people choose between: the package's own (`relevance`, `relevance+`), raw and
+    `effective` attention, the two gradient methods most in use, leave-one-out (`feature_ablation`), and `random` as the
+    floor that every method has to beat. For an input of n tokens, `integrated_gradients` costs 50 forward and backward
+    passes and `feature_ablation` n + 1 forwards; `relevance+` up to four of each, the others one of each or fewer.
+    LIME and the Shapley methods take a thousand forwards and more: name them where you want them.
 
     Args:
         model: as for `explain`.
@@ -193,7 +193,7 @@ def _notes(judge: Judge, found: Mapping[str, Scoring], metrics: Sequence[str]) -
     for name, one in found.items():
         notes += [f"{name}: {note}" for note in one.notes]
         gaps = [gap for gap in one.gaps if gap is not None]
-        if gaps and sum(gaps) / len(gaps) > FOLLOWED:
+        if gaps and not sum(gaps) / len(gaps) <= FOLLOWED:
             notes.append(f"{name}: {gap_note(name, sum(gaps) / len(gaps))}")
     return notes
 

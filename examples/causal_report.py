@@ -64,7 +64,9 @@ def of(lines: Lines, suite: str) -> Lines:
 
 
 def number(value: float) -> str:
-    """Return a number in three digits."""
+    """Return a number in three digits; "-" where there is none."""
+    if math.isnan(value):
+        return "-"
     return f"{value:.1e}" if value and not 0.001 <= abs(value) < 1e5 else f"{value:.3g}"
 
 
@@ -391,7 +393,8 @@ def targets(study: Study) -> str:
          max(line["relative"] for line in lines) <= 1e-3),
         ("residual of rows <= 1e-6", number(max(line["residual"] for line in lines)),
          max(line["residual"] for line in lines) <= 1e-6),
-        ("null-space noise moves the logits by <= 1e-4", number(max(unseen, default=math.nan)),
+        ("null-space noise moves the logits by <= 1e-4",
+         f"{number(max(unseen, default=math.nan))}; {sum(x > 1e-4 for x in unseen)} of {len(unseen)} inputs above",
          max(unseen, default=math.nan) <= 1e-4),
         ("visible noise of the same norm: >= 100 times more (median)",
          number(statistics.median(seen) / statistics.median(unseen)) if seen else "-",

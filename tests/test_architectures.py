@@ -69,6 +69,7 @@ NOT_EXPLAINED = {  # encoders whose capture is exact and whose inputs `explain` 
 }
 LARGEST_GAP = 1e-5
 LARGER_GAPS = {"seqcls-mobilebert": 1e-2}  # activations of 1e6 without normalisation: float32 runs out of digits
+OWN_SOFTMAX = {"audcls-sew-d"}  # an autograd function of its own: "attnlrp" misses its constant, and `explain` warns
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -116,12 +117,12 @@ def test_relevance_of_encoders_is_complete(job: Job) -> None:
     if result.completeness_gap is not None:
         assert result.completeness_gap <= LARGER_GAPS.get(job.name, LARGEST_GAP)
         assert result.linear_gap is not None
-        assert result.linear_gap <= LARGER_GAPS.get(job.name, LARGEST_GAP)
+        assert (result.linear_gap <= LARGER_GAPS.get(job.name, LARGEST_GAP)) != (job.name in OWN_SOFTMAX)
 
 
 def test_the_tables_name_architectures_that_exist() -> None:
     names = {job.name for job in JOBS}
-    for table in (REFUSED, NO_ATTENTION, NO_LINEAR_OUTPUT, NEEDS_A_PACKAGE, NOT_EXPLAINED, LARGER_GAPS):
+    for table in (REFUSED, NO_ATTENTION, NO_LINEAR_OUTPUT, NEEDS_A_PACKAGE, NOT_EXPLAINED, LARGER_GAPS, OWN_SOFTMAX):
         assert set(table) <= names
 
 

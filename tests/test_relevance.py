@@ -155,6 +155,13 @@ class OneHead(nn.Module):
         return (found + x).sum(1)
 
 
+def test_operands_of_einsum_may_stand_in_a_list():
+    model, inputs = zoo_model("imgcls-cvt")
+    model = model.double()
+    inputs = {"pixel_values": inputs["pixel_values"].double()}
+    assert float(relevance(model, inputs, difference, rows="linear").gap.max()) <= 1e-10
+
+
 @pytest.mark.parametrize(("query", "others"), [(True, True), (True, False), (False, True)])
 def test_a_product_with_a_constant_is_not_halved(query, others):
     ids = torch.tensor([[1, 2, 3, 4, 5], [6, 7, 8, 1, 2]])

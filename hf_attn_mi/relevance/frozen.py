@@ -160,6 +160,8 @@ class FrozenNetwork(TorchFunctionMode):
         return self._with_bias(batch_first, projection.bias).transpose(0, 1)
 
     def _bilinear(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if func is torch.einsum and len(args) == 2 and isinstance(args[1], list | tuple):
+            args = (args[0], *args[1])  # its operands may stand in a list
         if not self.linear:
             args = tuple(a.detach() if is_attention_rows(a) else a for a in args)
         result = func(*args, **kwargs)

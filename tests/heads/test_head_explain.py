@@ -129,7 +129,7 @@ def test_half_precision_is_explained(demo):
 
 
 def test_other_models_have_no_such_method(demo):
-    with pytest.raises(InvalidInput, match=r"BertForSequenceClassification has none.*relevance, attention"):
+    with pytest.raises(InvalidInput, match=r"BertForSequenceClassification has none.*relevance, attnlrp"):
         explain(*demo[:1], TEXTS[0], tokenizer=demo[1], method="head")
     with pytest.raises(InvalidInput, match=r"not known; allowed are .*head"):
         explain(demo[0], TEXTS[0], tokenizer=demo[1], method="heads")

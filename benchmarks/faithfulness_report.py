@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from faithfulness_data import SETS
-from faithfulness_runs import CAPTUM, FAITHFUL, NORMALISED, PLAUSIBILITY
+from faithfulness_runs import CAPTUM, COSTLY, FAITHFUL, NORMALISED, PLAUSIBILITY
 from faithfulness_tables import (
     OURS,
     Values,
@@ -167,14 +167,16 @@ def _staged(rows: Sequence[Row]) -> list[str]:
         if STAGED not in values or OURS not in values:
             continue
         ahead = {metric: against_ours(values, metric, STAGED) for metric in FAITHFUL}
-        rivals = dict.fromkeys((OURS, "attnlrp", *(best_captum(rows, name, metric) for metric in FAITHFUL), *peers))
+        rivals = dict.fromkeys(
+            (OURS, "attnlrp", *(best_captum(rows, name, metric) for metric in FAITHFUL), *COSTLY, *peers)
+        )
         for rival in [rival for rival in rivals if rival in ahead[FAITHFUL[0]]]:
             tests = [ahead[metric][rival] for metric in FAITHFUL]
             cells = [_ahead(test) for test in tests]
             lines.append([TITLES.get(name, name), rival, str(tests[0].difference.inputs), *cells])
     note = (
         "`relevance+` (AttnLRP's rules in four stages, [relevance](../methods/relevance.md)) against relevance, one "
-        "pass of AttnLRP's rules, the best Captum method of either metric and every peer. Positive: `relevance+` is "
+        "pass of AttnLRP's rules, the best Captum method of either metric, the costly ones and every peer. Positive: `relevance+` is "
         "better. Its rules and shares were settled on other texts."
     )
     head = ["data", "against", "inputs", *(f"{metric}: better by" for metric in FAITHFUL)]

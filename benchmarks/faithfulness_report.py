@@ -176,8 +176,8 @@ def _staged(rows: Sequence[Row]) -> list[str]:
             lines.append([TITLES.get(name, name), rival, str(tests[0].difference.inputs), *cells])
     note = (
         "`relevance+` (AttnLRP's rules in four stages, [relevance](../methods/relevance.md)) against relevance, one "
-        "pass of AttnLRP's rules, the best Captum method of either metric, the costly ones and every peer. Positive: `relevance+` is "
-        "better. Its rules and shares were settled on other texts."
+        "pass of AttnLRP's rules, the best Captum method of either metric, the costly ones and every peer. Positive: "
+        "`relevance+` is better. Its rules and shares were settled on other texts."
     )
     head = ["data", "against", "inputs", *(f"{metric}: better by" for metric in FAITHFUL)]
     return ["### relevance+", "", note, "", *table(head, lines)] if lines else []

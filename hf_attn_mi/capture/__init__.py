@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
-from hf_attn_mi.capture.multihead import multi_head_call
+from hf_attn_mi.capture.multihead import multi_head_call, rows_and_logits
 from hf_attn_mi.capture.naming import ModuleNames
 from hf_attn_mi.capture.operations import is_attention_rows
 from hf_attn_mi.capture.preparation import eager_stance, model_lock, unwrap, visible_attention
@@ -36,6 +36,7 @@ __all__ = [
     "module_checks",
     "multi_head_call",
     "repeat_heads",
+    "rows_and_logits",
     "unwrap",
 ]
 

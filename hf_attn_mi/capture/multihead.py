@@ -38,8 +38,7 @@ def multi_head_call(
     query, key, value = (split(given[x], w, b) for x, w, b in zip(("query", "key", "value"), weights, biases))
     mask = _additive_mask(given, query, key, heads)
     scale = query.shape[-1] ** -0.5
-    scores = query @ key.transpose(-1, -2) * scale
-    rows = (scores if mask is None else scores + mask).softmax(-1).nan_to_num(0.0)
+    rows, logits = rows_and_logits(query, key, mask, scale)
     out_weight, out_bias = given["out_proj_weight"], given["out_proj_bias"]
     features = torch.arange(heads * value.shape[-1]).reshape(heads, -1)
 
@@ -49,9 +48,16 @@ def multi_head_call(
 
     call = dict(
         query=query, key=key, value=value, mask=mask, scale=scale, is_causal=False,
-        output=rows @ value, rows=rows, raw_logits=scores if mask is None else scores + mask,
+        output=rows @ value, rows=rows, raw_logits=logits,
     )  # fmt: skip
     return call, Projection(out_weight.t(), out_bias, features), again
+
+
+def rows_and_logits(query: Tensor, key: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+    """Attention rows (zero where nothing may be seen) and logits, (batch, heads, queries, keys)."""
+    scores = query @ key.transpose(-1, -2) * scale
+    logits = scores if mask is None else scores + mask
+    return logits.softmax(-1).nan_to_num(0.0), logits
 
 
 def _additive_mask(given: dict[str, Any], query: Tensor, key: Tensor, heads: int) -> Tensor | None:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from hf_attn_mi.capture import is_attention_rows, multi_head_call
+from hf_attn_mi.capture import is_attention_rows, multi_head_call, rows_and_logits
 from hf_attn_mi.capture.operations import ADD, CONCAT, DIVIDE, MULTIPLY, PRODUCT, SOFTMAX
 from hf_attn_mi.errors import UnsupportedModel
 from hf_attn_mi.relevance import rules
@@ -146,13 +146,14 @@ class FrozenNetwork(TorchFunctionMode):
     def _multi_head(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         call, projection, again = multi_head_call(args, kwargs)
         bias = kwargs.get("in_proj_bias", args[6] if len(args) > 6 else None)
-        given = [call[name].clone() for name in ("query", "key", "value")]  # no views: gradients come in this shape
-        for part, own in zip(given, () if bias is None else bias.chunk(3)):  # (batch, heads, tokens, head_dim)
-            self._with_bias(part, own.reshape(1, part.shape[1], 1, -1))
+        names = ("query", "key", "value") if self.linear else ("value",)
+        given = [call[name].clone() for name in names]  # no views: gradients come in this shape
+        for part, own in zip(given, () if bias is None else bias.chunk(3)[-len(given) :]):
+            self._with_bias(part, own.reshape(1, part.shape[1], 1, -1))  # (batch, heads, tokens, head_dim)
         if self.linear:
             output = rules.tangent(partial(_attend, call), given, self._collect, _shares(given))
         else:
-            output = call["rows"].detach() @ given[2]
+            output = call["rows"].detach() @ given[0]
         projected = again(output)
         if projected.dim() != 3:
             return self._with_bias(projected, projection.bias)
@@ -183,7 +184,7 @@ class FrozenNetwork(TorchFunctionMode):
     # --- bias terms ----------------------------------------------------------------------------------------
 
     def _collect(self, shares: Tensor) -> None:
-        """Add a share for each leading index: examples, or examples times heads."""
+        """Add shares to the bias terms of their examples: the first dimension is the batch, or batch times heads."""
         if shares.shape[0] % self.batch:
             shares = (shares.sum() / self.batch).expand(self.batch)
         self.bias += shares.reshape(self.batch, -1).sum(1).to(self.bias.device)
@@ -213,16 +214,10 @@ class FrozenNetwork(TorchFunctionMode):
             with torch.no_grad(), torch._C.DisableTorchFunction():
                 grad = grad.reshape(shape)
                 if isinstance(constant, Tensor) and constant.dim() == 1 and grad.shape[0] == self.batch:
-                    share = grad.reshape(self.batch, -1, grad.shape[-1]).sum(1).double() @ constant.double()
-                else:
-                    product = torch.where(grad == 0, 0.0, grad * constant).double()  # masks of -inf have no gradient
-                    fits = product.shape[0] % self.batch == 0
-                    share = (
-                        product.reshape(self.batch, -1).sum(1)
-                        if fits
-                        else (product.sum() / self.batch).expand(self.batch)
-                    )
-                self.bias += share.to(self.bias.device)
+                    per_channel = grad.reshape(self.batch, -1, grad.shape[-1]).sum(1).double()
+                    self._collect(per_channel @ constant.double())
+                else:  # masks of -inf have no gradient
+                    self._collect(torch.where(grad == 0, 0.0, grad * constant).double())
 
         assert node is not None
         node.register_prehook(collect)
@@ -238,9 +233,7 @@ def _shares(qkv: Sequence[Tensor]) -> tuple[float, float, float]:
 
 
 def _attend(call: dict[str, Any], query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    scores = query @ key.transpose(-1, -2) * call["scale"]
-    rows: Tensor = (scores if call["mask"] is None else scores + call["mask"]).softmax(-1).nan_to_num(0.0)
-    return rows @ value
+    return rows_and_logits(query, key, call["mask"], call["scale"])[0] @ value
 
 
 def _tracked(value: Any) -> bool:

@@ -32,9 +32,12 @@ def against_captum(bench: Bench) -> Rows:
         for task in tasks[:: -1 if turn % 2 else 1]:
             task(ids, chosen)
     more = {
-        "faster": True, "at_least": None if bench.arguments.quick else 30.0, "completeness_gap": max(gaps),
-        "captum_convergence_delta": delta, "captum_settings": choice,
-    }  # fmt: skip
+        "faster": True,
+        "at_least": None if bench.arguments.quick else 30.0,
+        "completeness_gap": max(gaps),
+        "captum_convergence_delta": delta,
+        "captum_settings": choice,
+    }
     what = f"times faster than Captum's LayerIntegratedGradients, {STEPS} steps, texts of {tokens} tokens: "
     yield row("against Captum/explain", what + "explain with its layer statistics", ours, peer, **more)
     yield row("against Captum/relevance", what + "relevance alone", alone, peer, **more)
@@ -72,8 +75,11 @@ def integrated_gradients(
     try:
         method = LayerIntegratedGradients(value, bench.model.get_input_embeddings())
         return method.attribute(
-            ids, baselines=baseline, n_steps=STEPS, internal_batch_size=internal_batch,
+            ids,
+            baselines=baseline,
+            n_steps=STEPS,
+            internal_batch_size=internal_batch,
             return_convergence_delta=with_delta,
-        )  # fmt: skip
+        )
     finally:
         bench.model.requires_grad_(True)

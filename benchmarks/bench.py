@@ -13,7 +13,7 @@ from measuring import check
 from torch import Tensor, nn
 
 from hf_attn_mi import capture_attention, explain
-from hf_attn_mi.relevance import relevance
+from hf_attn_mi.methods.relevance import relevance
 
 Rows = Iterator[dict[str, Any]]
 GAP = 1e-5  # largest completeness gap

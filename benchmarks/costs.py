@@ -57,9 +57,14 @@ def peak_memory(bench: Bench) -> Rows:
             found.setdefault(name, []).append(float(done.stdout))
     for name, (what, limit) in names.items():
         yield row(
-            f"peak memory over one forward/{name}, {batch} x {tokens}", f"{what}, over one plain forward",
-            found[name], found["forward"], unit="MiB", at_most=None if bench.arguments.quick else limit, method=METHOD,
-        )  # fmt: skip
+            f"peak memory over one forward/{name}, {batch} x {tokens}",
+            f"{what}, over one plain forward",
+            found[name],
+            found["forward"],
+            unit="MiB",
+            at_most=None if bench.arguments.quick else limit,
+            method=METHOD,
+        )
 
 
 def imports(bench: Bench) -> Rows:
@@ -72,7 +77,11 @@ def imports(bench: Bench) -> Rows:
         more = {"slowest": slowest_imports(12)} if not cold else {}
         over = f"{OURS}, over "
         yield row(
-            f"import/over torch and transformers, {kind}", over + LAZY, seconds["ours"], seconds["lazy"], at_most=1.1,
+            f"import/over torch and transformers, {kind}",
+            over + LAZY,
+            seconds["ours"],
+            seconds["lazy"],
+            at_most=1.1,
             **more,
-        )  # fmt: skip
+        )
         yield row(f"import/over importing a model class, {kind}", over + USED, seconds["ours"], seconds["used"])

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from faithfulness_data import SETS, DataSet, Inputs, Missing, own_inputs, read_inputs
 from faithfulness_report import best_captum, page, terminal
-from faithfulness_runs import ADDED, COSTLY, FAITHFUL, MAIN, NORMALISED, PLAUSIBILITY, peer_scores, run
+from faithfulness_runs import ADDED, COSTLY, FAITHFUL, MAIN, NORMALIZED, PLAUSIBILITY, peer_scores, run
 from faithfulness_speed import speed
 from faithfulness_training import train
 from materials import load, load_tokenizer
@@ -39,12 +39,20 @@ MAIN_SETS = ("agnews", "imdb", "sst2")
 RATIONALES = ("sst_tokens", "imdb_cad", "toxic_spans", "hatexplain")
 TRAINED = ("toxic_spans", "hatexplain")
 POINTED = (
-    "relevance", "integrated_gradients", "input_x_gradient", "saliency", "feature_ablation", "attention", "rollout",
-    "effective", "value_norms", "random",
-)  # fmt: skip
+    "relevance",
+    "integrated_gradients",
+    "input_x_gradient",
+    "saliency",
+    "feature_ablation",
+    "attention",
+    "rollout",
+    "effective",
+    "value_norms",
+    "random",
+)
 COSTLY_INPUTS = {"sst2": 40, "agnews": 20, "imdb": 5}
 MASKED_INPUTS = {"sst2": 100, "agnews": 60, "imdb": 40}
-SHORT = (20, 16)  # inputs whose AOPC is normalised, and the most tokens they have: 5 n^2 predictions each
+SHORT = (20, 16)  # inputs whose AOPC is normalized, and the most tokens they have: 5 n^2 predictions each
 PEERS = {  # script: the methods run together, and how many inputs of each data set
     "lxt_attnlrp": (((), {"sst2": 200, "agnews": 200, "imdb": 200}),),
     "interpret": (((), {"sst2": 40, "agnews": 40, "imdb": 10}),),
@@ -53,7 +61,7 @@ PEERS = {  # script: the methods run together, and how many inputs of each data 
         (("ferret gradient", "ferret gradient x input", "ferret IG"), {"sst2": 40, "agnews": 40, "imdb": 10}),
         (("ferret LIME",), {"sst2": 20, "agnews": 10}),
     ),
-}  # fmt: skip
+}
 QUICK = (
     ("A warm and quietly moving film.", [(2, 25)]),
     ("The plot is thin and the jokes are old.", [(12, 16), (35, 38)]),
@@ -79,14 +87,26 @@ class Unit:
     @property
     def key(self) -> tuple[str, ...]:
         """What a line of the results is known by."""
-        return self.chosen.name, self.group, self.removal, self.script, ",".join(self.methods if self.script else ()), \
-            ",".join(map(str, self.places))  # fmt: skip
+        return (
+            self.chosen.name,
+            self.group,
+            self.removal,
+            self.script,
+            ",".join(self.methods if self.script else ()),
+            ",".join(map(str, self.places)),
+        )
 
 
 def key_of(row: Row) -> tuple[str, ...]:
     """The key of a line of the results."""
-    return row["set"], row["group"], row["removal"], row.get("script", ""), ",".join(row.get("only", ())), \
-        ",".join(map(str, row["places"]))  # fmt: skip
+    return (
+        row["set"],
+        row["group"],
+        row["removal"],
+        row.get("script", ""),
+        ",".join(row.get("only", ())),
+        ",".join(map(str, row["places"])),
+    )
 
 
 def units(part: str, rows: Sequence[Row]) -> Iterator[Unit]:
@@ -108,7 +128,7 @@ def units(part: str, rows: Sequence[Row]) -> Iterator[Unit]:
             for start in range(0, COSTLY_INPUTS[part], 5):
                 yield Unit(part, chosen, "costly", tuple(range(start, start + 5)), COSTLY)
         if part == "sst2":
-            yield Unit(part, chosen, "normalised", (), MAIN, NORMALISED)
+            yield Unit(part, chosen, "normalized", (), MAIN, NORMALIZED)
     elif part == "rationales":
         for name in RATIONALES:
             yield Unit(part, SETS[name], "rationales", (), POINTED, PLAUSIBILITY)
@@ -138,16 +158,21 @@ def made(unit: Unit, arguments: argparse.Namespace) -> Iterator[Row]:
             yield train(name, arguments.trained)
         inputs = inputs_of(name, arguments.trained)
         places = unit.places
-        if unit.group == "normalised":
+        if unit.group == "normalized":
             lengths = [len(inputs.tokenizer(text)["input_ids"]) for text in inputs.texts]
             places = tuple([i for i, length in enumerate(lengths) if length <= SHORT[1]][: SHORT[0]])
         elif not places and not unit.script:
             places = tuple(range(len(inputs.texts)))
         if not unit.script:
             row = run(
-                unit.chosen, inputs, places, group=unit.group, methods=unit.methods, metrics=unit.metrics,
+                unit.chosen,
+                inputs,
+                places,
+                group=unit.group,
+                methods=unit.methods,
+                metrics=unit.metrics,
                 removal=unit.removal,
-            )  # fmt: skip
+            )
             yield row | {"part": unit.part, "judged": list(places), "places": list(unit.places)}
             return
         python = arguments.peers / unit.script / "bin" / "python"
@@ -172,7 +197,7 @@ def quick() -> list[Row]:
     rows = [
         run(chosen, inputs, everything, group="main", methods=methods, metrics=(*FAITHFUL, *PLAUSIBILITY)),
         run(chosen, inputs, everything, group="masked", methods=methods[:2], removal="attention_mask"),
-        run(chosen, inputs, (0, 4), group="normalised", methods=methods, metrics=NORMALISED),
+        run(chosen, inputs, (0, 4), group="normalized", methods=methods, metrics=NORMALIZED),
     ]
     return [row | {"part": "quick", "judged": row["places"]} for row in rows]
 
@@ -205,10 +230,17 @@ def estimate(parts: Sequence[str], rows: Sequence[Row], arguments: argparse.Name
                 continue
             inputs, first = inputs_of(name, arguments.trained), members[0]
             few = range(1 if group == "costly" else 5)
-            row = run(first.chosen, inputs, few, group=group, methods=first.methods, removal=first.removal,
-                      metrics=FAITHFUL if group == "normalised" else first.metrics)  # fmt: skip
+            row = run(
+                first.chosen,
+                inputs,
+                few,
+                group=group,
+                methods=first.methods,
+                removal=first.removal,
+                metrics=FAITHFUL if group == "normalized" else first.metrics,
+            )
             count = sum(len(unit.places) for unit in members)
-            count = count or (SHORT[0] if group == "normalised" else len(inputs.texts))
+            count = count or (SHORT[0] if group == "normalized" else len(inputs.texts))
             each = row["cpu_seconds"] / len(few)
             told = f"{count} inputs, {each:.1f} s each, {each * count / 60:.1f} min of CPU"
             print(f"{name:<12} {group:<10} {told}", flush=True)
@@ -226,7 +258,7 @@ def main() -> int:
     allowed = [*MAIN_SETS, "imdb_256", "rationales", "peers", "speed"]
     parser.add_argument("--parts", nargs="+", choices=allowed, default=allowed)
     parser.add_argument(
-        "--groups", nargs="+", choices=["main", "added", "masked", "costly", "normalised"], help="of the sets"
+        "--groups", nargs="+", choices=["main", "added", "masked", "costly", "normalized"], help="of the sets"
     )
     parser.add_argument("--chunks", type=int, help="stop after so many lines of results")
     parser.add_argument("--again", action="store_true", help="run the parts anew")

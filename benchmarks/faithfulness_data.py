@@ -17,8 +17,9 @@ from materials import load, load_tokenizer
 from measuring import ROOT
 from torch import nn
 
-from hf_attn_mi.api import rationale_spans, read_texts_of
+from hf_attn_mi.data.texts import read_texts_of
 from hf_attn_mi.heads import AttentionHeadForSequenceClassification
+from hf_attn_mi.tasks.rationales import rationale_spans
 
 SHARED = ROOT.parent / "shared"
 DATA = SHARED / "data"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from faithfulness_data import SETS
-from faithfulness_runs import CAPTUM, COSTLY, FAITHFUL, NORMALISED, PLAUSIBILITY
+from faithfulness_runs import CAPTUM, COSTLY, FAITHFUL, NORMALIZED, PLAUSIBILITY
 from faithfulness_tables import (
     OURS,
     Values,
@@ -26,7 +26,7 @@ from hf_attn_mi.evaluation import METRICS, PairedTest
 __all__ = ["best_captum", "page", "summary", "terminal"]
 
 Row = dict[str, Any]
-STAGED = "relevance+"
+STAGED = "attnlrp_iterative"
 MAIN_SETS, BETTER = ("agnews", "imdb", "sst2"), ("agnews", "imdb")
 ALL = ("main", "added", "costly", "peers")
 
@@ -39,7 +39,7 @@ not edit. The metrics are explained in [evaluation](../methods/evaluation.md), t
 - Models: two fine-tuned MiniLM encoders (BERT, 6 layers, 12 heads of 32), float32: `minilm-sentiment` (SST-2 and IMDB),
   `minilm-agnews`. One encoder family: other families may rank methods differently.
 - Inputs: drawn by seed 0. Texts are cut at the end of a word to the length named, before anything sees them.
-- Faithfulness: of the predicted class; tokens deleted by their ids (never decoded and tokenised again), bins of 1, 5,
+- Faithfulness: of the predicted class; tokens deleted by their ids (never decoded and tokenized again), bins of 1, 5,
   10, 20 and 50 %. Comprehensiveness: higher is better; sufficiency: lower is better.
 - "relevance is better by": mean difference on the inputs that both were run on, 95 % bootstrap interval over inputs, p
   of Wilcoxon's signed-rank test after Holm's correction over the methods of the table. Positive: relevance is better.
@@ -61,7 +61,7 @@ TITLES = {
 def page(rows: Sequence[Row]) -> str:
     """The page."""
     parts = [INTRODUCTION, *_targets(rows), "## Faithfulness", "", *main_tables(rows)]
-    parts += [*_masked(rows), *_normalised(rows), *_rationales(rows), *_peers(rows), *_speed(rows), *_made(rows)]
+    parts += [*_masked(rows), *_normalized(rows), *_rationales(rows), *_peers(rows), *_speed(rows), *_made(rows)]
     return "\n".join(parts) + "\n"
 
 
@@ -84,7 +84,7 @@ def terminal(rows: Sequence[Row]) -> str:
     parts: list[str] = []
     for name in names:
         parts += _faithfulness(rows, name)
-    parts += [*_masked(rows), *_normalised(rows), *_rationales(rows, names)]
+    parts += [*_masked(rows), *_normalized(rows), *_rationales(rows, names)]
     if any(name in MAIN_SETS for name in names):
         parts += _targets(rows)
     return "\n".join(parts)
@@ -138,24 +138,42 @@ def _faithfulness(rows: Sequence[Row], name: str) -> list[str]:
         told = [_ahead(test) for test in tests]
         passes = " + ".join(f"{x:.0f}" for x in costs[method]) if method in costs else ""
         label = f"**{method}**" if method == OURS else method
-        lines.append([
-            label, _kind(method, peers), str(comp[method].inputs), plain(comp[method]), told[0],
-            plain(suff[method]), told[1], passes,
-        ])  # fmt: skip
+        lines.append(
+            [
+                label,
+                _kind(method, peers),
+                str(comp[method].inputs),
+                plain(comp[method]),
+                told[0],
+                plain(suff[method]),
+                told[1],
+                passes,
+            ]
+        )
     runs = [row for row in rows if row["kind"] == "run" and row["set"] == name and row["group"] == "main"]
     tokens = sum(row["tokens"] * len(row["judged"]) for row in runs) / sum(len(row["judged"]) for row in runs)
     what, done = SETS[name].what if name in SETS else name, comp[OURS].inputs
     missing = f" (only {done} were run yet)" if name in SETS and done < SETS[name].inputs else ""
     head = [
-        "method", "", "inputs", "comprehensiveness", "relevance is better by", "sufficiency", "relevance is better by",
+        "method",
+        "",
+        "inputs",
+        "comprehensiveness",
+        "relevance is better by",
+        "sufficiency",
+        "relevance is better by",
         "forward + backward",
-    ]  # fmt: skip
+    ]
     failed = sorted({f"{m}: {why}" for row in runs for m, why in row["failures"].items()})
     return [
-        f"### {TITLES.get(name, name)}", "", f"{what}{missing}; {tokens:.0f} tokens on average. Forward + backward: "
-        "sequences through the model an input; peers run in processes of their own and are not counted.", "",
-        *table(head, lines), *[f"Failed: {one}" for one in failed],
-    ]  # fmt: skip
+        f"### {TITLES.get(name, name)}",
+        "",
+        f"{what}{missing}; {tokens:.0f} tokens on average. Forward + backward: "
+        "sequences through the model an input; peers run in processes of their own and are not counted.",
+        "",
+        *table(head, lines),
+        *[f"Failed: {one}" for one in failed],
+    ]
 
 
 def _staged(rows: Sequence[Row]) -> list[str]:
@@ -175,12 +193,12 @@ def _staged(rows: Sequence[Row]) -> list[str]:
             cells = [_ahead(test) for test in tests]
             lines.append([TITLES.get(name, name), rival, str(tests[0].difference.inputs), *cells])
     note = (
-        "`relevance+` (AttnLRP's rules in four stages, [relevance](../methods/relevance.md)) against relevance, one "
+        "`attnlrp_iterative` (AttnLRP's rules in four stages, [relevance](../methods/relevance.md)) against relevance, one "
         "pass of AttnLRP's rules, the best Captum method of either metric, the costly ones and every peer. Positive: "
-        "`relevance+` is better. Its rules and shares were settled on other texts."
+        "`attnlrp_iterative` is better. Its rules and shares were settled on other texts."
     )
     head = ["data", "against", "inputs", *(f"{metric}: better by" for metric in FAITHFUL)]
-    return ["### relevance+", "", note, "", *table(head, lines)] if lines else []
+    return ["### attnlrp_iterative", "", note, "", *table(head, lines)] if lines else []
 
 
 def _masked(rows: Sequence[Row]) -> list[str]:
@@ -201,17 +219,17 @@ def _masked(rows: Sequence[Row]) -> list[str]:
     return ["## Removal by the attention mask", "", note, "", *table(head, lines)] if lines else []
 
 
-def _normalised(rows: Sequence[Row]) -> list[str]:
+def _normalized(rows: Sequence[Row]) -> list[str]:
     lines = []
-    for name in dict.fromkeys(row["set"] for row in rows if row.get("group") == "normalised" and row["kind"] == "run"):
-        values = values_of(rows, name, ("normalised",))
-        first, second = (means(values, metric) for metric in NORMALISED)
+    for name in dict.fromkeys(row["set"] for row in rows if row.get("group") == "normalized" and row["kind"] == "run"):
+        values = values_of(rows, name, ("normalized",))
+        first, second = (means(values, metric) for metric in NORMALIZED)
         for method in sorted(values, key=lambda m: -(first[m].mean or 0.0)):
             inputs = str(first[method].inputs)
             lines.append([TITLES.get(name, name), method, inputs, plain(first[method]), plain(second[method])])
     note = "The limits 0 and 1 are the worst and the best order of the tokens found. Inputs of at most 16 tokens."
     head = ["data", "method", "inputs", "comprehensiveness (higher is better)", "sufficiency (lower is better)"]
-    return ["## Normalised AOPC", "", note, "", *table(head, lines)] if lines else []
+    return ["## Normalized AOPC", "", note, "", *table(head, lines)] if lines else []
 
 
 def _rationales(rows: Sequence[Row], names: Sequence[str] | None = None) -> list[str]:
@@ -236,8 +254,9 @@ def _rationales(rows: Sequence[Row], names: Sequence[str] | None = None) -> list
             text += [
                 f"Classifier made by `examples/train_attention_head.py` on {row['rows'][0]} rows in "
                 f"{row['cpu_seconds'] / 60:.0f} minutes of CPU: accuracy {row['accuracy']:.3f}, macro F1 "
-                f"{row['macro_f1']:.3f} on {row['rows'][1]} other rows.", "",
-            ]  # fmt: skip
+                f"{row['macro_f1']:.3f} on {row['rows'][1]} other rows.",
+                "",
+            ]
         first, *rest = (METRICS[metric].title for metric in PLAUSIBILITY)
         text += table(["method", "inputs", first, "relevance is better by", *rest], lines)
     note = (
@@ -281,10 +300,15 @@ def _speed(rows: Sequence[Row]) -> list[str]:
     lines = []
     for row in [row for row in rows if row["kind"] == "speed"]:
         ratio = row["ratio"]
-        lines.append([
-            row["name"].replace("/", ", "), f"{row['ours']:.3f}", f"{row['peer']:.2f}",
-            f"{ratio['median']:.1f} ({ratio['min']:.1f} to {ratio['max']:.1f})", row["target"] or "",
-        ])  # fmt: skip
+        lines.append(
+            [
+                row["name"].replace("/", ", "),
+                f"{row['ours']:.3f}",
+                f"{row['peer']:.2f}",
+                f"{ratio['median']:.1f} ({ratio['min']:.1f} to {ratio['max']:.1f})",
+                row["target"] or "",
+            ]
+        )
     note = (
         "One text at a time, one thread, in turns. `relevance` gives scores alone, `explain` also the statistics of "
         "the layers. Integrated gradients are Captum's own, 50 steps, with the fastest internal batch; the others run "
@@ -301,12 +325,17 @@ def _made(rows: Sequence[Row]) -> list[str]:
     hardware = last["hardware"]
     commits = ", ".join(sorted({row["commit"] for row in rows}))
     return [
-        "## How it was made", "",
+        "## How it was made",
+        "",
         f"- Machine: {hardware['cpu']}, {hardware['cores']} cores, {hardware['capability']}; one thread",
         f"- Versions: {', '.join(f'{name} {number}' for name, number in last['versions'].items())}",
-        f"- Commit: {commits}", f"- CPU time of the runs in this package: {seconds / 60:.0f} minutes", "",
-        "```", "python benchmarks/faithfulness.py --parts agnews imdb sst2 imdb_256 rationales",
+        f"- Commit: {commits}",
+        f"- CPU time of the runs in this package: {seconds / 60:.0f} minutes",
+        "",
+        "```",
+        "python benchmarks/faithfulness.py --parts agnews imdb sst2 imdb_256 rationales",
         "python benchmarks/faithfulness.py --parts peers --peers FOLDER   # environments: benchmarks/peers/*.py",
         "python benchmarks/faithfulness.py --parts speed                  # on a quiet machine",
-        "python benchmarks/faithfulness.py --report docs/studies", "```",
-    ]  # fmt: skip
+        "python benchmarks/faithfulness.py --report docs/studies",
+        "```",
+    ]

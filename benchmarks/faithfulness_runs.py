@@ -13,29 +13,50 @@ import torch
 from faithfulness_data import DataSet, Inputs
 from measuring import provenance
 
-from hf_attn_mi.api import compare
+from hf_attn_mi.tasks.compare import compare
 
 PLAUSIBILITY = ("auprc", "average_precision", "token_f1", "iou_f1")
 FAITHFUL = ("comprehensiveness", "sufficiency")
-NORMALISED = ("normalised_aopc", "normalised_aopc_ascending")
+NORMALIZED = ("normalized_aopc", "normalized_aopc_ascending")
 CAPTUM = (
-    "integrated_gradients", "input_x_gradient", "saliency", "deeplift", "gradient_shap", "feature_ablation",
-    "occlusion", "lime", "kernel_shap", "shapley_sampling",
-)  # fmt: skip
+    "integrated_gradients",
+    "input_x_gradient",
+    "saliency",
+    "deeplift",
+    "gradient_shap",
+    "feature_ablation",
+    "occlusion",
+    "lime",
+    "kernel_shap",
+    "shapley_sampling",
+)
 COSTLY = ("occlusion", "lime", "kernel_shap", "shapley_sampling")  # hundreds of passes an input, and more
 MAIN = (
-    "relevance", *(name for name in CAPTUM if name not in COSTLY), "attention", "rollout", "effective", "efficient",
-    "value_norms", "random",
-)  # fmt: skip
-ADDED = ("attnlrp", "relevance+")  # made after the first runs of MAIN: lines of their own, on the same inputs
+    "relevance",
+    *(name for name in CAPTUM if name not in COSTLY),
+    "attention",
+    "rollout",
+    "effective",
+    "efficient",
+    "value_norms",
+    "random",
+)
+ADDED = ("attnlrp", "attnlrp_iterative")  # made after the first runs of MAIN: lines of their own, on the same inputs
 PEERS = Path(__file__).resolve().parent / "peers"
 Row = dict[str, Any]
 
 
 def run(
-    chosen: DataSet, inputs: Inputs, places: Sequence[int], *, group: str, methods: Sequence[str],
-    metrics: Sequence[str] = FAITHFUL, removal: str = "delete", scores: dict[str, list[Any]] | None = None,
-) -> Row:  # fmt: skip
+    chosen: DataSet,
+    inputs: Inputs,
+    places: Sequence[int],
+    *,
+    group: str,
+    methods: Sequence[str],
+    metrics: Sequence[str] = FAITHFUL,
+    removal: str = "delete",
+    scores: dict[str, list[Any]] | None = None,
+) -> Row:
     """One line of the results: `compare` on these inputs.
 
     Args:
@@ -52,19 +73,35 @@ def run(
     mine = [inputs.spans[i] for i in places] if inputs.spans is not None else None
     targets = [inputs.targets[i] for i in places] if inputs.targets is not None else None
     found = compare(
-        inputs.model, [inputs.texts[i] for i in places], methods=list(methods), rationales=mine, scores=scores,
-        tokenizer=inputs.tokenizer, target=targets, metrics=metrics, removal=removal,
-    )  # fmt: skip
+        inputs.model,
+        [inputs.texts[i] for i in places],
+        methods=list(methods),
+        rationales=mine,
+        scores=scores,
+        tokenizer=inputs.tokenizer,
+        target=targets,
+        metrics=metrics,
+        removal=removal,
+    )
     values = {m: {name: _rounded(column) for name, column in row.items()} for m, row in found.values.items()}
     costs = {
         name: {"forwards": cost.forwards, "backwards": cost.backwards, "wall_seconds": cost.seconds}
         for name, cost in found.costs.items()
     }
     return {
-        "kind": "run", "set": chosen.name, "group": group, "removal": removal, "places": list(places),
-        "tokens": found.info["tokens"], "values": values, "costs": costs, "failures": dict(found.failures),
-        "pooled": _plain(found.info["eraser"]), "cpu_seconds": round(time.process_time() - started, 2), **provenance(),
-    }  # fmt: skip
+        "kind": "run",
+        "set": chosen.name,
+        "group": group,
+        "removal": removal,
+        "places": list(places),
+        "tokens": found.info["tokens"],
+        "values": values,
+        "costs": costs,
+        "failures": dict(found.failures),
+        "pooled": _plain(found.info["eraser"]),
+        "cpu_seconds": round(time.process_time() - started, 2),
+        **provenance(),
+    }
 
 
 def peer_scores(

@@ -19,7 +19,7 @@ from hf_attn_mi import explain
 
 LENGTHS = (128, 180)
 RIVALS = ("lime", "kernel_shap", "feature_ablation")
-OWN = ("attnlrp", "relevance+")
+OWN = ("attnlrp", "attnlrp_iterative")
 TARGETS = {"integrated_gradients": 30.0, "lime": 100.0, "kernel_shap": 100.0, "feature_ablation": 100.0}
 
 
@@ -45,9 +45,14 @@ def speed(turns: int, lengths: tuple[int, ...] = LENGTHS) -> Iterator[dict[str, 
                 what = f"times faster than {name}: {ours}, texts of {tokens} tokens"
                 goal = target if ours == "relevance" and (name != "integrated_gradients" or tokens == 180) else None
                 result = row(
-                    f"{ours} against {name}/{tokens} tokens", what, found[ours], found[name], faster=True,
-                    at_least=goal, tokens=tokens,
-                )  # fmt: skip
+                    f"{ours} against {name}/{tokens} tokens",
+                    what,
+                    found[ours],
+                    found[name],
+                    faster=True,
+                    at_least=goal,
+                    tokens=tokens,
+                )
                 print(line(result), flush=True)
                 yield result
 

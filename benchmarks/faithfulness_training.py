@@ -41,15 +41,38 @@ def train(name: str, trained: Path, *, limit: int | None = None) -> Row:
             files.append(Path(folder) / f"{part}.jsonl")
             lines = [json.dumps({"text": text_and_spans(row)[0], "label": row["label"]}) for row in rows]
             files[-1].write_text("\n".join(lines), encoding="utf-8")
-        figures = train_attention_head.main([
-            "--encoder", str(_encoder()), "--train", str(files[0]), "--dev", str(files[1]), "--text-field", "text",
-            "--label-field", "label", "--output", str(trained / name), "--epochs", "3", "--lr", "1e-4",
-            "--warmup", "30", "--max-length", "96",
-        ])  # fmt: skip
+        figures = train_attention_head.main(
+            [
+                "--encoder",
+                str(_encoder()),
+                "--train",
+                str(files[0]),
+                "--dev",
+                str(files[1]),
+                "--text-field",
+                "text",
+                "--label-field",
+                "label",
+                "--output",
+                str(trained / name),
+                "--epochs",
+                "3",
+                "--lr",
+                "1e-4",
+                "--warmup",
+                "30",
+                "--max-length",
+                "96",
+            ]
+        )
     return {
-        "kind": "training", "set": name, "rows": [len(rows) for rows in parts], **figures,
-        "cpu_seconds": round(time.process_time() - started, 1), **provenance(),
-    }  # fmt: skip
+        "kind": "training",
+        "set": name,
+        "rows": [len(rows) for rows in parts],
+        **figures,
+        "cpu_seconds": round(time.process_time() - started, 1),
+        **provenance(),
+    }
 
 
 def toxic_rows() -> tuple[list[Row], list[Row]]:

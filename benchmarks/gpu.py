@@ -1,4 +1,4 @@
-"""What the Triton kernels cost on a GPU: the fused pass over attention, neighbour counts, class moments.
+"""What the Triton kernels cost on a GPU: the fused pass over attention, neighbor counts, class moments.
 
     python benchmarks/gpu.py              # writes benchmarks/results/gpu.jsonl
     python benchmarks/gpu.py --turns 3 --parts attention --output out/gpu.jsonl
@@ -21,9 +21,9 @@ from information import closed_form, plain_closed_form
 from measuring import ROOT, RedCheck, check, in_turns, line, provenance, row, write
 from torch import Tensor
 
-from hf_attn_mi.kernels import analyse, class_moments, neighbour_counts
-from hf_attn_mi.kernels.reference import reference_allowed, reference_analysis, reference_rows
-from hf_attn_mi.kernels.reference_information import reference_neighbour_counts
+from hf_attn_mi.kernels import attention_statistics, class_moments, neighbor_counts
+from hf_attn_mi.kernels.reference import reference_allowed, reference_attention_statistics, reference_rows
+from hf_attn_mi.kernels.reference_information import reference_neighbor_counts
 
 Rows = Iterator[dict[str, Any]]
 BATCH, HEADS, LENGTH, WIDTH = 8, 12, 4096, 64
@@ -74,17 +74,17 @@ def flash(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return torch.nn.functional.scaled_dot_product_attention(query, key, value)
 
 
-def check_analysis() -> float:
+def check_attention_statistics() -> float:
     """Largest error of a field over that of plain PyTorch in bfloat16; red above 2."""
     given = draw_heads(1, 257)
     query, key, value = (x.cpu() for x in given)
     allowed = reference_allowed((1, HEADS, 257, 257))
-    found = analyse(*given, None, backend="triton")
+    found = attention_statistics(*given, None, backend="triton")
     specified = []
     for dtype in (torch.float64, torch.bfloat16):
         rows, _ = reference_rows(query.to(dtype), key.to(dtype), allowed)
         wide = torch.promote_types(dtype, torch.float32)
-        specified.append(reference_analysis(rows.to(wide), value.to(wide), allowed, epsilon=2.0**-23))
+        specified.append(reference_attention_statistics(rows.to(wide), value.to(wide), allowed, epsilon=2.0**-23))
     worst = 0.0
     for name in FIELDS:
         exact, plain = (result[name].double() for result in specified)
@@ -96,13 +96,13 @@ def check_analysis() -> float:
 
 def attention(turns: int) -> Rows:
     """The pass over flash attention in time and memory, and its share of what the tensor cores reach."""
-    error = check_analysis()
+    error = check_attention_statistics()
     given = draw_heads(BATCH, LENGTH)
     output = flash(*given)
     square = torch.randn(8192, 8192, device="cuda").bfloat16()
     tasks: dict[str, Callable[[], Any]] = {"flash": lambda: flash(*given), "product": lambda: square @ square}
     for statistics in PRODUCTS:
-        tasks[statistics] = lambda kind=statistics: analyse(*given, output, statistics=kind)
+        tasks[statistics] = lambda kind=statistics: attention_statistics(*given, output, statistics=kind)
     check(tasks["all"]().backend == "triton", "the pass did not run in Triton")
     took = in_turns({name: done(task) for name, task in tasks.items()}, turns)
     shape = f"batch {BATCH}, {HEADS} heads, n = {LENGTH}, d = {WIDTH}, bfloat16"
@@ -110,21 +110,31 @@ def attention(turns: int) -> Rows:
     for statistics, products in PRODUCTS.items():
         target = statistics == "all"
         yield measured(
-            f"attention on a GPU/{statistics}", f"statistics={statistics!r} over flash attention forward; {shape}",
-            took[statistics], took["flash"], at_most=2 if target else None, error_over_plain=error,
-        )  # fmt: skip
+            f"attention on a GPU/{statistics}",
+            f"statistics={statistics!r} over flash attention forward; {shape}",
+            took[statistics],
+            took["flash"],
+            at_most=2 if target else None,
+            error_over_plain=error,
+        )
         yield measured(
-            f"attention on a GPU/{statistics} memory", "peak memory of the two, inputs and output among it",
-            [peak(tasks[statistics]) / 2**20], [least / 2**20], unit="MiB", at_most=1.2 if target else None,
-        )  # fmt: skip
+            f"attention on a GPU/{statistics} memory",
+            "peak memory of the two, inputs and output among it",
+            [peak(tasks[statistics]) / 2**20],
+            [least / 2**20],
+            unit="MiB",
+            at_most=1.2 if target else None,
+        )
         work = products * 2 * BATCH * HEADS * LENGTH**2 * WIDTH
         ours = [work / seconds / 1e12 for seconds in took[statistics]]
         ceiling = [2 * 8192**3 / seconds / 1e12 for seconds in took["product"]]
         yield measured(
             f"attention on a GPU/{statistics} rate",
             f"rate of its {products} products, over that of one product of 8192 x 8192 matrices",
-            ours, ceiling, unit="TFLOP/s",
-        )  # fmt: skip
+            ours,
+            ceiling,
+            unit="TFLOP/s",
+        )
 
 
 def received(turns: int) -> Rows:
@@ -133,9 +143,9 @@ def received(turns: int) -> Rows:
     output = flash(query, key, value)
 
     def alone() -> Tensor | None:
-        return analyse(None, None, value, output, statistics="received").received_effective
+        return attention_statistics(None, None, value, output, statistics="received").received_effective
 
-    found, expected = alone(), analyse(query, key, value, output, statistics="received").received_effective
+    found, expected = alone(), attention_statistics(query, key, value, output, statistics="received").received_effective
     assert found is not None
     assert expected is not None
     gap = float((found - expected).abs().max() / expected.abs().max())
@@ -144,11 +154,14 @@ def received(turns: int) -> Rows:
     took = in_turns({"ours": done(alone), "copy": done(lambda: target.copy_(source))}, turns)
     bytes_read = 2 * (value.numel() + output.numel())
     yield measured(
-        "attention on a GPU/received alone", "gigabytes of values and outputs a second, over those that a copy moves",
+        "attention on a GPU/received alone",
+        "gigabytes of values and outputs a second, over those that a copy moves",
         [bytes_read / seconds / 1e9 for seconds in took["ours"]],
         [2 * GIGABYTE / seconds / 1e9 for seconds in took["copy"]],
-        unit="GB/s", at_least=0.6, gap=gap,
-    )  # fmt: skip
+        unit="GB/s",
+        at_least=0.6,
+        gap=gap,
+    )
 
 
 def draw_states(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -158,74 +171,108 @@ def draw_states(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     spectrum = torch.arange(1, FEATURES + 1, device="cuda").rsqrt()
     rotation = torch.linalg.qr(torch.randn(FEATURES, FEATURES, generator=generator, device="cuda"))[0]
     states = torch.empty(SLOTS, EXAMPLES, FEATURES, dtype=dtype, device="cuda")
-    for slot in states:
+    for site in states:
         means = 0.3 * torch.randn(CLASSES, FEATURES, generator=generator, device="cuda")
         noise = torch.randn(EXAMPLES, FEATURES, generator=generator, device="cuda")
-        slot.copy_(((noise + means[labels]) * spectrum) @ rotation)
+        site.copy_(((noise + means[labels]) * spectrum) @ rotation)
     return states, labels
 
 
-def neighbours(turns: int) -> Rows:
-    """Neighbour counts of all slots, over the bare products; and what permutations add."""
+def neighbors(turns: int) -> Rows:
+    """Neighbor counts of all sites, over the bare products; and what permutations add."""
     states, labels = draw_states(torch.float32)
     order = torch.stack([torch.randperm(EXAMPLES) for _ in range(PERMUTATIONS)]).cuda()
-    found, few = neighbour_counts(states, labels), neighbour_counts(states[:4], labels, permutations=order)
+    found, few = neighbor_counts(states, labels), neighbor_counts(states[:4], labels, permutations=order)
     check(found.backend == "triton", "the counts did not run in Triton")
-    for slot in (0, SLOTS - 1):
-        exact = reference_neighbour_counts(states[slot].cpu(), labels.cpu(), 3)[0]
-        check(torch.equal(found.within[slot].cpu(), exact), f"counts of slot {slot} differ from float64")
+    for site in (0, SLOTS - 1):
+        exact = reference_neighbor_counts(states[site].cpu(), labels.cpu(), 3)[0]
+        check(torch.equal(found.within[site].cpu(), exact), f"counts of site {site} differ from float64")
     check(torch.equal(few.within, found.within[:4]), "counts differ with permutations")
-    by_torch = neighbour_counts(states[:4], labels, permutations=order, backend="torch")
+    by_torch = neighbor_counts(states[:4], labels, permutations=order, backend="torch")
     assert few.permuted is not None
     assert by_torch.permuted is not None
     check(torch.equal(few.permuted, by_torch.permuted), "counts of permutations differ from PyTorch's")
     tasks: dict[str, Callable[[], Any]] = {
-        "ours": lambda: neighbour_counts(states, labels),
-        "product": lambda: [slot @ slot.T for slot in states],
-        "torch": lambda: neighbour_counts(states[:16], labels, backend="torch"),
-        "few": lambda: neighbour_counts(states[:16], labels),
-        "permuted": lambda: neighbour_counts(states[:16], labels, permutations=order),
+        "ours": lambda: neighbor_counts(states, labels),
+        "product": lambda: [site @ site.T for site in states],
+        "torch": lambda: neighbor_counts(states[:16], labels, backend="torch"),
+        "few": lambda: neighbor_counts(states[:16], labels),
+        "permuted": lambda: neighbor_counts(states[:16], labels, permutations=order),
     }
     took = in_turns({name: done(task) for name, task in tasks.items()}, turns)
     shape = f"{EXAMPLES} x {FEATURES} float32"
-    yield measured("information on a GPU/neighbours", f"exact neighbour counts of {SLOTS} slots of {shape}",
-                   took["ours"], at_most=0.5)  # fmt: skip
-    yield measured("information on a GPU/neighbours over product", "the same over the bare X X^T of each slot",
-                   took["ours"], took["product"])  # fmt: skip
-    yield measured("information on a GPU/neighbours and PyTorch", "16 slots: Triton against PyTorch on the same GPU",
-                   took["few"], took["torch"], faster=True)  # fmt: skip
-    yield measured("information on a GPU/neighbours permuted", f"16 slots: {PERMUTATIONS} permutations over none",
-                   took["permuted"], took["few"])  # fmt: skip
+    yield measured(
+        "information on a GPU/neighbors",
+        f"exact neighbor counts of {SLOTS} sites of {shape}",
+        took["ours"],
+        at_most=0.5,
+    )
+    yield measured(
+        "information on a GPU/neighbors over product",
+        "the same over the bare X X^T of each site",
+        took["ours"],
+        took["product"],
+    )
+    yield measured(
+        "information on a GPU/neighbors and PyTorch",
+        "16 sites: Triton against PyTorch on the same GPU",
+        took["few"],
+        took["torch"],
+        faster=True,
+    )
+    yield measured(
+        "information on a GPU/neighbors permuted",
+        f"16 sites: {PERMUTATIONS} permutations over none",
+        took["permuted"],
+        took["few"],
+    )
 
 
 def moments(turns: int) -> Rows:
-    """Closed-form information of all slots, and the moments alone from half-precision states."""
+    """Closed-form information of all sites, and the moments alone from half-precision states."""
     states, labels = draw_states(torch.float32)
     found = closed_form(states[:4], labels).cpu()
-    expected = torch.stack([plain_closed_form(slot.cpu(), labels.cpu()) for slot in states[:4]])
+    expected = torch.stack([plain_closed_form(site.cpu(), labels.cpu()) for site in states[:4]])
     gap = float((found - expected).abs().max())
     check(gap < 0.01, f"closed-form information differs by {gap:.4f} nats from float64")
     check(class_moments(states[:1], labels).backend == "triton", "the moments did not run in Triton")
     half = states.bfloat16()
     tasks: dict[str, Callable[[], Any]] = {
-        "closed": lambda: closed_form(states, labels, slots=64),
+        "closed": lambda: closed_form(states, labels, sites=64),
         "moments": lambda: [class_moments(part, labels) for part in states.split(64)],
         "half": lambda: [class_moments(part, labels) for part in half.split(64)],
         "torch": lambda: [class_moments(part, labels, backend="torch") for part in states.split(64)],
     }
     took = in_turns({name: done(task) for name, task in tasks.items()}, turns)
-    shape = f"{SLOTS} slots of {EXAMPLES} x {FEATURES}, ten folds"
-    yield measured("information on a GPU/closed form", f"Gaussian-mixture information, {shape}", took["closed"],
-                   at_most=0.3, gap_to_float64_nats=gap)  # fmt: skip
-    yield measured("information on a GPU/moments and PyTorch", f"moments alone against PyTorch's; {shape}, float32",
-                   took["moments"], took["torch"], faster=True)  # fmt: skip
-    yield measured("information on a GPU/moments of bfloat16", "moments of bfloat16 states over those of float32",
-                   took["half"], took["moments"])  # fmt: skip
+    shape = f"{SLOTS} sites of {EXAMPLES} x {FEATURES}, ten folds"
+    yield measured(
+        "information on a GPU/closed form",
+        f"Gaussian-mixture information, {shape}",
+        took["closed"],
+        at_most=0.3,
+        gap_to_float64_nats=gap,
+    )
+    yield measured(
+        "information on a GPU/moments and PyTorch",
+        f"moments alone against PyTorch's; {shape}, float32",
+        took["moments"],
+        took["torch"],
+        faster=True,
+    )
+    yield measured(
+        "information on a GPU/moments of bfloat16",
+        "moments of bfloat16 states over those of float32",
+        took["half"],
+        took["moments"],
+    )
 
 
 PARTS: dict[str, Callable[[int], Rows]] = {
-    "attention": attention, "received": received, "neighbours": neighbours, "moments": moments,
-}  # fmt: skip
+    "attention": attention,
+    "received": received,
+    "neighbors": neighbors,
+    "moments": moments,
+}
 
 
 def main() -> int:

@@ -23,11 +23,13 @@ from hf_attn_mi.heads import AttentionHeadForSequenceClassification
 OUTPUT = ROOT / "benchmarks" / "results" / "heads.jsonl"
 AT_MOST = 1.2
 OPTIONS: dict[str, dict[str, Any]] = {
-    "additive": {}, "deep": {"score": "deep"}, "scaled_dot": {"score": "scaled_dot"},
-    "additive, gumbel": {"normaliser": "gumbel", "temperature": 0.5},
+    "additive": {},
+    "deep": {"score": "deep"},
+    "scaled_dot": {"score": "scaled_dot"},
+    "additive, gumbel": {"normalizer": "gumbel", "temperature": 0.5},
     "additive, 4 heads, 2 queries": {"heads": 4, "queries": 2},
     "additive, bilstm": {"recurrence": "bilstm"},
-}  # fmt: skip
+}
 
 
 class MeanPooling(nn.Module):
@@ -106,13 +108,20 @@ def measure(encoder: nn.Module, ids: Tensor, turns: int) -> Iterator[dict[str, A
     seconds, cached = in_turns(tasks, turns, warm=True), in_turns(alone, turns)
     for name, found in checks.items():
         yield row(
-            f"heads/{name}, {batch} x {tokens}", "training step, frozen encoder, over mean pooling and a linear layer",
-            seconds[name], seconds["mean"], at_most=AT_MOST if name == "additive" else None, **found,
-        )  # fmt: skip
+            f"heads/{name}, {batch} x {tokens}",
+            "training step, frozen encoder, over mean pooling and a linear layer",
+            seconds[name],
+            seconds["mean"],
+            at_most=AT_MOST if name == "additive" else None,
+            **found,
+        )
         yield row(
-            f"heads on cached states/{name}, {batch} x {tokens}", "the same without the encoder's pass",
-            cached[name], cached["mean"], **found,
-        )  # fmt: skip
+            f"heads on cached states/{name}, {batch} x {tokens}",
+            "the same without the encoder's pass",
+            cached[name],
+            cached["mean"],
+            **found,
+        )
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What neighbour counts and class moments cost, against the bare matrix product and brute force.
+"""What neighbor counts and class moments cost, against the bare matrix product and brute force.
 
     python benchmarks/information.py            # all of it, writes benchmarks/results/information.jsonl
     python benchmarks/information.py --quick    # small shapes and two turns, writes only where --output says
@@ -26,10 +26,10 @@ from hf_attn_mi.kernels import (
     class_separation,
     factor_classes,
     mixture_information,
-    neighbour_counts,
+    neighbor_counts,
     probe_information,
 )
-from hf_attn_mi.kernels.reference_information import reference_neighbour_counts
+from hf_attn_mi.kernels.reference_information import reference_neighbor_counts
 from hf_attn_mi.kernels.threads import across_threads, sharing_threads
 
 Rows = Iterator[dict[str, Any]]
@@ -41,25 +41,25 @@ class Sizes:
 
     n: int
     d: int
-    slots: int
+    sites: int
     permutations: int
     turns: int
 
 
-FULL = Sizes(n=2000, d=384, slots=12 * 64, permutations=100, turns=7)
-QUICK = Sizes(n=300, d=48, slots=8, permutations=10, turns=2)
+FULL = Sizes(n=2000, d=384, sites=12 * 64, permutations=100, turns=7)
+QUICK = Sizes(n=300, d=48, sites=8, permutations=10, turns=2)
 
 
-def states_of(slots: int, n: int, d: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+def states_of(sites: int, n: int, d: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """States with a power-law spectrum in random directions and a shift by class, and four classes."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(4, (n,), generator=generator)
     spectrum = torch.arange(1, d + 1).float().rsqrt()
     rotation = torch.linalg.qr(torch.randn(d, d, generator=generator))[0]
-    states = torch.empty(slots, n, d)
-    for slot in states:
+    states = torch.empty(sites, n, d)
+    for site in states:
         means = 0.3 * torch.randn(4, d, generator=generator)
-        torch.mm((torch.randn(n, d, generator=generator) + means[labels]) * spectrum, rotation, out=slot)
+        torch.mm((torch.randn(n, d, generator=generator) + means[labels]) * spectrum, rotation, out=site)
     return states, labels
 
 
@@ -78,48 +78,61 @@ def brute_force(states: Tensor, labels: Tensor, k: int = 3) -> Tensor:
     return ((distance < radius) | (distance == 0)).sum(1)
 
 
-def neighbours(sizes: Sizes) -> Rows:
-    """One slot: the bare product of the same sizes, brute force, and what permutations add."""
+def neighbors(sizes: Sizes) -> Rows:
+    """One site: the bare product of the same sizes, brute force, and what permutations add."""
     n, d = sizes.n, sizes.d
     states, labels = states_of(1, n, d)
     states, permutations = states[0], permutations_of(sizes.permutations, n)
-    found = neighbour_counts(states, labels, permutations=permutations)
-    check(torch.equal(found.within, reference_neighbour_counts(states, labels, 3)[0]), "counts differ from float64")
-    check(torch.equal(neighbour_counts(states, labels).within, found.within), "counts differ with permutations")
+    found = neighbor_counts(states, labels, permutations=permutations)
+    check(torch.equal(found.within, reference_neighbor_counts(states, labels, 3)[0]), "counts differ from float64")
+    check(torch.equal(neighbor_counts(states, labels).within, found.within), "counts differ with permutations")
     for b in (0, sizes.permutations - 1):
-        expected = reference_neighbour_counts(states, labels[permutations[b]], 3)[0]
+        expected = reference_neighbor_counts(states, labels[permutations[b]], 3)[0]
         check(torch.equal(found.permuted[b], expected), f"counts of permutation {b} differ from float64")
     square = torch.empty(n, n)
     tasks: dict[str, Callable[[], Any]] = {
-        "ours": lambda: neighbour_counts(states, labels),
+        "ours": lambda: neighbor_counts(states, labels),
         "product": lambda: torch.mm(states, states.T, out=square),
         "brute": lambda: brute_force(states, labels),
-        "permuted": lambda: neighbour_counts(states, labels, permutations=permutations),
+        "permuted": lambda: neighbor_counts(states, labels, permutations=permutations),
     }
     took = in_turns(tasks, sizes.turns)
     shape = {"n": n, "d": d, "classes": 4, "equal_to_float64": True}
     yield row(
-        "information/neighbours over product", f"exact neighbour counts, n = {n}, d = {d}, against the bare X X^T",
-        took["ours"], took["product"], at_most=2 if sizes == FULL else None, **shape,
-    )  # fmt: skip
+        "information/neighbors over product",
+        f"exact neighbor counts, n = {n}, d = {d}, against the bare X X^T",
+        took["ours"],
+        took["product"],
+        at_most=2 if sizes == FULL else None,
+        **shape,
+    )
     yield row(
-        "information/neighbours and brute force", f"the same against torch.cdist and its matrix, n = {n}, d = {d}",
-        took["ours"], took["brute"], faster=True, brute_force_wrong=_wrong(states, labels, found.within), **shape,
-    )  # fmt: skip
+        "information/neighbors and brute force",
+        f"the same against torch.cdist and its matrix, n = {n}, d = {d}",
+        took["ours"],
+        took["brute"],
+        faster=True,
+        brute_force_wrong=_wrong(states, labels, found.within),
+        **shape,
+    )
     yield row(
-        "information/neighbours permuted",
+        "information/neighbors permuted",
         f"counts for the labels and {sizes.permutations} permutations in one call, against as many calls as that",
-        took["permuted"], [seconds * (1 + sizes.permutations) for seconds in took["ours"]], faster=True,
-        peer_is="seconds of one call times the number of label sets", permutations=sizes.permutations, **shape,
-    )  # fmt: skip
+        took["permuted"],
+        [seconds * (1 + sizes.permutations) for seconds in took["ours"]],
+        faster=True,
+        peer_is="seconds of one call times the number of label sets",
+        permutations=sizes.permutations,
+        **shape,
+    )
 
 
 def _wrong(states: Tensor, labels: Tensor, within: Tensor) -> int:
     return int((brute_force(states, labels) != within).sum())
 
 
-def closed_form(states: Tensor, labels: Tensor, folds: int = 10, slots: int = 4) -> Tensor:
-    """(slots,) debiased Gaussian-mixture information of each slot, a few slots at a time, from one pass over them."""
+def closed_form(states: Tensor, labels: Tensor, folds: int = 10, sites: int = 4) -> Tensor:
+    """(sites,) debiased Gaussian-mixture information of each site, a few sites at a time, from one pass over them."""
 
     def of(part: Tensor) -> Tensor:
         moments = class_moments(part, labels, folds=folds)
@@ -127,11 +140,11 @@ def closed_form(states: Tensor, labels: Tensor, folds: int = 10, slots: int = 4)
         return mixture_information(separation, moments.weights[0].sum(0) / len(labels))
 
     with sharing_threads(states.device, len(states)) as threads:
-        return torch.cat(across_threads(of, states.split(slots), threads))
+        return torch.cat(across_threads(of, states.split(sites), threads))
 
 
 def plain_closed_form(states: Tensor, labels: Tensor) -> Tensor:
-    """The same for one slot from float64 class means and scatter, with nothing shared: what it is checked against."""
+    """The same for one site from float64 class means and scatter, with nothing shared: what it is checked against."""
     n, d = states.shape
     exact = states.double()
     sizes = torch.bincount(labels).double()
@@ -145,36 +158,36 @@ def plain_closed_form(states: Tensor, labels: Tensor) -> Tensor:
 
 
 def moments(sizes: Sizes) -> Rows:
-    """Closed-form information of all slots, and what the parts of it cost a slot."""
+    """Closed-form information of all sites, and what the parts of it cost a site."""
     n, d = sizes.n, sizes.d
-    states, labels = states_of(sizes.slots, n, d)
+    states, labels = states_of(sizes.sites, n, d)
     permutations = permutations_of(sizes.permutations, n)
     few = states[:4]
-    found, expected = closed_form(few, labels), [plain_closed_form(slot, labels) for slot in few]
+    found, expected = closed_form(few, labels), [plain_closed_form(site, labels) for site in few]
     gap = float((found - torch.stack(expected)).abs().max())
     check(gap < 0.01, f"closed-form information differs by {gap:.4f} nats from float64")  # 1e-4 of shrinkage
-    shape = {"slots": sizes.slots, "n": n, "d": d, "classes": 4, "folds": 10, "gap_to_float64_nats": gap}
+    shape = {"sites": sizes.sites, "n": n, "d": d, "classes": 4, "folds": 10, "gap_to_float64_nats": gap}
     full = sizes == FULL and torch.get_num_threads() == 2
-    what = f"Gaussian-mixture information, {sizes.slots} slots, n = {n}, d = {d}"
-    for name, folds, grams in (("", 10, "fold Grams"), (", one fold", 1, "one Gram a slot: no jackknife")):
+    what = f"Gaussian-mixture information, {sizes.sites} sites, n = {n}, d = {d}"
+    for name, folds, grams in (("", 10, "fold Grams"), (", one fold", 1, "one Gram a site: no jackknife")):
         seconds = [once(lambda folds=folds: closed_form(states, labels, folds)) for _ in range(min(3, sizes.turns))]
         shape["folds"] = folds
         yield row(f"information/closed form{name}", f"{what}, {grams}", seconds, at_most=12 if full else None, **shape)
     shape["folds"] = 10
     gram = torch.empty(d, d)
-    slot = states[0]
-    one = class_moments(slot, labels)
+    site = states[0]
+    one = class_moments(site, labels)
     tasks: dict[str, Callable[[], Any]] = {
-        "gram": lambda: torch.mm(slot.T, slot, out=gram),
-        "moments": lambda: class_moments(slot, labels),
-        "permuted": lambda: class_moments(slot, labels, permutations=permutations),
+        "gram": lambda: torch.mm(site.T, site, out=gram),
+        "moments": lambda: class_moments(site, labels),
+        "permuted": lambda: class_moments(site, labels, permutations=permutations),
         "left out": lambda: factor_classes(one, leave_one_out=True),
     }
     took = in_turns(tasks, sizes.turns)
     sentences = {
-        "moments": "ten fold Grams and class sums of a slot",
+        "moments": "ten fold Grams and class sums of a site",
         "permuted": f"the same with the class sums of {sizes.permutations} permutations",
-        "left out": "ten leave-one-out factors and whitened class means of a slot",
+        "left out": "ten leave-one-out factors and whitened class means of a site",
     }
     for name, sentence in sentences.items():
         yield row(
@@ -184,29 +197,36 @@ def moments(sizes: Sizes) -> Rows:
 
 def memory(sizes: Sizes) -> Rows:
     """Peak memory of the closed form over the states themselves, each in a process of its own."""
-    slots = sizes.slots
+    sites = sizes.sites
     peaks = [
         int(
             subprocess.run(
-                [sys.executable, __file__, "--peak", str(slots), str(sizes.n), str(sizes.d), mode],
-                capture_output=True, text=True, check=True,
+                [sys.executable, __file__, "--peak", str(sites), str(sizes.n), str(sizes.d), mode],
+                capture_output=True,
+                text=True,
+                check=True,
             ).stdout
         )
         for mode in ("states", "closed")
-    ]  # fmt: skip
-    size = slots * sizes.n * sizes.d * 4
+    ]
+    size = sites * sizes.n * sizes.d * 4
     share = (size + peaks[1] - peaks[0]) / size
     yield row(
-        "information/closed form memory", "states and everything the closed form adds, over the states, peak resident",
-        [share], unit="x", at_most=1.3 if sizes == FULL else None, slots=slots, states_mib=size / 2**20,
+        "information/closed form memory",
+        "states and everything the closed form adds, over the states, peak resident",
+        [share],
+        unit="x",
+        at_most=1.3 if sizes == FULL else None,
+        sites=sites,
+        states_mib=size / 2**20,
         added_mib=(peaks[1] - peaks[0]) / 2**20,
-    )  # fmt: skip
+    )
 
 
-def peak(slots: int, n: int, d: int, mode: str) -> None:
+def peak(sites: int, n: int, d: int, mode: str) -> None:
     """Print the peak resident bytes of this process, with or without the closed form."""
     torch.set_num_threads(2)
-    states, labels = states_of(slots, n, d)
+    states, labels = states_of(sites, n, d)
     if mode == "closed":
         closed_form(states, labels)
     # Not ru_maxrss: a child starts with its parent's.
@@ -254,7 +274,7 @@ def scoring(sizes: Sizes) -> Rows:
 
 
 PARTS: dict[str, tuple[Callable[[Sizes], Rows], bool]] = {  # and whether the number of threads matters
-    "neighbours": (neighbours, True),
+    "neighbors": (neighbors, True),
     "moments": (moments, True),
     "scoring": (scoring, True),
     "memory": (memory, False),

@@ -16,7 +16,7 @@ from measuring import ROOT, RedCheck, check, in_turns, line, row, write
 from torch import Tensor
 
 from hf_attn_mi.attention import effective_attention
-from hf_attn_mi.kernels import analyse
+from hf_attn_mi.kernels import attention_statistics
 
 HEADS, LENGTH, WIDTH = 12, 512, 64
 CAUSAL_HEADS, CAUSAL_LENGTH = 2, 256  # where the peers take seconds
@@ -87,7 +87,7 @@ def effective_rows(turns: int) -> list[dict[str, object]]:
         check(float((found - exact).abs().max() / scale) < 1e-3, f"effective attention {name} differs from float64")
 
     def ours() -> Tensor:
-        return analyse(None, None, value, output, statistics="received").received_effective
+        return attention_statistics(None, None, value, output, statistics="received").received_effective
 
     received = exact.mean(-2)
     for name, weights in (("ours", ours()), ("by SVD", received_by_svd(output, value))):
@@ -106,20 +106,52 @@ def effective_rows(turns: int) -> list[dict[str, object]]:
     )
     shape = f"{HEADS} heads, n = {LENGTH}, d = {WIDTH}, float32"
     return [
-        row("effective/null space of V",
+        row(
+            "effective/null space of V",
             f"effective rows from the head's output against the null space by full SVD of V; {shape}",
-            times["ours"], times["V"], faster=True, at_least=8),
-        row("effective/null space of V W_O", f"the same against the full SVD of V W_O (768 wide); {shape}",
-            times["ours"], times["V W_O"], faster=True, at_least=60),
-        row("effective/rows alone, null space of V", f"effective rows where the output is not given; {shape}",
-            times["alone"], times["V"], faster=True),
-        row("effective/rows alone, null space of V W_O", f"the same against the full SVD of V W_O; {shape}",
-            times["alone"], times["V W_O"], faster=True),
-        row("received/null space of V", f"received weights alone against rows through the full SVD of V; {shape}",
-            times["received"], times["received rows SVD"], faster=True, at_least=100),
-        row("received/thin SVD", f"received weights alone against the thin SVD of V, itself without rows; {shape}",
-            times["received"], times["received SVD"], faster=True),
-    ]  # fmt: skip
+            times["ours"],
+            times["V"],
+            faster=True,
+            at_least=8,
+        ),
+        row(
+            "effective/null space of V W_O",
+            f"the same against the full SVD of V W_O (768 wide); {shape}",
+            times["ours"],
+            times["V W_O"],
+            faster=True,
+            at_least=60,
+        ),
+        row(
+            "effective/rows alone, null space of V",
+            f"effective rows where the output is not given; {shape}",
+            times["alone"],
+            times["V"],
+            faster=True,
+        ),
+        row(
+            "effective/rows alone, null space of V W_O",
+            f"the same against the full SVD of V W_O; {shape}",
+            times["alone"],
+            times["V W_O"],
+            faster=True,
+        ),
+        row(
+            "received/null space of V",
+            f"received weights alone against rows through the full SVD of V; {shape}",
+            times["received"],
+            times["received rows SVD"],
+            faster=True,
+            at_least=100,
+        ),
+        row(
+            "received/thin SVD",
+            f"received weights alone against the thin SVD of V, itself without rows; {shape}",
+            times["received"],
+            times["received SVD"],
+            faster=True,
+        ),
+    ]
 
 
 def causal_inputs() -> tuple[Tensor, Tensor, Tensor]:
@@ -180,11 +212,21 @@ def causal_rows(turns: int) -> list[dict[str, object]]:
     )
     shape = f"{CAUSAL_HEADS} heads, n = {CAUSAL_LENGTH}, d = {WIDTH}, float32"
     return [
-        row("effective/causal, thin SVD", f"causal effective rows against a thin SVD a row; {shape}",
-            times["ours"], times["svd"], faster=True),
-        row("effective/causal, least squares", f"causal effective rows against torch.linalg.lstsq, gelsd; {shape}",
-            times["ours"], times["lstsq"], faster=True),
-    ]  # fmt: skip
+        row(
+            "effective/causal, thin SVD",
+            f"causal effective rows against a thin SVD a row; {shape}",
+            times["ours"],
+            times["svd"],
+            faster=True,
+        ),
+        row(
+            "effective/causal, least squares",
+            f"causal effective rows against torch.linalg.lstsq, gelsd; {shape}",
+            times["ours"],
+            times["lstsq"],
+            faster=True,
+        ),
+    ]
 
 
 def growth(turns: int, lengths: list[int]) -> list[dict[str, object]]:
@@ -194,8 +236,8 @@ def growth(turns: int, lengths: list[int]) -> list[dict[str, object]]:
         query, key, value, output = draw(length)
         times = in_turns(
             {
-                "alone": lambda: analyse(None, None, value, output, statistics="received"),  # noqa: B023
-                "all": lambda: analyse(query, key, value, output),  # noqa: B023
+                "alone": lambda: attention_statistics(None, None, value, output, statistics="received"),  # noqa: B023
+                "all": lambda: attention_statistics(query, key, value, output),  # noqa: B023
                 "sdpa": lambda: torch.nn.functional.scaled_dot_product_attention(query, key, value),  # noqa: B023
             },
             turns if length <= 1024 else 2 if length <= 4096 else 1,
@@ -209,9 +251,16 @@ def growth(turns: int, lengths: list[int]) -> list[dict[str, object]]:
             found.append(row(f"growth/{name} {length}", f"{what} over SDPA, n = {length}", seconds, times["sdpa"]))
             added = max(0, peak_of(length, name) - base) / 2**20
             inputs, matrix = 4 * HEADS * length * WIDTH * 4 / 2**20, 4 * HEADS * length**2 / 2**20
-            found.append(row(f"growth in memory/{name} {length} (inputs {inputs:,.0f}, the matrix {matrix:,.0f} MiB)",
-                             f"what the process grows by for {what}, n = {length}", [added], unit="MiB",
-                             inputs_mib=inputs, matrix_mib=matrix))  # fmt: skip
+            found.append(
+                row(
+                    f"growth in memory/{name} {length} (inputs {inputs:,.0f}, the matrix {matrix:,.0f} MiB)",
+                    f"what the process grows by for {what}, n = {length}",
+                    [added],
+                    unit="MiB",
+                    inputs_mib=inputs,
+                    matrix_mib=matrix,
+                )
+            )
     return found
 
 
@@ -226,9 +275,9 @@ def peak(length: int, form: str) -> None:
     for size in (128, length):  # the first time loads libraries
         query, key, value, output = draw(size)
         if form == "received" or size == 128:
-            analyse(None, None, value, output, statistics="received")
+            attention_statistics(None, None, value, output, statistics="received")
         if form == "all" or size == 128:
-            analyse(query, key, value, output)
+            attention_statistics(query, key, value, output)
     # Not ru_maxrss: a child starts with its parent's.
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     print(1024 * int(status.partition("VmHWM:")[2].split()[0]))

@@ -100,12 +100,22 @@ def row(
     elif at_least is not None:
         met, target = figure >= at_least, f">= {at_least:g}"
     return {
-        "name": name, "what": what, "unit": unit, "ours": statistics.median(ours), "ours_min": min(ours),
-        "ours_max": max(ours), "peer": statistics.median(peer) if peer else None,
-        "ratio": judged, "ratio_is": "peer / ours" if faster else "ours / peer",
-        "turns": len(ours), "threads": torch.get_num_threads(), "target": target, "met": met, **more,
+        "name": name,
+        "what": what,
+        "unit": unit,
+        "ours": statistics.median(ours),
+        "ours_min": min(ours),
+        "ours_max": max(ours),
+        "peer": statistics.median(peer) if peer else None,
+        "ratio": judged,
+        "ratio_is": "peer / ours" if faster else "ours / peer",
+        "turns": len(ours),
+        "threads": torch.get_num_threads(),
+        "target": target,
+        "met": met,
+        **more,
         **provenance(),
-    }  # fmt: skip
+    }
 
 
 def provenance() -> dict[str, Any]:

@@ -45,7 +45,7 @@ class Sizes:
     estimators: tuple[str, ...]
     repetitions: int
     levels: tuple[float, ...]
-    slots: int
+    sites: int
     peer_families: tuple[str, ...]
 
 
@@ -77,12 +77,21 @@ def families(sizes: Sizes) -> Rows:
             inside = [float(v.lower) <= t <= float(v.upper) for v, t in zip(found, truth)]
             bound = 0.06 if shape["n"] == 500 else 0.05
             yield row(
-                f"mi/{family}/{estimator}", f"mean absolute error of {estimator}, family {family}",
-                [sum(errors) / len(errors)], unit="nats", at_most=bound if estimator == "auto" else None,
-                worst=max(errors), tau=float(kendalltau(nats, truth).statistic),
-                tau_of_noise=_tau_of_noise(truth, found), covered=sum(inside) / len(inside),
-                truth=truth, found=nats, parts=[value.parts[0] for value in found], seeds=list(sizes.seeds), **shape,
-            )  # fmt: skip
+                f"mi/{family}/{estimator}",
+                f"mean absolute error of {estimator}, family {family}",
+                [sum(errors) / len(errors)],
+                unit="nats",
+                at_most=bound if estimator == "auto" else None,
+                worst=max(errors),
+                tau=float(kendalltau(nats, truth).statistic),
+                tau_of_noise=_tau_of_noise(truth, found),
+                covered=sum(inside) / len(inside),
+                truth=truth,
+                found=nats,
+                parts=[value.parts[0] for value in found],
+                seeds=list(sizes.seeds),
+                **shape,
+            )
 
 
 def _tau_of_noise(truth: list[float], found: list[MutualInformation], draws: int = 500) -> float:
@@ -124,11 +133,20 @@ def coverage(sizes: Sizes) -> Rows:
             nats = torch.stack([v.nats for v in found])
             share = sum(inside) / len(inside)
             result = row(
-                f"mi/coverage/{estimator} at {truth:.2f}", f"share of intervals of {estimator} with the truth inside",
-                [share], unit="of all", at_least=0.92 if sizes is FULL else None, truth=truth, mean=float(nats.mean()),
-                spread=float(nats.std()), above=sum(float(v.lower) > truth for v in found) / len(found),
-                repetitions=len(found), n=1000, d=64, seeds=f"1000 to {999 + sizes.repetitions}",
-            )  # fmt: skip
+                f"mi/coverage/{estimator} at {truth:.2f}",
+                f"share of intervals of {estimator} with the truth inside",
+                [share],
+                unit="of all",
+                at_least=0.92 if sizes is FULL else None,
+                truth=truth,
+                mean=float(nats.mean()),
+                spread=float(nats.std()),
+                above=sum(float(v.lower) > truth for v in found) / len(found),
+                repetitions=len(found),
+                n=1000,
+                d=64,
+                seeds=f"1000 to {999 + sizes.repetitions}",
+            )
             if sizes is FULL:
                 result |= {"target": "0.92 to 0.99", "met": 0.92 <= share <= 0.99}
             yield result
@@ -140,19 +158,32 @@ def level(sizes: Sizes) -> Rows:
     small = [_found(*sample, "gaussian", 99) for sample in _repeated(0.0, repetitions, n=300, d=16)[1]]
     rejected = sum(float(v.p_value) <= 0.05 for v in small) / len(small)
     result = row(
-        "mi/level/permutation", "share of p-values of at most 5 % where states and outputs are unrelated",
-        [rejected], unit="of all", repetitions=repetitions, n=300, d=16, permutations=99,
-    )  # fmt: skip
+        "mi/level/permutation",
+        "share of p-values of at most 5 % where states and outputs are unrelated",
+        [rejected],
+        unit="of all",
+        repetitions=repetitions,
+        n=300,
+        d=16,
+        permutations=99,
+    )
     if sizes is FULL:
         result |= {"target": "0.04 to 0.06", "met": 0.04 <= rejected <= 0.06}
     yield result
     for estimator in ("auto", "gaussian", "probe"):
         found = torch.stack([_found(*sample, estimator).nats for sample in _repeated(0.0, sizes.repetitions)[1]])
         yield row(
-            f"mi/level/null mean {estimator}", f"mean of {estimator} where there is nothing, off zero",
-            [abs(float(found.mean()))], unit="nats", at_most=0.005 if sizes is FULL else None,
-            mean=float(found.mean()), spread=float(found.std()), repetitions=len(found), n=1000, d=64,
-        )  # fmt: skip
+            f"mi/level/null mean {estimator}",
+            f"mean of {estimator} where there is nothing, off zero",
+            [abs(float(found.mean()))],
+            unit="nats",
+            at_most=0.005 if sizes is FULL else None,
+            mean=float(found.mean()),
+            spread=float(found.std()),
+            repetitions=len(found),
+            n=1000,
+            d=64,
+        )
 
 
 PEERS: dict[str, Callable[[Tensor, Tensor], float]] = {
@@ -184,33 +215,45 @@ def peers(sizes: Sizes) -> Rows:
             error = sum(errors) / len(errors)
             worst[name] = max(worst.get(name, 0.0), error)
             yield row(
-                f"mi/peers {family}/{name}", f"mean absolute error of {name}, family {family}", [error], unit="nats",
-                tau=float(kendalltau(values, truth).statistic), truth=truth, found=values,
-                cpu_seconds=seconds[name] / len(values), seeds=[1],
-            )  # fmt: skip
+                f"mi/peers {family}/{name}",
+                f"mean absolute error of {name}, family {family}",
+                [error],
+                unit="nats",
+                tau=float(kendalltau(values, truth).statistic),
+                truth=truth,
+                found=values,
+                cpu_seconds=seconds[name] / len(values),
+                seeds=[1],
+            )
     for name, error in worst.items():
         yield row(
-            f"mi/peers worst/{name}", f"largest mean absolute error of {name} over {len(sizes.peer_families)} families",
-            [error], unit="nats",
-        )  # fmt: skip
+            f"mi/peers worst/{name}",
+            f"largest mean absolute error of {name} over {len(sizes.peer_families)} families",
+            [error],
+            unit="nats",
+        )
     best = min(worst, key=lambda name: worst[name])
     check(sizes is QUICK or best == "auto", f"in its worst family auto is less accurate than {best}: {worst}")
     torch.set_num_threads(threads)
 
 
 def speed(sizes: Sizes) -> Rows:
-    """Seconds for 12 layers x 64 slots on two threads."""
+    """Seconds for 12 layers x 64 sites on two threads."""
     torch.set_num_threads(2)
     case = list(cases("lin", 1, 4))[2]
-    states = case.states.half().expand(sizes.slots, -1, -1)
+    states = case.states.half().expand(sizes.sites, -1, -1)
     full = sizes is FULL
     check(abs(float(_found(case.states, case.outputs, "auto").nats) - case.truth) < 0.1, "auto is off")
     for estimator, most in (("gaussian", 12), ("auto", 60)):
         seconds = once(partial(_found, states, case.outputs, estimator, 200))
         yield row(
-            f"mi/speed/{estimator}", f"{sizes.slots} slots, n = 2000, d = 384, with intervals and 200 permutations",
-            [seconds], at_most=most if full else None, slots=sizes.slots, each_ms=1000 * seconds / sizes.slots,
-        )  # fmt: skip
+            f"mi/speed/{estimator}",
+            f"{sizes.sites} sites, n = 2000, d = 384, with intervals and 200 permutations",
+            [seconds],
+            at_most=most if full else None,
+            sites=sizes.sites,
+            each_ms=1000 * seconds / sizes.sites,
+        )
     torch.set_num_threads(1)
 
 

@@ -18,7 +18,7 @@ MONTE_CARLO = 100_000
 
 @dataclass(frozen=True)
 class Case:
-    """One slot with its truth in nats."""
+    """One site with its truth in nats."""
 
     states: Tensor  # (n, d) float32
     outputs: Tensor  # (n,) classes or (n, K) probabilities
@@ -143,15 +143,15 @@ def shifted(draws: Draws, classes: int, q: int, length: float, noise: str = "nor
 
 def modes(draws: Draws, classes: int, count: int, q: int, length: float) -> tuple[Sample, Density]:
     """Each class a mixture of `count` Gaussians at random places of this distance from the origin."""
-    centres = draws.normal(classes, count, q)
-    centres = centres / centres.norm(dim=-1, keepdim=True) * length
+    centers = draws.normal(classes, count, q)
+    centers = centers / centers.norm(dim=-1, keepdim=True) * length
 
     def sample(y: Tensor) -> Tensor:
         mode = torch.randint(0, count, (len(y),), generator=draws.generator)
-        return centres[y, mode] + draws.normal(len(y), q)
+        return centers[y, mode] + draws.normal(len(y), q)
 
     def density(z: Tensor) -> Tensor:
-        return (-(z[:, None, None] - centres).square().sum(-1) / 2).logsumexp(-1)
+        return (-(z[:, None, None] - centers).square().sum(-1) / 2).logsumexp(-1)
 
     return sample, density
 

@@ -68,7 +68,7 @@ def _critic(states: Tensor, outputs: Tensor, bound: Callable[[Tensor], Tensor]) 
         return torch.nn.Sequential(*layers)
 
     left, right = network(points.shape[1]), network(targets.shape[1])
-    optimiser = torch.optim.AdamW([*left.parameters(), *right.parameters()], lr=RATE, weight_decay=1e-2)
+    optimizer = torch.optim.AdamW([*left.parameters(), *right.parameters()], lr=RATE, weight_decay=1e-2)
 
     def value(rows: Tensor) -> Tensor:
         return bound(left(points[rows]) @ right(targets[rows]).T / math.sqrt(32))
@@ -76,9 +76,9 @@ def _critic(states: Tensor, outputs: Tensor, bound: Callable[[Tensor], Tensor]) 
     best, found = -math.inf, 0.0
     for _ in range(EPOCHS):
         for rows in train[torch.randperm(len(train), generator=generator)].split(BATCH):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             (-value(rows)).backward()
-            optimiser.step()
+            optimizer.step()
         for module in (left, right):
             module.eval()
         with torch.no_grad():

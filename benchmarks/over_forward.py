@@ -13,8 +13,8 @@ from measuring import check, in_turns, once, row
 from torch import Tensor, nn
 
 from hf_attn_mi import capture_attention
-from hf_attn_mi.api.layers import LayerCollector, head_view
-from hf_attn_mi.kernels import Analysis, analyse
+from hf_attn_mi.kernels import AttentionStatistics, attention_statistics
+from hf_attn_mi.methods.layer_statistics import LayerCollector, layer_view
 
 SHAPES = ((32, 128), (16, 512), (1, 16), (1, 128))  # targets are for the first
 
@@ -36,9 +36,11 @@ def _one_shape(bench: Bench, batch: int, tokens: int, *, targets: bool) -> Rows:
         "explain attention": (lambda: bench.explain(ids, "attention"), "explain(method='attention')", None),
         "capture": (lambda: bench.captured(ids, ignore), "capture_attention, consumer does nothing", 1.1),
         "capture with states": (
-            lambda: bench.captured(ids, ignore, states=ignore), "capture with hidden states streamed", None
+            lambda: bench.captured(ids, ignore, states=ignore),
+            "capture with hidden states streamed",
+            None,
         ),
-    }  # fmt: skip
+    }
     long = batch * tokens > 4096  # seconds a call: only what matters most, and the checks have warmed it up
     if long:
         tasks = {name: tasks[name] for name in ("explain", "capture")}
@@ -46,9 +48,13 @@ def _one_shape(bench: Bench, batch: int, tokens: int, *, targets: bool) -> Rows:
     seconds = in_turns(timed, bench.turns(3 if long else 5), warm=long)
     for name, (_, what, limit) in tasks.items():
         yield row(
-            f"over one forward/{name}, {batch} x {tokens}", f"{what}, over one plain forward of the batch",
-            seconds[name], seconds["forward"], at_most=limit if targets else None, **checks,
-        )  # fmt: skip
+            f"over one forward/{name}, {batch} x {tokens}",
+            f"{what}, over one plain forward of the batch",
+            seconds[name],
+            seconds["forward"],
+            at_most=limit if targets else None,
+            **checks,
+        )
 
 
 def first_use(bench: Bench) -> Rows:
@@ -81,12 +87,14 @@ def layer_statistics(bench: Bench) -> Rows:
         bench.model(input_ids=ids)
     real = torch.ones_like(ids, dtype=torch.bool)
 
-    def analysed(statistics: str) -> list[Analysis]:
-        calls = [head_view(call, range(batch), real).call for call in seen.calls]
-        return [analyse(c.query, c.key, c.value, c.output, scale=c.scale, statistics=statistics) for c in calls]
+    def analyzed(statistics: str) -> list[AttentionStatistics]:
+        calls = [layer_view(call, range(batch), real).call for call in seen.calls]
+        return [
+            attention_statistics(c.query, c.key, c.value, c.output, scale=c.scale, statistics=statistics) for c in calls
+        ]
 
     check(
-        all(bool((a.rank <= c.head_dim).all()) for a, c in zip(analysed("summary"), seen.calls)), "rank above head_dim"
+        all(bool((a.rank <= c.head_dim).all()) for a, c in zip(analyzed("summary"), seen.calls)), "rank above head_dim"
     )
 
     @torch.no_grad()
@@ -98,8 +106,8 @@ def layer_statistics(bench: Bench) -> Rows:
     tasks: dict[str, Callable[[], Any]] = {
         "forward": lambda: bench.forward(ids),
         "all statistics": collect,
-        "analyse, summary": lambda: analysed("summary"),
-        "analyse, raw": lambda: analysed("raw"),
+        "attention_statistics, summary": lambda: analyzed("summary"),
+        "attention_statistics, raw": lambda: analyzed("raw"),
     }
     seconds = {name: [s / len(seen.calls) for s in found] for name, found in in_turns(tasks, bench.turns(5)).items()}
     for name in list(tasks)[1:]:

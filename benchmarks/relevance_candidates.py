@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from hf_attn_mi.relevance import Rows, relevance
+from hf_attn_mi.methods.relevance import Rows, relevance
 
 Contrast = Callable[[Tensor, int], Tensor]  # (1, classes) logits, class -> (1,) explained value
 
@@ -119,9 +119,13 @@ def plain(text: Text, contrast: Contrast = mean_contrast, rows: Rows = "constant
 
 
 def rescored(
-    text: Text, schedule: Sequence[float], how: str = "mask", join: str = "above", contrast: Contrast = mean_contrast,
+    text: Text,
+    schedule: Sequence[float],
+    how: str = "mask",
+    join: str = "above",
+    contrast: Contrast = mean_contrast,
     rows: Rows = "constant",
-) -> Ranking:  # fmt: skip
+) -> Ranking:
     """The top is taken out, the rest scored again, and so on; how the stages are joined:
 
     above: what was taken out first ranks first, in the order of its stage. raw, mean, largest: by the last, mean or

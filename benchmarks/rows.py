@@ -71,7 +71,7 @@ def random_heads(heads: int, queries: int, keys: int = 512, dim: int = 64) -> tu
 
 
 def costs(attention: Tensor) -> np.ndarray:
-    """The cost that efficient_attention maximises, a row each."""
+    """The cost that efficient_attention maximizes, a row each."""
     keys = attention.shape[-1]
     number = torch.arange(keys, dtype=torch.float64)
     rising = (number + (number * 0.6180339887498949).frac()) / keys
@@ -121,13 +121,20 @@ def compare(attention: Tensor, values: Tensor, result: Any, places: list[int]) -
             borderline += bool(differ.any() and np.maximum(mine, theirs)[differ].max() < 1e-8)
             moved = max(moved, float(abs(mine - theirs).sum() / 2))
     found = {
-        "rows": len(places), "unique": unique, "same_support": same,
-        "borderline_support": borderline, "objective_below_highs": worst, "objective_above_highs": -better,
-        "most_moved": moved, "all_rows": result.gap.numel(),
-        "certified": int(result.optimal.sum()), "largest_residual": float(result.residual.max()),
+        "rows": len(places),
+        "unique": unique,
+        "same_support": same,
+        "borderline_support": borderline,
+        "objective_below_highs": worst,
+        "objective_above_highs": -better,
+        "most_moved": moved,
+        "all_rows": result.gap.numel(),
+        "certified": int(result.optimal.sum()),
+        "largest_residual": float(result.residual.max()),
         "row_sums_off": float((result.attention.sum(-1) - 1).abs().max()),
-        "largest_support": int(result.support.max()), "smallest_gap": float(result.gap.min()),
-    }  # fmt: skip
+        "largest_support": int(result.support.max()),
+        "smallest_gap": float(result.gap.min()),
+    }
     check(found["certified"] == found["all_rows"], f"rows without certificate: {found}")
     check(worst <= 1e-9, f"objective below HiGHS: {found}")
     check(found["largest_residual"] <= 1e-9 and found["row_sums_off"] <= 1e-9, f"not the same output: {found}")
@@ -169,9 +176,17 @@ def measure(
             else:
                 theirs.append(seconds_a_row(peer, sample))
     return row(
-        name, what, mine, theirs, unit="s a row", faster=True, backend=backend, peer_rows_a_turn=sample,
-        rows_a_turn=count, **targets,
-    )  # fmt: skip
+        name,
+        what,
+        mine,
+        theirs,
+        unit="s a row",
+        faster=True,
+        backend=backend,
+        peer_rows_a_turn=sample,
+        rows_a_turn=count,
+        **targets,
+    )
 
 
 def solver_versions() -> dict[str, str]:
@@ -222,9 +237,15 @@ def main() -> int:
                 checked = compare(attention, values, result, picked[:count].tolist())
                 part = slice(None, None, 6) if backend == "torch" else slice(None)
                 found = measure(
-                    f"rows/{kind} ({backend})", f"efficient rows against HiGHS: {what}", attention[part], values[part],
-                    backend, arguments.turns, sample, at_least=5.0 if backend == "torch" else target,
-                )  # fmt: skip
+                    f"rows/{kind} ({backend})",
+                    f"efficient rows against HiGHS: {what}",
+                    attention[part],
+                    values[part],
+                    backend,
+                    arguments.turns,
+                    sample,
+                    at_least=5.0 if backend == "torch" else target,
+                )
                 results.append({**found, "solvers": solver_versions(), "check": checked})
                 print(line(found), checked, flush=True)
             except RedCheck as error:

@@ -42,7 +42,7 @@ REASONS = {  # why a target that was missed was missed, by the name of the row
         "about 10 ms of a core each; the closed form alone is in `information`"
     ),
     "mi/speed/auto": (
-        "about 160 ms of a core for each slot: neighbours in four spaces, the path of discriminants, permutations"
+        "about 160 ms of a core for each site: neighbors in four spaces, the path of discriminants, permutations"
     ),
     "mi/30 classes/auto": (
         "2,000 examples in 384 dimensions for 30 classes: not all of what noise adds to the spectrum is removed"

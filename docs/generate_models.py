@@ -55,8 +55,8 @@ return the captured rows to 2e-5. {states} offer hidden states: the streamed one
     largest entry, in float32.
   - *exact, no linear W_O*: the same, but something that is not linear stands between the heads and W_O in at least one
     module (the note says what). There, values cannot be taken through W_O and `output_weight` is None.
-  - *refused*: `UnsupportedModel` is raised, with the reason in the note. Nothing is guessed.
-  - *no attention*: `UnsupportedModel` too; the type has no attention.
+  - *refused*: `UnsupportedModelError` is raised, with the reason in the note. Nothing is guessed.
+  - *no attention*: `UnsupportedModelError` too; the type has no attention.
   - *not built*: a package that the type needs is missing; nothing is known.
 - **Calls**: attention calls in one forward pass of the tiny model.
 - **W_O**: attention modules whose heads were followed to a linear W_O, of all that computed attention.

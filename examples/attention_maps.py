@@ -1,7 +1,7 @@
 """How much of each head's attention does its output need? Raw, effective and efficient attention side by side.
 
-    python examples/attention_maps.py
-    python examples/attention_maps.py --model google-bert/bert-base-uncased --text-file review.txt --layer 3
+python examples/attention_maps.py
+python examples/attention_maps.py --model google-bert/bert-base-uncased --text-file review.txt --layer 3
 """
 
 import argparse
@@ -31,9 +31,7 @@ def main() -> None:
     model = AutoModel.from_pretrained(options.model)
     text = options.text_file.read_text(encoding="utf-8") if options.text_file else TEXT
     kinds = ("raw", "effective", "efficient")
-    maps = {
-        kind: attention_maps(model, text, tokenizer=tokenizer, kind=kind, layers=[options.layer]) for kind in kinds
-    }
+    maps = {kind: attention_maps(model, text, tokenizer=tokenizer, kind=kind, layers=[options.layer]) for kind in kinds}
     print(f"{len(maps['raw'].tokens)} tokens, layer {options.layer}")
     print("head  ||A - A_eff||/||A||   keys used: raw  efficient   largest residual")
     for head in range(len(maps["raw"].heads)):

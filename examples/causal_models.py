@@ -27,7 +27,7 @@ from transformers import (
     ModernBertForSequenceClassification,
 )
 
-from hf_attn_mi.api.inputs.files import read_file
+from hf_attn_mi.data.files import read_file
 
 Row = tuple[Any, int]  # a text or a pair of texts, and its label
 SNLI_TRAIN = 8800  # rows of the official dev set that train; the rest, with other premises, is judged
@@ -58,9 +58,13 @@ RECIPES = {
 def read_split(folder: Path, name: str) -> tuple[list[Row], list[Row]]:
     """Return training and test rows of a data set."""
     files = {
-        "sst2": ("train", "dev"), "agnews": ("train", "test"), "imdb": ("train", "test"), "mrpc": ("train", "dev"),
-        "cola": ("train", "dev_in_domain"), "snli": ("official_dev", "official_dev"),
-    }  # fmt: skip
+        "sst2": ("train", "dev"),
+        "agnews": ("train", "test"),
+        "imdb": ("train", "test"),
+        "mrpc": ("train", "dev"),
+        "cola": ("train", "dev_in_domain"),
+        "snli": ("official_dev", "official_dev"),
+    }
     first, second = (read_rows(folder / name / f"{part}.jsonl.gz") for part in files[name])
     if name != "snli":
         return first, second
@@ -88,24 +92,43 @@ def fresh(recipe: Recipe, encoder: str, tokenizer: Any, classes: int) -> Any:
     if recipe.kind == "encoder":
         return AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=classes, dtype=torch.float32)
     shape: dict[str, Any] = {
-        "vocab_size": len(tokenizer), "hidden_size": HEADS * HEAD_DIM, "num_attention_heads": HEADS,
-        "num_labels": classes, "pad_token_id": tokenizer.pad_token_id,
-    }  # fmt: skip
+        "vocab_size": len(tokenizer),
+        "hidden_size": HEADS * HEAD_DIM,
+        "num_attention_heads": HEADS,
+        "num_labels": classes,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
     if recipe.kind == "modernbert":
         ends = {
-            "cls_token_id": tokenizer.cls_token_id, "sep_token_id": tokenizer.sep_token_id,
-            "bos_token_id": tokenizer.cls_token_id, "eos_token_id": tokenizer.sep_token_id,
-        }  # fmt: skip
+            "cls_token_id": tokenizer.cls_token_id,
+            "sep_token_id": tokenizer.sep_token_id,
+            "bos_token_id": tokenizer.cls_token_id,
+            "eos_token_id": tokenizer.sep_token_id,
+        }
         config = ModernBertConfig(
-            **shape, **ends, num_hidden_layers=4, intermediate_size=256, global_attn_every_n_layers=2,
-            local_attention=32, max_position_embeddings=512, reference_compile=False,
-        )  # fmt: skip
+            **shape,
+            **ends,
+            num_hidden_layers=4,
+            intermediate_size=256,
+            global_attn_every_n_layers=2,
+            local_attention=32,
+            max_position_embeddings=512,
+            reference_compile=False,
+        )
         return ModernBertForSequenceClassification(config)
     config = DebertaV2Config(
-        **shape, num_hidden_layers=3, intermediate_size=512, relative_attention=True, pos_att_type=["p2c", "c2p"],
-        position_buckets=32, max_relative_positions=64, share_att_key=True, norm_rel_ebd="layer_norm",
-        position_biased_input=False, pooler_hidden_size=HEADS * HEAD_DIM,
-    )  # fmt: skip
+        **shape,
+        num_hidden_layers=3,
+        intermediate_size=512,
+        relative_attention=True,
+        pos_att_type=["p2c", "c2p"],
+        position_buckets=32,
+        max_relative_positions=64,
+        share_att_key=True,
+        norm_rel_ebd="layer_norm",
+        position_biased_input=False,
+        pooler_hidden_size=HEADS * HEAD_DIM,
+    )
     return DebertaV2ForSequenceClassification(config)
 
 
@@ -174,10 +197,15 @@ def make_model(name: str, data: Path, encoder: str, tokenizer_path: str, folder:
     model = fresh(recipe, encoder, tokenizer, len({label for _, label in rows}))
     train(model, tokenizer, rows, recipe)
     facts = {
-        "name": name, "accuracy": accuracy(model, tokenizer, test, recipe.longest), "test": len(test),
-        "train": len(rows), "epochs": recipe.epochs, "minutes": (time.process_time() - started) / 60,
-        "parameters": model.num_parameters(), "most_common": most_common(test),
-    }  # fmt: skip
+        "name": name,
+        "accuracy": accuracy(model, tokenizer, test, recipe.longest),
+        "test": len(test),
+        "train": len(rows),
+        "epochs": recipe.epochs,
+        "minutes": (time.process_time() - started) / 60,
+        "parameters": model.num_parameters(),
+        "most_common": most_common(test),
+    }
     model.save_pretrained(folder / name)
     tokenizer.save_pretrained(folder / name)
     (folder / name / "facts.json").write_text(json.dumps(facts), encoding="utf-8")  # last: the folder is whole

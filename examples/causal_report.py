@@ -178,13 +178,19 @@ def suites_table(study: Study) -> str:
         fact, count = study.facts[name], len(mine)
         trained = fact["trained"]
         note = "given" if trained is None else f"{trained['epochs']} epochs, {trained['train']} rows"
-        rows.append([
-            name, f"{fact['model']} ({fact['type']})", fact["shape"], note, str(count),
-            f"{statistics.mean(line['tokens'] for line in mine):.0f} ({max(line['tokens'] for line in mine)})",
-            mean([line["predicted"] == line["label"] for line in mine]),
-            str(sum(line["changed"] > 0 for line in mine)),
-            f"{sum(line['changed'] for line in mine) / sum(line['rows'] for line in mine):.0%}",
-        ])  # fmt: skip
+        rows.append(
+            [
+                name,
+                f"{fact['model']} ({fact['type']})",
+                fact["shape"],
+                note,
+                str(count),
+                f"{statistics.mean(line['tokens'] for line in mine):.0f} ({max(line['tokens'] for line in mine)})",
+                mean([line["predicted"] == line["label"] for line in mine]),
+                str(sum(line["changed"] > 0 for line in mine)),
+                f"{sum(line['changed'] for line in mine) / sum(line['rows'] for line in mine):.0%}",
+            ]
+        )
     header = ["suite", "model", "shape", "training", "inputs", "tokens, mean (most)", "accuracy"]
     return table([*header, "inputs with a changed row", "rows changed"], rows)
 
@@ -198,31 +204,45 @@ def claim_same(study: Study) -> tuple[str, dict[str, str]]:
         fine = kept and worst <= WORST
         parts[name] = "fails" if not fine else "holds" if deciding(mine) and teeth(mine) >= TEETH else "-"
         others = [line["forms"] for line in of(study.details, name)]
-        rows.append([
-            name, share(line["kept"] for line in mine), f"{sum(line['kept'] for line in some)} / {len(some)}",
-            median(line["relative"] for line in some), number(worst),
-            *[
-                f"{sum(one[form]['kept'] for one in others)} / {len(others)}, "
-                f"{number(max((one[form]['relative'] for one in others), default=0.0))}"
-                for form in ("effective", "effective_affine")
-            ],
-            parts[name],
-        ])  # fmt: skip
-        controls.append([
-            name,
-            *[
-                f"{median(control(mine, one, 0))}; kept {statistics.mean(control(mine, one, 1)):.1%}"
-                if control(mine, one, 0) else "-"
-                for one in CONTROLS
-            ],
-            number(teeth(mine)),
-        ])  # fmt: skip
+        rows.append(
+            [
+                name,
+                share(line["kept"] for line in mine),
+                f"{sum(line['kept'] for line in some)} / {len(some)}",
+                median(line["relative"] for line in some),
+                number(worst),
+                *[
+                    f"{sum(one[form]['kept'] for one in others)} / {len(others)}, "
+                    f"{number(max((one[form]['relative'] for one in others), default=0.0))}"
+                    for form in ("effective", "effective_affine")
+                ],
+                parts[name],
+            ]
+        )
+        controls.append(
+            [
+                name,
+                *[
+                    f"{median(control(mine, one, 0))}; kept {statistics.mean(control(mine, one, 1)):.1%}"
+                    if control(mine, one, 0)
+                    else "-"
+                    for one in CONTROLS
+                ],
+                number(teeth(mine)),
+            ]
+        )
         lost, word = role(mine)
-        roles.append([
-            name,
-            *[mean([line[rows_] == line["label"] for line in mine]) for rows_ in ("predicted", "uniform", "permuted")],
-            lost, f"attention {word}" if word != "open" else "open",
-        ])  # fmt: skip
+        roles.append(
+            [
+                name,
+                *[
+                    mean([line[rows_] == line["label"] for line in mine])
+                    for rows_ in ("predicted", "uniform", "permuted")
+                ],
+                lost,
+                f"attention {word}" if word != "open" else "open",
+            ]
+        )
     header = ["suite", "predictions kept", "of inputs with a changed row", "change of the logits there, median"]
     body = table([*header, "worst", "effective: kept, worst", "affine: kept, worst", "claim"], rows)
     second = table(["suite", *CONTROLS, "visible / null-space noise"], controls)
@@ -275,11 +295,20 @@ def claim_computable(study: Study) -> tuple[str, dict[str, str]]:
         forward, explained, certified = (
             1000 * statistics.mean(line[key] for line in mine) for key in ("forward", "efficient", "certify")
         )
-        rows.append([
-            name, str(len(mine)), f"{statistics.mean(line['tokens'] for line in mine):.0f}", f"{forward:.0f}",
-            f"{explained:.0f}", f"{certified:.0f}", median(ratios), f"{statistics.median(each):.0f}",
-            f"{unproved} of {sum(line['rows'] for line in proved)}", parts[name],
-        ])  # fmt: skip
+        rows.append(
+            [
+                name,
+                str(len(mine)),
+                f"{statistics.mean(line['tokens'] for line in mine):.0f}",
+                f"{forward:.0f}",
+                f"{explained:.0f}",
+                f"{certified:.0f}",
+                median(ratios),
+                f"{statistics.median(each):.0f}",
+                f"{unproved} of {sum(line['rows'] for line in proved)}",
+                parts[name],
+            ]
+        )
     header = ["suite", "inputs", "tokens", "forward, ms", "explain, efficient rows, ms", "certify, ms"]
     body = table([*header, "certify / explain", "us a row", "rows not proved optimal", "claim"], rows)
     return f"CPU time of one thread, models and tokenizer loaded, kernels compiled.\n\n{body}", parts
@@ -295,12 +324,21 @@ def claim_necessary(study: Study) -> tuple[str, dict[str, str]]:
         fine = residual <= RESIDUAL and all(line["necessity"] > 0 for line in some)
         word = role(mine)[1]
         parts[name] = "fails" if not fine else "holds" if deciding(mine) and word == "plays a role" else "-"
-        rows.append([
-            name, mean([line["support"] for line in some]), str(max((line["support_max"] for line in some), default=0)),
-            mean([line["dropped"] for line in some]), number(residual), str(sum(line["checked"] for line in some)),
-            number(least), median(line["necessity_median"] for line in some), share(line["firm"] for line in some),
-            word, parts[name],
-        ])  # fmt: skip
+        rows.append(
+            [
+                name,
+                mean([line["support"] for line in some]),
+                str(max((line["support_max"] for line in some), default=0)),
+                mean([line["dropped"] for line in some]),
+                number(residual),
+                str(sum(line["checked"] for line in some)),
+                number(least),
+                median(line["necessity_median"] for line in some),
+                share(line["firm"] for line in some),
+                word,
+                parts[name],
+            ]
+        )
     header = ["suite", "keys with weight, mean", "most", "share of keys dropped", "largest residual", "rows checked"]
     header += ["smallest miss without a key", "median row's smallest miss", "inputs with firm rows only", "attention"]
     body = table([*header, "claim"], rows)
@@ -326,8 +364,10 @@ def identifiable_table(study: Study) -> str:
         count = sum(len(one["intervals"]["random"]) + len(one["intervals"]["top"]) for one in mine)
         rows.append([name, f"{count} of {len(mine)} inputs", *cells])
     header = ["suite", "weights", "random keys: to .01", "to .05", "forced", "two largest of a row: to .01", "to .05"]
-    return "Identifiable weights, by linear programs: the share whose interval is at most so wide, and the share in " \
-        "every\nexplanation of the output (forced).\n\n" + table([*header, "forced"], rows)  # fmt: skip
+    return (
+        "Identifiable weights, by linear programs: the share whose interval is at most so wide, and the share in "
+        "every\nexplanation of the output (forced).\n\n" + table([*header, "forced"], rows)
+    )
 
 
 def curve_table(study: Study) -> str:
@@ -352,14 +392,21 @@ def tokens_table(study: Study) -> str:
             some = [line for line in mine if line["start"] == start]
             there = [line for line in some if line["defined"]]
             both = paired(mine, start)
-            rows.append([
-                name, start, share(line["defined"] for line in some), share(line["minimal"] for line in there),
-                median([line["size"] for line in there]), median([line["forwards"] for line in there]),
-                median([cost(line) for line in there]),
-                "-" if start == "relevance" else f"{median(both)} ({len(both)})",
-                median([line["ranking"] + line["search"] for line in there]),
-                mean([line["p_rest"] for line in there]), share(line["true"] for line in some),
-            ])  # fmt: skip
+            rows.append(
+                [
+                    name,
+                    start,
+                    share(line["defined"] for line in some),
+                    share(line["minimal"] for line in there),
+                    median([line["size"] for line in there]),
+                    median([line["forwards"] for line in there]),
+                    median([cost(line) for line in there]),
+                    "-" if start == "relevance" else f"{median(both)} ({len(both)})",
+                    median([line["ranking"] + line["search"] for line in there]),
+                    mean([line["p_rest"] for line in there]),
+                    share(line["true"] for line in some),
+                ]
+            )
     header = ["suite", "start", "defined", "inclusion-minimal", "tokens of the set", "search, forwards"]
     header += ["search and ranking", "the same less relevance's, same inputs (inputs)", "CPU of both, in forwards"]
     header += ["p(rest)", "re-checks true"]
@@ -376,8 +423,9 @@ def paired(mine: Lines, start: str) -> list[float]:
     base = {line["index"]: cost(line) for line in mine if line["start"] == "relevance" and line["defined"]}
     return [
         cost(line) - base[line["index"]]
-        for line in mine if line["start"] == start and line["defined"] and line["index"] in base
-    ]  # fmt: skip
+        for line in mine
+        if line["start"] == start and line["defined"] and line["index"] in base
+    ]
 
 
 def targets(study: Study) -> str:
@@ -387,20 +435,33 @@ def targets(study: Study) -> str:
     unseen, seen = control(some, CONTROLS[0], 0), control(some, CONTROLS[1], 0)
     middle = statistics.median([line["relative"] for line in some]) if some else math.nan
     rows: list[tuple[str, str, bool]] = [
-        ("predictions kept on every input, 2,000 or more", share(line["kept"] for line in lines),
-         all(line["kept"] for line in lines) and len(lines) >= 2000),
+        (
+            "predictions kept on every input, 2,000 or more",
+            share(line["kept"] for line in lines),
+            all(line["kept"] for line in lines) and len(lines) >= 2000,
+        ),
         ("median relative change of the logits <= 1e-5 (inputs with a changed row)", number(middle), middle <= 1e-5),
-        ("worst <= 1e-3", number(max(line["relative"] for line in lines)),
-         max(line["relative"] for line in lines) <= 1e-3),
-        ("residual of rows <= 1e-6", number(max(line["residual"] for line in lines)),
-         max(line["residual"] for line in lines) <= 1e-6),
-        ("null-space noise moves the logits by <= 1e-4",
-         f"{number(max(unseen, default=math.nan))}; {sum(x > 1e-4 for x in unseen)} of {len(unseen)} inputs above",
-         max(unseen, default=math.nan) <= 1e-4),
-        ("visible noise of the same norm: >= 100 times more (median)",
-         number(statistics.median(seen) / statistics.median(unseen)) if seen else "-",
-         bool(seen) and statistics.median(seen) >= 100 * statistics.median(unseen)),
-    ]  # fmt: skip
+        (
+            "worst <= 1e-3",
+            number(max(line["relative"] for line in lines)),
+            max(line["relative"] for line in lines) <= 1e-3,
+        ),
+        (
+            "residual of rows <= 1e-6",
+            number(max(line["residual"] for line in lines)),
+            max(line["residual"] for line in lines) <= 1e-6,
+        ),
+        (
+            "null-space noise moves the logits by <= 1e-4",
+            f"{number(max(unseen, default=math.nan))}; {sum(x > 1e-4 for x in unseen)} of {len(unseen)} inputs above",
+            max(unseen, default=math.nan) <= 1e-4,
+        ),
+        (
+            "visible noise of the same norm: >= 100 times more (median)",
+            number(statistics.median(seen) / statistics.median(unseen)) if seen else "-",
+            bool(seen) and statistics.median(seen) >= 100 * statistics.median(unseen),
+        ),
+    ]
     ratios = [line["certify"] / line["efficient"] for line in study.speed]
     if ratios:
         found = statistics.median(ratios)
@@ -411,23 +472,38 @@ def targets(study: Study) -> str:
         default = sum(line["p_special"] >= KEEP * line["p_all"] for line in main if not line["defined"])
         rest = f"; on {default} of the others special tokens alone keep it" if len(there) < len(main) else ""
         rows += [
-            (f"{name}: every token set re-checks true (all starts)", share(line["true"] for line in mine),
-             all(line["true"] for line in mine)),
-            (f"{name}: defined on >= 90 % of 100", share(line["defined"] for line in main) + rest,
-             len(main) >= 100 and len(there) >= 0.9 * len(main)),
-        ]  # fmt: skip
+            (
+                f"{name}: every token set re-checks true (all starts)",
+                share(line["true"] for line in mine),
+                all(line["true"] for line in mine),
+            ),
+            (
+                f"{name}: defined on >= 90 % of 100",
+                share(line["defined"] for line in main) + rest,
+                len(main) >= 100 and len(there) >= 0.9 * len(main),
+            ),
+        ]
         limit = PROTOTYPE.get(study.facts[name]["dataset"])
         if limit and there:
             found = statistics.median(line["forwards"] for line in there)
-            rows.append((f"{name}: search costs at most the prototype's {limit} forwards (median)", number(found),
-                         len(there) >= FEWEST and found <= limit))  # fmt: skip
+            rows.append(
+                (
+                    f"{name}: search costs at most the prototype's {limit} forwards (median)",
+                    number(found),
+                    len(there) >= FEWEST and found <= limit,
+                )
+            )
         starts = [start for start in dict.fromkeys(line["start"] for line in mine) if start != "relevance"]
         more = {start: paired(mine, start) for start in starts}
         if starts and all(more.values()):
             least = min(starts, key=lambda start: statistics.median(more[start]))
-            rows.append((f"{name}: relevance is the cheapest start, its ranking counted",
-                         f"{least} is next: {median(more[least])} forwards more ({len(more[least])})",
-                         len(more[least]) >= FEWEST and ends(more[least])[0] > 0))  # fmt: skip
+            rows.append(
+                (
+                    f"{name}: relevance is the cheapest start, its ranking counted",
+                    f"{least} is next: {median(more[least])} forwards more ({len(more[least])})",
+                    len(more[least]) >= FEWEST and ends(more[least])[0] > 0,
+                )
+            )
     body = table(["target", "found", ""], [[what, found, "met" if met else "MISSED"] for what, found, met in rows])
     rule = f"A median of fewer than {FEWEST} inputs meets no target; cheapest: the whole interval lies above zero."
     return f"{rule}\n\n{body}"
@@ -442,33 +518,39 @@ def figure(study: Study, path: Path) -> None:
 
     drawn, (left, middle, right) = pyplot.subplots(1, 3, figsize=(15, 5), layout="constrained")
     names = ["efficient", *CONTROLS]
-    colours = ["#0072b2", "#009e73", "#d55e00", "#e69f00", "#cc79a7"]
+    colors = ["#0072b2", "#009e73", "#d55e00", "#e69f00", "#cc79a7"]
     parts = study.each(study.certificates)
     for number_, (_, mine) in enumerate(parts):
         some = [line for line in mine if line["changed"] > 0] or mine
-        for place, (kind, colour) in enumerate(zip(names, colours)):
+        for place, (kind, color) in enumerate(zip(names, colors)):
             values = [line["relative"] for line in some] if kind == "efficient" else control(some, kind, 0)
             if values:
                 left.boxplot(
-                    [[max(value, 1e-9) for value in values]], positions=[number_ + 0.16 * (place - 2)], widths=0.13,
-                    showfliers=False, patch_artist=True, boxprops={"facecolor": colour}, medianprops={"color": "black"},
-                )  # fmt: skip
+                    [[max(value, 1e-9) for value in values]],
+                    positions=[number_ + 0.16 * (place - 2)],
+                    widths=0.13,
+                    showfliers=False,
+                    patch_artist=True,
+                    boxprops={"facecolor": color},
+                    medianprops={"color": "black"},
+                )
     left.set_yscale("log")
     left.set_xticks(range(len(parts)), [name.replace(", ", "\n") for name, _ in parts], rotation=45, fontsize=7)
     left.set_ylabel("relative change of the logits")
-    left.legend([pyplot.Rectangle((0, 0), 1, 1, facecolor=c) for c in colours], names, fontsize=7)
+    left.legend([pyplot.Rectangle((0, 0), 1, 1, facecolor=c) for c in colors], names, fontsize=7)
     for name, mine in study.each(study.details):
-        means = [
-            statistics.mean(layer["curve"][i] for line in mine for layer in line["layers"]) for i in range(4)
-        ]  # fmt: skip
+        means = [statistics.mean(layer["curve"][i] for line in mine for layer in line["layers"]) for i in range(4)]
         middle.plot(["exact", "1 %", "5 %", "10 %"], means, marker="o", markersize=3, label=name)
     middle.set_ylabel("keys with weight, mean over rows")
     middle.set_xlabel("tolerance")
     if study.details:
         middle.legend(fontsize=7)
-    bars = [(name, start, costs) for name, mine in study.each(study.tokens)
-            for start in dict.fromkeys(line["start"] for line in mine)
-            if (costs := [cost(line) for line in mine if line["start"] == start and line["defined"]])]  # fmt: skip
+    bars = [
+        (name, start, costs)
+        for name, mine in study.each(study.tokens)
+        for start in dict.fromkeys(line["start"] for line in mine)
+        if (costs := [cost(line) for line in mine if line["start"] == start and line["defined"]])
+    ]
     if bars:
         right.boxplot([costs for _, _, costs in bars], showfliers=False)
         right.set_xticks(range(1, len(bars) + 1), [f"{name}: {s}" for name, s, _ in bars], rotation=90, fontsize=7)
@@ -479,8 +561,11 @@ def figure(study: Study, path: Path) -> None:
 
 
 CLAIMS: tuple[Callable[[Study], tuple[str, dict[str, str]]], ...] = (
-    claim_same, claim_distribution, claim_computable, claim_necessary
-)  # fmt: skip
+    claim_same,
+    claim_distribution,
+    claim_computable,
+    claim_necessary,
+)
 
 
 def write_report(results: Path, folder: Path) -> str:
@@ -510,13 +595,25 @@ def write_report(results: Path, folder: Path) -> str:
     if last.get("left_out"):
         head += f" Left out, as their models were not there: {', '.join(last['left_out'])}."
     summary = table(["claim (arXiv 2410.18541)", "verdict"], [v.rsplit(". ", 1) for v in verdicts])
-    page = "\n\n".join([
-        "# Is efficient attention the same prediction, minimally necessary and sufficient?",
-        "Generated by `examples/causal_study.py --report`, not edited. Definitions: docs/methods/certificates.md.",
-        COMMANDS, head, summary, HOW, "## Targets", targets(study), "## Suites", FAMILIES,
-        suites_table(study),
-        "![controls, tolerance, cost of token sets](causal.png)", *sections, "## Minimal token sets of predictions",
-        TOKENS, tokens_table(study),
-    ])  # fmt: skip
+    page = "\n\n".join(
+        [
+            "# Is efficient attention the same prediction, minimally necessary and sufficient?",
+            "Generated by `examples/causal_study.py --report`, not edited. Definitions: docs/methods/certificates.md.",
+            COMMANDS,
+            head,
+            summary,
+            HOW,
+            "## Targets",
+            targets(study),
+            "## Suites",
+            FAMILIES,
+            suites_table(study),
+            "![controls, tolerance, cost of token sets](causal.png)",
+            *sections,
+            "## Minimal token sets of predictions",
+            TOKENS,
+            tokens_table(study),
+        ]
+    )
     (folder / "causal.md").write_text(page + "\n", encoding="utf-8")
     return "\n".join(verdicts)

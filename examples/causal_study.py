@@ -37,10 +37,12 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import hf_attn_mi
 from hf_attn_mi import capture_attention, effective_attention, efficient_attention, explain
-from hf_attn_mi.api import certify, minimal_tokens, recheck
 from hf_attn_mi.attention import identifiable_weights, tolerance_curve
 from hf_attn_mi.capture import AttentionCall
-from hf_attn_mi.certificate import Certificate
+from hf_attn_mi.results.certificate import Certificate
+from hf_attn_mi.tasks.certify import certify
+from hf_attn_mi.tasks.minimal_tokens import minimal_tokens
+from hf_attn_mi.tasks.recheck import recheck
 
 DEMO = Path(hf_attn_mi.__file__).parent / "demo_model"
 TOLERANCES = (0.01, 0.05, 0.1)
@@ -170,33 +172,45 @@ def summary(certificate: Certificate) -> dict[str, Any]:
     layers = certificate.layers
     rows = sum(layer.rows for layer in layers)
     return {
-        "holds": certificate.holds, "reasons": list(certificate.reasons), "kept": certificate.change.kept,
-        "relative": certificate.change.relative, "largest": certificate.change.largest,
-        "probability": certificate.change.probability, "rows": rows,
-        "changed": sum(layer.changed for layer in layers), "unproved": sum(layer.unproved for layer in layers),
+        "holds": certificate.holds,
+        "reasons": list(certificate.reasons),
+        "kept": certificate.change.kept,
+        "relative": certificate.change.relative,
+        "largest": certificate.change.largest,
+        "probability": certificate.change.probability,
+        "rows": rows,
+        "changed": sum(layer.changed for layer in layers),
+        "unproved": sum(layer.unproved for layer in layers),
         "support": sum(layer.support_mean * layer.rows for layer in layers) / rows,
         "support_max": max(layer.support_max for layer in layers),
         "dropped": sum(layer.dropped * layer.rows for layer in layers) / rows,
-        "residual": max(layer.residual for layer in layers), "sum_error": max(layer.sum_error for layer in layers),
+        "residual": max(layer.residual for layer in layers),
+        "sum_error": max(layer.sum_error for layer in layers),
         "smallest_weight": min(layer.smallest_weight for layer in layers),
         "difference": sum(layer.difference * layer.rows for layer in layers) / rows,
-        "checked": certificate.checked, "checked_keys": certificate.checked_keys,
-        "necessity": certificate.necessity, "necessity_median": certificate.necessity_median,
+        "checked": certificate.checked,
+        "checked_keys": certificate.checked_keys,
+        "necessity": certificate.necessity,
+        "necessity_median": certificate.necessity_median,
         "firm": not any(note.startswith("Not firm") for note in certificate.notes),
         "controls": {
             name: None if one is None else [one.relative, one.kept, one.probability]
             for name, one in certificate.controls.items()
         },
-    }  # fmt: skip
+    }
 
 
 def certificate_line(loaded: Loaded, text: Any, label: int, seed: int) -> dict[str, Any]:
     """Part certificates: one input."""
     certificate = certify(loaded.model, text, tokenizer=loaded.tokenizer, seed=seed)
     return {
-        "tokens": certificate.tokens, "label": label, "predicted": certificate.target,
-        "uniform": predict(loaded, text, uniform), "permuted": predict(loaded, text, permuted), **summary(certificate),
-    }  # fmt: skip
+        "tokens": certificate.tokens,
+        "label": label,
+        "predicted": certificate.target,
+        "uniform": predict(loaded, text, uniform),
+        "permuted": predict(loaded, text, permuted),
+        **summary(certificate),
+    }
 
 
 def divergence(first: Tensor, second: Tensor) -> float:
@@ -227,9 +241,10 @@ def compare_rows(call: AttentionCall, generator: torch.Generator) -> dict[str, A
         share = share / share.sum(-1, keepdim=True)  # effective rows have negative weights: their sizes are compared
         apart = (rows.double() - own.double()).abs().sum(-1)
         made[name] = {
-            "js": divergence(own.double(), share), "tv": float(apart.mean() / 2),
+            "js": divergence(own.double(), share),
+            "tv": float(apart.mean() / 2),
             "negative": float(-rows.double().clamp_max(0).sum(-1).mean()),
-        }  # fmt: skip
+        }
     return made
 
 
@@ -263,10 +278,11 @@ def details_line(loaded: Loaded, text: Any, label: int, seed: int) -> dict[str, 
         for form in ("effective", "effective_affine")
     }
     return {
-        "tokens": capture.calls[0].output.shape[2], "forms": forms,
+        "tokens": capture.calls[0].output.shape[2],
+        "forms": forms,
         "layers": [compare_rows(call, generator) for call in capture.calls],
         "intervals": intervals(capture.calls, generator),
-    }  # fmt: skip
+    }
 
 
 def cpu(work: Callable[[], Any], times: int = 1) -> float:
@@ -282,8 +298,12 @@ def cpu(work: Callable[[], Any], times: int = 1) -> float:
 def passes(start: str, tokens: int) -> float:
     """Return what a ranking of so many tokens costs in forwards, a backward counted as two."""
     return {
-        "random": 0, "attention": 1, "relevance": 3, "integrated_gradients": 50 * 3, "feature_ablation": tokens + 1
-    }[start]  # fmt: skip
+        "random": 0,
+        "attention": 1,
+        "relevance": 3,
+        "integrated_gradients": 50 * 3,
+        "feature_ablation": tokens + 1,
+    }[start]
 
 
 def token_line(loaded: Loaded, text: Any, start: str, seed: int) -> dict[str, Any]:
@@ -307,13 +327,26 @@ def token_line(loaded: Loaded, text: Any, start: str, seed: int) -> dict[str, An
     searched = time.process_time() - began
     again = recheck(loaded.model, found, tokenizer=loaded.tokenizer)
     return {
-        "start": start, "tokens": len(found.tokens), "defined": found.defined, "minimal": found.minimal,
-        "size": len(found.indices), "indices": list(found.indices), "forwards": found.forwards,
-        "sequences": found.sequences, "p_all": found.p_all, "p_set": found.p_set, "p_rest": found.p_rest,
-        "p_special": found.p_special, "compacted": found.info["compacted"], "ranking": ranking / forward,
-        "search": searched / forward, "passes": passes(start, sum(not special for special in found.special)),
-        "true": again.holds, "difference": again.difference, "reasons": list(again.reasons),
-    }  # fmt: skip
+        "start": start,
+        "tokens": len(found.tokens),
+        "defined": found.defined,
+        "minimal": found.minimal,
+        "size": len(found.indices),
+        "indices": list(found.indices),
+        "forwards": found.forwards,
+        "sequences": found.sequences,
+        "p_all": found.p_all,
+        "p_set": found.p_set,
+        "p_rest": found.p_rest,
+        "p_special": found.p_special,
+        "compacted": found.info["compacted"],
+        "ranking": ranking / forward,
+        "search": searched / forward,
+        "passes": passes(start, sum(not special for special in found.special)),
+        "true": again.holds,
+        "difference": again.difference,
+        "reasons": list(again.reasons),
+    }
 
 
 def speed_line(loaded: Loaded, text: Any, label: int, seed: int) -> dict[str, Any]:
@@ -329,15 +362,21 @@ def speed_line(loaded: Loaded, text: Any, label: int, seed: int) -> dict[str, An
     with torch.no_grad(), capture_attention(loaded.model, lambda call: shapes.append(call.output.shape[:3].numel())):
         loaded.model(**tensors)
     return {
-        "tokens": tensors["input_ids"].shape[1], "rows": sum(shapes), "forward": forward,
+        "tokens": tensors["input_ids"].shape[1],
+        "rows": sum(shapes),
+        "forward": forward,
         "certify": cpu(lambda: certify(loaded.model, text, tokenizer=tokenizer), 2),
-        "efficient": explained("efficient"), "attention": explained("attention"),
-    }  # fmt: skip
+        "efficient": explained("efficient"),
+        "attention": explained("attention"),
+    }
 
 
 PARTS: dict[str, Callable[[Loaded, Any, int, int], dict[str, Any]]] = {
-    "certificates": certificate_line, "tokens": lambda *_: {}, "details": details_line, "speed": speed_line
-}  # fmt: skip
+    "certificates": certificate_line,
+    "tokens": lambda *_: {},
+    "details": details_line,
+    "speed": speed_line,
+}
 
 
 def plan(part: str, suite: Suite, limit: int | None) -> Iterator[tuple[int, str]]:
@@ -358,9 +397,10 @@ def run_part(part: str, suites: list[Suite], options: argparse.Namespace, deadli
     mine, of = map(int, options.share.split("/"))
     for suite in suites:
         todo = [
-            (i, start) for i, start in plan(part, suite, options.limit)
+            (i, start)
+            for i, start in plan(part, suite, options.limit)
             if (suite.name, i, start) not in done and i % of == mine
-        ]  # fmt: skip
+        ]
         if not todo or time.perf_counter() > deadline:
             continue
         loaded, started, count = load(suite, options), time.process_time(), 0
@@ -411,9 +451,12 @@ def model_facts(suite: Suite, options: argparse.Namespace) -> dict[str, Any]:
     shape = f"{layers} layers, {config.get('num_attention_heads')} heads"
     width = config.get("hidden_size", 0) // max(1, config.get("num_attention_heads", 1))
     return {
-        **asdict(suite), "type": config.get("model_type", ""), "shape": f"{shape} of {width}", "head_dim": width,
+        **asdict(suite),
+        "type": config.get("model_type", ""),
+        "shape": f"{shape} of {width}",
+        "head_dim": width,
         "trained": json.loads(facts.read_text()) if facts.exists() else None,
-    }  # fmt: skip
+    }
 
 
 def parse() -> argparse.Namespace:

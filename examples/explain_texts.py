@@ -1,7 +1,7 @@
 """Explain the predictions of any sequence classifier on a few texts.
 
-    python examples/explain_texts.py
-    python examples/explain_texts.py --model distilbert/distilbert-base-uncased-finetuned-sst-2-english "A fine film."
+python examples/explain_texts.py
+python examples/explain_texts.py --model distilbert/distilbert-base-uncased-finetuned-sst-2-english "A fine film."
 """
 
 import argparse

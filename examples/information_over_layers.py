@@ -3,10 +3,10 @@
     python examples/information_over_layers.py --quick
     python examples/information_over_layers.py --model path --data train.jsonl.gz --explain-data dev.jsonl.gz
 
-A background of texts gives the mutual information between the states of each layer and the model's output. Other texts
+A profile of texts gives the mutual information between the states of each layer and the model's output. Other texts
 then give, for each of their tokens, the information KL( q(Y|h) || q(Y) ) of its state behind a layer; its order is
 compared with that of the attention which the token receives in this layer (raw, effective, efficient; no special
-tokens). The two halves of the background say how far that order is known at all.
+tokens). The two halves of the profile say how far that order is known at all.
 """
 
 import argparse
@@ -21,24 +21,41 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from hf_attn_mi import Background, attention_maps, explain, fit_background
-from hf_attn_mi.api import read_texts_of
+from hf_attn_mi import InformationProfile, attention_maps, explain, fit_information
 from hf_attn_mi.cli import demo_model_path
+from hf_attn_mi.data.texts import read_texts_of
 from hf_attn_mi.mi.agreement import RankAgreement, rank_agreement
-from hf_attn_mi.views.information import COLORS, check_figure_path, new_figure, plot_information, save_figure
+from hf_attn_mi.results.plots.information import COLORS, check_figure_path, new_figure, plot_information, save_figure
 
 KINDS = ("raw", "effective", "efficient")
 THINGS = ("film", "story", "first hour", "cast", "ending", "music", "dialogue", "camera work", "script", "second act")
 VERDICTS = (
-    "is warm and very funny", "is a mess from start to end", "moves slowly, but it moves", "is dull", "is wonderful",
-    "could have been shorter", "is a joy to watch", "has no charm at all", "is neither good nor bad", "is gripping",
-    "left me cold", "is clever and tender", "is painfully loud", "holds a few surprises", "is a complete waste of time",
-    "is beautifully made, if a little cold", "never finds its feet", "is among the best of this year", "is flat",
-    "is better than I had feared", "made half of the audience leave", "is strange, uneven and finally moving",
-)  # fmt: skip
+    "is warm and very funny",
+    "is a mess from start to end",
+    "moves slowly, but it moves",
+    "is dull",
+    "is wonderful",
+    "could have been shorter",
+    "is a joy to watch",
+    "has no charm at all",
+    "is neither good nor bad",
+    "is gripping",
+    "left me cold",
+    "is clever and tender",
+    "is painfully loud",
+    "holds a few surprises",
+    "is a complete waste of time",
+    "is beautifully made, if a little cold",
+    "never finds its feet",
+    "is among the best of this year",
+    "is flat",
+    "is better than I had feared",
+    "made half of the audience leave",
+    "is strange, uneven and finally moving",
+)
 READING = """Orders are compared within each text, over its tokens that are not special: the attention that a token
 receives in layer i with KL( q(Y|h) || q(Y) ) of its state behind this layer. Intervals (95 %) resample texts. *Halves*:
-rho of that information by one half of the background with that by the other; *stepped up*: what two whole backgrounds
+rho of that information by one half of the profile with that by the other; *stepped up*: what two whole profiles
 would reach with each other (Spearman-Brown); *ceiling*: its square root, what an order that is exactly true would reach
 on average."""
 
@@ -52,11 +69,11 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(options.model)
     model = AutoModelForSequenceClassification.from_pretrained(options.model, dtype=torch.float32)
     fitted, explained = texts_of(options)
-    background = fit_background(
+    profile = fit_information(
         model, fitted, tokenizer=tokenizer, estimator=options.estimator, permutations=options.permutations
     )
-    print(background, f"\n{ceiling_line(background)}\n", flush=True)
-    measured = measure(model, tokenizer, background, explained)
+    print(profile, f"\n{ceiling_line(profile)}\n", flush=True)
+    measured = measure(model, tokenizer, profile, explained)
     found = {
         layer: {
             kind: rank_agreement(of[kind], of["information"], halves=of["halves"] or None)
@@ -65,23 +82,23 @@ def main() -> None:
         }
         for layer, of in measured.items()
     }
-    curve = ("Mutual information with the output, nats [95 %], family-wise p-value", background.table())
+    curve = ("Mutual information with the output, nats [95 %], family-wise p-value", profile.table())
     tables = agreement_tables(found, {layer: differing(of) for layer, of in measured.items()})
     for title, rows in tables:
         print(f"{title}\n{aligned(rows)}\n")
     print(f"{time.perf_counter() - started:.0f} s")
     if options.plot is not None:
-        plot(background, found, options.plot)
+        plot(profile, found, options.plot)
     if options.docs is not None:
-        write_docs(options, background, len(explained), [curve, *tables])
+        write_docs(options, profile, len(explained), [curve, *tables])
 
 
 def parse() -> argparse.Namespace:
     """Return the options; `--quick` makes those that were not given small."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=str(demo_model_path()), help="Hub name or folder of a classifier")
-    parser.add_argument("--data", help="texts for the background: a file, folder or Hub name (default: built-in ones)")
-    parser.add_argument("--limit", type=int, default=2000, help="texts for the background")
+    parser.add_argument("--data", help="texts for the profile: a file, folder or Hub name (default: built-in ones)")
+    parser.add_argument("--limit", type=int, default=2000, help="texts for the profile")
     parser.add_argument("--explain-data", help="texts to compare attention on (default: those that follow in --data)")
     parser.add_argument("--explain", type=int, default=200, metavar="N", help="how many of them")
     parser.add_argument("--estimator", default="auto")
@@ -99,7 +116,7 @@ def parse() -> argparse.Namespace:
 
 
 def texts_of(options: argparse.Namespace) -> tuple[list[Any], list[Any]]:
-    """Return the texts for the background and, other ones, those to explain."""
+    """Return the texts for the profile and, other ones, those to explain."""
     if options.data is None:
         built_in = [f"The {thing} {verdict}." for verdict, thing in itertools.product(VERDICTS, THINGS)]
         chosen = torch.randperm(len(built_in), generator=torch.Generator().manual_seed(0)).tolist()
@@ -115,12 +132,14 @@ def texts_of(options: argparse.Namespace) -> tuple[list[Any], list[Any]]:
     return fitted, rest[: options.explain]
 
 
-def measure(model: Any, tokenizer: Any, background: Background, texts: list[Any]) -> dict[int, dict[str, list[Tensor]]]:
+def measure(
+    model: Any, tokenizer: Any, profile: InformationProfile, texts: list[Any]
+) -> dict[int, dict[str, list[Tensor]]]:
     """Return for each layer of attention what its tokens received and what they tell, one tensor a text."""
     measured: dict[int, dict[str, list[Tensor]]] = {}
-    for text, one in zip(texts, explain(
-        model, texts, tokenizer=tokenizer, method="attention", background=background, truncation=True
-    )):  # fmt: skip
+    for text, one in zip(
+        texts, explain(model, texts, tokenizer=tokenizer, method="attention", profile=profile, truncation=True)
+    ):
         own = ~torch.tensor(one.special)
         told = {layer["layer"]: layer for layer in one.information["layers"]}
         pair = text if isinstance(text, tuple) else (text,)
@@ -141,13 +160,13 @@ def measure(model: Any, tokenizer: Any, background: Background, texts: list[Any]
     return measured
 
 
-def ceiling_line(background: Background) -> str:
+def ceiling_line(profile: InformationProfile) -> str:
     """Return in words how much of the ceiling the state that the output is read from holds."""
-    check = background.ceiling_check()
+    check = profile.ceiling_check()
     if check["share"] is None:
         return "the output is not computed from the last state of one token: no ceiling check"
     low, high = check["interval"]
-    state = f"the last state of the token that the output is computed from ({check['slot']})"
+    state = f"the last state of the token that the output is computed from ({check['site']})"
     return f"{state} holds {check['share']:.1%} [{low:.1%}, {high:.1%}] of the ceiling"
 
 
@@ -218,11 +237,11 @@ def aligned(rows: list[list[str]]) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
 
 
-def plot(background: Background, found: dict[int, dict[str, RankAgreement]], path: Path) -> None:
+def plot(profile: InformationProfile, found: dict[int, dict[str, RankAgreement]], path: Path) -> None:
     """Draw information over layers, and rho over layers below what could be reached."""
     figure = new_figure(11.0, 4.2)
     left, right = figure.subplots(1, 2)
-    plot_information(background, axes=left)
+    plot_information(profile, axes=left)
     looks = {"raw": ("-", 3.5), "effective": ("--", 2.5), "efficient": (":", 1.5)}  # where they agree, all are seen
     for color, (kind, (style, width)) in zip(COLORS, looks.items()):
         of = {layer: kinds[kind].overall for layer, kinds in found.items() if kind in kinds}
@@ -237,9 +256,15 @@ def plot(background: Background, found: dict[int, dict[str, RankAgreement]], pat
     known = {layer: next(iter(kinds.values())).reliability for layer, kinds in found.items()}
     for name, style in (("stepped_up", ":"), ("ceiling", "--")):
         values = {layer: getattr(one, name) for layer, one in known.items() if one is not None}
-        label = {"stepped_up": "two backgrounds with each other", "ceiling": "ceiling"}[name]
-        right.plot(list(values), [v if v is not None else float("nan") for v in values.values()], style, color="black",
-                   linewidth=1, label=label)  # fmt: skip
+        label = {"stepped_up": "two profiles with each other", "ceiling": "ceiling"}[name]
+        right.plot(
+            list(values),
+            [v if v is not None else float("nan") for v in values.values()],
+            style,
+            color="black",
+            linewidth=1,
+            label=label,
+        )
     right.axhline(0.0, color="gray", linewidth=0.8)
     right.set_xticks(list(found))
     right.set_xlabel("attention layer")
@@ -251,7 +276,7 @@ def plot(background: Background, found: dict[int, dict[str, RankAgreement]], pat
     save_figure(figure, path)
 
 
-def write_docs(options: argparse.Namespace, background: Background, explained: int, tables: list[Any]) -> None:
+def write_docs(options: argparse.Namespace, profile: InformationProfile, explained: int, tables: list[Any]) -> None:
     """Replace the part of the page between this script's markers, or append it."""
     start = " ".join(filter(None, ["<!-- generated: information_over_layers", options.name, "-->"]))
     end = "<!-- end generated -->"
@@ -259,14 +284,14 @@ def write_docs(options: argparse.Namespace, background: Background, explained: i
     figure = Path(os.path.relpath(options.plot, options.docs.parent)).as_posix()
     parts = [
         start,
-        f"Model `{background.info['model']}`, {background.n} texts in the background, {explained} others explained "
+        f"Model `{profile.info['model']}`, {profile.n} texts in the profile, {explained} others explained "
         f"({data or 'built-in texts'}); estimator `{options.estimator}`, {options.permutations} permutations; "
-        f"made by `examples/information_over_layers.py`. Ceiling {background.ceiling:.4f} nats; "
-        f"{ceiling_line(background)}.",
+        f"made by `examples/information_over_layers.py`. Ceiling {profile.ceiling:.4f} nats; "
+        f"{ceiling_line(profile)}.",
         f"![Information over layers, and agreement of attention with it]({figure})",
         *(f"{title}:\n\n{markdown(rows)}" for title, rows in tables),
         READING,
-        *(f"Warning: {note}" for note in background.info["warnings"]),
+        *(f"Warning: {note}" for note in profile.info["warnings"]),
         end,
     ]
     text = options.docs.read_text(encoding="utf-8") if options.docs.exists() else ""

@@ -12,8 +12,14 @@ from study_files import lines
 
 Rows = list[dict[str, Any]]  # what was measured of each cell, with its arrays under "texts"
 LIMITS = {  # differences nearer to zero than this are called absent
-    "accuracy": 0.005, "share": 0.02, "tau": 0.02, "nats": 0.005, "spread": 0.01, "gini": 0.01, "largest": 0.01
-}  # fmt: skip
+    "accuracy": 0.005,
+    "share": 0.02,
+    "tau": 0.02,
+    "nats": 0.005,
+    "spread": 0.01,
+    "gini": 0.01,
+    "largest": 0.01,
+}
 FLAT = 0.1  # tau-b of orders that do not agree
 COLUMNS = ("correct", "correct_permuted", "share", "tau", "spread", "gini", "largest")
 SCORES = ("additive", "deep", "scaled_dot")
@@ -45,9 +51,10 @@ def load(folder: Path) -> Rows:
 def select(rows: Rows, **wanted: Any) -> Rows:
     """Return the rows whose cell has these values; a tuple allows several."""
     return [
-        row for row in rows
+        row
+        for row in rows
         if all(row["cell"][k] in v if isinstance(v, tuple) else row["cell"][k] == v for k, v in wanted.items())
-    ]  # fmt: skip
+    ]
 
 
 def matrix(rows: Rows, name: str) -> np.ndarray:
@@ -57,10 +64,12 @@ def matrix(rows: Rows, name: str) -> np.ndarray:
         by_seed[row["cell"]["seed"]].append(row["texts"][name])
     with np.errstate(all="ignore"):
         found = [np.array(values) for _, values in sorted(by_seed.items())]
-        return np.array([
-            np.where(np.isfinite(v).any(0), np.nansum(v, 0) / np.maximum(np.isfinite(v).sum(0), 1), math.nan)
-            for v in found
-        ])  # fmt: skip
+        return np.array(
+            [
+                np.where(np.isfinite(v).any(0), np.nansum(v, 0) / np.maximum(np.isfinite(v).sum(0), 1), math.nan)
+                for v in found
+            ]
+        )
 
 
 def interval(values: np.ndarray) -> tuple[float, float, float]:
@@ -157,13 +166,16 @@ def claim_importance(rows: Rows) -> tuple[str, str]:
     """(ii) Additive attention learns to weigh its inputs by importance."""
     mine = {"score": "additive", "attention": "trained"}
     frozen, uniform = {"score": "additive", "attention": "frozen"}, {"attention": "uniform"}
-    found, parts = differences(rows, [
-        ("trained less frozen random", "accuracy", between("correct", mine, frozen)),
-        ("trained less uniform", "accuracy", between("correct", mine, uniform)),
-        ("trained less permuted", "accuracy", between("correct", mine, mine, "correct_permuted")),
-        ("tau-b with token information, trained less frozen random", "tau", between("tau", mine, frozen)),
-        ("information attended less mean of the tokens", "nats", between("attended", mine, mine, "average")),
-    ])  # fmt: skip
+    found, parts = differences(
+        rows,
+        [
+            ("trained less frozen random", "accuracy", between("correct", mine, frozen)),
+            ("trained less uniform", "accuracy", between("correct", mine, uniform)),
+            ("trained less permuted", "accuracy", between("correct", mine, mine, "correct_permuted")),
+            ("tau-b with token information, trained less frozen random", "tau", between("tau", mine, frozen)),
+            ("information attended less mean of the tokens", "nats", between("attended", mine, mine, "average")),
+        ],
+    )
     return found, verdict(parts)
 
 
@@ -183,8 +195,15 @@ def claim_flat(rows: Rows) -> tuple[str, str]:
         flattest = interval_with_gaps(groups[2])
         low_enough = "holds" if flattest[2] < FLAT else "absent" if flattest[1] > FLAT else "open"
         parts += [judged(contrast, LIMITS["tau"]), low_enough]
-        made.append([name, f"{low:.2f}, {high:.2f}", *[cell_text(interval_with_gaps(g)) for g in groups],
-                     f"{cell_text(contrast)} {parts[-2]}", parts[-1]])  # fmt: skip
+        made.append(
+            [
+                name,
+                f"{low:.2f}, {high:.2f}",
+                *[cell_text(interval_with_gaps(g)) for g in groups],
+                f"{cell_text(contrast)} {parts[-2]}",
+                parts[-1],
+            ]
+        )
         sums = np.sum([row["texts"]["pairs"] for row in some], 0)
         pairs.append([name, *[f"{s / n:+.3f} ({n:.0f})" if n else "-" for s, n in sums.T]])
     header = ["data", "cut at H/ln n", "tau-b, uneven third", "middle", "flattest", "uneven less flattest", "below .1"]
@@ -220,8 +239,8 @@ def interval_of_groups(first: np.ndarray, second: np.ndarray) -> tuple[float, fl
 
 def claim_skew(rows: Rows) -> tuple[str, str]:
     """(iv) Gumbel-softmax with a temperature below one gives more skewed attention than softmax."""
-    plain = {"attention": "trained", "normaliser": "softmax", "temperature": 1.0}
-    temperatures = sorted({row["cell"]["temperature"] for row in select(rows, normaliser="gumbel")})
+    plain = {"attention": "trained", "normalizer": "softmax", "temperature": 1.0}
+    temperatures = sorted({row["cell"]["temperature"] for row in select(rows, normalizer="gumbel")})
 
     def sides(measure: str, noise: dict[str, Any], other: dict[str, Any]) -> Any:
         if measure != "spread":
@@ -230,7 +249,7 @@ def claim_skew(rows: Rows) -> tuple[str, str]:
 
     made: dict[str, list[Contrast]] = {"claim": [], "control": []}
     for temperature in temperatures:
-        noisy = {"attention": "trained", "normaliser": "gumbel", "temperature": temperature}
+        noisy = {"attention": "trained", "normalizer": "gumbel", "temperature": temperature}
         tempered = {**plain, "temperature": temperature}
         for measure in ("spread", "gini", "largest"):
             name = "H/ln n, softmax less Gumbel" if measure == "spread" else f"{measure}, Gumbel less softmax"
@@ -248,11 +267,19 @@ def claim_skew(rows: Rows) -> tuple[str, str]:
 def claim_combinations(rows: Rows) -> tuple[str, str]:
     """(v) Some combinations, such as BiLSTM with additive attention, keep the two orders closer."""
     mine = {"attention": "trained", "score": "additive", "recurrence": "bilstm"}
-    found, parts = differences(rows, [
-        (f"BiLSTM + additive less {recurrence} + {score}", "tau",
-         between("tau", mine, {"attention": "trained", "score": score, "recurrence": recurrence}))
-        for recurrence in ("none", "bilstm") for score in SCORES if (recurrence, score) != ("bilstm", "additive")
-    ])  # fmt: skip
+    found, parts = differences(
+        rows,
+        [
+            (
+                f"BiLSTM + additive less {recurrence} + {score}",
+                "tau",
+                between("tau", mine, {"attention": "trained", "score": score, "recurrence": recurrence}),
+            )
+            for recurrence in ("none", "bilstm")
+            for score in SCORES
+            if (recurrence, score) != ("bilstm", "additive")
+        ],
+    )
     return found, verdict(parts)
 
 
@@ -272,13 +299,13 @@ def grid_table(rows: Rows) -> str:
     for row in rows:
         cell = row["cell"]
         score = "-" if cell["attention"] == "uniform" else cell["score"]
-        normaliser = f"{cell['normaliser']} {cell['temperature']:g}"
-        groups[(cell["dataset"], cell["recurrence"], score, normaliser, cell["attention"])].append(row)
+        normalizer = f"{cell['normalizer']} {cell['temperature']:g}"
+        groups[(cell["dataset"], cell["recurrence"], score, normalizer, cell["attention"])].append(row)
     made = []
     for key, some in groups.items():
         means = [mean_of([value for row in some for value in row["texts"][name]]) for name in COLUMNS]
         made.append([*key, *["-" if math.isnan(mean) else f"{mean:.3f}" for mean in means]])
-    header = ["data", "recurrence", "score", "normaliser", "attention", "accuracy", "permuted"]
+    header = ["data", "recurrence", "score", "normalizer", "attention", "accuracy", "permuted"]
     header += ["MI kept", "tau-b", "H/ln n", "Gini", "largest"]
     return table(header, sorted(made))
 
@@ -293,13 +320,13 @@ def figure(rows: Rows, path: Path) -> None:
     sets = sorted({row["cell"]["dataset"] for row in rows})
     drawn, axes = pyplot.subplots(1, len(sets), figsize=(4 * len(sets), 3.4), sharey=True, squeeze=False)
     for axis, name in zip(axes[0], sets):
-        for score, colour in zip(SCORES, ("#0072b2", "#e69f00", "#009e73")):
+        for score, color in zip(SCORES, ("#0072b2", "#e69f00", "#009e73")):
             for recurrence, marker in (("none", "o"), ("bilstm", "^")):
                 some = select(rows, dataset=name, score=score, recurrence=recurrence, attention="trained")
                 x, y = ([mean_of(row["texts"][key]) for row in some] for key in ("spread", "tau"))
-                axis.scatter(x, y, s=14, c=colour, marker=marker, alpha=0.7, label=f"{score}, {recurrence}")
+                axis.scatter(x, y, s=14, c=color, marker=marker, alpha=0.7, label=f"{score}, {recurrence}")
         axis.set(title=name, xlabel="H(attention) / ln n")
-        axis.axhline(0, color="grey", linewidth=0.6)
+        axis.axhline(0, color="gray", linewidth=0.6)
     axes[0][0].set_ylabel("tau-b with token information")
     axes[0][-1].legend(fontsize=6)
     drawn.tight_layout()
@@ -342,9 +369,16 @@ def write_report(results: Path, folder: Path) -> str:
     parts = [
         "# Does attention keep information, and does its order follow information?",
         "Generated by `examples/information_study.py --report`, not edited. What was done: docs/methods/heads.md.",
-        COMMANDS, head, summary, HOW, "![rank agreement over evenness of attention](information.png)", *sections,
-        "## All combinations", "Means over seeds and test texts.", grid_table(rows),
-    ]  # fmt: skip
+        COMMANDS,
+        head,
+        summary,
+        HOW,
+        "![rank agreement over evenness of attention](information.png)",
+        *sections,
+        "## All combinations",
+        "Means over seeds and test texts.",
+        grid_table(rows),
+    ]
     page = "\n\n".join(parts)
     (folder / "information.md").write_text(page + "\n", encoding="utf-8")
     return "\n".join(verdicts)

@@ -37,7 +37,7 @@ from torch.nn import functional
 from transformers import AutoModel, AutoTokenizer
 
 import hf_attn_mi
-from hf_attn_mi.api.inputs.files import read_file
+from hf_attn_mi.data.files import read_file
 from hf_attn_mi.heads import AttentionHead
 from hf_attn_mi.mi import fit_probe, mutual_information
 from hf_attn_mi.mi.ranks import rank_correlations
@@ -48,10 +48,15 @@ SETS = {  # file of training rows, of test rows, how many of each, most tokens
     "agnews": ("agnews/train.jsonl.gz", "agnews/test.jsonl.gz", 2000, 1000, 96),
     "imdb": ("imdb/train.jsonl.gz", "imdb/test.jsonl.gz", 1707, 999, 96),
 }
-NORMALISERS = [
-    ("softmax", 1.0), ("softmax", 0.1), ("softmax", 0.5), ("gumbel", 0.1), ("gumbel", 0.5), ("gumbel", 1.0),
+NORMALIZERS = [
+    ("softmax", 1.0),
+    ("softmax", 0.1),
+    ("softmax", 0.5),
+    ("gumbel", 0.1),
+    ("gumbel", 0.5),
+    ("gumbel", 1.0),
     ("gumbel", 2.0),
-]  # fmt: skip
+]
 SCORES = ("additive", "deep", "scaled_dot")
 SCORE_SIZE = RECURRENCE_SIZE = 128
 BATCH, RATE = 64, 3e-3
@@ -67,7 +72,7 @@ class Cell:
     dataset: str
     seed: int
     score: str
-    normaliser: str
+    normalizer: str
     temperature: float
     recurrence: str
     attention: str
@@ -108,8 +113,9 @@ def built_in_texts() -> dict[str, tuple[list[tuple[str, int]], list[tuple[str, i
         rows = [
             (f"the {thing} was {word} and the {other} went on for a while", label)
             for thing, other in itertools.permutations(things, 2)
-            for label, words in enumerate((bad, good)) for word in words
-        ]  # fmt: skip
+            for label, words in enumerate((bad, good))
+            for word in words
+        ]
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).tolist()
         rows = [rows[i] for i in order] * 3
         made[name] = (rows[:120], rows[120:])
@@ -163,10 +169,15 @@ def make_head(cell: Cell, train: Cached) -> AttentionHead:
     torch.manual_seed(cell.seed)
     recurrent = cell.recurrence == "bilstm"
     head = AttentionHead(
-        train.states.shape[1], int(train.labels.max()) + 1, score=cell.score, normaliser=cell.normaliser,
-        temperature=cell.temperature, score_size=SCORE_SIZE, recurrence="bilstm" if recurrent else None,
+        train.states.shape[1],
+        int(train.labels.max()) + 1,
+        score=cell.score,
+        normalizer=cell.normalizer,
+        temperature=cell.temperature,
+        score_size=SCORE_SIZE,
+        recurrence="bilstm" if recurrent else None,
         recurrence_size=RECURRENCE_SIZE if recurrent else None,
-    )  # fmt: skip
+    )
     if cell.attention != "trained":
         head.score.requires_grad_(False)
     if cell.attention == "uniform":
@@ -253,12 +264,12 @@ def watch(head: AttentionHead, data: Cached, texts: Tensor, seed: int) -> Seen:
     return Seen(probabilities, permuted, torch.stack(columns[2]), list(columns[3]), list(columns[4]))
 
 
-def token_information(background: Seen, test: Seen, seed: int) -> list[Tensor]:
-    """Return KL(q(Y | h_i) || q(Y)) in nats for each token of each test text; q from the background's tokens."""
+def token_information(profile: Seen, test: Seen, seed: int) -> list[Tensor]:
+    """Return KL(q(Y | h_i) || q(Y)) in nats for each token of each test text; q from the profile's tokens."""
     generator = torch.Generator().manual_seed(seed)
-    drawn = [torch.randperm(len(s), generator=generator)[:TOKENS_EACH] for s in background.states]
-    states = torch.cat([s[d] for s, d in zip(background.states, drawn)])
-    outputs = background.probabilities.repeat_interleave(torch.tensor([len(d) for d in drawn]), 0)
+    drawn = [torch.randperm(len(s), generator=generator)[:TOKENS_EACH] for s in profile.states]
+    states = torch.cat([s[d] for s, d in zip(profile.states, drawn)])
+    outputs = profile.probabilities.repeat_interleave(torch.tensor([len(d) for d in drawn]), 0)
     probe = fit_probe(states, outputs, folds=5, seed=seed)
     lengths = [len(s) for s in test.states]
     log_posterior = probe.log_posterior(torch.cat(test.states)).double()
@@ -287,7 +298,7 @@ def pair_agreement(weights: Tensor, information: Tensor) -> np.ndarray:
     return torch.stack([agree, torch.bincount(group[differs], minlength=groups).double()]).numpy()
 
 
-def slots(test: Seen, seed: int) -> Tensor:
+def sites(test: Seen, seed: int) -> Tensor:
     """Return (3, texts, width): the state attended most, a state at random, and the context, which must have it all."""
     generator = torch.Generator().manual_seed(seed)
     most = torch.stack([s[int(w.argmax())] for s, w in zip(test.states, test.weights)])
@@ -300,13 +311,16 @@ def measure(cell: Cell, options: argparse.Namespace, train: Cached, test: Cached
     head = make_head(cell, train).eval()
     head.load_state_dict(load_file(options.output / "heads" / f"{cell.key}.safetensors"))
     some = torch.randperm(len(train.labels), generator=torch.Generator().manual_seed(0))[:BACKGROUND]
-    background = watch(head, train, some, cell.seed)
+    profile = watch(head, train, some, cell.seed)
     seen = watch(head, test, torch.arange(len(test.labels)), cell.seed)
-    information = token_information(background, seen, cell.seed)
+    information = token_information(profile, seen, cell.seed)
     found = mutual_information(
-        slots(seen, cell.seed), seen.probabilities, estimator=options.estimator, permutations=options.permutations,
+        sites(seen, cell.seed),
+        seen.probabilities,
+        estimator=options.estimator,
+        permutations=options.permutations,
         seed=cell.seed,
-    )  # fmt: skip
+    )
     taus = [
         float(rank_correlations(w.double(), i)[0]) if len(w) > 2 else math.nan
         for w, i in zip(seen.weights, information)
@@ -315,10 +329,13 @@ def measure(cell: Cell, options: argparse.Namespace, train: Cached, test: Cached
     per_text = {
         "correct": (seen.probabilities.argmax(1) == test.labels).numpy(),
         "correct_permuted": (seen.permuted.argmax(1) == test.labels).numpy(),
-        "tau": np.array(taus), "spread": shapes[:, 0], "gini": shapes[:, 1], "largest": shapes[:, 2],
+        "tau": np.array(taus),
+        "spread": shapes[:, 0],
+        "gini": shapes[:, 1],
+        "largest": shapes[:, 2],
         "attended": np.array([float((w.double() * i).sum()) for w, i in zip(seen.weights, information)]),
         "average": np.array([float(i.mean()) for i in information]),
-    }  # fmt: skip
+    }
     pairs = sum(pair_agreement(w, i) for w, i in zip(seen.weights, information))
     assert isinstance(pairs, np.ndarray)
     arrays = {name: values.astype(np.float32) for name, values in per_text.items()}
@@ -350,16 +367,16 @@ def grid(options: argparse.Namespace) -> list[Cell]:
     """Return the cells of this process, seed after seed, so that a stopped run has whole seeds."""
     sets = list(built_in_texts())[:2] if options.quick else list(SETS)
     quick = [("softmax", 1.0), ("softmax", 0.5), ("gumbel", 0.5)]
-    normalisers = quick if options.quick else NORMALISERS
+    normalizers = quick if options.quick else NORMALIZERS
     cells = []
     for seed, name, recurrence in itertools.product(range(options.seeds), sets, ("none", "bilstm")):
         base = Cell(name, seed, "scaled_dot", "softmax", 1.0, recurrence, "uniform")
         cells.append(base)  # uniform attention has no scores: one cell for all
-        for score, (normaliser, temperature), attention in itertools.product(
-            SCORES, normalisers, ("trained", "frozen")
+        for score, (normalizer, temperature), attention in itertools.product(
+            SCORES, normalizers, ("trained", "frozen")
         ):
             cells.append(
-                replace(base, score=score, normaliser=normaliser, temperature=temperature, attention=attention)
+                replace(base, score=score, normalizer=normalizer, temperature=temperature, attention=attention)
             )
     mine, of = map(int, options.share.split("/"))
     return [cell for number, cell in enumerate(cells) if number % of == mine]

@@ -1,6 +1,6 @@
 """Put other attention in the place of the model's own and see whether the prediction cares.
 
-    python examples/intervene.py
+python examples/intervene.py
 """
 
 import torch

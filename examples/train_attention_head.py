@@ -1,9 +1,9 @@
-"""Train an attention head on any Hugging Face encoder and any labelled data set, with the Trainer of transformers.
+"""Train an attention head on any Hugging Face encoder and any labeled data set, with the Trainer of transformers.
 
     python examples/train_attention_head.py --encoder sentence-transformers/all-MiniLM-L6-v2 \\
         --train stanfordnlp/sst2:train --dev stanfordnlp/sst2:validation --output my_head --freeze-encoder
     python examples/train_attention_head.py --train train.jsonl.gz --dev dev.csv --output my_head --score deep \\
-        --normaliser gumbel --temperature 2 --anneal-to 0.5 --anneal-steps 500
+        --normalizer gumbel --temperature 2 --anneal-to 0.5 --anneal-steps 500
 
 Data are rows with a text (or a pair of texts) and a label: .jsonl, .json, .csv or .tsv (each also as .gz), a folder
 saved by `datasets`, or a Hub name "name:split". The best epoch is kept; `--resume` goes on from the last checkpoint.
@@ -28,8 +28,8 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 
 import hf_attn_mi
-from hf_attn_mi.api.inputs.data import text_columns
-from hf_attn_mi.api.inputs.files import load_folder, load_hub, read_file
+from hf_attn_mi.data.files import load_folder, load_hub, read_file
+from hf_attn_mi.data.texts import text_columns
 from hf_attn_mi.heads import AttentionHeadForSequenceClassification
 
 DEMO = Path(hf_attn_mi.__file__).parent / "demo_model"
@@ -102,14 +102,27 @@ def build_model(options: argparse.Namespace, labels: list[str]) -> AttentionHead
     temperature: Any = options.temperature
     if options.anneal_to is not None:
         temperature = {
-            "kind": options.anneal, "start": temperature, "end": options.anneal_to, "steps": options.anneal_steps
-        }  # fmt: skip
+            "kind": options.anneal,
+            "start": temperature,
+            "end": options.anneal_to,
+            "steps": options.anneal_steps,
+        }
     return AttentionHeadForSequenceClassification.from_encoder(
-        options.encoder, len(labels), labels=labels, score=options.score, normaliser=options.normaliser,
-        temperature=temperature, hard=options.hard, heads=options.heads, queries=options.queries,
-        score_size=options.score_size, recurrence=options.recurrence, recurrence_size=options.recurrence_size,
-        head_dropout=options.head_dropout, freeze_encoder=options.freeze_encoder,
-    )  # fmt: skip
+        options.encoder,
+        len(labels),
+        labels=labels,
+        score=options.score,
+        normalizer=options.normalizer,
+        temperature=temperature,
+        hard=options.hard,
+        heads=options.heads,
+        queries=options.queries,
+        score_size=options.score_size,
+        recurrence=options.recurrence,
+        recurrence_size=options.recurrence_size,
+        head_dropout=options.head_dropout,
+        freeze_encoder=options.freeze_encoder,
+    )
 
 
 def optimizer_of(model: AttentionHeadForSequenceClassification, options: argparse.Namespace) -> torch.optim.AdamW:
@@ -131,20 +144,39 @@ def make_trainer(options: argparse.Namespace) -> Trainer:
     longest = min(options.max_length, tokenizer.model_max_length)
     when = "epoch" if options.eval_steps is None else "steps"
     arguments = TrainingArguments(
-        output_dir=str(options.output), num_train_epochs=options.epochs, max_steps=options.max_steps,
-        per_device_train_batch_size=options.batch_size, per_device_eval_batch_size=64, warmup_steps=options.warmup,
-        eval_strategy=when, save_strategy=when, logging_steps=options.log_steps, eval_steps=options.eval_steps,
-        save_steps=options.eval_steps or 500, save_total_limit=2, load_best_model_at_end=True,
-        metric_for_best_model="accuracy", train_sampling_strategy="group_by_length", seed=options.seed,
-        bf16=options.bf16, report_to=[], dataloader_pin_memory=False, use_cpu=not torch.cuda.is_available(),
-    )  # fmt: skip
+        output_dir=str(options.output),
+        num_train_epochs=options.epochs,
+        max_steps=options.max_steps,
+        per_device_train_batch_size=options.batch_size,
+        per_device_eval_batch_size=64,
+        warmup_steps=options.warmup,
+        eval_strategy=when,
+        save_strategy=when,
+        logging_steps=options.log_steps,
+        eval_steps=options.eval_steps,
+        save_steps=options.eval_steps or 500,
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="accuracy",
+        train_sampling_strategy="group_by_length",
+        seed=options.seed,
+        bf16=options.bf16,
+        report_to=[],
+        dataloader_pin_memory=False,
+        use_cpu=not torch.cuda.is_available(),
+    )
     return Trainer(
-        model=model, args=arguments, train_dataset=encode(train, tokenizer, longest),
-        eval_dataset=encode(dev, tokenizer, longest), data_collator=DataCollatorWithPadding(tokenizer),
-        processing_class=tokenizer, compute_metrics=accuracy_and_f1, optimizers=(optimizer_of(model, options), None),
+        model=model,
+        args=arguments,
+        train_dataset=encode(train, tokenizer, longest),
+        eval_dataset=encode(dev, tokenizer, longest),
+        data_collator=DataCollatorWithPadding(tokenizer),
+        processing_class=tokenizer,
+        compute_metrics=accuracy_and_f1,
+        optimizers=(optimizer_of(model, options), None),
         # Always there: the Trainer cannot resume with a callback that the checkpoint does not know.
         callbacks=[EarlyStoppingCallback(options.patience or NEVER)],
-    )  # fmt: skip
+    )
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -158,7 +190,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="folder for checkpoints and the model")
     head = parser.add_argument_group("head")
     head.add_argument("--score", default="additive", help="additive, deep or scaled_dot")
-    head.add_argument("--normaliser", default="softmax", help="softmax or gumbel")
+    head.add_argument("--normalizer", default="softmax", help="softmax or gumbel")
     head.add_argument("--temperature", type=float, default=1.0)
     head.add_argument("--anneal-to", type=float, help="temperature at the end; from --temperature")
     head.add_argument("--anneal", default="exponential", help="exponential or linear")

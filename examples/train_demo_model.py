@@ -51,8 +51,8 @@ looked at when the settings were chosen, so expect slightly less on new ones.
 ## Limits
 One domain: English movie-review sentences, mostly under 40 words; nothing else was measured. Not for decisions.
 
-## Licence
-SST-2 states no licence; cite Socher et al. (2013), "Recursive Deep Models for Semantic Compositionality Over a
+## License
+SST-2 states no license; cite Socher et al. (2013), "Recursive Deep Models for Semantic Compositionality Over a
 Sentiment Treebank", EMNLP. The code of the package is under Apache-2.0.
 """
 Examples = tuple[list[str], list[int]]  # texts and their labels: 0 negative, 1 positive
@@ -257,7 +257,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with {train,dev}.jsonl.gz; default: SST-2 from the Hub")
     parser.add_argument("--teacher", help="path or Hub name of a negative/positive classifier to distil from")
-    parser.add_argument("--teacher-note", default="no note", help="what the card says of the teacher: origin, licence")
+    parser.add_argument("--teacher-note", default="no note", help="what the card says of the teacher: origin, license")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="folder for the model (default: the package's)")
     for name, default in (("--epochs", 4), ("--batch-size", 64), ("--seed", 0), ("--threads", 1)):
         parser.add_argument(name, type=int, default=default)

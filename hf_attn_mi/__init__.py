@@ -1,28 +1,30 @@
 """Which tokens and which attention weights made this prediction, and how do you know?"""
 
-from hf_attn_mi.api import attention_maps, explain, fit_background
 from hf_attn_mi.attention import attention_interval, effective_attention, efficient_attention, rollout
 from hf_attn_mi.capture import capture_attention
-from hf_attn_mi.errors import BackendUnavailable, HfAttnMiError, InvalidInput, UnsupportedModel
-from hf_attn_mi.explanation import Explanation
+from hf_attn_mi.errors import BackendUnavailableError, HfAttnMiError, InvalidInputError, UnsupportedModelError
 from hf_attn_mi.mi import mutual_information
-from hf_attn_mi.mi.background import Background
+from hf_attn_mi.results.explanation import Explanation
+from hf_attn_mi.results.information_profile import InformationProfile
+from hf_attn_mi.tasks.attention_maps import attention_maps
+from hf_attn_mi.tasks.explain import explain
+from hf_attn_mi.tasks.fit_information import fit_information
 
 __version__ = "0.1.0"
 __all__ = [
-    "BackendUnavailable",
-    "Background",
+    "BackendUnavailableError",
     "Explanation",
     "HfAttnMiError",
-    "InvalidInput",
-    "UnsupportedModel",
+    "InformationProfile",
+    "InvalidInputError",
+    "UnsupportedModelError",
     "attention_interval",
     "attention_maps",
     "capture_attention",
     "effective_attention",
     "efficient_attention",
     "explain",
-    "fit_background",
+    "fit_information",
     "mutual_information",
     "rollout",
 ]

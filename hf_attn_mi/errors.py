@@ -5,13 +5,13 @@ class HfAttnMiError(Exception):
     """Base of every error this package raises on purpose."""
 
 
-class InvalidInput(HfAttnMiError, ValueError):
+class InvalidInputError(HfAttnMiError, ValueError):
     """An argument is wrong: the message names it, what came, what is allowed and what to do."""
 
 
-class UnsupportedModel(HfAttnMiError):
+class UnsupportedModelError(HfAttnMiError):
     """The model cannot be explained exactly: the message says why and what is supported."""
 
 
-class BackendUnavailable(HfAttnMiError):
+class BackendUnavailableError(HfAttnMiError):
     """A backend was asked for by name and is not there."""

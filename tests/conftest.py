@@ -6,7 +6,7 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
 os.environ["HF_DATASETS_OFFLINE"] = "1"
-sys.path.insert(0, str(Path(__file__).parents[1]))  # `tests.zoo` and `tests.models`, also under a bare `pytest`
+sys.path.insert(0, str(Path(__file__).parents[1]))  # `tests.zoo` and `tests.sample_models`, also under a bare `pytest`
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ if not torch.cuda.is_available():
 @pytest.fixture(scope="session")
 def demo():
     """The embedded model in evaluation mode and its tokenizer; tests leave both as they were."""
-    from tests.models import load_demo
+    from tests.sample_models import load_demo
 
     return load_demo()
 
@@ -30,6 +30,6 @@ def demo():
 @pytest.fixture
 def fresh():
     """A copy of the embedded model that a test may change, and its tokenizer."""
-    from tests.models import load_demo
+    from tests.sample_models import load_demo
 
     return load_demo()

@@ -60,7 +60,7 @@ def aligned(ids: Sequence[int], found: Sequence[int], scores: Sequence[float]) -
     """The scores as plain numbers, if they are for these very tokens.
 
     Raises:
-        Misaligned: the peer tokenised something else than the text it was given.
+        Misaligned: the peer tokenized something else than the text it was given.
     """
     if list(map(int, found)) != list(ids):
         raise Misaligned(f"scores are for {len(found)} tokens that are not the model's {len(ids)}")

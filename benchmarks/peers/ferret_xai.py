@@ -40,6 +40,7 @@ def make(name: str) -> dict[str, exchange.Explainer]:
 
 if __name__ == "__main__":
     exchange.serve(
-        make, ("ferret-xai", "captum", "shap", "lime"),
+        make,
+        ("ferret-xai", "captum", "shap", "lime"),
         "Benchmark(model, tokenizer).explainers: LIME min(tokens^2, 5000) samples, IG 50 steps",
-    )  # fmt: skip
+    )

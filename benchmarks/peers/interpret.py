@@ -1,6 +1,6 @@
 """transformers-interpret: `SequenceClassificationExplainer(model, tokenizer)(text, index=class)`, its defaults.
 
-Layer integrated gradients of the class probability, 50 steps. It puts spaces around punctuation before it tokenises;
+Layer integrated gradients of the class probability, 50 steps. It puts spaces around punctuation before it tokenizes;
 where that changes the tokens, the input has no scores.
 
     pip install transformers-interpret

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hf_attn_mi.attention.inputs import GivenHeads, broadcast_lead, read_key_mask, read_query_mask, read_shapes
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.attention.inputs import AttentionRows, broadcast_lead, read_key_mask, read_query_mask, read_shapes
+from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.kernels import effective_rows, received_weights
 
 
@@ -60,7 +60,7 @@ def effective_attention(
             float32 or wider, the values are well conditioned, the form is not affine and the mask has one set of keys.
 
     Raises:
-        InvalidInput: shapes, dtypes, or values that do not fit, or outputs that are not A V.
+        InvalidInputError: shapes, dtypes, or values that do not fit, or outputs that are not A V.
 
     Example:
         >>> values = torch.randn(9, 3, generator=torch.Generator().manual_seed(0))
@@ -71,9 +71,13 @@ def effective_attention(
     """
     heads = read_shapes(attention, values, mask, query_mask)
     found = effective_rows(
-        heads.attention, heads.values, heads.allowed, queries=heads.queries, affine=affine,
+        heads.attention,
+        heads.values,
+        heads.allowed,
+        queries=heads.queries,
+        affine=affine,
         outputs=_flat_outputs(outputs, heads, values),
-    )  # fmt: skip
+    )
     assert found.attention is not None
     return EffectiveAttention(
         attention=found.attention.reshape(heads.lead + found.attention.shape[1:]),
@@ -99,7 +103,7 @@ def effective_summary(
     the product A V where they are float32 or wider and the values are well conditioned.
 
     Raises:
-        InvalidInput: shapes, dtypes, or values that do not fit; a mask that differs by row.
+        InvalidInputError: shapes, dtypes, or values that do not fit; a mask that differs by row.
 
     Example:
         >>> summary = effective_summary(torch.eye(2), torch.eye(2))
@@ -108,7 +112,7 @@ def effective_summary(
     """
     heads = read_shapes(attention, values, mask, query_mask)
     if heads.allowed.shape[1] != 1:
-        raise InvalidInput("mask differs by row: effective_summary needs one set of keys a head")
+        raise InvalidInputError("mask differs by row: effective_summary needs one set of keys a head")
     outputs = _flat_outputs(outputs, heads, values)
     found = effective_rows(
         heads.attention, heads.values, heads.allowed, queries=heads.queries, outputs=outputs, keep=False
@@ -131,19 +135,19 @@ def received_effective(
         query_mask: the same for queries.
 
     Raises:
-        InvalidInput: shapes or dtypes that do not fit.
+        InvalidInputError: shapes or dtypes that do not fit.
 
     Example:
         >>> received_effective(torch.tensor([[.25, .75]]), torch.eye(2))
         tensor([0.2500, 0.7500])
     """
     if outputs.dim() < 2 or values.dim() < 2 or outputs.shape[-1] != values.shape[-1]:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"outputs {tuple(outputs.shape)} and values {tuple(values.shape)} "
             "must be (..., queries, head_dim) and (..., keys, head_dim)"
         )
     if not (outputs.is_floating_point() and values.is_floating_point()):
-        raise InvalidInput(f"outputs ({outputs.dtype}) and values ({values.dtype}) must be floating point")
+        raise InvalidInputError(f"outputs ({outputs.dtype}) and values ({values.dtype}) must be floating point")
     lead = broadcast_lead("outputs", outputs, values)
     queries, keys = outputs.shape[-2], values.shape[-2]
     allowed = read_key_mask(mask, lead, 1, keys, values.device)
@@ -157,7 +161,7 @@ def received_effective(
     return found.weights.to(values.dtype).reshape(*lead, keys)
 
 
-def _flat_outputs(outputs: Tensor | None, heads: GivenHeads, values: Tensor) -> Tensor | None:
+def _flat_outputs(outputs: Tensor | None, heads: AttentionRows, values: Tensor) -> Tensor | None:
     """Return (heads, queries, head_dim), None for None."""
     if outputs is None:
         return None
@@ -165,6 +169,6 @@ def _flat_outputs(outputs: Tensor | None, heads: GivenHeads, values: Tensor) -> 
     try:
         return outputs.expand(shape).reshape(-1, *shape[-2:])
     except RuntimeError as error:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"outputs has shape {tuple(outputs.shape)}: it must be {shape}, the rows times the values"
         ) from error

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.attention.inputs import read_heads
-from hf_attn_mi.kernels.rows.call import efficient_rows
+from hf_attn_mi.kernels.efficient.call import efficient_rows
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def efficient_attention(
     """Return for each row the vertex of its polytope of equivalent rows that keeps most of the row's own attention.
 
     e_i = argmax sum_j a_ij b_j over F(a_i) = {b >= 0: sum_j b_j v_j = o_i, sum_j b_j = 1}; among equals, low key
-    numbers: the cost is a_ij / max_j a_ij - 1e-7 t_j, t rising from 0 to 1 over the real keys. Our operationalisation
+    numbers: the cost is a_ij / max_j a_ij - 1e-7 t_j, t rising from 0 to 1 over the real keys. Our operationalization
     of the efficient attention of Naim and Asher (arXiv 2410.18541). Sufficient: `residual`. Necessary: the kept keys
     have affinely independent values, so no fewer of them reach o_i; `smallest_weight` and `smallest_singular` say how
     firmly: the smallest singular value of the kept keys' rows in an orthonormal basis of the columns of [V, 1], at
@@ -63,8 +63,8 @@ def efficient_attention(
             dimensions or 129 keys), "torch", or "auto": the fastest that can run. All return the same rows.
 
     Raises:
-        InvalidInput: shapes, dtypes, values, tolerance, objective or backend that do not fit.
-        BackendUnavailable: the backend asked for is not installed, or cannot do this call.
+        InvalidInputError: shapes, dtypes, values, tolerance, objective or backend that do not fit.
+        BackendUnavailableError: the backend asked for is not installed, or cannot do this call.
 
     Example:
         >>> efficient = efficient_attention(torch.full((1, 4), .25), torch.tensor([[0.], [1.], [2.], [3.]]))

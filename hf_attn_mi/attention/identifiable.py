@@ -11,7 +11,7 @@ from torch import Tensor
 from hf_attn_mi.attention.efficient import efficient_attention
 from hf_attn_mi.attention.inputs import read_heads
 from hf_attn_mi.attention.interval import attention_interval
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 
 _FLOOR = 1e-9  # a minimum below this is zero: the linear programs are solved to 1e-10
 
@@ -80,7 +80,7 @@ def identifiable_weights(
         width: from 0 to 1.
 
     Raises:
-        InvalidInput: shapes, dtypes, keys or width that do not fit.
+        InvalidInputError: shapes, dtypes, keys or width that do not fit.
 
     Example:
         >>> values = torch.tensor([[0.0], [1.0], [1.0], [9.0]])                       # two keys of the same value
@@ -91,9 +91,11 @@ def identifiable_weights(
         ([[False, False, False, False]], [[False, False, False, True]])
     """
     if isinstance(width, bool) or not isinstance(width, int | float) or not 0 <= width <= 1:
-        raise InvalidInput(f"width must be a number from 0 to 1, not {width!r}")
+        raise InvalidInputError(f"width must be a number from 0 to 1, not {width!r}")
     if attention.dim() < 2:
-        raise InvalidInput(f"attention must be (..., queries, keys), not {tuple(attention.shape)}; a row is row[None]")
+        raise InvalidInputError(
+            f"attention must be (..., queries, keys), not {tuple(attention.shape)}; a row is row[None]"
+        )
     count = attention.shape[-1]
     asked = list(range(count)) if keys is None else [int(key) for key in keys]
     ends = attention_interval(attention, values, asked, mask)
@@ -105,7 +107,12 @@ def identifiable_weights(
     real = (heads.allowed & (total > 0)).reshape(shape)
     efficient = efficient_attention(attention, values, mask).attention.double()
     return IdentifiableWeights(
-        keys=torch.tensor(asked, dtype=torch.long), own=rows.reshape(shape)[..., asked].cpu(),
-        efficient=efficient[..., asked].cpu(), lower=ends[..., 0], upper=ends[..., 1], real=real[..., asked].cpu(),
-        width=float(width), count=count,
-    )  # fmt: skip
+        keys=torch.tensor(asked, dtype=torch.long),
+        own=rows.reshape(shape)[..., asked].cpu(),
+        efficient=efficient[..., asked].cpu(),
+        lower=ends[..., 0],
+        upper=ends[..., 1],
+        real=real[..., asked].cpu(),
+        width=float(width),
+        count=count,
+    )

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 
 
 @dataclass(frozen=True)
-class GivenHeads:
-    """Heads with all leading dimensions flattened into one, otherwise as they came."""
+class AttentionRows:
+    """KernelInputs with all leading dimensions flattened into one, otherwise as they came."""
 
     attention: Tensor  # (heads, queries, keys)
     values: Tensor  # (heads, keys, head_dim)
@@ -23,8 +23,8 @@ class GivenHeads:
 
 
 @dataclass(frozen=True)
-class HeadBatch:
-    """Heads with all leading dimensions flattened into one, everything that is not allowed set to zero."""
+class CheckedRows:
+    """KernelInputs with all leading dimensions flattened into one, everything that is not allowed set to zero."""
 
     attention: Tensor  # (heads, queries, keys), the dtype it came in
     values: Tensor  # (heads, keys, head_dim) float64
@@ -34,20 +34,20 @@ class HeadBatch:
     epsilon: float  # machine epsilon of the less precise input; float32's for half precision
 
 
-def read_shapes(attention: Tensor, values: Tensor, mask: Tensor | None, query_mask: Tensor | None) -> GivenHeads:
+def read_shapes(attention: Tensor, values: Tensor, mask: Tensor | None, query_mask: Tensor | None) -> AttentionRows:
     """Return the flattened arguments; their entries are not looked at.
 
     Leading dimensions of `attention` and `values` broadcast. For the shapes of the masks see `read_key_mask` and
     `read_query_mask`.
 
     Raises:
-        InvalidInput: wrong shapes or dtypes.
+        InvalidInputError: wrong shapes or dtypes.
     """
     _check_floats("attention", attention, 2)
     _check_floats("values", values, 2)
     queries, keys = attention.shape[-2:]
     if values.shape[-2] != keys:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"values has {values.shape[-2]} keys (shape {tuple(values.shape)}), attention has {keys} "
             f"(shape {tuple(attention.shape)}): values must be (..., keys, head_dim)"
         )
@@ -56,14 +56,14 @@ def read_shapes(attention: Tensor, values: Tensor, mask: Tensor | None, query_ma
     real = read_query_mask(query_mask, lead, queries, attention.device)
     flat_attention = attention.expand(*lead, queries, keys).reshape(-1, queries, keys)
     flat_values = values.expand(*lead, keys, values.shape[-1]).reshape(-1, keys, values.shape[-1])
-    return GivenHeads(flat_attention, flat_values, allowed, real, lead)
+    return AttentionRows(flat_attention, flat_values, allowed, real, lead)
 
 
-def read_heads(attention: Tensor, values: Tensor, mask: Tensor | None, query_mask: Tensor | None) -> HeadBatch:
+def read_heads(attention: Tensor, values: Tensor, mask: Tensor | None, query_mask: Tensor | None) -> CheckedRows:
     """Return the checked and flattened arguments, masked; shapes as in `read_shapes`.
 
     Raises:
-        InvalidInput: wrong shapes or dtypes, attention negative or not finite at an allowed key, values not finite
+        InvalidInputError: wrong shapes or dtypes, attention negative or not finite at an allowed key, values not finite
             there.
     """
     heads = read_shapes(attention, values, mask, query_mask)
@@ -72,11 +72,13 @@ def read_heads(attention: Tensor, values: Tensor, mask: Tensor | None, query_mas
     flat_values = heads.values.double()
     flat_values = flat_values.where(allowed.any(1)[:, :, None], torch.zeros_like(flat_values))
     if not bool(torch.isfinite(flat_attention).all()) or bool((flat_attention < 0).any()):
-        raise InvalidInput("attention has negative, NaN or infinite weights at real keys: pass rows after the softmax")
+        raise InvalidInputError(
+            "attention has negative, NaN or infinite weights at real keys: pass rows after the softmax"
+        )
     if not bool(torch.isfinite(flat_values).all()):
-        raise InvalidInput("values has NaN or infinite entries at real keys: mask these keys or mend the values")
+        raise InvalidInputError("values has NaN or infinite entries at real keys: mask these keys or mend the values")
     epsilon = max(_epsilon(attention.dtype), _epsilon(values.dtype))
-    return HeadBatch(flat_attention, flat_values, allowed, real, heads.lead, epsilon)
+    return CheckedRows(flat_attention, flat_values, allowed, real, heads.lead, epsilon)
 
 
 def broadcast_lead(name: str, tensor: Tensor, values: Tensor) -> tuple[int, ...]:
@@ -84,7 +86,7 @@ def broadcast_lead(name: str, tensor: Tensor, values: Tensor) -> tuple[int, ...]
     try:
         shape: tuple[int, ...] = tuple(np.broadcast_shapes(tensor.shape[:-2], values.shape[:-2]))
     except ValueError as error:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"the leading dimensions of {name} {tuple(tensor.shape[:-2])} and values "
             f"{tuple(values.shape[:-2])} do not broadcast"
         ) from error
@@ -104,9 +106,11 @@ def read_key_mask(
     if mask is None:
         return torch.ones(1, 1, keys, dtype=torch.bool, device=device).expand(_size(lead), 1, keys)
     if mask.dtype != torch.bool:
-        raise InvalidInput(f"mask has dtype {mask.dtype}: it must be bool, True where the key is real (mask.bool())")
+        raise InvalidInputError(
+            f"mask has dtype {mask.dtype}: it must be bool, True where the key is real (mask.bool())"
+        )
     if not 1 <= mask.dim() <= total or mask.shape[-1] != keys:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"mask has shape {tuple(mask.shape)}: it must end in keys = {keys} and have 1 to {total} dimensions"
         )
     if mask.dim() < total:
@@ -117,9 +121,11 @@ def read_key_mask(
     try:
         wide = mask.expand(*lead, rows, keys)
     except RuntimeError as error:
-        raise InvalidInput(f"mask of shape {tuple(mask.shape)} does not fit the leading dimensions {lead}") from error
+        raise InvalidInputError(
+            f"mask of shape {tuple(mask.shape)} does not fit the leading dimensions {lead}"
+        ) from error
     if rows not in (1, queries):
-        raise InvalidInput(f"mask has {rows} rows, attention has {queries} queries")
+        raise InvalidInputError(f"mask has {rows} rows, attention has {queries} queries")
     return wide.reshape(-1, rows, keys).to(device)
 
 
@@ -139,8 +145,8 @@ def _epsilon(dtype: torch.dtype) -> float:
 
 def _check_floats(name: str, tensor: Tensor, dimensions: int) -> None:
     if not tensor.is_floating_point():
-        raise InvalidInput(f"{name} has dtype {tensor.dtype}: it must be a floating point tensor")
+        raise InvalidInputError(f"{name} has dtype {tensor.dtype}: it must be a floating point tensor")
     if tensor.dim() < dimensions or 0 in tensor.shape:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{name} has shape {tuple(tensor.shape)}: it needs {dimensions} dimensions or more, none empty"
         )

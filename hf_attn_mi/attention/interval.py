@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.attention.inputs import read_heads
-from hf_attn_mi.errors import HfAttnMiError, InvalidInput
-from hf_attn_mi.kernels.rows.problems import Problems, cut_problems
+from hf_attn_mi.errors import HfAttnMiError, InvalidInputError
+from hf_attn_mi.kernels.efficient.problems import Problems, cut_problems
 
 
 @torch.no_grad()
@@ -33,7 +33,7 @@ def attention_interval(
         mask: bool, True where the key is real: (keys,), or for whole heads as in `efficient_attention`.
 
     Raises:
-        InvalidInput: shapes or dtypes that do not fit, key numbers out of range.
+        InvalidInputError: shapes or dtypes that do not fit, key numbers out of range.
 
     Example:
         >>> values = torch.tensor([[0.0], [1.0], [2.0]])
@@ -45,14 +45,14 @@ def attention_interval(
     """
     single = attention_row.dim() == 1
     if attention_row.dim() < 1 or (single and values.dim() != 2):
-        raise InvalidInput(
+        raise InvalidInputError(
             f"attention_row {tuple(attention_row.shape)} and values {tuple(values.shape)} "
             "must be (keys,) and (keys, head_dim), or (..., queries, keys) and (..., keys, head_dim)"
         )
     asked = [int(key) for key in keys]
     count = attention_row.shape[-1]
     if not all(0 <= key < count for key in asked):
-        raise InvalidInput(f"keys is {asked}: every key must lie between 0 and {count - 1}")
+        raise InvalidInputError(f"keys is {asked}: every key must lie between 0 and {count - 1}")
     heads = read_heads(attention_row[None] if single else attention_row, values, mask, None)
     each = heads.lead + heads.attention.shape[1:2]
     ends = torch.zeros(heads.attention.shape[:2].numel(), len(asked), 2, dtype=torch.float64)

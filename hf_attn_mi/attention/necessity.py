@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.attention.inputs import read_heads
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 
 _TOGETHER = 512  # rows factored together
 
@@ -33,7 +33,7 @@ def necessity_distance(attention: Tensor, values: Tensor, rows: Tensor | None = 
         (rows, keys) float64 in the unit of the values; nan at keys without weight.
 
     Raises:
-        InvalidInput: shapes, dtypes, weights or row numbers that do not fit.
+        InvalidInputError: shapes, dtypes, weights or row numbers that do not fit.
 
     Example:
         >>> values = torch.tensor([[[0.0, 0.0], [4.0, 0.0], [0.0, 4.0], [9.0, 9.0]]])
@@ -41,7 +41,7 @@ def necessity_distance(attention: Tensor, values: Tensor, rows: Tensor | None = 
         tensor([[1.4142, 1.0000, 1.0000,    nan]], dtype=torch.float64)
     """
     if attention.dim() != 3 or values.dim() != 3:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"attention {tuple(attention.shape)} and values {tuple(values.shape)} must be (heads, queries, keys) and "
             "(heads, keys, head_dim)"
         )
@@ -49,7 +49,7 @@ def necessity_distance(attention: Tensor, values: Tensor, rows: Tensor | None = 
     count, queries, keys = heads.attention.shape
     which = torch.arange(count * queries, device=attention.device) if rows is None else rows.to(attention.device)
     if which.dim() != 1 or which.dtype != torch.long or bool(((which < 0) | (which >= count * queries)).any()):
-        raise InvalidInput(f"rows must be numbers from 0 to {count * queries - 1}, (rows,) of dtype long")
+        raise InvalidInputError(f"rows must be numbers from 0 to {count * queries - 1}, (rows,) of dtype long")
     asked = heads.attention.reshape(-1, keys)[which].double()
     head = which // queries
     found = torch.full_like(asked, torch.nan)

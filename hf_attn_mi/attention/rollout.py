@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.attention.inputs import read_key_mask
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 
 
 @torch.no_grad()
@@ -29,7 +29,7 @@ def rollout(
             attentions may be (batch, tokens, tokens)). Tensors of two dimensions have none.
 
     Raises:
-        InvalidInput: no layer, shapes that differ or are not square, negative or NaN weights, residual out of range.
+        InvalidInputError: no layer, shapes that differ or are not square, negative or NaN weights, residual out of range.
 
     Example:
         >>> layer = torch.tensor([[1.0, 0.0], [0.5, 0.5]])
@@ -38,15 +38,15 @@ def rollout(
                 [0.4375, 0.5625]])
     """
     if not 0.0 <= residual <= 1.0:
-        raise InvalidInput(f"residual is {residual}: it must lie between 0 and 1")
+        raise InvalidInputError(f"residual is {residual}: it must lie between 0 and 1")
     if head_dimension is not None and head_dimension > -3:
-        raise InvalidInput(f"head_dimension is {head_dimension}: counted from the end, -3 or less, or None")
+        raise InvalidInputError(f"head_dimension is {head_dimension}: counted from the end, -3 or less, or None")
     if not len(attentions):
-        raise InvalidInput("attentions is empty: pass one tensor a layer")
+        raise InvalidInputError("attentions is empty: pass one tensor a layer")
     layers = [_mean_over_heads(layer, head_dimension) for layer in attentions]
     shape = layers[0].shape
     if any(layer.shape != shape for layer in layers) or shape[-1] != shape[-2]:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"attentions have shapes {[tuple(a.shape) for a in attentions]}: all must be equal and square"
         )
     tokens = shape[-1]
@@ -57,7 +57,7 @@ def rollout(
     for layer in layers:
         layer = layer.where(seen, torch.zeros_like(layer))
         if not bool(torch.isfinite(layer).all()) or bool((layer < 0).any()):
-            raise InvalidInput("attentions has negative, NaN or infinite weights at real tokens")
+            raise InvalidInputError("attentions has negative, NaN or infinite weights at real tokens")
         mixed = (1 - residual) * layer + residual * identity
         sums = mixed.sum(-1, keepdim=True)
         total = mixed / sums.where(sums > 0, torch.ones_like(sums)) @ total
@@ -67,12 +67,14 @@ def rollout(
 def _mean_over_heads(attention: Tensor, head_dimension: int | None) -> Tensor:
     """Return (..., tokens, tokens) in float32 or float64."""
     if not attention.is_floating_point() or attention.dim() < 2:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"attentions holds {attention.dtype} of shape {tuple(attention.shape)}: pass attention weights"
         )
     wide = attention if attention.dtype == torch.float64 else attention.float()
     if head_dimension is None or attention.dim() == 2:
         return wide
     if attention.dim() < -head_dimension:
-        raise InvalidInput(f"attentions has shape {tuple(attention.shape)}: there is no dimension {head_dimension}")
+        raise InvalidInputError(
+            f"attentions has shape {tuple(attention.shape)}: there is no dimension {head_dimension}"
+        )
     return wide.mean(head_dimension)

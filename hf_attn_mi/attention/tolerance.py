@@ -10,9 +10,9 @@ from torch import Tensor
 
 from hf_attn_mi.attention.efficient import efficient_attention
 from hf_attn_mi.attention.inputs import read_heads
-from hf_attn_mi.errors import InvalidInput
-from hf_attn_mi.kernels.rows.problems import cut_problems
-from hf_attn_mi.kernels.rows.pursuit import pursue
+from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.kernels.efficient.problems import cut_problems
+from hf_attn_mi.kernels.efficient.pursuit import pursue
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ def tolerance_curve(
         tolerances: each 0 or between 0 and 1.
 
     Raises:
-        InvalidInput: as in `efficient_attention`, or no tolerance, or one that is not a number in [0, 1).
+        InvalidInputError: as in `efficient_attention`, or no tolerance, or one that is not a number in [0, 1).
 
     Example:
         >>> values = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
@@ -60,15 +60,15 @@ def tolerance_curve(
     """
     wanted = sorted({_read(item) for item in tolerances})
     if not wanted:
-        raise InvalidInput("tolerances is empty: pass one or more numbers in [0, 1)")
+        raise InvalidInputError("tolerances is empty: pass one or more numbers in [0, 1)")
     exact = efficient_attention(attention, values, mask, query_mask=query_mask, backend=backend).support
     heads = read_heads(attention, values, mask, query_mask)
     fewest = exact.reshape(1, -1).repeat(len(wanted), 1)
     for problems in cut_problems(heads.attention, heads.values, heads.allowed, heads.epsilon):
-        centred = problems.values - problems.values.mean(1, keepdim=True)
+        centered = problems.values - problems.values.mean(1, keepdim=True)
         for number, tolerance in enumerate(wanted):
             if tolerance > 0:
-                rows, found = pursue(centred, problems.problem, problems.weights, tolerance)
+                rows, found = pursue(centered, problems.problem, problems.weights, tolerance)
                 size = torch.where(found, (rows > 0).sum(1), fewest[number, problems.place])
                 fewest[number, problems.place] = torch.minimum(size, fewest[number, problems.place])
     support = fewest.cummin(0).values.reshape(len(wanted), *exact.shape)
@@ -78,5 +78,5 @@ def tolerance_curve(
 
 def _read(tolerance: float) -> float:
     if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 <= tolerance < 1:
-        raise InvalidInput(f"tolerances holds {tolerance!r}: each must be a number from 0 (exact) to below 1")
+        raise InvalidInputError(f"tolerances holds {tolerance!r}: each must be a number from 0 (exact) to below 1")
     return float(tolerance)

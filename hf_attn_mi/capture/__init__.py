@@ -11,16 +11,16 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
+from hf_attn_mi.capture.layer_stacks import layer_stacks
+from hf_attn_mi.capture.model_state import eager_stance, model_lock, unwrap, visible_attention
 from hf_attn_mi.capture.multihead import multi_head_call, rows_and_logits
 from hf_attn_mi.capture.naming import ModuleNames
-from hf_attn_mi.capture.operations import is_attention_rows
-from hf_attn_mi.capture.preparation import eager_stance, model_lock, unwrap, visible_attention
 from hf_attn_mi.capture.records import AttentionCall, LayerStates, Projection, repeat_heads
-from hf_attn_mi.capture.stacks import layer_stacks
 from hf_attn_mi.capture.states import stream_states
+from hf_attn_mi.capture.torch_ops import is_attention_rows
 from hf_attn_mi.capture.tracer import AttentionTracer
-from hf_attn_mi.capture.verdict import Findings, ModuleCheck
-from hf_attn_mi.errors import UnsupportedModel
+from hf_attn_mi.capture.validation import Findings, ModuleCheck
+from hf_attn_mi.errors import UnsupportedModelError
 
 __all__ = [
     "AttentionCall",
@@ -85,10 +85,10 @@ def capture_attention(
         A `Capture`.
 
     Raises:
-        UnsupportedModel: the attention of this forward pass was not captured exactly: raised when the model's
+        UnsupportedModelError: the attention of this forward pass was not captured exactly: raised when the model's
             forward ends. On first use every attention module is checked: its product is followed element by
             element to W_O, and the sum over heads is compared with the projection's output.
-        InvalidInput: `model` is not a module.
+        InvalidInputError: `model` is not a module.
 
     Example:
         >>> with capture_attention(model) as capture:          # doctest: +SKIP
@@ -124,12 +124,12 @@ def first_layer(model: nn.Module) -> nn.Module:
     """The first layer of the model's first stack of layers.
 
     Raises:
-        UnsupportedModel: there is no stack of layers with attention.
+        UnsupportedModelError: there is no stack of layers with attention.
     """
     names = ModuleNames(unwrap(model))
     for layers in layer_stacks(names).values():
         return names.modules[layers[0]]
-    raise UnsupportedModel(f"{type(model).__name__} has no stack of layers with attention.")
+    raise UnsupportedModelError(f"{type(model).__name__} has no stack of layers with attention.")
 
 
 @contextmanager

@@ -47,9 +47,16 @@ def multi_head_call(
         return projected.squeeze(1) if unbatched else projected
 
     call = dict(
-        query=query, key=key, value=value, mask=mask, scale=scale, is_causal=False,
-        output=rows @ value, rows=rows, raw_logits=logits,
-    )  # fmt: skip
+        query=query,
+        key=key,
+        value=value,
+        mask=mask,
+        scale=scale,
+        is_causal=False,
+        output=rows @ value,
+        rows=rows,
+        raw_logits=logits,
+    )
     return call, Projection(out_weight.t(), out_bias, features), again
 
 

@@ -11,9 +11,16 @@ from types import FrameType
 from torch import nn
 
 HEAD_ATTRIBUTES = (
-    "num_attention_heads", "num_heads", "n_heads", "n_head", "nhead", "num_attn_heads", "attention_heads", "heads",
+    "num_attention_heads",
+    "num_heads",
+    "n_heads",
+    "n_head",
+    "nhead",
+    "num_attn_heads",
+    "attention_heads",
+    "heads",
     "encoder_attention_heads",
-)  # fmt: skip
+)
 
 
 class ModuleNames:

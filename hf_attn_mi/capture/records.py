@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 
 MASKED_BELOW = -5e3  # additive masks in use are -1e4, -65504, finfo.min or -inf; real logits stay far above
 
@@ -85,7 +85,7 @@ class AttentionCall:
         if self.raw_logits is not None:
             return self.raw_logits
         if self.query is None or self.key is None:
-            raise InvalidInput("This call keeps neither its logits nor its query and key: use rows.")
+            raise InvalidInputError("This call keeps neither its logits nor its query and key: use rows.")
         scale = self.query.shape[-1] ** -0.5 if self.scale is None else self.scale
         scores = self.query @ repeat_heads(self.key, self.heads).transpose(-1, -2) * scale
         if self.mask is not None and self.mask.dtype != torch.bool:

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hf_attn_mi.capture.layer_stacks import layer_stacks, ties_last_state
 from hf_attn_mi.capture.naming import ModuleNames
 from hf_attn_mi.capture.records import LayerStates
-from hf_attn_mi.capture.stacks import layer_stacks, ties_last_state
 
 Consumer = Callable[[LayerStates], None]
 Finish = Callable[[nn.Module, Any, Any, Any], None]
@@ -139,7 +139,7 @@ def _hooks(names: ModuleNames, consumer: Consumer) -> Iterator[dict[str, Finish]
 @contextmanager
 def _stream_stack(names: ModuleNames, owner: str, layers: list[str], consumer: Consumer) -> Iterator[Finish]:
     thread = threading.get_ident()
-    held: list[Tensor] = []  # the newest state waits: the last one may still pass a final normalisation
+    held: list[Tensor] = []  # the newest state waits: the last one may still pass a final normalization
     count = [0]
     tie = ties_last_state(names.modules[owner])
 

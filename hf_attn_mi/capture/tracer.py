@@ -1,6 +1,6 @@
 """Follows attention through a model's own torch calls: logits -> softmax -> rows times values -> W_O.
 
-One `TorchFunctionMode` sees every torch function the model calls, passes each on unchanged and recognises
+One `TorchFunctionMode` sees every torch function the model calls, passes each on unchanged and recognizes
 attention by what is computed, not by names: a softmax over the last dimension that is multiplied with values, a
 scaled-dot-product call, or a multi-head-attention call. Tags on the tensors follow the product through views
 and transposes to the linear map that consumes it.
@@ -17,10 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from hf_attn_mi.capture import operations as ops
-from hf_attn_mi.capture.multihead import multi_head_call
-from hf_attn_mi.capture.naming import ModuleNames
-from hf_attn_mi.capture.products import (
+from hf_attn_mi.capture import torch_ops as ops
+from hf_attn_mi.capture.attention_product import (
     Product,
     columns_of,
     einsum_product,
@@ -29,10 +27,12 @@ from hf_attn_mi.capture.products import (
     share_heads,
     windowed_values,
 )
+from hf_attn_mi.capture.multihead import multi_head_call
+from hf_attn_mi.capture.naming import ModuleNames
 from hf_attn_mi.capture.projection import PROJECTIONS, resolve_projection
 from hf_attn_mi.capture.records import AttentionCall, repeat_heads
-from hf_attn_mi.capture.verdict import Findings, head_sum_error
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.capture.validation import Findings, head_sum_error
+from hf_attn_mi.errors import InvalidInputError
 
 Replace = Callable[[AttentionCall], Tensor | None]
 
@@ -306,7 +306,7 @@ class AttentionTracer(TorchFunctionMode):
         call = record.call
         shape = (*call["output"].shape[:3], call["value"].shape[-2])
         if tuple(new.shape) != shape:
-            raise InvalidInput(f"replace must return rows of shape {shape}, not {tuple(new.shape)}.")
+            raise InvalidInputError(f"replace must return rows of shape {shape}, not {tuple(new.shape)}.")
         new = new.to(call["value"].dtype)
         output = new @ repeat_heads(call["value"], shape[1])
         empty = ~before.allowed().any(-1, keepdim=True)

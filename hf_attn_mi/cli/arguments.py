@@ -9,15 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hf_attn_mi.cli.statuses import IN_WORDS
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.cli.exit_codes import IN_WORDS
+from hf_attn_mi.errors import InvalidInputError
 
 
 def add_command(commands: Any, name: str, summary: str, description: str) -> argparse.ArgumentParser:
     """Return the parser of a new command; its help ends with what an exit status says."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=summary, description=description, epilog=IN_WORDS
-    )  # fmt: skip
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=description, epilog=IN_WORDS)
     return parser
 
 
@@ -43,21 +41,23 @@ def read_texts(options: argparse.Namespace) -> list[str | tuple[str, str]]:
     """The texts of the command line, of --file and of standard input, in this order; pairs with --pair.
 
     Raises:
-        InvalidInput: a file that cannot be read, or no text at all.
+        InvalidInputError: a file that cannot be read, or no text at all.
     """
     texts: list[str] = [text for text in options.texts if text != "-"]
     try:
         if options.file is not None:
             texts += _lines(options.file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"--file {options.file}: {error}; a UTF-8 file with one text a line is needed.") from error
+        raise InvalidInputError(
+            f"--file {options.file}: {error}; a UTF-8 file with one text a line is needed."
+        ) from error
     try:
         if "-" in options.texts or (not options.texts and options.file is None and not sys.stdin.isatty()):
             texts += _lines(sys.stdin.read())
     except UnicodeDecodeError as error:
-        raise InvalidInput(f"standard input: {error}; UTF-8 with one text a line is needed.") from error
+        raise InvalidInputError(f"standard input: {error}; UTF-8 with one text a line is needed.") from error
     if not texts:
-        raise InvalidInput("no text: pass TEXT, --file F, or lines on standard input.")
+        raise InvalidInputError("no text: pass TEXT, --file F, or lines on standard input.")
     return [(text, options.pair) for text in texts] if options.pair is not None else list(texts)
 
 
@@ -76,7 +76,7 @@ def read_settings(given: str | None, example: str) -> dict[str, Any] | None:
         example: of what is allowed, for the message.
 
     Raises:
-        InvalidInput: no strict JSON object.
+        InvalidInputError: no strict JSON object.
 
     Example:
         >>> read_settings('{"steps": 20}', "")
@@ -87,9 +87,11 @@ def read_settings(given: str | None, example: str) -> dict[str, Any] | None:
     try:
         found = json.loads(given, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"--options is not JSON: {error}; an object is needed, such as '{example}'.") from error
+        raise InvalidInputError(f"--options is not JSON: {error}; an object is needed, such as '{example}'.") from error
     if not isinstance(found, dict):
-        raise InvalidInput(f"--options is a JSON {type(found).__name__}; an object is needed, such as '{example}'.")
+        raise InvalidInputError(
+            f"--options is a JSON {type(found).__name__}; an object is needed, such as '{example}'."
+        )
     return found
 
 

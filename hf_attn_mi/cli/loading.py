@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 
 
 def demo_model_path() -> Path:
@@ -19,7 +19,7 @@ def load_model(name: str | None, *, quiet: bool = False) -> tuple[Any, Any]:
     """The text classifier of this name or folder, in float32, and its tokenizer; the embedded one for None.
 
     Raises:
-        InvalidInput: it cannot be loaded, or its head was never trained.
+        InvalidInputError: it cannot be loaded, or its head was never trained.
     """
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
     from transformers.utils import logging
@@ -38,7 +38,7 @@ def load_model(name: str | None, *, quiet: bool = False) -> tuple[Any, Any]:
             source, dtype="float32", output_loading_info=True
         )  # half precision is slower and less exact on a CPU
     except Exception as error:  # every library below has exceptions of its own
-        raise InvalidInput(
+        raise InvalidInputError(
             f"--model {source}: {error} A Hub name, or a folder with the model and its tokenizer, is needed."
         ) from error
     finally:
@@ -47,7 +47,7 @@ def load_model(name: str | None, *, quiet: bool = False) -> tuple[Any, Any]:
             logging.enable_progress_bar()
     missing = sorted(report["missing_keys"])
     if missing:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"--model {source}: it has no weights for {', '.join(missing[:3])}, so its predictions would be random. "
             "Name a model that was trained for text classification."
         )

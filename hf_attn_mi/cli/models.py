@@ -8,8 +8,8 @@ from importlib.resources import files
 from typing import Any
 
 from hf_attn_mi.cli.arguments import add_command
+from hf_attn_mi.cli.exit_codes import DONE
 from hf_attn_mi.cli.output import show
-from hf_attn_mi.cli.statuses import DONE
 
 
 def add_models(commands: Any) -> None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 
 _ALIKE = 3  # warnings that differ by numbers only and are printed one by one
 _HEAD = 300  # characters of a text that stand above its result
@@ -32,7 +32,7 @@ def complain(message: object) -> None:
 
 
 def in_color() -> bool:
-    """Whether the output is looked at by somebody who wants colours (NO_COLOR and FORCE_COLOR are heeded)."""
+    """Whether the output is looked at by somebody who wants colors (NO_COLOR and FORCE_COLOR are heeded)."""
     return (sys.stdout.isatty() and "NO_COLOR" not in os.environ) or bool(os.environ.get("FORCE_COLOR"))
 
 
@@ -61,15 +61,17 @@ def check_files(*paths: Path | None) -> None:
     """Refuse files that could not be written, before the work and not after it.
 
     Raises:
-        InvalidInput: a folder that does not exist, or a folder where a file is named.
+        InvalidInputError: a folder that does not exist, or a folder where a file is named.
     """
     for path in paths:
         if path is None or is_stdout(path):
             continue
         if not path.parent.is_dir():
-            raise InvalidInput(f"{path}: the folder {path.parent} does not exist; make it first, or name another file.")
+            raise InvalidInputError(
+                f"{path}: the folder {path.parent} does not exist; make it first, or name another file."
+            )
         if path.is_dir():
-            raise InvalidInput(f"{path} is a directory; name a file.")
+            raise InvalidInputError(f"{path} is a directory; name a file.")
 
 
 def is_stdout(path: Path | None) -> bool:

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from hf_attn_mi.api import read_texts_of
-from hf_attn_mi.api.inputs.data import read_rows
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.data.texts import read_rows, read_texts_of
+from hf_attn_mi.errors import InvalidInputError
 
 Item = TypeVar("Item")
 Spans = list[tuple[int, int]]
@@ -42,10 +41,10 @@ def draw_texts(data: str, most: int, *, rationales: str | None = None, seed: int
         seed: of the draw.
 
     Raises:
-        InvalidInput: `most` below 1, data that cannot be read, no texts, or rationales that do not fit their words.
+        InvalidInputError: `most` below 1, data that cannot be read, no texts, or rationales that do not fit their words.
     """
     if most < 1:
-        raise InvalidInput(f"--n must be 1 or more, not {most}.")
+        raise InvalidInputError(f"--n must be 1 or more, not {most}.")
     if rationales is None:
         reader = read_texts_of(data)
         texts, found = _draw(reader, most, seed)
@@ -55,7 +54,7 @@ def draw_texts(data: str, most: int, *, rationales: str | None = None, seed: int
         pairs, found = _draw(marked, most, seed)
         sample = Sample([text for text, _ in pairs], [spans for _, spans in pairs], found, marked.empty)
     if not sample.texts:
-        raise InvalidInput(f"--data {data}: there is no text in it.")
+        raise InvalidInputError(f"--data {data}: there is no text in it.")
     return sample
 
 
@@ -81,7 +80,7 @@ class _Marked:
             absent = [name for name in ("tokens", self.column) if not isinstance(row, Mapping) or name not in row]
             if absent:
                 columns = list(row) if isinstance(row, Mapping) else type(row).__name__
-                raise InvalidInput(
+                raise InvalidInputError(
                     f"--rationales {self.column}: row {number} of the data has no {absent}, but {columns}; 'tokens' "
                     f"(words) and {self.column!r} (0 or 1 for each of them) are needed."
                 )
@@ -95,16 +94,16 @@ class _Marked:
 def _marked_text(text: Any, words: Any, flags: Any, place: str) -> tuple[str, Spans]:
     """The text (by default the words with blanks between them) and the spans of the words with flag 1."""
     if not isinstance(words, list) or not all(isinstance(word, str) and word.strip() for word in words):
-        raise InvalidInput(f"{place}: 'tokens' must be a list of words that are not empty.")
+        raise InvalidInputError(f"{place}: 'tokens' must be a list of words that are not empty.")
     if not isinstance(flags, list) or len(flags) != len(words) or any(flag not in (0, 1) for flag in flags):
         count = f"{len(flags)} entries" if isinstance(flags, list) else type(flags).__name__
-        raise InvalidInput(f"{place}: 0 or 1 for each of {len(words)} words is needed, not {count}.")
+        raise InvalidInputError(f"{place}: 0 or 1 for each of {len(words)} words is needed, not {count}.")
     text = text if isinstance(text, str) and text.strip() else " ".join(words)
     spans, end = [], 0
     for word, flag in zip(words, flags):
         start = len(text) - len(text[end:].lstrip())
         if not text.startswith(word, start):
-            raise InvalidInput(f"{place}: character {start} of its text does not begin the word {word[:40]!r}.")
+            raise InvalidInputError(f"{place}: character {start} of its text does not begin the word {word[:40]!r}.")
         end = start + len(word)
         if flag:
             spans.append((start, end))

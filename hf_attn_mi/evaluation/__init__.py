@@ -14,14 +14,14 @@ from hf_attn_mi.evaluation.faithfulness import (
 from hf_attn_mi.evaluation.fidelity import infidelity
 from hf_attn_mi.evaluation.hub_metrics import hub_metric
 from hf_attn_mi.evaluation.leave_one_out import leave_one_out_correlation
-from hf_attn_mi.evaluation.limits import AopcLimits, aopc, aopc_limits, normalised_aopc
+from hf_attn_mi.evaluation.limits import AopcLimits, aopc, aopc_limits, normalized_aopc
 from hf_attn_mi.evaluation.plausibility import SoftScores, auprc, average_precision
 from hf_attn_mi.evaluation.probabilities import Predict, Probabilities
 from hf_attn_mi.evaluation.ranking import DECILES, ERASER_BINS, bin_counts, ranking, top_tokens
 from hf_attn_mi.evaluation.rationales import RationaleScores, Score, iou_f1, spans, token_f1
-from hf_attn_mi.evaluation.removal import remove_tokens
 from hf_attn_mi.evaluation.stability import completeness_gap, max_sensitivity, relative_change
 from hf_attn_mi.evaluation.statistics import Estimate, PairedTest, estimate, holm, paired_tests
+from hf_attn_mi.models.removal import remove_tokens
 
 __all__ = [
     "DECILES",
@@ -59,7 +59,7 @@ __all__ = [
     "leave_one_out_correlation",
     "max_sensitivity",
     "monotonicity",
-    "normalised_aopc",
+    "normalized_aopc",
     "paired_tests",
     "rank_matrix",
     "ranking",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.evaluation.areas import defined
 from hf_attn_mi.evaluation.statistics import RESAMPLES, Estimate, estimate
 from hf_attn_mi.mi.ranks import rank_correlations
@@ -42,7 +42,7 @@ def rank_matrix(
         seed: of the resamples.
 
     Raises:
-        InvalidInput: numbers of inputs or tokens that differ between methods, or scores that are not finite.
+        InvalidInputError: numbers of inputs or tokens that differ between methods, or scores that are not finite.
 
     Example:
         >>> a, b = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([1.0, 3.0, 2.0, 4.0])
@@ -53,7 +53,9 @@ def rank_matrix(
     names = tuple(scores)
     columns = [[_vector(name, i, x) for i, x in enumerate(scores[name])] for name in names]
     if len({len(column) for column in columns}) > 1:
-        raise InvalidInput(f"methods have scores of {[len(column) for column in columns]} inputs; the same are wanted.")
+        raise InvalidInputError(
+            f"methods have scores of {[len(column) for column in columns]} inputs; the same are wanted."
+        )
     values: dict[tuple[int, int], list[float | None]] = {
         (row, column): [] for row in range(len(names)) for column in range(row, len(names))
     }
@@ -61,7 +63,7 @@ def rank_matrix(
         present = [number for number, x in enumerate(row_of) if x is not None]
         lengths = {names[number]: len(x) for number, x in enumerate(row_of) if x is not None}
         if len(set(lengths.values())) > 1:
-            raise InvalidInput(f"input {index} has different numbers of tokens: {lengths}.")
+            raise InvalidInputError(f"input {index} has different numbers of tokens: {lengths}.")
         stacked = torch.stack([x for x in row_of if x is not None]) if present else torch.empty(0, 0)
         for place, number in enumerate(present):  # a row at a time: all pairs at once would hold methods^2 matrices
             tau, _ = rank_correlations(stacked[place], stacked[place:])
@@ -77,5 +79,7 @@ def _vector(name: str, index: int, scores: Tensor | None) -> Tensor | None:
         return None
     values = torch.as_tensor(scores).detach().to("cpu", torch.float64)
     if values.dim() != 1 or not bool(values.isfinite().all()):
-        raise InvalidInput(f"scores[{name!r}][{index}] must be (tokens,) finite numbers; got {tuple(values.shape)}.")
+        raise InvalidInputError(
+            f"scores[{name!r}][{index}] must be (tokens,) finite numbers; got {tuple(values.shape)}."
+        )
     return values

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.evaluation.areas import comprehensiveness, sufficiency, top_sets
 from hf_attn_mi.evaluation.curves import STEPS, curve_sets, deletion_area, insertion_area, monotonicity
 from hf_attn_mi.evaluation.fidelity import SAMPLES, infidelity, random_sets
 from hf_attn_mi.evaluation.leave_one_out import leave_one_out_correlation, single_sets
-from hf_attn_mi.evaluation.limits import AopcLimits, aopc, normalised_aopc
+from hf_attn_mi.evaluation.limits import AopcLimits, aopc, normalized_aopc
 from hf_attn_mi.evaluation.probabilities import Probabilities
 from hf_attn_mi.evaluation.ranking import DECILES, ERASER_BINS
 
@@ -47,8 +47,8 @@ METRICS = {
     "monotonicity": Metric("monotonicity", True, 0, 1, "Arya et al. 2019, arXiv 1909.03012"),
     "leave_one_out": Metric("leave-one-out tau-b", True, -1, 1, "Jain and Wallace 2019, arXiv 1902.10186"),
     "infidelity": Metric("infidelity (scaled)", False, 0, None, "Yeh et al. 2019, arXiv 1901.09392"),
-    "normalised_aopc": Metric("normalised AOPC, comprehensiveness", True, 0, 1, _EDIN),
-    "normalised_aopc_ascending": Metric("normalised AOPC, sufficiency", False, 0, 1, _EDIN),
+    "normalized_aopc": Metric("normalized AOPC, comprehensiveness", True, 0, 1, _EDIN),
+    "normalized_aopc_ascending": Metric("normalized AOPC, sufficiency", False, 0, 1, _EDIN),
     "max_sensitivity": Metric("max-sensitivity", False, 0, None, "Yeh et al. 2019, arXiv 1901.09392"),
     "completeness_gap": Metric("completeness gap", False, 0, 2, "Sundararajan et al. 2017, arXiv 1703.01365"),
     "token_f1": Metric("token F1", True, 0, 1, _ERASER),
@@ -66,7 +66,7 @@ class Question:
         found: probabilities of the input.
         scores: (length of the input,).
         by: "signed" or "absolute".
-        limits: of AOPC on this input; None where nothing is normalised.
+        limits: of AOPC on this input; None where nothing is normalized.
         samples: random sets for infidelity.
         seed: of these.
     """
@@ -96,14 +96,14 @@ class Question:
         return random_sets(self.found, samples=self.samples, seed=self.seed)
 
     def each(self) -> list[frozenset[int]]:
-        """Return the sets of an order token by token, where it is normalised."""
+        """Return the sets of an order token by token, where it is normalized."""
         return [] if self.limits is None else self.curve(len(self.found.tokens))
 
-    def normalised(self, ascending: bool) -> float | None:
-        """Return the normalised AOPC of this order or of its reverse."""
+    def normalized(self, ascending: bool) -> float | None:
+        """Return the normalized AOPC of this order or of its reverse."""
         if self.limits is None:
             return None
-        return normalised_aopc(aopc(self.found, self.scores, by=self.by, ascending=ascending), self.limits)
+        return normalized_aopc(aopc(self.found, self.scores, by=self.by, ascending=ascending), self.limits)
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,8 @@ _RULES = {
         lambda q: q.random(),
         lambda q: infidelity(q.found, q.scores, samples=q.samples, seed=q.seed) if q.samples else None,
     ),
-    "normalised_aopc": _Rule(lambda q: q.each(), lambda q: q.normalised(False)),
-    "normalised_aopc_ascending": _Rule(lambda q: q.others(q.each()), lambda q: q.normalised(True)),
+    "normalized_aopc": _Rule(lambda q: q.each(), lambda q: q.normalized(False)),
+    "normalized_aopc_ascending": _Rule(lambda q: q.others(q.each()), lambda q: q.normalized(True)),
 }
 FAITHFULNESS = tuple(_RULES)  # what can be had from probabilities and scores alone
 
@@ -165,7 +165,7 @@ def faithfulness(
         scores: (length of the input,) of the method.
         metrics: names of `FAITHFULNESS`; only what they need is predicted.
         by: "signed" or "absolute"; see `ranking`.
-        limits: from `aopc_limits`, once for all methods; without them nothing is normalised.
+        limits: from `aopc_limits`, once for all methods; without them nothing is normalized.
         samples: random sets for infidelity; 0 leaves it out.
         seed: of these.
 
@@ -173,14 +173,14 @@ def faithfulness(
         Numbers, None where undefined. Max-sensitivity needs the method itself and is not among them.
 
     Raises:
-        InvalidInput: scores of another length or not finite, or another metric.
+        InvalidInputError: scores of another length or not finite, or another metric.
 
     Example:
         >>> import torch
         >>> predict = lambda examples: torch.stack([e["input_ids"].sum() / 10 for e in examples])
         >>> found = Probabilities(predict, {"input_ids": torch.tensor([0, 6, 4])}, torch.tensor([True, False, False]))
         >>> values = faithfulness(found, torch.tensor([0.0, 2.0, 1.0]))
-        >>> round(values["comprehensiveness"], 6), values["leave_one_out"], values["normalised_aopc"]
+        >>> round(values["comprehensiveness"], 6), values["leave_one_out"], values["normalized_aopc"]
         (0.6, 1.0, None)
     """
     question = Question(found, scores, by, limits, samples, seed)
@@ -192,7 +192,7 @@ def faithfulness_sets(question: Question, metrics: Sequence[str] = FAITHFULNESS)
     """Return the sets of tokens whose removal these metrics need, for methods that are predicted in one call.
 
     Raises:
-        InvalidInput: a metric that is not in `FAITHFULNESS`, or scores of another length or not finite.
+        InvalidInputError: a metric that is not in `FAITHFULNESS`, or scores of another length or not finite.
 
     Example:
         >>> import torch
@@ -203,5 +203,5 @@ def faithfulness_sets(question: Question, metrics: Sequence[str] = FAITHFULNESS)
     """
     unknown = [name for name in metrics if name not in _RULES]
     if unknown:
-        raise InvalidInput(f"metrics: {unknown} are not known; allowed are {', '.join(FAITHFULNESS)}.")
+        raise InvalidInputError(f"metrics: {unknown} are not known; allowed are {', '.join(FAITHFULNESS)}.")
     return [frozenset(), *(positions for name in metrics for positions in _RULES[name].sets(question))]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.evaluation.faithfulness import METRICS
 from hf_attn_mi.evaluation.plausibility import auprc, average_precision
 from hf_attn_mi.evaluation.rationales import iou_f1, spans, token_f1
@@ -41,7 +41,7 @@ def hub_metric(name: str) -> Any:
         (95 %, bootstrap) and `_inputs`.
 
     Raises:
-        InvalidInput: another name.
+        InvalidInputError: another name.
 
     Example:
         >>> metric = hub_metric("auprc")
@@ -49,7 +49,7 @@ def hub_metric(name: str) -> Any:
         1.0
     """
     if name not in _ROWS:
-        raise InvalidInput(f"there is no metric {name!r}; there are {', '.join(_ROWS)}.")
+        raise InvalidInputError(f"there is no metric {name!r}; there are {', '.join(_ROWS)}.")
     import datasets
     import evaluate
 
@@ -66,9 +66,11 @@ def hub_metric(name: str) -> Any:
 
         def _info(self) -> Any:
             return evaluate.MetricInfo(
-                description=f"{meaning.title}. {better} is better.", citation=meaning.source,
-                inputs_description=row.inputs, features=features,
-            )  # fmt: skip
+                description=f"{meaning.title}. {better} is better.",
+                citation=meaning.source,
+                inputs_description=row.inputs,
+                features=features,
+            )
 
         def _compute(self, predictions: list[Any], references: list[Any]) -> Result:
             return row.compute(predictions, references)
@@ -121,7 +123,9 @@ def _under(name: str, full_at: int) -> Callable[[list[Any], list[Any]], Result]:
         areas: list[float | None] = []
         for index, (curve, full) in enumerate(zip(predictions, references)):
             if len(curve) > 1 and abs(curve[full_at] - full) > 1e-6:
-                raise InvalidInput(f"predictions[{index}][{full_at}] is {curve[full_at]}, not the reference {full}.")
+                raise InvalidInputError(
+                    f"predictions[{index}][{full_at}] is {curve[full_at]}, not the reference {full}."
+                )
             heights = torch.tensor(curve, dtype=torch.float64)
             areas.append(float(torch.trapezoid(heights)) / (len(curve) - 1) if len(curve) > 1 else None)
         return _mean(name, areas)
@@ -141,4 +145,4 @@ _ROWS = {
     "sufficiency": _Row(_BINS, "float64", "float64", _fall("sufficiency")),
     "deletion_area": _Row(_CURVE, "float64", "float64", _under("deletion_area", 0)),
     "insertion_area": _Row(_CURVE, "float64", "float64", _under("insertion_area", -1)),
-}  # fmt: skip
+}

@@ -1,4 +1,4 @@
-"""Normalised AOPC: comprehensiveness between the least and the most that any order of the tokens reaches."""
+"""Normalized AOPC: comprehensiveness between the least and the most that any order of the tokens reaches."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import combinations
 
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.evaluation.probabilities import Probabilities
 
 EXACT = 10  # most tokens for which all subsets are predicted: 1,024
@@ -73,7 +73,7 @@ def aopc_limits(found: Probabilities, *, exact: int = EXACT, beam: int = BEAM) -
         None where no token may be removed, or the input would be empty.
 
     Raises:
-        InvalidInput: `exact` or `beam` out of range.
+        InvalidInputError: `exact` or `beam` out of range.
 
     Example:
         >>> import torch
@@ -84,7 +84,7 @@ def aopc_limits(found: Probabilities, *, exact: int = EXACT, beam: int = BEAM) -
         (0.7, 0.8, True)
     """
     if type(exact) is not int or not 0 <= exact <= 16 or type(beam) is not int or beam < 1:
-        raise InvalidInput(f"exact must be 0 to 16 and beam 1 or more, not {exact!r} and {beam!r}.")
+        raise InvalidInputError(f"exact must be 0 to 16 and beam 1 or more, not {exact!r} and {beam!r}.")
     tokens = found.tokens
     if not tokens or bool(found.removed([tokens]).isnan()):
         return None
@@ -109,7 +109,7 @@ def aopc_limits(found: Probabilities, *, exact: int = EXACT, beam: int = BEAM) -
     return AopcLimits(lower, upper, complete, len(tokens))
 
 
-def normalised_aopc(area: float | None, limits: AopcLimits | None) -> float | None:
+def normalized_aopc(area: float | None, limits: AopcLimits | None) -> float | None:
     """Return (area - lower) / (upper - lower): 0 for the worst order, 1 for the best (Edin et al., arXiv 2408.08137).
 
     Higher is better for `aopc`, lower for its ascending form. Below 0 or above 1 only where the limits come from a
@@ -119,7 +119,7 @@ def normalised_aopc(area: float | None, limits: AopcLimits | None) -> float | No
         None where either is None, or all orders reach the same (a single token, or a model that does not care).
 
     Example:
-        >>> normalised_aopc(0.75, AopcLimits(0.5, 1.0, True, 3))
+        >>> normalized_aopc(0.75, AopcLimits(0.5, 1.0, True, 3))
         0.5
     """
     if area is None or limits is None or limits.upper - limits.lower <= 1e-12:

@@ -36,7 +36,7 @@ def auprc(truths: Sequence[Tensor], scores: Sequence[Tensor]) -> SoftScores:
         scores: for each text (tokens,): higher for tokens said to matter.
 
     Raises:
-        InvalidInput: numbers of texts or of tokens that differ, or scores that are not finite.
+        InvalidInputError: numbers of texts or of tokens that differ, or scores that are not finite.
 
     Example:
         >>> found = auprc([torch.tensor([1, 0, 1])], [torch.tensor([0.9, 0.5, 0.1])])

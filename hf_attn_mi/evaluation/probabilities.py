@@ -9,9 +9,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.evaluation.ranking import ranking, token_scores
-from hf_attn_mi.evaluation.removal import check_removal, remove_tokens, token_count
+from hf_attn_mi.models.removal import check_removal, remove_tokens, token_count
 
 
 class Predict(Protocol):
@@ -41,7 +41,7 @@ class Probabilities:
         mask_id: the mask token, for "mask".
 
     Raises:
-        InvalidInput: see `check_removal`, or `special` of another length.
+        InvalidInputError: see `check_removal`, or `special` of another length.
 
     Example:
         >>> example = {"input_ids": torch.tensor([0, 3, 5, 0])}
@@ -66,7 +66,7 @@ class Probabilities:
         length = token_count(self.example)
         fixed = torch.zeros(length, dtype=torch.bool) if self.special is None else self.special.bool().cpu()
         if fixed.shape != (length,):
-            raise InvalidInput(f"special has shape {tuple(fixed.shape)}, the example has {length} tokens.")
+            raise InvalidInputError(f"special has shape {tuple(fixed.shape)}, the example has {length} tokens.")
         if "attention_mask" in self.example:
             fixed = fixed | (self.example["attention_mask"].cpu() == 0)
         object.__setattr__(self, "tokens", tuple((~fixed).nonzero()[:, 0].tolist()))
@@ -83,21 +83,21 @@ class Probabilities:
         removal is "mask"): there is no such input.
 
         Raises:
-            InvalidInput: a special token in a set, or predictions of the wrong shape or not finite.
+            InvalidInputError: a special token in a set, or predictions of the wrong shape or not finite.
         """
         wanted = [frozenset(positions) for positions in sets]
         fresh = [positions for positions in dict.fromkeys(wanted) if positions not in self._known]
         runnable, allowed = [], set(self.tokens)
         for positions in fresh:
             if not positions <= allowed:
-                raise InvalidInput(f"positions {sorted(positions - allowed)} are special or not in the text.")
+                raise InvalidInputError(f"positions {sorted(positions - allowed)} are special or not in the text.")
             if self.removal == "mask" or len(positions) < self._present():
                 runnable.append(positions)
         if runnable:
             examples = [remove_tokens(self.example, s, removal=self.removal, mask_id=self.mask_id) for s in runnable]
             found = torch.as_tensor(self.predict(examples)).detach().to("cpu", torch.float64)
             if found.shape != (len(examples),) or not bool(found.isfinite().all()):
-                raise InvalidInput(
+                raise InvalidInputError(
                     f"predict returned shape {tuple(found.shape)} for {len(examples)} examples, or values that are not "
                     "finite; one probability an example is wanted."
                 )
@@ -117,7 +117,7 @@ class Probabilities:
         """Return the tokens that may be removed in the order of these scores; see `ranking`.
 
         Raises:
-            InvalidInput: scores of another length or not finite, or another `by`.
+            InvalidInputError: scores of another length or not finite, or another `by`.
         """
         return ranking(self._checked(scores), self.tokens, by=by)
 
@@ -125,14 +125,14 @@ class Probabilities:
         """Return the scores of the tokens that may be removed (or of these), (tokens,) float64.
 
         Raises:
-            InvalidInput: see `ranked`.
+            InvalidInputError: see `ranked`.
         """
         return token_scores(self._checked(scores), self.tokens if tokens is None else tokens, by=by)
 
     def _checked(self, scores: Tensor) -> Tensor:
         length = token_count(self.example)
         if tuple(scores.shape) != (length,):
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"scores have shape {tuple(scores.shape)}, the example has {length} tokens: one score for each of its "
                 "tokens is wanted, special ones too."
             )

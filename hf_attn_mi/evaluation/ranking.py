@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 
 ORDERS = ("signed", "absolute")
 ERASER_BINS = (0.01, 0.05, 0.1, 0.2, 0.5)
@@ -27,7 +27,7 @@ def ranking(scores: Tensor, tokens: Sequence[int], *, by: str = "signed") -> lis
         by: "signed" or "absolute".
 
     Raises:
-        InvalidInput: another shape, a score of a token that is not finite, or another `by`.
+        InvalidInputError: another shape, a score of a token that is not finite, or another `by`.
 
     Example:
         >>> ranking(torch.tensor([9.0, 1.0, -3.0, 1.0, 2.0]), [1, 2, 3, 4])
@@ -43,16 +43,18 @@ def token_scores(scores: Tensor, tokens: Sequence[int], *, by: str = "signed") -
     """Return the scores of these tokens, (tokens,) float64; their magnitude for by="absolute".
 
     Raises:
-        InvalidInput: see `ranking`.
+        InvalidInputError: see `ranking`.
     """
     if by not in ORDERS:
-        raise InvalidInput(f"by must be 'signed' or 'absolute', not {by!r}.")
+        raise InvalidInputError(f"by must be 'signed' or 'absolute', not {by!r}.")
     values = torch.as_tensor(scores).detach().to("cpu", torch.float64)
     if values.dim() != 1 or (tokens and max(tokens) >= len(values)):
-        raise InvalidInput(f"scores must be (tokens,) of the whole input, special ones too; got {tuple(values.shape)}.")
+        raise InvalidInputError(
+            f"scores must be (tokens,) of the whole input, special ones too; got {tuple(values.shape)}."
+        )
     values = values[list(tokens)]
     if not bool(values.isfinite().all()):
-        raise InvalidInput("scores has entries that are NaN or infinite; leave this method out for this input.")
+        raise InvalidInputError("scores has entries that are NaN or infinite; leave this method out for this input.")
     return values.abs() if by == "absolute" else values
 
 
@@ -63,14 +65,14 @@ def bin_counts(tokens: int, bins: Sequence[float]) -> list[int]:
     text has the same number of terms.
 
     Raises:
-        InvalidInput: no bins, or one outside (0, 1].
+        InvalidInputError: no bins, or one outside (0, 1].
 
     Example:
         >>> bin_counts(30, ERASER_BINS), bin_counts(1, ERASER_BINS)
         ([1, 2, 3, 6, 15], [1, 1, 1, 1, 1])
     """
     if not bins or not all(0 < share <= 1 for share in bins):
-        raise InvalidInput(f"bins must be shares above 0 and up to 1, such as {ERASER_BINS}; got {tuple(bins)}.")
+        raise InvalidInputError(f"bins must be shares above 0 and up to 1, such as {ERASER_BINS}; got {tuple(bins)}.")
     # 0.07 * 100 is 7.000000000000001, and seven tokens are meant.
     return [max(1, math.ceil(round(share * tokens, 9))) for share in bins]
 

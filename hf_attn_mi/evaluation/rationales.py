@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.evaluation.statistics import RESAMPLES, estimate
 from hf_attn_mi.mi.bootstrap import percentile_interval, resampled_means
 
@@ -60,7 +60,7 @@ def token_f1(truths: Sequence[Tensor], predictions: Sequence[Tensor]) -> Rationa
         divides by zero there), macro where no text has either.
 
     Raises:
-        InvalidInput: numbers of texts or of tokens that differ.
+        InvalidInputError: numbers of texts or of tokens that differ.
 
     Example:
         >>> found = token_f1([torch.tensor([1, 1, 0, 0])], [torch.tensor([0, 1, 1, 0])])
@@ -104,7 +104,7 @@ def iou_f1(
         Score(precision=0.5, recall=1.0, f1=0.6666666666666666)
     """
     if len(truths) != len(predictions) or not 0 < threshold <= 1:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"truths and predictions hold {len(truths)} and {len(predictions)} texts, threshold is {threshold!r}; as "
             "many texts and a threshold above 0 and up to 1 are wanted."
         )
@@ -145,21 +145,23 @@ def paired(name: str, truths: Sequence[Tensor], others: Sequence[Tensor]) -> tup
     """Return both as lists, the truths (and others that are whole numbers) as bool.
 
     Raises:
-        InvalidInput: no texts, numbers of texts or of tokens that differ, or values that are not finite.
+        InvalidInputError: no texts, numbers of texts or of tokens that differ, or values that are not finite.
     """
     if len(truths) != len(others) or not len(truths):
-        raise InvalidInput(f"truths and {name} hold {len(truths)} and {len(others)} texts; as many are wanted, not 0.")
+        raise InvalidInputError(
+            f"truths and {name} hold {len(truths)} and {len(others)} texts; as many are wanted, not 0."
+        )
     rationales = [torch.as_tensor(x).detach().cpu().bool() for x in truths]
     values = [torch.as_tensor(x).detach().cpu() for x in others]
     values = [x.double() if x.is_floating_point() else x.bool() for x in values]
     for index, (truth, value) in enumerate(zip(rationales, values)):
         if truth.dim() != 1 or truth.shape != value.shape:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"truths[{index}] has shape {tuple(truth.shape)} and {name}[{index}] {tuple(value.shape)}; both must "
                 "be (tokens,) of the same tokens: bring rationales to the model's tokens, or scores to words."
             )
         if not bool(value.isfinite().all()):
-            raise InvalidInput(f"{name}[{index}] has entries that are NaN or infinite.")
+            raise InvalidInputError(f"{name}[{index}] has entries that are NaN or infinite.")
     return rationales, values
 
 

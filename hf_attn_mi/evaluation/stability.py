@@ -7,15 +7,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 
 RADIUS, SAMPLES = 0.02, 10
 
 
 def max_sensitivity(
-    explain: Callable[[Tensor], Tensor], inputs: Tensor, *, radius: float = RADIUS, samples: int = SAMPLES,
+    explain: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    *,
+    radius: float = RADIUS,
+    samples: int = SAMPLES,
     seed: int = 0,
-) -> float | None:  # fmt: skip
+) -> float | None:
     """Return the largest relative change of the scores over small random changes of the input. Lower is better.
 
     max over delta of ||scores(x + delta) - scores(x)|| / ||scores(x)||, delta uniform in [-radius, radius] for each
@@ -33,14 +37,14 @@ def max_sensitivity(
         None where all scores are zero.
 
     Raises:
-        InvalidInput: a radius or samples that are not positive, or scores of another number of inputs.
+        InvalidInputError: a radius or samples that are not positive, or scores of another number of inputs.
 
     Example:
         >>> max_sensitivity(lambda x: x, torch.ones(4)) <= 0.02
         True
     """
     if not radius > 0 or type(samples) is not int or samples < 1:
-        raise InvalidInput(f"radius and samples must be positive, not {radius!r} and {samples!r}.")
+        raise InvalidInputError(f"radius and samples must be positive, not {radius!r} and {samples!r}.")
     generator = torch.Generator().manual_seed(seed)
     noise = (torch.rand((samples, *inputs.shape), generator=generator, dtype=torch.float64) * 2 - 1) * radius
     moved = inputs[None] + noise.to(inputs)
@@ -55,16 +59,16 @@ def relative_change(scores: Tensor, moved: Tensor) -> float | None:
         moved: (samples, tokens): the same after small changes of the input.
 
     Raises:
-        InvalidInput: other shapes, or entries that are not finite.
+        InvalidInputError: other shapes, or entries that are not finite.
     """
     scores, moved = scores.detach().double(), moved.detach().double()
     if scores.dim() != 1 or moved.dim() != 2 or moved.shape[1] != len(scores) or not len(moved):
-        raise InvalidInput(
+        raise InvalidInputError(
             f"scores and moved scores have shapes {tuple(scores.shape)} and {tuple(moved.shape)}; (tokens,) and "
             "(samples, tokens) are wanted."
         )
     if not bool(scores.isfinite().all() and moved.isfinite().all()):
-        raise InvalidInput("scores have entries that are NaN or infinite.")
+        raise InvalidInputError("scores have entries that are NaN or infinite.")
     size = float(scores.norm())
     return float((moved - scores).norm(dim=1).max()) / size if size > 0 else None
 

@@ -9,7 +9,7 @@ from itertools import combinations
 import scipy  # scipy.stats itself is loaded when it is first used
 import torch
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.mi.bootstrap import percentile_interval, resampled_means
 
 RESAMPLES = 2000
@@ -63,7 +63,7 @@ def estimate(values: Values, *, resamples: int = RESAMPLES, seed: int = 0) -> Es
         seed: of the resamples.
 
     Raises:
-        InvalidInput: values that are NaN or infinite (undefined ones are None), or fewer than 100 resamples.
+        InvalidInputError: values that are NaN or infinite (undefined ones are None), or fewer than 100 resamples.
 
     Example:
         >>> found = estimate([0.1, 0.2, None, 0.3])
@@ -71,10 +71,10 @@ def estimate(values: Values, *, resamples: int = RESAMPLES, seed: int = 0) -> Es
         (0.2, 3, True)
     """
     if type(resamples) is not int or resamples < 100:
-        raise InvalidInput(f"resamples must be a whole number of 100 or more, not {resamples!r}.")
+        raise InvalidInputError(f"resamples must be a whole number of 100 or more, not {resamples!r}.")
     known = torch.tensor([value for value in values if value is not None], dtype=torch.float64)
     if not bool(known.isfinite().all()):
-        raise InvalidInput("values holds NaN or infinite numbers; pass None for an input where it is undefined.")
+        raise InvalidInputError("values holds NaN or infinite numbers; pass None for an input where it is undefined.")
     if len(known) == 0:
         return Estimate(None, None, 0)
     means = resampled_means(known[:, None], torch.ones(len(known), 1), bootstrap=resamples, seed=seed)
@@ -93,7 +93,7 @@ def paired_tests(values: Mapping[str, Values], *, resamples: int = RESAMPLES, se
         seed: of the resamples, the same for every pair.
 
     Raises:
-        InvalidInput: methods with different numbers of inputs, or values that are NaN or infinite.
+        InvalidInputError: methods with different numbers of inputs, or values that are NaN or infinite.
 
     Example:
         >>> (test,) = paired_tests({"a": [0.5, 0.6, 0.7, 0.8], "b": [0.4, 0.4, 0.4, 0.4]})
@@ -102,7 +102,7 @@ def paired_tests(values: Mapping[str, Values], *, resamples: int = RESAMPLES, se
     """
     lengths = {name: len(column) for name, column in values.items()}
     if len(set(lengths.values())) > 1:
-        raise InvalidInput(f"every method needs a value (or None) for every input; got {lengths}.")
+        raise InvalidInputError(f"every method needs a value (or None) for every input; got {lengths}.")
     tests = []
     for first, second in combinations(values, 2):
         gaps = [a - b for a, b in zip(values[first], values[second]) if a is not None and b is not None]

@@ -2,12 +2,12 @@
 
 from hf_attn_mi.heads.configuration import AttentionHeadConfig
 from hf_attn_mi.heads.head import AttentionHead, HeadOutput
-from hf_attn_mi.heads.modelling import (
+from hf_attn_mi.heads.modeling import (
     AttentionHeadForSequenceClassification,
     AttentionHeadOutput,
     register_auto_classes,
 )
-from hf_attn_mi.heads.normalisers import gumbel_softmax, masked_softmax
+from hf_attn_mi.heads.normalizers import gumbel_softmax, masked_softmax
 from hf_attn_mi.heads.schedules import TemperatureSchedule
 
 __all__ = [

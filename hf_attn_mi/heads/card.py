@@ -14,7 +14,7 @@ tags: [attention, explainability, hf_attn_mi]
 # {kind} on {encoder}
 
 An encoder ({encoder}, {width} wide{frozen}) with an attention head of `hf_attn_mi`: {heads} head(s) with {queries}
-learned query/queries, score `{score}`, normaliser `{normaliser}`, temperature `{temperature}`, hard `{hard}`,
+learned query/queries, score `{score}`, normalizer `{normalizer}`, temperature `{temperature}`, hard `{hard}`,
 recurrence `{recurrence}`. Labels: {labels}.
 
 ```python
@@ -42,11 +42,20 @@ def model_card(config: Any, name: str) -> str:
     """
     labels = ", ".join(f"{number} {label}" for number, label in sorted((config.id2label or {}).items()))
     return TEMPLATE.format(
-        kind="Attention head", encoder=getattr(config.encoder, "_name_or_path", "") or config.encoder.model_type,
-        width=config.hidden_size, frozen=", frozen in training" if config.freeze_encoder else "", heads=config.heads,
-        queries=config.queries, score=config.score, normaliser=config.normaliser, temperature=config.head_temperature,
-        hard=config.hard, recurrence=config.recurrence, labels=labels, name=name,
-    )  # fmt: skip
+        kind="Attention head",
+        encoder=getattr(config.encoder, "_name_or_path", "") or config.encoder.model_type,
+        width=config.hidden_size,
+        frozen=", frozen in training" if config.freeze_encoder else "",
+        heads=config.heads,
+        queries=config.queries,
+        score=config.score,
+        normalizer=config.normalizer,
+        temperature=config.head_temperature,
+        hard=config.hard,
+        recurrence=config.recurrence,
+        labels=labels,
+        name=name,
+    )
 
 
 def replace_generated_card(folder: Path, config: Any, name: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 
 SCHEMA = 1
 ENCODER_CLASSES = ("AutoModel", "AutoModelForTextEncoding")
@@ -20,7 +20,7 @@ class AttentionHeadConfig(PreTrainedConfig):  # type: ignore[misc]
     Args:
         encoder: configuration of the encoder, or its dictionary.
         score: "additive", "deep" or "scaled_dot".
-        normaliser: "softmax" or "gumbel".
+        normalizer: "softmax" or "gumbel".
         head_temperature: a number above 0, or the dictionary of a `TemperatureSchedule`. (A configuration may not hold
             `temperature`: transformers keeps that name for generation.)
         hard: one-hot weights, straight-through gradient.
@@ -32,7 +32,7 @@ class AttentionHeadConfig(PreTrainedConfig):  # type: ignore[misc]
         schema: version of this layout.
 
     Raises:
-        InvalidInput: a checkpoint of a newer schema, or an encoder of another width than the head.
+        InvalidInputError: a checkpoint of a newer schema, or an encoder of another width than the head.
     """
 
     model_type = "attention_head"
@@ -43,7 +43,7 @@ class AttentionHeadConfig(PreTrainedConfig):  # type: ignore[misc]
         self,
         encoder: PreTrainedConfig | Mapping[str, Any] | None = None,
         score: str = "additive",
-        normaliser: str = "softmax",
+        normalizer: str = "softmax",
         head_temperature: float | Mapping[str, Any] = 1.0,
         hard: bool = False,
         heads: int = 1,
@@ -59,24 +59,26 @@ class AttentionHeadConfig(PreTrainedConfig):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         if not isinstance(schema, int) or schema > SCHEMA:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"this head was saved with schema {schema!r}, this version reads up to {SCHEMA}: upgrade hf_attn_mi"
             )
         if isinstance(encoder, Mapping):
             values = dict(encoder)
             encoder = AutoConfig.for_model(values.pop("model_type", "bert"), **values)
         self.encoder: Any = encoder
-        self.score, self.normaliser, self.head_temperature, self.hard = score, normaliser, head_temperature, hard
+        self.score, self.normalizer, self.head_temperature, self.hard = score, normalizer, head_temperature, hard
         self.heads, self.queries, self.score_size = heads, queries, score_size
         self.recurrence, self.recurrence_size = recurrence, recurrence_size
         self.head_dropout, self.freeze_encoder, self.schema = head_dropout, freeze_encoder, schema
         if encoder_class not in ENCODER_CLASSES:
-            raise InvalidInput(f"encoder_class is {encoder_class!r}: one of {', '.join(ENCODER_CLASSES)} is allowed")
+            raise InvalidInputError(
+                f"encoder_class is {encoder_class!r}: one of {', '.join(ENCODER_CLASSES)} is allowed"
+            )
         self.encoder_class = encoder_class
         width = getattr(encoder, "hidden_size", None)
         if states_size is not None and width is not None and states_size != width:
             kind = getattr(encoder, "model_type", type(encoder).__name__)
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"states_size is {states_size}, but the hidden_size of the encoder ({kind}) is {width}: "
                 "a saved head fits only an encoder of the width it was made for"
             )

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hf_attn_mi.errors import InvalidInput
-from hf_attn_mi.heads.normalisers import gumbel_softmax, masked_softmax
+from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.heads.normalizers import gumbel_softmax, masked_softmax
 from hf_attn_mi.heads.recurrence import PackedBiLSTM
 from hf_attn_mi.heads.schedules import TemperatureSchedule, read_schedule
 from hf_attn_mi.heads.scores import score_module
 
-NORMALISERS = ("softmax", "gumbel")
+NORMALIZERS = ("softmax", "gumbel")
 
 
 class HeadOutput(NamedTuple):
@@ -28,7 +28,7 @@ class HeadOutput(NamedTuple):
 class AttentionHead(nn.Module):
     """Attention over states, one or more learned queries, a linear classifier on the weighted sums.
 
-    weight_i = normalise(score(h_i) / temperature) over real tokens, context = sum_i weight_i h_i, logits linear in it.
+    weight_i = normalize(score(h_i) / temperature) over real tokens, context = sum_i weight_i h_i, logits linear in it.
     With several heads each attends over its own slice of the states. No bias and no non-linear step stands between the
     weighted sum and the classifier, so effective and efficient attention of the head are what they are elsewhere.
 
@@ -36,7 +36,7 @@ class AttentionHead(nn.Module):
         hidden_size: width of the states.
         num_labels: classes.
         score: "additive", "deep" or "scaled_dot".
-        normaliser: "softmax", or "gumbel": noise in training, none in evaluation unless `sample=True`.
+        normalizer: "softmax", or "gumbel": noise in training, none in evaluation unless `sample=True`.
         temperature: a number above 0, a `TemperatureSchedule` or its dictionary.
         hard: one-hot weights with the gradient of the soft ones (straight-through).
         heads: slices of the states; divides hidden_size.
@@ -47,7 +47,7 @@ class AttentionHead(nn.Module):
         dropout: on the context, in training.
 
     Raises:
-        InvalidInput: a value that is not allowed; the message names it and the choices.
+        InvalidInputError: a value that is not allowed; the message names it and the choices.
 
     Example:
         >>> head = AttentionHead(4, 2).eval()
@@ -66,7 +66,7 @@ class AttentionHead(nn.Module):
         num_labels: int,
         *,
         score: str = "additive",
-        normaliser: str = "softmax",
+        normalizer: str = "softmax",
         temperature: float | Mapping[str, Any] | TemperatureSchedule = 1.0,
         hard: bool = False,
         heads: int = 1,
@@ -78,25 +78,30 @@ class AttentionHead(nn.Module):
     ) -> None:
         super().__init__()
         for name, value in (
-            ("hidden_size", hidden_size), ("num_labels", num_labels), ("heads", heads), ("queries", queries),
+            ("hidden_size", hidden_size),
+            ("num_labels", num_labels),
+            ("heads", heads),
+            ("queries", queries),
             ("score_size", 1 if score_size is None else score_size),
             ("recurrence_size", 1 if recurrence_size is None else recurrence_size),
-        ):  # fmt: skip
+        ):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InvalidInput(f"{name} is {value!r}: an int of at least 1 is allowed")
+                raise InvalidInputError(f"{name} is {value!r}: an int of at least 1 is allowed")
         if recurrence_size is not None and recurrence is None:
-            raise InvalidInput(f"recurrence_size is {recurrence_size} without a recurrence: pass recurrence='bilstm'")
+            raise InvalidInputError(
+                f"recurrence_size is {recurrence_size} without a recurrence: pass recurrence='bilstm'"
+            )
         width = recurrence_size or hidden_size  # of what is attended to
         if width % heads:
-            raise InvalidInput(f"heads is {heads}: it must divide the width of the states, {width}")
-        if normaliser not in NORMALISERS:
-            raise InvalidInput(f"normaliser is {normaliser!r}: one of {', '.join(NORMALISERS)} is allowed")
+            raise InvalidInputError(f"heads is {heads}: it must divide the width of the states, {width}")
+        if normalizer not in NORMALIZERS:
+            raise InvalidInputError(f"normalizer is {normalizer!r}: one of {', '.join(NORMALIZERS)} is allowed")
         if recurrence not in (None, "bilstm"):
-            raise InvalidInput(f'recurrence is {recurrence!r}: None or "bilstm" is allowed')
+            raise InvalidInputError(f'recurrence is {recurrence!r}: None or "bilstm" is allowed')
         if not 0 <= dropout < 1:
-            raise InvalidInput(f"dropout is {dropout!r}: from 0 to below 1 is allowed")
+            raise InvalidInputError(f"dropout is {dropout!r}: from 0 to below 1 is allowed")
         self.hidden_size, self.heads, self.queries = hidden_size, heads, queries
-        self.normaliser, self.hard = normaliser, hard
+        self.normalizer, self.hard = normalizer, hard
         self.schedule = read_schedule(temperature)
         head_dim = width // heads
         self.recurrence = PackedBiLSTM(hidden_size, width) if recurrence else None
@@ -134,7 +139,7 @@ class AttentionHead(nn.Module):
             generator: for the noise.
 
         Raises:
-            InvalidInput: shapes that do not fit, or an input all of whose tokens are masked.
+            InvalidInputError: shapes that do not fit, or an input all of whose tokens are masked.
         """
         real = self._read(states, mask)
         if self.recurrence is not None:
@@ -155,7 +160,7 @@ class AttentionHead(nn.Module):
         temperature = self.temperature
         if self.training and self.schedule.kind != "constant":
             self.steps_seen += 1
-        noise = self.normaliser == "gumbel" and (self.training or sample)
+        noise = self.normalizer == "gumbel" and (self.training or sample)
         if noise or self.hard:
             return gumbel_softmax(
                 scores, mask, temperature=temperature, hard=self.hard, noise=noise, generator=generator
@@ -165,14 +170,14 @@ class AttentionHead(nn.Module):
     def _read(self, states: Tensor, mask: Tensor | None) -> Tensor | None:
         """Return the mask as (batch, tokens) bool, or None."""
         if states.dim() != 3 or states.shape[-1] != self.hidden_size:
-            raise InvalidInput(
+            raise InvalidInputError(
                 f"states has shape {tuple(states.shape)}: it must be (batch, tokens, {self.hidden_size})"
             )
         if mask is None:
             return None
         if mask.shape != states.shape[:2]:
-            raise InvalidInput(f"mask has shape {tuple(mask.shape)}: it must be {tuple(states.shape[:2])}")
+            raise InvalidInputError(f"mask has shape {tuple(mask.shape)}: it must be {tuple(states.shape[:2])}")
         real = mask.bool()
         if not torch.compiler.is_compiling() and not bool(real.any(1).all()):
-            raise InvalidInput(f"mask leaves input {int((~real.any(1)).nonzero()[0, 0])} without a real token")
+            raise InvalidInputError(f"mask leaves input {int((~real.any(1)).nonzero()[0, 0])} without a real token")
         return real

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 
 PROBLEMS = ("single_label_classification", "multi_label_classification", "regression")
 
@@ -21,7 +21,7 @@ def classification_loss(logits: Tensor, labels: Tensor, problem: str | None = No
             labels, one output being a regression.
 
     Raises:
-        InvalidInput: another problem.
+        InvalidInputError: another problem.
 
     Example:
         >>> import torch
@@ -32,7 +32,7 @@ def classification_loss(logits: Tensor, labels: Tensor, problem: str | None = No
         problem = PROBLEMS[1] if labels.is_floating_point() else PROBLEMS[0]
         problem = PROBLEMS[2] if logits.shape[1] == 1 else problem
     if problem not in PROBLEMS:
-        raise InvalidInput(f"problem_type is {problem!r}: one of {', '.join(PROBLEMS)} is allowed")
+        raise InvalidInputError(f"problem_type is {problem!r}: one of {', '.join(PROBLEMS)} is allowed")
     if problem == PROBLEMS[2]:
         return functional.mse_loss(logits.flatten(), labels.to(logits.dtype).flatten())
     if problem == PROBLEMS[1]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 
 
 class PackedBiLSTM(nn.Module):
@@ -17,7 +17,7 @@ class PackedBiLSTM(nn.Module):
         size: width of those that go out, even; each direction gets half of it.
 
     Raises:
-        InvalidInput: an odd size.
+        InvalidInputError: an odd size.
 
     Example:
         >>> tuple(PackedBiLSTM(4, 6)(torch.zeros(1, 3, 4)).shape)
@@ -27,7 +27,7 @@ class PackedBiLSTM(nn.Module):
     def __init__(self, hidden_size: int, size: int) -> None:
         super().__init__()
         if size % 2:
-            raise InvalidInput(f"recurrence_size is {size}: a BiLSTM needs an even one, half for each direction")
+            raise InvalidInputError(f"recurrence_size is {size}: a BiLSTM needs an even one, half for each direction")
         self.lstm = nn.LSTM(hidden_size, size // 2, batch_first=True, bidirectional=True)
 
     def reset_parameters(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 
 KINDS = ("constant", "linear", "exponential")
 
@@ -26,7 +26,7 @@ class TemperatureSchedule:
         steps: training steps until the end is reached, at least 1.
 
     Raises:
-        InvalidInput: an unknown kind, a temperature that is not above 0, or fewer than one step.
+        InvalidInputError: an unknown kind, a temperature that is not above 0, or fewer than one step.
 
     Example:
         >>> schedule = TemperatureSchedule("exponential", start=1.0, end=0.25, steps=2)
@@ -41,11 +41,11 @@ class TemperatureSchedule:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise InvalidInput(f"temperature schedule kind is {self.kind!r}: one of {', '.join(KINDS)} is allowed")
+            raise InvalidInputError(f"temperature schedule kind is {self.kind!r}: one of {', '.join(KINDS)} is allowed")
         for name in ("start", "end"):
             check_temperature(getattr(self, name), f"temperature {name}")
         if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
-            raise InvalidInput(f"temperature steps is {self.steps!r}: an int of at least 1 is allowed")
+            raise InvalidInputError(f"temperature steps is {self.steps!r}: an int of at least 1 is allowed")
 
     def at(self, step: int) -> float:
         """Return the temperature after `step` training steps."""
@@ -65,10 +65,10 @@ def check_temperature(value: Any, name: str = "temperature") -> float:
     """Return the temperature if it is a finite number above 0.
 
     Raises:
-        InvalidInput: it is not.
+        InvalidInputError: it is not.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{name} is {value!r}: a number above 0 is allowed (weights are softmax(score / temperature))"
         )
     return float(value)
@@ -78,7 +78,7 @@ def read_schedule(temperature: float | Mapping[str, Any] | TemperatureSchedule) 
     """Return a schedule from a number, a schedule, or the dictionary of one.
 
     Raises:
-        InvalidInput: none of these.
+        InvalidInputError: none of these.
 
     Example:
         >>> read_schedule(0.5).at(100)
@@ -89,6 +89,8 @@ def read_schedule(temperature: float | Mapping[str, Any] | TemperatureSchedule) 
     if isinstance(temperature, Mapping):
         unknown = sorted(set(temperature) - {"kind", "start", "end", "steps"})
         if unknown:
-            raise InvalidInput(f"temperature has unknown entries {unknown}: kind, start, end and steps are allowed")
+            raise InvalidInputError(
+                f"temperature has unknown entries {unknown}: kind, start, end and steps are allowed"
+            )
         return TemperatureSchedule(**temperature)
     return TemperatureSchedule("constant", start=check_temperature(temperature))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 
 
 class ScaledDotScore(nn.Module):
@@ -91,8 +91,8 @@ def score_module(name: str, heads: int, head_dim: int, queries: int, size: int) 
         size: width of the hidden layers; not used by "scaled_dot".
 
     Raises:
-        InvalidInput: an unknown name.
+        InvalidInputError: an unknown name.
     """
     if name not in SCORES:
-        raise InvalidInput(f"score is {name!r}: one of {', '.join(SCORES)} is allowed")
+        raise InvalidInputError(f"score is {name!r}: one of {', '.join(SCORES)} is allowed")
     return SCORES[name](heads, head_dim, queries, size)

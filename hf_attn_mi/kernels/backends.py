@@ -7,18 +7,18 @@ import os
 
 import torch
 
-from hf_attn_mi.errors import BackendUnavailable, InvalidInput
-from hf_attn_mi.kernels.checks import Heads
+from hf_attn_mi.errors import BackendUnavailableError, InvalidInputError
+from hf_attn_mi.kernels.checks import KernelInputs
 
 BACKENDS = ("auto", "torch", "triton")
 
 
-def choose_backend(backend: str, call: Heads) -> str:
-    """Return "torch" or "triton" for a call of `analyse`.
+def choose_backend(backend: str, call: KernelInputs) -> str:
+    """Return "torch" or "triton" for a call of `attention_statistics`.
 
     Raises:
-        InvalidInput: an unknown name.
-        BackendUnavailable: triton was asked for and is not there, or cannot do this call.
+        InvalidInputError: an unknown name.
+        BackendUnavailableError: triton was asked for and is not there, or cannot do this call.
     """
     refused = None
     if call.query is None:
@@ -39,20 +39,20 @@ def choose(backend: str, device: torch.device, refused: str | None = None) -> st
         refused: why the Triton kernels cannot do this call, None where they can.
 
     Raises:
-        InvalidInput: an unknown name.
-        BackendUnavailable: triton was asked for and is not there, or cannot do this call.
+        InvalidInputError: an unknown name.
+        BackendUnavailableError: triton was asked for and is not there, or cannot do this call.
 
     Example:
         >>> choose("auto", torch.device("cpu"))
         'torch'
     """
     if backend not in BACKENDS:
-        raise InvalidInput(f"backend is {backend!r}: one of {', '.join(BACKENDS)} is allowed")
+        raise InvalidInputError(f"backend is {backend!r}: one of {', '.join(BACKENDS)} is allowed")
     if backend == "torch" or (backend == "auto" and device.type != "cuda"):
         return "torch"  # without looking for a package, which takes longer than many a call
     missing = _missing(device) or refused
     if backend == "triton" and missing is not None:
-        raise BackendUnavailable(f'backend="triton": {missing}; use backend="torch" or "auto"')
+        raise BackendUnavailableError(f'backend="triton": {missing}; use backend="torch" or "auto"')
     return "triton" if missing is None and (backend == "triton" or device.type == "cuda") else "torch"
 
 

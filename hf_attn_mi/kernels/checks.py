@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 
 MASKED_BELOW = -5e3  # additive masks in use are -1e4, -65504, finfo.min or -inf; real logits stay far above
 HEAD_DIM_LIMIT = 256
@@ -17,7 +17,7 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True, eq=False)
-class Heads:
+class KernelInputs:
     """The checked arguments. Finite everywhere: what masked keys and queries held is zero where it was not finite."""
 
     query: Tensor | None  # (batch, heads, queries, qk_dim)
@@ -78,7 +78,7 @@ def read_heads(
     is_causal: bool,
     window: int | None,
     sinks: Tensor | None = None,
-) -> Heads:
+) -> KernelInputs:
     """Return the checked arguments of a call.
 
     Args:
@@ -91,7 +91,7 @@ def read_heads(
         sinks: (heads,) or (batch, heads).
 
     Raises:
-        InvalidInput: anything that does not fit.
+        InvalidInputError: anything that does not fit.
     """
     query, key, value, output, rows = tensors
     read_order(is_causal, window)
@@ -100,14 +100,22 @@ def read_heads(
     real_keys = read_flags("key_mask", flags[0], batch, keys, value.device)
     real_queries = read_flags("query_mask", flags[1], batch, queries, value.device)
     seen, alive, by_row, adds = see_keys(mask, is_causal, window, real_keys, real_queries, heads)
-    return Heads(
+    return KernelInputs(
         query=None if query is None else finite_where("query", query, alive),
-        key=None if key is None else finite_where("key", key, seen), value=finite_where("value", value, seen),
-        output=None if output is None else finite_where("output", output, alive), rows=rows,
-        mask=mask if by_row or adds else None, scale=read_scale(scale, query), is_causal=is_causal and by_row,
-        window=window if by_row else None, keys=seen, queries=alive, by_row=by_row, heads=heads,
+        key=None if key is None else finite_where("key", key, seen),
+        value=finite_where("value", value, seen),
+        output=None if output is None else finite_where("output", output, alive),
+        rows=rows,
+        mask=mask if by_row or adds else None,
+        scale=read_scale(scale, query),
+        is_causal=is_causal and by_row,
+        window=window if by_row else None,
+        keys=seen,
+        queries=alive,
+        by_row=by_row,
+        heads=heads,
         sinks=read_sinks(sinks, query, batch, heads),
-    )  # fmt: skip
+    )
 
 
 def mask_tile(mask: Tensor, *places: slice) -> Tensor:
@@ -138,11 +146,11 @@ def order_mask(queries: slice, keys: slice, is_causal: bool, window: int | None,
 
 
 def check_floats(name: str, tensor: Tensor, dimensions: int = 4) -> None:
-    """Raise InvalidInput unless the tensor is floating point, has these dimensions and none is empty."""
+    """Raise InvalidInputError unless the tensor is floating point, has these dimensions and none is empty."""
     if tensor.dtype not in FLOATS:
-        raise InvalidInput(f"{name} has dtype {tensor.dtype}: float16, bfloat16, float32 and float64 are allowed")
+        raise InvalidInputError(f"{name} has dtype {tensor.dtype}: float16, bfloat16, float32 and float64 are allowed")
     if tensor.dim() != dimensions or 0 in tensor.shape:
-        raise InvalidInput(f"{name} has shape {tuple(tensor.shape)}: it needs {dimensions} dimensions, none empty")
+        raise InvalidInputError(f"{name} has shape {tuple(tensor.shape)}: it needs {dimensions} dimensions, none empty")
 
 
 def check_shapes(
@@ -151,19 +159,19 @@ def check_shapes(
     """Return (batch, heads, queries, keys) on which the tensors agree.
 
     Raises:
-        InvalidInput: they do not agree, or a dtype or size is not allowed.
+        InvalidInputError: they do not agree, or a dtype or size is not allowed.
     """
     given = {"query": query, "key": key, "value": value, "output": output, "rows": rows}
     for name, tensor in given.items():
         if tensor is not None:
             check_floats(name, tensor)
     if (query is None) != (key is None):
-        raise InvalidInput("query and key come together: pass both or neither")
+        raise InvalidInputError("query and key come together: pass both or neither")
     if query is not None and rows is not None:
-        raise InvalidInput("pass either query and key or rows, not both: rows are the attention itself")
+        raise InvalidInputError("pass either query and key or rows, not both: rows are the attention itself")
     leader = next((tensor for tensor in (query, rows, output) if tensor is not None), None)
     if leader is None:
-        raise InvalidInput("nothing to analyse: pass query and key, or rows, or output")
+        raise InvalidInputError("nothing to attention_statistics: pass query and key, or rows, or output")
     batch, heads, queries = leader.shape[:3]
     kv_heads, keys, dim = value.shape[1:]
     wanted = {
@@ -175,15 +183,15 @@ def check_shapes(
     }
     for name, tensor in given.items():
         if tensor is not None and tuple(tensor.shape) != wanted[name]:
-            raise InvalidInput(f"{name} has shape {tuple(tensor.shape)}, expected {wanted[name]} from the others")
+            raise InvalidInputError(f"{name} has shape {tuple(tensor.shape)}, expected {wanted[name]} from the others")
     if heads % kv_heads:
-        raise InvalidInput(f"heads = {heads} is not a multiple of the {kv_heads} heads of value")
+        raise InvalidInputError(f"heads = {heads} is not a multiple of the {kv_heads} heads of value")
     widest = max(dim, query.shape[3] if query is not None else 0)
     if widest > HEAD_DIM_LIMIT:
-        raise InvalidInput(f"head_dim = {widest}: at most {HEAD_DIM_LIMIT} is allowed")
+        raise InvalidInputError(f"head_dim = {widest}: at most {HEAD_DIM_LIMIT} is allowed")
     devices = {str(tensor.device) for tensor in given.values() if tensor is not None}
     if len(devices) > 1:
-        raise InvalidInput(f"tensors are on several devices: {sorted(devices)}")
+        raise InvalidInputError(f"tensors are on several devices: {sorted(devices)}")
     return batch, heads, queries, keys
 
 
@@ -191,17 +199,23 @@ def read_mask(mask: Tensor | None, shape: tuple[int, int, int, int], device: tor
     """Return the mask with four dimensions, each 1 or full; dimensions that were expanded are 1 again.
 
     Raises:
-        InvalidInput: a dtype or shape that does not fit.
+        InvalidInputError: a dtype or shape that does not fit.
     """
     if mask is None:
         return None
     if mask.dtype != torch.bool and mask.dtype not in FLOATS:
-        raise InvalidInput(f"mask has dtype {mask.dtype}: bool (True = attend) or additive floating point is allowed")
+        raise InvalidInputError(
+            f"mask has dtype {mask.dtype}: bool (True = attend) or additive floating point is allowed"
+        )
     if not 2 <= mask.dim() <= 4:
-        raise InvalidInput(f"mask has shape {tuple(mask.shape)}: it must broadcast to {shape} with 2 to 4 dimensions")
+        raise InvalidInputError(
+            f"mask has shape {tuple(mask.shape)}: it must broadcast to {shape} with 2 to 4 dimensions"
+        )
     mask = mask[(None,) * (4 - mask.dim())].to(device)
     if any(size not in (1, full) for size, full in zip(mask.shape, shape)) or mask.shape[3] != shape[3]:
-        raise InvalidInput(f"mask has shape {tuple(mask.shape)}: it must broadcast to {shape}, its last size is keys")
+        raise InvalidInputError(
+            f"mask has shape {tuple(mask.shape)}: it must broadcast to {shape}, its last size is keys"
+        )
     for dim, stride in enumerate(mask.stride()[:3]):
         if stride == 0 and mask.shape[dim] > 1:
             mask = mask.narrow(dim, 0, 1)
@@ -212,14 +226,14 @@ def read_flags(name: str, flags: Tensor | None, batch: int, size: int, device: t
     """Return (batch, size) bool, all True where None was given.
 
     Raises:
-        InvalidInput: not bool, or a shape other than (batch, size) or (size,).
+        InvalidInputError: not bool, or a shape other than (batch, size) or (size,).
     """
     if flags is None:
         return torch.ones(batch, size, dtype=torch.bool, device=device)
     if flags.dtype != torch.bool:
-        raise InvalidInput(f"{name} has dtype {flags.dtype}: it must be bool, True where the token is real")
+        raise InvalidInputError(f"{name} has dtype {flags.dtype}: it must be bool, True where the token is real")
     if tuple(flags.shape) not in ((batch, size), (1, size), (size,)):
-        raise InvalidInput(f"{name} has shape {tuple(flags.shape)}: it must be {(batch, size)} or {(size,)}")
+        raise InvalidInputError(f"{name} has shape {tuple(flags.shape)}: it must be {(batch, size)} or {(size,)}")
     return flags.to(device).expand(batch, size)
 
 
@@ -232,13 +246,13 @@ def finite_where(name: str, tensor: Tensor, real: Tensor) -> Tensor:
         real: (batch, n) bool.
 
     Raises:
-        InvalidInput: NaN or infinite at real places.
+        InvalidInputError: NaN or infinite at real places.
     """
     if _finite(tensor):
         return tensor
     tensor = tensor.where(real[:, None, :, None], torch.zeros((), dtype=tensor.dtype, device=tensor.device))
     if not _finite(tensor):
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{name} has NaN or infinite entries at real tokens: the forward pass overflows (try float32 in place of "
             "half precision), or these tokens are to be masked by key_mask or query_mask"
         )
@@ -259,7 +273,7 @@ def see_keys(
     Tiles of queries, so that nothing of size queries x keys is formed.
 
     Raises:
-        InvalidInput: an additive mask with NaN or +inf.
+        InvalidInputError: an additive mask with NaN or +inf.
     """
     batch, queries = real_queries.shape
     keys, device = real_keys.shape[1], real_keys.device
@@ -283,7 +297,7 @@ def see_keys(
             allowed = allowed & open_
             if tile.dtype != torch.bool:
                 if not bool(tile.amax() < torch.inf):
-                    raise InvalidInput("mask has NaN or +inf: additive masks hold finite biases and -inf")
+                    raise InvalidInputError("mask has NaN or +inf: additive masks hold finite biases and -inf")
                 adds = adds | ((tile != 0) & open_).any()
         allowed = allowed.expand(batch, lead, -1, keys)
         real = real_queries[:, part]
@@ -297,29 +311,29 @@ def see_keys(
 
 
 def read_order(is_causal: bool, window: int | None) -> None:
-    """Raise InvalidInput unless the window is a positive number of keys."""
+    """Raise InvalidInputError unless the window is a positive number of keys."""
     if window is not None and (isinstance(window, bool) or not isinstance(window, int) or window < 1):
-        raise InvalidInput(f"window is {window!r}: a positive number of keys is needed, |i - j| < window")
+        raise InvalidInputError(f"window is {window!r}: a positive number of keys is needed, |i - j| < window")
     if not isinstance(is_causal, bool):
-        raise InvalidInput(f"is_causal is {is_causal!r}: it must be True or False")
+        raise InvalidInputError(f"is_causal is {is_causal!r}: it must be True or False")
 
 
 def read_sinks(sinks: Tensor | None, query: Tensor | None, batch: int, heads: int) -> Tensor | None:
     """Return the sinks as (batch, heads), float32 or float64.
 
     Raises:
-        InvalidInput: a dtype or shape that does not fit, NaN or infinity, or sinks without query and key.
+        InvalidInputError: a dtype or shape that does not fit, NaN or infinity, or sinks without query and key.
     """
     if sinks is None:
         return None
     if query is None:
-        raise InvalidInput("sinks come with query and key: rows and output that are given hold them already")
+        raise InvalidInputError("sinks come with query and key: rows and output that are given hold them already")
     if sinks.dtype not in FLOATS or tuple(sinks.shape) not in ((heads,), (batch, heads)):
-        raise InvalidInput(
+        raise InvalidInputError(
             f"sinks is {sinks.dtype} {tuple(sinks.shape)}: floating point {(heads,)} or {(batch, heads)} is needed"
         )
     if not bool(torch.isfinite(sinks).all()):
-        raise InvalidInput("sinks has NaN or infinite entries: leave sinks out (None) where the model has none")
+        raise InvalidInputError("sinks has NaN or infinite entries: leave sinks out (None) where the model has none")
     wide = sinks.detach().to(query.device)
     return (wide if wide.dtype == torch.float64 else wide.float()).expand(batch, heads)
 
@@ -329,12 +343,12 @@ def read_scale(scale: float | None, query: Tensor | None) -> float:
     if scale is None:
         return 1.0 if query is None else float(query.shape[3]) ** -0.5
     if not abs(float(scale)) < float("inf"):
-        raise InvalidInput(f"scale is {scale!r}: a finite number is needed")
+        raise InvalidInputError(f"scale is {scale!r}: a finite number is needed")
     return float(scale)
 
 
-def check_output(given: Tensor, expected: Tensor, values: Tensor, call: Heads) -> None:
-    """Raise InvalidInput where the sums of outputs over queries are not those of rows times values.
+def check_output(given: Tensor, expected: Tensor, values: Tensor, call: KernelInputs) -> None:
+    """Raise InvalidInputError where the sums of outputs over queries are not those of rows times values.
 
     Args:
         given: (kv heads, groups, head_dim) outputs summed over real queries.
@@ -345,7 +359,7 @@ def check_output(given: Tensor, expected: Tensor, values: Tensor, call: Heads) -
     assert call.output is not None
     wrong = mean_output_error(given, expected, values, call.queries.sum(1).amax(), call.output.dtype)
     if wrong is not None:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"output is not rows times values: its mean is off by {wrong:.3g}. Masked keys or "
             "dropout in the model, or a wrong scale or mask? Pass the output of this attention, or None."
         )

@@ -7,7 +7,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.kernels.moments.inputs import positive
 
 ELEMENTS = 2**20  # float64 numbers held at a time: 8 MB, which stay in cache
@@ -33,7 +33,7 @@ def mixture_information(separation: Tensor, share: Tensor, *, points: int = 4096
         seed: of the scrambling.
 
     Raises:
-        InvalidInput: wrong shapes or dtypes, NaN or infinity, or shares that do not sum to one.
+        InvalidInputError: wrong shapes or dtypes, NaN or infinity, or shares that do not sum to one.
 
     Example:
         >>> apart = torch.tensor([[0.25, -0.25], [-0.25, 0.25]])  # means one standard deviation apart
@@ -48,7 +48,7 @@ def mixture_information(separation: Tensor, share: Tensor, *, points: int = 4096
     normal = _normal_points(points, classes - 1, seed).to(flat.device)
     centring = torch.eye(classes, dtype=flat.dtype, device=flat.device) - shares[:, None, :]
     values, vectors = torch.linalg.eigh(centring @ flat @ centring.transpose(-1, -2))
-    # Centred, one eigenvalue is zero: the other K - 1 largest hold the positive part, the K - 1 smallest the negative.
+    # Centered, one eigenvalue is zero: the other K - 1 largest hold the positive part, the K - 1 smallest the negative.
     means = vectors[..., 1:] * values[:, None, 1:].clamp_min(0).sqrt()
     found = _in_chunks(means, shares, normal)
     below = (values[:, 0] < -1e-9 * values.abs().amax(-1)).nonzero()[:, 0]
@@ -59,45 +59,45 @@ def mixture_information(separation: Tensor, share: Tensor, *, points: int = 4096
 
 
 def _in_chunks(means: Tensor, shares: Tensor, normal: Tensor) -> Tensor:
-    """Return (slots,) information of (slots, K, K - 1) means: many slots at a time, or one slot's points in parts."""
-    slots, classes, _ = means.shape
+    """Return (sites,) information of (sites, K, K - 1) means: many sites at a time, or one site's points in parts."""
+    sites, classes, _ = means.shape
     at_means = means @ means.transpose(-1, -2)
-    at_means = at_means - at_means.diagonal(dim1=1, dim2=2)[:, None] / 2 + shares.log()[:, None]  # (slots, own, K)
-    found = means.new_empty(slots)
+    at_means = at_means - at_means.diagonal(dim1=1, dim2=2)[:, None] / 2 + shares.log()[:, None]  # (sites, own, K)
+    found = means.new_empty(sites)
     step = max(1, ELEMENTS // (len(normal) * classes))
-    for start in range(0, slots, step):
+    for start in range(0, sites, step):
         part = slice(start, start + step)
         found[part] = _average(means[part], at_means[part], shares[part], normal)
     return found
 
 
 def _average(means: Tensor, at_means: Tensor, shares: Tensor, normal: Tensor) -> Tensor:
-    """Return (slots,) sum_c p_c mean_z [log p(c | mu_c + z) - log p_c].
+    """Return (sites,) sum_c p_c mean_z [log p(c | mu_c + z) - log p_c].
 
     The logit of class k at mu_c + z is a_zk + b_ck, so that sum_k exp(a_zk + b_ck) is one matrix product of
     exponentials. Where classes are so far apart that these might leave the range of float64, the logits are formed.
     """
-    at_points = normal @ means.transpose(-1, -2)  # (slots, points, K)
+    at_points = normal @ means.transpose(-1, -2)  # (sites, points, K)
     there = shares > 0
-    high = torch.where(there[:, None], at_points, -torch.inf).amax(-1)  # (slots, points)
-    top = at_means.amax(-1)  # (slots, own)
+    high = torch.where(there[:, None], at_points, -torch.inf).amax(-1)  # (sites, points)
+    top = at_means.amax(-1)  # (sites, own)
     lowest = torch.where(there[:, None], at_points, torch.inf).amin(-1)
     least = torch.where(there[:, None], at_means, torch.inf).amin(-1)
     near = (high - lowest).amax(-1) + torch.where(there, top - least, 0).amax(-1) < REACH
-    total = at_points.new_zeros(at_points.shape)  # log p(mu_c + z) up to what all classes share: (slots, points, own)
+    total = at_points.new_zeros(at_points.shape)  # log p(mu_c + z) up to what all classes share: (sites, points, own)
     if bool(near.any()):
         left = (at_points[near] - high[near][..., None]).clamp_max(0).exp()
         right = (at_means[near] - top[near][..., None]).exp()
         total[near] = (left @ right.transpose(-1, -2)).log() + high[near][..., None] + top[near][:, None]
-    for slot in (~near).nonzero()[:, 0].tolist():
-        total[slot] = _far(at_points[slot], at_means[slot])
+    for site in (~near).nonzero()[:, 0].tolist():
+        total[site] = _far(at_points[site], at_means[site])
     own = at_points + at_means.diagonal(dim1=1, dim2=2)[:, None] - total
     gained = own.mean(1) - shares.log()
     return torch.where(there, gained * shares, 0).sum(-1)
 
 
 def _far(at_points: Tensor, at_means: Tensor) -> Tensor:
-    """Return (points, own) log sum_k exp(a_zk + b_ck) of one slot, by the logits of a few points at a time."""
+    """Return (points, own) log sum_k exp(a_zk + b_ck) of one site, by the logits of a few points at a time."""
     step = max(1, ELEMENTS // at_means.numel())
     parts = [(part[:, None] + at_means).logsumexp(-1) for part in at_points.split(step)]  # type: ignore[no-untyped-call]
     return torch.cat(parts)
@@ -113,22 +113,24 @@ def _normal_points(points: int, dimensions: int, seed: int) -> Tensor:
 
 
 def _read(separation: Tensor, share: Tensor) -> tuple[torch.Size, Tensor, Tensor]:
-    """Return the leading dimensions, (slots, K, K) separations and (slots, K) shares, float64."""
+    """Return the leading dimensions, (sites, K, K) separations and (sites, K) shares, float64."""
     for name, given in (("separation", separation), ("share", share)):
         if not isinstance(given, Tensor) or not given.is_floating_point():
             kind = given.dtype if isinstance(given, Tensor) else type(given).__name__
-            raise InvalidInput(f"{name} is {kind}: it must be a real floating point tensor")
+            raise InvalidInputError(f"{name} is {kind}: it must be a real floating point tensor")
     if separation.dim() < 2 or separation.shape[-1] != separation.shape[-2] or separation.shape[-1] < 1:
-        raise InvalidInput(f"separation has shape {tuple(separation.shape)}: it must be (..., K, K)")
+        raise InvalidInputError(f"separation has shape {tuple(separation.shape)}: it must be (..., K, K)")
     lead, classes = separation.shape[:-2], separation.shape[-1]
     if tuple(share.shape) not in ((classes,), (*lead, classes)):
         allowed = f"({classes},)" if not lead else f"({classes},) or {(*lead, classes)}"
-        raise InvalidInput(f"share has shape {tuple(share.shape)}, separation {tuple(separation.shape)}: use {allowed}")
+        raise InvalidInputError(
+            f"share has shape {tuple(share.shape)}, separation {tuple(separation.shape)}: use {allowed}"
+        )
     if not bool(torch.isfinite(separation).all()):
-        raise InvalidInput("separation has NaN or infinite entries: check the states it was made from")
+        raise InvalidInputError("separation has NaN or infinite entries: check the states it was made from")
     wide = share.detach().to(separation.device).double()
     if not bool((wide >= 0).all()) or bool(((wide.sum(-1) - 1).abs() > 1e-4).any()):
-        raise InvalidInput("share must hold probabilities: none negative, a sum of one")
+        raise InvalidInputError("share must hold probabilities: none negative, a sum of one")
     wide = (wide / wide.sum(-1, keepdim=True)).expand(*lead, classes).reshape(-1, classes)
     flat = separation.detach().double().reshape(-1, classes, classes)
     return lead, (flat + flat.transpose(-1, -2)) / 2, wide

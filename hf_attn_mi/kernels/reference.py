@@ -103,10 +103,10 @@ def reference_effective(
     return seen, rank, whole, condition
 
 
-def reference_analysis(
+def reference_attention_statistics(
     rows: Tensor, values: Tensor, allowed: Tensor, *, log_sum_exp: Tensor | None = None, epsilon: float | None = None
 ) -> dict[str, Tensor]:
-    """Return every field of `Analysis` from the attention rows, as a dictionary.
+    """Return every field of `AttentionStatistics` from the attention rows, as a dictionary.
 
     Args:
         rows: (batch, heads, queries, keys), zero where not allowed.
@@ -117,7 +117,7 @@ def reference_analysis(
 
     Example:
         >>> allowed = torch.ones(1, 1, 2, 2, dtype=torch.bool)
-        >>> found = reference_analysis(torch.full((1, 1, 2, 2), .5), torch.eye(2)[None, None], allowed)
+        >>> found = reference_attention_statistics(torch.full((1, 1, 2, 2), .5), torch.eye(2)[None, None], allowed)
         >>> found["received"].tolist(), found["rank"].tolist()
         ([[[0.5, 0.5]]], [[2]])
     """
@@ -136,14 +136,16 @@ def reference_analysis(
         "norm": rows.norm(dim=-1),
         "difference_norm": change.norm(dim=-1),
         "total_variation": change.abs().sum(-1) / 2,
-        "negative_mass": (effective.where(rank[..., None] < allowed.sum(-1, keepdim=True), 0 * rows)).clamp_max(0)
-        .sum(-1).neg(),
+        "negative_mass": (effective.where(rank[..., None] < allowed.sum(-1, keepdim=True), 0 * rows))
+        .clamp_max(0)
+        .sum(-1)
+        .neg(),
         "rank": whole,
         "n": allowed.any(-2).sum(-1),
         "condition": condition,
         "difference": change.norm(dim=(-2, -1)) / norm.where(norm > 0, torch.ones_like(norm)),
         "mean_entropy": entropy.sum(-1) / count,
-    }  # fmt: skip
+    }
     return result if log_sum_exp is None else {**result, "log_sum_exp": log_sum_exp}
 
 

@@ -1,4 +1,4 @@
-"""Neighbour counts and class moments by their definitions, in float64 and with everything in memory: the specification.
+"""Neighbor counts and class moments by their definitions, in float64 and with everything in memory: the specification.
 
 Slow on purpose. The fast versions are tested against these; nothing else calls them.
 """
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-def reference_neighbour_counts(states: Tensor, labels: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+def reference_neighbor_counts(states: Tensor, labels: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return Ross's m_i, k_i and N_i of each point, by the distances of all pairs.
 
     Points that are alone in their class do not exist: they get zeros and nobody counts them. For the others N_i is
@@ -19,7 +19,7 @@ def reference_neighbour_counts(states: Tensor, labels: Tensor, k: int) -> tuple[
     Args:
         states: (n, d).
         labels: (n,) integers.
-        k: neighbours.
+        k: neighbors.
     """
     n = len(labels)
     exact = states.double()
@@ -27,15 +27,15 @@ def reference_neighbour_counts(states: Tensor, labels: Tensor, k: int) -> tuple[
     same = labels[:, None] == labels[None, :]
     sizes = same.sum(1)
     real = sizes > 1
-    within, neighbours = torch.zeros(n, dtype=torch.long), torch.zeros(n, dtype=torch.long)
+    within, neighbors = torch.zeros(n, dtype=torch.long), torch.zeros(n, dtype=torch.long)
     for i in torch.nonzero(real)[:, 0].tolist():
         others = same[i].clone()
         others[i] = False
-        neighbours[i] = min(k, int(sizes[i]) - 1)
-        radius = squared[i][others].sort().values[neighbours[i] - 1]
+        neighbors[i] = min(k, int(sizes[i]) - 1)
+        radius = squared[i][others].sort().values[neighbors[i] - 1]
         inside = (squared[i] < radius) | (squared[i] == 0)
         within[i] = (inside & real).sum()
-    return within, neighbours, torch.where(real, sizes, 0)
+    return within, neighbors, torch.where(real, sizes, 0)
 
 
 def reference_class_moments(
@@ -44,7 +44,7 @@ def reference_class_moments(
     """Return, per fold, soft class counts, second moments of the outputs, class sums and Gram matrices.
 
     Args:
-        states: (n, d), centred by their mean over all n here.
+        states: (n, d), centered by their mean over all n here.
         probabilities: (n, K).
         fold_of: (n,) the fold of each example.
         folds: how many there are.
@@ -52,9 +52,9 @@ def reference_class_moments(
     Returns:
         (folds, K), (folds, K, K), (folds, K, d) and (folds, d, d), float64.
     """
-    centred = states.double() - states.double().mean(0)
+    centered = states.double() - states.double().mean(0)
     outputs = probabilities.double()
-    parts = [(centred[fold_of == fold], outputs[fold_of == fold]) for fold in range(folds)]
+    parts = [(centered[fold_of == fold], outputs[fold_of == fold]) for fold in range(folds)]
     return (
         torch.stack([p.sum(0) for _, p in parts]),
         torch.stack([p.T @ p for _, p in parts]),

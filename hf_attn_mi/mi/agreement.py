@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.mi.bootstrap import percentile_interval, resampled_means
 from hf_attn_mi.mi.ranks import rank_correlations
 
@@ -54,11 +54,11 @@ class Stratum:
 
 @dataclass(frozen=True)
 class Reliability:
-    """How well the order of information is known: it came from a background that was a sample.
+    """How well the order of information is known: it came from a profile that was a sample.
 
     Attributes:
-        halves: agreement of the information by one half of the background with that by the other.
-        stepped_up: 2 r / (1 + r) of the halves' rho (Spearman-Brown): the rho to expect between two backgrounds of
+        halves: agreement of the information by one half of the profile with that by the other.
+        stepped_up: 2 r / (1 + r) of the halves' rho (Spearman-Brown): the rho to expect between two profiles of
             the full size, and so what agrees as well as information agrees with itself.
         stepped_up_interval: its 95 % interval.
         ceiling: the square root of `stepped_up`: the rho with this information of an order that is exactly true. By
@@ -113,7 +113,7 @@ class RankAgreement:
             found = self.reliability
             rows.append(_row("split halves", found.halves))
             for name, mean, interval in (
-                ("full background (Spearman-Brown)", found.stepped_up, found.stepped_up_interval),
+                ("full profile (Spearman-Brown)", found.stepped_up, found.stepped_up_interval),
                 ("ceiling", found.ceiling, found.ceiling_interval),
             ):
                 rows.append([name, str(found.halves.inputs), "", _cell(mean, interval)])
@@ -140,13 +140,13 @@ def rank_agreement(
     choice: leave out special tokens (`x[:, ~special]`) where they are not meant, in all three arguments alike.
 
     Strata answer whether the agreement depends on how even attention is (Wen et al., arXiv 2211.07714): all
-    (input, head) pairs are sorted by the normalised entropy H(a) / ln(tokens), a divided by its sum (by magnitude where
+    (input, head) pairs are sorted by the normalized entropy H(a) / ln(tokens), a divided by its sum (by magnitude where
     effective attention is negative), and cut at its quantiles; equal entropies stay together.
 
     Args:
         attention: for each input (tokens,) or (heads, tokens): attention received, or any score of tokens.
         information: for each input (tokens,): nats.
-        halves: for each input (2, tokens): the information by two disjoint halves of the background.
+        halves: for each input (2, tokens): the information by two disjoint halves of the profile.
         strata: groups of equal size by spread; 1 for none.
         bootstrap: resamples.
         seed: of the resamples.
@@ -155,7 +155,7 @@ def rank_agreement(
         A `RankAgreement`. Nothing measured is None there, never 0 or NaN.
 
     Raises:
-        InvalidInput: lengths, shapes or numbers of heads that differ, or entries that are not finite.
+        InvalidInputError: lengths, shapes or numbers of heads that differ, or entries that are not finite.
 
     Example:
         >>> texts = [torch.rand(9, generator=torch.Generator().manual_seed(i)) for i in range(20)]
@@ -165,7 +165,7 @@ def rank_agreement(
     """
     for name, number, fewest in (("strata", strata, 1), ("bootstrap", bootstrap, 100)):
         if type(number) is not int or number < fewest:
-            raise InvalidInput(f"{name} must be a whole number of {fewest} or more, not {number!r}.")
+            raise InvalidInputError(f"{name} must be a whole number of {fewest} or more, not {number!r}.")
     weights, nats, both = _read(attention, information, halves)
     measured, spread = _measure(weights, nats)  # (2, inputs, heads) tau and rho, NaN without an order
     _, inputs, heads = measured.shape
@@ -185,11 +185,16 @@ def rank_agreement(
     parts = tuple(Stratum(*bound, found) for bound, found in zip(bounds, made[heads + 1 :]))
     uneven, flattest = heads + 1, heads + len(parts)
     return RankAgreement(
-        heads=tuple(made[:heads]), overall=made[heads], strata=parts,
+        heads=tuple(made[:heads]),
+        overall=made[heads],
+        strata=parts,
         contrast=_contrast(made[uneven], made[flattest], draws[..., uneven] - draws[..., flattest]) if parts else None,
         reliability=None if both is None else _reliability(made[-1], draws[1][:, -1]),
-        inputs=inputs, bootstrap=bootstrap, seed=seed, warnings=_warnings(made[heads], heads * inputs),
-    )  # fmt: skip
+        inputs=inputs,
+        bootstrap=bootstrap,
+        seed=seed,
+        warnings=_warnings(made[heads], heads * inputs),
+    )
 
 
 def _read(
@@ -201,9 +206,11 @@ def _read(
     both = None if halves is None else _tensors("halves", halves)
     for name, found in (("attention", weights), ("halves", both)):
         if found is not None and len(found) != len(nats):
-            raise InvalidInput(f"{name} has {len(found)} inputs and information has {len(nats)}; the same are wanted.")
+            raise InvalidInputError(
+                f"{name} has {len(found)} inputs and information has {len(nats)}; the same are wanted."
+            )
     if not nats:
-        raise InvalidInput("information is empty; one tensor for each input is wanted.")
+        raise InvalidInputError("information is empty; one tensor for each input is wanted.")
     for index, nat in enumerate(nats):
         _check_shape("information", index, nat, (nat.numel(),))
         _check_shape("attention", index, weights[index], (weights[0].shape[0], len(nat)))
@@ -216,13 +223,13 @@ def _tensors(name: str, given: Sequence[Tensor]) -> list[Tensor]:
     tensors = [torch.as_tensor(x).detach().to("cpu", torch.float64) for x in given]
     for index, tensor in enumerate(tensors):
         if not bool(tensor.isfinite().all()):
-            raise InvalidInput(f"{name}[{index}] has entries that are NaN or infinite; leave such inputs out.")
+            raise InvalidInputError(f"{name}[{index}] has entries that are NaN or infinite; leave such inputs out.")
     return tensors
 
 
 def _check_shape(name: str, index: int, found: Tensor, wanted: tuple[int, ...]) -> None:
     if tuple(found.shape) != wanted:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{name}[{index}] has shape {tuple(found.shape)}, and {wanted} is wanted: information is (tokens,), "
             "attention (tokens,) or (heads, tokens) with as many heads in every input, halves (2, tokens)."
         )
@@ -289,9 +296,12 @@ def _reliability(halves: Agreement, draws: Tensor) -> Reliability:
     stepped, roots = _step_up(draws), _step_up(draws).clamp_min(0).sqrt()
     mean = None if halves.rho is None or halves.rho <= -1 else float(_step_up(torch.tensor(halves.rho)))
     return Reliability(
-        halves, mean, percentile_interval(stepped, halves.inputs), None if mean is None else math.sqrt(max(0.0, mean)),
+        halves,
+        mean,
+        percentile_interval(stepped, halves.inputs),
+        None if mean is None else math.sqrt(max(0.0, mean)),
         percentile_interval(roots, halves.inputs),
-    )  # fmt: skip
+    )
 
 
 def _step_up(rho: Tensor) -> Tensor:

@@ -1,16 +1,16 @@
-"""The default estimate of one slot: a discriminant, its non-Gaussian remainder and neighbours, by what each proves."""
+"""The default estimate of one site: a discriminant, its non-Gaussian remainder and neighbors, by what each proves."""
 
 from __future__ import annotations
 
 from hf_attn_mi.mi.discrete import discrete_information
 from hf_attn_mi.mi.discriminant import OutOfFold, discriminant_information
 from hf_attn_mi.mi.entropy import entropy
-from hf_attn_mi.mi.estimate import Estimate, Slot, from_series
+from hf_attn_mi.mi.estimate import Estimate, Site, from_series
 from hf_attn_mi.mi.folds import jackknife_error
 from hf_attn_mi.mi.gaussian import gaussian_information
 from hf_attn_mi.mi.leave_out import sum_folds
 from hf_attn_mi.mi.linear import linear_estimate, mean_series, score_estimate, trust
-from hf_attn_mi.mi.neighbours import COMPONENTS, neighbour_information
+from hf_attn_mi.mi.neighbors import COMPONENTS, neighbor_information
 from hf_attn_mi.mi.quadratic import quadratic_information
 from hf_attn_mi.mi.repeats import repeated_information
 
@@ -19,33 +19,33 @@ FEW_COMPONENTS = 4
 PARTLY_SHARED = 1.0  # standard errors below which a part on the same scores is taken to agree
 
 
-def estimate_auto(slot: Slot) -> Estimate:
-    """Return the default estimate: of linear scores, raised by what neighbours and products find beyond them."""
-    repeated = repeated_information(slot)
+def estimate_auto(site: Site) -> Estimate:
+    """Return the default estimate: of linear scores, raised by what neighbors and products find beyond them."""
+    repeated = repeated_information(site)
     if repeated is not None:
         return repeated
-    labels, fold_of, points = slot.labels, slot.fold_of, slot.principal.points
-    closed, probe = _fit(slot)
-    linear, gain, weight = linear_estimate(closed, probe, fold_of, _ceiling(slot))
+    labels, fold_of, points = site.labels, site.fold_of, site.principal.points
+    closed, probe = _fit(site)
+    linear, gain, weight = linear_estimate(closed, probe, fold_of, _ceiling(site))
     others = [
-        neighbour_information(slot.principal.leading(RAW_COMPONENTS), labels, fold_of, part="ksg"),
-        neighbour_information(points[:, :COMPONENTS].contiguous(), labels, fold_of, part="ksg_pca"),
-        neighbour_information(points[:, :FEW_COMPONENTS].contiguous(), labels, fold_of, part="ksg_pca"),
-        quadratic_information(slot),
+        neighbor_information(site.principal.leading(RAW_COMPONENTS), labels, fold_of, part="ksg"),
+        neighbor_information(points[:, :COMPONENTS].contiguous(), labels, fold_of, part="ksg_pca"),
+        neighbor_information(points[:, :FEW_COMPONENTS].contiguous(), labels, fold_of, part="ksg_pca"),
+        quadratic_information(site),
     ]
     near = max(other.value for other in others)
     scores = score_estimate(closed, probe, labels, fold_of, gain, weight, near)
-    discrete = discrete_information(slot)
+    discrete = discrete_information(site)
     others += [] if discrete is None else [discrete]
     return strongest(strongest(linear, [scores], PARTLY_SHARED), others)
 
 
-def estimate_probe(slot: Slot) -> Estimate:
+def estimate_probe(site: Site) -> Estimate:
     """Return the cross-fitted probe's information, a lower bound, and by how much training made it fall short."""
-    closed, probe = _fit(slot)
-    linear = linear_estimate(closed, probe, slot.fold_of, _ceiling(slot))[0]
-    found = mean_series(probe.pointwise, slot.fold_of)
-    n, classes = slot.probabilities.shape
+    closed, probe = _fit(site)
+    linear = linear_estimate(closed, probe, site.fold_of, _ceiling(site))[0]
+    found = mean_series(probe.pointwise, site.fold_of)
+    n, classes = site.probabilities.shape
     # A calibration of K + 1 numbers moves the mean by chi-square / 2 n even where there is nothing to find.
     noise = (1 + classes) / (2 * n**2)
     missing = max(linear.value, 0.0) - float(found[0])
@@ -71,10 +71,10 @@ def strongest(start: Estimate, others: list[Estimate], ignored: float = 1.75) ->
     return from_series(value, part, extra_variance=extra, missing=missing)
 
 
-def _fit(slot: Slot) -> tuple[Estimate, OutOfFold]:
-    folds = sum_folds(slot.principal.points, slot.probabilities, slot.fold_of)
-    return gaussian_information(folds), discriminant_information(slot, folds)
+def _fit(site: Site) -> tuple[Estimate, OutOfFold]:
+    folds = sum_folds(site.principal.points, site.probabilities, site.fold_of)
+    return gaussian_information(folds), discriminant_information(site, folds)
 
 
-def _ceiling(slot: Slot) -> float:
-    return float(entropy(slot.probabilities.mean(0)) - entropy(slot.probabilities).mean())
+def _ceiling(site: Site) -> float:
+    return float(entropy(site.probabilities.mean(0)) - entropy(site.probabilities).mean())

@@ -25,7 +25,7 @@ class Calibration:
 
 
 def calibrate(scores: Tensor, probabilities: Tensor) -> Calibration:
-    """Return the temperature and offsets that maximise the mean of sum_k P_k log_softmax(t s + b)_k.
+    """Return the temperature and offsets that maximize the mean of sum_k P_k log_softmax(t s + b)_k.
 
     Args:
         scores: (n, K).

@@ -7,31 +7,33 @@ import math
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.mi.estimate import Estimate
 from hf_attn_mi.mi.principal import Principal
-from hf_attn_mi.mi.streams import stream
+from hf_attn_mi.mi.rng import stream
 
 
 def read_vectors(outputs: Tensor, noise: float | Tensor, n: int, seed: int) -> Tensor:
     """Return (n, m) outputs with independent normal noise of the declared standard deviation, float64.
 
     Raises:
-        InvalidInput: outputs are no (n, m) floating point tensor, NaN or infinity, or a noise that is not positive.
+        InvalidInputError: outputs are no (n, m) floating point tensor, NaN or infinity, or a noise that is not positive.
     """
     if not isinstance(outputs, Tensor) or not outputs.is_floating_point() or outputs.dim() != 2 or 0 in outputs.shape:
         kind = f"{outputs.dtype} {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise InvalidInput(f"outputs is {kind}: with noise= it must be (n, m) floating point vectors")
+        raise InvalidInputError(f"outputs is {kind}: with noise= it must be (n, m) floating point vectors")
     if len(outputs) != n:
-        raise InvalidInput(f"states has n = {n} examples, outputs has {len(outputs)}: they must be the same")
+        raise InvalidInputError(f"states has n = {n} examples, outputs has {len(outputs)}: they must be the same")
     wide = outputs.detach().double()
     if not bool(wide.isfinite().all()):
-        raise InvalidInput(f"outputs has {int((~wide.isfinite()).sum())} NaN or infinite numbers")
+        raise InvalidInputError(f"outputs has {int((~wide.isfinite()).sum())} NaN or infinite numbers")
     deviation = torch.as_tensor(noise, dtype=torch.float64)
     if deviation.dim() > 1 or (deviation.dim() == 1 and len(deviation) != wide.shape[1]):
-        raise InvalidInput(f"noise has shape {tuple(deviation.shape)}: one number, or {wide.shape[1]}, one a column")
+        raise InvalidInputError(
+            f"noise has shape {tuple(deviation.shape)}: one number, or {wide.shape[1]}, one a column"
+        )
     if not bool((deviation > 0).all()) or not bool(deviation.isfinite().all()):
-        raise InvalidInput(
+        raise InvalidInputError(
             f"noise is {deviation.tolist()}: it must be positive. Without noise the information of a deterministic "
             "network's vectors is infinite"
         )
@@ -51,7 +53,7 @@ def estimate_gaussian_continuous(principal: Principal, outputs: Tensor, fold_of:
         fold_of: (n,) long.
 
     Raises:
-        InvalidInput: fewer than m + r + 2 examples without a fold.
+        InvalidInputError: fewer than m + r + 2 examples without a fold.
     """
     folds, m = int(fold_of.max()) + 1, outputs.shape[1]
     points = torch.cat([principal.points.double(), outputs - outputs.mean(0)], 1)
@@ -61,7 +63,7 @@ def estimate_gaussian_continuous(principal: Principal, outputs: Tensor, fold_of:
     sums = torch.stack([part.sum(0) for part in parts])
     sizes = torch.tensor([len(part) for part in parts], dtype=torch.float64)
     if float(sizes.sum() - sizes.max()) < m + r + 2:
-        raise InvalidInput(f"n = {len(outputs)} examples are too few for {r} components and {m} outputs")
+        raise InvalidInputError(f"n = {len(outputs)} examples are too few for {r} components and {m} outputs")
     gram = torch.cat([grams.sum(0)[None], grams.sum(0) - grams])
     total = torch.cat([sums.sum(0)[None], sums.sum(0) - sums])
     size = torch.cat([sizes.sum()[None], sizes.sum() - sizes])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.mi.calibration import out_of_fold
-from hf_attn_mi.mi.estimate import Estimate, Slot, from_series
+from hf_attn_mi.mi.estimate import Estimate, Site, from_series
 from hf_attn_mi.mi.linear import mean_series
 
 MOST_VALUES = 32  # distinct ones, of every coordinate
@@ -15,7 +15,7 @@ MOST_CELLS = 2**24  # of all tables: 128 MB
 CHANCE = 0.05  # that any coordinate is chosen where none has to do with the output
 
 
-def discrete_information(slot: Slot) -> Estimate | None:
+def discrete_information(site: Site) -> Estimate | None:
     """Return the calibrated, cross-fitted information of coordinates taken one by one (naive Bayes); None where not.
 
     Scores are sums of log p(value | class) / p(value) over those coordinates whose table of values and classes stands
@@ -25,28 +25,28 @@ def discrete_information(slot: Slot) -> Estimate | None:
     nothing. `missing` is what estimated tables lose to first order, degrees of freedom / 2 n (Miller 1955).
 
     Args:
-        slot: of which the balanced states are used; None comes back if any coordinate takes more than 32 values, or
+        site: of which the balanced states are used; None comes back if any coordinate takes more than 32 values, or
             if no coordinate stands out.
     """
-    coded = _codes(slot.principal.balanced)
-    folds, classes = int(slot.fold_of.max()) + 1, slot.probabilities.shape[1]
+    coded = _codes(site.principal.balanced)
+    folds, classes = int(site.fold_of.max()) + 1, site.probabilities.shape[1]
     if coded is None or folds * coded.shape[1] * (int(coded.max()) + 1) * classes > MOST_CELLS:
         return None
     codes = coded[:, coded.amax(0) > 0]  # states are not constant: `principal_components` would have said so
-    tables = _tables(codes, slot.probabilities, slot.fold_of)
+    tables = _tables(codes, site.probabilities, site.fold_of)
     scores = torch.zeros(len(codes), classes, dtype=torch.float64)
     chosen, lost = 0, 0.0
     for fold, left_out in enumerate(tables):
         evidence, kept, loss = _evidence(tables.sum(0) - left_out)
         chosen, lost = chosen + len(kept), lost + loss / folds
-        inside = (slot.fold_of == fold).nonzero()[:, 0]
+        inside = (site.fold_of == fold).nonzero()[:, 0]
         scores[inside] = evidence[torch.arange(len(kept)), codes[inside][:, kept]].sum(1)
     if chosen == 0:
         return None
-    share = slot.probabilities.mean(0)
-    posterior = out_of_fold(scores, slot.probabilities, slot.fold_of)
-    pointwise = (slot.probabilities * (posterior - share.log())).sum(1)
-    return from_series(mean_series(pointwise, slot.fold_of), "discrete", missing=lost)
+    share = site.probabilities.mean(0)
+    posterior = out_of_fold(scores, site.probabilities, site.fold_of)
+    pointwise = (site.probabilities * (posterior - share.log())).sum(1)
+    return from_series(mean_series(pointwise, site.fold_of), "discrete", missing=lost)
 
 
 def _codes(states: Tensor) -> Tensor | None:
@@ -77,7 +77,7 @@ def _tables(codes: Tensor, probabilities: Tensor, fold_of: Tensor) -> Tensor:
 def _evidence(table: Tensor) -> tuple[Tensor, Tensor, float]:
     """Return (kept, values, K) log p(value | class) / p(value) of the coordinates that stand out, which, and the loss.
 
-    Counts of a class are moved towards the value's share in all classes, as if one example for each value had been
+    Counts of a class are moved toward the value's share in all classes, as if one example for each value had been
     seen there. Likelihood ratios are held against chi-square by Wilson and Hilferty's cube root.
 
     Args:

@@ -1,4 +1,4 @@
-"""Cross-fitted linear scores of one slot: shrunk discriminants, and for soft outputs regression of their log odds."""
+"""Cross-fitted linear scores of one site: shrunk discriminants, and for soft outputs regression of their log odds."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from hf_attn_mi.kernels import (
     mixture_information,
 )
 from hf_attn_mi.mi.calibration import Calibration, calibrate, out_of_fold
-from hf_attn_mi.mi.estimate import Slot
+from hf_attn_mi.mi.estimate import Site
 from hf_attn_mi.mi.folds import by_fold, from_folds
 from hf_attn_mi.mi.leave_out import FoldSums, all_and_left_out, solve_left_out
-from hf_attn_mi.mi.streams import stream
+from hf_attn_mi.mi.rng import stream
 
 RIDGES = (0.0, 0.1, 1.0, 10.0)  # times the mean variance of a component
 LEAST_PROBABILITY = 1e-5  # of soft outputs, before their logarithm
 JITTER = 3e-3  # standard deviations of a score
-MOST_DIMENSIONS = 8  # of the scores in which neighbours are counted
+MOST_DIMENSIONS = 8  # of the scores in which neighbors are counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +36,12 @@ class OutOfFold:
     second_loss: float  # what that discriminant loses to the finite sample, where scores are Gaussian
     raw: Tensor  # (n, K) the scores before calibration
     directions: Tensor  # (K, r) of scores like these from all examples
-    scores: Tensor  # (n, min(K - 1, 8)) float32, centred, unit variance, best separated first
+    scores: Tensor  # (n, min(K - 1, 8)) float32, centered, unit variance, best separated first
     gaussian: Tensor  # (1 + folds,) Gaussian-mixture information of all K - 1 scores, and with each fold left out
     separation: Tensor  # (K, K) of the scores
 
 
-def discriminant_information(slot: Slot, folds: FoldSums) -> OutOfFold:
+def discriminant_information(site: Site, folds: FoldSums) -> OutOfFold:
     """Return the calibrated cross-entropy information of the best of a path of ridge discriminants.
 
     The scores of an example are its products with the class means of the other folds in the metric (C + r)^-1, C the
@@ -51,13 +51,13 @@ def discriminant_information(slot: Slot, folds: FoldSums) -> OutOfFold:
     then temperature and offsets are cross-fitted, of the scores as they are or after a discriminant among them.
 
     Args:
-        slot: the whitened states and outputs.
+        site: the whitened states and outputs.
         folds: its sums.
     """
-    probabilities, fold_of, share = slot.probabilities, slot.fold_of, slot.probabilities.mean(0)
-    candidates = _ridge_path(slot, folds)
-    if slot.soft:
-        candidates.append(_log_odds(slot, folds))
+    probabilities, fold_of, share = site.probabilities, site.fold_of, site.probabilities.mean(0)
+    candidates = _ridge_path(site, folds)
+    if site.soft:
+        candidates.append(_log_odds(site, folds))
 
     fits = [calibrate(scores, probabilities) for scores, _ in candidates]
     (raw, directions), fit = min(zip(candidates, fits), key=lambda found: found[1].loss)
@@ -80,24 +80,24 @@ def discriminant_information(slot: Slot, folds: FoldSums) -> OutOfFold:
     return OutOfFold(best, found[1], lost, raw, directions, _leading(flat, again), gaussian, separation)
 
 
-def _ridge_path(slot: Slot, folds: FoldSums) -> list[tuple[Tensor, Tensor]]:
+def _ridge_path(site: Site, folds: FoldSums) -> list[tuple[Tensor, Tensor]]:
     """Return (n, K) out-of-fold scores and (K, r) directions from all examples for each ridge."""
-    variances = slot.principal.variances
+    variances = site.principal.variances
     means = folds.class_sums / folds.weights.clamp_min(1e-9)[..., None].to(folds.points.dtype)  # (1 + folds, K, r)
     shrunk = [(variances / (variances + ridge * variances.mean())).to(means.dtype) for ridge in RIDGES]
     directions = torch.stack([means * each for each in shrunk], 1)  # (1 + folds, ridges, K, r)
-    scores = _scores(folds.points, directions[1:].flatten(1, 2), slot.fold_of)
+    scores = _scores(folds.points, directions[1:].flatten(1, 2), site.fold_of)
     return list(zip(scores.split(means.shape[1], dim=1), directions[0]))  # type: ignore[no-untyped-call]
 
 
-def _log_odds(slot: Slot, folds: FoldSums) -> tuple[Tensor, Tensor]:
-    """Return the same for least squares of the centred log probabilities."""
-    logits = slot.probabilities.clamp_min(LEAST_PROBABILITY).log()
+def _log_odds(site: Site, folds: FoldSums) -> tuple[Tensor, Tensor]:
+    """Return the same for least squares of the centered log probabilities."""
+    logits = site.probabilities.clamp_min(LEAST_PROBABILITY).log()
     logits = logits - logits.mean(1, keepdim=True)
-    logits = by_fold((logits - logits.mean(0)).to(folds.points.dtype), slot.fold_of)
+    logits = by_fold((logits - logits.mean(0)).to(folds.points.dtype), site.fold_of)
     right = all_and_left_out(logits.transpose(1, 2) @ folds.points)
     slopes = solve_left_out(folds, right / folds.examples.to(right.dtype)[:, None, None])  # (1 + folds, K, r)
-    return _scores(folds.points, slopes[1:], slot.fold_of), slopes[0]
+    return _scores(folds.points, slopes[1:], site.fold_of), slopes[0]
 
 
 def _scores(parts: Tensor, directions: Tensor, fold_of: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ def _second_loss(separation: Tensor, probabilities: Tensor, fold_of: Tensor) -> 
     share = probabilities.mean(0)
     values, vectors = torch.linalg.eigh(separation)
     means = (vectors * values.clamp_min(0).sqrt())[:, 1:]  # (K, K - 1)
-    generator = stream(int(float(separation.abs().sum()) * 1e9), "scores")  # slots must not share its error
+    generator = stream(int(float(separation.abs().sum()) * 1e9), "scores")  # sites must not share its error
     labels = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
     drawn = means[labels] + torch.randn(len(labels), means.shape[1], generator=generator, dtype=torch.float64)
     own = torch.nn.functional.one_hot(labels, len(share)).double()
@@ -150,7 +150,7 @@ def _leading(flat: Tensor, moments: ClassMoments) -> Tensor:
         return flat
     factors = factor_classes(moments, shrinkage=1e-3)
     whitened = torch.linalg.solve_triangular(factors.factor[0], (flat.double() / factors.scale).T, upper=False).T
-    centres = factors.centres[0, 0] * factors.weights[0, 0].sqrt()[:, None]
-    axes = torch.linalg.eigh(centres.T @ centres)[1].flip(1)[:, :MOST_DIMENSIONS]
+    centers = factors.centers[0, 0] * factors.weights[0, 0].sqrt()[:, None]
+    axes = torch.linalg.eigh(centers.T @ centers)[1].flip(1)[:, :MOST_DIMENSIONS]
     found: Tensor = whitened @ axes
     return found.float()

@@ -22,7 +22,7 @@ def output_ceiling(outputs: Tensor) -> float:
         outputs: (n,) integer classes, or (n, K) probabilities.
 
     Raises:
-        InvalidInput: neither, NaN, or rows that do not sum to one.
+        InvalidInputError: neither, NaN, or rows that do not sum to one.
 
     Example:
         >>> import torch

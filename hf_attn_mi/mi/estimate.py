@@ -1,4 +1,4 @@
-"""An estimate of one slot before it is reported: its value, and with each fold left out."""
+"""An estimate of one site before it is reported: its value, and with each fold left out."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Estimate:
 
 
 @dataclass(frozen=True, eq=False)
-class Slot:
-    """What an estimator is given: states of one slot, whitened, and the outputs."""
+class Site:
+    """What an estimator is given: states of one site, whitened, and the outputs."""
 
     principal: Principal
     probabilities: Tensor  # (n, K) float64

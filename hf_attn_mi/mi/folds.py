@@ -8,7 +8,7 @@ import scipy  # scipy.special itself is loaded when it is first used
 import torch
 from torch import Tensor
 
-from hf_attn_mi.mi.streams import stream
+from hf_attn_mi.mi.rng import stream
 
 LEVEL = 0.95
 

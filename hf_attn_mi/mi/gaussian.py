@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from hf_attn_mi.kernels import mixture_information
-from hf_attn_mi.mi.estimate import Estimate, Slot
+from hf_attn_mi.mi.estimate import Estimate, Site
 from hf_attn_mi.mi.leave_out import FoldSums, solve_left_out, sum_folds
 from hf_attn_mi.mi.separation import debiased_separation
 from hf_attn_mi.mi.spectrum import spectrum_bias
@@ -14,13 +14,13 @@ MANY_CLASSES = 6  # from here on the noise in the spectrum of the separation bia
 FEW_POINTS = 1024  # of the quadrature for left-out folds: of these only differences matter
 
 
-def estimate_gaussian(slot: Slot) -> Estimate:
-    """Return the closed form of one slot."""
-    return gaussian_information(sum_folds(slot.principal.points, slot.probabilities, slot.fold_of))
+def estimate_gaussian(site: Site) -> Estimate:
+    """Return the closed form of one site."""
+    return gaussian_information(sum_folds(site.principal.points, site.probabilities, site.fold_of))
 
 
 def gaussian_information(folds: FoldSums) -> Estimate:
-    """Return the debiased Gaussian-mixture information of one slot, signed.
+    """Return the debiased Gaussian-mixture information of one site, signed.
 
     G = inner products of the class means in the within-class metric, unbiased; the mixture of unit Gaussians with these
     means has the information that is reported, by quasi-random integration. It is exact for Gaussian classes with a
@@ -45,10 +45,10 @@ def _separations(folds: FoldSums) -> Tensor:
     examples = folds.examples
     share = folds.weights / examples[:, None]
     # sum over a class of its points minus the mean, over n
-    centred = folds.class_sums.double() - folds.weights[..., None] * (folds.sums.double() / examples[:, None])[:, None]
-    centred = centred / examples[:, None, None]
-    solved = solve_left_out(folds, centred.float()).double()  # (1 + folds, K, r)
-    products = centred @ solved.transpose(1, 2)
+    centered = folds.class_sums.double() - folds.weights[..., None] * (folds.sums.double() / examples[:, None])[:, None]
+    centered = centered / examples[:, None, None]
+    solved = solve_left_out(folds, centered.float()).double()  # (1 + folds, K, r)
+    products = centered @ solved.transpose(1, 2)
     products = (products + products.transpose(1, 2)) / 2
     return debiased_separation(
         products, folds.products / examples[:, None, None], share, examples, folds.points.shape[2]

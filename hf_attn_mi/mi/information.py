@@ -7,22 +7,22 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.mi.auto import estimate_auto, estimate_probe
 from hf_attn_mi.mi.continuous import estimate_gaussian_continuous, read_vectors
 from hf_attn_mi.mi.entropy import entropy
-from hf_attn_mi.mi.estimate import Estimate, Slot
+from hf_attn_mi.mi.estimate import Estimate, Site
 from hf_attn_mi.mi.folds import draw_folds
 from hf_attn_mi.mi.gaussian import estimate_gaussian
 from hf_attn_mi.mi.inputs import least_folds, read_problem, read_states, small_classes
 from hf_attn_mi.mi.logistic import estimate_logistic
-from hf_attn_mi.mi.neighbours import estimate_ksg, estimate_ksg_pca
+from hf_attn_mi.mi.neighbors import estimate_ksg, estimate_ksg_pca
 from hf_attn_mi.mi.permutations import draw_shuffles
 from hf_attn_mi.mi.principal import Principal
 from hf_attn_mi.mi.result import MutualInformation
-from hf_attn_mi.mi.slots import collect
+from hf_attn_mi.mi.sites import collect
 
-ESTIMATORS: dict[str, tuple[Callable[[Slot], Estimate], str]] = {  # and the coordinates it takes, see `slots.collect`
+ESTIMATORS: dict[str, tuple[Callable[[Site], Estimate], str]] = {  # and the coordinates it takes, see `sites.collect`
     "auto": (estimate_auto, "tamed"),
     "gaussian": (estimate_gaussian, "any"),
     "probe": (estimate_probe, "components"),
@@ -44,7 +44,7 @@ def mutual_information(
     seed: int = 0,
     noise: float | Tensor | None = None,
 ) -> MutualInformation:
-    """Return the mutual information of each slot's states and the output, in nats, with intervals and p-values.
+    """Return the mutual information of each site's states and the output, in nats, with intervals and p-values.
 
     A network is deterministic, so the output is its own random variable: the class drawn from P(. | input) for soft
     outputs, the class itself for hard ones, or a vector with declared noise. For classes
@@ -52,19 +52,19 @@ def mutual_information(
     estimators and their errors on data of known information: docs/methods/mutual_information.md.
 
     Args:
-        states: (n, d) or (slots, n, d), floating point; every slot has the same n examples.
+        states: (n, d) or (sites, n, d), floating point; every site has the same n examples.
         outputs: (n,) integer classes; (n, K) probabilities, softmax of the logits; or with noise (n, m) vectors.
         estimator: "auto"; "gaussian", closed form for Gaussian classes; "probe", a cross-fitted linear lower bound;
-            "ksg" and "ksg_pca", nearest neighbours on the states or on eight principal components; "logistic",
+            "ksg" and "ksg_pca", nearest neighbors on the states or on eight principal components; "logistic",
             cross-fitted logistic regression; "gaussian_continuous" for vectors, which "auto" takes for them.
         folds: of cross-fitting and of the jackknife.
-        permutations: of the test, the same in every slot.
+        permutations: of the test, the same in every site.
         seed: of folds, permutations, and draws of classes and noise.
         noise: standard deviation, (m,) or one for all, of independent normal noise on vector outputs: the information
             is that of states and outputs + noise, and means nothing without it.
 
     Raises:
-        InvalidInput: wrong shapes or dtypes, NaN, probabilities that do not sum to one, other lengths, one class only,
+        InvalidInputError: wrong shapes or dtypes, NaN, probabilities that do not sum to one, other lengths, one class only,
             fewer than 20 examples a class, an unknown estimator, too few or too many folds.
 
     Example:
@@ -93,14 +93,14 @@ def mutual_information(
     estimate, kind = ESTIMATORS[estimator]
     ceiling = float(entropy(problem.probabilities.mean(0)) - entropy(problem.probabilities).mean())
     fold_of = draw_folds(problem.labels, folds, seed)
-    tested = None if kind == "any" else problem.labels  # neighbours are looked at among components
+    tested = None if kind == "any" else problem.labels  # neighbors are looked at among components
     shuffles = draw_shuffles(problem.probabilities, tested, permutations, seed)
 
     def of_classes(principal: Principal, order: Tensor) -> Estimate:
         if ceiling < NOTHING:
             return Estimate(0.0, torch.zeros(folds, dtype=torch.float64), "constant")
         permuted = problem.probabilities[order], problem.labels[order]
-        return estimate(Slot(principal, *permuted, fold_of, problem.soft))
+        return estimate(Site(principal, *permuted, fold_of, problem.soft))
 
     warnings = small_classes(problem)
     if ceiling < NOTHING:
@@ -112,8 +112,10 @@ def mutual_information(
 
 def _check(estimator: str, noise: float | Tensor | None) -> None:
     if estimator not in ESTIMATORS and estimator != OF_VECTORS:
-        raise InvalidInput(f"estimator is {estimator!r}: one of {', '.join([*ESTIMATORS, OF_VECTORS])}")
+        raise InvalidInputError(f"estimator is {estimator!r}: one of {', '.join([*ESTIMATORS, OF_VECTORS])}")
     if noise is None and estimator == OF_VECTORS:
-        raise InvalidInput(f'estimator="{OF_VECTORS}" needs noise=, the standard deviation of noise on the outputs')
+        raise InvalidInputError(
+            f'estimator="{OF_VECTORS}" needs noise=, the standard deviation of noise on the outputs'
+        )
     if noise is not None and estimator not in ("auto", OF_VECTORS):
-        raise InvalidInput(f'estimator={estimator!r} is for classes; with noise= it is "auto" or "{OF_VECTORS}"')
+        raise InvalidInputError(f'estimator={estimator!r} is for classes; with noise= it is "auto" or "{OF_VECTORS}"')

@@ -94,7 +94,7 @@ def solve_left_out(folds: FoldSums, right: Tensor) -> Tensor:
 
 
 def _covariance(folds: FoldSums, vectors: Tensor) -> Tensor:
-    """Return (1 + folds, q, r) vectors times the covariance of each fit, shrunk towards the identity."""
+    """Return (1 + folds, q, r) vectors times the covariance of each fit, shrunk toward the identity."""
     found = (vectors.flatten(0, 1) @ folds.gram).view(vectors.shape)
     found[1:].baddbmm_(vectors[1:] @ folds.points.transpose(1, 2), folds.points, alpha=-1)
     examples = folds.examples.to(found.dtype)[:, None, None]

@@ -1,4 +1,4 @@
-"""What linear scores of a slot say: the closed form where they are Gaussian, else the probe and neighbours."""
+"""What linear scores of a site say: the closed form where they are Gaussian, else the probe and neighbors."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from torch import Tensor
 from hf_attn_mi.mi.discriminant import OutOfFold
 from hf_attn_mi.mi.estimate import Estimate, from_series
 from hf_attn_mi.mi.folds import fold_means, jackknife_error
-from hf_attn_mi.mi.neighbours import INFLATION, neighbour_information
-from hf_attn_mi.mi.streams import stream
+from hf_attn_mi.mi.neighbors import INFLATION, neighbor_information
+from hf_attn_mi.mi.rng import stream
 
 GAUSSIAN_FROM, GAUSSIAN_AT = 0.75, 0.95  # reached information over that expected of Gaussian scores
-HIDDEN_NONE, HIDDEN_ALL = 0.1, 0.4  # share of the scores' information that neighbours of the states miss
+HIDDEN_NONE, HIDDEN_ALL = 0.1, 0.4  # share of the scores' information that neighbors of the states miss
 SLACK = 2.0  # standard errors by which the first ratio may be off
 WEAK = 0.03  # nats: below, ratios of two estimates are noise
 MOST_GAIN = 3.0
-NEIGHBOURS = 10
+NEIGHBORS = 10
 IGNORED = 1.5  # standard errors by which parts differ by chance; one more, and the difference counts in full
 FEW_DIMENSIONS = 3
 
@@ -69,11 +69,11 @@ def linear_estimate(
 def score_estimate(
     closed: Estimate, probe: OutOfFold, labels: Tensor, fold_of: Tensor, gain: Tensor, weight: float, near: float
 ) -> Estimate:
-    """Return the neighbours' estimate on the out-of-fold scores, for what is not Gaussian in them.
+    """Return the neighbors' estimate on the out-of-fold scores, for what is not Gaussian in them.
 
-    Where scores are near Gaussian, what neighbours find beyond what they find in Gaussian scores of the same
+    Where scores are near Gaussian, what neighbors find beyond what they find in Gaussian scores of the same
     separation is added to the closed form, raised as that is for training; elsewhere their estimate is taken as it is.
-    So it is where neighbours among the states themselves see about as much as among the scores: then training has
+    So it is where neighbors among the states themselves see about as much as among the scores: then training has
     hidden nothing, and clusters, not Gaussian classes, make the closed form large.
 
     Args:
@@ -83,22 +83,22 @@ def score_estimate(
         fold_of: (n,) long.
         gain: from `linear_estimate`.
         weight: likewise.
-        near: what neighbours among the states see, nats.
+        near: what neighbors among the states see, nats.
     """
     scores = probe.scores
-    fit = neighbour_information(scores, labels, fold_of, part="scores", k=NEIGHBOURS)
+    fit = neighbor_information(scores, labels, fold_of, part="scores", k=NEIGHBORS)
     found = fit.series
     hidden = 1 - near / max(fit.value, 1e-9) if fit.value > 0 else 1.0
     weight *= min(1.0, max(0.0, (hidden - HIDDEN_NONE) / (HIDDEN_ALL - HIDDEN_NONE)))
     above = fit.value - float(probe.gaussian[0])
     if weight == 0 or (scores.shape[1] <= FEW_DIMENSIONS and above < float(jackknife_error(fit.left_out))):
-        return fit  # in few dimensions neighbours overshoot Gaussian scores, so that nothing is beyond them here
+        return fit  # in few dimensions neighbors overshoot Gaussian scores, so that nothing is beyond them here
     values, vectors = torch.linalg.eigh(probe.separation)
     means = (vectors * values.clamp_min(0).sqrt()).flip(1)[:, : scores.shape[1]]
-    # Other numbers for other scores: slots must not share the error of one sample.
+    # Other numbers for other scores: sites must not share the error of one sample.
     draw = stream(int(abs(fit.value) * 1e9), "reference")
     normal = torch.randn(scores.shape, generator=draw, dtype=torch.float64)
-    reference = neighbour_information((means[labels] + normal).float(), labels, fold_of, part="scores", k=NEIGHBOURS)
+    reference = neighbor_information((means[labels] + normal).float(), labels, fold_of, part="scores", k=NEIGHBORS)
     raised = closed.series + (found - reference.value) * gain
     mixed = weight * raised + (1 - weight) * found
     # The reference's own error shows in no fold.

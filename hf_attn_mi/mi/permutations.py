@@ -1,4 +1,4 @@
-"""Permutation tests: the same permutations of the outputs in every slot, so that slots can be tested as a family."""
+"""Permutation tests: the same permutations of the outputs in every site, so that sites can be tested as a family."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor
 
 from hf_attn_mi.kernels.moments.products import product
 from hf_attn_mi.mi.principal import Principal
-from hf_attn_mi.mi.streams import stream
+from hf_attn_mi.mi.rng import stream
 
-NEIGHBOURS = 10
+NEIGHBORS = 10
 COMPONENTS = 32  # whose distances stand for those of the states
-MOST_POINTS = 5000  # neighbours cost n^2
+MOST_POINTS = 5000  # neighbors cost n^2
 TILE_ELEMENTS = 2**18  # distances held at a time: 1 MB, which stays in a core's own cache
 
 
@@ -21,8 +21,8 @@ TILE_ELEMENTS = 2**18  # distances held at a time: 1 MB, which stays in a core's
 class Shuffles:
     """Outputs in each order, in the form whose products with states are tested; the first order is as it is."""
 
-    targets: Tensor  # ((1 + B) * q, n) float32: centred outputs, uncorrelated, unit variance
-    labels: Tensor | None  # (n, 1 + B) int16 classes; None: no neighbours are looked at
+    targets: Tensor  # ((1 + B) * q, n) float32: centered outputs, uncorrelated, unit variance
+    labels: Tensor | None  # (n, 1 + B) int16 classes; None: no neighbors are looked at
     orders: Tensor  # (1 + B, n) long
 
 
@@ -31,10 +31,10 @@ def draw_shuffles(outputs: Tensor, labels: Tensor | None, permutations: int, see
     n = len(outputs)
     generator = stream(seed, "permutations")
     orders = torch.stack([torch.arange(n), *(torch.randperm(n, generator=generator) for _ in range(permutations))])
-    centred = outputs.double() - outputs.double().mean(0)
-    values, vectors = torch.linalg.eigh(centred.T @ centred / n)
+    centered = outputs.double() - outputs.double().mean(0)
+    values, vectors = torch.linalg.eigh(centered.T @ centered / n)
     kept = values > 1e-9 * values[-1]
-    targets = (centred @ vectors[:, kept] / values[kept].sqrt()).float()
+    targets = (centered @ vectors[:, kept] / values[kept].sqrt()).float()
     return Shuffles(
         torch.cat([targets[order].T for order in orders]),
         None if labels is None else labels.to(torch.int16)[orders].T.contiguous(),
@@ -42,31 +42,31 @@ def draw_shuffles(outputs: Tensor, labels: Tensor | None, permutations: int, see
     )
 
 
-def permuted_statistics(slot: Principal, shuffles: Shuffles) -> Tensor:
+def permuted_statistics(site: Principal, shuffles: Shuffles) -> Tensor:
     """Return (1 + B,) float64: how strongly outputs in each order are tied to the states, largest of two statistics.
 
     One is Pillai's trace, the sum of squared canonical correlations, to second order twice the information of Gaussian
-    classes; states are whitened once for all orders. The other counts neighbours of one class, and sees what means do
-    not show. Each is standardised over all orders, the observed one among them, so that they are exchangeable.
+    classes; states are whitened once for all orders. The other counts neighbors of one class, and sees what means do
+    not show. Each is standardized over all orders, the observed one among them, so that they are exchangeable.
 
     Args:
-        slot: the whitened states.
-        shuffles: the same for all slots.
+        site: the whitened states.
+        shuffles: the same for all sites.
     """
-    found = _standardise(_pillai(slot.points, shuffles))
+    found = _standardize(_pillai(site.points, shuffles))
     if shuffles.labels is None:
         return found
-    return torch.maximum(found, _standardise(_same_class(slot, shuffles.labels)))
+    return torch.maximum(found, _standardize(_same_class(site, shuffles.labels)))
 
 
 def p_values(statistics: Tensor) -> tuple[Tensor, Tensor]:
-    """Return p-values of each slot and family-wise p-values, (slots,) each, (1 + #greater or equal) / (1 + B).
+    """Return p-values of each site and family-wise p-values, (sites,) each, (1 + #greater or equal) / (1 + B).
 
-    The family-wise one compares a slot with the largest statistic of all slots in each permutation (Westfall and
+    The family-wise one compares a site with the largest statistic of all sites in each permutation (Westfall and
     Young's single-step max-T).
 
     Args:
-        statistics: (slots, 1 + B), the observed one first.
+        statistics: (sites, 1 + B), the observed one first.
 
     Example:
         >>> [p.tolist() for p in p_values(torch.tensor([[3.0, 1.0, 2.0, 0.0], [1.0, 0.0, 2.0, 4.0]]))]
@@ -86,14 +86,14 @@ def _pillai(points: Tensor, shuffles: Shuffles) -> Tensor:
     return traces.reshape(sets, -1).sum(1)
 
 
-def _same_class(slot: Principal, labels: Tensor) -> Tensor:
+def _same_class(site: Principal, labels: Tensor) -> Tensor:
     """Return (1 + B,) how many of the nearest ten points are of the point's own class."""
-    points = slot.leading(COMPONENTS)[:MOST_POINTS].contiguous()
+    points = site.leading(COMPONENTS)[:MOST_POINTS].contiguous()
     labels = labels[: len(points)]
     small = labels.to(torch.int8) if int(labels.max()) < 128 else labels
     found = torch.zeros(labels.shape, dtype=torch.int8)  # of each point, at most ten; summed at the end
-    for neighbour in _nearest(points).T:
-        found += small.index_select(0, neighbour) == small
+    for neighbor in _nearest(points).T:
+        found += small.index_select(0, neighbor) == small
     return found.sum(0, dtype=torch.long).double()
 
 
@@ -107,9 +107,9 @@ def _nearest(points: Tensor) -> Tensor:
         rows = points[start : start + step]
         tile = torch.addmm(squares, rows, points.T, beta=-1, alpha=2, out=memory[: len(rows)])
         tile.diagonal(offset=start).fill_(-torch.inf)
-        found.append(tile.topk(min(NEIGHBOURS, len(points) - 1), dim=1, sorted=False).indices)
+        found.append(tile.topk(min(NEIGHBORS, len(points) - 1), dim=1, sorted=False).indices)
     return torch.cat(found)
 
 
-def _standardise(values: Tensor) -> Tensor:
+def _standardize(values: Tensor) -> Tensor:
     return (values - values.mean()) / values.std().clamp_min(1e-12) if len(values) > 1 else values

@@ -1,4 +1,4 @@
-"""Principal components of a slot's states: whitened points that every estimator here starts from."""
+"""Principal components of a site's states: whitened points that every estimator here starts from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SMALLEST = 1e-7  # variances below this share of the largest are rounding error 
 
 @dataclass(frozen=True, eq=False)
 class Principal:
-    """Balanced states of one slot in the axes of their covariance, largest first."""
+    """Balanced states of one site in the axes of their covariance, largest first."""
 
     balanced: Tensor  # (n, d) float32
     points: Tensor  # (n, r) float32: unit variance, uncorrelated
@@ -33,17 +33,17 @@ class Principal:
 
 
 def balance(states: Tensor) -> tuple[Tensor, Tensor]:
-    """Return float32 states (n, d), centred and with features brought half way to equal variance, and (d,) divisors.
+    """Return float32 states (n, d), centered and with features brought half way to equal variance, and (d,) divisors.
 
     A feature is divided by the root of its standard deviation (times that of a typical one): where variances are equal
-    that is to standardise. A few features of a network that are a hundred times as large as the others then do not
+    that is to standardize. A few features of a network that are a hundred times as large as the others then do not
     make up all distances and components; a feature that is large because it matters stays large. A constant one
     becomes zero and is divided by infinity.
     """
     exact = states if states.dtype == torch.float64 else states.float()
     mean = exact.mean(0)
-    centred = exact - mean
-    parts = centred.split(SQUARED_AT_A_TIME)  # type: ignore[no-untyped-call]
+    centered = exact - mean
+    parts = centered.split(SQUARED_AT_A_TIME)  # type: ignore[no-untyped-call]
     deviation = (torch.stack([part.square().sum(0) for part in parts]).sum(0) / len(exact)).sqrt()
     # Far beyond both limits below: no entry is further from the mean than sqrt(n) deviations.
     moving = deviation > 1e-4 * mean.abs()
@@ -52,9 +52,9 @@ def balance(states: Tensor) -> tuple[Tensor, Tensor]:
         low, high = exact.aminmax(dim=0)
         moving = (high > low) & (deviation > 1e-6 * torch.maximum(low.abs(), high.abs()))
     if not bool(moving.any()):
-        return torch.zeros_like(centred, dtype=torch.float32), torch.full_like(deviation, torch.inf)
+        return torch.zeros_like(centered, dtype=torch.float32), torch.full_like(deviation, torch.inf)
     divisor = torch.where(moving, (deviation * deviation[moving].median()).sqrt(), torch.inf)
-    return centred.div_(divisor).float(), divisor
+    return centered.div_(divisor).float(), divisor
 
 
 def whiten(balanced: Tensor) -> Principal | None:

@@ -1,4 +1,4 @@
-"""The calibrated linear probe: log q(class | state) for states of a background and for new ones."""
+"""The calibrated linear probe: log q(class | state) for states of a profile and for new ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hf_attn_mi.mi.calibration import calibrate
 from hf_attn_mi.mi.discriminant import discriminant_information
-from hf_attn_mi.mi.estimate import Slot
+from hf_attn_mi.mi.estimate import Site
 from hf_attn_mi.mi.folds import draw_folds
 from hf_attn_mi.mi.inputs import Problem, least_folds, read_problem, read_states
 from hf_attn_mi.mi.leave_out import sum_folds
@@ -18,11 +18,11 @@ from hf_attn_mi.mi.principal import balance, principal_components
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """log q(class | h) = log_softmax(h @ directions^T + offsets); leading dimensions are slots, if there are any."""
+    """log q(class | h) = log_softmax(h @ directions^T + offsets); leading dimensions are sites, if there are any."""
 
     directions: Tensor  # (..., K, d)
     offsets: Tensor  # (..., K)
-    prior: Tensor  # (K,) class probabilities in the background
+    prior: Tensor  # (K,) class probabilities in the profile
 
     def log_posterior(self, states: Tensor) -> Tensor:
         """Return (..., n, K) log q(class | state) in nats for states (..., n, d)."""
@@ -38,17 +38,17 @@ def fit_probe(states: Tensor, outputs: Tensor, *, folds: int | Tensor = 10, seed
     calibrated for new inputs; directions are those from all examples. A constant state gets the prior.
 
     Args:
-        states: (n, d) or (slots, n, d) of the background.
+        states: (n, d) or (sites, n, d) of the profile.
         outputs: (n,) integer classes or (n, K) probabilities. K counts classes that never came; log q of those is
             -inf or near it.
         folds: of the cross-fitting; or (n,) the fold of each example, so that several states of one input share it.
         seed: of the folds.
 
     Returns:
-        float32 directions (K, d) and offsets (K,), with (slots,) before them if states have it.
+        float32 directions (K, d) and offsets (K,), with (sites,) before them if states have it.
 
     Raises:
-        InvalidInput: as `mutual_information`.
+        InvalidInputError: as `mutual_information`.
 
     Example:
         >>> classes = torch.arange(400) % 2
@@ -75,15 +75,15 @@ def fit_probe(states: Tensor, outputs: Tensor, *, folds: int | Tensor = 10, seed
 
 
 def _fit_slot(given: Tensor, problem: Problem, fold_of: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (K, d) directions and (K,) offsets for one slot."""
+    """Return (K, d) directions and (K,) offsets for one site."""
     balanced, divisor = balance(given)
     principal = principal_components(balanced)
     classes = len(problem.share)
     if principal is None:
         return torch.zeros(classes, given.shape[1]), problem.share.log().float()
     folds = sum_folds(principal.points, problem.probabilities, fold_of)
-    slot = Slot(principal, problem.probabilities, problem.labels, fold_of, problem.soft)
-    best = discriminant_information(slot, folds)
+    site = Site(principal, problem.probabilities, problem.labels, fold_of, problem.soft)
+    best = discriminant_information(site, folds)
     fitted = calibrate(best.raw, problem.probabilities).parameters
     inner = fitted[0] * best.directions.double()  # (K, r)
     directions = inner @ principal.axes.double().T / divisor.double()

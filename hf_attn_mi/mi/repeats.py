@@ -6,29 +6,29 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.mi.entropy import entropy
-from hf_attn_mi.mi.estimate import Estimate, Slot, from_series
-from hf_attn_mi.mi.streams import stream
+from hf_attn_mi.mi.estimate import Estimate, Site, from_series
+from hf_attn_mi.mi.rng import stream
 
 EXAMPLES_A_CELL = 5  # of the table of distinct states and classes
 
 
-def repeated_information(slot: Slot) -> Estimate | None:
+def repeated_information(site: Site) -> Estimate | None:
     """Return the information of a table of distinct states and classes; None where states do not repeat enough.
 
     Plug-in entropies, less the bias (R - 1)(K - 1) / 2 n of R states and K classes (Miller 1955). Taken where there
     are five examples for each of the R K cells: then nothing about the states has to be assumed.
     """
-    n, classes = slot.probabilities.shape
+    n, classes = site.probabilities.shape
     most = n // (classes * EXAMPLES_A_CELL)
-    if len(torch.unique(slot.principal.balanced[:, :1])) > most:  # one feature takes more values: no need to look on
+    if len(torch.unique(site.principal.balanced[:, :1])) > most:  # one feature takes more values: no need to look on
         return None
-    found, place = torch.unique(_marks(slot.principal.balanced), return_inverse=True)
+    found, place = torch.unique(_marks(site.principal.balanced), return_inverse=True)
     rows = len(found)
     if rows > most:
         return None
-    folds = int(slot.fold_of.max()) + 1
+    folds = int(site.fold_of.max()) + 1
     tables = torch.zeros(folds, rows, classes, dtype=torch.float64)
-    tables.index_put_((slot.fold_of, place), slot.probabilities, accumulate=True)
+    tables.index_put_((site.fold_of, place), site.probabilities, accumulate=True)
     series = torch.cat([tables.sum(0)[None], tables.sum(0) - tables])  # (1 + folds, R, K)
     size = series.sum((1, 2))
     joint = series / size[:, None, None]

@@ -12,22 +12,22 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class MutualInformation:
-    """Information between the states of each slot and the output, in nats, with what is known about its error.
+    """Information between the states of each site and the output, in nats, with what is known about its error.
 
-    Tensors are float64 of shape (slots,), or () for states (n, d). An estimate is signed: around zero where there is
+    Tensors are float64 of shape (sites,), or () for states (n, d). An estimate is signed: around zero where there is
     nothing to find, so that it may be slightly negative.
     """
 
     nats: Tensor
     lower: Tensor  # 95 % interval
     upper: Tensor
-    p_value: Tensor  # of each slot alone, from permuted outputs
-    family_p_value: Tensor  # of the slot among all slots: the same permutations in each, largest statistic of all
-    null_mean: Tensor  # mean estimate on permuted outputs, over up to eight slots: reported, not subtracted
-    ceiling: float | None  # I(input; output) in nats, exact: no slot has more. None for vector outputs
+    p_value: Tensor  # of each site alone, from permuted outputs
+    family_p_value: Tensor  # of the site among all sites: the same permutations in each, largest statistic of all
+    null_mean: Tensor  # mean estimate on permuted outputs, over up to eight sites: reported, not subtracted
+    ceiling: float | None  # I(input; output) in nats, exact: no site has more. None for vector outputs
     n: int
     estimator: str
-    parts: tuple[str, ...]  # for each slot the part of `auto` that the estimate rests on; else the estimator
+    parts: tuple[str, ...]  # for each site the part of `auto` that the estimate rests on; else the estimator
     warnings: tuple[str, ...]
 
     @property

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.kernels import mixture_information
-from hf_attn_mi.mi.streams import stream
+from hf_attn_mi.mi.rng import stream
 
 PAIRS = 8  # antithetic pairs of samples
 ROUNDS = 4  # of moving the spectrum until samples from it look like what was seen

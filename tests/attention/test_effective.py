@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hf_attn_mi.attention import effective_attention, effective_summary, received_effective
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 
 torch.set_num_threads(1)
 
@@ -180,5 +180,5 @@ def test_fully_masked_rows_are_zero():
     ],
 )
 def test_wrong_input_is_refused(change):
-    with pytest.raises(InvalidInput):
+    with pytest.raises(InvalidInputError):
         effective_attention(*change(*sample(2, 6)))

@@ -5,8 +5,8 @@ import torch
 from polytope_oracle import best_row, distance_without, heads
 
 from hf_attn_mi.attention import efficient_attention
-from hf_attn_mi.errors import InvalidInput
-from hf_attn_mi.kernels.rows.pursuit import pursue
+from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.kernels.efficient.pursuit import pursue
 
 torch.set_num_threads(1)
 
@@ -252,8 +252,8 @@ def test_rows_that_are_short_already_stay_short():
 
 def test_pursuit_reaches_tight_tolerances_by_itself():
     attention, values = heads(1, 60, keys=40, head_dim=8, sharpness=1.0)
-    centred = values - values.mean(1, keepdim=True)
-    rows, found = pursue(centred, torch.zeros(60, dtype=torch.long), attention[0], 1e-3)
+    centered = values - values.mean(1, keepdim=True)
+    rows, found = pursue(centered, torch.zeros(60, dtype=torch.long), attention[0], 1e-3)
     assert found.all()
     assert ((rows > 0).sum(1) <= 9).all()
 
@@ -277,11 +277,11 @@ def test_wide_tolerance_beats_cutting_to_the_top_keys():
 
 @pytest.mark.parametrize("options", [{"tolerance": -0.1}, {"tolerance": 1.0}, {"objective": "other"}])
 def test_wrong_options_are_refused(options):
-    with pytest.raises(InvalidInput):
+    with pytest.raises(InvalidInputError):
         efficient_attention(*heads(1, 4, keys=6, head_dim=2), **options)
 
 
 def test_logits_are_refused():
     attention, values = heads(1, 4, keys=6, head_dim=2)
-    with pytest.raises(InvalidInput, match="softmax"):
+    with pytest.raises(InvalidInputError, match="softmax"):
         efficient_attention(attention.log(), values)

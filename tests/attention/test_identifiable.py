@@ -5,7 +5,7 @@ import torch
 from polytope_oracle import best_row, heads
 
 from hf_attn_mi.attention import efficient_attention, identifiable_weights
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 
 
 def test_with_no_more_keys_than_the_rank_every_weight_is_a_point():
@@ -80,11 +80,11 @@ def test_masked_keys_and_rows_are_not_counted():
 @pytest.mark.parametrize("width", [-0.1, 1.5, True, "0.1", float("nan")])
 def test_a_wrong_width_is_refused(width):
     attention, values = heads(1, 2, keys=6, head_dim=2)
-    with pytest.raises(InvalidInput, match="width"):
+    with pytest.raises(InvalidInputError, match="width"):
         identifiable_weights(attention, values, width=width)
 
 
 def test_a_single_row_is_refused_with_the_way_out():
     attention, values = heads(1, 2, keys=6, head_dim=2)
-    with pytest.raises(InvalidInput, match=r"row\[None\]"):
+    with pytest.raises(InvalidInputError, match=r"row\[None\]"):
         identifiable_weights(attention[0, 0], values[0])

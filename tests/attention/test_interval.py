@@ -5,7 +5,7 @@ import torch
 from polytope_oracle import best_row, heads
 
 from hf_attn_mi.attention import attention_interval, efficient_attention
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 
 
 def test_closed_form_on_a_line():
@@ -97,5 +97,5 @@ def test_wrong_input_is_refused():
         (attention[0, 0], values[0], [8]),
         (attention[0, 0], values[0], [-1]),
     ):
-        with pytest.raises(InvalidInput):
+        with pytest.raises(InvalidInputError):
             attention_interval(row, points, keys)

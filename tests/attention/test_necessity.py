@@ -8,7 +8,7 @@ from scipy.linalg import null_space
 from scipy.optimize import nnls
 
 from hf_attn_mi.attention import efficient_attention, necessity_distance, unit_noise
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 
 
 def to_affine_hull(point, others):
@@ -44,7 +44,7 @@ def test_the_bound_is_the_distance_to_the_affine_hull_and_below_that_to_the_conv
 
 
 def test_the_bound_is_reached_where_the_nearest_point_is_inside():
-    # A regular triangle and its centre: without a corner, the middle of the other side is nearest.
+    # A regular triangle and its center: without a corner, the middle of the other side is nearest.
     values = torch.tensor([[[0.0, 0.0], [1.0, 0.0], [0.5, 0.75**0.5]]], dtype=torch.float64)
     found = necessity_distance(torch.full((1, 1, 3), 1 / 3, dtype=torch.float64), values)
     torch.testing.assert_close(found, torch.full((1, 3), 0.75**0.5 / 3, dtype=torch.float64))
@@ -66,9 +66,9 @@ def test_a_key_that_can_go_has_no_distance_and_an_only_key_cannot_go():
 def test_rows_that_are_not_there_are_refused():
     attention, values = heads(2, 3, keys=5, head_dim=2)
     for rows in (torch.tensor([6]), torch.tensor([-1]), torch.tensor([0.0]), torch.tensor([[0]])):
-        with pytest.raises(InvalidInput, match="rows"):
+        with pytest.raises(InvalidInputError, match="rows"):
             necessity_distance(attention, values, rows)
-    with pytest.raises(InvalidInput, match="attention"):
+    with pytest.raises(InvalidInputError, match="attention"):
         necessity_distance(attention[0], values[0])
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hf_attn_mi.attention import rollout
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 
 
 def layers(*shape, count=3):
@@ -46,10 +46,10 @@ def test_pads_change_nothing():
 def test_wrong_input_is_refused():
     attentions = layers(2, 4, 6)
     for wrong in ([], [attentions[0][..., :5]], [attentions[0], attentions[0][:1]], [-attentions[0]]):
-        with pytest.raises(InvalidInput):
+        with pytest.raises(InvalidInputError):
             rollout(wrong)
     for residual in (-0.1, 1.5, float("nan")):
-        with pytest.raises(InvalidInput):
+        with pytest.raises(InvalidInputError):
             rollout(attentions, residual=residual)
-    with pytest.raises(InvalidInput):
+    with pytest.raises(InvalidInputError):
         rollout(attentions, head_dimension=1)

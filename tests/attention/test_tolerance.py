@@ -5,7 +5,7 @@ import torch
 from polytope_oracle import heads
 
 from hf_attn_mi.attention import efficient_attention, tolerance_curve
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 
 TOLERANCES = (0.01, 0.05, 0.1, 0.5)
 
@@ -18,9 +18,9 @@ def test_supports_are_those_of_the_rows(sharpness):
     for tolerance, support in zip(curve.tolerances, curve.support):
         rows = efficient_attention(attention, values, tolerance=tolerance)
         assert torch.equal(support, rows.support)
-        centred = values - values.mean(-2, keepdim=True)
+        centered = values - values.mean(-2, keepdim=True)
         missed = ((rows.attention - attention) @ values).norm(dim=-1)
-        assert (missed <= tolerance * (attention @ centred).norm(dim=-1) + 1e-9).all()
+        assert (missed <= tolerance * (attention @ centered).norm(dim=-1) + 1e-9).all()
     assert (curve.support.diff(dim=0) <= 0).all()
     assert (curve.support[-1] < curve.support[0]).any()
     torch.testing.assert_close(curve.mean, curve.support.double().mean(-1))
@@ -53,5 +53,5 @@ def test_masked_keys_and_queries_do_not_count():
 def test_wrong_tolerances_are_refused():
     attention, values = heads(1, 1, keys=8, head_dim=2)
     for tolerances in ((), (1.0,), (-0.1,), (float("nan"),), ("0.1",), (False,)):
-        with pytest.raises(InvalidInput, match="tolerances"):
+        with pytest.raises(InvalidInputError, match="tolerances"):
             tolerance_curve(attention, values, tolerances=tolerances)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from captum import metrics
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.evaluation import completeness_gap, infidelity, max_sensitivity, relative_change
 from hf_attn_mi.evaluation.fidelity import random_sets
 from tests.evaluation.made_model import ODDS, made, padded
@@ -24,9 +24,13 @@ def test_infidelity_equals_captums_on_the_same_sets(scaled):
         return logit.sigmoid()
 
     wanted = metrics.infidelity(
-        forward, lambda present: (removed, present - removed), torch.ones(1, 5, dtype=torch.float64), scores[None],
-        n_perturb_samples=40, normalize=scaled,
-    )  # fmt: skip
+        forward,
+        lambda present: (removed, present - removed),
+        torch.ones(1, 5, dtype=torch.float64),
+        scores[None],
+        n_perturb_samples=40,
+        normalize=scaled,
+    )
     given = infidelity(made(*IDS), padded(*scores.tolist()), samples=40, seed=3, scaled=scaled)
     assert given == pytest.approx(float(wanted), rel=1e-6)
 
@@ -63,9 +67,12 @@ def test_max_sensitivity_equals_captums_on_the_same_noise():
 
     noise = (torch.rand(8, 6, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64) * 2 - 1) * 0.1
     wanted = metrics.sensitivity_max(
-        lambda x: (explain(x[0]),), inputs[None], perturb_func=lambda x, radius: (x[0] + noise,),
-        n_perturb_samples=8, perturb_radius=0.1,
-    )  # fmt: skip
+        lambda x: (explain(x[0]),),
+        inputs[None],
+        perturb_func=lambda x, radius: (x[0] + noise,),
+        n_perturb_samples=8,
+        perturb_radius=0.1,
+    )
     assert max_sensitivity(explain, inputs, radius=0.1, samples=8, seed=5) == pytest.approx(float(wanted), rel=1e-6)
     assert float(noise.abs().max()) <= 0.1
 
@@ -76,9 +83,9 @@ def test_relative_change_by_hand():
     assert relative_change(torch.zeros(2), torch.ones(1, 2)) is None
     for scores, moved in ((torch.ones(2), torch.ones(2)), (torch.ones(2), torch.ones(1, 3)), (torch.ones(2), None)):
         moved = torch.full((1, 2), float("nan")) if moved is None else moved
-        with pytest.raises(InvalidInput):
+        with pytest.raises(InvalidInputError):
             relative_change(scores, moved)
-    with pytest.raises(InvalidInput, match="radius and samples must be positive"):
+    with pytest.raises(InvalidInputError, match="radius and samples must be positive"):
         max_sensitivity(lambda x: x, torch.ones(2), radius=0.0)
 
 

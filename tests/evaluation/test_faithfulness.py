@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.evaluation import (
     DECILES,
     ERASER_BINS,
@@ -22,7 +22,7 @@ from hf_attn_mi.evaluation import (
     insertion_area,
     leave_one_out_correlation,
     monotonicity,
-    normalised_aopc,
+    normalized_aopc,
     ranking,
     sufficiency,
     top_tokens,
@@ -85,7 +85,7 @@ def test_only_what_the_metrics_need_is_predicted():
         assert found.predict.calls == 1
         everything = faithfulness(made(10, 11, 12, 13), scores)
         assert values == {name: everything[name] for name in metrics}
-    with pytest.raises(InvalidInput, match=r"\['auprc'\] are not known; allowed are comprehensiveness"):
+    with pytest.raises(InvalidInputError, match=r"\['auprc'\] are not known; allowed are comprehensiveness"):
         faithfulness(made(10, 11), padded(1.0, 2.0), metrics=["auprc"])
 
 
@@ -94,7 +94,7 @@ def test_one_token_and_none():
     assert comprehensiveness(one, padded(-1.0)).values == (pytest.approx(0.4),) * 5
     assert sufficiency(one, padded(-1.0)).mean == pytest.approx(0)
     assert leave_one_out_correlation(one, padded(-1.0)) is None
-    assert normalised_aopc(aopc(one, padded(1.0)), aopc_limits(one)) is None  # only one order
+    assert normalized_aopc(aopc(one, padded(1.0)), aopc_limits(one)) is None  # only one order
     values = faithfulness(made(), padded(), limits=AopcLimits(0, 1, True, 1))
     assert set(values.values()) == {None}
     # Without special tokens nothing would be left to run.
@@ -159,11 +159,11 @@ def test_limits_are_those_of_all_orders(removal):
     best = 18 / 19 - (2 / 3 + 2 / 5 + 1 / 4 + 1 / 4 + 1 / 2) / 5
     assert limits.upper == pytest.approx(best)
     scores = padded(9.0, 1 / 3, 3.0, 2.0, 1.0)
-    assert normalised_aopc(aopc(found, scores), limits) == pytest.approx(1)
-    assert normalised_aopc(aopc(found, scores, ascending=True), limits) == pytest.approx(0)
+    assert normalized_aopc(aopc(found, scores), limits) == pytest.approx(1)
+    assert normalized_aopc(aopc(found, scores, ascending=True), limits) == pytest.approx(0)
     middle = aopc(found, padded(1.0, 2.0, 3.0, 4.0, 5.0))
     wanted = (middle - min(areas)) / (max(areas) - min(areas))
-    assert normalised_aopc(middle, limits) == pytest.approx(wanted)
+    assert normalized_aopc(middle, limits) == pytest.approx(wanted)
     assert 0 < wanted < 1
 
 
@@ -206,8 +206,8 @@ def test_faithfulness_is_the_single_metrics_from_one_call():
     assert alone.predict.calls == 1
     assert values["comprehensiveness"] == without["comprehensiveness"] == comprehensiveness(found, scores).mean
     assert values["sufficiency_deciles"] == sufficiency(found, scores, bins=DECILES).mean
-    assert values["normalised_aopc_ascending"] == normalised_aopc(aopc(found, scores, ascending=True), limits)
-    assert without["normalised_aopc"] is None
+    assert values["normalized_aopc_ascending"] == normalized_aopc(aopc(found, scores, ascending=True), limits)
+    assert without["normalized_aopc"] is None
     assert faithfulness(alone, scores, samples=0)["infidelity"] is None
     assert set(values) <= set(METRICS)
     for name, value in values.items():
@@ -229,14 +229,14 @@ def test_bad_scores():
         (torch.ones(5), r"shape \(5,\), the example has 4 tokens"),
         (padded(1.0, math.nan), "NaN or infinite"),
     ):
-        with pytest.raises(InvalidInput, match=message):
+        with pytest.raises(InvalidInputError, match=message):
             faithfulness(found, scores)
     faithfulness(found, torch.tensor([math.nan, 1.0, 2.0, math.nan]))  # of special tokens: not looked at
-    with pytest.raises(InvalidInput, match="by must be 'signed' or 'absolute', not 'size'"):
+    with pytest.raises(InvalidInputError, match="by must be 'signed' or 'absolute', not 'size'"):
         comprehensiveness(found, padded(1.0, 2.0), by="size")
     for bins in ((), (0.0,), (1.1,)):
-        with pytest.raises(InvalidInput, match="bins must be shares"):
+        with pytest.raises(InvalidInputError, match="bins must be shares"):
             comprehensiveness(found, padded(1.0, 2.0), bins=bins)
     for arguments in ({"exact": 30}, {"beam": 0}):
-        with pytest.raises(InvalidInput, match="exact must be"):
+        with pytest.raises(InvalidInputError, match="exact must be"):
             aopc_limits(found, **arguments)

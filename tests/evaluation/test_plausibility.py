@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.evaluation import Score, auprc, average_precision, hub_metric, iou_f1, spans, token_f1
 
 
@@ -125,9 +125,9 @@ def test_hub_faithfulness_by_hand():
     assert given["deletion_area"] == pytest.approx((0.9 / 2 + 0.5 + 0.25 / 2) / 2)
     given = hub_metric("insertion_area").compute(predictions=[[0.25, 0.9], [0.3]], references=[0.9, 0.3])
     assert (given["insertion_area"], given["insertion_area_interval"]) == (pytest.approx(1.15 / 2), None)
-    with pytest.raises(InvalidInput, match=r"predictions\[0\]\[-1\] is 0.5, not the reference 0.9"):
+    with pytest.raises(InvalidInputError, match=r"predictions\[0\]\[-1\] is 0.5, not the reference 0.9"):
         hub_metric("insertion_area").compute(predictions=[[0.9, 0.5]], references=[0.9])
-    with pytest.raises(InvalidInput, match="there is no metric 'bleu'; there are token_f1"):
+    with pytest.raises(InvalidInputError, match="there is no metric 'bleu'; there are token_f1"):
         hub_metric("bleu")
 
 
@@ -142,13 +142,13 @@ def test_hub_metrics_are_evaluates_own():
 
 
 def test_bad_input():
-    with pytest.raises(InvalidInput, match=r"truths\[1\] has shape \(3,\) and scores\[1\] \(4,\)"):
+    with pytest.raises(InvalidInputError, match=r"truths\[1\] has shape \(3,\) and scores\[1\] \(4,\)"):
         auprc([torch.ones(2), torch.ones(3)], [torch.ones(2), torch.ones(4)])
-    with pytest.raises(InvalidInput, match="truths and predictions hold 1 and 2 texts"):
+    with pytest.raises(InvalidInputError, match="truths and predictions hold 1 and 2 texts"):
         token_f1(masks("x"), masks("x", "x"))
-    with pytest.raises(InvalidInput, match="hold 0 and 0 texts"):
+    with pytest.raises(InvalidInputError, match="hold 0 and 0 texts"):
         token_f1([], [])
-    with pytest.raises(InvalidInput, match=r"scores\[0\] has entries that are NaN"):
+    with pytest.raises(InvalidInputError, match=r"scores\[0\] has entries that are NaN"):
         average_precision(masks("x."), [torch.tensor([math.nan, 1.0])])
-    with pytest.raises(InvalidInput, match="threshold is 0"):
+    with pytest.raises(InvalidInputError, match="threshold is 0"):
         iou_f1([[]], [[]], threshold=0)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.evaluation import estimate, holm, paired_tests, rank_matrix
 
 
@@ -30,8 +30,13 @@ def test_holm_equals_the_published_example_and_its_definition():
     # R: p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm") is 0.03 0.06 0.06 0.02
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.01, None, 0.04, 0.03, 0.005, None]) == [
-        pytest.approx(0.03), None, pytest.approx(0.06), pytest.approx(0.06), pytest.approx(0.02), None,
-    ]  # fmt: skip
+        pytest.approx(0.03),
+        None,
+        pytest.approx(0.06),
+        pytest.approx(0.06),
+        pytest.approx(0.02),
+        None,
+    ]
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []
 
@@ -90,15 +95,15 @@ def test_the_rank_matrix_equals_scipy():
 
 
 def test_bad_input():
-    with pytest.raises(InvalidInput, match="NaN or infinite"):
+    with pytest.raises(InvalidInputError, match="NaN or infinite"):
         estimate([0.1, float("nan")])
-    with pytest.raises(InvalidInput, match="resamples must be"):
+    with pytest.raises(InvalidInputError, match="resamples must be"):
         estimate([0.1], resamples=5)
-    with pytest.raises(InvalidInput, match=r"every method needs a value.*'b': 1"):
+    with pytest.raises(InvalidInputError, match=r"every method needs a value.*'b': 1"):
         paired_tests({"a": [0.1, 0.2], "b": [0.1]})
-    with pytest.raises(InvalidInput, match=r"input 0 has different numbers of tokens: \{'a': 2, 'b': 3\}"):
+    with pytest.raises(InvalidInputError, match=r"input 0 has different numbers of tokens: \{'a': 2, 'b': 3\}"):
         rank_matrix({"a": [torch.ones(2)], "b": [torch.ones(3)]})
-    with pytest.raises(InvalidInput, match=r"scores of \[1, 2\] inputs"):
+    with pytest.raises(InvalidInputError, match=r"scores of \[1, 2\] inputs"):
         rank_matrix({"a": [torch.ones(2)], "b": [torch.ones(2)] * 2})
-    with pytest.raises(InvalidInput, match=r"scores\['a'\]\[0\] must be"):
+    with pytest.raises(InvalidInputError, match=r"scores\['a'\]\[0\] must be"):
         rank_matrix({"a": [torch.tensor([float("inf"), 1.0])]})

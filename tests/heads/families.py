@@ -6,14 +6,27 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 FAMILIES = {
     "distilbert": {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 16},
-    "roberta": {}, "electra": {"embedding_size": 16}, "modernbert": {}, "deberta-v2": {}, "mpnet": {},
-    "albert": {"embedding_size": 16}, "fnet": {},
-}  # fmt: skip
+    "roberta": {},
+    "electra": {"embedding_size": 16},
+    "modernbert": {},
+    "deberta-v2": {},
+    "mpnet": {},
+    "albert": {"embedding_size": 16},
+    "fnet": {},
+}
 SIZES = {
-    "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 30,
-    "max_position_embeddings": 40, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "vocab_size": 30,
+    "max_position_embeddings": 40,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "cls_token_id": 1,
     "sep_token_id": 2,
-}  # fmt: skip
+}
 
 
 def tiny_encoder(family):

@@ -1,4 +1,4 @@
-"""One contract for every score, normaliser and recurrence: what padding, masks, noise and precision may do."""
+"""One contract for every score, normalizer and recurrence: what padding, masks, noise and precision may do."""
 
 import copy
 import itertools
@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 import torch
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.heads import AttentionHead, gumbel_softmax, masked_softmax
 
 WIDTH, TOKENS = 8, 5
@@ -20,9 +20,9 @@ PADDINGS = {
 }
 
 
-def make(score, normaliser, recurrence, **options):
+def make(score, normalizer, recurrence, **options):
     torch.manual_seed(0)
-    return AttentionHead(WIDTH, 3, score=score, normaliser=normaliser, recurrence=recurrence, dropout=0.0, **options)
+    return AttentionHead(WIDTH, 3, score=score, normalizer=normalizer, recurrence=recurrence, dropout=0.0, **options)
 
 
 def inputs(mask, fill=0.0, seed=1):
@@ -37,9 +37,9 @@ def inputs(mask, fill=0.0, seed=1):
 @torch.no_grad()
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("where", PADDINGS)
-@pytest.mark.parametrize(("score", "normaliser", "recurrence"), GRID)
-def test_padding_changes_nothing_and_gets_no_weight(score, normaliser, recurrence, where, shape):
-    head = make(score, normaliser, recurrence, heads=shape[0], queries=shape[1], temperature=0.7).eval()
+@pytest.mark.parametrize(("score", "normalizer", "recurrence"), GRID)
+def test_padding_changes_nothing_and_gets_no_weight(score, normalizer, recurrence, where, shape):
+    head = make(score, normalizer, recurrence, heads=shape[0], queries=shape[1], temperature=0.7).eval()
     states, padded, mask = inputs(PADDINGS[where], fill=float("nan"))
     alone = head(states)
     other = torch.randn(1, 9, WIDTH, generator=torch.Generator().manual_seed(2))
@@ -53,11 +53,11 @@ def test_padding_changes_nothing_and_gets_no_weight(score, normaliser, recurrenc
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize(("score", "normaliser", "recurrence"), GRID)
-def test_gradients_are_finite_in_half_precision(score, normaliser, recurrence, kind):
+@pytest.mark.parametrize(("score", "normalizer", "recurrence"), GRID)
+def test_gradients_are_finite_in_half_precision(score, normalizer, recurrence, kind):
     if recurrence and kind == torch.float16:
         pytest.skip("torch has no LSTM in float16 on the CPU")
-    head = make(score, normaliser, recurrence, temperature=0.1).to(kind).train()
+    head = make(score, normalizer, recurrence, temperature=0.1).to(kind).train()
     _, padded, mask = inputs(PADDINGS["between"], fill=float("nan"))
     states = torch.cat([padded, padded * 300]).to(kind).requires_grad_()  # the second row's scores are huge
     out = head(states, mask.expand(2, -1))
@@ -94,10 +94,10 @@ def test_masked_softmax_by_hand():
     assert masked_softmax(torch.tensor([1.0, 2.0]), torch.tensor([False, False])).tolist() == [0.0, 0.0]
 
 
-@pytest.mark.parametrize(("score", "normaliser", "recurrence"), GRID)
-def test_hard_is_one_hot_with_the_gradient_of_the_soft_weights(score, normaliser, recurrence):
-    hard = make(score, normaliser, recurrence, hard=True, temperature=0.7)
-    soft = make(score, normaliser, recurrence, temperature=0.7)
+@pytest.mark.parametrize(("score", "normalizer", "recurrence"), GRID)
+def test_hard_is_one_hot_with_the_gradient_of_the_soft_weights(score, normalizer, recurrence):
+    hard = make(score, normalizer, recurrence, hard=True, temperature=0.7)
+    soft = make(score, normalizer, recurrence, temperature=0.7)
     _, padded, mask = inputs(PADDINGS["between"])
     seen = {}
     for name, head in (("hard", hard), ("soft", soft)):
@@ -185,7 +185,7 @@ def test_bilstm_is_torchs_own_on_the_unpadded_input():
         ({"temperature": {"begin": 1}}, ["begin", "start"]),
         ({"temperature": {"kind": "linear", "steps": 0}}, ["steps is 0"]),
         ({"score": "dot"}, ["dot", "additive, deep, scaled_dot"]),
-        ({"normaliser": "sparsemax"}, ["sparsemax", "softmax, gumbel"]),
+        ({"normalizer": "sparsemax"}, ["sparsemax", "softmax, gumbel"]),
         ({"recurrence": "gru"}, ["gru", "bilstm"]),
         ({"recurrence_size": 6}, ["6", "bilstm"]),
         ({"recurrence": "bilstm", "recurrence_size": 7}, ["7", "even"]),
@@ -197,18 +197,18 @@ def test_bilstm_is_torchs_own_on_the_unpadded_input():
     ids=str,
 )
 def test_wrong_options_are_named(options, words):
-    with pytest.raises(InvalidInput) as caught:
+    with pytest.raises(InvalidInputError) as caught:
         AttentionHead(WIDTH, 2, **options)
     assert all(word in str(caught.value) for word in words), caught.value
 
 
 def test_wrong_inputs_are_named():
     head = make("additive", "softmax", None)
-    with pytest.raises(InvalidInput, match=r"num_labels is 0"):
+    with pytest.raises(InvalidInputError, match=r"num_labels is 0"):
         AttentionHead(WIDTH, 0)
-    with pytest.raises(InvalidInput, match=r"\(2, 3, 5\).*8"):
+    with pytest.raises(InvalidInputError, match=r"\(2, 3, 5\).*8"):
         head(torch.zeros(2, 3, 5))
-    with pytest.raises(InvalidInput, match=r"\(2, 4\).*\(2, 3\)"):
+    with pytest.raises(InvalidInputError, match=r"\(2, 4\).*\(2, 3\)"):
         head(torch.zeros(2, 3, WIDTH), torch.ones(2, 4))
-    with pytest.raises(InvalidInput, match="input 1 without a real token"):
+    with pytest.raises(InvalidInputError, match="input 1 without a real token"):
         head(torch.zeros(2, 3, WIDTH), torch.tensor([[1, 0, 0], [0, 0, 0]]))

@@ -5,11 +5,11 @@ import copy
 import pytest
 import torch
 
-from hf_attn_mi import InvalidInput, attention_maps, explain
+from hf_attn_mi import InvalidInputError, attention_maps, explain
 from hf_attn_mi.attention import effective_attention, efficient_attention
 from hf_attn_mi.heads import AttentionHeadForSequenceClassification
 from tests.heads.families import FAMILIES, tiny_encoder
-from tests.models import DEMO, TEXTS, distance, state_of
+from tests.sample_models import DEMO, TEXTS, distance, state_of
 
 LONG = TEXTS[2] + " " + TEXTS[4]
 
@@ -33,12 +33,15 @@ def seen_by_hand(model, tokenizer, text):
 @pytest.mark.parametrize(
     "options",
     [
-        {}, {"heads": 4, "queries": 2}, {"heads": 2, "queries": 2, "score": "scaled_dot"},
+        {},
+        {"heads": 4, "queries": 2},
+        {"heads": 2, "queries": 2, "score": "scaled_dot"},
         {"queries": 3, "score": "deep"},
-        {"normaliser": "gumbel", "temperature": 0.5, "hard": True}, {"recurrence": "bilstm", "recurrence_size": 6},
+        {"normalizer": "gumbel", "temperature": 0.5, "hard": True},
+        {"recurrence": "bilstm", "recurrence_size": 6},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_the_head_is_a_layer_of_its_own(demo, options):
     model = with_head(**options)
     found = explain(model, LONG, tokenizer=demo[1], method="efficient")
@@ -129,7 +132,7 @@ def test_half_precision_is_explained(demo):
 
 
 def test_other_models_have_no_such_method(demo):
-    with pytest.raises(InvalidInput, match=r"BertForSequenceClassification has none.*relevance, attnlrp"):
+    with pytest.raises(InvalidInputError, match=r"BertForSequenceClassification has none.*relevance, attnlrp"):
         explain(*demo[:1], TEXTS[0], tokenizer=demo[1], method="head")
-    with pytest.raises(InvalidInput, match=r"not known; allowed are .*head"):
+    with pytest.raises(InvalidInputError, match=r"not known; allowed are .*head"):
         explain(demo[0], TEXTS[0], tokenizer=demo[1], method="heads")

@@ -24,14 +24,14 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import hub
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.heads import (
     AttentionHeadConfig,
     AttentionHeadForSequenceClassification,
     register_auto_classes,
 )
 from tests.heads.families import FAMILIES, SIZES, tiny_encoder
-from tests.models import DEMO, TEXTS, distance
+from tests.sample_models import DEMO, TEXTS, distance
 
 
 def with_head(encoder, **options):
@@ -76,9 +76,14 @@ def test_a_fresh_process_offline_loads_pipes_and_explains_it(demo_head, tmp_path
     assert (tmp_path / "model.safetensors").exists()
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
-        [sys.executable, "-c", LOAD, str(tmp_path), TEXTS[0]], capture_output=True, text=True, timeout=300,
-        env=environment, cwd=tmp_path, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", LOAD, str(tmp_path), TEXTS[0]],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment,
+        cwd=tmp_path,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     with torch.no_grad():
@@ -94,7 +99,7 @@ def test_a_fresh_process_offline_loads_pipes_and_explains_it(demo_head, tmp_path
 @pytest.mark.parametrize(
     "options",
     [
-        {"score": "deep", "normaliser": "gumbel", "hard": True, "heads": 4, "queries": 2, "score_size": 5},
+        {"score": "deep", "normalizer": "gumbel", "hard": True, "heads": 4, "queries": 2, "score_size": 5},
         {"recurrence": "bilstm", "recurrence_size": 12, "head_dropout": 0.3, "freeze_encoder": True},
         {"score": "scaled_dot", "temperature": {"kind": "linear", "start": 2.0, "end": 0.5, "steps": 8}},
     ],
@@ -108,7 +113,7 @@ def test_loaded_is_bit_equal_to_saved(demo, tmp_path, options):
     batch = batch_of(demo[1])
     assert torch.equal(loaded(**batch).logits, model(**batch).logits)
     assert loaded.head.temperature == model.head.temperature
-    for name in ("score", "normaliser", "head_temperature", "hard", "heads", "queries", "recurrence", "freeze_encoder"):
+    for name in ("score", "normalizer", "head_temperature", "hard", "heads", "queries", "recurrence", "freeze_encoder"):
         assert getattr(loaded.config, name) == getattr(model.config, name), name
     assert all(p.requires_grad != model.config.freeze_encoder for p in loaded.encoder.parameters())
 
@@ -211,9 +216,12 @@ def test_losses_of_the_three_problems():
     ids = torch.tensor([[2, 5, 3], [2, 6, 3]])
     for labels, problem, expected in (
         (torch.tensor([0, 1]), "single_label_classification", torch.nn.functional.cross_entropy),
-        (torch.tensor([[0.0, 1.0], [1.0, 1.0]]), "multi_label_classification",
-         torch.nn.functional.binary_cross_entropy_with_logits),
-    ):  # fmt: skip
+        (
+            torch.tensor([[0.0, 1.0], [1.0, 1.0]]),
+            "multi_label_classification",
+            torch.nn.functional.binary_cross_entropy_with_logits,
+        ),
+    ):
         model = with_head(str(DEMO), problem_type=problem)
         out = model(ids, labels=labels)
         assert torch.allclose(out.loss, expected(out.logits, labels))
@@ -284,16 +292,16 @@ class NoStates(PreTrainedModel):
 
 def test_models_that_are_no_encoders_are_refused():
     classifier = BertForSequenceClassification(CONFIG_MAPPING["bert"](**SIZES))
-    with pytest.raises(InvalidInput, match=r"BertForSequenceClassification has a head of its own.*model\.bert"):
+    with pytest.raises(InvalidInputError, match=r"BertForSequenceClassification has a head of its own.*model\.bert"):
         with_head(classifier)
-    with pytest.raises(InvalidInput, match="Linear has no config"):
+    with pytest.raises(InvalidInputError, match="Linear has no config"):
         with_head(torch.nn.Linear(2, 2))
-    with pytest.raises(InvalidInput, match=r"NoStates is not what AutoModel"):
+    with pytest.raises(InvalidInputError, match=r"NoStates is not what AutoModel"):
         with_head(NoStates(CONFIG_MAPPING["bert"](**SIZES)))
     model = AttentionHeadForSequenceClassification(
         AttentionHeadConfig(encoder=CONFIG_MAPPING["bert"](**SIZES)), NoStates(CONFIG_MAPPING["bert"](**SIZES))
     )
-    with pytest.raises(InvalidInput, match="NoStates returns no last_hidden_state"):
+    with pytest.raises(InvalidInputError, match="NoStates returns no last_hidden_state"):
         model(torch.tensor([[1, 2]]))
 
 
@@ -304,9 +312,9 @@ def test_models_that_are_no_encoders_are_refused():
         (-2, {}, ["num_labels is -2"]),
         (2.0, {}, ["num_labels is 2.0"]),
         (2, {"labels": ["one"]}, ["1 names", "num_labels = 2"]),
-        (2, {"scores": "deep"}, ["scores", "score, normaliser"]),
+        (2, {"scores": "deep"}, ["scores", "score, normalizer"]),
         (2, {"score": "dot"}, ["dot", "additive, deep, scaled_dot"]),
-        (2, {"normaliser": "hardmax"}, ["hardmax", "softmax, gumbel"]),
+        (2, {"normalizer": "hardmax"}, ["hardmax", "softmax, gumbel"]),
         (2, {"temperature": 0.0}, ["temperature is 0.0", "above 0"]),
         (2, {"problem_type": "ranking"}, ["ranking", "regression"]),
     ],
@@ -317,13 +325,13 @@ def test_wrong_arguments_are_named(labels, options, words):
         model = AttentionHeadForSequenceClassification.from_encoder(str(DEMO), labels, **options)
         model(torch.tensor([[2, 3]]), labels=torch.tensor([0]))
 
-    with pytest.raises(InvalidInput) as caught:
+    with pytest.raises(InvalidInputError) as caught:
         build_and_run()
     assert all(word in str(caught.value) for word in words), caught.value
 
 
 def test_an_input_that_is_all_masked_is_refused():
-    with pytest.raises(InvalidInput, match="input 1 without a real token"):
+    with pytest.raises(InvalidInputError, match="input 1 without a real token"):
         with_head(str(DEMO))(torch.tensor([[2, 3], [2, 3]]), attention_mask=torch.tensor([[1, 1], [0, 0]]))
 
 
@@ -339,10 +347,10 @@ def edited(model, folder, **changes):
 def test_a_newer_schema_and_another_width_are_refused(tmp_path):
     model = with_head(str(DEMO))
     edited(model, tmp_path, schema=2)
-    with pytest.raises(InvalidInput, match=r"schema 2.*up to 1.*upgrade"):
+    with pytest.raises(InvalidInputError, match=r"schema 2.*up to 1.*upgrade"):
         AttentionHeadForSequenceClassification.from_pretrained(tmp_path)
     edited(model, tmp_path, hidden_size=64)
-    with pytest.raises(InvalidInput, match=r"states_size is 128.*bert.*64"):
+    with pytest.raises(InvalidInputError, match=r"states_size is 128.*bert.*64"):
         AttentionHeadForSequenceClassification.from_pretrained(tmp_path)
 
 

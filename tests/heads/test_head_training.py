@@ -12,11 +12,11 @@ from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArgum
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_attn_mi.heads import AttentionHeadForSequenceClassification
-from tests.models import DEMO, distance, tiny_bert
+from tests.sample_models import DEMO, distance, tiny_bert
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "train_attention_head.py"
 SCHEDULE = {"kind": "linear", "start": 2.0, "end": 0.5, "steps": 12}
-OPTIONS = {"normaliser": "gumbel", "temperature": SCHEDULE, "score_size": 8}
+OPTIONS = {"normalizer": "gumbel", "temperature": SCHEDULE, "score_size": 8}
 
 
 def make(**options):
@@ -53,9 +53,19 @@ class Kill(TrainerCallback):
 
 def trainer(folder, model=None, callbacks=(), **options):
     arguments = TrainingArguments(
-        output_dir=str(folder), max_steps=8, per_device_train_batch_size=8, learning_rate=5e-3, save_steps=4,
-        logging_steps=1, report_to=[], use_cpu=True, disable_tqdm=True, seed=3, dataloader_pin_memory=False, **options,
-    )  # fmt: skip
+        output_dir=str(folder),
+        max_steps=8,
+        per_device_train_batch_size=8,
+        learning_rate=5e-3,
+        save_steps=4,
+        logging_steps=1,
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+        seed=3,
+        dataloader_pin_memory=False,
+        **options,
+    )
     set_seed(3)
     return Trainer(
         model=model or make(), args=arguments, train_dataset=rows(), data_collator=collate, callbacks=list(callbacks)
@@ -85,7 +95,7 @@ def test_killed_and_resumed_is_as_not_killed(tmp_path):
 
 
 def test_it_learns_and_evaluates(tmp_path):
-    run = trainer(tmp_path, make(normaliser="softmax", temperature=1.0), num_train_epochs=1)
+    run = trainer(tmp_path, make(normalizer="softmax", temperature=1.0), num_train_epochs=1)
     run.args.max_steps = 60
     run.train()
     found = run.predict(rows())
@@ -96,11 +106,11 @@ def test_it_learns_and_evaluates(tmp_path):
 
 def test_accelerate_prepares_it():
     accelerator = Accelerator(cpu=True)
-    model = make(normaliser="softmax")
+    model = make(normalizer="softmax")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     prepared, optimizer = accelerator.prepare(model, optimizer)
     batch = collate(rows(8))
-    twin = make(normaliser="softmax").train()
+    twin = make(normalizer="softmax").train()
     torch.manual_seed(1)
     loss = prepared.train()(**batch).loss
     torch.manual_seed(1)
@@ -135,7 +145,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(recurrence):
 @pytest.mark.parametrize("recurrence", [None, "bilstm"])
 def test_bf16_autocast(recurrence):
     batch = collate(rows(8))
-    model = make(recurrence=recurrence, normaliser="softmax").eval()
+    model = make(recurrence=recurrence, normalizer="softmax").eval()
     wanted = model(**batch)
     with torch.autocast("cpu", torch.bfloat16):
         found = model(**batch)
@@ -179,8 +189,25 @@ def run_example(*arguments):
 
 def test_the_example_trains_resumes_and_saves(reviews, tmp_path, capsys):
     train, dev = reviews
-    common = ["--train", train, "--dev", dev, "--output", tmp_path / "out", "--batch-size", 4, "--freeze-encoder",
-              "--head-lr", "5e-3", "--normaliser", "gumbel", "--temperature", "1", "--anneal-to", "0.5"]  # fmt: skip
+    common = [
+        "--train",
+        train,
+        "--dev",
+        dev,
+        "--output",
+        tmp_path / "out",
+        "--batch-size",
+        4,
+        "--freeze-encoder",
+        "--head-lr",
+        "5e-3",
+        "--normalizer",
+        "gumbel",
+        "--temperature",
+        "1",
+        "--anneal-to",
+        "0.5",
+    ]
     run_example(*common, "--epochs", 1)
     space, found = run_example(*common, "--epochs", 4, "--resume", "--patience", 3)
     assert "goes on from checkpoint-5" in capsys.readouterr().out

@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from hf_attn_mi.kernels import analyse
+from hf_attn_mi.kernels import attention_statistics
 from hf_attn_mi.kernels.effective.gram import epsilon_of
-from hf_attn_mi.kernels.reference import reference_allowed, reference_analysis, reference_rows
+from hf_attn_mi.kernels.reference import reference_allowed, reference_attention_statistics, reference_rows
 
 ABSOLUTE = {torch.float64: 1e-9, torch.float32: 3e-6, torch.bfloat16: 1e-3, torch.float16: 1e-3}
 ROW_FIELDS = ("entropy", "largest", "norm", "difference_norm", "total_variation", "negative_mass")
@@ -33,7 +33,7 @@ def specify(query, key, value, dtype, **masks):
     allowed = reference_allowed((*query.shape[:3], key.shape[2]), **masks)
     rows, log_sum_exp = reference_rows(query.to(dtype), key.to(dtype), allowed, bias=bias)
     wide = torch.promote_types(dtype, torch.float32)
-    found = reference_analysis(
+    found = reference_attention_statistics(
         rows.to(wide), value.to(wide), allowed, log_sum_exp=log_sum_exp.to(wide), epsilon=epsilon_of(query, key, value)
     )
     return found, rows
@@ -66,7 +66,7 @@ def check(query, key, value, *, backend="torch", output=False, **masks):
     if output:
         repeated = value.cpu().double().repeat_interleave(query.shape[1] // value.shape[1], 1)
         outputs = (rows @ repeated).to(dtype).to(query.device)
-    found = analyse(query, key, value, outputs, backend=backend, **masks)
+    found = attention_statistics(query, key, value, outputs, backend=backend, **masks)
     assert found.backend == backend
     assert_agrees(found, exact, plain, ABSOLUTE[wide])
     return found, exact
@@ -106,8 +106,8 @@ def test_padding_holes_and_empty_examples(dtype, backend, device, nan_filled):
     assert (found.entropy[~real[:, None].expand(-1, 4, -1)] == 0).all()
     assert (found.n[3] == 0).all()
     noisy = [x.masked_fill(~real[:, None, :, None], torch.nan) for x in (query, key, value)]
-    again = analyse(*noisy, None, key_mask=real, query_mask=real, backend=backend)
-    plain = analyse(query, key, value, None, key_mask=real, query_mask=real, backend=backend)
+    again = attention_statistics(*noisy, None, key_mask=real, query_mask=real, backend=backend)
+    plain = attention_statistics(query, key, value, None, key_mask=real, query_mask=real, backend=backend)
     torch.testing.assert_close(again.received_effective, plain.received_effective, atol=2e-6, rtol=0)
 
 
@@ -141,7 +141,7 @@ def test_duplicate_and_equal_keys(backend, device):
     key[:], value[:] = key[:, :, :1], value[:, :, :1]
     found, _ = check(query, key, value, backend=backend, output=True)
     assert (found.rank == 1).all()
-    assert (analyse(query, key, value * 0, None, backend=backend).rank == 0).all()
+    assert (attention_statistics(query, key, value * 0, None, backend=backend).rank == 0).all()
 
 
 def test_uniform_one_hot_and_large_logits(backend, device):
@@ -155,8 +155,8 @@ def test_uniform_one_hot_and_large_logits(backend, device):
 
 def test_half_precision_does_not_overflow(backend, device):
     query, key, value = sample(1, 2, 2, 50, 50, dtype=torch.float16, device=device)
-    found = analyse(query, key, value * 8000, None, backend=backend)
-    same = analyse(query, key, value, None, backend=backend)
+    found = attention_statistics(query, key, value * 8000, None, backend=backend)
+    same = attention_statistics(query, key, value, None, backend=backend)
     torch.testing.assert_close(found.difference, same.difference, atol=1e-3, rtol=0)
     assert all(bool(torch.isfinite(x).all()) for x in dataclasses.asdict(found).values() if isinstance(x, torch.Tensor))
 
@@ -171,9 +171,9 @@ def test_short_input_has_no_difference_at_all(backend, device):
 
 def test_batch_equals_single(backend, device):
     query, key, value = sample(5, 2, 2, 40, 40, device=device)
-    whole = analyse(query, key, value, None, backend=backend)
+    whole = attention_statistics(query, key, value, None, backend=backend)
     for b in range(5):
-        alone = analyse(query[b : b + 1], key[b : b + 1], value[b : b + 1], None, backend=backend)
+        alone = attention_statistics(query[b : b + 1], key[b : b + 1], value[b : b + 1], None, backend=backend)
         for name in ("received", "received_effective", "entropy", "total_variation", "difference"):
             torch.testing.assert_close(getattr(whole, name)[b], getattr(alone, name)[0], atol=1e-6, rtol=1e-5)
 
@@ -182,10 +182,10 @@ def test_tiles_change_nothing(monkeypatch):
     query, key, value = sample(3, 4, 2, 90, 90)
     real = torch.ones(3, 90, dtype=torch.bool)
     real[1, 70:] = False
-    whole = analyse(query, key, value, None, key_mask=real, query_mask=real)
+    whole = attention_statistics(query, key, value, None, key_mask=real, query_mask=real)
     for tile in (1, 700, 20_000):
-        monkeypatch.setattr("hf_attn_mi.kernels.analysis.tiles.TILE", tile)
-        part = analyse(query, key, value, None, key_mask=real, query_mask=real)
+        monkeypatch.setattr("hf_attn_mi.kernels.attention_statistics.tiles.TILE", tile)
+        part = attention_statistics(query, key, value, None, key_mask=real, query_mask=real)
         for name in ("received", "received_effective", *ROW_FIELDS, "log_sum_exp", "difference"):
             torch.testing.assert_close(getattr(part, name), getattr(whole, name), atol=2e-6, rtol=1e-5)
 
@@ -193,8 +193,8 @@ def test_tiles_change_nothing(monkeypatch):
 @pytest.mark.parametrize("statistics", ["summary", "raw", "received"])
 def test_less_is_the_same_but_less(statistics, backend, device):
     query, key, value = sample(2, 4, 2, 70, 70, device=device)
-    whole = analyse(query, key, value, None, backend=backend)
-    part = analyse(query, key, value, None, statistics=statistics, backend=backend)
+    whole = attention_statistics(query, key, value, None, backend=backend)
+    part = attention_statistics(query, key, value, None, statistics=statistics, backend=backend)
     assert_part(part, whole, statistics)
 
 
@@ -220,7 +220,7 @@ def test_received_weights_from_the_output_alone():
     real[1, 40:] = False
     exact, rows = specify(query, key, value, torch.float64, key_mask=real, query_mask=real)
     output = rows @ value.repeat_interleave(2, 1)
-    found = analyse(None, None, value, output, key_mask=real, query_mask=real, statistics="received")
+    found = attention_statistics(None, None, value, output, key_mask=real, query_mask=real, statistics="received")
     torch.testing.assert_close(found.received_effective, exact["received_effective"], atol=1e-12, rtol=0)
     assert found.received is None
     assert torch.equal(found.rank, exact["rank"])
@@ -235,11 +235,13 @@ def test_given_rows_that_sum_to_less_than_one(dtype):
     sink = torch.linspace(0.2, 0.9, 60, dtype=torch.float64)[:, None]
     rows = (rows * sink).to(dtype)
     allowed = reference_allowed((2, 4, 60, 60), key_mask=real, query_mask=real)
-    exact = reference_analysis(rows.double(), value.double(), allowed, epsilon=epsilon_of(value))
+    exact = reference_attention_statistics(rows.double(), value.double(), allowed, epsilon=epsilon_of(value))
     kept = rows.clone()
-    found = analyse(None, None, value, None, rows=rows, key_mask=real, query_mask=real)
+    found = attention_statistics(None, None, value, None, rows=rows, key_mask=real, query_mask=real)
     assert torch.equal(rows, kept)
     plain_dtype = torch.promote_types(dtype, torch.float32)
-    plain = reference_analysis(rows.to(plain_dtype), value.to(plain_dtype), allowed, epsilon=epsilon_of(value))
+    plain = reference_attention_statistics(
+        rows.to(plain_dtype), value.to(plain_dtype), allowed, epsilon=epsilon_of(value)
+    )
     assert_agrees(found, exact, plain, ABSOLUTE[plain_dtype])
     assert found.log_sum_exp is None

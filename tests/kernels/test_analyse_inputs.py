@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hf_attn_mi.errors import BackendUnavailable, InvalidInput
-from hf_attn_mi.kernels import analyse
+from hf_attn_mi.errors import BackendUnavailableError, InvalidInputError
+from hf_attn_mi.kernels import attention_statistics
 from hf_attn_mi.kernels.effective.gram import value_basis
 from tests.kernels.test_analyse import sample
 
@@ -37,7 +37,7 @@ BAD = {
         "head_dim = 257: at most 256",
     ),
     "query without key": ({"key": None}, "come together"),
-    "nothing": ({"query": None, "key": None}, "nothing to analyse"),
+    "nothing": ({"query": None, "key": None}, "nothing to attention_statistics"),
     "rows and query": ({"rows": torch.ones(2, 4, 10, 10)}, "not both"),
     "rows shape": ({"query": None, "key": None, "rows": torch.ones(2, 4, 10, 11)}, "rows has shape"),
     "negative rows": ({"query": None, "key": None, "rows": -torch.ones(2, 4, 10, 10)}, "negative"),
@@ -65,16 +65,16 @@ BAD = {
 def test_bad_input_is_named(name):
     changes, message = BAD[name]
     tensors, options = arguments(**changes)
-    with pytest.raises(InvalidInput, match=message):
-        analyse(*tensors, **options)
+    with pytest.raises(InvalidInputError, match=message):
+        attention_statistics(*tensors, **options)
 
 
 def test_arguments_stay_as_they_are():
     tensors, _ = arguments()
     copies = [None if x is None else x.clone() for x in tensors]
     mask = torch.zeros(2, 1, 10, 10)
-    analyse(*tensors, mask=mask, key_mask=FLAGS, query_mask=FLAGS)
-    analyse(*tensors, is_causal=True)
+    attention_statistics(*tensors, mask=mask, key_mask=FLAGS, query_mask=FLAGS)
+    attention_statistics(*tensors, is_causal=True)
     assert all(x is None or torch.equal(x, y) for x, y in zip(tensors, copies))
     assert (mask == 0).all()
 
@@ -82,24 +82,24 @@ def test_arguments_stay_as_they_are():
 def test_triton_without_cuda_is_refused(monkeypatch, needs_triton):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     tensors, _ = arguments()
-    with pytest.raises(BackendUnavailable, match="need CUDA"):
-        analyse(*tensors, backend="triton")
-    assert analyse(*tensors).backend == "torch"
+    with pytest.raises(BackendUnavailableError, match="need CUDA"):
+        attention_statistics(*tensors, backend="triton")
+    assert attention_statistics(*tensors).backend == "torch"
 
 
 def test_triton_that_is_not_installed_is_refused(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     tensors, _ = arguments()
-    with pytest.raises(BackendUnavailable, match="not installed"):
-        analyse(*tensors, backend="triton")
-    assert analyse(*tensors, backend="auto").backend == "torch"
+    with pytest.raises(BackendUnavailableError, match="not installed"):
+        attention_statistics(*tensors, backend="triton")
+    assert attention_statistics(*tensors, backend="auto").backend == "torch"
 
 
 def test_triton_refuses_float64(needs_triton, monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     query, key, value = sample(1, 2, 2, 10, 10, dtype=torch.float64)
-    with pytest.raises(BackendUnavailable, match="float64"):
-        analyse(query, key, value, None, backend="triton")
+    with pytest.raises(BackendUnavailableError, match="float64"):
+        attention_statistics(query, key, value, None, backend="triton")
 
 
 class Largest(TorchDispatchMode):
@@ -127,7 +127,7 @@ def test_memory_grows_with_the_length_not_its_square(options, monkeypatch):
     for length in (500, 1500):
         query, key, value = sample(1, 2, 2, length, length, 8)
         with Largest() as seen:
-            analyse(query, key, value, None, **options)
+            attention_statistics(query, key, value, None, **options)
         assert seen.entries <= max(2 * tile, 2 * 2 * length * 8)
 
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from hf_attn_mi.errors import BackendUnavailable, InvalidInput
-from hf_attn_mi.kernels import analyse
+from hf_attn_mi.errors import BackendUnavailableError, InvalidInputError
+from hf_attn_mi.kernels import attention_statistics
 from hf_attn_mi.kernels.effective.gram import epsilon_of
-from hf_attn_mi.kernels.reference import reference_allowed, reference_analysis, reference_rows
+from hf_attn_mi.kernels.reference import reference_allowed, reference_attention_statistics, reference_rows
 from tests.kernels.test_analyse import assert_agrees, assert_part, check, sample, specify
 
 
@@ -58,8 +58,8 @@ def test_additive_mask_as_bias(dtype, backend, device):
 def test_causal_additive_mask_equals_causal():
     query, key, value = sample(1, 2, 2, 40, 40, 8)
     mask = torch.full((40, 40), -1e4).triu(1)
-    left = analyse(query, key, value, None, mask=mask)
-    right = analyse(query, key, value, None, is_causal=True)
+    left = attention_statistics(query, key, value, None, mask=mask)
+    right = attention_statistics(query, key, value, None, is_causal=True)
     for name in ("received", "received_effective", "entropy", "total_variation", "difference", "rank", "n"):
         torch.testing.assert_close(getattr(left, name), getattr(right, name))
 
@@ -68,9 +68,9 @@ def test_expanded_key_mask_is_a_key_mask(backend, device):
     query, key, value = sample(2, 2, 2, 40, 40, device=device)
     real = torch.ones(2, 40, dtype=torch.bool, device=device)
     real[1, 30:] = False
-    plain = analyse(query, key, value, None, key_mask=real, backend=backend)
+    plain = attention_statistics(query, key, value, None, key_mask=real, backend=backend)
     for mask in (real[:, None, None].expand(2, 2, 40, 40), real[:, None, None].expand(2, 1, 40, 40).clone()):
-        found = analyse(query, key, value, None, mask=mask, backend=backend)
+        found = attention_statistics(query, key, value, None, mask=mask, backend=backend)
         assert torch.equal(found.received, plain.received)
         assert torch.equal(found.received_effective, plain.received_effective)
 
@@ -80,8 +80,8 @@ def test_mask_that_differs_only_for_pad_queries_does_not_differ(backend, device)
     real = torch.arange(40, device=device)[None] < 30
     mask = real[:, None, None] & torch.ones(1, 1, 40, 40, dtype=torch.bool, device=device)
     mask[:, :, 30:, :10] = False
-    found = analyse(query, key, value, None, mask=mask, key_mask=real, query_mask=real, backend=backend)
-    plain = analyse(query, key, value, None, key_mask=real, query_mask=real, backend=backend)
+    found = attention_statistics(query, key, value, None, mask=mask, key_mask=real, query_mask=real, backend=backend)
+    plain = attention_statistics(query, key, value, None, key_mask=real, query_mask=real, backend=backend)
     assert torch.equal(found.received, plain.received)
 
 
@@ -102,10 +102,10 @@ def test_early_causal_rows_have_no_difference_at_all():
 
 def test_tiles_change_nothing(masks, monkeypatch):
     query, key, value = sample(2, 4, 2, 80, 80, 8)
-    whole = analyse(query, key, value, None, **masks)
+    whole = attention_statistics(query, key, value, None, **masks)
     for name, size in (("TILE", 100), ("GRAMS", 300), ("ROWS", 7)):
-        monkeypatch.setattr(f"hf_attn_mi.kernels.analysis.by_row.{name}", size)
-        part = analyse(query, key, value, None, **masks)
+        monkeypatch.setattr(f"hf_attn_mi.kernels.attention_statistics.by_row.{name}", size)
+        part = attention_statistics(query, key, value, None, **masks)
         for field in ("received", "received_effective", "entropy", "negative_mass", "difference", "condition"):
             torch.testing.assert_close(getattr(part, field), getattr(whole, field), atol=1e-6, rtol=1e-5)
 
@@ -114,9 +114,9 @@ def test_given_causal_rows():
     query, key, value = sample(1, 4, 2, 50, 50, 8)
     allowed = reference_allowed((1, 4, 50, 50), is_causal=True)
     rows, _ = reference_rows(query.double(), key.double(), allowed)
-    exact = reference_analysis(rows.float().double(), value.double(), allowed, epsilon=epsilon_of(value))
-    plain = reference_analysis(rows.float(), value, allowed)
-    found = analyse(None, None, value, None, rows=rows.float(), is_causal=True)
+    exact = reference_attention_statistics(rows.float().double(), value.double(), allowed, epsilon=epsilon_of(value))
+    plain = reference_attention_statistics(rows.float(), value, allowed)
+    found = attention_statistics(None, None, value, None, rows=rows.float(), is_causal=True)
     assert_agrees(found, exact, plain, 3e-6)
 
 
@@ -124,25 +124,25 @@ def test_output_that_is_not_rows_times_values(masks):
     query, key, value = sample(2, 4, 2, 80, 80, 8)
     _, rows = specify(query, key, value, torch.float64, **masks)
     output = (rows @ value.double().repeat_interleave(2, 1)).float()
-    analyse(query, key, value, output, **masks)
-    with pytest.raises(InvalidInput, match="output is not rows times values"):
-        analyse(query, key, value, output * 1.1, **masks)
+    attention_statistics(query, key, value, output, **masks)
+    with pytest.raises(InvalidInputError, match="output is not rows times values"):
+        attention_statistics(query, key, value, output * 1.1, **masks)
 
 
 def test_triton_says_what_it_cannot_do(masks, needs_triton):
     device = "cuda" if torch.cuda.is_available() else "cpu"
     query, key, value = sample(2, 4, 2, 80, 80, 8, device=device)
     masks = {name: x.to(device) if isinstance(x, torch.Tensor) else x for name, x in masks.items()}
-    with pytest.raises(BackendUnavailable, match="queries see different keys"):
-        analyse(query, key, value, None, backend="triton", **masks)
-    assert analyse(query, key, value, None, **masks).backend == "torch"
+    with pytest.raises(BackendUnavailableError, match="queries see different keys"):
+        attention_statistics(query, key, value, None, backend="triton", **masks)
+    assert attention_statistics(query, key, value, None, **masks).backend == "torch"
 
 
 @pytest.mark.parametrize("statistics", ["summary", "raw", "received"])
 def test_less_is_the_same_but_less(masks, statistics):
     query, key, value = sample(2, 4, 2, 80, 80, 8)
-    whole = analyse(query, key, value, None, **masks)
-    assert_part(analyse(query, key, value, None, statistics=statistics, **masks), whole, statistics)
+    whole = attention_statistics(query, key, value, None, **masks)
+    assert_part(attention_statistics(query, key, value, None, statistics=statistics, **masks), whole, statistics)
 
 
 def test_short_causal_input_has_no_difference_at_all():

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from hf_attn_mi.errors import InvalidInput
-from hf_attn_mi.kernels import analyse
+from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.kernels import attention_statistics
 from hf_attn_mi.kernels.effective.gram import epsilon_of
-from hf_attn_mi.kernels.reference import reference_allowed, reference_analysis, reference_rows
+from hf_attn_mi.kernels.reference import reference_allowed, reference_attention_statistics, reference_rows
 
 ABSOLUTE = {torch.float64: 1e-9, torch.float32: 3e-6, torch.bfloat16: 1e-3, torch.float16: 1e-3}
 HEADS, KV_HEADS, DIM = 4, 2, 16
@@ -32,7 +32,7 @@ def specify(query, key, value, sinks, dtype, **masks):
     rows, log_sum_exp = reference_rows(query.to(dtype), key.to(dtype), allowed, bias=bias, sinks=sinks)
     wide = torch.promote_types(dtype, torch.float32)
     epsilon = epsilon_of(query, key, value)
-    found = reference_analysis(
+    found = reference_attention_statistics(
         rows.to(wide), value.to(wide), allowed, log_sum_exp=log_sum_exp.to(wide), epsilon=epsilon
     )
     return found, rows
@@ -47,7 +47,9 @@ def check(query, key, value, sinks, *, backend="torch", output=False, statistics
     if output:
         repeated = value.cpu().double().repeat_interleave(query.shape[1] // value.shape[1], 1)
         outputs = (rows @ repeated).to(query.dtype).to(query.device)
-    found = analyse(query, key, value, outputs, sinks=sinks, backend=backend, statistics=statistics, **masks)
+    found = attention_statistics(
+        query, key, value, outputs, sinks=sinks, backend=backend, statistics=statistics, **masks
+    )
     assert found.backend == backend
     for name, expected in exact.items():
         got = getattr(found, name)
@@ -113,12 +115,15 @@ def test_equals_a_softmax_over_logits_and_sink(sinks, is_causal, backend, device
         pytest.skip("the kernels do no causal rows")
     rows, log_sum_exp = softmax_beside_a_sink(query.cpu(), key.cpu(), sinks, is_causal)
     expected = {
-        "received": rows.mean(2), "largest": rows.amax(-1), "norm": rows.norm(dim=-1),
-        "entropy": torch.special.entr(rows).sum(-1), "log_sum_exp": log_sum_exp,
-    }  # fmt: skip
+        "received": rows.mean(2),
+        "largest": rows.amax(-1),
+        "norm": rows.norm(dim=-1),
+        "entropy": torch.special.entr(rows).sum(-1),
+        "log_sum_exp": log_sum_exp,
+    }
     masks = {"is_causal": is_causal, "backend": backend}
     for statistics in ("all", "raw"):
-        found = analyse(query, key, value, None, sinks=sinks, statistics=statistics, **masks)
+        found = attention_statistics(query, key, value, None, sinks=sinks, statistics=statistics, **masks)
         for name, exact in expected.items():
             torch.testing.assert_close(getattr(found, name).cpu().double(), exact, atol=5e-6, rtol=2e-6, msg=name)
 
@@ -126,7 +131,7 @@ def test_equals_a_softmax_over_logits_and_sink(sinks, is_causal, backend, device
 def test_a_sink_takes_its_share(backend, device):
     # Equal logits: 9 keys at 0 and a sink at log 3 leave each key 1 / 12, together 3 / 4.
     query, key, value = sample(1, 5, 9, device=device)
-    found = analyse(query * 0, key, value, None, sinks=torch.full((HEADS,), 3.0).log(), backend=backend)
+    found = attention_statistics(query * 0, key, value, None, sinks=torch.full((HEADS,), 3.0).log(), backend=backend)
     torch.testing.assert_close(found.received.sum(-1).cpu(), torch.full((1, HEADS), 0.75))
     torch.testing.assert_close(found.largest.cpu(), torch.full((1, HEADS, 5), 1 / 12))
     torch.testing.assert_close(found.log_sum_exp.cpu(), torch.full((1, HEADS, 5), 12.0).log())
@@ -136,8 +141,8 @@ def test_a_sink_takes_its_share(backend, device):
 def test_equals_given_rows(backend, device):
     query, key, value = sample(2, 60, 60, device=device)
     rows = softmax_beside_a_sink(query.cpu(), key.cpu(), SINKS, False)[0].float().to(device)
-    given = analyse(None, None, value, None, rows=rows)
-    found = analyse(query, key, value, None, sinks=SINKS, backend=backend)
+    given = attention_statistics(None, None, value, None, rows=rows)
+    found = attention_statistics(query, key, value, None, sinks=SINKS, backend=backend)
     for name in ("received_effective", "difference", "total_variation", "negative_mass", "mean_entropy", "rank", "n"):
         torch.testing.assert_close(getattr(found, name), getattr(given, name), atol=5e-6, rtol=1e-5)
 
@@ -152,10 +157,10 @@ def test_equals_given_rows(backend, device):
     ],
 )
 def test_refuses_sinks_that_do_not_fit(sinks, message):
-    with pytest.raises(InvalidInput, match=message):
-        analyse(*sample(2, 5, 5), None, sinks=sinks)
+    with pytest.raises(InvalidInputError, match=message):
+        attention_statistics(*sample(2, 5, 5), None, sinks=sinks)
 
 
 def test_refuses_sinks_beside_given_rows():
-    with pytest.raises(InvalidInput, match="rows and output that are given"):
-        analyse(None, None, sample(1, 5, 5)[2], None, rows=torch.ones(1, HEADS, 5, 5) / 5, sinks=SINKS)
+    with pytest.raises(InvalidInputError, match="rows and output that are given"):
+        attention_statistics(None, None, sample(1, 5, 5)[2], None, rows=torch.ones(1, HEADS, 5, 5) / 5, sinks=SINKS)

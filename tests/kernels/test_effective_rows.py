@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.kernels import effective_rows, received_weights
 from hf_attn_mi.kernels.effective import by_row as effective_by_row
 from hf_attn_mi.kernels.effective import received
@@ -142,9 +142,10 @@ def test_rows_that_are_not_real_count_as_nothing(kind):
     torch.testing.assert_close(found.attention[real], whole.attention[real], atol=1e-7, rtol=0)
     for head in range(3):
         part = effective_rows(
-            attention[head : head + 1, real[head]], values[head : head + 1],
+            attention[head : head + 1, real[head]],
+            values[head : head + 1],
             allowed[head : head + 1] if kind == "keys" else allowed[head : head + 1, real[head]],
-        )  # fmt: skip
+        )
         torch.testing.assert_close(found.difference[head], part.difference[0], atol=1e-6, rtol=0)
 
 
@@ -257,7 +258,7 @@ def test_outputs_save_a_product_and_change_nothing(kind, dtype):
 )
 @pytest.mark.parametrize("kind", ["all", "causal"])
 def test_bad_input_is_named(change, message, kind):
-    with pytest.raises(InvalidInput, match=message):
+    with pytest.raises(InvalidInputError, match=message):
         effective_rows(*change(*sample(20, 20)), masks_of(kind, 20, 20))
 
 
@@ -344,5 +345,5 @@ def test_outputs_of_another_attention_are_refused():
     kept = effective_rows(attention, values, allowed, outputs=outputs).attention
     torch.testing.assert_close(kept, effective_rows(attention, values, allowed).attention, atol=2e-6, rtol=0)
     for wrong in (outputs * 0.9, outputs.flip(0), outputs * torch.nan):
-        with pytest.raises(InvalidInput, match="outputs are not rows times values"):
+        with pytest.raises(InvalidInputError, match="outputs are not rows times values"):
             effective_rows(attention, values, allowed, outputs=wrong)

@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.kernels import mixture, mixture_information
 
 
 def separation_of(means, share):
-    """(K, K) inner products of centred means, for unit covariance."""
-    centred = means - (share[:, None] * means).sum(0)
-    return centred @ centred.T
+    """(K, K) inner products of centered means, for unit covariance."""
+    centered = means - (share[:, None] * means).sum(0)
+    return centered @ centered.T
 
 
 def sample(classes, d, distance, seed=0):
@@ -52,8 +52,8 @@ def test_equals_monte_carlo_in_the_full_space(classes, d):
     squared = torch.cdist(whitened[:40_000], whitened[40_000:]).square()
     log_posterior = (share.log() - squared / 2).log_softmax(1)
     gained = log_posterior.gather(1, labels[:, None])[:, 0] - share.log()[labels]
-    centred = means - (share[:, None] * means).sum(0)
-    separation = centred @ torch.linalg.solve(root @ root.T, centred.T)
+    centered = means - (share[:, None] * means).sum(0)
+    separation = centered @ torch.linalg.solve(root @ root.T, centered.T)
     error = gained.std().item() / math.sqrt(40_000)
     found = mixture_information(separation, share).item()
     assert found == pytest.approx(gained.mean().item(), abs=3.5 * error)
@@ -155,5 +155,5 @@ def test_seeds_and_points_agree_within_what_is_said():
     ],
 )
 def test_bad_input(separation, share, options, message):
-    with pytest.raises(InvalidInput, match=message):
+    with pytest.raises(InvalidInputError, match=message):
         mixture_information(separation, share, **options)

@@ -7,7 +7,7 @@ import torch
 from sklearn.covariance import oas
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from hf_attn_mi.errors import BackendUnavailable, InvalidInput
+from hf_attn_mi.errors import BackendUnavailableError, InvalidInputError
 from hf_attn_mi.kernels import class_moments, class_separation, factor_classes, linear_discriminant
 from hf_attn_mi.kernels.reference_information import reference_class_moments, reference_within_covariance
 
@@ -42,7 +42,7 @@ def test_equals_the_definition(n, dtype, shift):
             weights, products, sums, grams = reference_class_moments(states, probabilities[order], found.fold_of, folds)
             torch.testing.assert_close(found.weights[b], weights)
             torch.testing.assert_close(found.products[b], products)
-            # The states are centred by the rounded mean, which the reference does not round.
+            # The states are centered by the rounded mean, which the reference does not round.
             offset = states.double().mean(0) - found.mean.double()
             torch.testing.assert_close(
                 found.sums[b].double(), sums + weights[..., None] * offset, rtol=1e-5, atol=atol * (1 + shift / 10)
@@ -58,9 +58,9 @@ def test_no_worse_than_plain_products_in_the_same_dtype():
     states = states + 1000
     found = class_moments(states, labels)
     exact = reference_class_moments(states, hot(labels, 3), found.fold_of, 10)[3].sum(0)
-    centred = (states.double() - states.double().mean(0)).float()
+    centered = (states.double() - states.double().mean(0)).float()
     ours = (found.grams.sum(0).double() - exact).abs().max()
-    plain = ((centred.T @ centred).double() - exact).abs().max()
+    plain = ((centered.T @ centered).double() - exact).abs().max()
     assert ours <= 2 * plain + 2e-3
     assert ours < 1e-4 * exact.max()
 
@@ -92,7 +92,7 @@ def test_total_covariance_and_whitened_means_of_permutations():
             mine = labels[order][train]
             means = torch.stack([part[mine == c].mean(0) for c in range(4)])
             whitened = torch.linalg.solve_triangular(raw, (means - moments.mean).T, upper=False).T
-            torch.testing.assert_close(factors.centres[b, fold], whitened, rtol=1e-8, atol=1e-8)
+            torch.testing.assert_close(factors.centers[b, fold], whitened, rtol=1e-8, atol=1e-8)
 
 
 def test_permutations_equal_separate_calls():
@@ -254,26 +254,26 @@ GOOD = mixture(20, 3, 2)
     ],
 )
 def test_bad_input(outputs, options, message):
-    with pytest.raises(InvalidInput, match=message):
+    with pytest.raises(InvalidInputError, match=message):
         class_moments(GOOD[0], outputs, **options)
 
 
 def test_bad_states_backends_and_factors(monkeypatch):
     states, labels, _, _ = GOOD
-    with pytest.raises(InvalidInput, match="NaN or infinite"):
+    with pytest.raises(InvalidInputError, match="NaN or infinite"):
         class_moments(states.index_fill(0, torch.tensor([3]), math.nan), labels)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    with pytest.raises(BackendUnavailable, match=r"need CUDA|not installed"):
+    with pytest.raises(BackendUnavailableError, match=r"need CUDA|not installed"):
         class_moments(states, labels, backend="triton")
     moments = class_moments(states, labels)
     assert moments.backend == "torch"
-    with pytest.raises(InvalidInput, match="metric is"):
+    with pytest.raises(InvalidInputError, match="metric is"):
         factor_classes(moments, metric="between")
-    with pytest.raises(InvalidInput, match="shrinkage is"):
+    with pytest.raises(InvalidInputError, match="shrinkage is"):
         factor_classes(moments, shrinkage=1.5)
-    with pytest.raises(InvalidInput, match="two folds"):
+    with pytest.raises(InvalidInputError, match="two folds"):
         factor_classes(class_moments(states, labels, folds=1), leave_one_out=True)
-    with pytest.raises(InvalidInput, match='metric="total"'):
+    with pytest.raises(InvalidInputError, match='metric="total"'):
         class_separation(moments, factor_classes(moments))
 
 
@@ -281,13 +281,13 @@ def test_singular_covariances_are_refused_and_shrinkage_mends_them():
     states, labels, _, _ = mixture(200, 6, 2)
     dependent = states - states.mean(1, keepdim=True)  # as behind a layer norm
     moments = class_moments(dependent, labels)
-    with pytest.raises(InvalidInput, match="singular"):
+    with pytest.raises(InvalidInputError, match="singular"):
         factor_classes(moments, shrinkage=0.0)
     assert torch.isfinite(factor_classes(moments, shrinkage=1e-4).log_determinant).all()
     constant = class_moments(torch.ones(200, 6), labels)
-    with pytest.raises(InvalidInput, match="singular"):
+    with pytest.raises(InvalidInputError, match="singular"):
         factor_classes(constant)
     few, few_labels, _, _ = mixture(10, 20, 2)
     wide = class_moments(few, few_labels, folds=2)
-    with pytest.raises(InvalidInput, match="too few"):
+    with pytest.raises(InvalidInputError, match="too few"):
         class_separation(wide, factor_classes(wide, metric="total"))

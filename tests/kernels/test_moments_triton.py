@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hf_attn_mi.errors import BackendUnavailable
+from hf_attn_mi.errors import BackendUnavailableError
 from hf_attn_mi.kernels import class_moments, class_separation, factor_classes
 from hf_attn_mi.kernels.reference_information import reference_class_moments
 
@@ -14,20 +14,20 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
-def mixture(slots, n, d, classes, seed=0, count=3):
+def mixture(sites, n, d, classes, seed=0, count=3):
     """States of Gaussian classes, their class, soft outputs and permutations."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(classes, (n,), generator=generator)
     labels[: min(n, classes)] = torch.arange(classes)[:n]
-    means = torch.randn(slots, classes, d, generator=generator)
+    means = torch.randn(sites, classes, d, generator=generator)
     mixing = torch.randn(d, d, generator=generator) / math.sqrt(d) + torch.eye(d)
-    states = (means[:, labels] + torch.randn(slots, n, d, generator=generator)) @ mixing
+    states = (means[:, labels] + torch.randn(sites, n, d, generator=generator)) @ mixing
     soft = torch.softmax(2 * torch.randn(n, classes, generator=generator).double(), 1)
     return states, labels, soft, torch.stack([torch.randperm(n, generator=generator) for _ in range(count)])
 
 
 def check(states, outputs, folds, permutations=None):
-    """Means, Gram matrices and sums: error at most twice PyTorch's, mean and maximum, for each slot and label set."""
+    """Means, Gram matrices and sums: error at most twice PyTorch's, mean and maximum, for each site and label set."""
     moved = None if permutations is None else permutations.to(DEVICE)
     found = class_moments(states.to(DEVICE), outputs.to(DEVICE), folds=folds, permutations=moved, backend="triton")
     plain = class_moments(states, outputs, folds=folds, permutations=permutations, backend="torch")
@@ -37,8 +37,8 @@ def check(states, outputs, folds, permutations=None):
     hot = outputs if outputs.dim() == 2 else torch.nn.functional.one_hot(outputs).double()
     orders = [torch.arange(len(hot)), *([] if permutations is None else permutations)]
     exact = [
-        [reference_class_moments(slot, hot[order], plain.fold_of, len(plain.sizes)) for order in orders]
-        for slot in states
+        [reference_class_moments(site, hot[order], plain.fold_of, len(plain.sizes)) for order in orders]
+        for site in states
     ]
     expected = {
         "mean": states.double().mean(1),
@@ -95,7 +95,7 @@ def test_duplicates_constant_slots_and_layouts(nan_filled):
 def test_parts_of_the_grid_change_nothing(monkeypatch):
     states, labels, _, _ = mixture(5, 63, 8, 3)
     whole = check(states, labels, 10)
-    monkeypatch.setattr("hf_attn_mi.kernels.moments.by_triton.GRID", 20)  # two slots at a time
+    monkeypatch.setattr("hf_attn_mi.kernels.moments.by_triton.GRID", 20)  # two sites at a time
     parts = check(states, labels, 10)
     assert torch.equal(whole.grams, parts.grams)
     assert torch.equal(whole.sums, parts.sums)
@@ -115,12 +115,12 @@ def test_what_follows_is_the_same():
 
 def test_what_it_refuses(monkeypatch):
     states, labels, _, _ = mixture(1, 63, 8, 3)
-    with pytest.raises(BackendUnavailable, match="states is float64"):
+    with pytest.raises(BackendUnavailableError, match="states is float64"):
         class_moments(states.double().to(DEVICE), labels.to(DEVICE), backend="triton")
     assert class_moments(states.double().to(DEVICE), labels.to(DEVICE)).backend == "torch"
     assert class_moments(states, labels).backend == "torch"
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    with pytest.raises(BackendUnavailable, match="need CUDA"):
+    with pytest.raises(BackendUnavailableError, match="need CUDA"):
         class_moments(states, labels, backend="triton")
 
 

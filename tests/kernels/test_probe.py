@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hf_attn_mi.errors import BackendUnavailable, InvalidInput
+from hf_attn_mi.errors import BackendUnavailableError, InvalidInputError
 from hf_attn_mi.kernels import class_moments, factor_classes, linear_discriminant, probe_information
 from hf_attn_mi.kernels.probe import call as probe
 
@@ -180,19 +180,19 @@ def changed(place, value):
     ],
 )
 def test_bad_input(arguments, message, backend):
-    with pytest.raises(InvalidInput, match=message):
+    with pytest.raises(InvalidInputError, match=message):
         probe_information(*arguments, backend=backend)
 
 
 def test_backends(monkeypatch, needs_triton):
-    with pytest.raises(InvalidInput, match="backend is 'cuda'"):
+    with pytest.raises(InvalidInputError, match="backend is 'cuda'"):
         probe_information(*GOOD, backend="cuda")
-    with pytest.raises(BackendUnavailable, match="float64"):
+    with pytest.raises(BackendUnavailableError, match="float64"):
         probe_information(*changed(0, GOOD[0].double()), backend="triton")
     wide = sample(2, 3, 1025)
-    with pytest.raises(BackendUnavailable, match="1024 classes"):
+    with pytest.raises(BackendUnavailableError, match="1024 classes"):
         probe_information(*wide, backend="triton")
     assert_agrees(probe_information(*wide), wide)
     monkeypatch.setenv("TRITON_INTERPRET", "0")
-    with pytest.raises(BackendUnavailable, match="need CUDA"):
+    with pytest.raises(BackendUnavailableError, match="need CUDA"):
         probe_information(*GOOD, backend="triton")

@@ -8,9 +8,9 @@ import pytest
 import torch
 from scipy.optimize import linprog
 
-from hf_attn_mi.errors import BackendUnavailable, InvalidInput
+from hf_attn_mi.errors import BackendUnavailableError, InvalidInputError
 from hf_attn_mi.kernels import efficient_rows
-from hf_attn_mi.kernels.rows import call as rows_module
+from hf_attn_mi.kernels.efficient import call as rows_module
 
 WITH_NUMBA = importlib.util.find_spec("numba") is not None
 needs_numba = pytest.mark.skipif(not WITH_NUMBA, reason="numba (extra `fast`) is not installed")
@@ -30,7 +30,7 @@ def plain():
 
 
 def similar():
-    """Rows that change slowly, so that neighbours share their bases."""
+    """Rows that change slowly, so that neighbors share their bases."""
     attention, values = draw(2, 2, 50, 8)
     way = torch.linspace(0, 1, 30, dtype=torch.float64)[:, None]
     return attention[:, :1] * way + attention[:, 1:] * (1 - way), values
@@ -96,9 +96,19 @@ def one_dimension():
 
 
 FAMILIES = [
-    plain, similar, unrelated_and_wide, duplicates, rounded, zero_dimensions, ill_conditioned, far_from_the_origin,
-    one_hot, uniform, with_a_sink, one_dimension,
-]  # fmt: skip
+    plain,
+    similar,
+    unrelated_and_wide,
+    duplicates,
+    rounded,
+    zero_dimensions,
+    ill_conditioned,
+    far_from_the_origin,
+    one_hot,
+    uniform,
+    with_a_sink,
+    one_dimension,
+]
 
 
 def cost_of(weights):
@@ -109,9 +119,9 @@ def cost_of(weights):
 
 def best(cost, values, row):
     """HiGHS's vertex, from the definition: no coordinates, no bases. Values are scaled, which changes nothing."""
-    centred = (values - values.mean(0)).numpy()
-    scale = np.abs(centred).max(0)
-    matrix = np.vstack([(centred / np.where(scale > 0, scale, 1)).T, np.ones(len(values))])
+    centered = (values - values.mean(0)).numpy()
+    scale = np.abs(centered).max(0)
+    matrix = np.vstack([(centered / np.where(scale > 0, scale, 1)).T, np.ones(len(values))])
     answer = linprog(
         -cost.numpy(), A_eq=matrix, b_eq=matrix @ row.numpy(), bounds=(0, None), method="highs-ds", options=TIGHT
     )
@@ -169,14 +179,14 @@ def test_backends_return_the_same_rows(family, objective):
 
 @needs_numba
 def test_compiled_rows_need_no_help_from_torch(monkeypatch):
-    monkeypatch.setattr(rows_module, "solve_from_neighbours", lambda rows, weights: pytest.fail("a row was given up"))
+    monkeypatch.setattr(rows_module, "solve_from_neighbors", lambda rows, weights: pytest.fail("a row was given up"))
     for family in (plain, similar, unrelated_and_wide, duplicates, rounded, uniform, with_a_sink, one_dimension):
         efficient_rows(*family(), backend="numba")
 
 
 @needs_numba
 def test_rows_given_up_come_from_torch(monkeypatch):
-    from hf_attn_mi.kernels.rows import by_numba as rows_numba
+    from hf_attn_mi.kernels.efficient import by_numba as rows_numba
 
     attention, values = plain()
     expected = efficient_rows(attention, values, backend="numba")
@@ -281,7 +291,7 @@ def test_answer_does_not_depend_on_the_batch(family, backend):
 
 @needs_numba
 def test_threads_and_blocks_change_nothing(monkeypatch):
-    from hf_attn_mi.kernels.rows import by_numba as rows_numba
+    from hf_attn_mi.kernels.efficient import by_numba as rows_numba
 
     attention, values = draw(4, 30, 40, 6)
     expected = efficient_rows(attention, values, backend="numba")
@@ -354,7 +364,7 @@ def change(index, value):
     ],
 )
 def test_bad_input_is_refused(given, message):
-    with pytest.raises(InvalidInput, match=message):
+    with pytest.raises(InvalidInputError, match=message):
         efficient_rows(*given())
 
 
@@ -362,7 +372,7 @@ def test_bad_input_is_refused(given, message):
     "options", [{"tolerance": 1.0}, {"tolerance": float("nan")}, {"objective": "mine"}, {"backend": "cuda"}]
 )
 def test_bad_options_are_refused(options):
-    with pytest.raises(InvalidInput, match=next(iter(options))):
+    with pytest.raises(InvalidInputError, match=next(iter(options))):
         efficient_rows(*draw(1, 4, 8, 3), **options)
 
 
@@ -371,7 +381,7 @@ def test_numba_asked_for_by_name_and_missing(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "numba" else find(name))
     attention, values = draw(1, 4, 8, 3)
     assert efficient_rows(attention, values).backend == "torch"
-    with pytest.raises(BackendUnavailable, match="fast"):
+    with pytest.raises(BackendUnavailableError, match="fast"):
         efficient_rows(attention, values, backend="numba")
 
 
@@ -380,6 +390,6 @@ def test_auto_takes_numba_on_the_cpu_and_loads_it_late():
     assert efficient_rows(*draw(1, 4, 8, 3)).backend == "torch"
     assert efficient_rows(*draw(1, 1_000, 8, 3)).backend == "numba"
     assert "numba" in sys.modules
-    source = importlib.util.find_spec("hf_attn_mi.kernels.rows.call").origin
+    source = importlib.util.find_spec("hf_attn_mi.kernels.efficient.call").origin
     with open(source, encoding="utf-8") as file:
         assert "\nimport numba" not in file.read()

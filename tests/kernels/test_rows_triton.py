@@ -8,10 +8,10 @@ import importlib.util
 import pytest
 import torch
 
-from hf_attn_mi.errors import BackendUnavailable, InvalidInput
+from hf_attn_mi.errors import BackendUnavailableError, InvalidInputError
 from hf_attn_mi.kernels import efficient_rows
-from hf_attn_mi.kernels.rows import call as rows_module
-from hf_attn_mi.kernels.rows.by_torch import Basis, certify
+from hf_attn_mi.kernels.efficient import call as rows_module
+from hf_attn_mi.kernels.efficient.by_torch import Basis, certify
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -82,7 +82,7 @@ def equal_values():
 DEGENERATE = (rounded, one_hot)  # several bases hold the same vertex, each with its own gap
 FAMILIES = {
     "d = 4": lambda: draw(2, 4, 16, 4),
-    "d = 15, one padded slot": lambda: draw(1, 3, 40, 15),
+    "d = 15, one padded site": lambda: draw(1, 3, 40, 15),
     "d = 8": lambda: draw(2, 3, 30, 8),
     "d = 31": lambda: draw(1, 2, 64, 31),
     "d = 1": lambda: draw(1, 3, 50, 1),
@@ -90,10 +90,11 @@ FAMILIES = {
     "d = 128, tile of 128": lambda: draw(1, 1, 140, 128),
     "one key too many": lambda: draw(1, 3, 10, 8),
     "two chunks": lambda: draw(1, 3, 200, 6),
-    **{make.__name__: make for make in (
-        duplicates, rounded, zero_dimensions, one_hot, uniform, with_a_sink, clusters, equal_values
-    )},
-}  # fmt: skip
+    **{
+        make.__name__: make
+        for make in (duplicates, rounded, zero_dimensions, one_hot, uniform, with_a_sink, clusters, equal_values)
+    },
+}
 
 
 def assert_same(found, expected, *, degenerate=False):
@@ -172,7 +173,7 @@ def refuse(*given):
     "name",
     [
         "d = 4",
-        "d = 15, one padded slot",
+        "d = 15, one padded site",
         "d = 31",
         "d = 64, tile of 64",
         "d = 128, tile of 128",
@@ -181,9 +182,9 @@ def refuse(*given):
     ],
 )
 def test_float32_finds_the_optimal_basis_without_help(name, monkeypatch):
-    from hf_attn_mi.kernels.rows import by_triton as rows_triton
+    from hf_attn_mi.kernels.efficient import by_triton as rows_triton
 
-    monkeypatch.setattr(rows_module, "solve_from_neighbours", refuse)
+    monkeypatch.setattr(rows_module, "solve_from_neighbors", refuse)
     monkeypatch.setattr(rows_triton, "solve", refuse)
     assert efficient_rows(*FAMILIES[name](), backend="triton").optimal.all()
 
@@ -191,7 +192,7 @@ def test_float32_finds_the_optimal_basis_without_help(name, monkeypatch):
 @pytest.mark.parametrize("make", [uniform, clusters])
 def test_float64_finishes_what_float32_cannot_see(make, monkeypatch):
     """Ties of 1e-7 and keys 1e-6 apart: the basis of float32 is not optimal, and is where float64 goes on."""
-    from hf_attn_mi.kernels.rows import by_triton as rows_triton
+    from hf_attn_mi.kernels.efficient import by_triton as rows_triton
 
     attention, values = make()
     expected = efficient_rows(attention, values, backend="torch")
@@ -206,13 +207,13 @@ def test_float64_finishes_what_float32_cannot_see(make, monkeypatch):
 
     solve = rows_triton.solve
     monkeypatch.setattr(rows_triton, "solve", finish)
-    monkeypatch.setattr(rows_module, "solve_from_neighbours", refuse)
+    monkeypatch.setattr(rows_module, "solve_from_neighbors", refuse)
     assert_same(efficient_rows(attention, values, backend="triton"), expected)
     assert sum(started) > 0
 
 
 def test_singular_bases_come_from_torch(monkeypatch):
-    from hf_attn_mi.kernels.rows import by_triton as rows_triton
+    from hf_attn_mi.kernels.efficient import by_triton as rows_triton
 
     attention, values = draw(1, 4, 20, 4)
     expected = efficient_rows(attention, values, backend="torch")
@@ -229,7 +230,7 @@ def test_singular_bases_come_from_torch(monkeypatch):
 
 
 def test_largest_singular_value_is_that_of_the_decomposition():
-    from hf_attn_mi.kernels.rows.by_triton import largest_singular
+    from hf_attn_mi.kernels.efficient.by_triton import largest_singular
 
     generator = torch.Generator().manual_seed(0)
     matrices = torch.randn(40, 12, 12, generator=generator, dtype=torch.float64)
@@ -253,20 +254,20 @@ def test_arguments_are_left_alone_and_need_not_be_contiguous():
 
 def test_asked_for_by_name_it_runs_or_raises(monkeypatch):
     attention, values = draw(1, 2, 131, 129)
-    with pytest.raises(BackendUnavailable, match="at most 128 dimensions or 129 keys"):
+    with pytest.raises(BackendUnavailableError, match="at most 128 dimensions or 129 keys"):
         efficient_rows(attention, values, backend="triton")
     assert efficient_rows(attention, values).backend == "torch"
     attention, values = draw(1, 2, 8, 3)
     find = importlib.util.find_spec
     with monkeypatch.context() as patch:
         patch.setattr(importlib.util, "find_spec", lambda name: None if name == "triton" else find(name))
-        with pytest.raises(BackendUnavailable, match=r"triton is not installed \(pip install hf_attn_mi\[gpu\]\)"):
+        with pytest.raises(BackendUnavailableError, match=r"triton is not installed \(pip install hf_attn_mi\[gpu\]\)"):
             efficient_rows(attention, values, backend="triton")
         assert efficient_rows(attention, values).backend == "torch"
     monkeypatch.setenv("TRITON_INTERPRET", "0")
-    with pytest.raises(BackendUnavailable, match="needs CUDA"):
+    with pytest.raises(BackendUnavailableError, match="needs CUDA"):
         efficient_rows(attention.cpu(), values.cpu(), backend="triton")
-    with pytest.raises(InvalidInput, match="torch, numba, triton"):
+    with pytest.raises(InvalidInputError, match="torch, numba, triton"):
         efficient_rows(attention, values, backend="cuda")
 
 

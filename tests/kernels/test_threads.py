@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from hf_attn_mi.kernels import class_moments, neighbour_counts
+from hf_attn_mi.kernels import class_moments, neighbor_counts
 from hf_attn_mi.kernels.threads import across_threads, sharing_threads
 
 CPU = torch.device("cpu")
@@ -26,20 +26,20 @@ def problem():
     return torch.randn(5, 257, 9, generator=generator), labels, permutations
 
 
-@pytest.mark.parametrize("slots", [1, 2, 5])
-def test_results_are_those_of_one_thread(slots):
+@pytest.mark.parametrize("sites", [1, 2, 5])
+def test_results_are_those_of_one_thread(sites):
     states, labels, permutations = problem()
-    states = states[:slots]
+    states = states[:sites]
     moments = class_moments(states, labels, permutations=permutations)
-    counts = neighbour_counts(states, labels, permutations=permutations)
-    single = neighbour_counts(states, labels)
+    counts = neighbor_counts(states, labels, permutations=permutations)
+    single = neighbor_counts(states, labels)
     assert torch.get_num_threads() == 3
     torch.set_num_threads(1)
     expected = class_moments(states, labels, permutations=permutations)
     for name in ("mean", "grams", "sums", "weights", "products"):
         torch.testing.assert_close(getattr(moments, name), getattr(expected, name))
-    assert torch.equal(counts.permuted, neighbour_counts(states, labels, permutations=permutations).permuted)
-    assert torch.equal(single.within, neighbour_counts(states, labels).within)
+    assert torch.equal(counts.permuted, neighbor_counts(states, labels, permutations=permutations).permuted)
+    assert torch.equal(single.within, neighbor_counts(states, labels).within)
 
 
 def test_tasks_run_at_once_each_on_one_thread_and_in_order():
@@ -84,6 +84,6 @@ def test_the_modes_of_the_caller(mode):
         assert across_threads(lambda _: torch.is_grad_enabled(), range(2), 2) == [False, False]
         # In inference mode the results are inference tensors, which nothing outside of it may write to.
         found = class_moments(states.clone(), labels)
-        counts = neighbour_counts(states.clone(), labels)
+        counts = neighbor_counts(states.clone(), labels)
     torch.testing.assert_close(found.grams, class_moments(states, labels).grams)
-    assert torch.equal(counts.within, neighbour_counts(states, labels).within)
+    assert torch.equal(counts.within, neighbor_counts(states, labels).within)

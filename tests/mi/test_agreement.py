@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.mi.agreement import rank_agreement
 from hf_attn_mi.mi.bootstrap import percentile_interval, resampled_means
 from hf_attn_mi.mi.ranks import rank_correlations
@@ -94,7 +94,7 @@ def test_intervals_cover_the_expected_tau_and_rho(r, inputs):
     inside = np.zeros(2)
     for _ in range(repeats):
         first, second = normal_pairs(r, (inputs, tokens), generator)
-        # Heads are one text's attention three times: counted as independent, intervals would be 1.7 times too short.
+        # KernelInputs are one text's attention three times: counted as independent, intervals would be 1.7 times too short.
         found = rank_agreement(
             list(torch.tensor(first)[:, None].expand(-1, heads, -1)), list(torch.tensor(second)), bootstrap=400
         ).overall
@@ -122,9 +122,13 @@ def test_resampled_means_have_the_mean_and_spread_of_the_sample_in_every_block(m
     means = resampled_means(sums, counts + 1, bootstrap=5000, seed=0)
     assert means.shape == (5000, 3)
     wanted = stats.bootstrap(
-        (sums[:, 0].numpy(), counts[:, 0].numpy() + 1), lambda a, b, axis: a.sum(axis) / b.sum(axis), paired=True,
-        vectorized=True, n_resamples=5000, random_state=0,
-    ).standard_error  # fmt: skip
+        (sums[:, 0].numpy(), counts[:, 0].numpy() + 1),
+        lambda a, b, axis: a.sum(axis) / b.sum(axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=5000,
+        random_state=0,
+    ).standard_error
     assert float(means[:, 0].std()) == pytest.approx(wanted, rel=0.05)
     assert float(means[:, 0].mean()) == pytest.approx(float(sums[:, 0].sum() / (counts[:, 0] + 1).sum()), abs=0.002)
 
@@ -134,13 +138,13 @@ def test_split_halves_and_the_step_up_to_a_full_background():
     inputs, tokens, noise = 400, 60, 1.0
     truth = generator.standard_normal((inputs, tokens))
     halves = truth[:, None] + noise * generator.standard_normal((inputs, 2, tokens))
-    again = truth + noise / math.sqrt(2) * generator.standard_normal((inputs, tokens))  # by a full background
+    again = truth + noise / math.sqrt(2) * generator.standard_normal((inputs, tokens))  # by a full profile
     full = torch.tensor(halves.mean(1))
     found = rank_agreement(list(torch.tensor(again)), list(full), halves=list(torch.tensor(halves)))
     r = 1 / (1 + noise**2)
     assert found.reliability.halves.tau == pytest.approx(expected_tau(r), abs=0.01)
     assert found.reliability.halves.rho == pytest.approx(expected_rho(r, tokens), abs=0.01)
-    # What it promises: two full backgrounds agree as `stepped_up` says, and the truth reaches `ceiling`.
+    # What it promises: two full profiles agree as `stepped_up` says, and the truth reaches `ceiling`.
     assert found.reliability.stepped_up == pytest.approx(found.overall.rho, abs=0.02)
     exact = rank_agreement(list(torch.tensor(truth)), list(full)).overall.rho
     assert found.reliability.ceiling == pytest.approx(exact, abs=0.02)
@@ -164,7 +168,7 @@ def strata_example(inputs=60, tokens=10):
     return attention, information
 
 
-def test_strata_are_terciles_of_the_normalised_entropy():
+def test_strata_are_terciles_of_the_normalized_entropy():
     attention, information = strata_example()
     found = rank_agreement(attention, information)
     spread = np.array([stats.entropy(x.numpy(), axis=1) / math.log(10) for x in attention]).ravel()
@@ -216,20 +220,20 @@ def test_signed_weights_are_spread_by_their_magnitude():
 
 def test_bad_input():
     text, heads = torch.rand(5), torch.rand(2, 5)
-    with pytest.raises(InvalidInput, match="attention has 1 inputs and information has 2"):
+    with pytest.raises(InvalidInputError, match="attention has 1 inputs and information has 2"):
         rank_agreement([text], [text, text])
-    with pytest.raises(InvalidInput, match="information is empty"):
+    with pytest.raises(InvalidInputError, match="information is empty"):
         rank_agreement([], [])
-    with pytest.raises(InvalidInput, match=r"attention\[1\] has shape \(1, 5\), and \(2, 5\)"):
+    with pytest.raises(InvalidInputError, match=r"attention\[1\] has shape \(1, 5\), and \(2, 5\)"):
         rank_agreement([heads, text], [text, text])
-    with pytest.raises(InvalidInput, match=r"attention\[0\] has shape \(1, 4\), and \(1, 5\)"):
+    with pytest.raises(InvalidInputError, match=r"attention\[0\] has shape \(1, 4\), and \(1, 5\)"):
         rank_agreement([text[:4]], [text])
-    with pytest.raises(InvalidInput, match=r"information\[0\] has shape \(2, 5\)"):
+    with pytest.raises(InvalidInputError, match=r"information\[0\] has shape \(2, 5\)"):
         rank_agreement([heads], [heads])
-    with pytest.raises(InvalidInput, match=r"halves\[0\] has shape \(5,\), and \(2, 5\)"):
+    with pytest.raises(InvalidInputError, match=r"halves\[0\] has shape \(5,\), and \(2, 5\)"):
         rank_agreement([heads], [text], halves=[text])
-    with pytest.raises(InvalidInput, match=r"information\[0\] has entries that are NaN"):
+    with pytest.raises(InvalidInputError, match=r"information\[0\] has entries that are NaN"):
         rank_agreement([text], [text * math.nan])
     for name, value in (("strata", 0), ("bootstrap", 10), ("bootstrap", 1e3)):
-        with pytest.raises(InvalidInput, match=f"{name} must be a whole number"):
+        with pytest.raises(InvalidInputError, match=f"{name} must be a whole number"):
             rank_agreement([text], [text], **{name: value})

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.mi import fit_probe, mutual_information, output_ceiling
 
 STATES = torch.randn(100, 4, generator=torch.Generator().manual_seed(0))
@@ -44,14 +44,14 @@ def broken(position, value):
     ],
 )
 def test_refused(states, outputs, options, message):
-    with pytest.raises(InvalidInput, match=message):
+    with pytest.raises(InvalidInputError, match=message):
         mutual_information(states, outputs, **options)
 
 
 def test_probe_and_ceiling_refuse_the_same():
-    with pytest.raises(InvalidInput, match="one class only"):
+    with pytest.raises(InvalidInputError, match="one class only"):
         fit_probe(STATES, torch.zeros(100, dtype=torch.long))
-    with pytest.raises(InvalidInput, match=r"sum 1[.]2"):
+    with pytest.raises(InvalidInputError, match=r"sum 1[.]2"):
         output_ceiling(SOFT * 1.2)
 
 

@@ -6,7 +6,7 @@ from scipy.stats import chi2_contingency
 
 from hf_attn_mi.mi import mutual_information
 from hf_attn_mi.mi.discrete import CHANCE, _evidence, discrete_information
-from hf_attn_mi.mi.estimate import Slot
+from hf_attn_mi.mi.estimate import Site
 from hf_attn_mi.mi.folds import draw_folds, jackknife_error
 from hf_attn_mi.mi.principal import balance, principal_components
 
@@ -28,7 +28,7 @@ def symbols(n, d, strength, *, seed=0):
 
 def slot_of(states, labels):
     probabilities = torch.nn.functional.one_hot(labels).double()
-    return Slot(principal_components(balance(states)[0]), probabilities, labels, draw_folds(labels, 10, 0), False)
+    return Site(principal_components(balance(states)[0]), probabilities, labels, draw_folds(labels, 10, 0), False)
 
 
 @pytest.mark.parametrize("strength", [0.5, 1.5, 3.0])

@@ -123,7 +123,7 @@ def test_slots_are_estimated_as_if_alone_and_tested_together():
     assert found.family_p_value[0] == 0.01
     assert found.family_p_value[1] > 0.05
     assert (found.nats[2], found.p_value[2], found.parts[2]) == (0, 1, "constant")
-    assert any("slot 2" in warning for warning in found.warnings)
+    assert any("site 2" in warning for warning in found.warnings)
 
 
 def test_threads_change_nothing_and_are_given_back():

@@ -12,11 +12,11 @@ from hf_attn_mi.mi import fit_probe, mutual_information
 from hf_attn_mi.mi.calibration import calibrate, out_of_fold
 from hf_attn_mi.mi.folds import draw_folds, fold_means, half_width, jackknife_error
 from hf_attn_mi.mi.gaussian import _separations
+from hf_attn_mi.mi.gaussianize import rank_normal
 from hf_attn_mi.mi.leave_out import SHRINKAGE, sum_folds
 from hf_attn_mi.mi.permutations import draw_shuffles, p_values, permuted_statistics
 from hf_attn_mi.mi.principal import balance, principal_components
 from hf_attn_mi.mi.spectrum import spectrum_bias
-from hf_attn_mi.mi.transform import rank_normal
 
 from .cases import shifted_classes, two_classes_information
 
@@ -101,16 +101,16 @@ def test_permutation_test_keeps_its_level():
     for seed in range(400):
         draw = torch.Generator().manual_seed(seed)
         labels = torch.randint(3, (120,), generator=draw)
-        slot = principal_components(balance(torch.randn(120, 6, generator=draw))[0])
+        site = principal_components(balance(torch.randn(120, 6, generator=draw))[0])
         shuffles = draw_shuffles(torch.nn.functional.one_hot(labels).double(), labels, 39, seed)
-        found.append(permuted_statistics(slot, shuffles))
+        found.append(permuted_statistics(site, shuffles))
     alone, _ = p_values(torch.stack(found))
     rate = float((alone <= 0.05).double().mean())
     assert 0.025 <= rate <= 0.08  # binomial of 5 % and 400
 
 
 def test_family_wise_p_values_by_hand():
-    # Largest of both slots in each permutation: 3, 2, 4. Slot 0 saw 3: itself, 3 and 4 are as large.
+    # Largest of both sites in each permutation: 3, 2, 4. Site 0 saw 3: itself, 3 and 4 are as large.
     statistics = torch.tensor([[3.0, 3.0, 1.0, 0.0], [2.5, 0.0, 2.0, 4.0]])
     alone, family = p_values(statistics)
     assert alone.tolist() == [0.5, 0.5]

@@ -5,6 +5,6 @@ Where the notes of a model say "not deterministic", seed torch before each forwa
 """
 
 from .building import Built, CannotBuild, build
-from .catalogue import Job, jobs
+from .catalog import Job, jobs
 
 __all__ = ["Built", "CannotBuild", "Job", "build", "jobs"]

@@ -17,7 +17,7 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from .catalogue import WHOLE_MODEL, Job
+from .catalog import WHOLE_MODEL, Job
 from .configs import tiny_config
 from .reasons import CANNOT_BUILD, NOTES, TEXT_ONLY
 from .special_inputs import make_inputs
@@ -75,7 +75,7 @@ def _build(job: Job) -> Built:
     rescale(model)
     if not _is_finite(model, inputs):
         model.load_state_dict(default)
-        notes.append("default initialisation: rescaled weights give non-finite outputs")
+        notes.append("default initialization: rescaled weights give non-finite outputs")
     return Built(model, inputs, "; ".join(notes))
 
 

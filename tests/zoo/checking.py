@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from hf_attn_mi import explain
 from hf_attn_mi.capture import AttentionCall, Capture, capture_attention
-from hf_attn_mi.errors import HfAttnMiError, UnsupportedModel
+from hf_attn_mi.errors import HfAttnMiError, UnsupportedModelError
 
 from .building import Built, CannotBuild, build
-from .catalogue import Job
+from .catalog import Job
 
 RECOMPUTE_TOLERANCE = 1e-5  # attention() @ values against output, relative to the largest entry of the output
 HEAD_SUM_TOLERANCE = 1e-5  # sum of the heads through W_O against the projection's output, relative likewise
@@ -86,7 +86,7 @@ def check(job: Job) -> Check:
         with torch.no_grad():
             found = _captured(built) | _replaced(built)
         found |= _explained(built, job) | {"own_attention": _own_attention(built)}
-    except UnsupportedModel as error:
+    except UnsupportedModelError as error:
         return dataclasses.replace(result, verdict=_refusal(built.model, error))
     except Exception as error:
         return dataclasses.replace(result, verdict=f"crashed: {type(error).__name__}: {error}")
@@ -129,13 +129,16 @@ def _captured(built: Built) -> dict[str, Any]:
         after = dict(_fields(_run(built)))  # may hold hidden states besides
     checks = capture.checks.values()
     return {
-        "calls": len(seen.layers), "layers": tuple(seen.layers), "recompute_error": seen.error,
+        "calls": len(seen.layers),
+        "layers": tuple(seen.layers),
+        "recompute_error": seen.error,
         "outputs_equal": all(_all_equal(_tensors(part), _tensors(after[name])) for name, part in _fields(before)),
-        "modules": len(checks), "projections": sum(c.features is not None for c in checks),
+        "modules": len(checks),
+        "projections": sum(c.features is not None for c in checks),
         "ended_by": tuple(sorted({str(c.ended_by) for c in checks if c.features is None})),
         "head_sum_error": max((c.error for c in checks if c.error is not None), default=None),
         "states": _states(built, capture),
-    }  # fmt: skip
+    }
 
 
 def _replaced(built: Built) -> dict[str, float]:
@@ -221,8 +224,8 @@ def _explained(built: Built, job: Job) -> dict[str, Any]:
     return {"completeness_gap": gap, "linear_gap": linear_gap, "batch_difference": difference}
 
 
-def _refusal(model: nn.Module, error: UnsupportedModel) -> str:
-    """"no attention" for networks in which no class name says attention, else the reason of the refusal."""
+def _refusal(model: nn.Module, error: UnsupportedModelError) -> str:
+    """ "no attention" for networks in which no class name says attention, else the reason of the refusal."""
     names = {type(module).__name__.lower() for module in model.modules()}
     if not any("attention" in name or "attn" in name for name in names):
         return "no attention"

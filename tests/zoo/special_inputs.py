@@ -82,7 +82,7 @@ def noise_and_spectrogram(config: PreTrainedConfig, generator: torch.Generator) 
     return {"input_features": features, "noise_sequence": noise, "padding_mask": padding}
 
 
-def normalised_boxes(config: PreTrainedConfig, generator: torch.Generator) -> Inputs:
+def normalized_boxes(config: PreTrainedConfig, generator: torch.Generator) -> Inputs:
     batch = boxed_text(config, generator)
     return {**batch, "bbox": batch["bbox"] / 100}
 
@@ -176,7 +176,7 @@ MAKERS: dict[Maker, str] = {
     image_and_text: "shieldgemma2",
     masked_image: "vit_mae",
     noise_and_spectrogram: "univnet",
-    normalised_boxes: "udop",
+    normalized_boxes: "udop",
     padded_waveform: "pe_audio_encoder",
     patches_of_image: "siglip2 siglip2_vision_model",
     queries: "blip_2_qformer",

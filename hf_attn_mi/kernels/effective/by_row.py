@@ -1,4 +1,4 @@
-"""Effective rows where queries see different keys: a projector for each row, from what neighbouring rows share.
+"""Effective rows where queries see different keys: a projector for each row, from what neighboring rows share.
 
 The rows of a chunk share most of their keys. Those have one Gram matrix G = L L^T; row i adds the keys E_i that only
 some rows see, B_i = V[E_i] L^-T, and (Woodbury)
@@ -29,7 +29,7 @@ class Points:
 
     points: Tensor  # (heads, keys, dim)
     lengths: Tensor  # (heads, keys) ||v_j||^2
-    centre: Tensor | None  # (heads, 1, head_dim) m
+    center: Tensor | None  # (heads, 1, head_dim) m
     unit: Tensor | None  # (heads,) s, of the size of the values
     epsilon: float
 
@@ -61,11 +61,11 @@ def read_points(values: Tensor, keys: Tensor, epsilon: float, *, affine: bool = 
     if not affine:
         return Points(wide, lengths, None, None, epsilon)
     count = keys.sum().clamp_min(1)
-    centre = wide.sum(1, keepdim=True) / count
-    apart = (wide - centre) * keys[:, None]
+    center = wide.sum(1, keepdim=True) / count
+    apart = (wide - center) * keys[:, None]
     size = (apart.square().sum((1, 2)) / (count * wide.shape[2])).sqrt()
     unit = size.where(size > 0, 1.0)
-    return Points(torch.cat([apart, (unit[:, None] * keys)[..., None]], 2), lengths, centre, unit, epsilon)
+    return Points(torch.cat([apart, (unit[:, None] * keys)[..., None]], 2), lengths, center, unit, epsilon)
 
 
 def project_rows(
@@ -204,14 +204,14 @@ def _each_row(
         grams += (masked.flatten(1, 2) @ some).view_as(grams)
     counts = allowed.sum(1)
     cut = rank_cut(counts, dim, points.epsilon).expand(heads, -1)
-    if points.unit is None or points.centre is None:
+    if points.unit is None or points.center is None:
         return whiten(grams, cut)
-    unit, centre = points.unit[part][:, None, None], points.centre[part]
+    unit, center = points.unit[part][:, None, None], points.center[part]
     count = counts.clamp_min(1)[:, None].double()
     shift = grams[..., -1, :-1] / (unit * count)  # (heads, rows, head_dim) the row's mean less m
     inner = grams[..., :-1, :-1]
     around = inner - count[..., None] * shift[..., :, None] * shift[..., None, :]
-    mean = shift + centre
+    mean = shift + center
     raw = around + count[..., None] * mean[..., :, None] * mean[..., None, :]
     whitening, rank = whiten((around + around.transpose(2, 3)) / 2, cut, raw)
     factors = torch.zeros_like(grams)

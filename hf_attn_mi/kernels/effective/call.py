@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.kernels.checks import check_floats, mean_output_error
 from hf_attn_mi.kernels.effective.by_row import Shared, project_rows, read_points
 from hf_attn_mi.kernels.effective.gram import WELL_CONDITIONED, ValueBasis, epsilon_of, value_basis
@@ -66,7 +66,7 @@ def effective_rows(
         keep: also return the rows; else only rank, n and difference.
 
     Raises:
-        InvalidInput: not floating point or empty, attention negative or not finite where allowed, values not finite
+        InvalidInputError: not floating point or empty, attention negative or not finite where allowed, values not finite
             there, outputs that are not rows times values.
 
     Example:
@@ -94,7 +94,7 @@ def _one_space(call: _Call, result: Tensor | None) -> EffectiveRows:
     seen_keys = call.allowed[:, 0]
     count = seen_keys.sum(-1)
     values = _values_of(call, slice(0, heads), seen_keys)
-    space = value_basis(values, count, call.epsilon, centre=seen_keys if call.affine else None)
+    space = value_basis(values, count, call.epsilon, center=seen_keys if call.affine else None)
     rank = space.rank + (count > 0) if call.affine else space.rank
     unchanged = (count <= rank).tolist()
     step = max(1, min(queries, TILE // keys))
@@ -178,7 +178,7 @@ def _flags(call: _Call, head: int, rows: slice) -> Tensor:
 
 
 def _by_row(call: _Call, result: Tensor | None) -> EffectiveRows:
-    """Heads with the same masks together, a chunk of rows at a time."""
+    """KernelInputs with the same masks together, a chunk of rows at a time."""
     allowed = call.allowed if call.queries is None else call.allowed & call.queries[:, :, None]
     n = torch.zeros(call.attention.shape[:2], dtype=torch.long, device=call.values.device)
     heads, queries, keys = call.attention.shape
@@ -214,7 +214,7 @@ def _values_of(call: _Call, heads: slice, keys: Tensor) -> Tensor:
         values = torch.where(keys[..., None], values, 0.0)
     low, high = torch.aminmax(values)
     if not bool(torch.isfinite(low) & torch.isfinite(high)):
-        raise InvalidInput("values has NaN or infinite entries at real keys: mask these keys or mend the values")
+        raise InvalidInputError("values has NaN or infinite entries at real keys: mask these keys or mend the values")
     return values
 
 
@@ -231,14 +231,16 @@ def _same_masks(allowed: Tensor, most: int) -> list[slice]:
 
 
 def _check_weights(call: _Call, lowest: Tensor, norms: Tensor) -> None:
-    """Raise InvalidInput for weights below zero, NaN or infinite; the norms tell the latter, unless they overflow."""
+    """Raise InvalidInputError for weights below zero, NaN or infinite; the norms tell the latter, unless they overflow."""
     negative = not bool((lowest >= 0).all())
     if negative or not bool(torch.isfinite(norms).all() or _finite(call)):
-        raise InvalidInput("attention has negative, NaN or infinite weights at real keys: pass rows after the softmax")
+        raise InvalidInputError(
+            "attention has negative, NaN or infinite weights at real keys: pass rows after the softmax"
+        )
 
 
 def _check_outputs(call: _Call, expected: Tensor, values: Tensor) -> None:
-    """Raise InvalidInput where outputs, summed over queries, are not what rows times values gives: `expected`."""
+    """Raise InvalidInputError where outputs, summed over queries, are not what rows times values gives: `expected`."""
     assert call.outputs is not None
     outputs = call.outputs.to(values.dtype)
     if call.queries is not None:
@@ -247,7 +249,7 @@ def _check_outputs(call: _Call, expected: Tensor, values: Tensor) -> None:
     given = outputs.sum(1, keepdim=True)
     wrong = mean_output_error(given, expected, values, queries, call.outputs.dtype)
     if wrong is not None:
-        raise InvalidInput(
+        raise InvalidInputError(
             f"outputs are not rows times values: their mean is off by {wrong:.3g}. Pass the "
             "outputs of this attention, or None."
         )

@@ -101,21 +101,21 @@ def whiten(gram: Tensor, cut: Tensor, scale: Tensor | None = None) -> tuple[Tens
 
 
 def value_basis(
-    values: Tensor, keys: Tensor, epsilon: float, *, columns: bool = True, centre: Tensor | None = None
+    values: Tensor, keys: Tensor, epsilon: float, *, columns: bool = True, center: Tensor | None = None
 ) -> ValueBasis:
     """Return an orthonormal basis of the column space of V for each head.
 
     The Gram matrix is summed in float64 always: in float32 its smallest eigenvalue is lost from a condition number
     of about 1e3 on, and the float64 sum costs a tenth of the pass it serves. The basis of float64 values is
-    orthonormalised twice.
+    orthonormalized twice.
 
     Args:
         values: (heads, keys, head_dim) float32 or float64, zero at keys that are not allowed.
         keys: (heads,) number of allowed keys.
         epsilon: see `epsilon_of`.
         columns: also form the basis itself; else it has no keys.
-        centre: bool (heads, keys), the allowed keys, for values less their mean: with the constant vector, the basis
-            then spans [V, 1]. Rank and condition are those of the centred values.
+        center: bool (heads, keys), the allowed keys, for values less their mean: with the constant vector, the basis
+            then spans [V, 1]. Rank and condition are those of the centered values.
 
     Example:
         >>> found = value_basis(torch.eye(3)[None, :, :2] * 5, torch.tensor([3]), 2.0**-23)
@@ -126,23 +126,25 @@ def value_basis(
     parts = []
     for i in range(0, values.shape[0], size):
         part = slice(i, i + size)
-        parts.append(_basis_of(values[part], keys[part], epsilon, columns, None if centre is None else centre[part]))
+        parts.append(_basis_of(values[part], keys[part], epsilon, columns, None if center is None else center[part]))
     if len(parts) == 1:
         return parts[0]
     return ValueBasis(
-        torch.cat([part.basis for part in parts]), torch.cat([part.whitening for part in parts]),
-        torch.cat([part.rank for part in parts]), torch.cat([part.condition for part in parts]),
-    )  # fmt: skip
+        torch.cat([part.basis for part in parts]),
+        torch.cat([part.whitening for part in parts]),
+        torch.cat([part.rank for part in parts]),
+        torch.cat([part.condition for part in parts]),
+    )
 
 
-def _basis_of(values: Tensor, keys: Tensor, epsilon: float, columns: bool, centre: Tensor | None) -> ValueBasis:
+def _basis_of(values: Tensor, keys: Tensor, epsilon: float, columns: bool, center: Tensor | None) -> ValueBasis:
     wide = values.double()
     gram = wide.transpose(-1, -2) @ wide
     scale = None
-    if centre is not None:
+    if center is not None:
         # the scale is that of the values before centring, because that is what their rounding errors follow
         scale = gram
-        wide = (wide - wide.sum(1, keepdim=True) / keys.clamp_min(1)[:, None, None]) * centre[:, :, None]
+        wide = (wide - wide.sum(1, keepdim=True) / keys.clamp_min(1)[:, None, None]) * center[:, :, None]
         gram = wide.transpose(-1, -2) @ wide
     cut = rank_cut(keys, values.shape[-1], epsilon)
     whitening, rank = whiten(gram, cut, scale)
@@ -153,7 +155,7 @@ def _basis_of(values: Tensor, keys: Tensor, epsilon: float, columns: bool, centr
         basis, whitening = basis @ again, whitening @ again
     elif not columns:
         basis = values[:, :0]
-    elif centre is not None or bool((condition > WELL_CONDITIONED).any()):
+    elif center is not None or bool((condition > WELL_CONDITIONED).any()):
         basis = (wide @ whitening).to(values.dtype)
     else:
         basis = values @ whitening.to(values.dtype)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.kernels.backends import choose
 from hf_attn_mi.kernels.moments.inputs import positive, read_labels, read_permutations, read_states
 from hf_attn_mi.kernels.threads import across_threads, sharing_threads
@@ -38,7 +38,7 @@ def class_moments(
     permutations: Tensor | None = None,
     backend: str = "auto",
 ) -> ClassMoments:
-    """Return fold-wise class sums and Gram matrices of each slot, from one pass over its states.
+    """Return fold-wise class sums and Gram matrices of each site, from one pass over its states.
 
     What follows without looking at the states again, with `factor_classes` and `class_separation`:
       * class means and pooled within-class covariance, G_within = G_total - sum_c s_c s_c^T / n_c, of all examples, of
@@ -46,23 +46,23 @@ def class_moments(
       * the debiased Mahalanobis Gram of the class means, correct for soft labels, whose Gaussian mixture has the
         information that `gaussian` reports; with one fold left out, its jackknife;
       * the same under each permutation: permutations change class sums alone, so one factor of G_total serves them all.
-    Not in it: held-out scores, which are one more product with the states; neighbours.
+    Not in it: held-out scores, which are one more product with the states; neighbors.
 
-    States are centred before any product. float32, bfloat16 and float16 states are multiplied and summed in float32,
-    float64 in float64; the moments of the outputs are float64. For S slots the result takes
-    S * folds * d * (d + (1 + B) * K) numbers, more than the states if folds * d > n: pass a few slots at a time.
+    States are centered before any product. float32, bfloat16 and float16 states are multiplied and summed in float32,
+    float64 in float64; the moments of the outputs are float64. For S sites the result takes
+    S * folds * d * (d + (1 + B) * K) numbers, more than the states if folds * d > n: pass a few sites at a time.
 
     Args:
-        states: (..., n, d); leading dimensions are slots.
-        outputs: (n,) classes as integers, or (n, K) probabilities, the same for all slots.
+        states: (..., n, d); leading dimensions are sites.
+        outputs: (n,) classes as integers, or (n, K) probabilities, the same for all sites.
         folds: how many, assigned at random with a fixed seed, sizes equal within one; or (n,) the fold of each example.
         permutations: (B, n), each row a permutation of 0 ... n - 1: set b has outputs[permutations[b]].
         backend: "torch", "triton" or "auto", which takes triton on CUDA for all but float64 states.
 
     Raises:
-        InvalidInput: wrong shapes or dtypes, NaN or infinity, rows of probabilities that do not sum to one, more folds
+        InvalidInputError: wrong shapes or dtypes, NaN or infinity, rows of probabilities that do not sum to one, more folds
             than examples, or an empty fold.
-        BackendUnavailable: triton was asked for and is not there, or the states are float64.
+        BackendUnavailableError: triton was asked for and is not there, or the states are float64.
 
     Example:
         >>> states = torch.tensor([[1.0], [2.0], [4.0], [5.0]])
@@ -106,34 +106,34 @@ def class_moments(
 
 
 def _moments_torch(flat: Tensor, wide: list[Tensor], order: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return means (slots, d), Gram matrices (slots, folds, d, d) and class sums (slots, folds, labels, d).
+    """Return means (sites, d), Gram matrices (sites, folds, d, d) and class sums (sites, folds, labels, d).
 
     Args:
-        flat: (slots, n, d) states.
+        flat: (sites, n, d) states.
         wide: of each fold (labels, examples), in the dtype of the sums.
         order: (n,) examples fold after fold.
         sizes: (folds,) examples of each fold.
     """
-    slots, _, d = flat.shape
+    sites, _, d = flat.shape
     dtype, parts = wide[0].dtype, len(sizes)
-    mean = flat.new_empty(slots, d, dtype=dtype)
+    mean = flat.new_empty(sites, d, dtype=dtype)
     members = order.split(sizes.tolist())  # type: ignore[no-untyped-call]
-    grams = flat.new_empty(slots, parts, d, d, dtype=dtype)
-    sums = flat.new_empty(slots, parts, len(wide[0]), d, dtype=dtype)
+    grams = flat.new_empty(sites, parts, d, d, dtype=dtype)
+    sums = flat.new_empty(sites, parts, len(wide[0]), d, dtype=dtype)
 
     def fill(piece: tuple[int, range]) -> None:
-        slot, folds = piece
+        site, folds = piece
         for fold in folds:  # the examples of one fold stay in cache from here to their products
-            examples = flat[slot].index_select(0, members[fold]).to(dtype).sub_(mean[slot])
-            torch.mm(examples.T, examples, out=grams[slot, fold])
-            torch.mm(wide[fold], examples, out=sums[slot, fold])
+            examples = flat[site].index_select(0, members[fold]).to(dtype).sub_(mean[site])
+            torch.mm(examples.T, examples, out=grams[site, fold])
+            torch.mm(wide[fold], examples, out=sums[site, fold])
 
-    with sharing_threads(flat.device, slots * parts) as threads:  # slots where there are enough, else folds of one slot
-        for slot in range(slots):
-            mean[slot] = flat[slot].mean(0, dtype=dtype)
-        groups = 1 if slots >= threads else min(threads, parts)
+    with sharing_threads(flat.device, sites * parts) as threads:  # sites where there are enough, else folds of one site
+        for site in range(sites):
+            mean[site] = flat[site].mean(0, dtype=dtype)
+        groups = 1 if sites >= threads else min(threads, parts)
         deal = [range(parts)[first::groups] for first in range(groups)]
-        across_threads(fill, [(slot, folds) for slot in range(slots) for folds in deal], threads)
+        across_threads(fill, [(site, folds) for site in range(sites) for folds in deal], threads)
     return mean, grams, sums
 
 
@@ -142,17 +142,21 @@ def _read_outputs(outputs: Tensor, n: int, device: torch.device) -> Tensor:
     if isinstance(outputs, Tensor) and outputs.dim() == 1:
         read_labels(outputs, n, device)
         if int(outputs.min()) < 0:
-            raise InvalidInput(f"outputs has class {int(outputs.min())}: classes are 0 ... K - 1")
+            raise InvalidInputError(f"outputs has class {int(outputs.min())}: classes are 0 ... K - 1")
         return torch.nn.functional.one_hot(outputs.to(device).long()).double()
     if not isinstance(outputs, Tensor) or not outputs.is_floating_point():
         kind = outputs.dtype if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise InvalidInput(f"outputs is {kind}: it must be (n,) integer classes or (n, K) floating point probabilities")
+        raise InvalidInputError(
+            f"outputs is {kind}: it must be (n,) integer classes or (n, K) floating point probabilities"
+        )
     if outputs.dim() != 2 or outputs.shape[0] != n or outputs.shape[1] < 1:
-        raise InvalidInput(f"outputs has shape {tuple(outputs.shape)}, states has n = {n}: it must be ({n}, K)")
+        raise InvalidInputError(f"outputs has shape {tuple(outputs.shape)}, states has n = {n}: it must be ({n}, K)")
     wide = outputs.detach().to(device).double()
     tolerance = 1e-5 if outputs.dtype in (torch.float32, torch.float64) else 0.05
     if bool(((wide.sum(1) - 1).abs() > tolerance).any()) or not bool((wide >= 0).all()):
-        raise InvalidInput("outputs has rows that are no probabilities: pass softmax(logits), whose rows sum to one")
+        raise InvalidInputError(
+            "outputs has rows that are no probabilities: pass softmax(logits), whose rows sum to one"
+        )
     return wide / wide.sum(1, keepdim=True)
 
 
@@ -160,11 +164,13 @@ def _read_folds(folds: int | Tensor, n: int, device: torch.device) -> Tensor:
     """Return (n,) the fold of each example."""
     if isinstance(folds, Tensor):
         if folds.dtype not in (torch.int32, torch.int64) or tuple(folds.shape) != (n,):
-            raise InvalidInput(f"folds is {folds.dtype} {tuple(folds.shape)}: it must be an int or ({n},) integers")
+            raise InvalidInputError(
+                f"folds is {folds.dtype} {tuple(folds.shape)}: it must be an int or ({n},) integers"
+            )
         if int(folds.min()) < 0 or bool((torch.bincount(folds.long()) == 0).any()):
-            raise InvalidInput("folds must number the folds 0, 1, ... and give each at least one example")
+            raise InvalidInputError("folds must number the folds 0, 1, ... and give each at least one example")
         return folds.to(device).long()
     if positive("folds", folds) > n:
-        raise InvalidInput(f"folds is {folds}, states has only n = {n} examples")
+        raise InvalidInputError(f"folds is {folds}, states has only n = {n} examples")
     generator = torch.Generator().manual_seed(0)
     return (torch.randperm(n, generator=generator) % folds).to(device)

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.kernels.moments.call import ClassMoments
 
 SMALLEST_PIVOT = 100  # machine epsilons: a variance below this, given the other features, is rounding error
@@ -16,7 +16,7 @@ SMALLEST_PIVOT = 100  # machine epsilons: a variance below this, given the other
 
 @dataclass(frozen=True, eq=False)
 class ClassFactors:
-    """Factors of covariances in standardised units, and class means whitened by them.
+    """Factors of covariances in standardized units, and class means whitened by them.
 
     `fits` is 1, all examples, or with leave_one_out the number of folds, fit f being without fold f.
     """
@@ -26,7 +26,7 @@ class ClassFactors:
     factor: Tensor  # (..., fits, d, d) lower triangular L, L L^T = shrunk covariance of x / scale
     log_determinant: Tensor  # (..., fits) float64, of L L^T; add 2 log(scale).sum(-1) for that of x
     shrinkage: Tensor  # (..., fits) how far the covariance was moved to a multiple of the identity
-    centres: Tensor  # (..., sets, fits, K, d) L^-1 (mean of class k - mean) / scale; zero for an empty class
+    centers: Tensor  # (..., sets, fits, K, d) L^-1 (mean of class k - mean) / scale; zero for an empty class
     weights: Tensor  # (sets, fits, K) float64 (soft) class sizes
 
 
@@ -37,7 +37,7 @@ def factor_classes(
     shrinkage: float | Literal["oas"] = "oas",
     leave_one_out: bool = False,
 ) -> ClassFactors:
-    """Return Cholesky factors of the covariance of each slot and fit, and the whitened class means.
+    """Return Cholesky factors of the covariance of each site and fit, and the whitened class means.
 
     The covariance S of x / scale is that within classes, G_within / N, or that of all, (G - s s^T / N) / N. It is
     shrunk to (1 - g) S + g (tr S / d) I. "within" uses label set 0 and whitens its means only; "total" knows no
@@ -51,15 +51,15 @@ def factor_classes(
         leave_one_out: one fit without each fold in place of one fit to all.
 
     Raises:
-        InvalidInput: a covariance is singular in the dtype of the moments; leave_one_out with one fold; g outside of
+        InvalidInputError: a covariance is singular in the dtype of the moments; leave_one_out with one fold; g outside of
             [0, 1].
     """
     if metric not in ("within", "total"):
-        raise InvalidInput(f'metric is {metric!r}: "within" or "total" is allowed')
+        raise InvalidInputError(f'metric is {metric!r}: "within" or "total" is allowed')
     if shrinkage != "oas" and not (isinstance(shrinkage, (int, float)) and 0 <= shrinkage <= 1):
-        raise InvalidInput(f'shrinkage is {shrinkage!r}: a number from 0 to 1, or "oas"')
+        raise InvalidInputError(f'shrinkage is {shrinkage!r}: a number from 0 to 1, or "oas"')
     if leave_one_out and len(moments.sizes) < 2:
-        raise InvalidInput("leave_one_out needs at least two folds: class_moments(..., folds=10)")
+        raise InvalidInputError("leave_one_out needs at least two folds: class_moments(..., folds=10)")
     sets = slice(0, 1) if metric == "within" else slice(None)
     size = _fits(moments.sizes.double(), 0, leave_one_out)  # (fits,)
     gram = _fits(moments.grams, -3, leave_one_out)
@@ -85,7 +85,7 @@ def factor_classes(
         factor=factor,
         log_determinant=2 * factor.diagonal(dim1=-2, dim2=-1).double().log().sum(-1),
         shrinkage=amount,
-        centres=_whiten(factor, scaled),
+        centers=_whiten(factor, scaled),
         weights=weights,
     )
 
@@ -99,11 +99,11 @@ def linear_discriminant(factors: ClassFactors) -> tuple[Tensor, Tensor]:
     Args:
         factors: from `factor_classes(metric="within")`.
     """
-    centres = factors.centres[..., 0, :, :, :]
-    solved = torch.linalg.solve_triangular(factors.factor.transpose(-1, -2), centres.transpose(-1, -2), upper=True)
+    centers = factors.centers[..., 0, :, :, :]
+    solved = torch.linalg.solve_triangular(factors.factor.transpose(-1, -2), centers.transpose(-1, -2), upper=True)
     directions = solved.transpose(-1, -2) / factors.scale[..., None, None, :]
     share = factors.weights[0] / factors.weights[0].sum(-1, keepdim=True)
-    return directions, share.log().to(centres.dtype) - centres.square().sum(-1) / 2
+    return directions, share.log().to(centers.dtype) - centers.square().sum(-1) / 2
 
 
 def class_separation(moments: ClassMoments, factors: ClassFactors) -> Tensor:
@@ -123,21 +123,23 @@ def class_separation(moments: ClassMoments, factors: ClassFactors) -> Tensor:
         factors: of the same moments with metric="total" and a shrinkage near 0.
 
     Raises:
-        InvalidInput: the factors are of metric="within", or there are not more examples than d + K + 1.
+        InvalidInputError: the factors are of metric="within", or there are not more examples than d + K + 1.
     """
     size = factors.weights.sum(-1)[0]  # (fits,)
     classes = factors.weights.shape[-1]
-    d = factors.centres.shape[-1]
+    d = factors.centers.shape[-1]
     if factors.metric != "total":
-        raise InvalidInput('class_separation needs factor_classes(..., metric="total")')
+        raise InvalidInputError('class_separation needs factor_classes(..., metric="total")')
     free = (size - classes)[:, None, None]
     if bool((free <= d + 1).any()):
-        raise InvalidInput(f"{int(size.min())} examples are too few for d = {d}: take fewer principal components first")
+        raise InvalidInputError(
+            f"{int(size.min())} examples are too few for d = {d}: take fewer principal components first"
+        )
     n = size[:, None, None]
     identity = torch.eye(classes, dtype=torch.float64, device=size.device)
     second = _fits(moments.products, -3, len(size) > 1) / n + 1e-9 * identity  # (sets, fits, K, K)
     share = factors.weights / size[:, None]
-    slopes = torch.linalg.solve(second, factors.centres.double() * share[..., None])
+    slopes = torch.linalg.solve(second, factors.centers.double() * share[..., None])
     total = slopes @ slopes.transpose(-1, -2)
     residual = _symmetric(torch.linalg.solve(identity - total @ second, total)) * (free / n)
     residual = residual * ((free - d - 1) / free) - d * torch.linalg.inv(second) / n
@@ -158,7 +160,7 @@ def _fits(parts: Tensor, dim: int, leave_one_out: bool) -> Tensor:
 
 
 def _covariance(gram: Tensor, left: Tensor, right: Tensor, inverse: Tensor, size: Tensor) -> Tensor:
-    """Return (G - left^T right) / size in standardised units. Each pass over all folds counts: in place on one copy."""
+    """Return (G - left^T right) / size in standardized units. Each pass over all folds counts: in place on one copy."""
     found = torch.baddbmm(
         gram.flatten(0, -3), left.flatten(0, -3).transpose(-1, -2), right.flatten(0, -3), alpha=-1
     ).view(gram.shape)
@@ -191,7 +193,7 @@ def _cholesky(covariance: Tensor) -> Tensor:
     limit = SMALLEST_PIVOT * torch.finfo(covariance.dtype).eps * covariance.diagonal(dim1=-2, dim2=-1).amax(-1)
     bad = (failed > 0) | ~(pivots.amin(-1) > limit)
     if bool(bad.any()):
-        raise InvalidInput(
+        raise InvalidInputError(
             f"{int(bad.sum())} of {bad.numel()} covariances are singular in {covariance.dtype}: constant or dependent "
             f"features, or too few examples; use more shrinkage, fewer features, or states.double()"
         )

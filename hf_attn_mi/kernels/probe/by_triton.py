@@ -14,11 +14,26 @@ from torch import Tensor
 
 @triton.jit
 def _probe_kernel(
-    states, directions, bias, log_prior, outputs, kl_out, gained_out,
-    example_stride, row_stride, dim_stride, outputs_stride, tokens, rows,
-    DIM: tl.constexpr, CLASSES: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
+    states,
+    directions,
+    bias,
+    log_prior,
+    outputs,
+    kl_out,
+    gained_out,
+    example_stride,
+    row_stride,
+    dim_stride,
+    outputs_stride,
+    tokens,
+    rows,
+    DIM: tl.constexpr,
+    CLASSES: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_D: tl.constexpr,
     WITH_OUTPUTS: tl.constexpr,
-):  # fmt: skip
+):
     """Divergence and V-information of BLOCK_M tokens."""
     row = (tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)
     row_in = row < rows
@@ -75,9 +90,23 @@ def score_triton(
     block = 64 if wide <= 64 else 32 if wide <= 256 else 16
     with torch.cuda.device_of(states):
         _probe_kernel[(triton.cdiv(rows, block),)](
-            states, directions.contiguous(), bias.contiguous(), log_prior.contiguous(), given, kl,
-            kl if gained is None else gained, *states.stride(), classes if len(given) == examples > 1 else 0,
-            tokens, rows, DIM=d, CLASSES=classes, BLOCK_M=block, BLOCK_K=wide, BLOCK_D=32,
-            WITH_OUTPUTS=outputs is not None, num_warps=4,
-        )  # fmt: skip
+            states,
+            directions.contiguous(),
+            bias.contiguous(),
+            log_prior.contiguous(),
+            given,
+            kl,
+            kl if gained is None else gained,
+            *states.stride(),
+            classes if len(given) == examples > 1 else 0,
+            tokens,
+            rows,
+            DIM=d,
+            CLASSES=classes,
+            BLOCK_M=block,
+            BLOCK_K=wide,
+            BLOCK_D=32,
+            WITH_OUTPUTS=outputs is not None,
+            num_warps=4,
+        )
     return kl, gained

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInput
+from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.kernels.backends import choose
 
 ELEMENTS = 2**20  # logits, or widened states, held at a time: 4 MB in float32
@@ -36,7 +36,7 @@ def probe_information(
         states: (..., tokens, d) any floating point dtype.
         directions: (K, d) W, for states as they come: a mean that was subtracted belongs in the offsets.
         offsets: (K,) b; -inf excludes a class.
-        prior: (K,) class probabilities of the background.
+        prior: (K,) class probabilities of the profile.
         outputs: (K,) or (..., K) the model's probabilities, one row for all tokens of an example.
         backend: "torch", "triton" or "auto", which takes triton on CUDA where it can.
 
@@ -44,8 +44,8 @@ def probe_information(
         (..., tokens) divergence, and (..., tokens) V-information, None without outputs.
 
     Raises:
-        InvalidInput: wrong shapes or dtypes, prior or outputs that are no probabilities, NaN or infinity.
-        BackendUnavailable: triton was asked for and is not there, or cannot do this call.
+        InvalidInputError: wrong shapes or dtypes, prior or outputs that are no probabilities, NaN or infinity.
+        BackendUnavailableError: triton was asked for and is not there, or cannot do this call.
 
     Source: Y. Xu et al., "A Theory of Usable Information under Computational Constraints", arXiv 2002.10689;
     K. Ethayarajh et al., "Understanding Dataset Difficulty with V-Usable Information", arXiv 2110.08420 (pointwise).
@@ -63,7 +63,7 @@ def probe_information(
     log_prior = known.log()
     bias = torch.where(known > 0, offsets.detach().to(known), -torch.inf)
     if not bool(torch.isfinite(bias).any()):
-        raise InvalidInput("offsets exclude every class of a prior above zero: one of them must be finite")
+        raise InvalidInputError("offsets exclude every class of a prior above zero: one of them must be finite")
     given = None
     if outputs is not None:
         full = (*lead, classes)
@@ -78,7 +78,7 @@ def probe_information(
     else:
         kl, gained = _score(flat, *probe, given)
     if bool(kl.isnan().any()):
-        raise InvalidInput("states has NaN or infinite entries, or logits that overflow: leave such tokens out")
+        raise InvalidInputError("states has NaN or infinite entries, or logits that overflow: leave such tokens out")
     shape = (*lead, tokens)
     return kl.view(shape), None if gained is None else gained.view(shape)
 
@@ -118,9 +118,9 @@ def _read_states(states: Tensor) -> torch.dtype:
     """Return the dtype to compute in."""
     if not isinstance(states, Tensor) or not states.is_floating_point():
         kind = states.dtype if isinstance(states, Tensor) else type(states).__name__
-        raise InvalidInput(f"states is {kind}: it must be a real floating point tensor (..., tokens, d)")
+        raise InvalidInputError(f"states is {kind}: it must be a real floating point tensor (..., tokens, d)")
     if states.dim() < 2 or 0 in states.shape:
-        raise InvalidInput(f"states has shape {tuple(states.shape)}: it must be (..., tokens, d), not empty")
+        raise InvalidInputError(f"states has shape {tuple(states.shape)}: it must be (..., tokens, d), not empty")
     return torch.float64 if states.dtype == torch.float64 else torch.float32
 
 
@@ -130,15 +130,19 @@ def _read_probe(directions: Tensor, offsets: Tensor, states: Tensor) -> int:
     for name, given in (("directions", directions), ("offsets", offsets)):
         if not isinstance(given, Tensor) or not given.is_floating_point():
             kind = given.dtype if isinstance(given, Tensor) else type(given).__name__
-            raise InvalidInput(f"{name} is {kind}: it must be a real floating point tensor")
+            raise InvalidInputError(f"{name} is {kind}: it must be a real floating point tensor")
         if given.device != states.device:
-            raise InvalidInput(f"{name} is on {given.device}, states on {states.device}: move one to the other")
+            raise InvalidInputError(f"{name} is on {given.device}, states on {states.device}: move one to the other")
     if directions.dim() != 2 or directions.shape[1] != d or directions.shape[0] < 1:
-        raise InvalidInput(f"directions has shape {tuple(directions.shape)}, states has d = {d}: it must be (K, {d})")
+        raise InvalidInputError(
+            f"directions has shape {tuple(directions.shape)}, states has d = {d}: it must be (K, {d})"
+        )
     if tuple(offsets.shape) != (directions.shape[0],):
-        raise InvalidInput(f"offsets has shape {tuple(offsets.shape)}: it must be ({directions.shape[0]},)")
+        raise InvalidInputError(f"offsets has shape {tuple(offsets.shape)}: it must be ({directions.shape[0]},)")
     if not bool(torch.isfinite(directions).all()) or bool((offsets.isnan() | (offsets == torch.inf)).any()):
-        raise InvalidInput("directions must be finite and offsets finite or -inf: fit the probe again with shrinkage")
+        raise InvalidInputError(
+            "directions must be finite and offsets finite or -inf: fit the probe again with shrinkage"
+        )
     return int(directions.shape[0])
 
 
@@ -148,12 +152,12 @@ def _read_probabilities(
     """Return float64 probabilities whose rows sum to one."""
     if not isinstance(given, Tensor) or not given.is_floating_point():
         kind = given.dtype if isinstance(given, Tensor) else type(given).__name__
-        raise InvalidInput(f"{name} is {kind}: it must be floating point probabilities {full}")
+        raise InvalidInputError(f"{name} is {kind}: it must be floating point probabilities {full}")
     if tuple(given.shape) not in allowed:
         shapes = " or ".join(map(str, dict.fromkeys(allowed)))
-        raise InvalidInput(f"{name} has shape {tuple(given.shape)}: it must be {shapes}")
+        raise InvalidInputError(f"{name} has shape {tuple(given.shape)}: it must be {shapes}")
     wide = given.detach().to(device).double()
     tolerance = 1e-4 if given.dtype in (torch.float32, torch.float64) else 0.05
     if not bool((wide >= 0).all()) or not bool(((wide.sum(-1) - 1).abs() <= tolerance).all()):
-        raise InvalidInput(f"{name} has rows that are no probabilities: none may be negative, and they sum to one")
+        raise InvalidInputError(f"{name} has rows that are no probabilities: none may be negative, and they sum to one")
     return wide / wide.sum(-1, keepdim=True)

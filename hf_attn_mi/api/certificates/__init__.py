@@ -1,1 +1,0 @@
-"""Other rows in the place of attention while the model runs, and what that changed."""

@@ -1,1 +1,0 @@
-"""Which explanation to trust: the same inputs scored by many methods, judged, and compared."""

@@ -1,0 +1,79 @@
+"""What a model needs before it can be watched, and how it gets back to what it was."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
+
+VISIBLE = {"eager", "sdpa"}
+WRAPPERS = {"DataParallel", "DistributedDataParallel", "FullyShardedDataParallel"}
+_locks: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
+_locks_guard = threading.Lock()
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model itself, out of torch.compile, DataParallel, DistributedDataParallel and accelerate's wrappers."""
+    if not isinstance(model, nn.Module):
+        raise InvalidInputError(f"model must be a torch.nn.Module (a PreTrainedModel), not {type(model).__name__}.")
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and type(model).__name__ in WRAPPERS:
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def model_lock(model: nn.Module) -> Any:
+    """A re-entrant lock for this model: two threads take turns, one thread may nest."""
+    with _locks_guard:
+        return _locks.setdefault(model, threading.RLock())
+
+
+@contextmanager
+def eager_stance(model: nn.Module) -> Iterator[None]:
+    """Run compiled code eagerly inside: a tracer sees nothing of a compiled graph."""
+    compiled = any(map(_is_compiled, model.modules()))
+    with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+        yield
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    """torch.compile(module), module.compile(), or module.forward = torch.compile(module.forward)."""
+    marks = (getattr(module, "_orig_mod", None), getattr(module, "_compiled_call_impl", None))
+    return any(mark is not None for mark in marks) or hasattr(module.forward, "_torchdynamo_orig_callable")
+
+
+@contextmanager
+def visible_attention(model: nn.Module) -> Iterator[None]:
+    """Use an implementation PyTorch can show (sdpa or eager) in place of flash and flex kernels, then go back."""
+    configs = {}
+    for module in model.modules():
+        config = getattr(module, "config", None)
+        if config is not None and hasattr(config, "_attn_implementation_internal"):
+            configs[id(config)] = (config, config._attn_implementation_internal)
+    hidden = sorted({str(value) for _, value in configs.values() if value is not None and value not in VISIBLE})
+    if not hidden:
+        yield
+        return
+    choice = "sdpa" if getattr(model, "_supports_sdpa", False) else "eager"
+    try:
+        try:
+            model.set_attn_implementation(choice)  # type: ignore[operator]
+        except Exception as error:
+            raise UnsupportedModelError(
+                f"{type(model).__name__} runs attention implementation {hidden[0]!r}, whose kernel shows no attention, "
+                f"and cannot be switched to {choice!r}: {error}. Load it with attn_implementation='sdpa' or 'eager'."
+            ) from error
+        yield
+    finally:
+        for config, value in configs.values():
+            config._attn_implementation_internal = value

@@ -1,0 +1,1 @@
+"""Texts from lists, files and data sets."""

@@ -1,0 +1,148 @@
+"""The texts of a data set, one at a time, whatever holds it: a list, `datasets`, a file, a folder or a Hub name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from pathlib import Path
+from typing import Any
+
+from hf_attn_mi.data.files import FORMS, load_folder, load_hub, read_file
+from hf_attn_mi.errors import InvalidInputError
+
+# What texts are called in the data sets of GLUE, SNLI, SQuAD and their kin; pairs before the single names they hold.
+COLUMNS = (
+    ("text",),
+    ("text_a", "text_b"),
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("question", "context"),
+    ("question", "sentence"),
+    ("sentence",),
+)
+ALLOWED = (
+    "a list of texts or pairs of texts, a datasets.Dataset or IterableDataset, a path to "
+    f"{', '.join(FORMS)}, a folder saved by datasets, or a Hub name such as 'name:split'"
+)
+
+
+class TextReader:
+    """Texts and pairs of texts in the order of the data set; counts what it passed over.
+
+    Attributes:
+        size: how many texts there are at most; None where only reading tells.
+        seen: texts given out so far.
+        empty: texts without a visible character, and missing ones, passed over so far.
+    """
+
+    def __init__(self, rows: Iterable[Any], text_field: Any, limit: int | None) -> None:
+        self.rows, self.limit, self.columns = rows, limit, text_field
+        known = len(rows) if isinstance(rows, Sized) else None
+        self.size = limit if known is None else known if limit is None else min(known, limit)
+        self.seen = self.empty = 0
+
+    def __iter__(self) -> Iterator[str | tuple[str, str]]:
+        for number, row in enumerate(self.rows):
+            if self.limit is not None and self.seen >= self.limit:
+                return
+            parts = self._parts(row, number)
+            if all(isinstance(part, str) and part.strip() for part in parts):
+                self.seen += 1
+                yield parts[0] if len(parts) == 1 else (parts[0], parts[1])
+            else:
+                self.empty += 1
+
+    def _parts(self, row: Any, number: int) -> tuple[Any, ...]:
+        """The one or two texts of a row; None for a missing one."""
+        if isinstance(row, Mapping):
+            if self.columns is None:
+                self.columns = text_columns(list(row))
+            absent = [name for name in self.columns if name not in row]
+            if absent:
+                raise InvalidInputError(f"dataset: row {number} has no {absent}; its columns are {list(row)}.")
+            parts = tuple(row[name] for name in self.columns)
+        else:
+            parts = tuple(row) if isinstance(row, (list, tuple)) else (row,)
+        if len(parts) not in (1, 2) or not all(part is None or isinstance(part, str) for part in parts):
+            raise InvalidInputError(
+                f"dataset: row {number} must be a text or a pair of texts, not {type(row).__name__}: {repr(row)[:80]}."
+            )
+        return parts
+
+
+def read_texts_of(
+    dataset: Any, *, text_field: str | tuple[str, str] | None = None, limit: int | None = None
+) -> TextReader:
+    """Returns the texts and pairs of a data set as an iterator that counts; nothing is kept.
+
+    Args:
+        dataset: a list (or any iterable) of texts, of pairs or of rows with columns; a datasets.Dataset or
+            IterableDataset; a path to .txt (a text a line), .jsonl, .json, .csv, .tsv (each also as .gz) or .arrow;
+            a folder saved by `datasets`; or a Hub name "name", "name:split", "name/config:split" (split: by default
+            "train").
+        text_field: column of the text, or two of a pair; by default the first of `COLUMNS` that is there.
+        limit: most texts to read.
+
+    Raises:
+        InvalidInputError: another kind of data, no such file or column; when rows are read, a row that is no text.
+
+    Example:
+        >>> reader = read_texts_of([{"text": "fine"}, {"text": " "}, {"text": "dull"}])
+        >>> list(reader), reader.empty
+        (['fine', 'dull'], 1)
+    """
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        raise InvalidInputError(f"limit must be None (everything) or a positive whole number, not {limit!r}.")
+    if isinstance(dataset, TextReader):
+        return TextReader(dataset, None, limit) if limit is not None else dataset
+    columns: tuple[str, ...] | None = (text_field,) if isinstance(text_field, str) else text_field
+    rows = read_rows(dataset) if isinstance(dataset, (str, Path)) else dataset
+    if isinstance(rows, Mapping):
+        keys = list(map(str, rows))
+        raise InvalidInputError(
+            f"dataset is a {type(rows).__name__} of {keys}; pass one of these, dataset[{keys[0]!r}]."
+        )
+    if not isinstance(rows, Iterable) or isinstance(rows, (str, bytes)):
+        raise InvalidInputError(f"dataset must be {ALLOWED}; not {type(rows).__name__}.")
+    names = getattr(rows, "column_names", None)  # datasets: read these columns only
+    if isinstance(names, list) and hasattr(rows, "select_columns"):
+        columns = text_columns(names) if columns is None else columns
+        if set(columns) - set(names):
+            raise InvalidInputError(f"text_field {list(columns)} is not in the data; its columns are {names}.")
+        rows = rows.select_columns(list(columns))
+    return TextReader(rows, columns, limit)
+
+
+def text_columns(names: list[str]) -> tuple[str, ...]:
+    """The columns that hold the text or the pair of texts.
+
+    Raises:
+        InvalidInputError: none of the known names is there.
+
+    Example:
+        >>> text_columns(["idx", "premise", "hypothesis", "label"])
+        ('premise', 'hypothesis')
+    """
+    for columns in COLUMNS:
+        if set(columns) <= set(names):
+            return columns
+    known = ", ".join(" + ".join(columns) for columns in COLUMNS)
+    raise InvalidInputError(
+        f"dataset has columns {names}; the texts are looked for in {known}. Rename one to 'text', or pass a list."
+    )
+
+
+def read_rows(name: str | Path) -> Any:
+    """The rows of a file, of a folder saved by `datasets` or of a Hub data set, with all their columns.
+
+    Raises:
+        InvalidInputError: there is nothing of this name; when rows are read, content that is not of the file's form.
+    """
+    path = Path(name)
+    if path.is_dir():
+        return load_folder(path)
+    if path.is_file():
+        return read_file(path)
+    if isinstance(name, Path) or any(str(name).removesuffix(".gz").endswith(form) for form in FORMS):
+        raise InvalidInputError(f"dataset: there is no file or folder {str(name)!r}.")
+    return load_hub(name)

@@ -1,0 +1,246 @@
+"""Any Hugging Face encoder with an attention head on top, as a transformers model."""
+
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.heads.card import replace_generated_card
+from hf_attn_mi.heads.configuration import AttentionHeadConfig
+from hf_attn_mi.heads.encoders import accepts, build_encoder, encoder_class
+from hf_attn_mi.heads.head import AttentionHead
+from hf_attn_mi.heads.losses import classification_loss
+from hf_attn_mi.heads.schedules import read_schedule
+
+
+@dataclass
+class AttentionHeadOutput(ModelOutput):  # type: ignore[misc]
+    """What the model returns.
+
+    Attributes:
+        loss: only with labels.
+        logits: (batch, num_labels).
+        weights: (batch, heads, queries, tokens), the attention of the head.
+        hidden_states: of the encoder, on request.
+        attentions: of the encoder, on request.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    weights: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+class AttentionHeadForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
+    """An encoder, an `AttentionHead`, a loss: saved, loaded, trained and piped as any transformers model.
+
+    Example:
+        >>> from transformers import BertConfig, BertModel
+        >>> encoder = BertModel(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, vocab_size=9,
+        ...                                intermediate_size=8))
+        >>> model = AttentionHeadForSequenceClassification.from_encoder(encoder, num_labels=3, score="deep").eval()
+        >>> tuple(model(torch.tensor([[1, 2, 3]])).weights.shape)
+        (1, 1, 1, 3)
+    """
+
+    config_class = AttentionHeadConfig
+    base_model_prefix = "encoder"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _keys_to_ignore_on_load_missing = [r"encoder\.pooler\."]  # noqa: RUF012 - not used; some encoders come without
+
+    def __init__(self, config: AttentionHeadConfig, encoder: PreTrainedModel | None = None) -> None:
+        super().__init__(config)
+        self.encoder = build_encoder(config.encoder, config.encoder_class) if encoder is None else encoder
+        # The encoder keeps its own configuration object: PreTrainedModel resets the attention implementation of the
+        # nested one, and with None in it BERT would attend to padding.
+        self.config.encoder = self.encoder.config
+        self.head = AttentionHead(
+            config.hidden_size,
+            config.num_labels,
+            score=config.score,
+            normalizer=config.normalizer,
+            temperature=config.head_temperature,
+            hard=config.hard,
+            heads=config.heads,
+            queries=config.queries,
+            score_size=config.score_size,
+            recurrence=config.recurrence,
+            recurrence_size=config.recurrence_size,
+            dropout=config.head_dropout,
+        )
+        if config.freeze_encoder:
+            self.encoder.requires_grad_(False)
+            self.encoder.eval()
+        self.post_init()
+
+    @classmethod
+    def from_encoder(
+        cls, encoder: str | PreTrainedModel, num_labels: int, *, labels: list[str] | None = None, **options: Any
+    ) -> AttentionHeadForSequenceClassification:
+        """Return a model with a fresh head on an encoder.
+
+        Args:
+            encoder: a name on the Hub, a path, or a model (used itself, not copied).
+            num_labels: classes, at least 1; 1 is a regression.
+            labels: their names.
+            options: of `AttentionHead`: score, normalizer, temperature, hard, heads, queries, score_size, recurrence,
+                recurrence_size, head_dropout (its dropout); and freeze_encoder, problem_type.
+
+        Raises:
+            InvalidInputError: num_labels below 1, names that are not as many, an option that does not exist, or a model that
+                is no encoder.
+        """
+        if isinstance(num_labels, bool) or not isinstance(num_labels, int) or num_labels < 1:
+            raise InvalidInputError(f"num_labels is {num_labels!r}: an int of at least 1 is allowed")
+        unknown = sorted(set(options) - set(_OPTIONS))
+        if unknown:
+            raise InvalidInputError(f"options {unknown} are not known; allowed are {', '.join(_OPTIONS)}")
+        if labels is not None and len(labels) != num_labels:
+            raise InvalidInputError(f"labels has {len(labels)} names for num_labels = {num_labels}")
+        inner = AutoModel.from_pretrained(encoder) if isinstance(encoder, str) else encoder
+        options["encoder_class"] = encoder_class(inner)
+        options["head_temperature"] = read_schedule(options.pop("temperature", 1.0)).to_dict()
+        if labels is not None:
+            options |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+        model = cls(AttentionHeadConfig(encoder=deepcopy(inner.config), num_labels=num_labels, **options), inner)
+        model.head.to(device=inner.device, dtype=inner.dtype)
+        return model
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        *,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        sample: bool = False,
+        generator: torch.Generator | None = None,
+        return_dict: bool | None = None,
+    ) -> AttentionHeadOutput | tuple[Any, ...]:
+        """Return logits and the head's weights, with the loss where there are labels.
+
+        Args:
+            input_ids: (batch, tokens); or inputs_embeds (batch, tokens, hidden).
+            attention_mask: (batch, tokens), 1 for real tokens.
+            token_type_ids: passed on to an encoder that takes them; others do without.
+            position_ids: passed on.
+            inputs_embeds: in the place of input_ids.
+            labels: (batch,) classes, or floats for a regression, or (batch, num_labels) floats for a multi-label model.
+            output_hidden_states, output_attentions: of the encoder.
+            sample: Gumbel noise also in evaluation.
+            generator: for the noise.
+            return_dict: False returns a tuple.
+
+        Raises:
+            InvalidInputError: an encoder without last_hidden_state, or an input without a real token.
+        """
+        given = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "token_type_ids": token_type_ids,
+            "position_ids": position_ids,
+            "inputs_embeds": inputs_embeds,
+            "output_hidden_states": output_hidden_states,
+            "output_attentions": output_attentions,
+        }
+        for name in ("token_type_ids", "attention_mask"):  # what tokenizers make, whatever the encoder takes
+            if not accepts(self.encoder, name):
+                given.pop(name)
+        # In evaluation gradients may be wanted, with respect to the input embeddings.
+        with torch.no_grad() if self.config.freeze_encoder and self.training else nullcontext():
+            outputs = self.encoder(**{name: value for name, value in given.items() if value is not None})
+        states = getattr(outputs, "last_hidden_state", None)
+        if states is None:
+            raise InvalidInputError(f"{type(self.encoder).__name__} returns no last_hidden_state: pass an encoder")
+        found = self.head(states, attention_mask, sample=sample, generator=generator)
+        loss = None if labels is None else classification_loss(found.logits, labels, self.config.problem_type)
+        result = AttentionHeadOutput(
+            loss=loss,
+            logits=found.logits,
+            weights=found.weights,
+            hidden_states=getattr(outputs, "hidden_states", None),
+            attentions=getattr(outputs, "attentions", None),
+        )
+        as_dict = self.config.return_dict if return_dict is None else return_dict
+        return result if as_dict else result.to_tuple()
+
+    def train(self, mode: bool = True) -> AttentionHeadForSequenceClassification:
+        """Set the mode; a frozen encoder stays in evaluation, without dropout."""
+        super().train(mode)
+        if self.config.freeze_encoder:
+            self.encoder.eval()
+            self.encoder.requires_grad_(False)  # here too: from_pretrained makes new parameters and ends with eval()
+        return self
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The encoder's."""
+        found: nn.Module = self.encoder.get_input_embeddings()
+        return found
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Set the encoder's."""
+        self.encoder.set_input_embeddings(value)
+
+    def _upload_modified_files(
+        self, working_dir: str | os.PathLike[str], repo_id: str, files_timestamps: dict[str, float], **options: Any
+    ) -> Any:
+        """Upload with a card that states the head's options; `push_to_hub` of transformers ends here."""
+        replace_generated_card(Path(working_dir), self.config, repo_id)
+        return super()._upload_modified_files(working_dir, repo_id, files_timestamps, **options)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # Called for each module that lacks a weight; nn.init, which the head uses, spares what was loaded.
+        if module is self.head:
+            nn.init.zeros_(self.head.steps_seen)
+        elif not any(module is part for part in self.head.modules()):
+            self.encoder._init_weights(module)
+        elif callable(reset := getattr(module, "reset_parameters", None)):
+            reset()
+
+
+_OPTIONS = (
+    "score",
+    "normalizer",
+    "temperature",
+    "hard",
+    "heads",
+    "queries",
+    "score_size",
+    "recurrence",
+    "recurrence_size",
+    "head_dropout",
+    "freeze_encoder",
+    "problem_type",
+)
+
+
+def register_auto_classes() -> None:
+    """Make `AutoConfig`, `AutoModelForSequenceClassification` and pipelines know saved heads.
+
+    Call it once before loading; calling it again does nothing. Importing this package registers nothing.
+    """
+    AutoConfig.register(AttentionHeadConfig.model_type, AttentionHeadConfig, exist_ok=True)
+    AutoModelForSequenceClassification.register(
+        AttentionHeadConfig, AttentionHeadForSequenceClassification, exist_ok=True
+    )

@@ -1,0 +1,1 @@
+"""Token-scoring methods and their registry."""

@@ -1,0 +1,183 @@
+"""Captum's gradient methods at the token embeddings. The score of a token is the sum over its embedding."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hf_attn_mi.errors import UnsupportedModelError
+from hf_attn_mi.methods.captum.base import Aim, Options, TokenScores, missing_share
+from hf_attn_mi.methods.captum.embedding_forward import EmbeddedModel, out_of_memory
+from hf_attn_mi.methods.captum.rng import seeded
+
+
+def saliency(
+    model: nn.Module, arguments: dict[str, Any], aim: Aim, special: Tensor, real: Tensor, options: Options
+) -> TokenScores:
+    """Norm of the gradient at each token's embedding, ||d f / d x_j||_2; not negative.
+
+    Simonyan et al., arXiv 1312.6034; the norm over the embedding as in Atanasova et al., arXiv 2009.13295. One
+    forward and one backward pass. For the arguments see `BASELINES`.
+
+    Raises:
+        UnsupportedModelError: no gradient reaches the embeddings.
+    """
+    from captum.attr import Saliency
+
+    network = EmbeddedModel(model, arguments, aim, options)
+    rows = list(range(real.shape[0]))
+    found = Saliency(lambda x: network.differentiable(x, rows)).attribute(_leaf(network.embeddings), abs=False)
+    return _scored(network, found.norm(dim=-1), real)
+
+
+def input_x_gradient(
+    model: nn.Module, arguments: dict[str, Any], aim: Aim, special: Tensor, real: Tensor, options: Options
+) -> TokenScores:
+    """Inner product of each token's embedding and its gradient, <x_j, d f / d x_j>.
+
+    Shrikumar et al., arXiv 1605.01713. One forward and one backward pass. For the arguments see `BASELINES`.
+
+    Raises:
+        UnsupportedModelError: no gradient reaches the embeddings.
+    """
+    from captum.attr import InputXGradient
+
+    network = EmbeddedModel(model, arguments, aim, options)
+    rows = list(range(real.shape[0]))
+    found = InputXGradient(lambda x: network.differentiable(x, rows)).attribute(_leaf(network.embeddings))
+    return _scored(network, found.sum(-1), real)
+
+
+def integrated_gradients(
+    model: nn.Module, arguments: dict[str, Any], aim: Aim, special: Tensor, real: Tensor, options: Options
+) -> TokenScores:
+    """Integral of the gradient from a baseline b to the input, <x_j - b_j, int_0^1 d f(b + t (x - b)) / d x_j dt>.
+
+    Sundararajan et al., arXiv 1703.01365; Gauss-Legendre quadrature of `steps` points, each a forward and a backward
+    pass. Special tokens keep their own embedding in the baseline, so that their score is 0. The scores add up to
+    f(x) - f(b) but for the error of the quadrature, which is the gap. For the arguments see `BASELINES`.
+
+    Raises:
+        InvalidInputError: the model has no token of the kind that the baseline asks for.
+        UnsupportedModelError: no gradient reaches the embeddings.
+    """
+    from captum.attr import IntegratedGradients
+
+    def attribute(value: Callable[[Tensor], Tensor], inputs: Tensor, baseline: Tensor) -> Tensor:
+        found: Tensor = IntegratedGradients(value).attribute(inputs, baselines=baseline, n_steps=options.steps)
+        return found
+
+    network = EmbeddedModel(model, arguments, aim, options)
+    return _from_baseline(network, attribute, special, real)
+
+
+def gradient_shap(
+    model: nn.Module, arguments: dict[str, Any], aim: Aim, special: Tensor, real: Tensor, options: Options
+) -> TokenScores:
+    """Mean over random points of the way from a baseline b to the input, <x_j - b_j, d f / d x_j>.
+
+    Expected gradients, Erion et al., arXiv 1906.10670, with a single baseline and no added noise: integrated
+    gradients by Monte Carlo. `samples` points, each a forward and a backward pass; the same seed for every input.
+    Special tokens keep their own embedding in the baseline. For the arguments see `BASELINES`.
+
+    Raises:
+        InvalidInputError: the model has no token of the kind that the baseline asks for.
+        UnsupportedModelError: no gradient reaches the embeddings.
+    """
+    from captum.attr import GradientShap
+
+    def attribute(value: Callable[[Tensor], Tensor], inputs: Tensor, baseline: Tensor) -> Tensor:
+        with seeded(options.seed, inputs.device):
+            found: Tensor = GradientShap(value).attribute(
+                inputs, baselines=baseline, n_samples=options.samples, stdevs=0.0
+            )
+        return found
+
+    network = EmbeddedModel(model, arguments, aim, options)
+    return _from_baseline(network, attribute, special, real)
+
+
+def deeplift(
+    model: nn.Module, arguments: dict[str, Any], aim: Aim, special: Tensor, real: Tensor, options: Options
+) -> TokenScores:
+    """Contributions to f(x) - f(b) by the rescale rule at the activations that Captum knows.
+
+    Shrikumar et al., arXiv 1704.02685. Captum has rules for modules of ReLU, Tanh, Sigmoid, Softmax and the like;
+    through GELU, layer normalization and attention it passes the plain gradient, so that on a transformer the scores
+    do not add up; by how much is the gap. One forward and one backward pass over input and baseline. Special
+    tokens keep their own embedding in the baseline. For the arguments see `BASELINES`.
+
+    Raises:
+        InvalidInputError: the model has no token of the kind that the baseline asks for.
+        UnsupportedModelError: a module is used twice, or no gradient reaches the embeddings.
+    """
+    from captum.attr import DeepLift
+
+    network = EmbeddedModel(model, arguments, aim, options)
+
+    def attribute(value: Callable[[Tensor], Tensor], inputs: Tensor, baseline: Tensor) -> Tensor:
+        before = {module: set(vars(module)) for module in network.model.modules()}
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that hooks are set and removed
+                found: Tensor = DeepLift(_AsModule(network.model, value)).attribute(inputs, baselines=baseline)
+        except (RuntimeError, AssertionError, TypeError, IndexError) as error:
+            if out_of_memory(error):
+                raise
+            raise UnsupportedModelError(
+                f"{type(network.model).__name__}: Captum's DeepLift cannot follow it ({' '.join(str(error).split())}). "
+                "Use method='integrated_gradients'."
+            ) from error
+        finally:
+            for module, names in before.items():
+                for name in set(vars(module)) - names:  # captum leaves what a failed pass had recorded
+                    delattr(module, name)
+        return found
+
+    return _from_baseline(network, attribute, special, real, whole=True)
+
+
+class _AsModule(nn.Module):
+    """The model as a module of its embeddings, for Captum's hooks."""
+
+    def __init__(self, model: nn.Module, value: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.model, self.value = model, value
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        return self.value(embeddings)
+
+
+def _leaf(embeddings: Tensor) -> Tensor:
+    return embeddings.clone().requires_grad_(True)
+
+
+def _from_baseline(
+    network: EmbeddedModel, attribute: Callable[..., Tensor], special: Tensor, real: Tensor, *, whole: bool = False
+) -> TokenScores:
+    """Attributions of each input against its baseline, and by how much their sum misses f(x) - f(baseline)."""
+    baselines, name = network.baseline(special | ~real)
+    scores, gaps = [], []
+    for i in range(real.shape[0]):
+        ends = torch.stack([network.embeddings[i], baselines[i]])
+        run = network.forward if whole else network.differentiable
+
+        def value(some: Tensor, i: int = i, run: Any = run) -> Tensor:
+            found: Tensor = run(some, [i] * some.shape[0])
+            return found
+
+        found = attribute(value, _leaf(network.embeddings[i : i + 1]), baselines[i : i + 1]).detach().double()
+        scores.append(found.sum((0, -1)))
+        full, empty = network.values(lambda piece, ends=ends: ends[piece], 2, i).tolist()  # type: ignore[misc]
+        gaps.append(missing_share(full - empty, scores[-1] * real[i].to(scores[-1].device)))
+    result = _scored(network, torch.stack(scores), real)
+    return TokenScores(result.scores, torch.tensor(gaps), name, result.notes)
+
+
+def _scored(network: EmbeddedModel, scores: Tensor, real: Tensor) -> TokenScores:
+    cleared = torch.where(real.to(scores.device), scores, torch.zeros_like(scores))  # also where a pad's is not finite
+    return TokenScores(cleared.detach().float().cpu(), notes=tuple(network.notes))

@@ -1,0 +1,78 @@
+"""Scores in stages: the tokens that speak most for the class are taken out, and the others scored again.
+
+A score such as relevance holds the network at one input. Where many tokens say the same, a token that would take over
+once the first are gone adds little beside them and ranks low. TokenScores without them, it is seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+REMOVED_FRACTIONS = (0.05, 0.1, 0.2)  # of the tokens that may be taken out, gone after each stage
+BELOW = 0.999  # a stage starts this far below the last score of the stage before
+SAME = 1e-5  # scores closer than this, relative to the largest, are taken out in the order of the text
+
+
+def staged_scores(
+    first: Tensor, removable: Tensor, again: Callable[[Tensor], Tensor], *, shares: Sequence[float] = REMOVED_FRACTIONS
+) -> Tensor:
+    """Return scores of which each belongs to the text without the tokens of the stages before.
+
+    In stage k the tokens of highest positive score are taken out until ceil(shares[k] n) of the n removable ones are
+    gone; one of them always stays. A token keeps the score of the stage that it went in, the others those of the last.
+    What went first ranks first: the positive scores of a stage are multiplied by one factor, at most 1, that puts the
+    largest of them just below the smallest that went before. Signs are those of the token's own stage. Tokens that may
+    not be taken out keep their first score.
+
+    Args:
+        first: (batch, tokens) scores of the whole texts.
+        removable: (batch, tokens) bool.
+        again: (batch, tokens) bool, which tokens are still there -> (batch, tokens) their scores.
+        shares: of the removable tokens, increasing, in (0, 1).
+
+    Returns:
+        (batch, tokens) float32 on the CPU.
+
+    Example:
+        >>> without_the_first = lambda kept: torch.tensor([[0.0, 0.5, 6.0, -2.0]])
+        >>> everything = torch.ones(1, 4, dtype=torch.bool)
+        >>> found = staged_scores(torch.tensor([[3.0, 2.0, 1.0, -1.0]]), everything, without_the_first, shares=[0.25])
+        >>> [round(score, 3) for score in found[0].tolist()]  # the second pass times 0.999 * 3 / 6
+        [3.0, 0.25, 2.997, -2.0]
+    """
+    current = first.detach().float().cpu()
+    scores, kept = current.clone(), torch.ones_like(removable, device="cpu")
+    factors, lowest = [1.0] * len(scores), [math.inf] * len(scores)
+    texts = [row.nonzero()[:, 0] for row in removable.cpu()]
+    for share in shares:
+        taken = False
+        for i, tokens in enumerate(texts):
+            left = tokens[kept[i, tokens]]
+            goal = min(math.ceil(round(share * len(tokens), 9)), len(tokens) - 1)
+            top = _top(current[i, left], left, goal - len(tokens) + len(left))
+            if len(top):
+                kept[i, top] = False
+                lowest[i], taken = float(current[i, top].min()) * factors[i], True
+        if not taken:
+            continue
+        current = again(kept.clone()).detach().float().cpu()
+        for i, tokens in enumerate(texts):
+            left = tokens[kept[i, tokens]]
+            if len(left):
+                factors[i] = min(1.0, BELOW * lowest[i] / max(float(current[i, left].max()), 1e-30))
+                own = current[i, left]
+                scores[i, left] = torch.where(own > 0, own * factors[i], own)
+    return scores
+
+
+def _top(scores: Tensor, tokens: Tensor, count: int) -> Tensor:
+    """At most `count` of these tokens, the highest positive scores first."""
+    if count < 1:
+        return tokens[:0]
+    steps = (scores / scores.abs().max().clamp_min(1e-30) / SAME).round()  # rounding errors decide nothing
+    order = steps.argsort(descending=True, stable=True)[:count]
+    return tokens[order[scores[order] > 0]]

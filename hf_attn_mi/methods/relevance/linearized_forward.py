@@ -1,0 +1,307 @@
+"""The frozen network: attention rows, normalization scales and activation gates are constants of the input.
+
+What is left is affine in the token embeddings, so that gradient x input adds up, with the bias terms, to the
+explained value. Conservative propagation: Ali et al., arXiv 2202.07304; AttnLRP: Achtibat et al., arXiv 2402.05602.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from hf_attn_mi.capture import is_attention_rows, multi_head_call, rows_and_logits
+from hf_attn_mi.capture.torch_ops import ADD, CONCAT, DIVIDE, MULTIPLY, PRODUCT, SOFTMAX
+from hf_attn_mi.errors import UnsupportedModelError
+from hf_attn_mi.methods.relevance import rules
+
+T = Tensor
+Rows = Literal["constant", "linear"]
+GATED = {
+    F.gelu,
+    F.relu,
+    torch.relu,
+    T.relu,
+    torch.relu_,
+    F.silu,
+    F.leaky_relu,
+    F.elu,
+    F.selu,
+    F.celu,
+    F.mish,
+    F.hardswish,
+    F.relu6,
+    F.softsign,
+    F.hardtanh,
+    F.tanh,
+    torch.tanh,
+    T.tanh,
+    T.relu_,
+    torch.square,
+    T.square,
+    F.tanhshrink,
+}
+CONSTANT = {  # f(0) is not 0, or a scale: the result is a factor, not a signal
+    F.softmax,
+    torch.softmax,
+    T.softmax,
+    torch.sigmoid,
+    T.sigmoid,
+    F.sigmoid,
+    F.hardsigmoid,
+    F.softplus,
+    torch.exp,
+    T.exp,
+    torch.rsqrt,
+    T.rsqrt,
+    torch.sqrt,
+    T.sqrt,
+    torch.erf,
+    T.erf,
+    torch.norm,
+    T.norm,
+    torch.linalg.norm,
+    torch.linalg.vector_norm,
+    T.std,
+    torch.std,
+    T.reciprocal,
+    torch.reciprocal,
+    T.__rtruediv__,
+    F.logsigmoid,
+}
+POWER = {torch.pow, T.pow, T.__pow__}
+BIASED = {F.linear: 2, F.conv1d: 2, torch.conv1d: 2, F.conv2d: 2, torch.conv2d: 2, F.conv3d: 2, torch.addmm: 0}
+NORMS: dict[Any, Callable[..., Tensor]] = {
+    F.layer_norm: rules.layer_norm,
+    F.group_norm: rules.group_norm,
+    F.rms_norm: rules.rms_norm,
+    F.normalize: rules.normalize,
+}
+
+
+class LinearizedForward(TorchFunctionMode):
+    """Runs a model as its frozen affine approximation at the current input.
+
+    Args:
+        embedding_weight: weight of the input embedding; its look-ups become leaves. None to place leaves elsewhere.
+        batch: number of examples, for the bias terms of each.
+        rows: "constant", or "linear": softmax as its tangent, products of rows and values as of queries and keys
+            shared equally (AttnLRP, arXiv 2402.05602; the constants of the tangents go to the bias terms).
+
+    Attributes:
+        leaves: (token ids, leaf) of every look-up.
+        bias: (batch,) contributions of biases, positions and every other constant; complete after backward.
+    """
+
+    def __init__(self, embedding_weight: Tensor | None, batch: int, rows: Rows = "constant") -> None:
+        super().__init__()
+        self.embedding_weight, self.batch, self.linear = embedding_weight, batch, rows == "linear"
+        self.leaves: list[tuple[Tensor, Tensor]] = []
+        self.bias = torch.zeros(batch, dtype=torch.float64)
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.embedding:
+            return self._embedding(func, args, kwargs)
+        if func is T.register_hook or not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        args = tuple(_plain(a) for a in args)
+        kwargs = {k: _plain(v) for k, v in kwargs.items()}
+        if self.linear and func in SOFTMAX and _tracked(logits := args[0] if args else kwargs["input"]):
+            rest = {key: value for key, value in kwargs.items() if key != "input"}
+            return rules.tangent(lambda x: func(x, *args[1:], **rest), [logits], self._collect)
+        if func in CONSTANT or (func in POWER and args and _is_negative(args[-1])):
+            result = func(*args, **kwargs)
+            return result.detach() if isinstance(result, Tensor) else result
+        if func in GATED and _tracked(args[0]):
+            return self._gate(func, args, kwargs)
+        if func in NORMS:
+            result = NORMS[func](*args, **kwargs)
+            bias = kwargs.get("bias", args[3] if len(args) > 3 else None)
+            return self._with_bias(result, bias if func in (F.layer_norm, F.group_norm) else None, func is F.group_norm)
+        if func is F.scaled_dot_product_attention:
+            return self._attention(func, args, kwargs)
+        if func is F.multi_head_attention_forward:
+            return self._multi_head(args, kwargs), None
+        if func is F.batch_norm and _tracked(args[0]):
+            bound = dict(zip(("input", "mean", "var", "weight", "bias", "training", "momentum", "eps"), args)) | kwargs
+            mean, var = bound.get("mean", bound.get("running_mean")), bound.get("var", bound.get("running_var"))
+            if not bound.get("training") and mean is not None and var is not None:
+                scaled, shift = rules.batch_norm(
+                    bound["input"], mean, var, bound.get("weight"), bound.get("bias"), bound.get("eps", 1e-5)
+                )
+                return self._with_constant(scaled + shift, shift)
+        if func is F.glu:
+            value, gate = args[0].chunk(2, kwargs.get("dim", args[1] if len(args) > 1 else -1))
+            return value * gate.sigmoid().detach()
+        if func in MULTIPLY or func in PRODUCT or func is torch.einsum:
+            return self._bilinear(func, args, kwargs)
+        if func in DIVIDE and len(args) > 1 and _tracked(args[1]):
+            return func(args[0], args[1].detach(), *args[2:], **kwargs)
+        result = func(*args, **kwargs)
+        if func in ADD and len(args) > 1 and isinstance(result, Tensor):
+            constants = [a for a in args[:2] if not _tracked(a)]
+            if len(constants) == 1 and _tracked(result):
+                return self._with_constant(result, constants[0])
+        if func in CONCAT and _tracked(result):
+            parts = args[0] if args else kwargs["tensors"]
+            known = [torch.zeros_like(part) if _tracked(part) else _plain(part) for part in parts]
+            return self._with_constant(result, func(known, *args[1:], **kwargs))
+        if func in BIASED:
+            bias = kwargs.get("bias", args[BIASED[func]] if len(args) > BIASED[func] else None)
+            return self._with_bias(result, bias, channels_first="conv" in func.__name__)
+        return result
+
+    def _embedding(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        weight = args[1] if len(args) > 1 else kwargs["weight"]
+        result: Tensor = func(*args, **kwargs).detach()
+        mine = self.embedding_weight
+        if mine is not None and weight.data_ptr() == mine.data_ptr() and weight.shape == mine.shape:
+            leaf = result.requires_grad_(True)
+            self.leaves.append((args[0] if args else kwargs["input"], leaf))
+            result = leaf.clone()  # the model may scale its embeddings in place
+        return result
+
+    def _gate(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        if func in (torch.tanh, T.tanh, F.tanh) and _inside_activation():
+            return func(*args, **kwargs).detach()  # type: ignore[no-any-return]
+        kwargs = {k: v for k, v in kwargs.items() if k != "inplace"}
+        return rules.gated(func, *args, **kwargs)
+
+    def _attention(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        bound = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args)) | kwargs
+        names = ("query", "key", "value")
+        if isinstance(bound.get("attn_mask"), Tensor):
+            bound["attn_mask"] = bound["attn_mask"].detach()
+        if self.linear and any(_tracked(bound[name]) for name in names):
+            given = [bound.pop(name) for name in names]
+            return rules.tangent(lambda *qkv: func(*qkv, **bound), given, self._collect, _shares(given))
+        for name in names[:2]:
+            bound[name] = bound[name].detach()
+        return func(**bound)  # type: ignore[no-any-return]
+
+    def _multi_head(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        call, projection, again = multi_head_call(args, kwargs)
+        bias = kwargs.get("in_proj_bias", args[6] if len(args) > 6 else None)
+        names = ("query", "key", "value") if self.linear else ("value",)
+        given = [call[name].clone() for name in names]  # no views: gradients come in this shape
+        for part, own in zip(given, () if bias is None else bias.chunk(3)[-len(given) :]):
+            self._with_bias(part, own.reshape(1, part.shape[1], 1, -1))  # (batch, heads, tokens, head_dim)
+        if self.linear:
+            output = rules.tangent(partial(_attend, call), given, self._collect, _shares(given))
+        else:
+            output = call["rows"].detach() @ given[0]
+        projected = again(output)
+        if projected.dim() != 3:
+            return self._with_bias(projected, projection.bias)
+        batch_first = projected.transpose(0, 1).clone(memory_format=torch.contiguous_format)
+        return self._with_bias(batch_first, projection.bias).transpose(0, 1)
+
+    def _bilinear(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if func is torch.einsum and len(args) == 2 and isinstance(args[1], list | tuple):
+            args = (args[0], *args[1])  # its operands may stand in a list
+        if not self.linear:
+            args = tuple(a.detach() if is_attention_rows(a) else a for a in args)
+        result = func(*args, **kwargs)
+        positions = [i for i, a in enumerate(args) if _tracked(a)]
+        if len(positions) < 2 or not isinstance(result, Tensor):
+            return result
+        i, j = positions[:2]
+
+        def product(first: Tensor, second: Tensor) -> Tensor:
+            swapped = list(args)
+            swapped[i], swapped[j] = first, second
+            call = torch.mul if func in MULTIPLY else func
+            return call(*swapped, **kwargs)
+
+        if func in MULTIPLY and result is args[0]:
+            raise UnsupportedModelError("An in-place product of two activations cannot be shared out.")
+        return rules.halved(result, args[i], args[j], product)
+
+    # --- bias terms ----------------------------------------------------------------------------------------
+
+    def _collect(self, shares: Tensor) -> None:
+        """Add shares to the bias terms of their examples: the first dimension is the batch, or batch times heads."""
+        if shares.shape[0] % self.batch:
+            shares = (shares.sum() / self.batch).expand(self.batch)
+        self.bias += shares.reshape(self.batch, -1).sum(1).to(self.bias.device)
+
+    def _with_bias(self, result: Tensor, bias: Tensor | None, channels_first: bool = False) -> Tensor:
+        if bias is not None and _tracked(result):
+            shape = (1, -1, *([1] * (result.dim() - 2))) if channels_first else bias.shape
+            self._with_constant(result, bias.reshape(shape))
+        return result
+
+    def _with_constant(self, result: Tensor, constant: Any) -> Tensor:
+        """Add <gradient of result, constant> to the bias terms once the gradient is known."""
+        if not result.requires_grad:
+            return result
+        if isinstance(constant, Tensor):
+            constant = constant.detach()
+
+        node, place, shape = result.grad_fn, result.output_nr, result.shape
+        assert node is not None
+        if result._is_view() and result._base is not None and result._base.numel() == result.numel():
+            node, place = node.next_functions[0]  # a later change in place would leave the view's own node behind
+
+        def collect(grads: tuple[Tensor | None, ...]) -> None:
+            grad = grads[place]
+            if grad is None:
+                return
+            with torch.no_grad(), torch._C.DisableTorchFunction():
+                grad = grad.reshape(shape)
+                if isinstance(constant, Tensor) and constant.dim() == 1 and grad.shape[0] == self.batch:
+                    per_channel = grad.reshape(self.batch, -1, grad.shape[-1]).sum(1).double()
+                    self._collect(per_channel @ constant.double())
+                else:  # masks of -inf have no gradient
+                    self._collect(torch.where(grad == 0, 0.0, grad * constant).double())
+
+        assert node is not None
+        node.register_prehook(collect)
+        return result
+
+
+def _shares(qkv: Sequence[Tensor]) -> tuple[float, float, float]:
+    """Of query, key and value where rows are linear: a product is halved where both its sides depend on the input."""
+    query, key, value = map(_tracked, qkv)
+    rows = (0.5 if value else 1.0) if query or key else 0.0
+    one = rows / 2 if query and key else rows
+    return one * query, one * key, (1 - rows) * value
+
+
+def _attend(call: dict[str, Any], query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return rows_and_logits(query, key, call["mask"], call["scale"])[0] @ value
+
+
+def _tracked(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad
+
+
+def _is_negative(value: Any) -> bool:
+    return isinstance(value, (int, float)) and value < 0
+
+
+def _plain(value: Any) -> Any:
+    return value.detach() if isinstance(value, nn.Parameter) else value
+
+
+def _inside_activation() -> bool:
+    """Whether the caller is a composite activation such as 0.5 x (1 + tanh(...)): then tanh is its gate."""
+    frame = sys._getframe(3)
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if not name.startswith(("torch", "hf_attn_mi")):
+            inside: bool = name == "transformers.activations" or any(
+                word in frame.f_code.co_name.lower() for word in ("gelu", "mish")
+            )
+            return inside
+        frame = frame.f_back  # type: ignore[assignment]
+    return False

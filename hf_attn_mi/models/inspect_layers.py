@@ -1,0 +1,136 @@
+"""What one forward pass tells about a classifier: its stack of layers, their width, and what its output reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hf_attn_mi.capture import LayerStates, capture_attention, model_lock
+from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
+from hf_attn_mi.methods.layer_statistics import encoder_prefix
+from hf_attn_mi.methods.relevance import input_embedding
+from hf_attn_mi.models.batching import padding_id, stack
+from hf_attn_mi.models.encoded_input import EncodedInput
+from hf_attn_mi.models.loading import device_of, evaluation_mode
+from hf_attn_mi.models.targets import not_finite
+
+NEEDED = (
+    "Mutual information needs a distribution over two or more classes: a model with class logits (batch, classes), "
+    "such as AutoModelForSequenceClassification with num_labels >= 2"
+)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The stack of layers that covers the input's tokens.
+
+    Attributes:
+        stack: name of the module whose layers these are.
+        layers: indices of the states (0 = embeddings) that have one state of `width` a token.
+        last: index of the stack's last state.
+        width: of a state.
+        classes: number of classes.
+        reads: "first" or "last" where the logits depend on the last states through the first or last token only.
+    """
+
+    stack: str
+    layers: tuple[int, ...]
+    last: int
+    width: int
+    classes: int
+    reads: str | None
+
+
+def class_logits(model: nn.Module, outputs: Any, batch: int) -> Tensor:
+    """The logits (batch, classes) of a classifier with two classes or more.
+
+    Raises:
+        InvalidInputError: a regression, one logit, labels that do not exclude each other, no head, or logits not finite.
+    """
+    kind = getattr(getattr(model, "config", None), "problem_type", None)
+    if kind in ("regression", "multi_label_classification"):
+        raise InvalidInputError(f"model: problem_type {kind!r} gives no distribution over classes. {NEEDED}.")
+    logits = getattr(outputs, "logits", None)
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[0] != batch or logits.shape[1] < 2:
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else "none"
+        raise InvalidInputError(f"model: {type(model).__name__} has logits of shape {shape}. {NEEDED}.")
+    if not bool(torch.isfinite(logits).all()):
+        raise InvalidInputError(f"model: the logits are not finite. {not_finite(model)}")
+    return logits
+
+
+def arguments_of(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Any]:
+    """The batch as keyword arguments that make this model answer with named outputs."""
+    named = getattr(getattr(model, "config", None), "return_dict", True)
+    return dict(batch) if named else {**batch, "return_dict": True}
+
+
+def in_stack(record: LayerStates, prefix: str) -> bool:
+    """Whether the states can be those of the encoder: not of a decoder beside it."""
+    return prefix == "" or record.stack in ("encoder", prefix) or record.stack.startswith(prefix + ".")
+
+
+def survey(model: nn.Module, example: EncodedInput) -> Survey:
+    """What a pass over one example (best of three tokens or more) shows.
+
+    `reads` is found by the gradient of the logits by the last states, which is exactly zero for tokens not read.
+
+    Raises:
+        InvalidInputError: as `class_logits`.
+        UnsupportedModelError: no stack has a state for each token of the input.
+    """
+    prefix, length = encoder_prefix(model), example.length
+    found: dict[str, list[LayerStates]] = {}
+
+    def keep(record: LayerStates) -> None:
+        if in_stack(record, prefix):
+            found.setdefault(record.stack, []).append(record)
+
+    batch = stack([example], padding_id(model) or 0, device_of(model))
+    with model_lock(model), evaluation_mode(model), torch.enable_grad(), _differentiable(model):
+        with capture_attention(model, lambda call: None, states=keep):
+            outputs = model(**arguments_of(model, batch))
+        logits = class_logits(model, outputs, 1)
+        stacks = {
+            name: [r for r in records if r.states.dim() == 3 and r.states.shape[:2] == (1, length)]
+            for name, records in found.items()
+        }
+        name = max(stacks, key=lambda one: len(stacks[one]), default="")
+        if not stacks.get(name):
+            raise UnsupportedModelError(f"{type(model).__name__} has no layers with one state a token of the input.")
+        records = stacks[name]
+        last, width = found[name][-1].index, records[-1].states.shape[2]
+        reads = _read_by(logits, records[-1].states) if records[-1].index == last else None
+    layers = tuple(r.index for r in records if r.states.shape[2] == width)
+    return Survey(name, layers, last, width, logits.shape[1], reads)
+
+
+def _read_by(logits: Tensor, states: Tensor) -> str | None:
+    """Which of the (1, tokens, width) states the logits depend on; None for several, or where it cannot be told."""
+    if not (logits.requires_grad and states.requires_grad) or states.shape[1] < 2:
+        return None
+    weights = torch.arange(1.0, logits.shape[1] + 1, device=logits.device, dtype=logits.dtype)
+    (slope,) = torch.autograd.grad((logits * weights).sum(), states, allow_unused=True)
+    places = [] if slope is None else slope[0].abs().sum(-1).nonzero()[:, 0].tolist()
+    return {(0,): "first", (states.shape[1] - 1,): "last"}.get(tuple(places))
+
+
+@contextmanager
+def _differentiable(model: nn.Module) -> Iterator[None]:
+    """Gradients flow from the embeddings on, also where every weight is frozen."""
+    table = input_embedding(model)
+
+    def start(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        return output.detach().requires_grad_(torch.is_grad_enabled()).clone()  # a clone may be changed in place
+
+    handle = None if table is None else table.register_forward_hook(start)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            handle.remove()

@@ -1,0 +1,121 @@
+"""From dicts of tensors to examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.models.encoded_input import ALLOWED, MAIN_KEYS, EncodedInput, per_token
+
+BOOKKEEPING = {  # what tokenizers return beside the model's arguments
+    "offset_mapping",
+    "special_tokens_mask",
+    "overflow_to_sample_mapping",
+    "overflowing_tokens",
+    "length",
+    "num_truncated_tokens",
+}
+
+
+def read_tensors(inputs: Mapping[str, Any], accepted: set[str]) -> dict[str, Tensor]:
+    """The model's arguments as tensors, copied out of inference mode, in which no gradient can be taken.
+
+    Raises:
+        InvalidInputError: nothing, keys the model has no argument for, or values that make no tensor.
+    """
+    if not inputs:
+        raise InvalidInputError(f"inputs is an empty {type(inputs).__name__}; allowed is {ALLOWED}.")
+    unknown = [key for key in inputs if key not in accepted | BOOKKEEPING]
+    if unknown:
+        raise InvalidInputError(
+            f"inputs has keys {unknown} that this model does not know; it needs one of {', '.join(MAIN_KEYS)}."
+        )
+    tensors: dict[str, Tensor] = {}
+    for key, value in inputs.items():
+        if value is None or key not in accepted:
+            continue
+        try:
+            tensor = value if isinstance(value, Tensor) else torch.tensor(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InvalidInputError(
+                f"inputs[{key!r}] must be a tensor or lists of equal length, not {type(value).__name__}: {error}."
+            ) from error
+        tensors[key] = tensor.clone() if tensor.is_inference() else tensor
+    return tensors
+
+
+def tensor_examples(tensors: dict[str, Tensor]) -> list[EncodedInput]:
+    """One example for each row, without the padding at its ends.
+
+    Raises:
+        InvalidInputError: no main input, shapes that disagree, or entries that are not finite.
+    """
+    main = next((key for key in MAIN_KEYS if key in tensors), None)
+    if main is None:
+        raise InvalidInputError(f"inputs has keys {list(tensors)}; one of {', '.join(MAIN_KEYS)} is needed.")
+    sequence = main in ("input_ids", "inputs_embeds", "inputs") and tensors[main].dim() <= 3
+    wanted = {"input_ids": 2, "inputs_embeds": 3}.get(main)
+    if wanted is not None and tensors[main].dim() == wanted - 1:
+        tensors = {key: value.unsqueeze(0) for key, value in tensors.items()}
+    if wanted is not None and tensors[main].dim() != wanted:
+        raise InvalidInputError(
+            f"inputs[{main!r}] must have {wanted} dimensions, batch first, not shape {tuple(tensors[main].shape)}."
+        )
+    if main == "input_ids" and (tensors[main].is_floating_point() or tensors[main].dtype == torch.bool):
+        raise InvalidInputError(f"inputs['input_ids'] must be whole numbers, not {tensors[main].dtype}.")
+    count = tensors[main].shape[0]
+    if count == 0 or tensors[main].numel() == 0:
+        raise InvalidInputError(f"inputs[{main!r}] is empty: shape {tuple(tensors[main].shape)}.")
+    for key, value in tensors.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise InvalidInputError(f"inputs[{key!r}] holds NaN or infinite entries; every entry must be finite.")
+        if value.dim() and value.shape[0] != count:
+            raise InvalidInputError(
+                f"inputs[{key!r}] has {value.shape[0]} rows, inputs[{main!r}] has {count}; every tensor is batch first."
+            )
+    return [_one(tensors, i, main, sequence) for i in range(count)]
+
+
+def _one(tensors: dict[str, Tensor], i: int, main: str, sequence: bool) -> EncodedInput:
+    own = {key: value[i] for key, value in tensors.items() if value.dim()}
+    if not sequence:
+        return EncodedInput(tensors=own, length=None)
+    length = own[main].shape[0]
+    start = 0
+    mask = own.get("attention_mask")
+    if mask is not None and mask.dim() == 1:
+        if mask.shape[0] != length:
+            raise InvalidInputError(f"inputs['attention_mask'] has {mask.shape[0]} columns, {main!r} has {length}.")
+        real = mask.nonzero()[:, 0]
+        if real.numel() == 0:
+            raise InvalidInputError(f"inputs['attention_mask'] is zero for every token of input {i}; one must be real.")
+        start, end = int(real[0]), int(real[-1]) + 1
+        own = {k: v[start:end] if per_token(k, v, length) else v for k, v in own.items()}
+    return EncodedInput(tensors=own, length=own[main].shape[0], start=start)
+
+
+def with_names(example: EncodedInput, encoding: Any, tokenizer: Any) -> EncodedInput:
+    """The example with its tokens' names: from a fast tokenizer's encoding, else from the tokenizer, else ids."""
+    if example.length is None or "input_ids" not in example.tensors:
+        return example
+    ids = example.tensors["input_ids"].tolist()
+    span = slice(example.start, example.start + example.length)
+    if encoding is not None and encoding.ids[span] == ids:
+        return replace(
+            example,
+            tokens=tuple(encoding.tokens[span]),
+            special=tuple(map(bool, encoding.special_tokens_mask[span])),
+            word_ids=tuple(encoding.word_ids[span]),
+            sequence_ids=tuple(encoding.sequence_ids[span]),
+        )
+    if tokenizer is None:
+        return replace(example, tokens=tuple(map(str, ids)))
+    in_text = {getattr(tokenizer, "unk_token_id", None), getattr(tokenizer, "mask_token_id", None)}
+    special = set(tokenizer.all_special_ids) - in_text
+    tokens = tuple(str(token) for token in tokenizer.convert_ids_to_tokens(ids))
+    return replace(example, tokens=tokens, special=tuple(token in special for token in ids))

@@ -1,0 +1,1 @@
+"""Frozen results: what the tasks return."""

@@ -1,0 +1,184 @@
+"""What a profile of inputs tells about each layer of one model: information with intervals, and the probes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.mi.probe import Probe
+from hf_attn_mi.mi.result import MutualInformation
+from hf_attn_mi.results.information_profile_files import read_parts, write_parts
+from hf_attn_mi.results.record import freeze
+
+REACHED = 0.95  # share of the ceiling that the state which the output is read from has to reach
+
+
+@dataclass(frozen=True)
+class Site:
+    """A group of states that information is computed for: one state from each of `n` inputs."""
+
+    layer: int  # 0: the embeddings; i: the output of layer i
+    stack: str  # name of the module whose layers these are, "" for the model itself
+    name: str  # "first", "tokens", "position 3", "attention rank 2", "type [SEP]" ...
+    pooled: str  # in words: which token of an input
+    n: int
+
+
+@dataclass(frozen=True, eq=False)
+class InformationProfile:
+    """Mutual information of each site with the model's output, and the probes that score the tokens of new inputs.
+
+    Attributes:
+        sites: layer by layer.
+        information: nats, intervals and p-values in the order of `sites`. Slots that not every input has are
+            estimated from those that have it (`Site.n`) and their family-wise p-values are Bonferroni's over such
+            groups; `n` and `ceiling` are those of all inputs.
+        probe: fitted to all inputs, one probe a site; that of "tokens" to several tokens of each input.
+        halves: the same fitted to two disjoint random halves of the inputs, for the split-half reliability; () where
+            the halves are too small.
+        labels: names of the classes.
+        fingerprint: SHA-256 of the model's "config" and "weights".
+        info: how it was made: model, estimator, seed, texts seen, kept and passed over, memory, versions, seconds,
+            `reads` (the token whose last state the output is computed from: "first", "last" or None), `last_layer`,
+            warnings.
+
+    Example:
+        >>> profile = fit_information(model, texts)            # doctest: +SKIP
+        >>> profile.save("background")                        # doctest: +SKIP
+        >>> InformationProfile.load("background").table()[1]             # doctest: +SKIP
+    """
+
+    sites: tuple[Site, ...]
+    information: MutualInformation
+    probe: Probe
+    halves: tuple[Probe, ...]
+    labels: tuple[str, ...]
+    fingerprint: Mapping[str, str]
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("fingerprint", "info"):
+            object.__setattr__(self, name, freeze(getattr(self, name), name))
+        count = len(self.sites)
+        lengths = {
+            "information": len(self.information.nats),
+            "probe": len(self.probe.offsets),
+            **{f"halves[{i}]": len(half.offsets) for i, half in enumerate(self.halves)},
+        }
+        for name, length in lengths.items():
+            if length != count:
+                raise InvalidInputError(f"{name} has {length} sites, sites has {count}; one for each is needed")
+
+    @property
+    def n(self) -> int:
+        """Inputs it was fitted to."""
+        return self.information.n
+
+    @property
+    def ceiling(self) -> float:
+        """I(input; output) in nats, exact: no site has more."""
+        return float(self.information.ceiling or 0.0)
+
+    @property
+    def prior(self) -> torch.Tensor:
+        """(K,) mean output of the model."""
+        return self.probe.prior
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers it has, in order."""
+        return tuple(dict.fromkeys(site.layer for site in self.sites))
+
+    def find(self, layer: int, name: str) -> int:
+        """The place of a site in `sites`.
+
+        Raises:
+            InvalidInputError: there is none of this layer and name; lists those that are there.
+        """
+        for place, site in enumerate(self.sites):
+            if (site.layer, site.name) == (layer, name):
+                return place
+        names = list(dict.fromkeys(site.name for site in self.sites))
+        raise InvalidInputError(
+            f"no site {name!r} of layer {layer}: there are layers {list(self.layers)}, sites {names}"
+        )
+
+    def table(self) -> list[list[str]]:
+        """Rows of strings: a head, then one row a layer with "nats [low, high] p = family-wise p-value" a site.
+
+        A cell is "-" where the layer has no such site.
+        """
+        names = list(dict.fromkeys(site.name for site in self.sites))
+        cells = {(site.layer, site.name): self._cell(place) for place, site in enumerate(self.sites)}
+        rows = [[str(layer), *(cells.get((layer, name), "-") for name in names)] for layer in self.layers]
+        return [["layer", *names], *rows]
+
+    def ceiling_check(self) -> dict[str, Any]:
+        """Whether the state that the output is computed from reaches the ceiling, as it must.
+
+        Returns:
+            "site" and "layer", its "nats", "share" of the "ceiling" and the "interval" of the share, "reached" (a share
+            of at least `wanted` = 0.95). All but the ceiling and `wanted` are None where the output is not read from
+            one token, or where the profile lacks the last layer.
+        """
+        found: dict[str, Any] = dict.fromkeys(("site", "layer", "nats", "share", "interval", "reached"))
+        found |= {"ceiling": self.ceiling, "wanted": REACHED}
+        name, last = self.info.get("reads"), self.info.get("last_layer")
+        if name is None or not self.ceiling > 0 or (last, name) not in {(s.layer, s.name) for s in self.sites}:
+            return found
+        place = self.find(int(str(last)), str(name))
+        nats, (low, high) = float(self.information.nats[place]), self.information.interval[place].tolist()
+        share = nats / self.ceiling
+        found |= {"site": name, "layer": last, "nats": nats, "share": share, "reached": share >= REACHED}
+        return found | {"interval": [low / self.ceiling, high / self.ceiling]}
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write a folder with profile.safetensors and profile.json, whole or not at all.
+
+        Raises:
+            InvalidInputError: the folder exists (and `overwrite` is False, or it holds something else), or its parent does
+                not.
+        """
+        write_parts(self, Path(path), overwrite=overwrite)
+
+    @classmethod
+    def load(cls, path: str | Path) -> InformationProfile:
+        """The profile saved at `path`.
+
+        Raises:
+            InvalidInputError: there is none, it is damaged, or another version wrote it.
+        """
+        loaded: InformationProfile = read_parts(cls, Site, Path(path))
+        return loaded
+
+    def __repr__(self) -> str:
+        return (
+            f"InformationProfile(model={self.info.get('model')!r}, n={self.n}, layers={list(self.layers)}, "
+            f"sites={list(dict.fromkeys(site.name for site in self.sites))}, ceiling={self.ceiling:.4f} nats)"
+        )
+
+    def __str__(self) -> str:
+        rows = self.table()
+        widths = [max(map(len, column)) for column in zip(*rows)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+        entropy = -float(torch.special.xlogy(self.prior.double(), self.prior.double()).sum())
+        return "\n".join(
+            [
+                f"Mutual information with the output of {self.info.get('model')}, nats, from {self.n} inputs",
+                f"ceiling {self.ceiling:.4f} nats ({self.ceiling / math.log(2):.4f} bits) of H(Y) = {entropy:.4f}",
+                *lines,
+            ]
+        )
+
+    def _cell(self, place: int) -> str:
+        found = self.information
+        return (
+            f"{float(found.nats[place]):.3f} [{float(found.lower[place]):.3f}, {float(found.upper[place]):.3f}] "
+            f"p = {float(found.family_p_value[place]):.2g}"
+        )

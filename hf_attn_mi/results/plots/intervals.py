@@ -1,0 +1,167 @@
+"""Identifiable weights as figures: the intervals of a row, and the share of heads by layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from hf_attn_mi.attention import IdentifiableWeights
+from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.results.plots.information import check_figure_path, new_figure, save_figure
+
+KINDS = {  # what is drawn in which color (Okabe and Ito 2008)
+    "identifiable": "#009e73",
+    "forced, not identifiable": "#e69f00",
+    "not identifiable": "#999999",
+}
+_NUMBERED = 400  # cells of a map that numbers are written in
+
+
+def plot_intervals(
+    found: IdentifiableWeights,
+    path: str | Path | None = None,
+    *,
+    row: tuple[int, ...] = (0,),
+    names: Sequence[str] | None = None,
+    most: int = 60,
+    axes: Any = None,
+) -> Any:
+    """Return the figure of one row: for each key its interval, the model's own weight and the efficient row's weight.
+
+    Bars are [min b_j, max b_j] over all distributions with the row's output; green ones are at most `found.width` wide
+    (the output determines the weight), orange ones are wider but above zero (the key is in every explanation), gray
+    ones say nothing.
+
+    Args:
+        found: from `identifiable_weights`.
+        path: where to write it; the suffix names the format (.png, .svg, .pdf). Equal results give equal files.
+        row: which row: the index of the query, behind indices of the leading dimensions.
+        names: a name for each key of the input, such as its tokens; None for numbers.
+        most: keys to draw; of more, those with the largest own weights.
+        axes: matplotlib axes to draw in instead of those of a new figure.
+
+    Returns:
+        The `matplotlib.figure.Figure`. No window is opened, and pyplot's list of figures is left alone.
+
+    Raises:
+        BackendUnavailableError: matplotlib is not installed.
+        InvalidInputError: a row that is not there, names that do not fit, or a path that cannot be written.
+
+    Example:
+        >>> import torch
+        >>> from hf_attn_mi.attention import identifiable_weights
+        >>> found = identifiable_weights(torch.tensor([[0.2, 0.5, 0.3]]), torch.tensor([[0.0], [1.0], [2.0]]))
+        >>> plot_intervals(found, names=["a", "b", "c"]).axes[0].get_ylabel()
+        'weight'
+    """
+    if path is not None:
+        check_figure_path(path)
+    shape = tuple(found.own.shape[:-1])
+    if len(row) != len(shape) or not all(0 <= i < size for i, size in zip(row, shape)):
+        raise InvalidInputError(f"row is {row}: it must hold an index for each of the dimensions {shape}")
+    if names is not None and len(names) != found.count:
+        raise InvalidInputError(f"names has {len(names)} entries for {found.count} keys")
+    if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+        raise InvalidInputError(f"most must be a whole number of 1 or more, not {most!r}")
+    shown = found.real[row].nonzero()[:, 0]
+    shown = shown[found.own[row][shown].argsort(descending=True, stable=True)[:most]].sort().values
+    kinds = _kinds(found, row)
+    axes = new_figure(max(6.4, 1.5 + 0.17 * len(shown)), 4.2).subplots() if axes is None else axes
+    for kind, color in KINDS.items():
+        mine = [place for place, one in enumerate(shown.tolist()) if kinds[one] == kind]
+        chosen = shown[mine]
+        axes.vlines(
+            mine,
+            found.lower[row][chosen].tolist(),
+            found.upper[row][chosen].tolist(),
+            color=color,
+            linewidth=4,
+            alpha=0.8,
+            label=f"{kind}: {sum(one == kind for one in kinds)} of {int(found.real[row].sum())} weights",
+        )
+    places = range(len(shown))
+    own = found.own[row][shown].tolist()
+    axes.plot(places, own, "o", color="black", markersize=3.5, label="the model's own weight")
+    axes.plot(
+        places,
+        found.efficient[row][shown].tolist(),
+        "o",
+        color="#0072b2",
+        fillstyle="none",
+        markersize=7,
+        label="efficient attention",
+    )
+    keys = found.keys[shown].tolist()
+    labels = [str(key) if names is None else str(names[key]) for key in keys]
+    # A dollar sign would begin a formula.
+    axes.set_xticks(list(places), [label.replace("$", r"\$") for label in labels], rotation=90, fontsize="x-small")
+    axes.set_ylim(-0.02, 1.3 * float(found.upper[row][shown].max()) + 0.02 if len(shown) else 1.0)  # the legend above
+    axes.set_xlabel("key" if len(shown) == int(found.real[row].sum()) else f"{len(shown)} keys of the largest weights")
+    axes.set_ylabel("weight")
+    axes.set_title(f"weights with the same head output; identifiable: at most {found.width:g} wide", fontsize="medium")
+    axes.grid(alpha=0.25, axis="y")
+    axes.legend(fontsize="x-small", ncols=2, loc="upper center")
+    if path is not None:
+        save_figure(axes.figure, path)
+    return axes.figure
+
+
+def plot_identifiable(shares: Tensor, path: str | Path | None = None, *, title: str = "", axes: Any = None) -> Any:
+    """Return the map of the share of identifiable weights, heads by layers.
+
+    Args:
+        shares: (layers, heads) from 0 to 1, such as `identifiable_weights(...).share` of each layer, stacked; NaN
+            cells stay empty.
+        path: as in `plot_intervals`.
+        title: above the map, in the place of the general one.
+        axes: as in `plot_intervals`.
+
+    Returns:
+        The `matplotlib.figure.Figure`.
+
+    Raises:
+        BackendUnavailableError: matplotlib is not installed.
+        InvalidInputError: shares that are no such table, or a path that cannot be written.
+
+    Example:
+        >>> import torch
+        >>> plot_identifiable(torch.tensor([[1.0, 0.2], [0.4, 0.9]])).axes[0].get_xlabel()
+        'head'
+    """
+    if path is not None:
+        check_figure_path(path)
+    table = shares.detach().double().cpu()
+    inside = table[~table.isnan()]
+    if table.dim() != 2 or table.numel() == 0 or bool(((inside < 0) | (inside > 1)).any()):
+        raise InvalidInputError(f"shares must be (layers, heads) of numbers from 0 to 1, not {tuple(shares.shape)}")
+    layers, heads = table.shape
+    axes = new_figure(max(4.0, 1.8 + 0.45 * heads), max(2.4, 1.2 + 0.42 * layers)).subplots() if axes is None else axes
+    image = axes.imshow(table.tolist(), vmin=0, vmax=1, cmap="viridis", aspect="auto")
+    axes.figure.colorbar(image, ax=axes, label="share of identifiable weights")
+    axes.set_xticks(range(heads))
+    axes.set_yticks(range(layers))
+    axes.set_xlabel("head")
+    axes.set_ylabel("layer")
+    axes.set_title(title or "weights that the head's output determines", fontsize="medium")
+    for layer, line in enumerate(table.tolist()):
+        for head, share in enumerate(line if layers * heads <= _NUMBERED else []):
+            if not math.isnan(share):
+                color = "black" if share > 0.6 else "white"
+                axes.text(head, layer, f"{share:.2f}", ha="center", va="center", fontsize="x-small", color=color)
+    if path is not None:
+        save_figure(axes.figure, path)
+    return axes.figure
+
+
+def _kinds(found: IdentifiableWeights, row: tuple[int, ...]) -> list[str]:
+    """What is known of each asked key of a row, "" for keys it may not see."""
+    pinned, forced, real = (part[row].tolist() for part in (found.identifiable, found.forced, found.real))
+    names = list(KINDS)
+    return [
+        "" if not seen else names[0] if sure else names[1] if positive else names[2]
+        for sure, positive, seen in zip(pinned, forced, real)
+    ]

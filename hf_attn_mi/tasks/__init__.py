@@ -1,0 +1,1 @@
+"""The public tasks: from a model and inputs to a result."""

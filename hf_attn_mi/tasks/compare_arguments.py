@@ -1,0 +1,114 @@
+"""What the caller of `compare` handed over, checked before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.evaluation.ranking import ORDERS
+from hf_attn_mi.methods.registry import METHODS
+from hf_attn_mi.models.encoded_input import EncodedInput
+from hf_attn_mi.models.removal import WAYS
+
+
+def check_options(removal: Any, by: Any, batch_size: Any, truncation: Any, seed: Any) -> None:
+    """Refuse arguments of `compare` that are out of range.
+
+    Raises:
+        InvalidInputError: names the argument and what is allowed.
+    """
+    for name, value, allowed in (("removal", removal, WAYS), ("by", by, ORDERS)):
+        if value not in allowed:
+            raise InvalidInputError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}.")
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise InvalidInputError(f"batch_size must be a positive whole number, not {batch_size!r}.")
+    if not isinstance(truncation, bool):
+        raise InvalidInputError(f"truncation must be True or False, not {truncation!r}.")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise InvalidInputError(f"seed must be a whole number from 0 to 2**32 - 1, not {seed!r}.")
+
+
+def read_methods(methods: Any, scores: Any) -> tuple[str, ...]:
+    """Return the names of the methods that are run here.
+
+    Raises:
+        InvalidInputError: names that do not exist, with the list; or one that stands twice, or none at all.
+    """
+    if isinstance(methods, str) or not isinstance(methods, list | tuple):
+        raise InvalidInputError(f"methods must be a list of names, not {methods!r}; allowed are {', '.join(METHODS)}.")
+    unknown = [name for name in methods if name not in METHODS]
+    if unknown:
+        raise InvalidInputError(f"methods: {unknown} are not known; allowed are {', '.join(METHODS)}.")
+    if scores is not None and not isinstance(scores, Mapping):
+        raise InvalidInputError(
+            f"scores must be a dict from a name to the scores of each input, not {type(scores).__name__}."
+        )
+    names = [*methods, *(scores or ())]
+    if len(set(names)) < len(names):
+        raise InvalidInputError(
+            f"methods and scores name one twice: {names}; give scores from outside names of their own."
+        )
+    if not names:
+        raise InvalidInputError(f"methods is empty, and there are no scores; allowed are {', '.join(METHODS)}.")
+    return tuple(methods)
+
+
+def unknown_specials(examples: list[EncodedInput]) -> bool:
+    """Return whether token ids came without a tokenizer that says which of them are special."""
+    return any(example.special is None and "input_ids" in example.tensors for example in examples)
+
+
+def mask_id_of(removal: str, tokenizer: Any) -> int | None:
+    """Return the id of the mask token where tokens are replaced by it, else None.
+
+    Raises:
+        InvalidInputError: there is no such token.
+    """
+    if removal != "mask":
+        return None
+    number = getattr(tokenizer, "mask_token_id", None)
+    if number is None:
+        raise InvalidInputError(
+            "removal='mask' needs a tokenizer with a mask token: pass tokenizer=..., or use 'delete'."
+        )
+    return int(number)
+
+
+def read_scores(scores: Mapping[str, Any] | None, examples: list[EncodedInput]) -> dict[str, list[Tensor | None]]:
+    """Return scores from outside: for each name one (tokens,) float64 tensor an input, or None.
+
+    Raises:
+        InvalidInputError: numbers of inputs or tokens that differ (both are named), or scores that are not finite.
+    """
+    found: dict[str, list[Tensor | None]] = {}
+    for name, column in (scores or {}).items():
+        if not isinstance(name, str) or not name.strip():
+            raise InvalidInputError(f"scores: {name!r} is no name.")
+        if not hasattr(column, "__len__") or len(column) != len(examples):
+            count = len(column) if hasattr(column, "__len__") else "no"
+            raise InvalidInputError(
+                f"scores[{name!r}] has {count} entries for {len(examples)} inputs; one for each is wanted."
+            )
+        found[name] = [_vector(column[i], example, f"scores[{name!r}][{i}]") for i, example in enumerate(examples)]
+    return found
+
+
+def _vector(values: Any, example: EncodedInput, name: str) -> Tensor | None:
+    if values is None:
+        return None
+    try:
+        one = torch.as_tensor(values).detach().to("cpu", torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidInputError(f"{name} must be numbers, not {type(values).__name__}: {error}.") from error
+    if one.shape != (example.length,):
+        raise InvalidInputError(
+            f"{name} has shape {tuple(one.shape)}, its input has {example.length} tokens; one score for each is "
+            f"wanted, special ones too: {example.tokens}."
+        )
+    if not bool(one.isfinite().all()):
+        raise InvalidInputError(f"{name} has entries that are NaN or infinite; pass None for an input without scores.")
+    return one

@@ -1,0 +1,184 @@
+"""From scores to numbers: the metrics of every method on every input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.evaluation import (
+    FAITHFULNESS,
+    Probabilities,
+    Question,
+    aopc,
+    aopc_limits,
+    auprc,
+    average_precision,
+    faithfulness,
+    faithfulness_sets,
+    iou_f1,
+    spans,
+    token_f1,
+    top_tokens,
+)
+from hf_attn_mi.models.removal_predictor import RemovalPredictor
+
+PLAUSIBILITY = ("token_f1", "iou_f1", "auprc", "average_precision")
+OWN = ("completeness_gap", "max_sensitivity")  # of the method, not of its scores
+NORMALIZED = ("normalized_aopc", "normalized_aopc_ascending")
+MOST_ORDERED = 40  # tokens of an input whose AOPC is normalized: the search for its limits makes 5 n^2 predictions
+
+Scores = Mapping[str, Sequence[Tensor | None]]  # for each method one (tokens,) an input
+Values = dict[str, dict[str, list[float | None]]]
+
+
+def read_metrics(metrics: Any, default: Sequence[str], rationales: bool) -> tuple[str, ...]:
+    """The metrics by name, the deciding one first.
+
+    Raises:
+        InvalidInputError: names that do not exist, or metrics of rationales without any.
+    """
+    told = PLAUSIBILITY if rationales else ()
+    if metrics == "all":
+        return (*FAITHFULNESS, "completeness_gap", *told)
+    names = (metrics,) if isinstance(metrics, str) else metrics
+    known = (*FAITHFULNESS, *OWN, *PLAUSIBILITY)
+    if not isinstance(names, list | tuple) or not names or any(name not in known for name in names):
+        wrong = [name for name in names if name not in known] if isinstance(names, list | tuple) else names
+        raise InvalidInputError(f"metrics: {wrong!r} is not known; allowed are 'all' or some of {', '.join(known)}.")
+    if len(set(names)) < len(names):
+        raise InvalidInputError(f"metrics names one twice: {list(names)}.")
+    if not rationales and (wanted := [name for name in names if name in PLAUSIBILITY]):
+        raise InvalidInputError(f"metrics {wanted} need human rationales: pass rationales=..., or leave them out.")
+    return (*default, *told) if tuple(names) == tuple(default) else tuple(names)
+
+
+def faithfulness_values(
+    judge: RemovalPredictor,
+    scores: Scores,
+    metrics: Sequence[str],
+    *,
+    by: str,
+    seed: int,
+    advance: Callable[[int], Any],
+) -> Values:
+    """The metrics of FAITHFULNESS among these: one input after another, its predictions shared by all methods."""
+    wanted = [name for name in metrics if name in FAITHFULNESS]
+    values: Values = {method: {name: [] for name in wanted} for method in scores}
+    for i in range(len(judge.examples)):
+        if wanted:
+            found = judge.probabilities(i)
+            mine = {method: column[i] for method, column in scores.items()}
+            for method, one in _of_input(found, mine, wanted, by, seed).items():
+                for name in wanted:
+                    values[method][name].append(one[name])
+        advance(1)
+    return values
+
+
+def _of_input(
+    found: Probabilities, scores: Mapping[str, Tensor | None], metrics: Sequence[str], by: str, seed: int
+) -> dict[str, dict[str, float | None]]:
+    questions = {name: Question(found, one, by, seed=seed) for name, one in scores.items() if one is not None}
+    found.removed([positions for one in questions.values() for positions in faithfulness_sets(one, metrics)])
+    limits = None
+    if len(found.tokens) <= MOST_ORDERED and any(name in NORMALIZED for name in metrics):
+        limits = aopc_limits(found)
+        if limits is not None:
+            found.removed([s for one in questions.values() for s in one.curve(len(found.tokens))])
+            ways = [(one, ascending) for one in questions.values() for ascending in (False, True)]
+            limits = limits.widened([aopc(found, one.scores, by=by, ascending=reverse) for one, reverse in ways])
+    nothing: dict[str, float | None] = dict.fromkeys(metrics)
+    return {
+        name: nothing if one is None else faithfulness(found, one, metrics=metrics, by=by, limits=limits, seed=seed)
+        for name, one in scores.items()
+    }
+
+
+@dataclass(frozen=True)
+class Plausible:
+    """Agreement with human rationales.
+
+    Attributes:
+        values: by metric one number an input.
+        pooled: ERASER's own averages of token and IoU F1, which are no means over inputs.
+    """
+
+    values: dict[str, list[float | None]]
+    pooled: dict[str, dict[str, float | None]]
+
+
+def plausibility_values(
+    scores: Sequence[Tensor | None], truths: Sequence[Tensor | None], special: Sequence[Tensor], *, by: str
+) -> Plausible:
+    """The metrics of PLAUSIBILITY of one method.
+
+    Hard rationales are the ceil(share * tokens) highest scores, the share being the mean share of tokens that the human
+    rationales hold, as in ERASER. Special tokens are in neither.
+
+    Args:
+        scores: of each input (tokens,); None where the method failed.
+        truths: of each input (tokens,) bool; None where there is no rationale.
+        special: of each input (tokens,) bool.
+        by: "absolute" takes magnitudes.
+    """
+    shares = [float(t[~s].double().mean()) for t, s in zip(truths, special) if t is not None]
+    share = sum(shares) / len(shares) if shares else 0.0
+    places = [i for i, (one, truth) in enumerate(zip(scores, truths)) if one is not None and truth is not None]
+    values: dict[str, list[float | None]] = {name: [None] * len(scores) for name in PLAUSIBILITY}
+    if not places or share == 0:
+        return Plausible(values, {})
+    true, soft, chosen = [], [], []
+    for i in places:
+        one, truth = scores[i], truths[i]
+        assert one is not None
+        assert truth is not None
+        one = one.double().abs() if by == "absolute" else one.double()
+        own = (~special[i]).nonzero()[:, 0].tolist()
+        chosen.append(top_tokens(one, share, tokens=own))
+        true.append(truth)
+        soft.append(one[own])
+    bare = [truth[~special[i]] for i, truth in zip(places, true)]
+    tokens, pieces = token_f1(true, chosen), iou_f1([spans(t) for t in true], [spans(c) for c in chosen])
+    found = {
+        "token_f1": tokens.values,
+        "iou_f1": pieces.values,
+        "auprc": auprc(bare, soft).values,
+        "average_precision": average_precision(bare, soft).values,
+    }
+    for name, column in found.items():
+        for i, value in zip(places, column):
+            values[name][i] = value
+    pooled = {
+        "token_f1": {"micro": tokens.micro.f1, "macro": tokens.macro.f1},
+        "iou_f1": {"micro": pieces.micro.f1, "macro": pieces.macro.f1},
+    }
+    return Plausible(values, pooled)
+
+
+def ordinary_scores(scores: Scores, special: Sequence[Tensor]) -> dict[str, list[Tensor | None]]:
+    """The scores without special tokens, for rank correlations."""
+    return {
+        method: [None if one is None else one[~fixed] for one, fixed in zip(column, special)]
+        for method, column in scores.items()
+    }
+
+
+def too_long_to_normalize(judge: RemovalPredictor) -> int:
+    """Return how many inputs have too many tokens for the limits of AOPC."""
+    return sum(int((~fixed).sum()) > MOST_ORDERED for fixed in fixed_tokens(judge))
+
+
+def fixed_tokens(judge: RemovalPredictor) -> list[Tensor]:
+    """For each input (tokens,) bool: special tokens, and those that the input's own mask hides."""
+    found = []
+    for example in judge.examples:
+        fixed = torch.tensor(example.special)
+        if "attention_mask" in example.tensors:
+            fixed = fixed | (example.tensors["attention_mask"].cpu() == 0)
+        found.append(fixed)
+    return found

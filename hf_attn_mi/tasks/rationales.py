@@ -1,0 +1,110 @@
+"""Human rationales brought to the model's tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.models.encoded_input import EncodedInput
+
+WAYS = (
+    "for each input 0 or 1 for each of its tokens (special ones too), or character spans [(start, end), ...] of its "
+    "text, (start, end, 1) for the second text of a pair; None for an input without a rationale"
+)
+
+
+def rationale_spans(words: Sequence[str], flags: Sequence[Any]) -> list[tuple[int, int]]:
+    """Return the character spans of the flagged words in `" ".join(words)`, neighbors joined.
+
+    Data sets give rationales for words that are split already. Pass the joined text as the input, and these spans as
+    its rationale: they reach the model's tokens through the characters, whatever its tokenizer makes of the words.
+
+    Args:
+        words: of the text, none of them empty.
+        flags: 0 or 1 for each word.
+
+    Raises:
+        InvalidInputError: numbers of words and flags that differ, or flags other than 0 and 1.
+
+    Example:
+        >>> rationale_spans(["a", "quietly", "moving", "film"], [0, 1, 1, 0])
+        [(2, 16)]
+    """
+    if len(words) != len(flags):
+        raise InvalidInputError(f"flags has {len(flags)} entries for {len(words)} words; one for each word is wanted.")
+    chosen = [_flag(flag, f"flags[{i}]") for i, flag in enumerate(flags)]
+    found: list[tuple[int, int]] = []
+    start = 0
+    for word, mine in zip(words, chosen):
+        if mine and found and found[-1][1] == start - 1:
+            found[-1] = (found[-1][0], start + len(word))
+        elif mine:
+            found.append((start, start + len(word)))
+        start += len(word) + 1
+    return found
+
+
+def rationale_masks(rationales: Any, examples: list[EncodedInput]) -> list[Tensor | None]:
+    """Return for each input (tokens,) bool, False for special tokens; None for an input without a rationale.
+
+    Raises:
+        InvalidInputError: numbers of inputs or tokens that differ, spans outside of the text, or other data.
+    """
+    if isinstance(rationales, str) or not hasattr(rationales, "__len__") or not hasattr(rationales, "__getitem__"):
+        raise InvalidInputError(f"rationales must be a list: {WAYS}; not {type(rationales).__name__}.")
+    if len(rationales) != len(examples):
+        raise InvalidInputError(
+            f"rationales has {len(rationales)} entries for {len(examples)} inputs; one for each is wanted."
+        )
+    return [_mask(rationales[i], example, i) for i, example in enumerate(examples)]
+
+
+def _mask(rationale: Any, example: EncodedInput, index: int) -> Tensor | None:
+    if rationale is None:
+        return None
+    if hasattr(rationale, "tolist"):
+        rationale = rationale.tolist()
+    if isinstance(rationale, str) or not hasattr(rationale, "__iter__"):
+        raise InvalidInputError(f"rationales[{index}] is {type(rationale).__name__}; wanted is {WAYS}.")
+    items, count = list(rationale), int(example.length or 0)
+    ordinary = ~torch.tensor(example.special)
+    if all(hasattr(item, "__len__") and not isinstance(item, str) for item in items):  # [] marks no token
+        return _touched(items, example, index) & ordinary
+    if len(items) != count:
+        raise InvalidInputError(
+            f"rationales[{index}] has {len(items)} entries, inputs[{index}] has {count} tokens: {example.tokens}. One "
+            "for each token of the model is wanted, special ones too; or character spans, see rationale_spans."
+        )
+    return torch.tensor([_flag(item, f"rationales[{index}][{i}]") for i, item in enumerate(items)]) & ordinary
+
+
+def _touched(spans: list[Any], example: EncodedInput, index: int) -> Tensor:
+    """(tokens,) bool: the tokens that share a character with a span."""
+    if example.offsets is None or example.sequence_ids is None:
+        raise InvalidInputError(
+            f"rationales[{index}] holds character spans, but the tokens of inputs[{index}] have no offsets: use texts "
+            "and a fast tokenizer, or 0 or 1 for each token."
+        )
+    found = torch.zeros(int(example.length or 0), dtype=torch.bool)
+    for span in spans:
+        numbers = [*span, 0] if len(span) == 2 else list(span)
+        good = len(numbers) == 3 and all(type(x) is int for x in numbers) and 0 <= numbers[2] < len(example.texts)
+        if not good or not 0 <= numbers[0] <= numbers[1] <= len(example.texts[numbers[2]]):
+            sizes = [len(text) for text in example.texts]
+            raise InvalidInputError(
+                f"rationales[{index}] holds {span!r}, which is no span (start, end) or (start, end, text) of texts "
+                f"with {sizes} characters."
+            )
+        for i, ((start, end), text) in enumerate(zip(example.offsets, example.sequence_ids)):
+            found[i] |= text == numbers[2] and start < numbers[1] and numbers[0] < end
+    return found
+
+
+def _flag(value: Any, name: str) -> bool:
+    if value in (0, 1):
+        return bool(value)
+    raise InvalidInputError(f"{name} is {value!r}; 0 or 1 is wanted.")

@@ -1,7 +1,0 @@
-"""Pictures of results; matplotlib (extra `plots`) is imported when the first one is drawn."""
-
-from hf_attn_mi.views.comparison import plot_comparison
-from hf_attn_mi.views.information import plot_information
-from hf_attn_mi.views.intervals import plot_identifiable, plot_intervals
-
-__all__ = ["plot_comparison", "plot_identifiable", "plot_information", "plot_intervals"]

@@ -1,0 +1,201 @@
+"""The parts of examples/causal_study.py that turn runs into figures and verdicts."""
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+import scipy.stats
+import torch
+
+from hf_attn_mi import capture_attention, effective_attention
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+MODULES = ("causal_study", "causal_report", "causal_models")
+
+
+@pytest.fixture
+def study(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import causal_study
+
+    yield causal_study
+    for name in MODULES:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def report(study):
+    return sys.modules["causal_report"]
+
+
+def options(**more):
+    return argparse.Namespace(
+        **{
+            "data": None,
+            "models": [],
+            "report": None,
+            "limit": None,
+            "minutes": 1e6,
+            "share": "0/1",
+            "quick": True,
+            "suites": None,
+            **more,
+        }
+    )
+
+
+@pytest.fixture
+def loaded(study):
+    return study.load(study.QUICK[1], options())
+
+
+def test_uniform_and_permuted_rows_by_hand(study, loaded):
+    tensors = study.tensors_of(loaded, loaded.rows[0][0])
+    with torch.no_grad(), capture_attention(loaded.model) as capture:
+        loaded.model(**tensors)
+    call = capture.calls[1]
+    count = tensors["input_ids"].shape[1]
+    assert torch.equal(study.uniform(call), torch.full((1, 4, count, count), 1 / count))
+    own, shuffled = call.attention(), study.permuted(call)
+    assert not torch.equal(own, shuffled)
+    torch.testing.assert_close(own.sort(-1).values, shuffled.sort(-1).values)
+    assert torch.equal(shuffled, study.permuted(call))
+    assert study.predict(loaded, loaded.rows[0][0]) == int(loaded.model(**tensors).logits.argmax())
+
+
+def test_divergence_against_scipy(study):
+    first, second = torch.rand(5, 7, dtype=torch.double), torch.rand(5, 7, dtype=torch.double)
+    first, second = first / first.sum(-1, keepdim=True), second / second.sum(-1, keepdim=True)
+    second[0], second[0, 1] = 0.0, 1.0
+    middle = (first + second) / 2
+    by_hand = (scipy.stats.entropy(first, middle, axis=1) + scipy.stats.entropy(second, middle, axis=1)) / 2
+    assert study.divergence(first, second) == pytest.approx(by_hand.mean())
+    assert study.divergence(first[:1] * 0 + second[0], second[:1]) == 0.0
+
+
+def test_distances_of_a_layer_by_hand(study, loaded):
+    with torch.no_grad(), capture_attention(loaded.model) as capture:
+        loaded.model(**study.tensors_of(loaded, loaded.rows[0][0]))
+    call = capture.calls[0]
+    found = study.compare_rows(call, torch.Generator().manual_seed(0))
+    own, values = call.attention()[0].double(), call.values_per_head()[0].double()
+    new = effective_attention(own, values).attention
+    assert found["effective"]["tv"] == pytest.approx(float((own - new).abs().sum(-1).mean() / 2), rel=1e-3)
+    assert found["effective"]["negative"] == pytest.approx(float(-new.clamp_max(0).sum(-1).mean()), rel=1e-3)
+    assert found["efficient"]["negative"] == 0.0
+    assert found["curve"] == sorted(found["curve"], reverse=True)
+    assert found["support"] == 33.0  # 32 dimensions and the sum
+    assert found["curve"][0] == 33.0
+
+
+def test_no_premise_of_snli_is_in_both_parts(study, monkeypatch, tmp_path):
+    models = sys.modules["causal_models"]
+    rows = [((f"premise {i // 3}", f"hypothesis {i}"), i % 3) for i in range(60)]
+    monkeypatch.setattr(models, "read_rows", lambda path: list(rows))
+    monkeypatch.setattr(models, "SNLI_TRAIN", 40)
+    train, test = models.read_split(tmp_path, "snli")
+    assert sorted(train + test) == sorted(rows)
+    assert not {texts[0] for texts, _ in train} & {texts[0] for texts, _ in test}
+    assert len(train) == 39
+
+
+def test_intervals_against_scipy(report):
+    for hits, count in ((0, 7), (7, 7), (13, 40)):
+        expected = scipy.stats.binomtest(hits, count).proportion_ci(0.95, "exact")
+        assert report.exact(hits, count) == pytest.approx((expected.low, expected.high))
+    values = [float(x) for x in range(1, 41)]
+    # Ranks 14 and 27 of 40: P(Binomial(40, 1/2) <= 13) = .0192 on each side.
+    assert report.median(values) == "20.5 [14, 27]"
+    assert 1 - 2 * scipy.stats.binom.cdf(13, 40, 0.5) > 0.95
+    assert report.median([2.0, 1.0]) == "1.5"
+
+
+def line(**more):
+    return {
+        "suite": "a",
+        "changed": 5,
+        "kept": True,
+        "relative": 1e-7,
+        "predicted": 1,
+        "label": 1,
+        "uniform": 1,
+        "residual": 1e-9,
+        "necessity": 1e-5,
+        "sum_error": 0.0,
+        "smallest_weight": 1e-6,
+        "controls": {"null-space noise": [1e-7, True, 0.0], "visible noise": [0.5, False, 0.1]},
+        **more,
+    }
+
+
+def test_verdicts(report):
+    sets = {name: {"dataset": name} for name in "abcde"}
+    assert report.judge(dict.fromkeys("abcd", "holds"), sets) == "holds"
+    assert report.judge({**dict.fromkeys("abcd", "holds"), "e": "-"}, sets) == "holds"
+    assert report.judge({**dict.fromkeys("abcd", "holds"), "e": "fails"}, sets) == "does not hold"
+    assert report.judge(dict.fromkeys("abc", "holds"), sets) == "not decided"
+    same = {name: {"dataset": "one"} for name in "abcd"}
+    assert report.judge(dict.fromkeys("abcd", "holds"), same) == "not decided"
+    assert report.deciding([line()] * 20)
+    assert not report.deciding([line()] * 19 + [line(changed=0)] * 50)
+    assert report.teeth([line()] * 3) == pytest.approx(5e6)
+    assert math.isnan(report.teeth([line(controls={"null-space noise": None, "visible noise": None})]))
+
+
+def test_the_role_of_attention(report):
+    right, wrong = line(), line(uniform=0)
+    assert report.role([right] * 80 + [wrong] * 20)[1] == "plays a role"
+    assert report.role([right] * 300 + [line(predicted=0)])[1] == "plays no role"
+    assert report.role([right] * 30 + [wrong])[1] == "open"
+    assert report.role([right] * 19)[1] == "open"  # too few to say so
+    assert report.role([right] * 20)[1] == "plays no role"
+
+
+def test_costs_are_compared_on_the_same_inputs(report):
+    made = [
+        {"index": i, "start": start, "defined": defined, "forwards": forwards, "passes": passes}
+        for i, start, defined, forwards, passes in (
+            (0, "relevance", True, 4.0, 3),
+            (1, "relevance", True, 9.0, 3),
+            (2, "relevance", False, 1.0, 3),
+            (0, "random", True, 20.0, 0),
+            (2, "random", True, 5.0, 0),
+            (1, "attention", True, 10.0, 1),
+        )
+    ]
+    assert report.paired(made, "random") == [13.0]
+    assert report.paired(made, "attention") == [-1.0]
+
+
+@pytest.mark.slow
+def test_a_small_run_goes_on_where_it_stopped_and_writes_its_page(study, report, tmp_path):
+    some = options(output=tmp_path, limit=1)
+    for part in study.PARTS:
+        study.run_part(part, study.QUICK[1:], some, math.inf)
+    first = {part: (tmp_path / f"{part}.jsonl").read_text() for part in study.PARTS}
+    more = options(output=tmp_path, limit=2, parts=list(study.PARTS))
+    more.suites = [study.QUICK[1].name]
+    study.run(more)
+    for part, before in first.items():
+        assert (tmp_path / f"{part}.jsonl").read_text().startswith(before)
+    made = study.lines(tmp_path / "certificates.jsonl")
+    assert [one["index"] for one in made] == [0, 1]
+    assert all(one["holds"] and one["changed"] > 0 for one in made)
+    assert all(one["controls"]["visible noise"][0] > 100 * one["controls"]["null-space noise"][0] for one in made)
+    sets = study.lines(tmp_path / "tokens.jsonl")
+    assert {one["start"] for one in sets} == set(study.STARTS)
+    assert all(one["true"] for one in sets)
+    page = (tmp_path / "causal.md").read_text()
+    assert "2 inputs in 1 suites" in page
+    for verdict in page.split("**Verdict: ")[1:]:
+        assert verdict.startswith("not decided")
+    assert (tmp_path / "causal.png").stat().st_size > 1000
+    # One prediction that changed turns the first claim, and says so among the targets.
+    made[0]["kept"] = False
+    (tmp_path / "certificates.jsonl").write_text("".join(json.dumps(one) + "\n" for one in made))
+    verdicts = report.write_report(tmp_path, tmp_path).splitlines()
+    assert verdicts[0].endswith("DOES NOT HOLD")
+    assert "1 / 2" in (tmp_path / "causal.md").read_text()

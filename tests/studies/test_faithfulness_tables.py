@@ -1,0 +1,164 @@
+"""What turns the lines of benchmarks/results/faithfulness.jsonl into means, paired tests and verdicts."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+OURS, RIVAL = "relevance", "integrated_gradients"
+
+
+@pytest.fixture
+def rooms(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    before = set(sys.modules)
+    import faithfulness
+    import faithfulness_data
+    import faithfulness_tables
+
+    yield SimpleNamespace(main=faithfulness, data=faithfulness_data, tables=faithfulness_tables)
+    for name in set(sys.modules) - before:
+        if str(BENCHMARKS) in str(getattr(sys.modules[name], "__file__", "")):
+            sys.modules.pop(name)
+
+
+def line(places, values, *, name="imdb", group="main", removal="delete", forwards=1):
+    cost = {"forwards": forwards, "backwards": 0}
+    return {
+        "kind": "run",
+        "set": name,
+        "group": group,
+        "removal": removal,
+        "places": list(places),
+        "judged": list(places),
+        "values": values,
+        "costs": dict.fromkeys(values, cost),
+        "failures": {},
+        "tokens": 10,
+    }
+
+
+def both(comp, suff=None):
+    return {"comprehensiveness": list(comp), "sufficiency": list(comp if suff is None else suff)}
+
+
+def test_chunks_in_any_order_fall_into_their_places(rooms):
+    rows = [
+        line([2, 3], {OURS: both([0.3, 0.4]), RIVAL: both([0.1, 0.2])}),
+        line([0, 1], {OURS: both([0.1, 0.2])}),
+        line([0], {OURS: both([9.0])}, name="sst2"),
+        line([0], {OURS: both([9.0])}, removal="attention_mask"),
+        line([0], {OURS: both([9.0])}, group="masked"),
+    ]
+    found = rooms.tables.values_of(rows, "imdb", ("main",))
+    assert found[OURS]["comprehensiveness"] == [0.1, 0.2, 0.3, 0.4]
+    assert found[RIVAL]["sufficiency"] == [None, None, 0.1, 0.2]
+
+
+def test_a_difference_is_paired_and_positive_where_relevance_is_better(rooms):
+    drawn = np.random.default_rng(0)
+    ours, rival = drawn.normal(0.5, 0.1, (2, 40))
+    rival[3:] -= 0.05
+    partial = [None, None, None, *rival[3:]]
+    rows = [line(range(40), {OURS: both(ours), RIVAL: both(partial), "random": both(drawn.normal(0.1, 0.1, 40))})]
+    values = rooms.tables.values_of(rows, "imdb", ("main",))
+    for metric, sign in (("comprehensiveness", 1), ("sufficiency", -1)):
+        tests = rooms.tables.against_ours(values, metric)
+        assert set(tests) == {RIVAL, "random"}
+        ahead = sign * (ours[3:] - rival[3:])
+        assert tests[RIVAL].difference.mean == pytest.approx(ahead.mean(), abs=1e-12)
+        assert tests[RIVAL].difference.inputs == 37
+        low, high = tests[RIVAL].difference.interval
+        assert low < ahead.mean() < high
+        expected = scipy.stats.wilcoxon(ahead).pvalue
+        assert tests[RIVAL].p_value == pytest.approx(expected, rel=1e-6)
+        raw = sorted(test.p_value for test in tests.values())
+        assert min(test.adjusted for test in tests.values()) == pytest.approx(min(1, 2 * raw[0]))
+
+
+def test_the_best_captum_method_needs_half_of_the_inputs_and_the_sign_of_its_metric(rooms):
+    ours = [0.5] * 10
+    rows = [
+        line(
+            range(10),
+            {
+                OURS: both(ours),
+                RIVAL: both([0.3] * 10, [0.2] * 10),
+                "saliency": both([0.2] * 10, [0.1] * 10),
+                "lime": both([0.9] * 4 + [None] * 6, [-0.9] * 4 + [None] * 6),
+                "attention": both([0.95] * 10, [-0.95] * 10),
+            },
+        )
+    ]
+    assert rooms.tables.best_captum(rows, "imdb") == RIVAL  # lime: four inputs of ten; attention: not Captum's
+    assert rooms.tables.best_captum(rows, "imdb", "sufficiency") == "saliency"
+    assert rooms.tables.best_captum([], "imdb") == RIVAL
+
+
+@pytest.mark.parametrize(
+    ("ahead", "not_worse", "better"), [(0.05, True, True), (0.0, True, False), (-0.05, False, False)]
+)
+def test_verdicts_follow_the_interval_and_the_corrected_p(rooms, ahead, not_worse, better):
+    noise = np.random.default_rng(1).normal(0, 0.005, 60)
+    noise -= noise.mean()
+    base = np.linspace(0.2, 0.8, 60)
+    rows = [line(range(60), {OURS: both(base + ahead + noise, base - ahead - noise), RIVAL: both(base)})]
+    found = {one.target: one for one in rooms.tables.verdicts(rows, {"imdb": 60}, ("imdb",))}
+    assert len(found) == 4
+    for metric in ("comprehensiveness", "sufficiency"):
+        assert found[f"imdb: {metric} not worse by 0.01"].met is not_worse
+        assert found[f"imdb: {metric} significantly better"].met is better
+        assert found[f"imdb: {metric} not worse by 0.01"].complete
+    (first, *_) = rooms.tables.verdicts(rows, {"imdb": 200}, ())
+    assert not first.complete
+    (missing, *_) = rooms.tables.verdicts([], {"imdb": 200}, ())
+    assert missing.met is None
+
+
+def test_passes_are_means_over_inputs(rooms):
+    rows = [line([0, 1, 2], {OURS: both([0.1] * 3)}, forwards=2), line([3], {OURS: both([0.1])}, forwards=10)]
+    assert rooms.tables.costs_of(rows, "imdb", ("main",)) == {OURS: (4.0, 0.0)}
+
+
+def test_what_is_in_the_results_is_not_run_again(rooms):
+    everything = rooms.main.pending("imdb", [])
+    done = line([0, 1, 2, 3, 4], {OURS: both([0.1] * 5)})
+    assert len(rooms.main.pending("imdb", [done])) == len(everything) - 1
+    assert len(rooms.main.pending("imdb", [done | {"removal": "mask"}])) == len(everything)
+
+
+class Words:
+    """Words are tokens, long ones two; [CLS] before and [SEP] behind."""
+
+    def __call__(self, text, **_):
+        ids, offsets, numbers, at = [0], [(0, 0)], [None], 0
+        for number, word in enumerate(text.split()):
+            start = text.index(word, at)
+            at = start + len(word)
+            middle = start + 4
+            for place in [(start, middle), (middle, at)] if len(word) > 4 else [(start, at)]:
+                ids.append(1)
+                offsets.append(place)
+                numbers.append(number)
+        answer = {"input_ids": [*ids, 0], "offset_mapping": [*offsets, (0, 0)]}
+        return type("Encoding", (dict,), {"word_ids": lambda self: [*numbers, None]})(answer)
+
+
+@pytest.mark.parametrize(("tokens", "expected"), [(8, "one wordless two end"), (6, "one wordless two"), (4, "one")])
+def test_a_text_is_cut_behind_a_whole_word(rooms, tokens, expected):
+    assert rooms.data.cut("one wordless two end", Words(), tokens) == expected
+
+
+def test_the_page_says_what_is_missing_and_holds_the_numbers(rooms):
+    columns = {method: both(torch.linspace(0, 1, 20).tolist()) for method in (OURS, RIVAL, "random")}
+    hardware = {"cpu": "a", "cores": 2, "capability": "b"}
+    about = {"hardware": hardware, "versions": {}, "commit": "c", "cpu_seconds": 60.0}
+    text = rooms.main.page([line(range(20), columns) | about])
+    assert "(only 20 were run yet)" in text
+    assert "| **relevance** | ours | 20 | 0.500 [" in text
+    assert "not all inputs were run yet" in text.lower()

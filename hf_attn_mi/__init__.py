@@ -1,30 +1,100 @@
-"""Which tokens and which attention weights made this prediction, and how do you know?"""
+"""Which tokens and which attention weights made this prediction, and how do you know?
 
-from hf_attn_mi.attention import attention_interval, effective_attention, efficient_attention, rollout
-from hf_attn_mi.capture import capture_attention
-from hf_attn_mi.errors import BackendUnavailableError, HfAttnMiError, InvalidInputError, UnsupportedModelError
-from hf_attn_mi.mi import mutual_information
-from hf_attn_mi.results.explanation import Explanation
-from hf_attn_mi.results.information_profile import InformationProfile
-from hf_attn_mi.tasks.attention_maps import attention_maps
-from hf_attn_mi.tasks.explain import explain
-from hf_attn_mi.tasks.fit_information import fit_information
+The public names are loaded when they are first used (PEP 562): `import hf_attn_mi` alone imports neither torch nor
+transformers. Its only effect is that `AutoModelForSequenceClassification.from_pretrained` can load a saved attention
+head (`hf_attn_mi.heads`).
+"""
 
-__version__ = "0.1.0"
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from hf_attn_mi._auto_registration import register_when_loaded
+from hf_attn_mi._version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from hf_attn_mi.attention import attention_interval, effective_attention, efficient_attention, rollout
+    from hf_attn_mi.capture import capture_attention
+    from hf_attn_mi.errors import BackendUnavailableError, HfAttnMiError, InvalidInputError, UnsupportedModelError
+    from hf_attn_mi.methods.registry import list_methods, register_method
+    from hf_attn_mi.mi import mutual_information
+    from hf_attn_mi.results.certificate import Certificate
+    from hf_attn_mi.results.comparison import Comparison
+    from hf_attn_mi.results.explanation import Explanation
+    from hf_attn_mi.results.information_profile import InformationProfile
+    from hf_attn_mi.results.results import Results
+    from hf_attn_mi.results.token_set import TokenSet
+    from hf_attn_mi.tasks.attention_maps import AttentionMaps, attention_maps
+    from hf_attn_mi.tasks.certify import certify
+    from hf_attn_mi.tasks.compare import compare
+    from hf_attn_mi.tasks.explain import explain
+    from hf_attn_mi.tasks.fit_information import fit_information
+    from hf_attn_mi.tasks.minimal_tokens import minimal_tokens
+    from hf_attn_mi.tasks.recheck import recheck
+
 __all__ = [
+    "AttentionMaps",
     "BackendUnavailableError",
+    "Certificate",
+    "Comparison",
     "Explanation",
     "HfAttnMiError",
     "InformationProfile",
     "InvalidInputError",
+    "Results",
+    "TokenSet",
     "UnsupportedModelError",
     "attention_interval",
     "attention_maps",
     "capture_attention",
+    "certify",
+    "compare",
     "effective_attention",
     "efficient_attention",
     "explain",
     "fit_information",
+    "list_methods",
+    "minimal_tokens",
     "mutual_information",
+    "recheck",
+    "register_method",
     "rollout",
 ]
+_NAMES_OF_MODULE = {  # the imports above, once more for the run time; a test compares the two
+    "attention": ("attention_interval", "effective_attention", "efficient_attention", "rollout"),
+    "capture": ("capture_attention",),
+    "errors": ("BackendUnavailableError", "HfAttnMiError", "InvalidInputError", "UnsupportedModelError"),
+    "methods.registry": ("list_methods", "register_method"),
+    "mi": ("mutual_information",),
+    "results.certificate": ("Certificate",),
+    "results.comparison": ("Comparison",),
+    "results.explanation": ("Explanation",),
+    "results.information_profile": ("InformationProfile",),
+    "results.results": ("Results",),
+    "results.token_set": ("TokenSet",),
+    "tasks.attention_maps": ("AttentionMaps", "attention_maps"),
+    "tasks.certify": ("certify",),
+    "tasks.compare": ("compare",),
+    "tasks.explain": ("explain",),
+    "tasks.fit_information": ("fit_information",),
+    "tasks.minimal_tokens": ("minimal_tokens",),
+    "tasks.recheck": ("recheck",),
+}
+_MODULE_OF_NAME = {name: f"{__name__}.{module}" for module, names in _NAMES_OF_MODULE.items() for name in names}
+
+register_when_loaded()
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used (PEP 562)."""
+    if name not in _MODULE_OF_NAME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(_MODULE_OF_NAME[name]), name)
+    globals()[name] = value  # from here on without this function
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names also before they are loaded."""
+    return sorted({*globals(), *__all__})

@@ -6,11 +6,14 @@ import os
 import statistics
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 import hf_attn_mi
+from hf_attn_mi._version import library_versions
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "hf_attn_mi"
@@ -18,6 +21,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A part imports from its own row only where it is the same part, and from rows further down.
 ROOMS = [  # a room imports from itself and from those further down
     "__init__",
+    "_auto_registration",
     "cli",
     "tasks",
     "methods",
@@ -31,6 +35,7 @@ ROOMS = [  # a room imports from itself and from those further down
     "data",
     "heads",
     "errors",
+    "_version",
 ]
 OPTIONAL = {"captum", "datasets", "evaluate", "matplotlib", "triton"}
 DOORS = {  # what else may be imported inside the functions of a part
@@ -135,42 +140,71 @@ def test_public_functions_are_documented_and_short(path):
             assert body_lines(node) <= MOST_FUNCTION, f"{path}: {node.name} has {body_lines(node)} lines"
 
 
+def lazy_names():
+    """What `hf_attn_mi/__init__.py` imports for type checkers: name -> module."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    return {alias.name: node.module for node in block.body for alias in node.names}
+
+
 def test_public_names():
-    assert len(hf_attn_mi.__all__) <= 15
     assert sorted(hf_attn_mi.__all__) == hf_attn_mi.__all__
+    assert set(hf_attn_mi.__all__) <= set(dir(hf_attn_mi))
+    missing = [name for name in hf_attn_mi.__all__ if not getattr(hf_attn_mi, name, None)]
+    assert not missing, f"named in hf_attn_mi.__all__, but not there: {missing}"
     assert all(getattr(hf_attn_mi, name).__doc__ for name in hf_attn_mi.__all__)
     modules = {part_of(path) for path in FILES}
     assert not modules & set(hf_attn_mi.__all__)  # no module shares the name of an exported function
+    with pytest.raises(AttributeError, match="has no attribute 'explian'"):
+        _ = hf_attn_mi.explian
 
 
+def test_type_checkers_and_the_run_time_see_the_same_public_names():
+    assert lazy_names() == hf_attn_mi._MODULE_OF_NAME
+    assert sorted(lazy_names()) == hf_attn_mi.__all__
+    assert (PACKAGE / "py.typed").exists()
+
+
+def test_the_version_is_written_once():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["project"]["dynamic"] == ["version"]
+    assert project["tool"]["hatch"]["version"]["path"] == "hf_attn_mi/_version.py"
+    assert hf_attn_mi.__version__ == library_versions()["hf_attn_mi"] == version("hf_attn_mi")
+
+
+# What is loaded by the import on its own, and which state of the process it changes after torch and transformers.
 PROBE = """
-import os, sys, json, logging, warnings
-import torch, transformers
-environment, modules = dict(os.environ), set(sys.modules)
-handlers, level = list(logging.getLogger().handlers), logging.getLogger().level
-library = transformers.utils.logging
-before = (torch.get_default_dtype(), torch._C._len_torch_function_stack(), torch.is_grad_enabled(),
-          torch.random.initial_seed(), list(warnings.filters), library.get_verbosity(), torch.get_num_threads(),
-          sys.excepthook, torch.nn.functional.scaled_dot_product_attention, torch.nn.Module.__call__)
+import json, logging, os, sys, warnings
+started = set(sys.modules)
+if len(sys.argv) > 1:
+    import torch, transformers
+def state():
+    values = [dict(os.environ), list(logging.getLogger().handlers), logging.getLogger().level, list(warnings.filters),
+              sys.excepthook, list(sys.path_hooks)]
+    if len(sys.argv) > 1:
+        values += [torch.get_default_dtype(), torch._C._len_torch_function_stack(), torch.is_grad_enabled(),
+                   torch.random.initial_seed(), transformers.utils.logging.get_verbosity(), torch.get_num_threads(),
+                   torch.nn.functional.scaled_dot_product_attention, torch.nn.Module.__call__]
+    return values
+before, modules, finders = state(), set(sys.modules), list(sys.meta_path)
 import hf_attn_mi
-after = (torch.get_default_dtype(), torch._C._len_torch_function_stack(), torch.is_grad_enabled(),
-         torch.random.initial_seed(), list(warnings.filters), library.get_verbosity(), torch.get_num_threads(),
-         sys.excepthook, torch.nn.functional.scaled_dot_product_attention, torch.nn.Module.__call__)
-new = {name.split(".")[0] for name in set(sys.modules) - modules}
 print(json.dumps({
-    "environment": environment == dict(os.environ), "state": before == after,
-    "logging": handlers == logging.getLogger().handlers and level == logging.getLogger().level,
-    "new": sorted(new), "all": sorted(set(sys.modules) - modules), "cuda": torch.cuda.is_initialized(),
+    "unchanged": before == state(),
+    "finders": [type(finder).__name__ for finder in sys.meta_path if finder not in finders],
+    "new": sorted({name.split(".")[0] for name in set(sys.modules) - modules}),
+    "own": sorted(name for name in set(sys.modules) - modules if name.startswith("hf_attn_mi")),
+    "cuda": len(sys.argv) > 1 and torch.cuda.is_initialized(),
 }))
 """
 
 
-def test_import_is_inert():
+@pytest.mark.parametrize("after", [(), ("torch and transformers",)], ids=["first", "after torch and transformers"])
+def test_import_is_inert(after):
     # A small environment: this process has imported the package, and what that sets would be inherited.
-    wanted = ("PATH", "HOME", "SYSTEMROOT", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")
-    environment = {name: os.environ[name] for name in wanted if name in os.environ}
+    kept = ("PATH", "HOME", "SYSTEMROOT", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")
+    environment = {name: os.environ[name] for name in kept if name in os.environ}
     done = subprocess.run(
-        [sys.executable, "-c", PROBE],
+        [sys.executable, "-c", PROBE, *after],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -180,14 +214,13 @@ def test_import_is_inert():
     )
     assert done.stderr == ""
     assert done.stdout.count("\n") == 1  # the probe's own line
-    found = json.loads(done.stdout)
-    assert found["environment"]
-    assert found["state"]
-    assert found["logging"]
-    assert not found["cuda"]
-    heavy = {"captum", "datasets", "evaluate", "matplotlib", "pandas", "pyarrow", "triton", "sklearn", "accelerate"}
-    assert not heavy & set(found["new"])
-    assert not {"scipy.optimize", "scipy.stats"} & set(found["all"])
+    result = json.loads(done.stdout)
+    assert result["unchanged"]
+    assert not result["cuda"]
+    assert result["finders"] == ["AutoClassFinder"]  # tests/heads/test_auto_registration.py: it removes itself
+    assert result["own"] == ["hf_attn_mi", "hf_attn_mi._auto_registration", "hf_attn_mi._version"]
+    third_party = set(result["new"]) - set(sys.stdlib_module_names)
+    assert third_party == {"hf_attn_mi"}
 
 
 def tracked():

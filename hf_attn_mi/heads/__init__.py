@@ -1,4 +1,7 @@
-"""Classification heads whose attention is part of the answer: additive, deep, scaled dot product; softmax or Gumbel."""
+"""Classification heads that return their attention: additive, deep or scaled dot product; softmax or Gumbel-softmax.
+
+Importing this package registers the classes with the auto classes of transformers, so that saved heads are loaded.
+"""
 
 from hf_attn_mi.heads.configuration import AttentionHeadConfig
 from hf_attn_mi.heads.head import AttentionHead, HeadOutput
@@ -7,8 +10,7 @@ from hf_attn_mi.heads.modeling import (
     AttentionHeadOutput,
     register_auto_classes,
 )
-from hf_attn_mi.heads.normalizers import gumbel_softmax, masked_softmax
-from hf_attn_mi.heads.schedules import TemperatureSchedule
+from hf_attn_mi.heads.normalizers import TemperatureSchedule, gumbel_softmax, masked_softmax
 
 __all__ = [
     "AttentionHead",
@@ -21,3 +23,5 @@ __all__ = [
     "masked_softmax",
     "register_auto_classes",
 ]
+
+register_auto_classes()

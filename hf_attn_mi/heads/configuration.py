@@ -1,8 +1,9 @@
-"""Configuration of an encoder with an attention head."""
+"""Configuration of an encoder with an attention head, and the model card that states it on the Hub."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig
@@ -12,6 +13,31 @@ from hf_attn_mi.errors import InvalidInputError
 
 SCHEMA = 1
 ENCODER_CLASSES = ("AutoModel", "AutoModelForTextEncoding")
+# A sentence of the card that transformers generates:
+GENERATED = "has been pushed on the Hub. This model card has been automatically generated"
+CARD = """---
+library_name: transformers
+pipeline_tag: text-classification
+tags: [attention, explainability, hf_attn_mi]
+---
+# {kind} on {encoder}
+
+An encoder ({encoder}, {width} wide{frozen}) with an attention head of `hf_attn_mi`: {heads} head(s) with {queries}
+learned query/queries, score `{score}`, normalizer `{normalizer}`, temperature `{temperature}`, hard `{hard}`,
+recurrence `{recurrence}`. Labels: {labels}.
+
+```python
+from transformers import AutoTokenizer, pipeline
+from hf_attn_mi import explain  # makes the auto classes of transformers load this model
+
+classify = pipeline("text-classification", "{name}")
+print(classify("..."))
+print(explain(classify, "...", method="head"))  # the head's attention, token by token
+```
+
+## Training data, evaluation, limits
+Not stated: to be filled in by the author.
+"""
 
 
 class AttentionHeadConfig(PreTrainedConfig):  # type: ignore[misc]
@@ -25,10 +51,10 @@ class AttentionHeadConfig(PreTrainedConfig):  # type: ignore[misc]
             `temperature`: transformers keeps that name for generation.)
         hard: one-hot weights, straight-through gradient.
         heads, queries, score_size, recurrence, recurrence_size, head_dropout: as in `AttentionHead`.
-        freeze_encoder: the encoder is evaluated, never trained.
-        encoder_class: the class of transformers that makes the encoder of its configuration: "AutoModel", or
-            "AutoModelForTextEncoding" for the encoder half of T5 and its kin.
-        states_size: width of the states the head was made for, by default the encoder's.
+        freeze_encoder: the encoder stays in evaluation mode and is never trained.
+        encoder_class: the transformers class that builds the encoder from its configuration: "AutoModel", or
+            "AutoModelForTextEncoding" for the encoder half of T5 and similar models.
+        states_size: width of the states that the head was built for, by default the encoder's.
         schema: version of this layout.
 
     Raises:
@@ -80,7 +106,7 @@ class AttentionHeadConfig(PreTrainedConfig):  # type: ignore[misc]
             kind = getattr(encoder, "model_type", type(encoder).__name__)
             raise InvalidInputError(
                 f"states_size is {states_size}, but the hidden_size of the encoder ({kind}) is {width}: "
-                "a saved head fits only an encoder of the width it was made for"
+                "a saved head fits only an encoder of the width that it was built for"
             )
         self.states_size = states_size if width is None else width
         if kwargs.get("pad_token_id") is None:
@@ -91,10 +117,43 @@ class AttentionHeadConfig(PreTrainedConfig):  # type: ignore[misc]
         """The encoder's configuration: where transformers reads and writes the size of the vocabulary."""
         if self.encoder is None:
             return self
-        found: PreTrainedConfig = self.encoder.get_text_config(decoder=decoder, encoder=encoder)
-        return found
+        text_config: PreTrainedConfig = self.encoder.get_text_config(decoder=decoder, encoder=encoder)
+        return text_config
 
     @property
     def hidden_size(self) -> int:
         """Width of the encoder's states."""
         return int(self.encoder.hidden_size)
+
+
+def model_card(config: AttentionHeadConfig, name: str) -> str:
+    """Return a model card (Markdown with its YAML header) that states the head's options.
+
+    Args:
+        config: of the model.
+        name: of the repository or folder, for the example in the card.
+    """
+    labels = ", ".join(f"{number} {label}" for number, label in sorted((config.id2label or {}).items()))
+    return CARD.format(
+        kind="Attention head",
+        encoder=getattr(config.encoder, "_name_or_path", "") or config.encoder.model_type,
+        width=config.hidden_size,
+        frozen=", frozen in training" if config.freeze_encoder else "",
+        heads=config.heads,
+        queries=config.queries,
+        score=config.score,
+        normalizer=config.normalizer,
+        temperature=config.head_temperature,
+        hard=config.hard,
+        recurrence=config.recurrence,
+        labels=labels,
+        name=name,
+    )
+
+
+def replace_generated_card(folder: Path, config: AttentionHeadConfig, name: str) -> None:
+    """Write our card in place of the one that transformers generates; a card that the author wrote stays."""
+    path = folder / "README.md"
+    if path.exists() and GENERATED not in path.read_text(encoding="utf-8"):
+        return
+    path.write_text(model_card(config, name), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The head itself: states to weights, context and logits."""
+"""The attention head: scores of the tokens, weights, context and logits."""
 
 from __future__ import annotations
 
@@ -7,18 +7,136 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from hf_attn_mi.errors import InvalidInputError
-from hf_attn_mi.heads.normalizers import gumbel_softmax, masked_softmax
-from hf_attn_mi.heads.recurrence import PackedBiLSTM
-from hf_attn_mi.heads.schedules import TemperatureSchedule, read_schedule
-from hf_attn_mi.heads.scores import score_module
+from hf_attn_mi.heads.normalizers import TemperatureSchedule, gumbel_softmax, masked_softmax, read_schedule
 
+# Score modules: (batch, heads, tokens, head_dim) states -> (batch, heads, tokens, queries) scores, with parameters for
+# each head. `size` is the width of the hidden layers; "scaled_dot" has none.
+
+
+class ScaledDotScore(nn.Module):
+    """<h_i, q> / sqrt(d) with learned queries q."""
+
+    def __init__(self, heads: int, head_dim: int, queries: int, size: int) -> None:
+        super().__init__()
+        self.query = nn.Parameter(torch.empty(heads, head_dim, queries))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new queries."""
+        nn.init.normal_(self.query)
+
+    def forward(self, states: Tensor) -> Tensor:  # (batch, heads, tokens, head_dim) -> (batch, heads, tokens, queries)
+        """Return the scores."""
+        scores: Tensor = states @ self.query * states.shape[-1] ** -0.5
+        return scores
+
+
+class AdditiveScore(nn.Module):
+    """v^T tanh(W h_i + b) (Bahdanau et al., arXiv 1409.0473)."""
+
+    def __init__(self, heads: int, head_dim: int, queries: int, size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(heads, head_dim, size))
+        self.bias = nn.Parameter(torch.empty(heads, 1, size))
+        self.query = nn.Parameter(torch.empty(heads, size, queries))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new weights."""
+        nn.init.normal_(self.weight, std=self.weight.shape[1] ** -0.5)
+        nn.init.zeros_(self.bias)
+        nn.init.normal_(self.query, std=self.query.shape[1] ** -0.5)
+
+    def forward(self, states: Tensor) -> Tensor:  # (batch, heads, tokens, head_dim) -> (batch, heads, tokens, queries)
+        """Return the scores."""
+        return torch.tanh(states @ self.weight + self.bias) @ self.query
+
+
+class DeepScore(nn.Module):
+    """v^T gelu(W_2 gelu(W_1 h_i + b_1) + b_2): deep attention, here with two hidden layers."""
+
+    def __init__(self, heads: int, head_dim: int, queries: int, size: int) -> None:
+        super().__init__()
+        self.first = nn.Parameter(torch.empty(heads, head_dim, size))
+        self.first_bias = nn.Parameter(torch.empty(heads, 1, size))
+        self.second = nn.Parameter(torch.empty(heads, size, size))
+        self.second_bias = nn.Parameter(torch.empty(heads, 1, size))
+        self.query = nn.Parameter(torch.empty(heads, size, queries))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new weights, of a size that keeps the variance through the gelu."""
+        nn.init.normal_(self.first, std=(2 / self.first.shape[1]) ** 0.5)
+        nn.init.normal_(self.second, std=(2 / self.second.shape[1]) ** 0.5)
+        nn.init.zeros_(self.first_bias)
+        nn.init.zeros_(self.second_bias)
+        nn.init.normal_(self.query, std=self.query.shape[1] ** -0.5)
+
+    def forward(self, states: Tensor) -> Tensor:  # (batch, heads, tokens, head_dim) -> (batch, heads, tokens, queries)
+        """Return the scores."""
+        inner = nn.functional.gelu(states @ self.first + self.first_bias)
+        return nn.functional.gelu(inner @ self.second + self.second_bias) @ self.query
+
+
+SCORES: dict[str, type[nn.Module]] = {
+    "additive": AdditiveScore,
+    "deep": DeepScore,
+    "scaled_dot": ScaledDotScore,
+}
 NORMALIZERS = ("softmax", "gumbel")
 
 
+class PackedBiLSTM(nn.Module):
+    """A bidirectional LSTM over the real tokens of each input; padding anywhere in it changes nothing.
+
+    Args:
+        hidden_size: width of the input states.
+        size: width of the output states, even; each direction gets half of it.
+
+    Raises:
+        InvalidInputError: an odd size.
+
+    Example:
+        >>> tuple(PackedBiLSTM(4, 6)(torch.zeros(1, 3, 4)).shape)
+        (1, 3, 6)
+    """
+
+    def __init__(self, hidden_size: int, size: int) -> None:
+        super().__init__()
+        if size % 2:
+            raise InvalidInputError(f"recurrence_size is {size}: a BiLSTM needs an even one, half for each direction")
+        self.lstm = nn.LSTM(hidden_size, size // 2, batch_first=True, bidirectional=True)
+
+    def reset_parameters(self) -> None:
+        """Draw new weights."""
+        self.lstm.reset_parameters()
+
+    def forward(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return (batch, tokens, size) states, zero at masked tokens.
+
+        Args:
+            states: (batch, tokens, hidden_size).
+            mask: (batch, tokens) bool, True for real tokens, at least one in each row.
+        """
+        if mask is None:
+            output: Tensor = self.lstm(states)[0]
+            return output
+        # Move the real tokens to the front, in their order: packing supports padding at the end only.
+        order = torch.argsort(~mask, dim=1, stable=True)
+        index = order[:, :, None].expand_as(states)
+        packed = pack_padded_sequence(
+            states.gather(1, index), mask.sum(1).cpu(), batch_first=True, enforce_sorted=False
+        )
+        compact, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=states.shape[1])
+        positions = order[:, :, None].expand_as(compact)
+        return torch.zeros_like(compact).scatter(1, positions, compact) * mask[:, :, None]
+
+
 class HeadOutput(NamedTuple):
-    """What the head returns: the weights always stand beside the logits."""
+    """What the head returns: the logits, always together with the weights that produced them."""
 
     logits: Tensor  # (batch, num_labels)
     weights: Tensor  # (batch, heads, queries, tokens) sum to one over tokens, exactly zero at masked ones
@@ -26,11 +144,11 @@ class HeadOutput(NamedTuple):
 
 
 class AttentionHead(nn.Module):
-    """Attention over states, one or more learned queries, a linear classifier on the weighted sums.
+    """Attention over the states of an encoder with one or more learned queries, and a linear classifier.
 
     weight_i = normalize(score(h_i) / temperature) over real tokens, context = sum_i weight_i h_i, logits linear in it.
-    With several heads each attends over its own slice of the states. No bias and no non-linear step stands between the
-    weighted sum and the classifier, so effective and efficient attention of the head are what they are elsewhere.
+    With several heads each attends over its own slice of the states. Between the weighted sum and the classifier there
+    is no bias and no non-linear step, so effective and efficient attention mean the same as in an encoder.
 
     Args:
         hidden_size: width of the states.
@@ -53,8 +171,8 @@ class AttentionHead(nn.Module):
         >>> head = AttentionHead(4, 2).eval()
         >>> states = torch.randn(1, 3, 4, generator=torch.Generator().manual_seed(0))
         >>> with torch.no_grad():
-        ...     found = head(states, torch.tensor([[True, True, False]]))
-        >>> tuple(found.logits.shape), float(found.weights[0, 0, 0, 2]), round(float(found.weights.sum()), 6)
+        ...     output = head(states, torch.tensor([[True, True, False]]))
+        >>> tuple(output.logits.shape), float(output.weights[0, 0, 0, 2]), round(float(output.weights.sum()), 6)
         ((1, 2), 0.0, 1.0)
     """
 
@@ -94,8 +212,9 @@ class AttentionHead(nn.Module):
         width = recurrence_size or hidden_size  # of what is attended to
         if width % heads:
             raise InvalidInputError(f"heads is {heads}: it must divide the width of the states, {width}")
-        if normalizer not in NORMALIZERS:
-            raise InvalidInputError(f"normalizer is {normalizer!r}: one of {', '.join(NORMALIZERS)} is allowed")
+        for name, choice, choices in (("score", score, SCORES), ("normalizer", normalizer, NORMALIZERS)):
+            if choice not in choices:
+                raise InvalidInputError(f"{name} is {choice!r}: one of {', '.join(choices)} is allowed")
         if recurrence not in (None, "bilstm"):
             raise InvalidInputError(f'recurrence is {recurrence!r}: None or "bilstm" is allowed')
         if not 0 <= dropout < 1:
@@ -105,14 +224,14 @@ class AttentionHead(nn.Module):
         self.schedule = read_schedule(temperature)
         head_dim = width // heads
         self.recurrence = PackedBiLSTM(hidden_size, width) if recurrence else None
-        self.score = score_module(score, heads, head_dim, queries, score_size or head_dim)
+        self.score = SCORES[score](heads, head_dim, queries, score_size or head_dim)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(width * queries, num_labels)
         self.register_buffer("steps_seen", torch.zeros((), dtype=torch.long))  # saved: annealing resumes where it was
 
     @property
     def temperature(self) -> float:
-        """The temperature now: that of the training passes seen so far."""
+        """The temperature after the training passes made so far."""
         return self.schedule.start if self.schedule.kind == "constant" else self.schedule.at(int(self.steps_seen))
 
     def reset_parameters(self) -> None:
@@ -146,11 +265,11 @@ class AttentionHead(nn.Module):
             states = self.recurrence(states, real)
         batch, tokens, _ = states.shape
         slices = states.reshape(batch, tokens, self.heads, -1).transpose(1, 2)  # (batch, heads, tokens, head_dim)
-        if real is not None:  # what pads hold, NaN even, must not reach the sum
+        if real is not None:  # the states of padding may be NaN: they must not reach the sum
             slices = slices.masked_fill(~real[:, None, :, None], 0.0)
         scores = self.score(slices).transpose(2, 3)  # (batch, heads, queries, tokens)
         weights = self._weights(scores, None if real is None else real[:, None, None, :], sample, generator)
-        # Each query stands as a head of its own with one row, over the values of its slice.
+        # Each query is computed as a head of its own with one row, over the values of its slice.
         rows = weights.reshape(batch, self.heads * self.queries, 1, tokens)
         values = slices if self.queries == 1 else slices.repeat_interleave(self.queries, 1)
         context = (rows @ values).flatten(1)

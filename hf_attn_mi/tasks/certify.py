@@ -6,13 +6,12 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor, nn
 
+from hf_attn_mi._version import library_versions
 from hf_attn_mi.capture import AttentionCall, capture_attention, model_lock, module_checks
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.models.batching import stack
@@ -254,9 +253,5 @@ def _provenance(model: nn.Module, own: RunOutput, options: _Options, seconds: fl
         "seconds": seconds,
         "attention_implementation": str(getattr(config, "_attn_implementation", "")),
         "dtype": str(own.precision).removeprefix("torch."),
-        "versions": {
-            "hf_attn_mi": version("hf_attn_mi"),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
+        "versions": library_versions(),
     }

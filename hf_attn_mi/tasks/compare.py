@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from hf_attn_mi._version import library_versions
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.evaluation import rank_matrix
 from hf_attn_mi.methods.baseline_scores import gap_note
@@ -244,9 +243,5 @@ def _provenance(model: nn.Module, judge: RemovalPredictor) -> dict[str, Any]:
         "device": str(next((p.device for p in model.parameters()), torch.device("cpu"))),
         "tokens": sum(lengths) / len(lengths),
         "sequences": judge.sequences,
-        "versions": {
-            "hf_attn_mi": version("hf_attn_mi"),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
+        "versions": library_versions(),
     }

@@ -6,14 +6,13 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
-from importlib.metadata import version
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from hf_attn_mi._version import library_versions
 from hf_attn_mi.capture import capture_attention, model_lock, module_checks
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.methods.baseline_scores import baseline_scores, gap_note, read_settings, with_mask
@@ -230,11 +229,7 @@ def _provenance(model: nn.Module, method: str, seconds: float) -> dict[str, Any]
         "seconds": seconds,
         "attention_implementation": str(getattr(config, "_attn_implementation", "")),
         "dtype": str(next((p.dtype for p in model.parameters()), torch.float32)).removeprefix("torch."),
-        "versions": {
-            "hf_attn_mi": version("hf_attn_mi"),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
+        "versions": library_versions(),
     }
 
 

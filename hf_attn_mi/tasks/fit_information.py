@@ -6,14 +6,13 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from importlib.metadata import version
 from itertools import islice
 from typing import Any
 
 import torch
-import transformers
 from tqdm import tqdm
 
+from hf_attn_mi._version import library_versions
 from hf_attn_mi.data.texts import TextReader, read_texts_of
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.models.fingerprint import fingerprint_of
@@ -113,11 +112,7 @@ def fit_information(
         },
         "memory": {"cap": memory, "states": kept * run.bytes_each},
         "dtype": str(next((p.dtype for p in inner.parameters()), torch.float32)).removeprefix("torch."),
-        "versions": {
-            "hf_attn_mi": version("hf_attn_mi"),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
+        "versions": library_versions(),
         "seconds": {"forward": run.seconds, "total": time.perf_counter() - started},
         "warnings": notes,
     }

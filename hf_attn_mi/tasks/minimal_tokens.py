@@ -6,14 +6,13 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from hf_attn_mi._version import library_versions
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.methods.registry import METHODS
 from hf_attn_mi.models.batching import padding_id, stack
@@ -311,9 +310,5 @@ def _provenance(model: nn.Module, runs: MaskedPredictor) -> dict[str, Any]:
         "model_type": getattr(config, "model_type", type(model).__name__),
         "dtype": str(next((p.dtype for p in model.parameters()), torch.float32)).removeprefix("torch."),
         "compacted": runs.offset is not None,
-        "versions": {
-            "hf_attn_mi": version("hf_attn_mi"),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
+        "versions": library_versions(),
     }

@@ -10,7 +10,7 @@ from pathlib import Path
 from transformers import AutoModel, AutoTokenizer
 
 from hf_attn_mi import attention_maps
-from hf_attn_mi.cli import demo_model_path
+from hf_attn_mi.cli import embedded_model_path
 
 TEXT = (
     "The first hour moves so slowly that half of the audience had left before the story found its feet, and yet the "
@@ -22,7 +22,7 @@ TEXT = (
 def main() -> None:
     """Print, for each head of a layer, what changes between raw, effective and efficient attention."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=str(demo_model_path()), help="Hub name or folder of an encoder")
+    parser.add_argument("--model", default=str(embedded_model_path()), help="Hub name or folder of an encoder")
     parser.add_argument("--text-file", type=Path)
     parser.add_argument("--layer", type=int, default=1)
     options = parser.parse_args()

@@ -10,7 +10,7 @@ from pathlib import Path
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_attn_mi import explain
-from hf_attn_mi.cli import demo_model_path
+from hf_attn_mi.cli import embedded_model_path
 
 TEXTS = ["A warm, funny and wise film.", "The plot is thin and the jokes are old.", "It was not bad at all."]
 
@@ -19,7 +19,7 @@ def main() -> None:
     """Print, for each text, the class, the strongest words and how completely they account for the prediction."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("texts", nargs="*", default=TEXTS)
-    parser.add_argument("--model", default=str(demo_model_path()), help="Hub name or folder")
+    parser.add_argument("--model", default=str(embedded_model_path()), help="Hub name or folder")
     parser.add_argument("--save", type=Path, help="folder for one JSON file a text")
     options = parser.parse_args()
 

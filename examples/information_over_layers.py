@@ -22,10 +22,10 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_attn_mi import InformationProfile, attention_maps, explain, fit_information
-from hf_attn_mi.cli import demo_model_path
+from hf_attn_mi.cli import embedded_model_path
 from hf_attn_mi.data.texts import read_texts_of
 from hf_attn_mi.mi.agreement import RankAgreement, rank_agreement
-from hf_attn_mi.results.plots.information import COLORS, check_figure_path, new_figure, plot_information, save_figure
+from hf_attn_mi.results.plots import COLORS, check_figure_path, new_figure, plot_information, save_figure
 
 KINDS = ("raw", "effective", "efficient")
 THINGS = ("film", "story", "first hour", "cast", "ending", "music", "dialogue", "camera work", "script", "second act")
@@ -96,7 +96,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     """Return the options; `--quick` makes those that were not given small."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=str(demo_model_path()), help="Hub name or folder of a classifier")
+    parser.add_argument("--model", default=str(embedded_model_path()), help="Hub name or folder of a classifier")
     parser.add_argument("--data", help="texts for the profile: a file, folder or Hub name (default: built-in ones)")
     parser.add_argument("--limit", type=int, default=2000, help="texts for the profile")
     parser.add_argument("--explain-data", help="texts to compare attention on (default: those that follow in --data)")

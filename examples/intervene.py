@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_attn_mi import capture_attention, effective_attention, efficient_attention
-from hf_attn_mi.cli import demo_model_path
+from hf_attn_mi.cli import embedded_model_path
 
 TEXT = (
     "The first hour moves so slowly that half of the audience had left before the story found its feet, and yet the "
@@ -33,7 +33,7 @@ def efficient(call):
 
 def main() -> None:
     """Print the logits under the model's own and under three other attentions."""
-    path = str(demo_model_path())
+    path = str(embedded_model_path())
     tokenizer = AutoTokenizer.from_pretrained(path)
     model = AutoModelForSequenceClassification.from_pretrained(path).eval()
     inputs = tokenizer(TEXT, return_tensors="pt")

@@ -22,6 +22,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = [  # a room imports from itself and from those further down
     "__init__",
     "_auto_registration",
+    "__main__",
     "cli",
     "tasks",
     "methods",
@@ -39,7 +40,7 @@ ROOMS = [  # a room imports from itself and from those further down
 ]
 OPTIONAL = {"captum", "datasets", "evaluate", "matplotlib", "triton"}
 DOORS = {  # what else may be imported inside the functions of a part
-    "cli": ("transformers", "hf_attn_mi.heads"),  # `--help` answers at once: both load all of transformers' modeling
+    "cli": ("transformers", "hf_attn_mi.", "tqdm"),  # `--version` and `--help` answer at once
     "kernels": ("hf_attn_mi.kernels.",),  # files that import Triton at their top
 }
 WITH_TRITON = {"kernels"}

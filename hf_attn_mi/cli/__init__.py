@@ -1,6 +1,10 @@
-"""The command line, `hf-attn-mi COMMAND ...`: one file a command, and what they share."""
+"""The command line, `hf-attn-mi COMMAND ...`: one file a command, and what they share.
 
-from hf_attn_mi.cli.loading import demo_model_path
-from hf_attn_mi.cli.main import main
+Importing it loads neither torch nor transformers: a command imports what it needs when it runs, so that `--version`,
+`--help` and shell completion answer at once.
+"""
 
-__all__ = ["demo_model_path", "main"]
+from hf_attn_mi.cli.loading import embedded_model_path
+from hf_attn_mi.cli.main import app, main
+
+__all__ = ["app", "embedded_model_path", "main"]

@@ -2,42 +2,44 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import Any
+from typing import Annotated, Literal
 
-from hf_attn_mi.cli.arguments import add_command, add_model, add_output, add_texts, read_texts
-from hf_attn_mi.cli.exit_codes import DONE, FAILED
+from hf_attn_mi.cli import options as opt
+from hf_attn_mi.cli.exit_codes import exit_code
+from hf_attn_mi.cli.inputs import read_texts
 from hf_attn_mi.cli.loading import load_model
-from hf_attn_mi.cli.output import check_files, headed, is_stdout, show, warnings_as_lines, write_json
-from hf_attn_mi.tasks.certify import FORMS, certify
+from hf_attn_mi.cli.output import check_files, is_stdout, show, warnings_as_lines, write_json
+
+Form = Literal["efficient", "effective", "effective_affine"]
 
 
-def add_certify(commands: Any) -> None:
-    """Add the command to the parser's `commands`."""
-    parser = add_command(
-        commands,
-        "certify",
-        "certify that few keys of each attention row suffice",
-        "Put efficient attention in the place of the model's attention and certify what the prediction does. The exit "
-        "status is 0 where every certificate holds and 1 where one does not.",
-    )
-    parser.set_defaults(run=_run)
-    add_texts(parser, "certify")
-    add_model(parser)
-    add = parser.add_argument
-    add("--form", choices=FORMS, default="efficient", help="which rows take its place (default: efficient)")
-    add("--tolerance", type=float, default=0.0, metavar="T", help="of efficient rows, in [0, 1) (default 0, exact)")
-    add_output(parser, "the certificates")
+def certify(
+    texts: opt.Texts = None,
+    file: opt.TextFile = None,
+    pair: opt.Pair = None,
+    model: opt.Model = None,
+    form: Annotated[Form, opt.method_option(help="Which rows replace the attention rows.")] = ("efficient"),
+    tolerance: Annotated[
+        float, opt.method_option(metavar="T", help="Of efficient rows: relative error in \\[0, 1); 0 is exact.")
+    ] = 0.0,
+    checked_rows: Annotated[
+        int, opt.method_option(metavar="N", help="Rows, drawn at random, whose keys are checked for necessity.")
+    ] = 64,
+    json: opt.Json = None,
+    quiet: opt.Quiet = False,
+) -> int:
+    """Certify that few keys of each attention row suffice: replace the rows and compare the prediction."""
+    inputs = read_texts(texts, file, pair)
+    check_files(json)
 
+    from hf_attn_mi import certify as certify_texts
 
-def _run(options: argparse.Namespace) -> int:
-    texts = read_texts(options)
-    check_files(options.json)
-    model, tokenizer = load_model(options.model, quiet=options.quiet)
-    with warnings_as_lines(options.quiet):
-        found = certify(model, texts, tokenizer=tokenizer, form=options.form, tolerance=options.tolerance)
-    assert isinstance(found, list)
-    write_json([one.to_dict() for one in found], options.json)
-    if not options.quiet and not is_stdout(options.json):
-        show(headed([(one.texts, one.to_words()) for one in found]))
-    return DONE if all(one.holds for one in found) else FAILED
+    classifier, tokenizer = load_model(model, quiet=quiet)
+    with warnings_as_lines(quiet):
+        certificates = certify_texts(
+            classifier, inputs, tokenizer=tokenizer, form=form, tolerance=tolerance, checked_rows=checked_rows
+        )
+    write_json(certificates.to_dicts(), json)
+    if not quiet and not is_stdout(json):
+        show(certificates.to_text())
+    return exit_code(certificate.outcome for certificate in certificates)

@@ -2,104 +2,103 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from hf_attn_mi.cli.arguments import (
-    add_command,
-    add_model,
-    add_output,
-    add_texts,
-    read_settings,
-    read_target,
-    read_texts,
-)
+from hf_attn_mi.cli import options as opt
 from hf_attn_mi.cli.exit_codes import DONE
+from hf_attn_mi.cli.inputs import read_texts
 from hf_attn_mi.cli.loading import load_model
-from hf_attn_mi.cli.output import check_files, in_color, is_stdout, show, warnings_as_lines, write_json
-from hf_attn_mi.methods.registry import METHODS
-from hf_attn_mi.results.explanation import Explanation
-from hf_attn_mi.results.information_profile import InformationProfile
-from hf_attn_mi.results.rendering import html_page
-from hf_attn_mi.tasks.explain import explain
+from hf_attn_mi.cli.output import check_files, is_stdout, show, warnings_as_lines, write_json, write_text
+from hf_attn_mi.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from hf_attn_mi import Explanation
+
+Layers = Literal["full", "summary", "none"]
 
 
-def add_explain(commands: Any) -> None:
-    """Add the command to the parser's `commands`."""
-    parser = add_command(commands, "explain", "explain texts", "Explain the prediction of a model on texts.")
-    parser.set_defaults(run=_run)
-    add_texts(parser, "explain")
-    add_model(parser)
-    add = parser.add_argument
-    add("--target", metavar="LABEL", help="class to explain, a label or a number (default: the predicted)")
-    add(
-        "--method",
-        choices=list(METHODS),
-        default="relevance",
-        help="default: relevance; attnlrp_iterative: a more faithful order of the tokens, at up to four times the cost",
-    )
-    add("--options", metavar="JSON", help="settings of the method, such as '{\"steps\": 20}'")
-    add(
-        "--profile",
-        type=Path,
-        metavar="DIR",
-        help="what 'mi --save' wrote: adds what each token tells about the output, layer by layer",
-    )
-    add("--batch-size", type=int, default=16, metavar="N", help="texts in one forward pass (default 16)")
-    add("--truncate", action="store_true", help="cut texts too long for the model, with a warning")
-    add_output(parser, "the explanations")
-    add("--html", type=Path, metavar="F", help="write one self-contained HTML page")
+def explain(
+    texts: opt.Texts = None,
+    file: opt.TextFile = None,
+    pair: opt.Pair = None,
+    model: opt.Model = None,
+    truncate: opt.Truncate = False,
+    target: opt.Target = None,
+    method: Annotated[
+        str, opt.method_name(help="How tokens are scored; `hf-attn-mi methods` lists the names.")
+    ] = "relevance",
+    options: Annotated[
+        str | None, opt.method_option(metavar="JSON", help="Options of the method, such as '{\"steps\": 20}'.")
+    ] = None,
+    layers: Annotated[
+        Layers,
+        opt.method_option(
+            help="Statistics of each layer's attention: all; entropy, attention received and identifiability; none."
+        ),
+    ] = "full",
+    profile: Annotated[
+        Path | None,
+        opt.method_option(
+            metavar="FOLDER",
+            help="What 'mi --save' wrote: adds the information of each token about the output, layer by layer.",
+        ),
+    ] = None,
+    batch_size: opt.BatchSize = 16,
+    json: opt.Json = None,
+    html: opt.Html = None,
+    quiet: opt.Quiet = False,
+) -> int:
+    """Explain the prediction of a model on texts: the score of each token."""
+    inputs = read_texts(texts, file, pair)
+    settings = opt.read_options(options, '{"steps": 20}')
+    check_files(json, html=html)
+    if profile is not None and not profile.exists():
+        raise InvalidInputError(f"--profile {profile}: there is no such folder; 'hf-attn-mi mi --save' writes one.")
+    opt.check_names("--method", [method], opt.method_names())
 
+    from hf_attn_mi import InformationProfile
+    from hf_attn_mi import explain as explain_texts
 
-def _run(options: argparse.Namespace) -> int:
-    texts = read_texts(options)
-    settings = read_settings(options.options, '{"steps": 20}')
-    check_files(options.json, options.html)
-    profile = None if options.profile is None else InformationProfile.load(options.profile)
-    model, tokenizer = load_model(options.model, quiet=options.quiet)
-    with warnings_as_lines(options.quiet):
-        results = explain(
-            model,
-            texts,
+    information = None if profile is None else InformationProfile.load(profile)
+    classifier, tokenizer = load_model(model, quiet=quiet)
+    with warnings_as_lines(quiet):
+        results = explain_texts(
+            classifier,
+            inputs,
             tokenizer=tokenizer,
-            target=read_target(options.target, model),
-            method=options.method,
-            profile=profile,
-            batch_size=options.batch_size,
-            truncation=options.truncate,
+            target=opt.read_target(target, classifier),
+            method=method,
+            profile=information,
+            layers=layers,
+            batch_size=batch_size,
+            truncation=truncate,
             options=settings,
         )
-    assert isinstance(results, list)
-    write_json([result.to_dict() for result in results], options.json)
-    printing = not options.quiet and not is_stdout(options.json)
+    write_json(results.to_dicts(), json)
+    printing = not quiet and not is_stdout(json)
     if printing:
-        color = in_color()
-        show("\n\n".join(_in_words(result, color) for result in results))
-    if options.html is not None:
-        page = html_page([result._repr_html_() for result in results], f"Explanation: {results[0].info['model']}")
-        options.html.write_text(page, encoding="utf-8")
+        show(results.to_text())
+    if html is not None:
+        write_text(results.to_html(), html)
         if printing:
-            show(f"\nHTML page: {options.html.resolve()}")
+            show(f"\nHTML page: {html.resolve()}")
     return DONE
 
 
-def _in_words(result: Explanation, color: bool) -> str:
-    return "\n".join([result.to_terminal(color=color), *_information_lines(result)])
-
-
 def _information_lines(result: Explanation, most: int = 3) -> list[str]:
-    """For each layer of the profile the tokens whose state tells most about the output; none without one."""
-    told = result.information
-    if told is None:
+    """For each layer of the profile the tokens with the most information about the output; none without a profile."""
+    information = result.information
+    if information is None:
         return []
     lines = [
-        f"What single states tell about the output, nats (KL; {told['n']} texts, ceiling of their mean "
-        f"{told['ceiling']:.3g}), most first:"
+        f"Information of single states about the output, nats (KL; {information['n']} texts, ceiling of their mean "
+        f"{information['ceiling']:.3g}), most first:"
     ]
-    own = [place for place, special in enumerate(result.special) if not special]
-    for layer in told["layers"]:
-        first = sorted(own, key=lambda place, kl=layer["kl"]: -kl[place])[:most]  # type: ignore[misc]
-        tokens = ", ".join(f"{result.tokens[place]!r} {layer['kl'][place]:.3g}" for place in first)
+    places = [place for place, special in enumerate(result.special) if not special]
+    for layer in information["layers"]:
+        divergence: list[float] = layer["kl"]
+        first = sorted(places, key=lambda place, kl=divergence: -kl[place])[:most]  # type: ignore[misc]
+        tokens = ", ".join(f"{result.tokens[place]!r} {divergence[place]:.3g}" for place in first)
         lines.append(f"  layer {layer['layer']}: {tokens}")
     return lines

@@ -2,34 +2,66 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hf_attn_mi.errors import InvalidInputError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-def demo_model_path() -> Path:
-    """Folder of the small sentiment model that comes with the package."""
-    return Path(str(files("hf_attn_mi") / "demo_model"))
+_EMBEDDED = "demo_model"
 
 
-def load_model(name: str | None, *, quiet: bool = False) -> tuple[Any, Any]:
-    """The text classifier of this name or folder, in float32, and its tokenizer; the embedded one for None.
+def embedded_model_path() -> Path:
+    """Return the folder of the small sentiment model that comes with the package."""
+    return Path(str(files("hf_attn_mi") / _EMBEDDED))
+
+
+def names_missing_path(name: str, *, parts: int = 2) -> bool:
+    """Return whether a name can only mean a file or folder, and there is none.
+
+    What begins with "/", "." or "~", has more parts than a Hub name, or lies in a folder that exists here, is a path.
+
+    Args:
+        name: a Hub name or a path.
+        parts: of a Hub name: 2 for a model, "owner/name"; 3 for a data set, "owner/name/configuration".
+
+    Example:
+        >>> names_missing_path("./no-such-folder"), names_missing_path("google/electra-small-discriminator")
+        (True, False)
+    """
+    path = Path(name).expanduser()
+    if path.exists():
+        return False
+    names = name.replace(os.sep, "/").split("/")
+    in_folder = len(names) > 1 and path.parent.is_dir()
+    return name.startswith(("/", ".", "~")) or len(names) > parts or "" in names or in_folder
+
+
+def load_model(name: str | None, *, quiet: bool = False) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return the text classifier of this name or folder, in float32, and its tokenizer; the embedded one for None.
 
     Raises:
-        InvalidInputError: it cannot be loaded, or its head was never trained.
+        InvalidInputError: there is no such folder, it cannot be loaded, or its head was never trained.
     """
+    source = str(embedded_model_path()) if name is None else name
+    if names_missing_path(source):
+        raise InvalidInputError(
+            f"--model {source}: there is no such folder. A Hub name, or a folder with the model and its tokenizer, "
+            "is needed."
+        )
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
     from transformers.utils import logging
 
     from hf_attn_mi.heads import register_auto_classes
 
-    register_auto_classes()  # a saved attention head is loaded as every other model
-    source = str(demo_model_path()) if name is None else name
+    register_auto_classes()  # a saved attention head is loaded like every other model
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()  # its report on missing weights is ours to give, in one line
+    logging.set_verbosity_error()  # missing weights are reported below, in one line
     if quiet or not sys.stderr.isatty():
         logging.disable_progress_bar()
     try:
@@ -37,7 +69,7 @@ def load_model(name: str | None, *, quiet: bool = False) -> tuple[Any, Any]:
         model, report = AutoModelForSequenceClassification.from_pretrained(
             source, dtype="float32", output_loading_info=True
         )  # half precision is slower and less exact on a CPU
-    except Exception as error:  # every library below has exceptions of its own
+    except Exception as error:  # transformers, tokenizers, safetensors and huggingface_hub each have their own
         raise InvalidInputError(
             f"--model {source}: {error} A Hub name, or a folder with the model and its tokenizer, is needed."
         ) from error

@@ -1,53 +1,141 @@
-"""`main`: the parser of all commands, and what becomes of their errors."""
+"""The application of all commands, and `main`, which turns their errors into a line and an exit status."""
 
 from __future__ import annotations
 
-import argparse
-import os
-import sys
 from collections.abc import Sequence
+from typing import Annotated
+
+import typer
 
 from hf_attn_mi import __version__
-from hf_attn_mi.cli.certify import add_certify
-from hf_attn_mi.cli.compare import add_compare
-from hf_attn_mi.cli.exit_codes import IN_WORDS, INTERRUPTED, PIPE_CLOSED, REFUSED
-from hf_attn_mi.cli.explain import add_explain
-from hf_attn_mi.cli.mi import add_information
-from hf_attn_mi.cli.minimal import add_minimal
-from hf_attn_mi.cli.models import add_models
-from hf_attn_mi.cli.output import complain
+from hf_attn_mi.cli.certify import certify
+from hf_attn_mi.cli.compare import CompareCommand, compare
+from hf_attn_mi.cli.exit_codes import INTERRUPTED, REFUSED, in_words
+from hf_attn_mi.cli.explain import explain
+from hf_attn_mi.cli.methods import methods
+from hf_attn_mi.cli.mi import mi
+from hf_attn_mi.cli.minimal import minimal
+from hf_attn_mi.cli.models import models
+from hf_attn_mi.cli.options import ManyValues
+from hf_attn_mi.cli.output import PROGRAM, complain
 from hf_attn_mi.errors import HfAttnMiError
+
+TEXTS, DATA_SETS, LISTS = "Commands for texts", "Commands for a data set", "What there is"  # panels of the help
+
+app = typer.Typer(name=PROGRAM, no_args_is_help=True, rich_markup_mode="rich")
+
+
+def _epilog(statuses: str, *examples: str) -> str:
+    """The end of a command's help: examples and exit statuses."""
+    lines = "\n".join(f"  {PROGRAM} {example}" for example in examples)
+    return f"[bold]Examples[/bold]\n{lines}\n\n{statuses}"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"{PROGRAM} {__version__}")
+        raise typer.Exit
+
+
+@app.callback(
+    epilog=_epilog(
+        in_words("done, and what the command claims holds", "a claim does not hold", "there is no claim to make"),
+        'explain "A warm and funny film."',
+        "explain --help",
+        "--install-completion",
+    )
+)
+def _application(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Which tokens and which attention weights made this prediction, and how do you know?"""
+
+
+app.command(
+    rich_help_panel=TEXTS,
+    epilog=_epilog(
+        in_words("done"),
+        'explain "A warm and funny film."',
+        'explain --target negative --html page.html "A warm film."',
+        "explain --file reviews.txt --method rollout --json scores.json",
+        "explain --method integrated_gradients --options '{\"steps\": 50}' TEXT",
+    ),
+)(explain)
+app.command(
+    rich_help_panel=TEXTS,
+    epilog=_epilog(
+        in_words("every certificate holds", "a certificate does not hold", "a text has no row that could change"),
+        'certify "A warm and funny film." && echo holds',
+        "certify --file reviews.txt --tolerance 0.1 --json certificates.json",
+    ),
+)(certify)
+app.command(
+    rich_help_panel=TEXTS,
+    epilog=_epilog(
+        in_words(
+            "each text has a locally minimal set (and, with --check, every number of it was reproduced)",
+            "a set is not shown to be minimal, or its check failed",
+            "a text has no set: the special tokens alone give the same answer",
+        ),
+        'minimal --check "A warm and funny film."',
+        "minimal --file reviews.txt --keep 0.8 --strict --json sets.json",
+    ),
+)(minimal)
+app.command(
+    cls=CompareCommand,
+    rich_help_panel=DATA_SETS,
+    epilog=_epilog(
+        in_words("every method has its results", "a method failed; the output says why"),
+        "compare --data reviews.jsonl --n 100 --html comparison.html",
+        "compare --data marked.jsonl --rationales --methods relevance lime",
+        'compare --data sst2:train --methods lime --options \'{"lime": {"samples": 500}}\'',
+    ),
+)(compare)
+app.command(
+    cls=ManyValues,
+    rich_help_panel=DATA_SETS,
+    epilog=_epilog(
+        in_words("done"),
+        "mi --data reviews.jsonl --plot layers.png --save profile",
+        "mi --data sst2:train --limit 2000 --layers 0 3 6 --sites tokens attention",
+    ),
+)(mi)
+app.command(rich_help_panel=LISTS, epilog=_epilog(in_words("done"), "methods"))(methods)
+app.command(rich_help_panel=LISTS, epilog=_epilog(in_words("done"), "models", "models --all"))(models)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status.
+    """Run the command line.
 
-    0: done, and what the command claims holds. 1: done, but a claim does not hold or a part is missing. 2: refused
-    (wrong usage, wrong input, a model that is not supported).
+    Args:
+        arguments: without the name of the program; by default those of the process.
+
+    Returns:
+        The exit status, see `hf_attn_mi.cli.exit_codes`. Every documented error is one line on standard error.
     """
-    options = _parser().parse_args(arguments)
+    command = typer.main.get_command(app)
     try:
-        status = int(options.run(options))
-        sys.stdout.flush()  # a reader that went away is noticed here, not when Python ends
-        return status
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return PIPE_CLOSED
+        status = command.main(args=arguments, prog_name=PROGRAM, standalone_mode=False)
+    except typer.TyperException as error:  # wrong usage
+        _complain_of_usage(error)
+        return REFUSED
     except (HfAttnMiError, OSError) as error:
         complain(error)
         return REFUSED
     except KeyboardInterrupt:
         return INTERRUPTED
+    return int(status or 0)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="hf-attn-mi",
-        epilog=IN_WORDS,
-        description="Which tokens and which attention weights made this prediction, and how do you know?",
-    )
-    parser.add_argument("--version", action="version", version=f"hf-attn-mi {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (add_explain, add_certify, add_minimal, add_compare, add_information, add_models):
-        add(commands)
-    return parser
+def _complain_of_usage(error: typer.TyperException) -> None:
+    """Print what is wrong and where help is; the help itself was printed where no argument was passed."""
+    options: Sequence[str] = getattr(error, "possibilities", None) or ()
+    message = error.format_message().replace("Value error, ", "").rstrip(".")  # pydantic's prefix says nothing
+    if options:
+        message = f"{error.message}. Did you mean {' or '.join(map(repr, options))}"
+    if message:
+        context: typer.Context | None = getattr(error, "ctx", None)
+        end = "?" if "Did you mean" in message else "."
+        complain(f"{message.rstrip('?')}{end} Try '{context.command_path if context else PROGRAM} --help'.")

@@ -2,92 +2,128 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from tqdm import tqdm
-
-from hf_attn_mi.cli.arguments import add_command, add_model, add_output, add_texts, read_target, read_texts
-from hf_attn_mi.cli.exit_codes import DONE, FAILED
+from hf_attn_mi.cli import options as opt
+from hf_attn_mi.cli.exit_codes import exit_code
+from hf_attn_mi.cli.inputs import read_texts
 from hf_attn_mi.cli.loading import load_model
-from hf_attn_mi.cli.output import check_files, headed, is_stdout, show, warnings_as_lines, write_json
-from hf_attn_mi.results.token_set import TokenSet
-from hf_attn_mi.tasks.minimal_tokens import minimal_tokens
-from hf_attn_mi.tasks.recheck import Recheck, recheck
+from hf_attn_mi.cli.output import check_files, is_stdout, show, warnings_as_lines, write_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from hf_attn_mi import Results, TokenSet
+    from hf_attn_mi.tasks.recheck import Recheck
+
+RANDOM, NONE = "random", "none"  # rankings that are not methods
 
 
-def add_minimal(commands: Any) -> None:
-    """Add the command to the parser's `commands`."""
-    parser = add_command(
-        commands,
-        "minimal",
-        "find the tokens that carry the prediction",
-        "Search tokens that suffice for the prediction, while the rest does not and none of them can go. The exit "
-        "status is 0 where each text has such a set (and, with --check, every number of it came out again), 1 where "
-        "one has none, the budget ran out, or a check failed.",
-    )
-    parser.set_defaults(run=_run)
-    add_texts(parser, "search")
-    add_model(parser)
-    add = parser.add_argument
-    add("--target", metavar="LABEL", help="class to explain, a label or a number (default: the predicted)")
-    add("--keep", type=float, default=0.9, metavar="P", help="share of its probability to keep, in (0, 1] (default .9)")
-    add("--strict", action="store_true", help="the rest must change the prediction, not only fall short")
-    add("--budget", type=float, default=200.0, metavar="N", help="most forwards of the whole text (default 200)")
-    add("--batch-size", type=int, default=32, metavar="N", help="sequences in one forward pass (default 32)")
-    add("--truncate", action="store_true", help="cut texts too long for the model, with a warning")
-    add("--seed", type=int, default=0, metavar="N", help="of the random start of the second search (default 0)")
-    add("--check", action="store_true", help="run every set of the proof again, one whole text at a time")
-    add_output(parser, "the sets")
+def minimal(
+    texts: opt.Texts = None,
+    file: opt.TextFile = None,
+    pair: opt.Pair = None,
+    model: opt.Model = None,
+    truncate: opt.Truncate = False,
+    target: opt.Target = None,
+    keep: Annotated[
+        float, opt.method_option(metavar="P", help="Share of its probability that the set keeps, in (0, 1].")
+    ] = 0.9,
+    strict: Annotated[
+        bool,
+        opt.method_option(
+            "--strict", help="The remaining tokens must change the prediction, not only fall short of --keep."
+        ),
+    ] = False,
+    ranking: Annotated[
+        str,
+        opt.method_name(help="What ranks the tokens before the search: a method (`hf-attn-mi methods`) or 'random'."),
+    ] = "relevance",
+    second_ranking: Annotated[
+        str,
+        opt.method_name(
+            help="Ranking of a second search, whose set is compared with the first: a method, 'random' or 'none'."
+        ),
+    ] = RANDOM,
+    budget: Annotated[
+        float, opt.method_option(metavar="N", help="Most forward passes of the whole text for a search.")
+    ] = 200.0,
+    batch_size: opt.BatchSize = 16,
+    seed: opt.Seed = 0,
+    check: Annotated[
+        bool,
+        opt.method_option("--check", help="Run every set of the proof again, one whole text at a time, and compare."),
+    ] = False,
+    json: opt.Json = None,
+    quiet: opt.Quiet = False,
+) -> int:
+    """Find tokens that carry the prediction: they suffice, the others do not, and none of them can be left out."""
+    inputs = read_texts(texts, file, pair)
+    check_files(json)
+    opt.check_names("--ranking", [ranking], [RANDOM, *opt.method_names()])
+    opt.check_names("--second-ranking", [second_ranking], [NONE, RANDOM, *opt.method_names()])
 
+    from hf_attn_mi import minimal_tokens
 
-def _run(options: argparse.Namespace) -> int:
-    texts = read_texts(options)
-    check_files(options.json)
-    model, tokenizer = load_model(options.model, quiet=options.quiet)
-    with warnings_as_lines(options.quiet):
-        found = minimal_tokens(
-            model,
-            texts,
+    classifier, tokenizer = load_model(model, quiet=quiet)
+    checks: list[Recheck] = []
+    with warnings_as_lines(quiet):
+        token_sets = minimal_tokens(
+            classifier,
+            inputs,
             tokenizer=tokenizer,
-            target=read_target(options.target, model),
-            keep=options.keep,
-            strict=options.strict,
-            budget=options.budget,
-            batch_size=options.batch_size,
-            seed=options.seed,
-            truncation=options.truncate,
+            target=opt.read_target(target, classifier),
+            keep=keep,
+            strict=strict,
+            ranking=ranking,
+            second_ranking=None if second_ranking == NONE else second_ranking,
+            budget=budget,
+            batch_size=batch_size,
+            seed=seed,
+            truncation=truncate,
         )
-        assert isinstance(found, list)
-        checks = _checks(model, tokenizer, found) if options.check else [None] * len(found)
-    write_json([_as_data(one, check) for one, check in zip(found, checks)], options.json)
-    if not options.quiet and not is_stdout(options.json):
-        show(headed([(one.texts, _in_words(one, check)) for one, check in zip(found, checks)]))
-    shown = all(one.defined and one.minimal and (check is None or check.holds) for one, check in zip(found, checks))
-    return DONE if shown else FAILED
+        try:
+            if check:
+                _recheck(classifier, tokenizer, token_sets, checks)
+        finally:  # an interruption of the checks does not lose the sets
+            write_json(_as_data(token_sets, checks), json)
+    if not quiet and not is_stdout(json):
+        show("\n".join([token_sets.to_text(), *_verdicts(checks)]))
+    outcomes = [token_set.outcome for token_set in token_sets]
+    return exit_code([*outcomes, *("holds" if one.holds else "does not hold" for one in checks)])
 
 
-def _checks(model: Any, tokenizer: Any, found: list[TokenSet]) -> list[Recheck | None]:
-    hidden = len(found) < 2 or not sys.stderr.isatty()
+def _recheck(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, token_sets: Results[TokenSet], checks: list[Recheck]
+) -> None:
+    """Append the check of each set."""
+    from tqdm import tqdm
+
+    from hf_attn_mi import recheck
+
+    hidden = len(token_sets) < 2 or not sys.stderr.isatty()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "input 0 was cut", UserWarning)  # the search said so, with the text's number
-        return [
-            recheck(model, one, tokenizer=tokenizer) for one in tqdm(found, desc="check", unit="input", disable=hidden)
-        ]
+        # The search has already warned of this text, with its own number.
+        warnings.filterwarnings("ignore", "input 0 was cut", UserWarning)
+        for token_set in tqdm(token_sets, desc="check", unit="input", disable=hidden):
+            checks.append(recheck(model, token_set, tokenizer=tokenizer))
 
 
-def _as_data(one: TokenSet, check: Recheck | None) -> dict[str, Any]:
-    """What `TokenSet.from_dict` takes; it leaves the check unread."""
-    return one.to_dict() if check is None else {**one.to_dict(), "check": vars(check)}
+def _as_data(token_sets: Results[TokenSet], checks: list[Recheck]) -> list[dict[str, Any]]:
+    """What `TokenSet.from_dict` reads, with the check of each set that was checked; it leaves the check unread."""
+    data = token_sets.to_dicts()
+    return [{**one, "check": vars(check)} for one, check in zip(data, checks)] + data[len(checks) :]
 
 
-def _in_words(one: TokenSet, check: Recheck | None) -> str:
-    if check is None:
-        return one.to_words()
-    if check.holds:
-        verdict = f"Checked: every number came out again (largest difference {check.difference:.1e})."
-    else:
-        verdict = f"The check FAILED: {'; '.join(check.reasons)}."
-    return f"{one.to_words()}\n{verdict}"
+def _verdicts(checks: list[Recheck]) -> list[str]:
+    """A line for each check, with the number of its text where there are several."""
+    lines = []
+    for number, check in enumerate(checks):
+        if check.holds:
+            verdict = f"every number was reproduced (largest difference {check.difference:.1e})."
+        else:
+            verdict = f"FAILED: {'; '.join(check.reasons)}."
+        lines.append(f"Check{f' of text {number}' if len(checks) > 1 else ''}: {verdict}")
+    return lines

@@ -1,4 +1,4 @@
-"""What the commands print and write: text, warnings as lines, strict JSON."""
+"""What the commands print and write: text, warnings and errors as lines, strict JSON, files."""
 
 from __future__ import annotations
 
@@ -9,36 +9,56 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
-from typing import Any
 
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from hf_attn_mi.cli.exit_codes import PIPE_CLOSED
 from hf_attn_mi.errors import InvalidInputError
 
-_ALIKE = 3  # warnings that differ by numbers only and are printed one by one
-_HEAD = 300  # characters of a text that stand above its result
+PROGRAM = "hf-attn-mi"
+_ALIKE = 3  # warnings that differ only by numbers and are printed one by one
+_HTML = (".html", ".htm")
 
 
 def show(text: str) -> None:
-    r"""Print; signs that this terminal cannot show become escapes such as \u2603."""
+    r"""Print text as it is; characters that the output cannot encode become escapes such as \u2603."""
     encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding))
+    _print(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
-def complain(message: object) -> None:
-    """Print one line to standard error, whatever line breaks the message has."""
-    print(f"hf-attn-mi: {' '.join(str(message).split())}", file=sys.stderr)
+def _print(text: str) -> None:
+    """Write a line to standard output; where its reader went away, end the command with the status that says so."""
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes the output when it ends
+        raise typer.Exit(PIPE_CLOSED) from None
 
 
-def in_color() -> bool:
-    """Whether the output is looked at by somebody who wants colors (NO_COLOR and FORCE_COLOR are heeded)."""
-    return (sys.stdout.isatty() and "NO_COLOR" not in os.environ) or bool(os.environ.get("FORCE_COLOR"))
+def complain(message: object, kind: str = "") -> None:
+    """Print a message as one line to standard error, whatever line breaks it has.
+
+    Args:
+        message: an error or a text.
+        kind: such as "warning: ", printed before the message.
+    """
+    words = "".join(character if character.isprintable() else " " for character in str(message)).split()
+    Console(stderr=True).print(Text.assemble((f"{PROGRAM}: {kind}", "bold"), " ".join(words)), soft_wrap=True)
 
 
 @contextmanager
 def warnings_as_lines(quiet: bool = False) -> Iterator[None]:
-    """Print the warnings that come up inside as one line each, once it is done; `quiet` hides progress bars."""
+    """Collect the warnings of the block and print each as one line at its end; `quiet` hides progress bars.
+
+    Of warnings that differ only by numbers (two hundred long texts give two hundred) the first three are printed, and
+    how many more there were.
+    """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         if quiet:
@@ -46,24 +66,30 @@ def warnings_as_lines(quiet: bool = False) -> Iterator[None]:
                 yield
         else:
             yield
-    alike: dict[str, list[str]] = {}  # two hundred long texts give two hundred warnings that differ by numbers
+    alike: dict[str, list[str]] = {}
     for warning in caught:
         if issubclass(warning.category, UserWarning):
             alike.setdefault(re.sub(r"[0-9]+", "0", str(warning.message)), []).append(str(warning.message))
     for messages in alike.values():
         for message in messages[:_ALIKE]:
-            complain(f"warning: {message}")
+            complain(message, "warning: ")
         if len(messages) > _ALIKE:
-            complain(f"warning: {len(messages) - _ALIKE} more of this kind.")
+            complain(f"{len(messages) - _ALIKE} more of this kind.", "warning: ")
 
 
-def check_files(*paths: Path | None) -> None:
+def check_files(*paths: Path | None, html: Path | None = None) -> None:
     """Refuse files that could not be written, before the work and not after it.
 
+    Args:
+        paths: files of any name; None and "-" (standard output) are passed over.
+        html: a page, whose name has to say so.
+
     Raises:
-        InvalidInputError: a folder that does not exist, or a folder where a file is named.
+        InvalidInputError: a folder that does not exist, a folder where a file is named, or a page without .html.
     """
-    for path in paths:
+    if html is not None and html.suffix.lower() not in _HTML:
+        raise InvalidInputError(f"--html {html}: an HTML page is written; its name must end in {' or '.join(_HTML)}.")
+    for path in (*paths, html):
         if path is None or is_stdout(path):
             continue
         if not path.parent.is_dir():
@@ -79,16 +105,31 @@ def is_stdout(path: Path | None) -> bool:
     return path is not None and str(path) == "-"
 
 
-def write_json(data: Any, path: Path | None) -> None:
+def write_text(text: str, path: Path) -> None:
+    """Write a UTF-8 file in one step: an interruption leaves the old file, or none."""
+    from hf_attn_mi.results.storage import write_file
+
+    content, path = text.encode("utf-8"), path.resolve()  # a link keeps pointing to its file
+    if path.exists() and not path.is_file():  # a device or a pipe, which must not be replaced by a file
+        path.write_bytes(content)
+    else:
+        write_file(content, path, overwrite=True)
+
+
+def write_json(data: object, path: Path | None) -> None:
     """Write strict JSON to a file, or print it for "-"; nothing without a path."""
     if path is None:
         return
-    text = json.dumps(strict(data), allow_nan=False, ensure_ascii=False)
-    show(text) if is_stdout(path) else path.write_text(text + "\n", encoding="utf-8")
+    readable = not is_stdout(path) or (sys.stdout.encoding or "utf-8").lower() in ("utf-8", "utf8")
+    text = json.dumps(strict(data), allow_nan=False, ensure_ascii=not readable)
+    if is_stdout(path):
+        _print(text)
+    else:
+        write_text(text + "\n", path)
 
 
-def strict(value: Any) -> Any:
-    """The data with lists for tuples and null for numbers that are not finite, which JSON lacks.
+def strict(value: object) -> object:
+    """Return the data with lists for tuples and null for numbers that are not finite, which JSON lacks.
 
     Example:
         >>> strict({"nats": (0.5, float("nan"))})
@@ -99,24 +140,3 @@ def strict(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [strict(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def headed(results: Sequence[tuple[Sequence[str], str]]) -> str:
-    """Results in words, each below its texts where there are several.
-
-    Args:
-        results: (texts, words) of each.
-
-    Example:
-        >>> headed([(("a", "b"), "Holds."), (("c",), "Does not.")])
-        'a | b\\nHolds.\\n\\nc\\nDoes not.'
-    """
-    if len(results) == 1:
-        return results[0][1]
-    return "\n\n".join(f"{_plain(' | '.join(texts))}\n{words}" for texts, words in results)
-
-
-def _plain(text: str) -> str:
-    """The beginning of the text on one line, without signs that would steer a terminal."""
-    line = "".join(sign if sign.isprintable() else " " for sign in text)
-    return line if len(line) <= _HEAD else f"{line[:_HEAD]} ..."

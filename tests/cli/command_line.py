@@ -1,5 +1,7 @@
 """What the tests of the command line share."""
 
+import gzip
+import json
 import os
 import subprocess
 import sys
@@ -14,7 +16,7 @@ def command(*arguments, stdin="", **environment):
     """Run the command in a process of its own; its standard streams are no terminals."""
     settings = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
     return subprocess.run(
-        [sys.executable, "-m", "hf_attn_mi.cli", *arguments],
+        [sys.executable, "-m", "hf_attn_mi", *arguments],
         input=stdin,
         capture_output=True,
         encoding="utf-8",
@@ -33,3 +35,11 @@ def refused(capsys, *arguments):
     assert output.err.count("\n") == 1
     assert "Traceback" not in output.err
     return output.err
+
+
+def marked(tmp_path, *rows):
+    """The name of a file with these rows."""
+    path = tmp_path / "rows.jsonl.gz"
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    return str(path)

@@ -1,21 +1,19 @@
 """`hf-attn-mi compare`: what it draws, asks for, prints and writes."""
 
-import gzip
 import json
-import random
 import sys
 import warnings
-from collections import Counter
 
 import pytest
 
+import hf_attn_mi
 from hf_attn_mi.cli import main
-from hf_attn_mi.cli.samples import draw_texts
+from hf_attn_mi.cli.inputs import draw_texts
 from hf_attn_mi.evaluation import RankMatrix
 from hf_attn_mi.results.comparison import Comparison
 from hf_attn_mi.tasks.compare import compare
 from hf_attn_mi.tasks.rationales import rationale_spans
-from tests.cli.command_line import refused
+from tests.cli.command_line import marked, refused
 from tests.sample_models import TEXTS
 
 METRICS = ("comprehensiveness", "sufficiency")
@@ -51,16 +49,15 @@ def asked(monkeypatch):
         print("progress", file=sys.stderr)
         return made()
 
-    monkeypatch.setattr("hf_attn_mi.cli.compare.compare", answer)
+    monkeypatch.setattr(hf_attn_mi, "compare", answer)
     return calls
 
 
 def test_the_table_and_what_was_drawn_are_printed(capsys, asked, data):
     assert main(["compare", "--data", str(data), "--n", "3"]) == 0
     output = capsys.readouterr()
-    assert output.out == (
-        f"{data}: 3 of 40 texts, drawn at random (seed 0); 2 rows without a text were passed over.\n{made()}\n"
-    )
+    sample = f"{data}: 3 of 40 texts, drawn at random (seed 0); 2 rows without a text were skipped."
+    assert output.out == f"{sample}\n{made().to_text(color='none')}\n"
     assert output.err.splitlines() == ["progress", "hf-attn-mi: warning: one text was cut"]
 
 
@@ -113,7 +110,7 @@ def test_every_file_holds_the_comparison(capsys, asked, data, tmp_path):
 
 def test_a_method_that_failed_is_status_1_and_named_even_when_quiet(capsys, monkeypatch, data):
     broken = made({"head": "this model\nhas none"})
-    monkeypatch.setattr("hf_attn_mi.cli.compare.compare", lambda *a, **k: broken)
+    monkeypatch.setattr(hf_attn_mi, "compare", lambda *a, **k: broken)
     assert main(["compare", "--data", str(data)]) == 1
     output = capsys.readouterr()
     assert "failed: head: this model" in output.out
@@ -128,12 +125,13 @@ def test_refusals_come_before_the_work(capsys, asked, data, tmp_path):
     plain.write_text("words,label\na,1\n", encoding="utf-8")
     folder = tmp_path / "none"
     for arguments, words in (
-        (["--data", str(tmp_path / "none.txt")], "there is no file"),
+        (["--data", str(tmp_path / "none.txt")], "there is no file or folder of this name"),
         (["--data", str(empty)], "there is no text in it"),
         (["--data", str(plain)], "the texts are looked for in"),
         (["--data", str(data), "--n", "0"], "--n must be 1 or more, not 0"),
         (["--data", str(data), "--json", str(folder / "c.json")], "does not exist"),
         (["--data", str(data), "--html", str(folder / "c.html")], "does not exist"),
+        (["--data", str(data), "--html", str(tmp_path / "c.png")], "its name must end in .html"),
         (["--data", str(data), "--markdown", str(tmp_path)], "is a directory"),
         (["--data", str(data), "--plot", "c.doc"], "not as '.doc'"),
         (["--data", str(data), "--options", "{lime: 1}"], "--options is not JSON"),
@@ -151,83 +149,6 @@ def test_what_compare_refuses_is_one_line(capsys, data):
     assert "rationales" in refused(capsys, *few, "--metrics", "auprc")
     assert "seed" in refused(capsys, *few, "--seed", "-1")
     assert "batch_size" in refused(capsys, *few, "--batch-size", "0")
-
-
-def test_wrong_usage_exits_with_2(capsys):
-    for arguments in ([], ["--data", "f", "--methods", "magic"], ["--data", "f", "--removal", "burn"]):
-        with pytest.raises(SystemExit) as caught:
-            main(["compare", *arguments])
-        assert caught.value.code == 2
-        assert "usage: hf-attn-mi compare" in capsys.readouterr().err
-
-
-# --- the draw -----------------------------------------------------------------------------------------------------
-
-
-def test_a_draw_is_in_order_repeatable_and_even(data):
-    first = draw_texts(str(data), 7, seed=1)
-    numbers = [int(text.split()[1]) for text in first.texts]
-    assert numbers == sorted(set(numbers))
-    assert draw_texts(str(data), 7, seed=1) == first != draw_texts(str(data), 7, seed=2)
-    assert (first.found, first.empty, first.rationales) == (40, 2, None)
-    everything = draw_texts(str(data), 40)
-    assert everything.texts == [f"text {i}" for i in range(40)] == draw_texts(str(data), 1000).texts
-    times = Counter(text for seed in range(400) for text in draw_texts(str(data), 10, seed=seed).texts)
-    assert len(times) == 40
-    # Each text is in a draw with probability 1/4: 100 times expected, standard deviation 8.7.
-    assert max(abs(count - 100) for count in times.values()) < 4.5 * 8.7
-
-
-def marked(tmp_path, *rows, name="rows.jsonl.gz"):
-    path = tmp_path / name
-    with gzip.open(path, "wt", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
-    return str(path)
-
-
-def test_rationales_are_the_characters_of_the_marked_words(tmp_path):
-    generator = random.Random(0)
-    words = ["a", "rather", "don't", "film", ",", "naïve", "\U0001f600"]
-    rows = []
-    for _ in range(30):
-        tokens = generator.choices(words, k=generator.randint(1, 9))
-        gaps = generator.choices(["", " ", "  ", "\n"], k=len(tokens))
-        text = "".join(gap + word for gap, word in zip(gaps, tokens))
-        rows.append({"text": text, "tokens": tokens, "mine": [generator.randint(0, 1) for _ in tokens]})
-    found = draw_texts(marked(tmp_path, *rows), 30, rationales="mine")
-    assert found.texts == [row["text"] for row in rows]
-    for row, spans in zip(rows, found.rationales, strict=True):
-        wanted = [word for word, flag in zip(row["tokens"], row["mine"]) if flag]
-        assert [row["text"][start:end] for start, end in spans] == wanted
-
-
-def test_without_a_text_the_words_are_joined_as_rationale_spans_has_it(tmp_path):
-    tokens, flags = ["a", "quietly", "moving", "film"], [0, 1, 1, 0]
-    found = draw_texts(marked(tmp_path, {"tokens": tokens, "rationale": flags}), 5, rationales="rationale")
-    assert found.texts == ["a quietly moving film"]
-    covered = {i for start, end in found.rationales[0] for i in range(start, end)}
-    ((start, end),) = rationale_spans(tokens, flags)
-    assert covered == set(range(start, end)) - {found.texts[0].index(" moving")}
-
-
-@pytest.mark.parametrize(
-    ("row", "words"),
-    [
-        ({"tokens": ["a", "b"], "rationale": [1]}, "0 or 1 for each of 2 words is needed, not 1 entries"),
-        ({"tokens": ["a", "b"], "rationale": [1, 2]}, "0 or 1 for each of 2 words"),
-        ({"tokens": ["a", "b"], "rationale": "01"}, "not str"),
-        ({"tokens": ["a", " "], "rationale": [0, 1]}, "words that are not empty"),
-        ({"tokens": "ab", "rationale": [0, 1]}, "'tokens' must be a list of words"),
-        ({"tokens": ["a", "b"], "rationale": [0, 1], "text": "a c"}, "character 2 of its text does not begin"),
-        ({"tokens": ["a", "b"]}, "row 1 of the data has no ['rationale']"),
-        ("a b", "row 1 of the data has no ['tokens', 'rationale'], but str"),
-    ],
-)
-def test_rationales_that_do_not_fit_are_refused(capsys, tmp_path, row, words):
-    good = {"tokens": ["a", "b"], "rationale": [0, 1]}
-    message = refused(capsys, "compare", "--data", marked(tmp_path, good, row), "--rationales")
-    assert words in message
-    assert "row 1" in message
 
 
 # --- the whole, on the embedded model -----------------------------------------------------------------------------

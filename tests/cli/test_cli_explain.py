@@ -4,6 +4,7 @@ import io
 import json
 import os
 import sys
+import warnings
 from importlib.resources import files
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from hf_attn_mi import Explanation, explain
+from hf_attn_mi import Explanation, explain, fit_information
 from hf_attn_mi.cli import main
 from tests.cli import command_line
 from tests.cli.command_line import command
@@ -36,7 +37,7 @@ def test_a_text_is_explained_by_the_embedded_model(capsys, demo):
     assert output.out.startswith(f"positive (probability {wanted.probability:.4g}, method relevance, model demo_model")
     assert set(words_of(output.out)) == {"A", "quietly", "moving", "film", "."}
     assert words_of(output.out)[0] == wanted.top(1)[0].text
-    assert "\033" not in output.out  # no colors where nobody watches
+    assert "\033" not in output.out  # no colors where the output is not a terminal
 
 
 def test_texts_come_from_arguments_file_and_stdin(capsys, tmp_path, monkeypatch):
@@ -117,11 +118,12 @@ def test_refusals_are_one_line(capsys, tmp_path, monkeypatch):
     (tmp_path / "latin").write_bytes(b"caf\xe9\n")
     assert "UTF-8" in refused(capsys, "--file", str(tmp_path / "latin"))
     assert "does not exist" in refused(capsys, TEXTS[0], "--html", str(tmp_path / "none" / "a.html"))
+    assert "its name must end in .html" in refused(capsys, TEXTS[0], "--html", str(tmp_path / "a.png"))
     assert "directory" in refused(capsys, TEXTS[0], "--quiet", "--json", str(tmp_path)).lower()
     assert "--model" in refused(capsys, TEXTS[0], "--model", str(tmp_path))
     assert "--model nosuch/model" in refused(capsys, TEXTS[0], "--model", "nosuch/model")
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
-    assert "no text: pass TEXT, --file F" in refused(capsys)
+    assert "no text: pass TEXT, --file FILE" in refused(capsys)
 
 
 def test_a_model_without_a_trained_head_is_refused(capsys, tmp_path, demo):
@@ -129,14 +131,6 @@ def test_a_model_without_a_trained_head_is_refused(capsys, tmp_path, demo):
     demo[1].save_pretrained(tmp_path)
     message = refused(capsys, TEXTS[0], "--model", str(tmp_path))
     assert "no weights for classifier.bias, classifier.weight, so its predictions would be random" in message
-
-
-def test_wrong_usage_exits_with_2(capsys):
-    for arguments in ([], ["explain", "a", "--method", "magic"], ["explain", "--nonsense"], ["unknown"]):
-        with pytest.raises(SystemExit) as caught:
-            main(arguments)
-        assert caught.value.code == 2
-        assert "usage: hf-attn-mi" in capsys.readouterr().err
 
 
 def test_long_texts_are_cut_on_request(capsys):
@@ -214,3 +208,91 @@ def test_the_process_is_left_as_it_was(capsys):
     after = (logging.get_verbosity(), logging.is_progress_bar_enabled(), dict(os.environ), torch.get_default_dtype())
     logging.disable_progress_bar()  # as in conftest
     assert after == before
+
+
+# --- options of methods, profiles, layers ----------------------------------------------------------------------------
+
+WORDS = ["a", "warm", "funny", "wise", "dull", "slow", "film", "story", "of", "with", "charm", "joy", "but", "never"]
+
+
+def test_options_reach_the_method(capsys, demo):
+    call = ["explain", TEXTS[0], "--method", "integrated_gradients", "--json", "-"]
+    assert main([*call, "--options", '{"steps": 3, "baseline": "mask"}']) == 0
+    (data,) = json.loads(capsys.readouterr().out)
+    found = Explanation.from_dict(data).scores
+    wanted = explain(demo[0], TEXTS[0], method="integrated_gradients", options={"steps": 3, "baseline": "mask"})
+    plain = explain(demo[0], TEXTS[0], method="integrated_gradients")
+    assert distance(found, wanted.scores) < 1e-6
+    assert distance(plain.scores, wanted.scores) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "words"),
+    [
+        ("lime", '{"steps": 20}', "method 'lime' has no option 'steps'"),
+        ("relevance", '{"steps": 20}', "relevance"),
+        ("integrated_gradients", '{"steps": "many"}', "steps"),
+        ("integrated_gradients", "{'steps': 20}", "--options is not JSON"),
+        ("integrated_gradients", "[20]", "--options is a JSON list; an object is needed, such as '{\"steps\": 20}'"),
+        ("integrated_gradients", "20", "--options is a JSON int"),
+        ("integrated_gradients", '{"steps": NaN}', "NaN is not JSON"),
+        ("integrated_gradients", "[" * 100000, "--options is not JSON"),
+    ],
+)
+def test_wrong_options_are_refused_in_one_line(capsys, method, options, words):
+    assert words in refused(capsys, "dull", "--method", method, "--options", options)
+
+
+@pytest.fixture(scope="module")
+def saved(demo, tmp_path_factory):
+    """A profile of the embedded model, and its folder."""
+    generator = torch.Generator().manual_seed(0)
+    texts = [" ".join(WORDS[i] for i in torch.randint(len(WORDS), (9,), generator=generator)) for _ in range(60)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # so few texts have no split halves
+        profile = fit_information(
+            demo[0], texts, tokenizer=demo[1], layers=[0, 2], estimator="probe", permutations=20, seed=0
+        )
+    path = tmp_path_factory.mktemp("saved") / "profile"
+    profile.save(path)
+    return profile, path
+
+
+def test_a_profile_adds_what_single_states_tell(capsys, saved, demo):
+    profile, path = saved
+    assert main(["explain", TEXTS[0], "--profile", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    head = next(i for i, line in enumerate(lines) if line.startswith("Information of single states about the output"))
+    assert f"60 texts, ceiling of their mean {profile.ceiling:.3g}" in lines[head]
+    wanted = explain(demo[0], TEXTS[0], profile=profile)
+    for line, layer in zip(lines[head + 1 :], wanted.information["layers"], strict=True):
+        ranked = sorted((-kl, place) for place, kl in enumerate(layer["kl"]) if not wanted.special[place])[:3]
+        assert line == f"  layer {layer['layer']}: " + ", ".join(
+            f"{wanted.tokens[place]!r} {-kl:.3g}" for kl, place in ranked
+        )
+    assert main(["explain", TEXTS[0], "--profile", str(path), "--json", "-"]) == 0
+    (data,) = json.loads(capsys.readouterr().out)
+    found = Explanation.from_dict(data).information
+    assert found["layers"][1]["kl"] == pytest.approx(wanted.information["layers"][1]["kl"], rel=1e-5)
+
+
+def test_without_a_profile_nothing_is_said_of_information(capsys):
+    assert main(["explain", TEXTS[0]]) == 0
+    assert "single states" not in capsys.readouterr().out
+
+
+def test_a_profile_that_does_not_fit_is_refused(capsys, saved, tmp_path, demo):
+    assert "there is no such folder" in refused(capsys, "dull", "--profile", str(tmp_path / "none"))
+    assert "is not a saved" in refused(capsys, "dull", "--profile", str(tmp_path))
+    tiny_bert().save_pretrained(tmp_path)
+    demo[1].save_pretrained(tmp_path)
+    message = refused(capsys, "dull", "--profile", str(saved[1]), "--model", str(tmp_path))
+    assert "was fitted for" in message
+
+
+@pytest.mark.parametrize("layers", ["full", "summary", "none"])
+def test_the_layers_are_as_wanted(capsys, demo, layers):
+    assert main(["explain", TEXTS[0], "--layers", layers, "--json", "-"]) == 0
+    (data,) = json.loads(capsys.readouterr().out)
+    wanted = explain(demo[0], TEXTS[0], layers=layers)
+    assert Explanation.from_dict(data).layers == wanted.layers

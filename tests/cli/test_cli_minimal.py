@@ -4,9 +4,9 @@ import io
 import json
 import sys
 
-import pytest
-
+import hf_attn_mi
 from hf_attn_mi.cli import main
+from hf_attn_mi.cli.exit_codes import exit_code
 from hf_attn_mi.results.token_set import TokenSet
 from hf_attn_mi.tasks.minimal_tokens import minimal_tokens
 from hf_attn_mi.tasks.recheck import Recheck, recheck
@@ -26,7 +26,7 @@ def test_the_words_and_the_status(capsys, demo):
     output = capsys.readouterr()
     wanted = minimal_tokens(demo[0], TEXTS[0], tokenizer=demo[1])
     assert (wanted.defined, wanted.minimal) == (True, True)
-    assert (output.out, output.err) == (wanted.to_words() + "\n", "")
+    assert (output.out, output.err) == (wanted.to_text(color="none") + "\n", "")
 
 
 def test_options_arrive_and_json_reloads(capsys, tmp_path, demo):
@@ -36,7 +36,7 @@ def test_options_arrive_and_json_reloads(capsys, tmp_path, demo):
     wanted = minimal_tokens(
         demo[0], TEXTS[:3], tokenizer=demo[1], keep=0.8, strict=True, budget=40, seed=3, target="positive"
     )
-    assert status == (0 if all(one.defined and one.minimal for one in wanted) else 1)
+    assert status == exit_code(one.outcome for one in wanted)
     data = json.loads(path.read_text(encoding="utf-8"))
     for found, one in zip(data, wanted, strict=True):
         assert without_times(found)["info"] == without_times(json.loads(json.dumps(one.to_dict())))["info"]
@@ -55,7 +55,7 @@ def test_options_arrive_and_json_reloads(capsys, tmp_path, demo):
 def test_the_check_stands_beside_the_set(capsys, demo):
     assert main(["minimal", TEXTS[0], "--check"]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("Checked: every number came out again (largest difference ")
+    assert last.startswith("Check: every number was reproduced (largest difference ")
     assert main(["minimal", TEXTS[0], "--check", "--json", "-"]) == 0
     (data,) = json.loads(capsys.readouterr().out)
     assert data["check"]["holds"] is True
@@ -64,23 +64,55 @@ def test_the_check_stands_beside_the_set(capsys, demo):
 
 def test_a_check_that_fails_is_status_1(capsys, monkeypatch):
     failed = Recheck(False, 0.25, ("the set does not suffice", "the rest is enough"))
-    monkeypatch.setattr("hf_attn_mi.cli.minimal.recheck", lambda *a, **k: failed)
+    monkeypatch.setattr(hf_attn_mi, "recheck", lambda *a, **k: failed)
     assert main(["minimal", TEXTS[0]]) == 0
     assert "FAILED" not in capsys.readouterr().out
     assert main(["minimal", TEXTS[0], "--check"]) == 1
-    assert "The check FAILED: the set does not suffice; the rest is enough." in capsys.readouterr().out
+    assert "Check: FAILED: the set does not suffice; the rest is enough." in capsys.readouterr().out
     assert main(["minimal", TEXTS[0], "--check", "--json", "-"]) == 1
     (data,) = json.loads(capsys.readouterr().out)
     assert data["check"] == {"holds": False, "difference": 0.25, "reasons": list(failed.reasons)}
 
 
-def test_no_set_and_no_proof_are_status_1(capsys):
-    assert main(["minimal", DEFAULT_CLASS]) == 1
+def test_no_set_is_status_3_and_no_proof_status_1(capsys):
+    assert main(["minimal", DEFAULT_CLASS]) == 3
     assert capsys.readouterr().out.startswith("No set of tokens for 'positive'. Default class")
-    assert main(["minimal", TEXTS[0], DEFAULT_CLASS]) == 1  # one of two
+    assert main(["minimal", TEXTS[0], DEFAULT_CLASS]) == 3  # one of two
     capsys.readouterr()
     assert main(["minimal", TEXTS[0], "--budget", "4"]) == 1
     assert "The budget of 4 forwards ran out" in capsys.readouterr().out
+    assert main(["minimal", TEXTS[0], DEFAULT_CLASS, "--budget", "4"]) == 1  # 1 before 3
+
+
+def test_an_interrupted_check_keeps_the_sets(capsys, monkeypatch, tmp_path):
+    path, checked = tmp_path / "sets.json", []
+
+    def check(model, token_set, **options):
+        if checked:
+            raise KeyboardInterrupt
+        checked.append(token_set)
+        return Recheck(True, 0.0, ())
+
+    monkeypatch.setattr(hf_attn_mi, "recheck", check)
+    assert main(["minimal", *TEXTS[:2], "--check", "--json", str(path)]) == 130
+    data = json.loads(path.read_text(encoding="utf-8"))
+    assert ["check" in one for one in data] == [True, False]
+    assert TokenSet.from_dict(data[0]).indices == checked[0].indices
+
+
+def test_the_rankings_arrive(monkeypatch):
+    calls = []
+
+    def answer(model, inputs, **options):
+        calls.append(options)
+        return hf_attn_mi.Results([])
+
+    monkeypatch.setattr(hf_attn_mi, "minimal_tokens", answer)
+    assert main(["minimal", "dull", "--quiet"]) == 0
+    assert main(["minimal", "dull", "--quiet", "--ranking", "random", "--second-ranking", "none"]) == 0
+    assert main(["minimal", "dull", "--quiet", "--second-ranking", "rollout"]) == 0
+    rankings = [(options["ranking"], options["second_ranking"]) for options in calls]
+    assert rankings == [("relevance", "random"), ("random", None), ("relevance", "rollout")]
 
 
 def test_refusals(capsys):
@@ -102,34 +134,26 @@ def test_a_cut_text_is_named_once(capsys):
     assert output.err.count("\n") == 1
 
 
-class Watched(io.StringIO):
-    """Standard error that somebody looks at."""
+class Terminal(io.StringIO):
+    """Standard error that is a terminal."""
 
     def isatty(self):
         return True
 
 
-def test_many_texts_show_progress_where_somebody_watches(monkeypatch, demo):
-    watched, alone, away = Watched(), Watched(), io.StringIO()
-    for stream, texts in ((watched, TEXTS[:3]), (alone, TEXTS[:1]), (away, TEXTS[:3])):
+def test_many_texts_show_progress_on_a_terminal(monkeypatch, demo):
+    terminal, single, file = Terminal(), Terminal(), io.StringIO()
+    for stream, texts in ((terminal, TEXTS[:3]), (single, TEXTS[:1]), (file, TEXTS[:3])):
         monkeypatch.setattr(sys, "stderr", stream)
         minimal_tokens(demo[0], texts, tokenizer=demo[1])
-    assert "minimal tokens, start: 100%" in watched.getvalue()
-    assert "minimal tokens, second: 100%" in watched.getvalue()
-    assert "3/3" in watched.getvalue()
-    assert alone.getvalue() == away.getvalue() == ""
+    assert "minimal tokens, start: 100%" in terminal.getvalue()
+    assert "minimal tokens, second: 100%" in terminal.getvalue()
+    assert "3/3" in terminal.getvalue()
+    assert single.getvalue() == file.getvalue() == ""
 
 
 def test_quiet_hides_the_progress(monkeypatch):
-    stream = Watched()
+    stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
     assert main(["minimal", *TEXTS[:2], "--check", "--quiet"]) in (0, 1)
     assert stream.getvalue() == ""
-
-
-def test_wrong_usage_exits_with_2(capsys):
-    for arguments in (["--keep", "much"], ["--nonsense"], ["--budget"]):
-        with pytest.raises(SystemExit) as caught:
-            main(["minimal", "dull", *arguments])
-        assert caught.value.code == 2
-        assert "usage: hf-attn-mi" in capsys.readouterr().err

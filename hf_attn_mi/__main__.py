@@ -1,4 +1,4 @@
-"""`python -m hf_attn_mi.cli`: the same as `hf-attn-mi`."""
+"""`python -m hf_attn_mi`: the same as the command `hf-attn-mi`."""
 
 import sys
 

@@ -1,0 +1,160 @@
+"""The texts that a command works on: those of the command line, or a sample of a data set with its rationales."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from hf_attn_mi.cli.loading import names_missing_path
+from hf_attn_mi.errors import InvalidInputError
+
+Item = TypeVar("Item")
+Text = str | tuple[str, str]
+Spans = list[tuple[int, int]]
+
+
+def read_texts(texts: list[str] | None, file: Path | None, pair: str | None) -> list[Text]:
+    """Return the texts of the command line, of --file and of standard input, in this order; pairs with --pair.
+
+    Standard input is read for the text "-", and where nothing else is named and it is no terminal.
+
+    Raises:
+        InvalidInputError: a file that cannot be read, or no text at all.
+    """
+    lines = [text for text in texts or () if text != "-"]
+    if file is not None and not file.exists():
+        raise InvalidInputError(f"--file {file}: there is no such file.")
+    try:
+        if file is not None:
+            lines += _lines(file.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"--file {file}: {error}; a UTF-8 file with one text a line is needed.") from error
+    try:
+        if "-" in (texts or ()) or (not texts and file is None and not sys.stdin.isatty()):
+            lines += _lines(sys.stdin.read())
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"standard input: {error}; UTF-8 with one text a line is needed.") from error
+    if not lines:
+        raise InvalidInputError("no text: pass TEXT, --file FILE, or lines on standard input.")
+    return [(text, pair) for text in lines] if pair is not None else list(lines)
+
+
+def _lines(text: str) -> list[str]:
+    return [line.rstrip("\r") for line in text.split("\n") if line.strip()]  # splitlines() would also cut at U+2028
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Texts drawn from a data set.
+
+    Attributes:
+        texts: texts or pairs of texts, in the order of the data set.
+        rationales: for each text the character spans of the words that a person marked; None without --rationales.
+        available: texts in the data set.
+        empty: rows without a text, which were skipped.
+    """
+
+    texts: list[Text]
+    rationales: list[Spans] | None
+    available: int
+    empty: int
+
+
+def check_data(data: str) -> None:
+    """Refuse a path that does not exist, which would otherwise be looked for on the Hub.
+
+    Raises:
+        InvalidInputError: there is nothing at this path.
+    """
+    if names_missing_path(data, parts=3):
+        raise InvalidInputError(f"--data {data}: there is no file or folder of this name.")
+
+
+def draw_texts(data: str, count: int, *, rationales: str | None = None, seed: int = 0) -> Sample:
+    """Return at most `count` texts of a data set, drawn at random without repetition.
+
+    Args:
+        data: a file, a folder or a Hub name, as `read_texts_of` takes them.
+        count: how many, 1 or more.
+        rationales: column with 0 or 1 for each word of the column "tokens"; None for texts alone.
+        seed: of the draw.
+
+    Raises:
+        InvalidInputError: `count` below 1, data that cannot be read, no texts, or rationales that do not fit the words.
+    """
+    from hf_attn_mi.data.texts import read_texts_of
+
+    if count < 1:
+        raise InvalidInputError(f"--n must be 1 or more, not {count}.")
+    check_data(data)
+    if rationales is None:
+        reader = read_texts_of(data)
+        texts, available = _draw(reader, count, seed)
+        sample = Sample(texts, None, available, reader.empty)
+    else:
+        rows = _RowsWithRationales(data, rationales)
+        pairs, available = _draw(rows, count, seed)
+        sample = Sample([text for text, _ in pairs], [spans for _, spans in pairs], available, rows.empty)
+    if not sample.texts:
+        raise InvalidInputError(f"--data {data}: there is no text in it.")
+    return sample
+
+
+def _draw(items: Iterable[Item], most: int, seed: int) -> tuple[list[Item], int]:
+    """At most `most` items in their order, each equally likely, and how many there were (Vitter's algorithm R)."""
+    generator, kept, count = random.Random(seed), list[tuple[int, Item]](), 0
+    for count, item in enumerate(items, 1):
+        if len(kept) < most:
+            kept.append((count, item))
+        elif (place := generator.randrange(count)) < most:
+            kept[place] = (count, item)
+    return [item for _, item in sorted(kept, key=lambda numbered: numbered[0])], count
+
+
+class _RowsWithRationales:
+    """The texts of a data set with the spans of their marked words; counts the rows without a word."""
+
+    def __init__(self, data: str, column: str) -> None:
+        from hf_attn_mi.data.texts import read_rows
+
+        self.rows: Iterable[object] = read_rows(data)
+        self.column, self.empty = column, 0
+
+    def __iter__(self) -> Iterator[tuple[str, Spans]]:
+        for number, row in enumerate(self.rows):
+            place = f"--rationales {self.column}: row {number} of the data"
+            columns = list(row) if isinstance(row, Mapping) else type(row).__name__
+            absent = [name for name in ("tokens", self.column) if not isinstance(row, Mapping) or name not in row]
+            if absent or not isinstance(row, Mapping):
+                raise InvalidInputError(
+                    f"{place} has no {absent}, but {columns}; 'tokens' (words) and {self.column!r} (0 or 1 for each of "
+                    "them) are needed."
+                )
+            words, flags = row["tokens"], row[self.column]
+            if not words:
+                self.empty += 1
+                continue
+            yield _text_and_spans(row.get("text"), words, flags, place)
+
+
+def _text_and_spans(text: object, words: object, flags: object, place: str) -> tuple[str, Spans]:
+    """The text (by default the words with blanks between them) and the spans of the words with flag 1."""
+    if not isinstance(words, list) or not all(isinstance(word, str) and word.strip() for word in words):
+        raise InvalidInputError(f"{place}: 'tokens' must be a list of words that are not empty.")
+    if not isinstance(flags, list) or len(flags) != len(words) or any(flag not in (0, 1) for flag in flags):
+        count = f"{len(flags)} entries" if isinstance(flags, list) else type(flags).__name__
+        raise InvalidInputError(f"{place}: 0 or 1 for each of {len(words)} words is needed, not {count}.")
+    text = text if isinstance(text, str) and text.strip() else " ".join(words)
+    spans, end = [], 0
+    for word, flag in zip(words, flags):
+        start = len(text) - len(text[end:].lstrip())
+        if not text.startswith(word, start):
+            raise InvalidInputError(f"{place}: character {start} of its text does not begin the word {word[:40]!r}.")
+        end = start + len(word)
+        if flag:
+            spans.append((start, end))
+    return text, spans

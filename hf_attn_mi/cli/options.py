@@ -1,0 +1,182 @@
+"""Options that several commands share, and how their values are read and checked."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NoReturn
+
+import typer
+from typer.core import TyperCommand
+
+from hf_attn_mi.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+    from typer._click import Context  # typer's base class of contexts has no public name
+
+input_option = partial(typer.Option, rich_help_panel="Input and model")
+method_option = partial(typer.Option, rich_help_panel="Method")
+output_option = partial(typer.Option, rich_help_panel="Output")
+
+
+def complete_methods(incomplete: str) -> list[str]:
+    """Return the names of methods that begin like this, for shell completion."""
+    return [name for name in method_names() if name.startswith(incomplete)]
+
+
+# What several commands take. Options without a default here have one in the command's signature.
+Texts = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="TEXT", help="Texts; '-' reads one a line from standard input.", show_default=False),
+]
+TextFile = Annotated[Path | None, input_option(metavar="FILE", help="A file with one text a line.")]
+Pair = Annotated[str | None, input_option(metavar="TEXT", help="The second text, for models of sentence pairs.")]
+Data = Annotated[
+    str,
+    input_option(
+        metavar="FILE_OR_DATASET",
+        help="A .txt, .jsonl, .json, .csv, .tsv (each also .gz) or .arrow file, a folder saved by `datasets`, or a Hub "
+        "name such as name/config:split.",
+    ),
+]
+Model = Annotated[
+    str | None, input_option(metavar="NAME_OR_PATH", help="Hub name or folder (default: the embedded model).")
+]
+Truncate = Annotated[
+    bool, input_option("--truncate", help="Cut texts that are too long for the model, with a warning.")
+]
+Target = Annotated[
+    str | None,
+    method_option(metavar="LABEL", help="The class to explain, a label or a number (default: the predicted class)."),
+]
+method_name = partial(method_option, metavar="METHOD", autocompletion=complete_methods)
+BatchSize = Annotated[int, method_option(metavar="N", help="Inputs in one forward pass.")]
+Seed = Annotated[int, method_option(metavar="N", help="Seed of every random draw.")]
+Json = Annotated[
+    Path | None,
+    output_option(metavar="FILE", help="Write the results as JSON; '-' prints JSON and nothing else."),
+]
+Html = Annotated[Path | None, output_option(metavar="FILE", help="Write one self-contained HTML page (.html).")]
+Plot = Annotated[
+    Path | None, output_option(metavar="FILE", help="Write the figure: .png, .svg or .pdf (extra 'plots').")
+]
+Quiet = Annotated[bool, output_option("--quiet", help="Print nothing but warnings and errors.")]
+
+
+class ManyValues(TyperCommand):
+    """A command without positional arguments whose list options take several values: `--methods lime random`.
+
+    `--methods lime --methods random` means the same. An option of `implied` may stand without a value.
+    """
+
+    implied: ClassVar[dict[str, str]] = {}
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        """Repeat a list option before each of its values, add implied values, and parse."""
+        repeated = {name for option in self.params if getattr(option, "multiple", False) for name in option.opts}
+        result: list[str] = []
+        current = ""  # the list option whose values are read
+        for place, word in enumerate(args):
+            bare = place + 1 == len(args) or args[place + 1].startswith("--")
+            if word.startswith("--"):
+                current = word if word in repeated else ""
+            elif current and result[-1] != current:
+                result.append(current)
+            result.append(word)
+            if bare and word in self.implied:
+                result.append(self.implied[word])
+        return super().parse_args(ctx, result)
+
+
+def method_names() -> list[str]:
+    """Return the names of the token-scoring methods, those registered from other packages included."""
+    from hf_attn_mi.methods import list_methods
+
+    return list(list_methods())
+
+
+def check_names(option: str, names: Iterable[str], allowed: Iterable[str]) -> None:
+    """Refuse names that are not allowed; the message suggests the closest one.
+
+    Args:
+        option: as it is written on the command line, for the message.
+        names: what the user wrote.
+        allowed: names that exist.
+
+    Raises:
+        InvalidInputError: a name that is not allowed.
+
+    Example:
+        >>> check_names("--method", ["rollout"], ["rollout", "lime"])
+    """
+    known = list(allowed)
+    for name in names:
+        if name not in known:
+            raise InvalidInputError(
+                f"{option}: {name!r} is not known.{did_you_mean(name, known)} Allowed are {', '.join(known)}."
+            )
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a sentence that suggests names close to this one; "" where there is none.
+
+    Example:
+        >>> did_you_mean("postive", ["negative", "positive"])
+        " Did you mean 'positive'?"
+    """
+    by_lower = {one.lower(): one for one in known}
+    matches = [by_lower[match] for match in get_close_matches(name.lower(), by_lower)]
+    return f" Did you mean {' or '.join(map(repr, matches))}?" if matches else ""
+
+
+def read_target(target: str | None, model: PreTrainedModel) -> str | int | None:
+    """Return a label where the model has one of this name, even a name of digits; else a number where it is one.
+
+    Raises:
+        InvalidInputError: not a label and not a number, but close to a label.
+    """
+    labels = list(map(str, model.config.id2label.values()))
+    if target is None or target in labels:
+        return target
+    if re.fullmatch(r"[+-]?[0-9]+", target):
+        return int(target)
+    hint = did_you_mean(target, labels)
+    if hint and target.lower() not in map(str.lower, labels):
+        raise InvalidInputError(f"target {target!r} is not a label of this model.{hint} Its labels are {labels}.")
+    return target
+
+
+def read_options(text: str | None, example: str) -> dict[str, Any] | None:
+    """Return the options of a method, which --options holds as a JSON object; None without any.
+
+    Args:
+        text: the value of the option.
+        example: of what is allowed, for the message.
+
+    Raises:
+        InvalidInputError: not a strict JSON object.
+
+    Example:
+        >>> read_options('{"steps": 20}', "")
+        {'steps': 20}
+    """
+    if text is None:
+        return None
+    try:
+        options = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"--options is not JSON: {error}; an object is needed, such as '{example}'.") from error
+    if not isinstance(options, dict):
+        raise InvalidInputError(
+            f"--options is a JSON {type(options).__name__}; an object is needed, such as '{example}'."
+        )
+    return options
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,79 @@
+"""The texts that a command works on: samples of a data set, and their rationales."""
+
+import json
+import random
+from collections import Counter
+
+import pytest
+
+from hf_attn_mi.cli.inputs import draw_texts
+from hf_attn_mi.tasks.rationales import rationale_spans
+from tests.cli.command_line import marked, refused
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A file of 40 texts and two rows without one."""
+    path = tmp_path / "texts.jsonl"
+    rows = [{"text": f"text {i}"} for i in range(40)] + [{"text": " "}, {"text": None}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_a_draw_is_in_order_repeatable_and_even(data):
+    first = draw_texts(str(data), 7, seed=1)
+    numbers = [int(text.split()[1]) for text in first.texts]
+    assert numbers == sorted(set(numbers))
+    assert draw_texts(str(data), 7, seed=1) == first != draw_texts(str(data), 7, seed=2)
+    assert (first.available, first.empty, first.rationales) == (40, 2, None)
+    everything = draw_texts(str(data), 40)
+    assert everything.texts == [f"text {i}" for i in range(40)] == draw_texts(str(data), 1000).texts
+    times = Counter(text for seed in range(400) for text in draw_texts(str(data), 10, seed=seed).texts)
+    assert len(times) == 40
+    # Each text is in a draw with probability 1/4: 100 times expected, standard deviation 8.7.
+    assert max(abs(count - 100) for count in times.values()) < 4.5 * 8.7
+
+
+def test_rationales_are_the_characters_of_the_marked_words(tmp_path):
+    generator = random.Random(0)
+    words = ["a", "rather", "don't", "film", ",", "naïve", "\U0001f600"]
+    rows = []
+    for _ in range(30):
+        tokens = generator.choices(words, k=generator.randint(1, 9))
+        gaps = generator.choices(["", " ", "  ", "\n"], k=len(tokens))
+        text = "".join(gap + word for gap, word in zip(gaps, tokens))
+        rows.append({"text": text, "tokens": tokens, "marks": [generator.randint(0, 1) for _ in tokens]})
+    sample = draw_texts(marked(tmp_path, *rows), 30, rationales="marks")
+    assert sample.texts == [row["text"] for row in rows]
+    for row, spans in zip(rows, sample.rationales, strict=True):
+        wanted = [word for word, flag in zip(row["tokens"], row["marks"]) if flag]
+        assert [row["text"][start:end] for start, end in spans] == wanted
+
+
+def test_without_a_text_the_words_are_joined_as_rationale_spans_has_it(tmp_path):
+    tokens, flags = ["a", "quietly", "moving", "film"], [0, 1, 1, 0]
+    sample = draw_texts(marked(tmp_path, {"tokens": tokens, "rationale": flags}), 5, rationales="rationale")
+    assert sample.texts == ["a quietly moving film"]
+    covered = {i for start, end in sample.rationales[0] for i in range(start, end)}
+    ((start, end),) = rationale_spans(tokens, flags)
+    assert covered == set(range(start, end)) - {sample.texts[0].index(" moving")}
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"tokens": ["a", "b"], "rationale": [1]}, "0 or 1 for each of 2 words is needed, not 1 entries"),
+        ({"tokens": ["a", "b"], "rationale": [1, 2]}, "0 or 1 for each of 2 words"),
+        ({"tokens": ["a", "b"], "rationale": "01"}, "not str"),
+        ({"tokens": ["a", " "], "rationale": [0, 1]}, "words that are not empty"),
+        ({"tokens": "ab", "rationale": [0, 1]}, "'tokens' must be a list of words"),
+        ({"tokens": ["a", "b"], "rationale": [0, 1], "text": "a c"}, "character 2 of its text does not begin"),
+        ({"tokens": ["a", "b"]}, "row 1 of the data has no ['rationale']"),
+        ("a b", "row 1 of the data has no ['tokens', 'rationale'], but str"),
+    ],
+)
+def test_rationales_that_do_not_fit_are_refused(capsys, tmp_path, row, words):
+    good = {"tokens": ["a", "b"], "rationale": [0, 1]}
+    message = refused(capsys, "compare", "--data", marked(tmp_path, good, row), "--rationales")
+    assert words in message
+    assert "row 1" in message

@@ -1,4 +1,4 @@
-"""Effective attention: the part of the attention weights that the head's output can see."""
+"""Effective attention: the part of the attention weights that reaches the head's output; noise that does not."""
 
 from __future__ import annotations
 
@@ -7,29 +7,30 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hf_attn_mi.attention.inputs import AttentionRows, broadcast_lead, read_key_mask, read_query_mask, read_shapes
+from hf_attn_mi.attention.inputs import AttentionRows, read_shapes
 from hf_attn_mi.errors import InvalidInputError
-from hf_attn_mi.kernels import effective_rows, received_weights
+from hf_attn_mi.kernels import effective_rows
+
+_ZERO = 1e-13  # eigenvalues of a Gram matrix below this share of the largest are rounding in float64
+_NOTHING = 1e-6  # what rounding leaves of noise of norm one where the null space is empty
+_ROUNDS = 3  # a projection by a Gram matrix is exact to cond^2 * eps; each round squares the rest
 
 
 @dataclass(frozen=True)
 class EffectiveAttention:
-    """Effective attention of each head. With a mask that differs by row, rank and n have a queries dimension."""
+    """Effective attention of each head. With a mask that differs by row, rank and n have a queries dimension.
 
-    attention: Tensor  # (..., queries, keys), zero at pads
-    rank: Tensor  # (...,) long: rank of the values, of [V, 1] in the affine form
-    n: Tensor  # (...,) long: number of real keys
-    head_dim: int
-    difference: Tensor  # (...,) ||A - A_eff||_F / ||A||_F, exactly 0 where n <= rank
+    Attributes:
+        attention: (..., queries, keys), zero at padding.
+        rank: (...,) long, rank of the values; of [V, 1] in the affine form.
+        n: (...,) long, number of real keys.
+        null_space_fraction: (...,) ||A - A_eff||_F / ||A||_F, exactly 0 where n <= rank.
+    """
 
-
-@dataclass(frozen=True)
-class EffectiveSummary:
-    """What effective attention would change, without the matrix."""
-
-    rank: Tensor  # (...,) long
-    n: Tensor  # (...,) long
-    difference: Tensor  # (...,) ||A - A_eff||_F / ||A||_F
+    attention: Tensor
+    rank: Tensor
+    n: Tensor
+    null_space_fraction: Tensor
 
 
 @torch.no_grad()
@@ -42,25 +43,25 @@ def effective_attention(
     query_mask: Tensor | None = None,
     outputs: Tensor | None = None,
 ) -> EffectiveAttention:
-    """Return A P, P the orthogonal projector on the column space of the values: the same output, no invisible part.
+    """Return A P, where P is the orthogonal projector on the column space of the values: the same output A V.
 
     A_eff = O (V^T V)^+ V^T with O = A V, so A_eff V = O. Affine form: [O, s] ([V,1]^T [V,1])^+ [V,1]^T with the row
-    sums s of A; it keeps row sums and does not depend on the value bias. Neither form is non-negative. A head (or
-    row) whose number of real keys does not exceed the rank has no invisible part: it comes back bit for bit. (Brunner
-    et al., arXiv 1908.04211; Sun and Marasovic, arXiv 2105.08855.)
+    sums s of A; it keeps row sums and does not depend on the value bias. Entries of both forms may be negative. Where
+    the number of real keys does not exceed the rank, the null space is empty and the rows are returned bit for bit.
+    (Brunner et al., arXiv 1908.04211; Sun and Marasovic, arXiv 2105.08855.)
 
     Args:
         attention: (..., queries, keys), non-negative.
         values: (..., keys, head_dim); leading dimensions broadcast.
         mask: bool, True where the key is real: (..., keys), (batch, keys) or, different for each row, (..., queries,
             keys).
-        affine: the affine form.
+        affine: use the affine form.
         query_mask: bool, True where the query is real; rows of other queries are zero and not counted.
-        outputs: (..., queries, head_dim), the product A V where the model has computed it: saves it where it is
-            float32 or wider, the values are well conditioned, the form is not affine and the mask has one set of keys.
+        outputs: (..., queries, head_dim), the product A V if the model has computed it already. It is used where it is
+            float32 or wider, the values are well conditioned, the form is not affine and all rows have the same keys.
 
     Raises:
-        InvalidInputError: shapes, dtypes, or values that do not fit, or outputs that are not A V.
+        InvalidInputError: shapes, dtypes or values that do not fit, or outputs that are not A V.
 
     Example:
         >>> values = torch.randn(9, 3, generator=torch.Generator().manual_seed(0))
@@ -70,7 +71,7 @@ def effective_attention(
         True
     """
     heads = read_shapes(attention, values, mask, query_mask)
-    found = effective_rows(
+    effective = effective_rows(
         heads.attention,
         heads.values,
         heads.allowed,
@@ -78,87 +79,13 @@ def effective_attention(
         affine=affine,
         outputs=_flat_outputs(outputs, heads, values),
     )
-    assert found.attention is not None
+    assert effective.attention is not None
     return EffectiveAttention(
-        attention=found.attention.reshape(heads.lead + found.attention.shape[1:]),
-        rank=found.rank.reshape(heads.lead + found.rank.shape[1:]),
-        n=found.n.reshape(heads.lead + found.n.shape[1:]),
-        head_dim=values.shape[-1],
-        difference=found.difference.reshape(heads.lead),
+        attention=effective.attention.reshape(heads.lead + effective.attention.shape[1:]),
+        rank=effective.rank.reshape(heads.lead + effective.rank.shape[1:]),
+        n=effective.n.reshape(heads.lead + effective.n.shape[1:]),
+        null_space_fraction=effective.difference.reshape(heads.lead),
     )
-
-
-@torch.no_grad()
-def effective_summary(
-    attention: Tensor,
-    values: Tensor,
-    mask: Tensor | None = None,
-    query_mask: Tensor | None = None,
-    *,
-    outputs: Tensor | None = None,
-) -> EffectiveSummary:
-    """Return rank, n and ||A - A_eff|| / ||A||, as `effective_attention` has them, without keeping the matrix A_eff.
-
-    Arguments as in `effective_attention` (one set of keys a head). Outputs, (..., queries, head_dim), if given, save
-    the product A V where they are float32 or wider and the values are well conditioned.
-
-    Raises:
-        InvalidInputError: shapes, dtypes, or values that do not fit; a mask that differs by row.
-
-    Example:
-        >>> summary = effective_summary(torch.eye(2), torch.eye(2))
-        >>> int(summary.rank), int(summary.n), float(summary.difference)
-        (2, 2, 0.0)
-    """
-    heads = read_shapes(attention, values, mask, query_mask)
-    if heads.allowed.shape[1] != 1:
-        raise InvalidInputError("mask differs by row: effective_summary needs one set of keys a head")
-    outputs = _flat_outputs(outputs, heads, values)
-    found = effective_rows(
-        heads.attention, heads.values, heads.allowed, queries=heads.queries, outputs=outputs, keep=False
-    )
-    return EffectiveSummary(*(x.reshape(heads.lead) for x in (found.rank, found.n, found.difference)))
-
-
-@torch.no_grad()
-def received_effective(
-    outputs: Tensor, values: Tensor, mask: Tensor | None = None, query_mask: Tensor | None = None
-) -> Tensor:  # (..., keys)
-    """Return the effective attention each key receives, mean over real queries, without any matrix of queries by keys.
-
-    w_j = < mean_i o_i, (V^T V)^+ v_j >, O(n d^2). Where n <= rank it equals the raw received weight up to rounding.
-
-    Args:
-        outputs: (..., queries, head_dim), the head outputs A V.
-        values: (..., keys, head_dim).
-        mask: bool (..., keys) or (batch, keys), True where the key is real.
-        query_mask: the same for queries.
-
-    Raises:
-        InvalidInputError: shapes or dtypes that do not fit.
-
-    Example:
-        >>> received_effective(torch.tensor([[.25, .75]]), torch.eye(2))
-        tensor([0.2500, 0.7500])
-    """
-    if outputs.dim() < 2 or values.dim() < 2 or outputs.shape[-1] != values.shape[-1]:
-        raise InvalidInputError(
-            f"outputs {tuple(outputs.shape)} and values {tuple(values.shape)} "
-            "must be (..., queries, head_dim) and (..., keys, head_dim)"
-        )
-    if not (outputs.is_floating_point() and values.is_floating_point()):
-        raise InvalidInputError(f"outputs ({outputs.dtype}) and values ({values.dtype}) must be floating point")
-    lead = broadcast_lead("outputs", outputs, values)
-    queries, keys = outputs.shape[-2], values.shape[-2]
-    allowed = read_key_mask(mask, lead, 1, keys, values.device)
-    real = read_query_mask(query_mask, lead, queries, values.device)
-    found = received_weights(
-        outputs.expand(*lead, *outputs.shape[-2:]).reshape(-1, 1, *outputs.shape[-2:]),
-        values.expand(*lead, *values.shape[-2:]).reshape(-1, 1, *values.shape[-2:]),
-        allowed[:, 0],
-        real,
-    )
-    return found.weights.to(values.dtype).reshape(*lead, keys)
 
 
 def _flat_outputs(outputs: Tensor | None, heads: AttentionRows, values: Tensor) -> Tensor | None:
@@ -172,3 +99,76 @@ def _flat_outputs(outputs: Tensor | None, heads: AttentionRows, values: Tensor) 
         raise InvalidInputError(
             f"outputs has shape {tuple(outputs.shape)}: it must be {shape}, the rows times the values"
         ) from error
+
+
+@torch.no_grad()
+def unit_noise(
+    values: Tensor, allowed: Tensor, queries: int, *, generator: torch.Generator, keep_sums: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Return noise rows in the null space of the values, and noise rows in their column space, all of norm one.
+
+    Both are made from one normal draw z over the allowed keys. With the orthogonal projectors P on the column space of
+    V and Q on that of [V, 1] (of V, without `keep_sums`), the first is z - z Q, so that (a + noise) V = a V and the sum
+    of the row does not change; the second is z P. Where the values of all keys are independent, the null space is empty
+    and the first is a zero row.
+
+    Args:
+        values: (heads, keys, head_dim).
+        allowed: (heads, queries or 1, keys) bool.
+        queries: rows of each head.
+        generator: on the CPU, so that every device sees the same noise.
+        keep_sums: the noise in the null space also keeps the sum of the row.
+
+    Returns:
+        invisible and visible noise, (heads, queries, keys) float64, zero at keys that are not allowed.
+
+    Example:
+        >>> values = torch.randn(1, 6, 2, generator=torch.Generator().manual_seed(0)).double()
+        >>> allowed = torch.ones(1, 1, 6, dtype=torch.bool)
+        >>> invisible, visible = unit_noise(values, allowed, 3, generator=torch.Generator().manual_seed(1))
+        >>> bool((invisible @ values).abs().max() < 1e-12), bool((visible @ values).norm(dim=-1).min() > 0.1)
+        (True, True)
+    """
+    heads, keys = values.shape[:2]
+    draw = torch.randn(heads, queries, keys, generator=generator, dtype=torch.float64).to(values.device)
+    invisible, visible = [], []
+    for points, mask, noise in zip(values.double(), allowed, draw):  # one head at a time: a Gram matrix for each row
+        noise = noise * mask
+        points = points.where(mask.any(0)[:, None], torch.zeros_like(points))
+        projected = _project(noise, points, mask, _inverse(points, mask))
+        size = points.norm(dim=0).amax().clamp_min(1e-300) / keys**0.5
+        wider = torch.cat([points / size, torch.ones_like(points[:, :1])], dim=1) if keep_sums else points
+        rest, inverse = noise, _inverse(wider, mask)
+        for _ in range(_ROUNDS):
+            rest = rest - _project(rest, wider, mask, inverse)
+        left = rest.norm(dim=-1, keepdim=True) > _NOTHING * noise.norm(dim=-1, keepdim=True)
+        invisible.append(_unit(rest * left))
+        visible.append(_unit(projected))
+    return torch.stack(invisible), torch.stack(visible)
+
+
+def _inverse(points: Tensor, mask: Tensor) -> Tensor:
+    """Return the pseudo-inverse of the Gram matrix of the points (keys, dim) of each mask, (masks, dim, dim)."""
+    keys, dim = points.shape
+    if len(mask) == 1:
+        allowed_points = points * mask[0][:, None]
+        gram = (allowed_points.T @ allowed_points)[None]
+    else:
+        products = (points[:, :, None] * points[:, None, :]).reshape(keys, dim * dim)
+        gram = (mask.to(points.dtype) @ products).view(-1, dim, dim)
+    sizes, basis = torch.linalg.eigh(gram)
+    real = sizes > _ZERO * sizes[:, -1:].clamp_min(1e-300)
+    lengths = torch.where(real, 1 / sizes.where(real, torch.ones_like(sizes)), 0.0)
+    inverse: Tensor = (basis * lengths[:, None, :]) @ basis.mT
+    return inverse
+
+
+def _project(noise: Tensor, points: Tensor, mask: Tensor, inverse: Tensor) -> Tensor:
+    """Project the noise rows (queries, keys) on the columns of the points (keys, dim) that each row may use."""
+    projected: Tensor = ((noise @ points)[:, None, :] @ inverse)[:, 0] @ points.T * mask
+    return projected
+
+
+def _unit(rows: Tensor) -> Tensor:
+    length: Tensor = rows.norm(dim=-1, keepdim=True)
+    return rows / length.where(length > 0, torch.ones_like(length))

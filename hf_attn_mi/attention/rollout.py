@@ -1,4 +1,4 @@
-"""Attention rollout: attention followed through the layers."""
+"""Attention rollout: attention multiplied through the layers."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ def rollout(
     """Return how much of each input token reaches each token of the last layer: R = M_L ... M_1.
 
     M_l = (1 - residual) A_l + residual I with rows divided by their sums, A_l the mean over heads (Abnar and Zuidema,
-    arXiv 2005.00928; there residual = 1/2). Pad keys get 0 and rows of pad queries are 0.
+    arXiv 2005.00928; there residual = 1/2). Keys that are padding get 0 and rows of queries that are padding are 0.
 
     Args:
         attentions: one tensor a layer, first layer first: (..., heads, tokens, tokens), or (tokens, tokens) without
             heads.
         mask: bool (..., tokens) or (batch, tokens), True where the token is real.
         residual: share of the residual connection, in [0, 1].
-        head_dimension: the dimension to take the mean over, counted from the end; None if there is none (then
-            attentions may be (batch, tokens, tokens)). Tensors of two dimensions have none.
+        head_dimension: the dimension to average over, counted from the end; None if there is none, for attentions of
+            shape (batch, tokens, tokens). Tensors of two dimensions have none.
 
     Raises:
-        InvalidInputError: no layer, shapes that differ or are not square, negative or NaN weights, residual out of range.
+        InvalidInputError: no layer, shapes that differ or are not square, negative or NaN weights, residual outside
+            [0, 1].
 
     Example:
         >>> layer = torch.tensor([[1.0, 0.0], [0.5, 0.5]])
@@ -51,11 +52,11 @@ def rollout(
         )
     tokens = shape[-1]
     real = read_key_mask(mask, tuple(shape[:-2]), 1, tokens, layers[0].device)[:, 0].reshape(*shape[:-2], tokens)
-    seen = real[..., :, None] & real[..., None, :]
+    visible = real[..., :, None] & real[..., None, :]
     identity = torch.eye(tokens, dtype=layers[0].dtype, device=layers[0].device)
-    total = identity * seen
+    total = identity * visible
     for layer in layers:
-        layer = layer.where(seen, torch.zeros_like(layer))
+        layer = layer.where(visible, torch.zeros_like(layer))
         if not bool(torch.isfinite(layer).all()) or bool((layer < 0).any()):
             raise InvalidInputError("attentions has negative, NaN or infinite weights at real tokens")
         mixed = (1 - residual) * layer + residual * identity

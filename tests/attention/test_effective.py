@@ -1,11 +1,14 @@
-"""Effective attention against an SVD projector in float64, and the claims made of it."""
+"""Effective attention against an SVD projector in float64, and noise against SciPy's null spaces."""
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from polytope_oracle import heads
+from scipy.linalg import null_space
 
-from hf_attn_mi.attention import effective_attention, effective_summary, received_effective
+from hf_attn_mi.attention import effective_attention, unit_noise
 from hf_attn_mi.errors import InvalidInputError
 
 torch.set_num_threads(1)
@@ -36,7 +39,7 @@ def test_equals_svd_projector_and_keeps_output(affine):
             expected = attention[b, h] @ projector(values[b, h], affine)
             torch.testing.assert_close(result.attention[b, h], expected, atol=1e-12, rtol=0)
             change = (attention[b, h] - expected).norm() / attention[b, h].norm()
-            assert math.isclose(result.difference[b, h], change, abs_tol=1e-12)
+            assert math.isclose(result.null_space_fraction[b, h], change, abs_tol=1e-12)
     torch.testing.assert_close(result.attention @ values, attention @ values, atol=1e-12, rtol=0)
     assert (result.rank == 4 + affine).all()
     assert (result.n == 12).all()
@@ -59,8 +62,7 @@ def test_short_input_comes_back_bit_for_bit(dtype):
     result = effective_attention(attention, values)
     assert torch.equal(result.attention, attention)
     assert result.attention.dtype == dtype
-    assert (result.difference == 0).all()
-    assert (effective_summary(attention, values).difference == 0).all()
+    assert (result.null_space_fraction == 0).all()
 
 
 @pytest.mark.parametrize("affine", [False, True])
@@ -78,7 +80,7 @@ def test_pads_change_nothing_even_with_nan(affine, left):
     torch.testing.assert_close(result.attention[:, real, real], alone.attention, atol=1e-12, rtol=0)
     assert (result.attention[:, ~mask] == 0).all()
     assert (result.attention[:, :, ~mask] == 0).all()
-    torch.testing.assert_close(result.difference, alone.difference)
+    torch.testing.assert_close(result.null_space_fraction, alone.null_space_fraction)
     assert torch.equal(result.n, alone.n)
 
 
@@ -125,11 +127,7 @@ def test_leading_dimensions_are_optional_and_broadcast():
     for h in range(2):
         single = effective_attention(attention[h], values[0])
         torch.testing.assert_close(whole.attention[h], single.attention, atol=1e-12, rtol=0)
-        assert single.rank.shape == single.n.shape == single.difference.shape == ()
-        summary = effective_summary(attention[h], values[0])
-        torch.testing.assert_close(summary.difference, single.difference, atol=1e-8, rtol=0)
-        received = received_effective(attention[h] @ values[0], values[0])
-        torch.testing.assert_close(received, single.attention.mean(0), atol=1e-12, rtol=0)
+        assert single.rank.shape == single.n.shape == single.null_space_fraction.shape == ()
 
 
 def test_half_precision_is_computed_wide():
@@ -141,21 +139,19 @@ def test_half_precision_is_computed_wide():
     torch.testing.assert_close(result.attention, reference.attention.bfloat16(), atol=1e-6, rtol=1e-2)
 
 
-def test_summary_and_received_weight_equal_the_matrix():
+def test_the_models_own_outputs_give_the_same_matrix():
     attention, values = sample(2, 3, 12)
     mask = torch.arange(12) < torch.tensor([[12], [9]])
     values[~mask[:, None].expand(2, 3, 12)] = torch.nan
     full = effective_attention(attention, values, mask, query_mask=mask)
-    summary = effective_summary(attention, values, mask, mask)
-    torch.testing.assert_close(summary.difference, full.difference, atol=1e-10, rtol=0)
-    assert torch.equal(summary.rank, full.rank)
-    assert torch.equal(summary.n, full.n)
     outputs = (attention * mask[:, None, None]) @ values.nan_to_num(0)
-    given = effective_summary(attention, values, mask, mask, outputs=outputs)
-    torch.testing.assert_close(given.difference, full.difference, atol=1e-10, rtol=0)
-    received = received_effective(outputs, values, mask, mask)
-    mean = full.attention.sum(-2) / mask.sum(-1)[:, None, None]
-    torch.testing.assert_close(received, mean, atol=1e-12, rtol=0)
+    result = effective_attention(attention, values, mask, query_mask=mask, outputs=outputs)
+    torch.testing.assert_close(result.attention, full.attention, atol=1e-10, rtol=0)
+    torch.testing.assert_close(result.null_space_fraction, full.null_space_fraction, atol=1e-10, rtol=0)
+    assert torch.equal(result.rank, full.rank)
+    assert torch.equal(result.n, full.n)
+    with pytest.raises(InvalidInputError, match="outputs has shape"):
+        effective_attention(attention, values, mask, outputs=outputs[..., :-1])
 
 
 def test_fully_masked_rows_are_zero():
@@ -182,3 +178,33 @@ def test_fully_masked_rows_are_zero():
 def test_wrong_input_is_refused(change):
     with pytest.raises(InvalidInputError):
         effective_attention(*change(*sample(2, 6)))
+
+
+@pytest.mark.parametrize("keep_sums", [True, False])
+@pytest.mark.parametrize("by_row", [True, False])
+def test_noise_lies_in_the_null_space_and_in_the_column_space(keep_sums, by_row):
+    values = heads(2, 6, keys=11, head_dim=4)[1] * 3 + 20  # a large common part, as a bias makes it
+    values[1, :, 3] = values[1, :, 2]  # of lower rank in one head
+    allowed = torch.rand(2, 6 if by_row else 1, 11, generator=torch.Generator().manual_seed(2)) < 0.8
+    invisible, visible = unit_noise(values, allowed, 6, generator=torch.Generator().manual_seed(1), keep_sums=keep_sums)
+    for head in range(2):
+        for query in range(6):
+            mask = allowed[head, query if by_row else 0].numpy()
+            points = values[head].numpy()[mask]
+            if keep_sums:
+                points = np.hstack([points, np.ones((len(points), 1))])
+            basis = null_space(points.T)  # (keys, free directions)
+            hidden, shown = invisible[head, query].numpy(), visible[head, query].numpy()
+            assert (hidden[~mask] == 0).all()
+            assert (shown[~mask] == 0).all()
+            assert np.linalg.norm(hidden) == pytest.approx(1 if basis.shape[1] else 0)
+            np.testing.assert_allclose(basis @ (basis.T @ hidden[mask]), hidden[mask], atol=1e-10)
+            assert np.linalg.norm(shown) == pytest.approx(1)
+            np.testing.assert_allclose(null_space(values[head].numpy()[mask].T).T @ shown[mask], 0, atol=1e-9)
+
+
+def test_where_every_row_is_determined_no_noise_is_invisible():
+    values = heads(1, 2, keys=4, head_dim=6)[1]
+    invisible, visible = unit_noise(values, torch.ones(1, 1, 4, dtype=torch.bool), 2, generator=torch.Generator())
+    assert (invisible == 0).all()
+    assert (visible.norm(dim=-1) > 0.99).all()

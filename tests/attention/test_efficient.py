@@ -21,7 +21,7 @@ def assert_valid(result, attention, values):
     error = (rows @ values - outputs).norm(dim=-1) / outputs.norm(dim=-1)
     assert error.max() <= 1e-10
     torch.testing.assert_close(result.residual, error, atol=1e-12, rtol=0)
-    assert torch.equal(result.support, (rows > 0).sum(-1))
+    assert torch.equal(result.support_size, (rows > 0).sum(-1))
 
 
 @pytest.mark.parametrize(("keys", "head_dim", "sharpness"), [(30, 4, 1.0), (40, 8, 3.0), (20, 15, 2.0), (60, 12, 6.0)])
@@ -29,7 +29,7 @@ def test_equals_highs(keys, head_dim, sharpness):
     attention, values = heads(2, 12, keys=keys, head_dim=head_dim, sharpness=sharpness)
     result = efficient_attention(attention, values)
     assert_valid(result, attention, values)
-    assert (result.support <= head_dim + 1).all()
+    assert (result.support_size <= head_dim + 1).all()
     for h in range(2):
         for i in range(12):
             row, expected = attention[h, i], best_row(attention[h, i], values[h])
@@ -95,7 +95,7 @@ def test_answer_does_not_depend_on_row_order_or_batch():
     assert_valid(whole, attention, values)
     shuffled = efficient_attention(attention[:, order], values)
     torch.testing.assert_close(shuffled.attention, whole.attention[:, order], atol=1e-11, rtol=0)
-    assert torch.equal(shuffled.support, whole.support[:, order])
+    assert torch.equal(shuffled.support_size, whole.support_size[:, order])
     for i in (0, 1, 2, 33, 34):
         single = efficient_attention(attention[1, i : i + 1], values[1])
         torch.testing.assert_close(single.attention[0], whole.attention[1, i], atol=1e-11, rtol=0)
@@ -131,7 +131,7 @@ def test_rank_deficient_values():
     values[2] = values[2, :1]  # one value for all keys
     result = efficient_attention(attention, values)
     assert_valid(result, attention, values)
-    assert result.support.amax(1).tolist() == [6, 6, 1]
+    assert result.support_size.amax(1).tolist() == [6, 6, 1]
     assert torch.equal(result.attention[2].argmax(-1), attention[2].argmax(-1))
 
 
@@ -181,14 +181,16 @@ def test_pads_and_masked_rows():
     torch.testing.assert_close(result.attention[:, :, 3:, 3:], alone.attention, atol=1e-11, rtol=0)
     assert (result.attention[..., :3] == 0).all()
     assert (result.attention[:, :, :3] == 0).all()
-    assert torch.equal(efficient_attention(wide, wide_values, mask[:, None], query_mask=mask).support, result.support)
+    assert torch.equal(
+        efficient_attention(wide, wide_values, mask[:, None], query_mask=mask).support_size, result.support_size
+    )
     attention[0, 0, 4] = 0
     empty = efficient_attention(attention, values)
     assert (empty.attention[0, 0, 4] == 0).all()
     assert empty.optimal.all()
     nothing = efficient_attention(wide, wide_values, torch.zeros(12, dtype=torch.bool))
     assert (nothing.attention == 0).all()
-    assert (nothing.support == 0).all()
+    assert (nothing.support_size == 0).all()
 
 
 def test_causal_mask_equals_row_by_row():
@@ -209,7 +211,7 @@ def test_leading_dimensions_are_optional_and_broadcast():
         whole = efficient_attention(attention, values[0], None if mask is None else mask[None])
         single = efficient_attention(attention[1], values[0], mask)
         torch.testing.assert_close(whole.attention[1], single.attention, atol=1e-11, rtol=0)
-        assert single.support.shape == (12,)
+        assert single.support_size.shape == (12,)
 
 
 def test_rows_may_share_windows():
@@ -226,17 +228,17 @@ def test_support_never_grows_with_the_tolerance():
     outputs = attention @ values
     width = (outputs - values.mean(1, keepdim=True)).norm(dim=-1)
     exact = efficient_attention(attention, values)
-    before = exact.support
+    before = exact.support_size
     for tolerance in (1e-6, 0.001, 0.01, 0.05, 0.1, 0.3, 0.6, 0.9):
         result = efficient_attention(attention, values, tolerance=tolerance)
         error = (result.attention @ values - outputs).norm(dim=-1)
         assert (error <= tolerance * width * (1 + 1e-9) + 1e-12).all()
         assert (result.attention >= 0).all()
         torch.testing.assert_close(result.attention.sum(-1), torch.ones(2, 15, dtype=torch.float64))
-        assert (result.support <= before).all()
+        assert (result.support_size <= before).all()
         assert result.optimal.all()
-        before = result.support
-    assert before.double().mean() < 4 < exact.support.double().mean()
+        before = result.support_size
+    assert before.double().mean() < 4 < exact.support_size.double().mean()
 
 
 def test_rows_that_are_short_already_stay_short():
@@ -244,10 +246,10 @@ def test_rows_that_are_short_already_stay_short():
     generator = torch.Generator().manual_seed(2)
     few = attention[0].scatter(1, torch.rand(40, 40, generator=generator).argsort(1)[:, :36], 0.0)[None]
     few = few / few.sum(-1, keepdim=True)
-    exact = efficient_attention(few, values).support
+    exact = efficient_attention(few, values).support_size
     assert (exact < 9).any()
     for tolerance in (1e-4, 1e-3, 0.01):
-        assert (efficient_attention(few, values, tolerance=tolerance).support <= exact).all()
+        assert (efficient_attention(few, values, tolerance=tolerance).support_size <= exact).all()
 
 
 def test_pursuit_reaches_tight_tolerances_by_itself():
@@ -270,7 +272,7 @@ def test_wide_tolerance_beats_cutting_to_the_top_keys():
     outputs = attention @ values
     width = (outputs - values.mean(1, keepdim=True)).norm(dim=-1)
     for i in range(15):
-        top = attention[0, i].topk(int(result.support[0, i])).indices
+        top = attention[0, i].topk(int(result.support_size[0, i])).indices
         cut = torch.zeros(40, dtype=torch.float64).scatter(0, top, attention[0, i, top])
         assert (cut / cut.sum() @ values[0] - outputs[0, i]).norm() > 0.1 * width[0, i]
 

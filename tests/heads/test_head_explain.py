@@ -59,9 +59,9 @@ def test_the_head_is_a_layer_of_its_own(demo, options):
     effective = effective_attention(rows, values)
     assert torch.equal(layer.rank, effective.rank)
     assert layer.rank.tolist() == [torch.linalg.matrix_rank(v).item() for v in values.double()]
-    assert torch.allclose(layer.difference, effective.difference.float(), atol=1e-5)
+    assert torch.allclose(layer.difference, effective.null_space_fraction.float(), atol=1e-5)
     assert distance(layer.received_effective, effective.attention.mean(1)) <= 1e-4
-    wanted = efficient_attention(rows, values).support.double().mean(1).float()
+    wanted = efficient_attention(rows, values).support_size.double().mean(1).float()
     assert torch.equal(layer.support, wanted)
 
 

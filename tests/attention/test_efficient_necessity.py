@@ -1,13 +1,12 @@
-"""Necessity distances and noise against SciPy: least squares, non-negative least squares, null spaces."""
+"""Necessity distances against SciPy: least squares and non-negative least squares."""
 
 import numpy as np
 import pytest
 import torch
 from polytope_oracle import heads
-from scipy.linalg import null_space
 from scipy.optimize import nnls
 
-from hf_attn_mi.attention import efficient_attention, necessity_distance, unit_noise
+from hf_attn_mi.attention import efficient_attention, necessity_distance
 from hf_attn_mi.errors import InvalidInputError
 
 
@@ -70,33 +69,3 @@ def test_rows_that_are_not_there_are_refused():
             necessity_distance(attention, values, rows)
     with pytest.raises(InvalidInputError, match="attention"):
         necessity_distance(attention[0], values[0])
-
-
-@pytest.mark.parametrize("keep_sums", [True, False])
-@pytest.mark.parametrize("by_row", [True, False])
-def test_noise_lies_in_the_null_space_and_in_the_column_space(keep_sums, by_row):
-    values = heads(2, 6, keys=11, head_dim=4)[1] * 3 + 20  # a large common part, as a bias makes it
-    values[1, :, 3] = values[1, :, 2]  # of lower rank in one head
-    allowed = torch.rand(2, 6 if by_row else 1, 11, generator=torch.Generator().manual_seed(2)) < 0.8
-    unseen, seen = unit_noise(values, allowed, 6, generator=torch.Generator().manual_seed(1), keep_sums=keep_sums)
-    for head in range(2):
-        for query in range(6):
-            mask = allowed[head, query if by_row else 0].numpy()
-            points = values[head].numpy()[mask]
-            if keep_sums:
-                points = np.hstack([points, np.ones((len(points), 1))])
-            basis = null_space(points.T)  # (keys, free directions)
-            hidden, shown = unseen[head, query].numpy(), seen[head, query].numpy()
-            assert (hidden[~mask] == 0).all()
-            assert (shown[~mask] == 0).all()
-            assert np.linalg.norm(hidden) == pytest.approx(1 if basis.shape[1] else 0)
-            np.testing.assert_allclose(basis @ (basis.T @ hidden[mask]), hidden[mask], atol=1e-10)
-            assert np.linalg.norm(shown) == pytest.approx(1)
-            np.testing.assert_allclose(null_space(values[head].numpy()[mask].T).T @ shown[mask], 0, atol=1e-9)
-
-
-def test_where_every_row_is_determined_no_noise_is_invisible():
-    values = heads(1, 2, keys=4, head_dim=6)[1]
-    unseen, seen = unit_noise(values, torch.ones(1, 1, 4, dtype=torch.bool), 2, generator=torch.Generator())
-    assert (unseen == 0).all()
-    assert (seen.norm(dim=-1) > 0.99).all()

@@ -1,34 +1,16 @@
-"""The parts of examples/causal_study.py that turn runs into figures and verdicts."""
+"""The parts of benchmarks/studies/causal that turn runs into figures and verdicts."""
 
 import argparse
 import json
 import math
-import sys
-from pathlib import Path
 
 import pytest
 import scipy.stats
 import torch
 
+from benchmarks.studies.causal import models, report
+from benchmarks.studies.causal import run as study
 from hf_attn_mi import capture_attention, effective_attention
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
-MODULES = ("causal_study", "causal_report", "causal_models")
-
-
-@pytest.fixture
-def study(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    import causal_study
-
-    yield causal_study
-    for name in MODULES:
-        sys.modules.pop(name, None)
-
-
-@pytest.fixture
-def report(study):
-    return sys.modules["causal_report"]
 
 
 def options(**more):
@@ -48,11 +30,11 @@ def options(**more):
 
 
 @pytest.fixture
-def loaded(study):
+def loaded():
     return study.load(study.QUICK[1], options())
 
 
-def test_uniform_and_permuted_rows_by_hand(study, loaded):
+def test_uniform_and_permuted_rows_by_hand(loaded):
     tensors = study.tensors_of(loaded, loaded.rows[0][0])
     with torch.no_grad(), capture_attention(loaded.model) as capture:
         loaded.model(**tensors)
@@ -66,7 +48,7 @@ def test_uniform_and_permuted_rows_by_hand(study, loaded):
     assert study.predict(loaded, loaded.rows[0][0]) == int(loaded.model(**tensors).logits.argmax())
 
 
-def test_divergence_against_scipy(study):
+def test_divergence_against_scipy():
     first, second = torch.rand(5, 7, dtype=torch.double), torch.rand(5, 7, dtype=torch.double)
     first, second = first / first.sum(-1, keepdim=True), second / second.sum(-1, keepdim=True)
     second[0], second[0, 1] = 0.0, 1.0
@@ -76,7 +58,7 @@ def test_divergence_against_scipy(study):
     assert study.divergence(first[:1] * 0 + second[0], second[:1]) == 0.0
 
 
-def test_distances_of_a_layer_by_hand(study, loaded):
+def test_distances_of_a_layer_by_hand(loaded):
     with torch.no_grad(), capture_attention(loaded.model) as capture:
         loaded.model(**study.tensors_of(loaded, loaded.rows[0][0]))
     call = capture.calls[0]
@@ -91,8 +73,7 @@ def test_distances_of_a_layer_by_hand(study, loaded):
     assert found["curve"][0] == 33.0
 
 
-def test_no_premise_of_snli_is_in_both_parts(study, monkeypatch, tmp_path):
-    models = sys.modules["causal_models"]
+def test_no_premise_of_snli_is_in_both_parts(monkeypatch, tmp_path):
     rows = [((f"premise {i // 3}", f"hypothesis {i}"), i % 3) for i in range(60)]
     monkeypatch.setattr(models, "read_rows", lambda path: list(rows))
     monkeypatch.setattr(models, "SNLI_TRAIN", 40)
@@ -102,7 +83,7 @@ def test_no_premise_of_snli_is_in_both_parts(study, monkeypatch, tmp_path):
     assert len(train) == 39
 
 
-def test_intervals_against_scipy(report):
+def test_intervals_against_scipy():
     for hits, count in ((0, 7), (7, 7), (13, 40)):
         expected = scipy.stats.binomtest(hits, count).proportion_ci(0.95, "exact")
         assert report.exact(hits, count) == pytest.approx((expected.low, expected.high))
@@ -131,7 +112,7 @@ def line(**more):
     }
 
 
-def test_verdicts(report):
+def test_verdicts():
     sets = {name: {"dataset": name} for name in "abcde"}
     assert report.judge(dict.fromkeys("abcd", "holds"), sets) == "holds"
     assert report.judge({**dict.fromkeys("abcd", "holds"), "e": "-"}, sets) == "holds"
@@ -145,7 +126,7 @@ def test_verdicts(report):
     assert math.isnan(report.teeth([line(controls={"null-space noise": None, "visible noise": None})]))
 
 
-def test_the_role_of_attention(report):
+def test_the_role_of_attention():
     right, wrong = line(), line(uniform=0)
     assert report.role([right] * 80 + [wrong] * 20)[1] == "plays a role"
     assert report.role([right] * 300 + [line(predicted=0)])[1] == "plays no role"
@@ -154,7 +135,7 @@ def test_the_role_of_attention(report):
     assert report.role([right] * 20)[1] == "plays no role"
 
 
-def test_costs_are_compared_on_the_same_inputs(report):
+def test_costs_are_compared_on_the_same_inputs():
     made = [
         {"index": i, "start": start, "defined": defined, "forwards": forwards, "passes": passes}
         for i, start, defined, forwards, passes in (
@@ -171,7 +152,7 @@ def test_costs_are_compared_on_the_same_inputs(report):
 
 
 @pytest.mark.slow
-def test_a_small_run_goes_on_where_it_stopped_and_writes_its_page(study, report, tmp_path):
+def test_a_small_run_goes_on_where_it_stopped_and_writes_its_page(tmp_path):
     some = options(output=tmp_path, limit=1)
     for part in study.PARTS:
         study.run_part(part, study.QUICK[1:], some, math.inf)
@@ -181,11 +162,11 @@ def test_a_small_run_goes_on_where_it_stopped_and_writes_its_page(study, report,
     study.run(more)
     for part, before in first.items():
         assert (tmp_path / f"{part}.jsonl").read_text().startswith(before)
-    made = study.lines(tmp_path / "certificates.jsonl")
+    made = study.read_rows(tmp_path / "certificates.jsonl")
     assert [one["index"] for one in made] == [0, 1]
     assert all(one["holds"] and one["changed"] > 0 for one in made)
     assert all(one["controls"]["visible noise"][0] > 100 * one["controls"]["null-space noise"][0] for one in made)
-    sets = study.lines(tmp_path / "tokens.jsonl")
+    sets = study.read_rows(tmp_path / "tokens.jsonl")
     assert {one["start"] for one in sets} == set(study.STARTS)
     assert all(one["true"] for one in sets)
     page = (tmp_path / "causal.md").read_text()

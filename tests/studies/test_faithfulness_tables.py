@@ -1,30 +1,13 @@
-"""What turns the lines of benchmarks/results/faithfulness.jsonl into means, paired tests and verdicts."""
-
-import sys
-from pathlib import Path
-from types import SimpleNamespace
+"""What turns the lines of the study of faithfulness into means, paired tests and verdicts."""
 
 import numpy as np
 import pytest
 import scipy.stats
 import torch
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from benchmarks.studies.faithfulness import data, plan, report, tables
+
 OURS, RIVAL = "relevance", "integrated_gradients"
-
-
-@pytest.fixture
-def rooms(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    before = set(sys.modules)
-    import faithfulness
-    import faithfulness_data
-    import faithfulness_tables
-
-    yield SimpleNamespace(main=faithfulness, data=faithfulness_data, tables=faithfulness_tables)
-    for name in set(sys.modules) - before:
-        if str(BENCHMARKS) in str(getattr(sys.modules[name], "__file__", "")):
-            sys.modules.pop(name)
 
 
 def line(places, values, *, name="imdb", group="main", removal="delete", forwards=1):
@@ -47,7 +30,7 @@ def both(comp, suff=None):
     return {"comprehensiveness": list(comp), "sufficiency": list(comp if suff is None else suff)}
 
 
-def test_chunks_in_any_order_fall_into_their_places(rooms):
+def test_chunks_in_any_order_fall_into_their_places():
     rows = [
         line([2, 3], {OURS: both([0.3, 0.4]), RIVAL: both([0.1, 0.2])}),
         line([0, 1], {OURS: both([0.1, 0.2])}),
@@ -55,20 +38,20 @@ def test_chunks_in_any_order_fall_into_their_places(rooms):
         line([0], {OURS: both([9.0])}, removal="attention_mask"),
         line([0], {OURS: both([9.0])}, group="masked"),
     ]
-    found = rooms.tables.values_of(rows, "imdb", ("main",))
+    found = tables.values_of(rows, "imdb", ("main",))
     assert found[OURS]["comprehensiveness"] == [0.1, 0.2, 0.3, 0.4]
     assert found[RIVAL]["sufficiency"] == [None, None, 0.1, 0.2]
 
 
-def test_a_difference_is_paired_and_positive_where_relevance_is_better(rooms):
+def test_a_difference_is_paired_and_positive_where_relevance_is_better():
     drawn = np.random.default_rng(0)
     ours, rival = drawn.normal(0.5, 0.1, (2, 40))
     rival[3:] -= 0.05
     partial = [None, None, None, *rival[3:]]
     rows = [line(range(40), {OURS: both(ours), RIVAL: both(partial), "random": both(drawn.normal(0.1, 0.1, 40))})]
-    values = rooms.tables.values_of(rows, "imdb", ("main",))
+    values = tables.values_of(rows, "imdb", ("main",))
     for metric, sign in (("comprehensiveness", 1), ("sufficiency", -1)):
-        tests = rooms.tables.against_ours(values, metric)
+        tests = tables.against_ours(values, metric)
         assert set(tests) == {RIVAL, "random"}
         ahead = sign * (ours[3:] - rival[3:])
         assert tests[RIVAL].difference.mean == pytest.approx(ahead.mean(), abs=1e-12)
@@ -81,7 +64,7 @@ def test_a_difference_is_paired_and_positive_where_relevance_is_better(rooms):
         assert min(test.adjusted for test in tests.values()) == pytest.approx(min(1, 2 * raw[0]))
 
 
-def test_the_best_captum_method_needs_half_of_the_inputs_and_the_sign_of_its_metric(rooms):
+def test_the_best_captum_method_needs_half_of_the_inputs_and_the_sign_of_its_metric():
     ours = [0.5] * 10
     rows = [
         line(
@@ -95,41 +78,41 @@ def test_the_best_captum_method_needs_half_of_the_inputs_and_the_sign_of_its_met
             },
         )
     ]
-    assert rooms.tables.best_captum(rows, "imdb") == RIVAL  # lime: four inputs of ten; attention: not Captum's
-    assert rooms.tables.best_captum(rows, "imdb", "sufficiency") == "saliency"
-    assert rooms.tables.best_captum([], "imdb") == RIVAL
+    assert tables.best_captum(rows, "imdb") == RIVAL  # lime: four inputs of ten; attention: not Captum's
+    assert tables.best_captum(rows, "imdb", "sufficiency") == "saliency"
+    assert tables.best_captum([], "imdb") == RIVAL
 
 
 @pytest.mark.parametrize(
     ("ahead", "not_worse", "better"), [(0.05, True, True), (0.0, True, False), (-0.05, False, False)]
 )
-def test_verdicts_follow_the_interval_and_the_corrected_p(rooms, ahead, not_worse, better):
+def test_verdicts_follow_the_interval_and_the_corrected_p(ahead, not_worse, better):
     noise = np.random.default_rng(1).normal(0, 0.005, 60)
     noise -= noise.mean()
     base = np.linspace(0.2, 0.8, 60)
     rows = [line(range(60), {OURS: both(base + ahead + noise, base - ahead - noise), RIVAL: both(base)})]
-    found = {one.target: one for one in rooms.tables.verdicts(rows, {"imdb": 60}, ("imdb",))}
+    found = {one.target: one for one in tables.verdicts(rows, {"imdb": 60}, ("imdb",))}
     assert len(found) == 4
     for metric in ("comprehensiveness", "sufficiency"):
         assert found[f"imdb: {metric} not worse by 0.01"].met is not_worse
         assert found[f"imdb: {metric} significantly better"].met is better
         assert found[f"imdb: {metric} not worse by 0.01"].complete
-    (first, *_) = rooms.tables.verdicts(rows, {"imdb": 200}, ())
+    (first, *_) = tables.verdicts(rows, {"imdb": 200}, ())
     assert not first.complete
-    (missing, *_) = rooms.tables.verdicts([], {"imdb": 200}, ())
+    (missing, *_) = tables.verdicts([], {"imdb": 200}, ())
     assert missing.met is None
 
 
-def test_passes_are_means_over_inputs(rooms):
+def test_passes_are_means_over_inputs():
     rows = [line([0, 1, 2], {OURS: both([0.1] * 3)}, forwards=2), line([3], {OURS: both([0.1])}, forwards=10)]
-    assert rooms.tables.costs_of(rows, "imdb", ("main",)) == {OURS: (4.0, 0.0)}
+    assert tables.costs_of(rows, "imdb", ("main",)) == {OURS: (4.0, 0.0)}
 
 
-def test_what_is_in_the_results_is_not_run_again(rooms):
-    everything = rooms.main.pending("imdb", [])
+def test_what_is_in_the_results_is_not_run_again():
+    everything = plan.pending_units("imdb", [])
     done = line([0, 1, 2, 3, 4], {OURS: both([0.1] * 5)})
-    assert len(rooms.main.pending("imdb", [done])) == len(everything) - 1
-    assert len(rooms.main.pending("imdb", [done | {"removal": "mask"}])) == len(everything)
+    assert len(plan.pending_units("imdb", [done])) == len(everything) - 1
+    assert len(plan.pending_units("imdb", [done | {"removal": "mask"}])) == len(everything)
 
 
 class Words:
@@ -150,15 +133,15 @@ class Words:
 
 
 @pytest.mark.parametrize(("tokens", "expected"), [(8, "one wordless two end"), (6, "one wordless two"), (4, "one")])
-def test_a_text_is_cut_behind_a_whole_word(rooms, tokens, expected):
-    assert rooms.data.cut("one wordless two end", Words(), tokens) == expected
+def test_a_text_is_cut_behind_a_whole_word(tokens, expected):
+    assert data.cut("one wordless two end", Words(), tokens) == expected
 
 
-def test_the_page_says_what_is_missing_and_holds_the_numbers(rooms):
+def test_the_page_says_what_is_missing_and_holds_the_numbers():
     columns = {method: both(torch.linspace(0, 1, 20).tolist()) for method in (OURS, RIVAL, "random")}
     hardware = {"cpu": "a", "cores": 2, "capability": "b"}
     about = {"hardware": hardware, "versions": {}, "commit": "c", "cpu_seconds": 60.0}
-    text = rooms.main.page([line(range(20), columns) | about])
+    text = report.page([line(range(20), columns) | about])
     assert "(only 20 were run yet)" in text
     assert "| **relevance** | ours | 20 | 0.500 [" in text
     assert "not all inputs were run yet" in text.lower()

@@ -1,34 +1,19 @@
-"""The parts of examples/information_study.py that turn attention and information into figures and verdicts."""
+"""The parts of benchmarks/studies/information that turn attention and information into figures and verdicts."""
 
 import argparse
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.stats
 import torch
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+from benchmarks.common import EMBEDDED_MODEL
+from benchmarks.studies.information import report
+from benchmarks.studies.information import run as study
 
 
-@pytest.fixture
-def study(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    import information_study
-
-    yield information_study
-    for name in ("information_study", "information_report"):
-        sys.modules.pop(name, None)
-
-
-@pytest.fixture
-def report(study):
-    return sys.modules["information_report"]
-
-
-def test_shape_of_attention_by_hand(study):
+def test_shape_of_attention_by_hand():
     assert study.shape_of(torch.full((4,), 0.25)) == pytest.approx((1.0, 0.0, 0.25))
     spread, gini, largest = study.shape_of(torch.tensor([0.0, 1.0, 0.0, 0.0]))
     assert (spread, largest) == (0.0, 1.0)
@@ -38,7 +23,7 @@ def test_shape_of_attention_by_hand(study):
     assert study.shape_of(weights)[1] == pytest.approx(pairs)
 
 
-def test_pairs_are_sorted_by_how_far_apart_the_weights_are(study):
+def test_pairs_are_sorted_by_how_far_apart_the_weights_are():
     weights = torch.tensor([1.0, math.exp(0.1), math.exp(2.0), 1.0])
     information = torch.tensor([0.0, 1.0, 0.5, 2.0], dtype=torch.double)
     agree, pairs = study.pair_agreement(weights, information)
@@ -47,7 +32,7 @@ def test_pairs_are_sorted_by_how_far_apart_the_weights_are(study):
     assert agree.tolist() == [0, 0, 0, -1]
 
 
-def test_batches_of_cached_states_are_the_texts(study):
+def test_batches_of_cached_states_are_the_texts():
     states = torch.arange(12.0).reshape(6, 2).half()
     data = study.Cached(states, torch.tensor([0, 1, 4, 6]), torch.tensor([0, 1, 0]))
     batch, mask = data.batch(torch.tensor([2, 1]))
@@ -58,7 +43,7 @@ def test_batches_of_cached_states_are_the_texts(study):
     assert sorted(torch.cat(list(study.batches(data, generator))).tolist()) == [0, 1, 2]
 
 
-def test_uniform_and_frozen_heads_are_what_they_say(study):
+def test_uniform_and_frozen_heads_are_what_they_say():
     data = study.Cached(torch.randn(6, 4).half(), torch.tensor([0, 1, 4, 6]), torch.tensor([0, 1, 0]))
     cell = study.Cell("x", 0, "additive", "softmax", 1.0, "none", "uniform")
     weights = study.make_head(cell, data).eval()(*data.batch(torch.tensor([1, 2]))).weights
@@ -70,7 +55,7 @@ def test_uniform_and_frozen_heads_are_what_they_say(study):
     assert not any(p.requires_grad for p in frozen.score.parameters())
 
 
-def test_intervals_count_seeds_and_texts(report):
+def test_intervals_count_seeds_and_texts():
     values = np.random.default_rng(0).normal(size=(4, 50)) + np.array([0.0, 1.0, 2.0, 3.0])[:, None]
     mean, low, high = report.interval(values)
     seeds, texts = values.mean(1), values.mean(0)
@@ -83,7 +68,7 @@ def test_intervals_count_seeds_and_texts(report):
     assert report.interval_with_gaps(holes)[0] == pytest.approx(np.nanmean(holes, 1).mean())
 
 
-def test_verdicts(report):
+def test_verdicts():
     assert report.judged((0.2, 0.1, 0.3), 0.05) == "holds"
     assert report.judged((-0.2, -0.3, -0.1), 0.05) == "reversed"
     assert report.judged((0.0, -0.04, 0.04), 0.05) == "absent"
@@ -96,11 +81,11 @@ def test_verdicts(report):
 
 
 @pytest.mark.slow
-def test_a_small_run_goes_on_where_it_stopped_and_writes_its_page(study, report, tmp_path):
+def test_a_small_run_goes_on_where_it_stopped_and_writes_its_page(tmp_path):
     options = argparse.Namespace(
         output=tmp_path,
         data=None,
-        encoder=str(study.DEMO),
+        encoder=str(EMBEDDED_MODEL),
         quick=True,
         seeds=2,
         share="0/1",
@@ -118,7 +103,7 @@ def test_a_small_run_goes_on_where_it_stopped_and_writes_its_page(study, report,
     first = (tmp_path / "measured.jsonl").read_text()
     study.run_cells(cells, options)
     assert (tmp_path / "measured.jsonl").read_text().startswith(first)
-    rows = study.lines(tmp_path / "measured.jsonl")
+    rows = study.read_rows(tmp_path / "measured.jsonl")
     assert [study.Cell(**row["cell"]) for row in rows] == cells
     assert all(row["mi"]["share"][2] == pytest.approx(1.0, abs=0.05) for row in rows)  # the context has it all
     loaded = report.load(tmp_path)

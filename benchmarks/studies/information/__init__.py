@@ -1,0 +1,1 @@
+"""Does attention keep information, and does its order follow information?"""

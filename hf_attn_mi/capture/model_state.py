@@ -1,4 +1,4 @@
-"""What a model needs before it can be watched, and how it gets back to what it was."""
+"""The state of a model during a capture: unwrapped, locked, run eagerly, with attention that can be traced."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from torch import nn
 
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 
-VISIBLE = {"eager", "sdpa"}
+TRACEABLE = {"eager", "sdpa"}
 WRAPPERS = {"DataParallel", "DistributedDataParallel", "FullyShardedDataParallel"}
 _locks: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
 _locks_guard = threading.Lock()
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The model itself, out of torch.compile, DataParallel, DistributedDataParallel and accelerate's wrappers."""
+    """Return the model inside torch.compile, DataParallel, DistributedDataParallel and accelerate's wrappers.
+
+    Raises:
+        InvalidInputError: not a `torch.nn.Module`.
+    """
     if not isinstance(model, nn.Module):
         raise InvalidInputError(f"model must be a torch.nn.Module (a PreTrainedModel), not {type(model).__name__}.")
     while True:
@@ -33,34 +37,38 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def model_lock(model: nn.Module) -> Any:
-    """A re-entrant lock for this model: two threads take turns, one thread may nest."""
+    """Return the re-entrant lock of this model: threads take turns, one thread may nest."""
     with _locks_guard:
         return _locks.setdefault(model, threading.RLock())
 
 
 @contextmanager
 def eager_stance(model: nn.Module) -> Iterator[None]:
-    """Run compiled code eagerly inside: a tracer sees nothing of a compiled graph."""
+    """Run compiled code eagerly inside the context: the operations of a compiled graph cannot be traced."""
     compiled = any(map(_is_compiled, model.modules()))
     with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
         yield
 
 
 def _is_compiled(module: nn.Module) -> bool:
-    """torch.compile(module), module.compile(), or module.forward = torch.compile(module.forward)."""
+    """Whether by torch.compile(module), module.compile() or module.forward = torch.compile(module.forward)."""
     marks = (getattr(module, "_orig_mod", None), getattr(module, "_compiled_call_impl", None))
     return any(mark is not None for mark in marks) or hasattr(module.forward, "_torchdynamo_orig_callable")
 
 
 @contextmanager
 def visible_attention(model: nn.Module) -> Iterator[None]:
-    """Use an implementation PyTorch can show (sdpa or eager) in place of flash and flex kernels, then go back."""
+    """Use an attention implementation that can be traced (sdpa or eager) instead of flash and flex kernels.
+
+    Raises:
+        UnsupportedModelError: the model cannot be switched to it.
+    """
     configs = {}
     for module in model.modules():
         config = getattr(module, "config", None)
         if config is not None and hasattr(config, "_attn_implementation_internal"):
             configs[id(config)] = (config, config._attn_implementation_internal)
-    hidden = sorted({str(value) for _, value in configs.values() if value is not None and value not in VISIBLE})
+    hidden = sorted({str(value) for _, value in configs.values() if value is not None and value not in TRACEABLE})
     if not hidden:
         yield
         return
@@ -70,7 +78,7 @@ def visible_attention(model: nn.Module) -> Iterator[None]:
             model.set_attn_implementation(choice)  # type: ignore[operator]
         except Exception as error:
             raise UnsupportedModelError(
-                f"{type(model).__name__} runs attention implementation {hidden[0]!r}, whose kernel shows no attention, "
+                f"{type(model).__name__} runs attention implementation {hidden[0]!r}, whose kernel cannot be traced, "
                 f"and cannot be switched to {choice!r}: {error}. Load it with attn_implementation='sdpa' or 'eager'."
             ) from error
         yield

@@ -14,40 +14,43 @@ from hf_attn_mi.capture.records import Projection
 
 
 @dataclass(frozen=True)
-class Found:
-    """A linear operation: what it consumes, how its weight is read, how its input features lie."""
+class LinearMap:
+    """A linear operation: its input, its weight, and where its input and output features are.
+
+    Attributes:
+        source: the input.
+        projection: (heads, head_dim) input features of the heads -> W_O.
+        input_features_last: a tensor shaped like `source` -> (..., in_features).
+        output_features_last: the result -> (..., hidden).
+    """
 
     source: Tensor
-    projection: Callable[[Tensor], Projection]  # (heads, head_dim) features -> W_O
-    arrange: Callable[[Tensor], Tensor]  # tensor like `source` -> (..., in_features)
-    restore: Callable[[Tensor], Tensor] = lambda result: result  # the result -> (..., hidden)
+    projection: Callable[[Tensor], Projection]
+    input_features_last: Callable[[Tensor], Tensor] = lambda tensor: tensor
+    output_features_last: Callable[[Tensor], Tensor] = lambda tensor: tensor
 
 
 def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name: str) -> Any:
     return args[position] if len(args) > position else kwargs.get(name)
 
 
-def _as_it_is(tensor: Tensor) -> Tensor:
-    return tensor
-
-
 def _channels_last(tensor: Tensor) -> Tensor:
     return tensor.transpose(1, -1)
 
 
-def _linear(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Found | None:
+def _linear(args: tuple[Any, ...], kwargs: dict[str, Any]) -> LinearMap | None:
     weight, bias = _argument(args, kwargs, 1, "weight"), _argument(args, kwargs, 2, "bias")
     if weight.dim() != 2 or not hasattr(weight, "t"):
         return None
-    return Found(_argument(args, kwargs, 0, "input"), lambda f: Projection(weight.t(), bias, f), _as_it_is)
+    return LinearMap(_argument(args, kwargs, 0, "input"), lambda f: Projection(weight.t(), bias, f))
 
 
-def _addmm(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Found | None:
+def _addmm(args: tuple[Any, ...], kwargs: dict[str, Any]) -> LinearMap | None:
     bias, source, weight = (_argument(args, kwargs, i, n) for i, n in enumerate(("input", "mat1", "mat2")))
-    return Found(source, lambda f: Projection(weight, bias, f), _as_it_is)
+    return LinearMap(source, lambda f: Projection(weight, bias, f))
 
 
-def _conv1d(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Found | None:
+def _conv1d(args: tuple[Any, ...], kwargs: dict[str, Any]) -> LinearMap | None:
     weight, bias = _argument(args, kwargs, 1, "weight"), _argument(args, kwargs, 2, "bias")
     if weight.shape[-1] != 1:
         return None
@@ -58,18 +61,18 @@ def _conv1d(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Found | None:
         blocks = weight[..., 0].chunk(groups)  # each (out / groups, in / groups)
         return Projection(torch.block_diag(*blocks).t(), bias, features)  # type: ignore[no-untyped-call]
 
-    return Found(source, make, _channels_last, _channels_last)
+    return LinearMap(source, make, _channels_last, _channels_last)
 
 
-def _matmul(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Found | None:
+def _matmul(args: tuple[Any, ...], kwargs: dict[str, Any]) -> LinearMap | None:
     source, weight = args[0], _argument(args, kwargs, 1, "other")
     if not isinstance(weight, Tensor) or weight.dim() != 2:
         return None
-    return Found(source, lambda f: Projection(weight, None, f), _as_it_is)
+    return LinearMap(source, lambda f: Projection(weight, None, f))
 
 
-def _einsum(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Found | None:
-    """'ibnd,hnd->ibh': the heads n and their coordinates d are summed with the weight."""
+def _einsum(args: tuple[Any, ...], kwargs: dict[str, Any]) -> LinearMap | None:
+    """'ibnd,hnd->ibh': sums over the heads n and their coordinates d."""
     operands = args[1] if len(args) == 2 else args[1:]
     terms, _, result = args[0].replace(" ", "").partition("->")
     names = terms.split(",")
@@ -80,10 +83,10 @@ def _einsum(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Found | None:
     if len(summed) != 2 or len(kept) != 1 or names[0][-2:] != "".join(summed):
         return None
     weight = operands[1].permute([names[1].index(c) for c in (*summed, *kept)])
-    return Found(operands[0], lambda f: Projection(weight.flatten(0, 1), None, f), lambda t: t.flatten(-2))
+    return LinearMap(operands[0], lambda f: Projection(weight.flatten(0, 1), None, f), lambda t: t.flatten(-2))
 
 
-PROJECTIONS: dict[Any, Callable[[tuple[Any, ...], dict[str, Any]], Found | None]] = {
+PROJECTIONS: dict[Any, Callable[[tuple[Any, ...], dict[str, Any]], LinearMap | None]] = {
     F.linear: _linear,
     torch.addmm: _addmm,
     F.conv1d: _conv1d,
@@ -95,23 +98,25 @@ PROJECTIONS: dict[Any, Callable[[tuple[Any, ...], dict[str, Any]], Found | None]
 
 
 def resolve_projection(features: Tensor | None, heads: int, head_dim: int) -> Tensor | None:
-    """Which input feature of W_O each head coordinate lands on, (heads, head_dim).
+    """Return the input feature of W_O that each coordinate of each head becomes, (heads, head_dim).
 
     Args:
         features: (..., in_features) head * head_dim + coordinate of every entry of W_O's input, -1 for entries
             that do not come from the attention product.
+        heads: number of heads.
+        head_dim: width of a head.
 
     Returns:
-        None unless every coordinate of every head is taken exactly once, at the same place for every token.
+        None unless every coordinate of every head occurs exactly once, at the same position for every token.
     """
     if features is None or features.numel() == 0:
         return None
     table = features.reshape(-1, features.shape[-1])
-    owned = table.amax(0)
-    if not bool(((table == owned) | (table == -1)).all()):
+    numbers = table.amax(0)
+    if not bool(((table == numbers) | (table == -1)).all()):
         return None
-    positions = (owned >= 0).nonzero()[:, 0]
-    values = owned[positions].long()
+    positions = (numbers >= 0).nonzero()[:, 0]
+    values = numbers[positions].long()
     if values.numel() != heads * head_dim or values.bincount(minlength=heads * head_dim).ne(1).any():
         return None
     return positions[values.argsort()].reshape(heads, head_dim)

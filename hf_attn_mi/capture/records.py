@@ -1,4 +1,4 @@
-"""What capture streams: one frozen record for each attention call and for each layer's hidden states."""
+"""The records of a capture: one for each attention call and one for the hidden states of each layer."""
 
 from __future__ import annotations
 
@@ -14,23 +14,29 @@ MASKED_BELOW = -5e3  # additive masks in use are -1e4, -65504, finfo.min or -inf
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """The output projection W_O that consumes the concatenated heads, as the model holds it."""
+    """The output projection W_O applied to the concatenated heads, as the model holds it.
 
-    weight: Tensor  # (in_features, hidden)
-    bias: Tensor | None  # (hidden,)
-    features: Tensor  # (heads, head_dim) row of `weight` that each head's coordinate meets
+    Attributes:
+        weight: (in_features, hidden).
+        bias: (hidden,) or None.
+        features: (heads, head_dim) long, the row of `weight` that multiplies each coordinate of each head.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    features: Tensor
 
     def per_head(self) -> Tensor:
-        """The slice of W_O of each head, (heads, head_dim, hidden)."""
+        """Return the slice of W_O of each head, (heads, head_dim, hidden)."""
         return self.weight[self.features.to(self.weight.device)]
 
 
 @dataclass(frozen=True, eq=False)
 class AttentionCall:
-    """One attention module, called once.
+    """One call of one attention module.
 
     `batch` is the batch of the call: windowed vision models fold their windows into it. Keys and values of
-    grouped-query models come un-repeated, with `kv_heads` heads.
+    grouped-query models are not repeated: they have `kv_heads` heads.
 
     Attributes:
         index: order of the call in the forward pass, from 0.
@@ -43,8 +49,10 @@ class AttentionCall:
         scale: factor of the product of query and key; None where it is not known (use `logits()`).
         is_causal: the call asks for a causal mask in place of `mask`.
         output: (batch, heads, queries, head_dim), the rows times the values.
-        projection: the linear map W_O the output is followed to; None when there is none before a
-            non-linear step (see `capture_attention`), and in `replace`, which runs before it.
+        projection: the linear map W_O that is applied to the output; None where a non-linear step comes before it,
+            and in `replace`, which runs before it.
+        rows: (batch, heads, queries, keys) where the model itself computes them, else None (use `attention()`).
+        raw_logits: the logits before the softmax where the model computes them, else None (use `logits()`).
     """
 
     index: int
@@ -58,8 +66,8 @@ class AttentionCall:
     is_causal: bool
     output: Tensor
     projection: Projection | None
-    rows: Tensor | None  # (batch, heads, queries, keys) where the model itself formed them
-    raw_logits: Tensor | None  # logits that went into the softmax, where the model formed them
+    rows: Tensor | None
+    raw_logits: Tensor | None
 
     @property
     def heads(self) -> int:
@@ -73,19 +81,23 @@ class AttentionCall:
 
     @property
     def output_weight(self) -> Tensor | None:
-        """The slice of W_O of each head, (heads, head_dim, hidden); None where W_O was not reached."""
+        """The slice of W_O of each head, (heads, head_dim, hidden); None without a projection."""
         return None if self.projection is None else self.projection.per_head()
 
     def values_per_head(self) -> Tensor:
-        """Values repeated for every query head, (batch, heads, keys, head_dim)."""
+        """Return the values repeated for every query head, (batch, heads, keys, head_dim)."""
         return repeat_heads(self.value, self.heads)
 
     def logits(self) -> Tensor:
-        """Attention logits s_ij with bias and additive mask, (batch, heads, queries, keys)."""
+        """Return the attention logits with bias and additive mask, (batch, heads, queries, keys).
+
+        Raises:
+            InvalidInputError: the call has neither logits nor query and key.
+        """
         if self.raw_logits is not None:
             return self.raw_logits
         if self.query is None or self.key is None:
-            raise InvalidInputError("This call keeps neither its logits nor its query and key: use rows.")
+            raise InvalidInputError("This call has neither its logits nor its query and key: use rows.")
         scale = self.query.shape[-1] ** -0.5 if self.scale is None else self.scale
         scores = self.query @ repeat_heads(self.key, self.heads).transpose(-1, -2) * scale
         if self.mask is not None and self.mask.dtype != torch.bool:
@@ -93,19 +105,19 @@ class AttentionCall:
         return scores
 
     def allowed(self) -> Tensor:
-        """Keys each query may attend to, boolean, broadcastable to (batch, heads, queries, keys)."""
+        """Return the keys that each query may attend to, bool, broadcastable to (batch, heads, queries, keys)."""
         queries, keys = self.output.shape[-2], self.value.shape[-2]
         if self.raw_logits is not None and self.query is None:
-            return self.raw_logits > MASKED_BELOW  # the mask is not known apart from the logits
+            return self.raw_logits > MASKED_BELOW  # the mask is known only as a part of the logits
         if self.mask is not None:
             return self.mask if self.mask.dtype == torch.bool else self.mask > MASKED_BELOW
         full = torch.ones(1, 1, queries, keys, dtype=torch.bool, device=self.value.device)
         return full.tril() if self.is_causal else full
 
     def attention(self) -> Tensor:
-        """Attention rows a_ij, (batch, heads, queries, keys); a row with no allowed key is zero.
+        """Return the attention rows a_ij, (batch, heads, queries, keys); a row without an allowed key is zero.
 
-        Computed on demand from query and key where the model used a fused kernel, in the dtype of the query.
+        Where the model used a fused kernel they are computed from query and key, in the dtype of the query.
         """
         if self.rows is not None:
             return self.rows * self.allowed().any(-1, keepdim=True)
@@ -116,14 +128,20 @@ class AttentionCall:
 
 @dataclass(frozen=True, eq=False)
 class LayerStates:
-    """The hidden states of one point of a stack: index 0 the embeddings, index i the output of layer i."""
+    """The hidden states at one point of a stack of layers.
+
+    Attributes:
+        index: 0 for the embeddings, i for the output of layer i.
+        stack: name of the module that owns the layers, "" for the model itself.
+        states: (batch, tokens, hidden), as the model holds them.
+    """
 
     index: int
-    stack: str  # name of the module whose layers these are, "" for the model itself
-    states: Tensor  # (batch, tokens, hidden), as the model holds them
+    stack: str
+    states: Tensor
 
 
 def repeat_heads(tensor: Tensor, heads: int) -> Tensor:
-    """(batch, kv_heads, n, d) -> (batch, heads, n, d): each key/value head serves a run of query heads."""
+    """Return (batch, heads, n, d) from (batch, kv_heads, n, d): consecutive query heads share a key/value head."""
     groups = heads // tensor.shape[1]
     return tensor if groups == 1 else tensor.repeat_interleave(groups, dim=1)

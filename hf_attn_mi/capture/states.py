@@ -1,8 +1,8 @@
-"""Hidden states, streamed: the embeddings and the output of each layer, as `output_hidden_states` defines them.
+"""Streams hidden states: the embeddings and the output of each layer, as `output_hidden_states` defines them.
 
-Hooks on the layers hand the states over one at a time. On first use they are compared with what the model itself
-returns for `output_hidden_states=True`; where its definition is another one (feature maps, states between layers
-that are no modules), the model's own list is streamed when the forward pass ends.
+Hooks on the layers pass the states on one at a time. On first use they are compared with what the model itself returns
+for `output_hidden_states=True`. Where its definition is different (feature maps, states between layers that are not
+modules), the list that the model returns is streamed at the end of the forward pass.
 """
 
 from __future__ import annotations
@@ -15,38 +15,38 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_attn_mi.capture.layer_stacks import layer_stacks, ties_last_state
-from hf_attn_mi.capture.naming import ModuleNames
+from hf_attn_mi.capture.module_names import ModuleNames, layer_stacks, ties_last_state
 from hf_attn_mi.capture.records import LayerStates
 
 Consumer = Callable[[LayerStates], None]
-Finish = Callable[[nn.Module, Any, Any, Any], None]
-OWN_LISTS = ("hidden_states", "encoder_hidden_states", "decoder_hidden_states")
+EndHook = Callable[[nn.Module, Any, Any, Any], None]
+STATE_FIELDS = ("hidden_states", "encoder_hidden_states", "decoder_hidden_states")
 
 
 @contextmanager
-def stream_states(names: ModuleNames, consumer: Consumer, settled: dict[str, bool]) -> Iterator[None]:
-    """Hand the states of every stack of layers to `consumer` while the context is open.
+def stream_states(names: ModuleNames, consumer: Consumer, checked: dict[str, bool]) -> Iterator[None]:
+    """Pass the states of every stack of layers to `consumer` while the context is open.
 
     Args:
         names: the model and its module names.
-        consumer: called with one `LayerStates` after the other.
-        settled: what is known of this model, kept between calls: "streams" is True where the hooks give exactly
-            the model's own hidden states.
+        consumer: called with each `LayerStates`.
+        checked: kept between calls for this model; "hooks agree" is True where the hooks give exactly the hidden states
+            that the model returns.
     """
     thread = threading.get_ident()
     with _hooks_restored(names.model), ExitStack() as hooks:
         hooked: list[bool] = []
-        asked: list[bool] = []  # whether the caller wants hidden states in the output, too
+        requested: list[bool] = []  # whether the caller requested hidden states in the output, too
 
         def begin(module: nn.Module, args: Any, kwargs: Any) -> Any:
             if threading.get_ident() != thread:
                 return None
-            if "streams" not in settled:
-                settled["streams"] = _streams_agree(names, module, args, kwargs)
-            if not settled["streams"]:
-                own = kwargs.get("output_hidden_states")
-                asked[:] = [bool(getattr(module.config, "output_hidden_states", False) if own is None else own)]
+            if "hooks agree" not in checked:
+                checked["hooks agree"] = _hooks_agree(names, module, args, kwargs)
+            if not checked["hooks agree"]:
+                option = kwargs.get("output_hidden_states")
+                option = getattr(module.config, "output_hidden_states", False) if option is None else option
+                requested[:] = [bool(option)]
                 return args, {**kwargs, "output_hidden_states": True}
             if not hooked:
                 hooked.append(True)
@@ -54,13 +54,13 @@ def stream_states(names: ModuleNames, consumer: Consumer, settled: dict[str, boo
             return None
 
         def finish(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-            if threading.get_ident() != thread or settled.get("streams", True):
+            if threading.get_ident() != thread or checked.get("hooks agree", True):
                 return None
-            for field, states in _own_states(output).items():
+            for field, states in _returned_states(output).items():
                 for index, state in enumerate(states):
                     consumer(LayerStates(index, field.removesuffix("hidden_states").rstrip("_"), state))
-            if asked == [False] and hasattr(output, "items"):
-                return type(output)(**{k: v for k, v in output.items() if k not in OWN_LISTS})
+            if requested == [False] and hasattr(output, "items"):
+                return type(output)(**{k: v for k, v in output.items() if k not in STATE_FIELDS})
             return None
 
         handles = [
@@ -76,7 +76,7 @@ def stream_states(names: ModuleNames, consumer: Consumer, settled: dict[str, boo
 
 @contextmanager
 def _hooks_restored(model: nn.Module) -> Iterator[None]:
-    """Take away the permanent hooks that transformers installs when hidden states are first asked for."""
+    """Remove the permanent hooks that transformers installs when hidden states are first requested."""
     flag = "_output_capturing_hooks_installed"
     before = [(module, set(module._forward_hooks), module.__dict__.get(flag)) for module in model.modules()]
     try:
@@ -89,8 +89,8 @@ def _hooks_restored(model: nn.Module) -> Iterator[None]:
                 module.__dict__.pop(flag, None)
 
 
-def _streams_agree(names: ModuleNames, model: nn.Module, args: Any, kwargs: Any) -> bool:
-    """Whether the hooks give the model's own hidden states on this input (True where it offers none)."""
+def _hooks_agree(names: ModuleNames, model: nn.Module, args: Any, kwargs: Any) -> bool:
+    """Whether the hooks give the hidden states that the model returns on this input; True where it returns none."""
     streamed: dict[str, list[Tensor]] = {}
     training = [module for module in model.modules() if module.training]
 
@@ -104,22 +104,22 @@ def _streams_agree(names: ModuleNames, model: nn.Module, args: Any, kwargs: Any)
             output = model.forward(*args, **{**kwargs, "output_hidden_states": True})
             if "" in finish:  # `forward` runs no hooks of the model itself
                 finish[""](model, args, kwargs, output)
-            own = _own_states(output)
-    except (TypeError, ValueError):  # the model knows no such argument
+            returned = _returned_states(output)
+    except (TypeError, ValueError):  # the model has no such argument
         return True
     finally:
         for module in training:
             module.training = True
-    return all(any(_equal(states, found) for found in streamed.values()) for states in own.values())
+    return all(any(_equal(states, hooked) for hooked in streamed.values()) for states in returned.values())
 
 
-def _own_states(output: Any) -> dict[str, list[Tensor]]:
-    found = {}
-    for name in OWN_LISTS:
+def _returned_states(output: Any) -> dict[str, list[Tensor]]:
+    result = {}
+    for name in STATE_FIELDS:
         states = getattr(output, name, None)
         if isinstance(states, (tuple, list)) and states and all(isinstance(s, Tensor) for s in states):
-            found[name] = list(states)
-    return found
+            result[name] = list(states)
+    return result
 
 
 def _equal(first: list[Tensor], second: list[Tensor]) -> bool:
@@ -127,8 +127,8 @@ def _equal(first: list[Tensor], second: list[Tensor]) -> bool:
 
 
 @contextmanager
-def _hooks(names: ModuleNames, consumer: Consumer) -> Iterator[dict[str, Finish]]:
-    """Yields, for each owner of a stack, the hook that ends its stream."""
+def _hooks(names: ModuleNames, consumer: Consumer) -> Iterator[dict[str, EndHook]]:
+    """Yield, for each owner of a stack, the hook that ends its stream."""
     with ExitStack() as stack:
         yield {
             owner: stack.enter_context(_stream_stack(names, owner, layers, consumer))
@@ -137,20 +137,20 @@ def _hooks(names: ModuleNames, consumer: Consumer) -> Iterator[dict[str, Finish]
 
 
 @contextmanager
-def _stream_stack(names: ModuleNames, owner: str, layers: list[str], consumer: Consumer) -> Iterator[Finish]:
+def _stream_stack(names: ModuleNames, owner: str, layers: list[str], consumer: Consumer) -> Iterator[EndHook]:
     thread = threading.get_ident()
-    held: list[Tensor] = []  # the newest state waits: the last one may still pass a final normalization
+    newest: list[Tensor] = []  # held back: the last state of a stack may still pass a final normalization
     count = [0]
     tie = ties_last_state(names.modules[owner])
 
     def emit(states: Tensor) -> None:
-        if held:
-            consumer(LayerStates(count[0], owner, held.pop()))
+        if newest:
+            consumer(LayerStates(count[0], owner, newest.pop()))
             count[0] += 1
-        held.append(states)
+        newest.append(states)
 
     def before(module: nn.Module, args: Any, kwargs: Any) -> None:
-        if threading.get_ident() == thread and not held:
+        if threading.get_ident() == thread and not newest:
             count[0] = 0
             first = args[0] if args else next(iter(kwargs.values()), None)
             if isinstance(first, Tensor):
@@ -163,11 +163,11 @@ def _stream_stack(names: ModuleNames, owner: str, layers: list[str], consumer: C
                 emit(states)
 
     def finish(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        if threading.get_ident() == thread and held:
+        if threading.get_ident() == thread and newest:
             last = getattr(output, "last_hidden_state", None)
             if last is None and isinstance(output, tuple) and output:
                 last = output[0]
-            states = held.pop()
+            states = newest.pop()
             if tie and isinstance(last, Tensor) and last.shape == states.shape:
                 states = last
             consumer(LayerStates(count[0], owner, states))

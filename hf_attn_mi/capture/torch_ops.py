@@ -1,4 +1,4 @@
-"""Tables of the torch functions the tracer knows, and the tags that travel along with tensors."""
+"""Tables of the torch functions that the tracer recognizes, and the tags that it puts on tensors."""
 
 from __future__ import annotations
 
@@ -12,94 +12,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-T = Tensor
-SOFTMAX = {F.softmax, torch.softmax, T.softmax}
-PRODUCT = {torch.matmul, T.matmul, T.__matmul__, torch.bmm, T.bmm}
+
+def _both(names: str) -> set[Any]:
+    """Return the functions of these names in `torch` and the methods of these names of `Tensor`, where they exist."""
+    return {getattr(owner, name) for owner in (torch, Tensor) for name in names.split() if hasattr(owner, name)}
+
+
+def _methods(names: str) -> set[Any]:
+    return {getattr(Tensor, name) for name in names.split()}
+
+
+def _getters(names: str) -> set[Any]:
+    return {getattr(Tensor, name).__get__ for name in names.split()}
+
+
+SOFTMAX = _both("softmax") | {F.softmax}
+PRODUCT = _both("matmul bmm __matmul__")
 EINSUM = {torch.einsum}
 CONCAT = {torch.cat, torch.concat, torch.concatenate}
-SHAPE = {
-    T.view,
-    T.reshape,
-    torch.reshape,
-    T.transpose,
-    torch.transpose,
-    T.permute,
-    torch.permute,
-    T.flatten,
-    torch.flatten,
-    T.squeeze,
-    torch.squeeze,
-    T.unsqueeze,
-    torch.unsqueeze,
-    T.swapaxes,
-    torch.swapaxes,
-    T.swapdims,
-    torch.swapdims,
-    T.unflatten,
-    torch.unflatten,
-    T.movedim,
-    torch.movedim,
-    T.view_as,
-    T.__getitem__,
-    T.expand,
-    T.narrow,
-    torch.narrow,
-    T.T.__get__,
-    T.mT.__get__,  # type: ignore[attr-defined]
-}
-MOVE = {
-    T.transpose,
-    torch.transpose,
-    T.permute,
-    torch.permute,
-    T.swapaxes,
-    torch.swapaxes,
-    T.swapdims,
-    torch.swapdims,
-    T.movedim,
-    torch.movedim,
-    T.T.__get__,
-    T.mT.__get__,  # type: ignore[attr-defined]
-}
-SAME = {
-    T.contiguous,
-    T.to,
-    T.type_as,
-    T.float,
-    T.clone,
-    torch.clone,
-    F.dropout,
-    torch.dropout,
-    T.type,
-    T.half,
-    T.bfloat16,
-    T.detach,
-    torch.detach,
-    T.double,
-    T.requires_grad_,
-    T.cpu,
-    T.cuda,
-    T.data.__get__,  # type: ignore[attr-defined]
-}
-ADD = {T.add, torch.add, T.__add__, T.__radd__, T.__iadd__, T.add_}
-MULTIPLY = {T.mul, torch.mul, T.__mul__, T.__rmul__, T.__imul__, T.mul_, torch.multiply}
-DIVIDE = {T.div, torch.div, T.__truediv__, T.__itruediv__, T.div_, torch.true_divide}
-LOGITS = {
-    T.masked_fill,
-    T.masked_fill_,
-    torch.masked_fill,
-    torch.where,
-    T.where,
-    torch.max,
-    torch.maximum,
-    T.sub,
-    T.__sub__,
-    torch.sub,
-    torch.tanh,
-    T.tanh,
-    T.clamp,
-    torch.clamp,
-}
+MOVE = _both("transpose permute swapaxes swapdims movedim") | _getters("T mT")  # may move the last dimension
+SHAPE = MOVE | _both("view reshape flatten squeeze unsqueeze unflatten view_as expand narrow __getitem__")
+SAME = _both("clone detach dropout") | {F.dropout} | _getters("data")  # keep shape and meaning
+SAME |= _methods("contiguous to type_as float type half bfloat16 double requires_grad_ cpu cuda")
+ADD = _both("add __add__ __radd__ __iadd__ add_")
+MULTIPLY = _both("mul __mul__ __rmul__ __imul__ mul_") | {torch.multiply}
+DIVIDE = _both("div __truediv__ __itruediv__ div_") | {torch.true_divide}
+LOGITS = _both("masked_fill masked_fill_ where sub __sub__ tanh clamp") | {torch.max, torch.maximum}
 
 
 @dataclass
@@ -108,71 +46,71 @@ class ProductRecord:
 
     index: int
     module_name: str
-    call: dict[str, Any]  # fields of the AttentionCall known so far
-    ended_by: str | None = None  # the operation that ended the trail before a linear map, if any
+    call: dict[str, Any]  # the fields of the `AttentionCall` known so far
+    ended_by: str | None = None  # the operation before a linear map at which following ended, if any
     done: bool = False
 
 
 @dataclass
-class Logits:
-    """Tag of a product of two tensors that may become attention logits."""
+class LogitsTag:
+    """On a product of two tensors, which may become attention logits."""
 
     left: Tensor
     right: Tensor
     scale: float = 1.0
     bias: Tensor | None = None
-    plain: bool = True  # nothing but scaling and one added tensor has happened
+    is_scaled_product: bool = True  # nothing else than scaling and adding one tensor has been applied
 
 
 @dataclass
-class Rows:
-    """Tag of the result of a softmax over its last dimension."""
+class RowsTag:
+    """On the result of a softmax over its last dimension."""
 
-    identity: int
+    number: int
     logits: Tensor
-    source: Logits | None
+    source: LogitsTag | None
     module_name: str
-    turned: bool = False  # the keys are no longer the last dimension
+    transposed: bool = False  # the keys are no longer the last dimension
 
 
 @dataclass
-class RowsPart:
-    """Tag of some columns of attention rows: sinks cut off, or blocks of keys that meet their values apart."""
+class RowsPartTag:
+    """On some columns of attention rows: without attention sinks, or a block of keys with its own product."""
 
-    whole: Rows
+    whole: RowsTag
     rows: Tensor
     start: int
     stop: int
 
 
 @dataclass
-class OutputPart:
-    """Tag of the product of some columns of rows with their values; the other columns are still to be added."""
+class OutputPartTag:
+    """On the product of some columns of rows with their values, to which the other columns have yet to be added."""
 
-    part: RowsPart
+    part: RowsPartTag
     values: list[tuple[int, int, Tensor]]  # (start, stop, values of these columns)
 
 
 @dataclass
-class Output:
-    """Tag of the product of rows and values, on its way to W_O.
+class OutputTag:
+    """On the product of rows and values, followed to W_O.
 
     `features` has the shape of the tagged tensor; each entry is head * head_dim + coordinate, -1 for anything
-    that is not part of the product. It is carried only while a module is checked for the first time.
+    that is not part of the product. It is kept only while a module is checked for the first time.
     """
 
     records: list[ProductRecord] = field(default_factory=list)
     features: Tensor | None = None
 
 
-Tag = Logits | Rows | RowsPart | OutputPart | Output
+Tag = LogitsTag | RowsTag | RowsPartTag | OutputPartTag | OutputTag
 _ATTRIBUTE = "_hf_attn_mi_tags"
 _current = threading.local()
 
 
 @contextmanager
 def tags_of(owner: object) -> Iterator[None]:
-    """Read and write the tags of `owner` inside: captures that are open at the same time keep theirs apart."""
+    """Read and write the tags of `owner` inside the context: captures that are open together have separate tags."""
     before = getattr(_current, "owner", None)
     _current.owner = id(owner)
     try:
@@ -182,12 +120,12 @@ def tags_of(owner: object) -> Iterator[None]:
 
 
 def get_tag(value: Any) -> Tag | None:
-    """The tag of a tensor, or None."""
+    """Return the tag of a tensor, or None."""
     return _tags(value).get(getattr(_current, "owner", None))
 
 
 def set_tag(value: Any, tag: Tag | None) -> None:
-    """Put a tag on a tensor (None takes it away)."""
+    """Set the tag of a tensor; None removes it."""
     if isinstance(value, Tensor):
         owner = getattr(_current, "owner", None)
         if tag is not None:
@@ -197,15 +135,15 @@ def set_tag(value: Any, tag: Tag | None) -> None:
 
 
 def keeps_last(func: Any, before: Tensor, after: Tensor) -> bool:
-    """Whether an operation on shapes left the last dimension, the keys of attention rows, where and as it was."""
+    """Whether an operation on shapes left the last dimension, the keys of attention rows, in place and unchanged."""
     if after.shape[-1:] != before.shape[-1:]:
         return False
     return func not in MOVE or after.shape[-1] == 1 or after.stride(-1) == before.stride(-1)
 
 
 def is_attention_rows(value: Any) -> bool:
-    """Whether a tensor was recognized as attention rows by a capture that is now open."""
-    return any(isinstance(tag, (Rows, RowsPart)) for tag in _tags(value).values())
+    """Whether a capture that is open now has recognized this tensor as attention rows."""
+    return any(isinstance(tag, (RowsTag, RowsPartTag)) for tag in _tags(value).values())
 
 
 def _tags(value: Any) -> dict[int | None, Tag]:

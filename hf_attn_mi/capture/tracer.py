@@ -1,9 +1,9 @@
-"""Follows attention through a model's own torch calls: logits -> softmax -> rows times values -> W_O.
+"""Follows attention through the torch calls of a model: logits -> softmax -> rows times values -> W_O.
 
-One `TorchFunctionMode` sees every torch function the model calls, passes each on unchanged and recognizes
+A `TorchFunctionMode` receives every torch function that the model calls and runs it unchanged. It recognizes
 attention by what is computed, not by names: a softmax over the last dimension that is multiplied with values, a
-scaled-dot-product call, or a multi-head-attention call. Tags on the tensors follow the product through views
-and transposes to the linear map that consumes it.
+scaled-dot-product call, or a multi-head-attention call. Tags on the tensors follow the product through views and
+transposes to the linear map that is applied to it.
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ from hf_attn_mi.capture.attention_product import (
     einsum_product,
     fused_product,
     matrix_product,
+    multi_head_call,
     share_heads,
     windowed_values,
 )
-from hf_attn_mi.capture.multihead import multi_head_call
-from hf_attn_mi.capture.naming import ModuleNames
+from hf_attn_mi.capture.module_names import ModuleNames
 from hf_attn_mi.capture.projection import PROJECTIONS, resolve_projection
-from hf_attn_mi.capture.records import AttentionCall, repeat_heads
-from hf_attn_mi.capture.validation import Findings, head_sum_error
+from hf_attn_mi.capture.records import AttentionCall, Projection, repeat_heads
+from hf_attn_mi.capture.validation import CaptureValidation, head_sum_error
 from hf_attn_mi.errors import InvalidInputError
 
 Replace = Callable[[AttentionCall], Tensor | None]
+Position = tuple[int, int]  # frame and instruction of a module's code, as `ModuleNames.running` returns it
 
 
 class AttentionTracer(TorchFunctionMode):
@@ -43,23 +44,24 @@ class AttentionTracer(TorchFunctionMode):
     def __init__(
         self,
         names: ModuleNames,
-        findings: Findings,
+        validation: CaptureValidation,
         consumer: Callable[[AttentionCall], None],
         replace: Replace | None = None,
     ) -> None:
         super().__init__()
-        self.names, self.findings, self.consumer, self.replace = names, findings, consumer, replace
+        self.names, self.validation, self.consumer, self.replace = names, validation, consumer, replace
         self.pending: list[ops.ProductRecord] = []
         self.start_pass()
 
     def start_pass(self) -> None:
-        """Forget the calls of an earlier forward pass."""
+        """Discard the calls of an earlier forward pass."""
         self.flush()
-        self.count, self.calls_of = 0, {}  # type: ignore[var-annotated]
-        self.findings.start_pass()
+        self.count = 0
+        self.last_position: dict[str, tuple[Position | None, int]] = {}  # of each module, and its calls so far
+        self.validation.start_pass()
 
     def flush(self) -> None:
-        """Hand out the calls whose product was never followed to a linear map."""
+        """Emit the calls whose product was not followed to a linear map."""
         for record in list(self.pending):
             self._emit(record)
 
@@ -67,7 +69,7 @@ class AttentionTracer(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if torch._C._current_graph_task_id() != -1:  # recomputation inside a backward pass is no new call
+        if torch._C._current_graph_task_id() != -1:  # recomputation in a backward pass is not a new call
             return func(*args, **kwargs)
         with ops.tags_of(self):
             return self._trace(func, args, kwargs)
@@ -84,7 +86,7 @@ class AttentionTracer(TorchFunctionMode):
         if func is F.multi_head_attention_forward:
             return self._multi_head(func, args, kwargs)
         result = func(*args, **kwargs)
-        if func in ops.ADD and len(args) > 1 and isinstance(ops.get_tag(args[0]), ops.OutputPart):
+        if func in ops.ADD and len(args) > 1 and isinstance(ops.get_tag(args[0]), ops.OutputPartTag):
             return self._add_parts(args, result)
         if func in PROJECTIONS:
             self._project(func, args, kwargs, result)
@@ -94,26 +96,26 @@ class AttentionTracer(TorchFunctionMode):
             self._other(func, args, kwargs, result)
         return result
 
-    # --- what passes a tag on ------------------------------------------------------------------------------
+    # --- operations that keep or change a tag --------------------------------------------------------------
 
     def _shape(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = func(*args, **kwargs)
         tag = ops.get_tag(args[0]) if args else None
         if tag is None or not isinstance(result, Tensor) or result is args[0]:
             return result
-        if isinstance(tag, ops.Output) and tag.features is not None and func in ops.SHAPE:
+        if isinstance(tag, ops.OutputTag) and tag.features is not None and func in ops.SHAPE:
             if func in (Tensor.view, Tensor.view_as):
-                tag = ops.Output(tag.records, tag.features.reshape(result.shape))
+                tag = ops.OutputTag(tag.records, tag.features.reshape(result.shape))
             else:
-                tag = ops.Output(tag.records, func(tag.features, *args[1:], **kwargs))
-        elif isinstance(tag, (ops.Rows, ops.RowsPart)) and not ops.keeps_last(func, args[0], result):
-            whole = tag if isinstance(tag, ops.Rows) else tag.whole
+                tag = ops.OutputTag(tag.records, func(tag.features, *args[1:], **kwargs))
+        elif isinstance(tag, (ops.RowsTag, ops.RowsPartTag)) and not ops.keeps_last(func, args[0], result):
+            whole = tag if isinstance(tag, ops.RowsTag) else tag.whole
             columns = columns_of(args[1], args[0]) if func is Tensor.__getitem__ and whole is tag else None
-            self.findings.softmax_consumed(whole.identity)
+            self.validation.softmax_used(whole.number)
             if func in ops.MOVE:
-                tag = replace(whole, turned=True)
+                tag = replace(whole, transposed=True)
             elif columns is not None:
-                tag = ops.RowsPart(whole, args[0], *columns)
+                tag = ops.RowsPartTag(whole, args[0], *columns)
             else:
                 return result
         ops.set_tag(result, tag)
@@ -122,58 +124,58 @@ class AttentionTracer(TorchFunctionMode):
     def _concat(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor) -> None:
         parts = args[0] if args else kwargs["tensors"]
         tags = [ops.get_tag(part) for part in parts]
-        outputs = [tag for tag in tags if isinstance(tag, ops.Output)]
+        outputs = [tag for tag in tags if isinstance(tag, ops.OutputTag)]
         if outputs:
             features = None
             if any(tag.features is not None for tag in outputs):
                 dim = args[1] if len(args) > 1 else kwargs.get("dim", 0)
                 pieces = [
                     tag.features
-                    if isinstance(tag, ops.Output) and tag.features is not None
+                    if isinstance(tag, ops.OutputTag) and tag.features is not None
                     else torch.full(part.shape, -1, dtype=torch.int32, device=part.device)
                     for tag, part in zip(tags, parts)
                 ]
                 features = torch.cat(pieces, dim)
-            ops.set_tag(result, ops.Output([r for tag in outputs for r in tag.records], features))
-        elif isinstance(tags[0], ops.Logits):  # attention sinks: an extra column beside the logits
-            ops.set_tag(result, ops.Logits(tags[0].left, tags[0].right, plain=False))
+            ops.set_tag(result, ops.OutputTag([r for tag in outputs for r in tag.records], features))
+        elif isinstance(tags[0], ops.LogitsTag):  # attention sinks: an extra column of logits
+            ops.set_tag(result, ops.LogitsTag(tags[0].left, tags[0].right, is_scaled_product=False))
 
     def _other(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         for position, argument in enumerate((*args, *kwargs.values())):
             tag = ops.get_tag(argument)
-            if isinstance(tag, ops.Output):
+            if isinstance(tag, ops.OutputTag):
                 name = getattr(func, "__name__", str(func))
                 if _has_tensor(result) or name in ("__setitem__", "index_put_"):
                     for record in tag.records:
                         self._end(record, name)
                     if result is argument:
                         ops.set_tag(argument, None)
-            elif isinstance(tag, ops.Logits) and isinstance(result, Tensor):
+            elif isinstance(tag, ops.LogitsTag) and isinstance(result, Tensor):
                 others = [a for i, a in enumerate(args) if i != position]
-                moved = self._moved_logits(func, tag, others)
-                if moved is not None:
-                    ops.set_tag(result, moved)
-            elif isinstance(tag, (ops.Rows, ops.RowsPart)) and _has_tensor(result):
-                self.findings.softmax_consumed((tag.whole if isinstance(tag, ops.RowsPart) else tag).identity)
-                if isinstance(tag, ops.Rows) and isinstance(result, Tensor) and result.shape == argument.shape:
+                new_tag = self._logits_after(func, tag, others)
+                if new_tag is not None:
+                    ops.set_tag(result, new_tag)
+            elif isinstance(tag, (ops.RowsTag, ops.RowsPartTag)) and _has_tensor(result):
+                self.validation.softmax_used((tag.whole if isinstance(tag, ops.RowsPartTag) else tag).number)
+                if isinstance(tag, ops.RowsTag) and isinstance(result, Tensor) and result.shape == argument.shape:
                     ops.set_tag(result, tag)
 
     @staticmethod
-    def _moved_logits(func: Any, tag: ops.Logits, others: list[Any]) -> ops.Logits | None:
+    def _logits_after(func: Any, tag: ops.LogitsTag, others: list[Any]) -> ops.LogitsTag | None:
         other = others[0] if others else None
         if func in ops.MULTIPLY or func in ops.DIVIDE:
             if isinstance(other, (int, float)) and tag.bias is None:
                 factor = float(other) if func in ops.MULTIPLY else 1.0 / float(other)
-                return ops.Logits(tag.left, tag.right, tag.scale * factor, None, tag.plain)
-            return ops.Logits(tag.left, tag.right, plain=False)
+                return ops.LogitsTag(tag.left, tag.right, tag.scale * factor, None, tag.is_scaled_product)
+            return ops.LogitsTag(tag.left, tag.right, is_scaled_product=False)
         if func in ops.ADD:
             if isinstance(other, Tensor) and ops.get_tag(other) is None:
                 bias = other if tag.bias is None else tag.bias + other
-                return ops.Logits(tag.left, tag.right, tag.scale, bias, tag.plain)
-            return ops.Logits(tag.left, tag.right, plain=False)
-        return ops.Logits(tag.left, tag.right, plain=False) if func in ops.LOGITS else None
+                return ops.LogitsTag(tag.left, tag.right, tag.scale, bias, tag.is_scaled_product)
+            return ops.LogitsTag(tag.left, tag.right, is_scaled_product=False)
+        return ops.LogitsTag(tag.left, tag.right, is_scaled_product=False) if func in ops.LOGITS else None
 
-    # --- what makes a record -------------------------------------------------------------------------------
+    # --- attention products --------------------------------------------------------------------------------
 
     def _softmax(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = func(*args, **kwargs)
@@ -183,9 +185,9 @@ class AttentionTracer(TorchFunctionMode):
             running = self.names.running()
             source = ops.get_tag(logits)
             if running is not None:
-                identity = self.findings.softmax_seen(running[0], result.dim())
-                source = source if isinstance(source, ops.Logits) else None
-                ops.set_tag(result, ops.Rows(identity, logits, source, running[0]))
+                number = self.validation.add_softmax(running[0], result.dim())
+                source = source if isinstance(source, ops.LogitsTag) else None
+                ops.set_tag(result, ops.RowsTag(number, logits, source, running[0]))
         return result
 
     def _product(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -194,37 +196,39 @@ class AttentionTracer(TorchFunctionMode):
         result = func(*args, **kwargs)
         if len(operands) != 2 or not isinstance(result, Tensor):
             return result
-        rows_at = next((i for i, tag in enumerate(tags) if isinstance(tag, (ops.Rows, ops.RowsPart))), None)
+        rows_at = next((i for i, tag in enumerate(tags) if isinstance(tag, (ops.RowsTag, ops.RowsPartTag))), None)
         if rows_at is not None:
             return self._rows_times_values(func, args, operands, rows_at, result)
-        if any(isinstance(tag, ops.Output) for tag in tags):
+        if any(isinstance(tag, ops.OutputTag) for tag in tags):
             self._project(func, args, kwargs, result)
         elif not any(isinstance(operand, nn.Parameter) for operand in operands):
-            ops.set_tag(result, ops.Logits(*operands))
+            ops.set_tag(result, ops.LogitsTag(*operands))
         return result
 
     def _rows_times_values(self, func: Any, args: Any, operands: list[Tensor], rows_at: int, result: Tensor) -> Tensor:
         rows, values = operands[rows_at], operands[1 - rows_at]
         tag = ops.get_tag(rows)
-        if isinstance(tag, ops.RowsPart):
+        if isinstance(tag, ops.RowsPartTag):
             sinks = tag.start == 0 and tag.stop == tag.rows.shape[-1] - 1
             if func in ops.EINSUM and rows_at == 0:
                 part = windowed_values(args[0], rows, values, result)
                 if part is not None:
-                    ops.set_tag(result, ops.OutputPart(tag, [(tag.start, tag.stop, part)]))
+                    ops.set_tag(result, ops.OutputPartTag(tag, [(tag.start, tag.stop, part)]))
                     return result
             if not sinks:
-                self.findings.problem(tag.whole.module_name, "attention rows are cut and only a part meets its values")
+                self.validation.add_problem(
+                    tag.whole.module_name, "only a part of the attention rows is multiplied with values"
+                )
                 return result
             tag = tag.whole
-        assert isinstance(tag, ops.Rows)
+        assert isinstance(tag, ops.RowsTag)
         running = self.names.running()
-        name, frame = (tag.module_name, None) if running is None else running
-        width = tag.logits.shape[-1]  # one less where a column of attention sinks was cut off
+        name, position = (tag.module_name, None) if running is None else running
+        width = tag.logits.shape[-1]  # one less without the column of attention sinks
         product: Product | str
-        if isinstance(ops.get_tag(values), ops.Rows):
+        if isinstance(ops.get_tag(values), ops.RowsTag):
             product = "attention matrices are multiplied with one another"
-        elif tag.turned:
+        elif tag.transposed:
             product = "a softmax enters a product with its queries and keys exchanged"
         elif func in ops.EINSUM:
             product = einsum_product(args[0], rows_at == 0, rows, values, result, tag)
@@ -232,33 +236,33 @@ class AttentionTracer(TorchFunctionMode):
             product = "a softmax enters a matrix product that is not rows times values"
         else:
             product = matrix_product(rows, values, result, tag, self.names.head_count(name))
-        self.findings.softmax_used(tag.identity)
+        self.validation.softmax_multiplied(tag.number)
         if isinstance(product, str):
-            self.findings.problem(name, product)
+            self.validation.add_problem(name, product)
             return result
-        return self._found(name, frame, product, result)
+        return self._add_product(name, position, product, result)
 
     def _add_parts(self, args: tuple[Any, ...], result: Tensor) -> Tensor:
-        """Rows whose columns met their values in parts: complete once the parts cover all keys."""
+        """Add the products of parts of the columns; the attention product is complete once the parts cover all keys."""
         first, second = ops.get_tag(args[0]), ops.get_tag(args[1])
-        if not (isinstance(first, ops.OutputPart) and isinstance(second, ops.OutputPart)):
+        if not (isinstance(first, ops.OutputPartTag) and isinstance(second, ops.OutputPartTag)):
             return result
         whole, rows = first.part.whole, first.part.rows
-        if second.part.whole.identity != whole.identity:
+        if second.part.whole.number != whole.number:
             return result
         values = sorted([*first.values, *second.values], key=lambda v: v[0])
         edges = [0, *(stop for _, stop, _ in values)]
         if [start for start, _, _ in values] != edges[:-1] or edges[-1] != rows.shape[-1]:
-            ops.set_tag(result, ops.OutputPart(first.part, values))
+            ops.set_tag(result, ops.OutputPartTag(first.part, values))
             return result
         running = self.names.running()
-        name, frame = (whole.module_name, None) if running is None else running
-        self.findings.softmax_used(whole.identity)
+        name, position = (whole.module_name, None) if running is None else running
+        self.validation.softmax_multiplied(whole.number)
         product = matrix_product(rows, torch.cat([v for _, _, v in values], -2), result, whole, None)
         if isinstance(product, str):
-            self.findings.problem(name, product)
+            self.validation.add_problem(name, product)
             return result
-        return self._found(name, frame, product, result)
+        return self._add_product(name, position, product, result)
 
     def _fused(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         bound = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args)) | kwargs
@@ -268,34 +272,34 @@ class AttentionTracer(TorchFunctionMode):
             return result
         product = fused_product(bound, result, self.names.head_count(running[0]))
         if isinstance(product, str):
-            self.findings.problem(running[0], product)
+            self.validation.add_problem(running[0], product)
             return result
-        return self._found(*running, product, result)
+        return self._add_product(*running, product, result)
 
     def _multi_head(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         running = self.names.running()
         result = func(*args, **kwargs)
         if running is None:
             return result
-        call, projection, again = multi_head_call(args, kwargs)
+        call, projection, project = multi_head_call(args, kwargs)
         record = self._record(*running, call)
         if self._replaced(record):
-            result = (again(call["output"]), *result[1:])
-        self.findings.settle(running[0], None, projection, None, None)
+            result = (project(call["output"]), *result[1:])
+        self.validation.add_check(running[0], None, projection, None, None)
         self._emit(record, projection)
         return result
 
-    def _found(self, name: str, frame: Any, product: Product, result: Tensor) -> Tensor:
-        checking = not self.findings.is_settled(name)
+    def _add_product(self, name: str, position: Position | None, product: Product, result: Tensor) -> Tensor:
+        checking = name not in self.validation.checks
         share_heads(product.call, self.names.kv_groups(name), checking)
-        record = self._record(name, frame, product.call)
+        record = self._record(name, position, product.call)
         if self._replaced(record):
-            result = product.again(product.call["output"]).to(result.dtype)
-        ops.set_tag(result, ops.Output([record], product.features() if checking else None))
+            result = product.to_result(product.call["output"]).to(result.dtype)
+        ops.set_tag(result, ops.OutputTag([record], product.features() if checking else None))
         return result
 
     def _replaced(self, record: ops.ProductRecord) -> bool:
-        """Put the caller's rows in the place of the model's; rows without any allowed key stay as they are."""
+        """Replace the model's rows by the caller's; rows without an allowed key stay as they are."""
         if self.replace is None:
             return False
         before = self._public(record, None)
@@ -314,59 +318,60 @@ class AttentionTracer(TorchFunctionMode):
         call["rows"], call["raw_logits"] = new, None
         return True
 
-    def _record(self, name: str, frame: Any, call: dict[str, Any]) -> ops.ProductRecord:
+    def _record(self, name: str, position: Position | None, call: dict[str, Any]) -> ops.ProductRecord:
         record = ops.ProductRecord(self.count, name, call)
-        last, repeat = self.calls_of.get(name, (None, -1))
-        if frame is None or last is None or last[0] != frame[0] or last[1] >= frame[1]:
-            repeat += 1  # the module was called anew (a layer shared by several depths)
-        self.calls_of[name] = (frame, repeat)
+        last, repeat = self.last_position.get(name, (None, -1))
+        if position is None or last is None or last[0] != position[0] or last[1] >= position[1]:
+            repeat += 1  # another call of the module (a layer shared by several depths), not a second product
+        self.last_position[name] = (position, repeat)
         call["layer"] = self.names.layer(name, repeat)
         self.count += 1
-        self.findings.call_seen(name)
+        self.validation.called.add(name)
         self.pending.append(record)
         return record
 
-    # --- where the trail ends ------------------------------------------------------------------------------
+    # --- the end of a product: W_O, or an operation that is not linear -------------------------------------
 
     def _project(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor) -> None:
-        found = PROJECTIONS[func](args, kwargs) if func in PROJECTIONS else None
-        tag = None if found is None else ops.get_tag(found.source)
-        if found is None or not isinstance(tag, ops.Output):
+        linear = PROJECTIONS[func](args, kwargs) if func in PROJECTIONS else None
+        tag = None if linear is None else ops.get_tag(linear.source)
+        if linear is None or not isinstance(tag, ops.OutputTag):
             self._other(func, args, kwargs, result)
             return
         for record in tag.records:
             if record.done:
                 continue
             output, head_dim = record.call["output"], record.call["value"].shape[-1]
-            features = self.findings.features(record.module_name)
+            features = self.validation.features(record.module_name)
             known = features is not None
             if not known and tag.features is not None:
-                features = resolve_projection(found.arrange(tag.features), output.shape[1], head_dim)
+                features = resolve_projection(linear.input_features_last(tag.features), output.shape[1], head_dim)
             if features is None:
                 self._end(record, "linear map that does not take whole heads")
                 continue
-            projection = found.projection(features)
+            projection = linear.projection(features)
             if not known:
-                error = head_sum_error(found.arrange(found.source), projection, found.restore(result))
-                self.findings.settle(record.module_name, None, projection, result, error)
+                source, output = linear.input_features_last(linear.source), linear.output_features_last(result)
+                error = head_sum_error(source, projection, output)
+                self.validation.add_check(record.module_name, None, projection, result, error)
             self._emit(record, projection)
 
     def _end(self, record: ops.ProductRecord, operation: str) -> None:
         if not record.done:
             record.ended_by = operation
-            self.findings.settle(record.module_name, operation, None, None, None)
+            self.validation.add_check(record.module_name, operation, None, None, None)
             self._emit(record)
 
-    def _emit(self, record: ops.ProductRecord, projection: Any = None) -> None:
+    def _emit(self, record: ops.ProductRecord, projection: Projection | None = None) -> None:
         record.done = True
         self.pending.remove(record)
         call = self._public(record, projection)
         record.call = {}
-        with torch._C.DisableTorchFunction():  # the consumer's own computation is no part of the model
+        with torch._C.DisableTorchFunction():  # what the consumer computes does not belong to the model
             self.consumer(call)
 
     @staticmethod
-    def _public(record: ops.ProductRecord, projection: Any) -> AttentionCall:
+    def _public(record: ops.ProductRecord, projection: Projection | None) -> AttentionCall:
         return AttentionCall(index=record.index, module_name=record.module_name, projection=projection, **record.call)
 
 

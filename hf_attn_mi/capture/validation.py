@@ -1,4 +1,4 @@
-"""Is the capture exact? Every architecture is checked on its first use; what cannot be followed is refused."""
+"""Checks that a capture is exact: each module on its first use, each forward pass at its end; else it is refused."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from hf_attn_mi.capture.naming import ModuleNames, strip_digits
+from hf_attn_mi.capture.module_names import ModuleNames, is_attention, strip_digits
 from hf_attn_mi.capture.records import Projection
 from hf_attn_mi.errors import UnsupportedModelError
 
@@ -16,72 +16,83 @@ SUPPORTED = (
     "operations (`hf-attn-mi models` lists the types that were checked)."
 )
 HEAD_SUM_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}  # relative to the largest entry of the output
-REDUCED_TOLERANCE = 3e-2  # half precision, autocast, TF32; heads that meet the wrong rows of W_O miss by about 1
+REDUCED_TOLERANCE = 3e-2  # half precision, autocast, TF32; with the wrong rows of W_O the error is about 1
 _NO_MATRIX = ("linear_attention", "mamba", "mamba2", "recurrent", "conv", "gated_deltanet", "lightning_attention")
 
 
 @dataclass(frozen=True)
 class ModuleCheck:
-    """What was found when an attention module ran for the first time."""
+    """The result of checking an attention module when it ran for the first time.
 
-    features: Tensor | None  # (heads, head_dim) features of W_O's input, None without a linear W_O
-    ended_by: str | None  # the operation between rows times values and W_O that is not linear
-    error: float | None  # |sum_h o_h W_O^h + b - projection output|, relative to the largest entry
-    limit: float = REDUCED_TOLERANCE  # how large the error may be in the precision of that output
-    deficient: tuple[int, ...] = ()  # heads whose slice of W_O has not full row rank: more attention is invisible
+    Attributes:
+        features: (heads, head_dim) input features of W_O that the heads become; None without a linear W_O.
+        ended_by: the operation between rows times values and W_O that is not linear, if any.
+        error: |sum_h o_h W_O^h + b - projection output|, relative to its largest entry; None if not comparable.
+        limit: the largest error that the precision of that output allows.
+        deficient: heads whose slice of W_O has not full row rank: there the output of the layer sees less of the
+            attention than the head's output does.
+    """
+
+    features: Tensor | None
+    ended_by: str | None
+    error: float | None
+    limit: float = REDUCED_TOLERANCE
+    deficient: tuple[int, ...] = ()
 
 
 @dataclass
-class Findings:
-    """What is known about one model: checks that last, and the observations of the current forward pass."""
+class CaptureValidation:
+    """The checks of the modules of one model, which are kept, and the observations of the current forward pass.
+
+    Attributes:
+        names: the model and its module names.
+        checks: module name -> result of its first check; kept between forward passes.
+        problems: module name -> what it computes that the capture cannot follow.
+        new_softmaxes: number of a softmax that nothing has used yet -> module name.
+        unmultiplied: number of a softmax that was used, but not yet multiplied with values -> module name.
+        called: names of the modules with an attention call in this pass.
+        counter: softmaxes counted so far.
+    """
 
     names: ModuleNames
     checks: dict[str, ModuleCheck] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
-    fresh: dict[int, str] = field(default_factory=dict)  # softmax results nothing has used yet
-    unused: dict[int, str] = field(default_factory=dict)  # used, but not multiplied with values yet
-    seen: set[str] = field(default_factory=set)
+    new_softmaxes: dict[int, str] = field(default_factory=dict)
+    unmultiplied: dict[int, str] = field(default_factory=dict)
+    called: set[str] = field(default_factory=set)
     counter: int = 0
 
     def start_pass(self) -> None:
-        """Forget the observations of an earlier forward pass; the checks stay."""
-        self.problems, self.fresh, self.unused, self.seen = {}, {}, {}, set()
+        """Discard the observations of an earlier forward pass; keep the checks."""
+        self.problems, self.new_softmaxes, self.unmultiplied, self.called = {}, {}, {}, set()
 
-    def problem(self, module_name: str, reason: str) -> None:
-        """Note that this module computes something the capture does not follow."""
+    def add_problem(self, module_name: str, reason: str) -> None:
+        """Record that this module computes something that the capture does not follow."""
         self.problems.setdefault(module_name, reason)
 
-    def softmax_seen(self, module_name: str, dims: int) -> int:
-        """Note a softmax over the last dimension; it must later meet its values. Returns its number."""
+    def add_softmax(self, module_name: str, dims: int) -> int:
+        """Record a softmax over the last dimension, which must be multiplied with values; return its number."""
         self.counter += 1
         if dims >= 3:
-            self.fresh[self.counter] = module_name
+            self.new_softmaxes[self.counter] = module_name
         return self.counter
 
-    def softmax_consumed(self, identity: int) -> None:
-        """Note that something other than a product with values used softmax `identity`."""
-        if identity in self.fresh:
-            self.unused[identity] = self.fresh.pop(identity)
+    def softmax_used(self, number: int) -> None:
+        """Record that an operation other than a product with values used this softmax."""
+        if number in self.new_softmaxes:
+            self.unmultiplied[number] = self.new_softmaxes.pop(number)
 
-    def softmax_used(self, identity: int) -> None:
-        """Note that softmax `identity` was multiplied with values."""
-        self.fresh.pop(identity, None)
-        self.unused.pop(identity, None)
-
-    def call_seen(self, module_name: str) -> None:
-        """Note one attention call."""
-        self.seen.add(module_name)
-
-    def is_settled(self, module_name: str) -> bool:
-        """Whether this module was checked before."""
-        return module_name in self.checks
+    def softmax_multiplied(self, number: int) -> None:
+        """Record that this softmax was multiplied with values."""
+        self.new_softmaxes.pop(number, None)
+        self.unmultiplied.pop(number, None)
 
     def features(self, module_name: str) -> Tensor | None:
-        """Where the heads of this module meet W_O, if that is known."""
+        """Return the input features of W_O that the heads of this module become, if they are known."""
         check = self.checks.get(module_name)
         return None if check is None else check.features
 
-    def settle(
+    def add_check(
         self,
         module_name: str,
         ended_by: str | None,
@@ -89,31 +100,31 @@ class Findings:
         result: Tensor | None,
         error: float | None,
     ) -> None:
-        """Keep the result of the first check of a module; `result` is what the projection returned."""
+        """Keep the result of the first check of a module; `result` is the output of its projection."""
         features = None if projection is None else projection.features
         if ended_by in ("__setitem__", "index_put_"):
-            self.problem(module_name, "the attention output is scattered into a larger tensor")
+            self.add_problem(module_name, "the attention output is scattered into a larger tensor")
         if module_name in self.checks and self.checks[module_name].features is not None and features is None:
-            self.problem(module_name, f"the attention output no longer reaches W_O (ended by {ended_by})")
+            self.add_problem(module_name, f"the attention output no longer reaches W_O (ended by {ended_by})")
         if module_name not in self.checks:
             deficient = () if projection is None else deficient_heads(projection)
-            self.checks[module_name] = ModuleCheck(features, ended_by, error, _limit(result), deficient)
+            self.checks[module_name] = ModuleCheck(features, ended_by, error, _tolerance(result), deficient)
 
     def verify(self) -> None:
-        """Raise `UnsupportedModelError` unless everything this forward pass computed was captured exactly."""
+        """Raise `UnsupportedModelError` unless all attention of this forward pass was captured exactly."""
         kind = type(self.names.model).__name__
         reasons = [f"{name}: {reason}" for name, reason in self.problems.items()]
         reasons += [
-            f"{name}: a softmax of this attention never meets its values in one product"
-            for name in dict.fromkeys(self.unused.values())
-            if _is_attention(self.names, name)
+            f"{name}: a softmax of this attention is not multiplied with values in one product"
+            for name in dict.fromkeys(self.unmultiplied.values())
+            if self._is_attention(name)
         ]
-        if not self.seen and not reasons:
+        if not self.called and not reasons:
             reasons.append("no softmax over keys was multiplied with values in this forward pass")
-        missing = {m for name in self.seen for m in self.names.siblings(name)} - self.seen
-        reasons += [f"{name}: no attention was seen in it, but in its sibling layers" for name in sorted(missing)]
-        reasons += [f"{name}: attention without a softmax over keys" for name in self._silent_layers()]
-        for name in self.seen:
+        missing = {m for name in self.called for m in self.names.siblings(name)} - self.called
+        reasons += [f"{name}: no attention call, but its sibling layers have one" for name in sorted(missing)]
+        reasons += [f"{name}: attention without a softmax over keys" for name in self._layers_without_call()]
+        for name in self.called:
             check = self.checks.get(name)
             if check is not None and check.error is not None and not check.error <= check.limit:
                 reasons.append(f"{name}: the heads do not add up to the projection output ({check.error:.1e})")
@@ -121,40 +132,44 @@ class Findings:
             shown = "; ".join(reasons[:3]) + (f"; and {len(reasons) - 3} more" if len(reasons) > 3 else "")
             raise UnsupportedModelError(f"The attention of {kind} cannot be captured exactly: {shown}. {SUPPORTED}")
 
-    def _silent_layers(self) -> list[str]:
-        """Layers beside captured ones that hold an attention module which produced no call."""
+    def _is_attention(self, name: str) -> bool:
+        module = self.names.modules.get(name)
+        return (module is not None and is_attention(module)) or "attention" in strip_digits(name).lower()
+
+    def _layers_without_call(self) -> list[str]:
+        """Return the layers next to captured ones that contain an attention module without a call."""
         lists: dict[str, list[nn.Module]] = {}
-        for name in self.seen:
+        for name in self.called:
             parts = name.split(".")
             for i in range(len(parts) - 1, 0, -1):
                 owner = ".".join(parts[:i])
                 if parts[i].isdigit() and isinstance(self.names.modules.get(owner), nn.ModuleList):
                     lists[owner] = list(self.names.modules[owner].children())
-        silent = []
+        without_call = []
         for owner, layers in lists.items():
             types = getattr(getattr(self.names.model, "config", None), "layer_types", None) or []
             for i, layer in enumerate(layers):
                 prefix = f"{owner}.{i}"
                 if i < len(types) and types[i] in _NO_MATRIX:
                     continue
-                if any(name == prefix or name.startswith(prefix + ".") for name in self.seen):
+                if any(name == prefix or name.startswith(prefix + ".") for name in self.called):
                     continue
-                if any(_names_attention(module) for module in layer.modules()):
-                    silent.append(prefix)
-        return silent
+                if any(map(is_attention, layer.modules())):
+                    without_call.append(prefix)
+        return without_call
 
 
 def head_sum_error(source: Tensor, projection: Projection, result: Tensor) -> float | None:
-    """max |sum_h o_h W_O^h + b - projection output| / max |projection output|; None where more is added in.
+    """Return max |sum_h o_h W_O^h + b - projection output| / max |projection output|, None if it is not comparable.
 
     Args:
-        source: (..., in_features) what W_O consumed.
+        source: (..., in_features), the input of W_O.
         projection: the head slices to check.
-        result: (..., hidden) what W_O returned.
+        result: (..., hidden), the output of W_O.
     """
     weight = projection.weight
     if weight.shape[0] != projection.features.numel():
-        return None  # other features enter the same projection
+        return None  # W_O has other input features, too
     with torch.no_grad(), torch.autocast(source.device.type, enabled=False):
         heads = source.detach()[..., projection.features.to(source.device)].to(weight.dtype)  # (..., heads, head_dim)
         total = torch.einsum("...hd,hdo->...o", heads, projection.per_head())
@@ -166,9 +181,10 @@ def head_sum_error(source: Tensor, projection: Projection, result: Tensor) -> fl
 
 
 def deficient_heads(projection: Projection) -> tuple[int, ...]:
-    """KernelInputs whose slice of W_O, (head_dim, hidden), has a rank below head_dim.
+    """Return the heads whose slice of W_O, (head_dim, hidden), has a rank below head_dim.
 
-    There the part of attention that the prediction cannot see is larger than the null space of the values says.
+    For these heads the part of the attention that does not change the prediction is larger than the null space of the
+    values.
     """
     with torch.no_grad():
         weight = projection.per_head().detach().double()
@@ -178,18 +194,8 @@ def deficient_heads(projection: Projection) -> tuple[int, ...]:
     return tuple(int(head) for head in low.nonzero()[:, 0])
 
 
-def _names_attention(module: nn.Module) -> bool:
-    name = type(module).__name__.lower()
-    return "attention" in name or "attn" in name
-
-
-def _is_attention(names: ModuleNames, name: str) -> bool:
-    module = names.modules.get(name)
-    return (module is not None and _names_attention(module)) or "attention" in strip_digits(name).lower()
-
-
-def _limit(result: Tensor | None) -> float:
-    """Tolerance for the precision in which `result` was computed; float32 may mean TF32 except on a CPU."""
+def _tolerance(result: Tensor | None) -> float:
+    """Return the tolerance for the precision of `result`; float32 may be TF32 except on a CPU."""
     if result is None or (result.dtype == torch.float32 and result.device.type != "cpu"):
         return REDUCED_TOLERANCE
     if result.dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest":

@@ -248,9 +248,9 @@ def test_any_module_with_softmax_attention_is_captured() -> None:
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        ("linear", "no attention was seen in it, but in its sibling layers"),
-        ("band", "attention rows are cut and only a part meets its values"),
-        ("by hand", "a softmax of this attention never meets its values"),
+        ("linear", "no attention call, but its sibling layers have one"),
+        ("band", "only a part of the attention rows is multiplied with values"),
+        ("by hand", "a softmax of this attention is not multiplied with values"),
         ("scattered", "the attention output is scattered into a larger tensor"),
         ("turned", "a softmax enters a product with its queries and keys exchanged"),
         ("twice", "attention matrices are multiplied with one another"),

@@ -209,7 +209,7 @@ def test_an_implementation_that_shows_no_attention(demo, fresh):
     torch.manual_seed(0)
     model = FlashOnly(BertConfig(**SIZES, intermediate_size=64)).eval()
     model.config._attn_implementation_internal = "flash_attention_2"
-    message = "FlashOnly runs attention implementation 'flash_attention_2', whose kernel shows no"
+    message = "FlashOnly runs attention implementation 'flash_attention_2', whose kernel cannot be traced"
     refused(UnsupportedModelError, message, model, IDS)
     assert model.config._attn_implementation == "flash_attention_2"
     usual, _ = fresh

@@ -1,0 +1,144 @@
+"""`capture_attention`: attention and hidden states, streamed while a model runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import Tensor, nn
+
+from hf_attn_mi.capture.model_state import eager_stance, model_lock, unwrap, visible_attention
+from hf_attn_mi.capture.module_names import ModuleNames, layer_stacks
+from hf_attn_mi.capture.records import AttentionCall, LayerStates
+from hf_attn_mi.capture.states import stream_states
+from hf_attn_mi.capture.tracer import AttentionTracer
+from hf_attn_mi.capture.validation import CaptureValidation, ModuleCheck
+from hf_attn_mi.errors import UnsupportedModelError
+
+_checked: WeakKeyDictionary[nn.Module, dict[str, ModuleCheck]] = WeakKeyDictionary()
+_states_checked: WeakKeyDictionary[nn.Module, dict[str, bool]] = WeakKeyDictionary()
+
+
+@dataclass
+class Capture:
+    """What `capture_attention` yields.
+
+    Attributes:
+        calls: the attention calls, where no consumer was passed.
+        states: the hidden states, with `states=True`.
+        checks: module name -> result of its check on first use.
+    """
+
+    calls: list[AttentionCall] = field(default_factory=list)
+    states: list[LayerStates] = field(default_factory=list)
+    checks: dict[str, ModuleCheck] = field(default_factory=dict)
+
+    @property
+    def linear_output(self) -> bool:
+        """Whether every attention product is followed by a linear W_O."""
+        return all(check.features is not None for check in self.checks.values())
+
+
+@contextmanager
+def capture_attention(
+    model: nn.Module,
+    consumer: Callable[[AttentionCall], None] | None = None,
+    *,
+    states: Callable[[LayerStates], None] | bool = False,
+    replace: Callable[[AttentionCall], Tensor | None] | None = None,
+) -> Iterator[Capture]:
+    """Stream every attention call, and on request every hidden state, of a model while the context is open.
+
+    The model runs its own code with its own kernels: its outputs are bit-equal with and without the context (unless
+    `replace` changes them). Flash and flex kernels are the exception: they are switched to sdpa or eager attention, and
+    compiled code runs eagerly. Everything is restored when the context ends, also after an exception. Contexts may be
+    nested; another thread that opens one for the same model waits.
+
+    Args:
+        model: a PreTrainedModel or another module with softmax attention, also compiled, prepared by accelerate or
+            wrapped for data parallelism. Call it inside the context as usual, as often as needed. Training or
+            evaluation mode and gradients are the caller's choice.
+        consumer: called with each `AttentionCall` as soon as its product is followed to W_O; the record can be freed
+            when the consumer returns. None keeps all calls in `Capture.calls`: query, key and value of every layer stay
+            in memory, so this is for small inputs.
+        states: a function called with each `LayerStates`, or True to keep them in `Capture.states`. False captures no
+            hidden states.
+        replace: called with each `AttentionCall` before its output is used (its `projection` is None then). It returns
+            new attention rows (batch, heads, queries, keys), with which the model continues as rows @ values, or None
+            to leave this call unchanged. The record passed to `consumer` has the rows that were used.
+
+    Yields:
+        A `Capture`.
+
+    Raises:
+        UnsupportedModelError: the attention of a forward pass was not captured exactly; raised at the end of the
+            model's forward. When an attention module runs for the first time it is checked: its product is followed
+            element by element to W_O, and the sum over heads is compared with the output of the projection.
+        InvalidInputError: `model` is not a module, or `replace` returned rows of another shape.
+
+    Example:
+        >>> with capture_attention(model) as capture:          # doctest: +SKIP
+        ...     model(**inputs)
+        >>> capture.calls[0].attention().shape                 # doctest: +SKIP
+        torch.Size([1, 12, 9, 9])
+    """
+    inner = unwrap(model)
+    capture = Capture()
+    with ExitStack() as stack:
+        stack.enter_context(model_lock(inner))
+        stack.enter_context(eager_stance(model))
+        stack.enter_context(visible_attention(inner))
+        names = ModuleNames(inner)
+        capture.checks = _checked.setdefault(inner, {})
+        validation = CaptureValidation(names, checks=capture.checks)
+        tracer = AttentionTracer(names, validation, consumer or capture.calls.append, replace)
+        stack.enter_context(_pass_boundaries(inner, tracer))
+        if states:
+            receive = capture.states.append if states is True else states
+            stack.enter_context(stream_states(names, receive, _states_checked.setdefault(inner, {})))
+        with tracer:
+            yield capture
+        tracer.flush()
+
+
+def module_checks(model: nn.Module) -> dict[str, ModuleCheck]:
+    """Return the check of each attention module of this model that has run under `capture_attention`."""
+    return dict(_checked.get(unwrap(model), {}))
+
+
+def first_layer(model: nn.Module) -> nn.Module:
+    """Return the first layer of the model's first stack of layers.
+
+    Raises:
+        UnsupportedModelError: there is no stack of layers with attention.
+    """
+    names = ModuleNames(unwrap(model))
+    for layers in layer_stacks(names).values():
+        return names.modules[layers[0]]
+    raise UnsupportedModelError(f"{type(model).__name__} has no stack of layers with attention.")
+
+
+@contextmanager
+def _pass_boundaries(model: nn.Module, tracer: AttentionTracer) -> Iterator[None]:
+    """Call the tracer at the start and at the end of each forward pass of the whole model."""
+    thread = threading.get_ident()
+
+    def start(module: nn.Module, args: Any) -> None:
+        if threading.get_ident() == thread:
+            tracer.start_pass()
+
+    def end(module: nn.Module, args: Any, output: Any) -> None:
+        if threading.get_ident() == thread:
+            tracer.flush()
+            tracer.validation.verify()
+
+    handles = [model.register_forward_pre_hook(start), model.register_forward_hook(end)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

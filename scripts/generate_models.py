@@ -125,7 +125,7 @@ def introduction(checks: list[Check]) -> str:
         transformers=transformers.__version__,
         count=len(checks),
         counts="\n".join(table),
-        own=sum(c.own_attention[1] > 0 for c in checks),
+        own=sum(c.model_attention[1] > 0 for c in checks),
         states=sum(c.states == "equal" for c in checks),
         recompute=RECOMPUTE_TOLERANCE,
         head_sum=HEAD_SUM_TOLERANCE,

@@ -135,7 +135,7 @@ def test_how_many_are_exact() -> None:
 
 def test_attention_equals_what_the_models_return_themselves() -> None:
     """`output_attentions` under eager attention is an implementation of its own: nearly every type offers it."""
-    compared = [result.own_attention for result in map(checked, JOBS) if result.own_attention[1]]
+    compared = [result.model_attention for result in map(checked, JOBS) if result.model_attention[1]]
     assert len(compared) >= 205
     assert all(equal == comparable for equal, comparable in compared)
 

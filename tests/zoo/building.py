@@ -17,10 +17,9 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from .catalog import WHOLE_MODEL, Job
+from .catalog import CANNOT_BUILD, NOTES, TEXT_ONLY, WHOLE_MODEL, Job
 from .configs import tiny_config
-from .reasons import CANNOT_BUILD, NOTES, TEXT_ONLY
-from .special_inputs import make_inputs
+from .inputs import make_inputs
 
 MOST_PARAMETERS = 50_000_000
 CLASSES = {

@@ -1,4 +1,4 @@
-"""The list of architectures: every classifier in transformers, further encoders, the encoders of encoder-decoders."""
+"""The architectures: every classifier in transformers, further encoders, the encoders of encoder-decoders."""
 
 from __future__ import annotations
 
@@ -45,10 +45,24 @@ pegasus pegasus_x prophetnet seamless_m4t speech_to_text speecht5 switch_transfo
 NOT_CAUSAL = frozenset({"xlnet", "bert-generation"})
 # Causal although no mapping of causal language models names them.
 CAUSAL = frozenset({"imagegpt", "mistral4", "shieldgemma2", "molmo2_text", "clip_text_model", "timesfm"})
-
-
 # The encoder is a plain module without a configuration: its "enc" job is the whole encoder-decoder.
 WHOLE_MODEL = frozenset({"fsmt"})
+# Why a type cannot be built, and what is special about some that can be.
+CANNOT_BUILD = {
+    "dinat": "needs natten2dqkrpb and natten2dav, which current releases of natten no longer have",
+    "layoutlmv2": "needs detectron2, which is not on the Python package index",
+}
+NOTES = {
+    "autoformer": "no padding: the encoder cannot apply a mask to its autocorrelations",
+    "fsmt": "encoder and decoder together: the encoder alone is no PreTrainedModel",
+    "informer": "no padding: the encoder halves its length; not deterministic: every forward draws keys at random",
+    "nystromformer": "no padding: with a mask the landmark attention of transformers raises",
+    "patchtsmixer": "self_attn switched on: the default configuration has no attention",
+    "vilt": "image_embeds instead of pixel_values: patches of pixel_values are shuffled on every forward",
+    "vit_mae": "fixed noise: otherwise every forward hides other patches",
+}
+SEES_IMAGES_TOO = "emu3 gemma3 layoutlmv3 llama4 mllama modernvbert qwen3_5 t5gemma2 udop visual_bert"
+TEXT_ONLY = dict.fromkeys(SEES_IMAGES_TOO.split(), "text only: no image is passed")
 
 
 def jobs() -> tuple[Job, ...]:
@@ -63,13 +77,13 @@ def jobs() -> tuple[Job, ...]:
         *modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
         *modeling_auto.MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES,
     }
-    found = [(auto, model_type) for auto, names in classifiers.items() for model_type in names]
+    pairs = [(auto, model_type) for auto, names in classifiers.items() for model_type in names]
     models = modeling_auto.MODEL_MAPPING_NAMES
     bare = text_encoders.union(FURTHER_ENCODERS.split()) - classified
-    found += [("base", name) for name in models if name in bare and not _is_encoder_decoder(name)]
+    pairs += [("base", name) for name in models if name in bare and not _is_encoder_decoder(name)]
     halves = text_encoders.union(classified, FURTHER_ENCODER_DECODERS.split())
-    found += [("enc", name) for name in models if name in halves and _is_encoder_decoder(name)]
-    return tuple(Job(auto, model_type, _kind(auto, model_type)) for auto, model_type in found)
+    pairs += [("enc", name) for name in models if name in halves and _is_encoder_decoder(name)]
+    return tuple(Job(auto, model_type, _kind(auto, model_type)) for auto, model_type in pairs)
 
 
 def _kind(auto: str, model_type: str) -> Kind:

@@ -1,4 +1,4 @@
-"""One architecture of the zoo, checked from end to end: capture against the model itself, relevance against its sum.
+"""Checks one architecture of the zoo from end to end: capture against the model itself, relevance against its sum.
 
 `check(job)` never raises for a model that is merely refused: the verdict says what happened. A verdict that starts
 with "wrong" or "crashed" is a defect of this library.
@@ -25,13 +25,13 @@ RECOMPUTE_TOLERANCE = 1e-5  # attention() @ values against output, relative to t
 HEAD_SUM_TOLERANCE = 1e-5  # sum of the heads through W_O against the projection's output, relative likewise
 REPLACE_TOLERANCE = 1e-4  # the model's own rows put back: how far the outputs move, relative to the largest entry
 SMALLEST_FLIP = 1e-4  # reversed rows have to move the outputs at least this far
-OWN_ATTENTION_TOLERANCE = 2e-5  # attention() against output_attentions, absolute (rows sum to one)
-OWN_STATES = ("hidden_states", "encoder_hidden_states", "decoder_hidden_states")
+MODEL_ATTENTION_TOLERANCE = 2e-5  # attention() against output_attentions, absolute (rows sum to one)
+STATE_FIELDS = ("hidden_states", "encoder_hidden_states", "decoder_hidden_states")
 
 
 @dataclass(frozen=True)
 class Check:
-    """What was found for one architecture; numbers are None where they were not reached.
+    """The results for one architecture; numbers are None where they were not reached.
 
     The verdict is "exact", "exact, no linear W_O", "refused: ...", "no attention", "not built: ...", or, for a
     defect, "wrong: ..." or "crashed: ...".
@@ -52,7 +52,7 @@ class Check:
     replace_error: float | None = None
     flip_change: float | None = None
     states: str = ""  # "equal", "not offered", or how they differ
-    own_attention: tuple[int, int] = (0, 0)  # (equal, comparable) tensors of output_attentions under eager
+    model_attention: tuple[int, int] = (0, 0)  # (equal, comparable) tensors of output_attentions under eager
     completeness_gap: float | None = None
     linear_gap: float | None = None  # the same of method "attnlrp"
     batch_difference: float | None = None  # scores in a batch of two against each input alone, relative
@@ -61,21 +61,23 @@ class Check:
 
 
 @dataclass
-class _Seen:
-    """Consumes calls, keeps numbers only."""
+class _CallSummary:
+    """A consumer of attention calls that keeps numbers only."""
 
     layers: list[int] = field(default_factory=list)
     error: float = 0.0
 
     def __call__(self, call: AttentionCall) -> None:
         self.layers.append(call.layer)
-        reached = call.allowed().any(-1, keepdim=True)  # a row with no allowed key is zero here, uniform in a model
-        missed = (call.attention() @ call.values_per_head() - call.output) * reached
-        self.error = max(self.error, _relative(missed, call.output))
+        reached = call.allowed().any(
+            -1, keepdim=True
+        )  # a row without an allowed key is zero in a record, uniform in a model
+        error = (call.attention() @ call.values_per_head() - call.output) * reached
+        self.error = max(self.error, _relative(error, call.output))
 
 
 def check(job: Job) -> Check:
-    """Everything this file knows to ask of one architecture."""
+    """Run all checks of this file on one architecture."""
     result = Check(job.model_type, job.auto, job.kind)
     try:
         built = build(job)
@@ -84,13 +86,13 @@ def check(job: Job) -> Check:
     result = dataclasses.replace(result, notes=built.notes)
     try:
         with torch.no_grad():
-            found = _captured(built) | _replaced(built)
-        found |= _explained(built, job) | {"own_attention": _own_attention(built)}
+            values = _captured(built) | _replaced(built)
+        values |= _explained(built, job) | {"model_attention": _model_attention(built)}
     except UnsupportedModelError as error:
         return dataclasses.replace(result, verdict=_refusal(built.model, error))
     except Exception as error:
         return dataclasses.replace(result, verdict=f"crashed: {type(error).__name__}: {error}")
-    result = dataclasses.replace(result, **found)
+    result = dataclasses.replace(result, **values)
     defects = defects_of(result)
     linear = "exact" if result.projections == result.modules else "exact, no linear W_O"
     return dataclasses.replace(result, verdict=f"wrong: {'; '.join(defects)}" if defects else linear)
@@ -112,7 +114,7 @@ def defects_of(result: Check) -> list[str]:
         defects.append(f"reversed rows move the outputs by {result.flip_change:.1e} only")
     if result.states not in ("equal", "not offered"):
         defects.append(f"hidden states: {result.states}")
-    equal, comparable = result.own_attention
+    equal, comparable = result.model_attention
     if equal != comparable:
         defects.append(f"{comparable - equal} of {comparable} rows differ from output_attentions")
     return defects
@@ -124,14 +126,14 @@ def _run(built: Built, **options: Any) -> Any:
 
 
 def _captured(built: Built) -> dict[str, Any]:
-    before, seen = _run(built), _Seen()
-    with capture_attention(built.model, seen, states=True) as capture:
+    before, summary = _run(built), _CallSummary()
+    with capture_attention(built.model, summary, states=True) as capture:
         after = dict(_fields(_run(built)))  # may hold hidden states besides
     checks = capture.checks.values()
     return {
-        "calls": len(seen.layers),
-        "layers": tuple(seen.layers),
-        "recompute_error": seen.error,
+        "calls": len(summary.layers),
+        "layers": tuple(summary.layers),
+        "recompute_error": summary.error,
         "outputs_equal": all(_all_equal(_tensors(part), _tensors(after[name])) for name, part in _fields(before)),
         "modules": len(checks),
         "projections": sum(c.features is not None for c in checks),
@@ -159,24 +161,26 @@ def _states(built: Built, capture: Capture) -> str:
         output = _run(built, output_hidden_states=True)
     except (TypeError, ValueError):
         return "not offered"
-    own = {name: getattr(output, name, None) for name in OWN_STATES}
-    own = {name: s for name, s in own.items() if isinstance(s, (tuple, list)) and s and all(map(torch.is_tensor, s))}
+    returned = {name: getattr(output, name, None) for name in STATE_FIELDS}
+    returned = {
+        name: s for name, s in returned.items() if isinstance(s, (tuple, list)) and s and all(map(torch.is_tensor, s))
+    }
     stacks: dict[str, list[Tensor]] = {}
     for record in capture.states:
         stacks.setdefault(record.stack, []).append(record.states)
-    for name, states in own.items():
-        if not any(_all_equal(states, found) for found in stacks.values()):
-            lengths = ", ".join(f"{stack or 'model'} {len(found)}" for stack, found in stacks.items())
+    for name, states in returned.items():
+        if not any(_all_equal(states, streamed) for streamed in stacks.values()):
+            lengths = ", ".join(f"{stack or 'model'} {len(streamed)}" for stack, streamed in stacks.items())
             return f"{len(states)} {name} are not among those streamed ({lengths})"
-    return "equal" if own else "not offered"
+    return "equal" if returned else "not offered"
 
 
 @torch.no_grad()
-def _own_attention(built: Built) -> tuple[int, int]:
+def _model_attention(built: Built) -> tuple[int, int]:
     """(equal, comparable) tensors of `output_attentions` in one pass with eager attention.
 
-    Not comparable is what is no distribution over keys: some types return logits, or only the part of a row that
-    belongs to themselves. Changes the attention implementation of the model for good.
+    A tensor is not comparable if its rows are not distributions over keys: some types return logits, or a part of the
+    rows. The attention implementation of the model is changed and not restored.
     """
     calls: list[tuple[Tensor, Tensor]] = []
     try:
@@ -186,22 +190,22 @@ def _own_attention(built: Built) -> tuple[int, int]:
         return 0, 0
     with capture_attention(built.model, lambda call: calls.append((call.attention(), call.allowed()))):
         output = _run(built, output_attentions=True)
-    own = [t for name, value in _fields(output) if "attentions" in name for t in _tensors(value) if t.dim() == 4]
+    returned = [t for name, value in _fields(output) if "attentions" in name for t in _tensors(value) if t.dim() == 4]
     equal = comparable = 0
-    for rows in own:
-        alike = [(mine, allowed) for mine, allowed in calls if mine.shape == rows.shape]
+    for rows in returned:
+        alike = [(captured, allowed) for captured, allowed in calls if captured.shape == rows.shape]
         if alike and _relative(rows.sum(-1) - 1, rows.sum(-1)) < 1e-3:
             comparable += 1
-            equal += any(_rows_equal(mine, allowed, rows) for mine, allowed in alike)
+            equal += any(_rows_equal(captured, allowed, rows) for captured, allowed in alike)
     return equal, comparable
 
 
-def _rows_equal(mine: Tensor, allowed: Tensor, own: Tensor) -> bool:
-    """Equal where a row has an allowed key; some types return the mean over heads in the place of every head."""
+def _rows_equal(captured: Tensor, allowed: Tensor, returned: Tensor) -> bool:
+    """Whether rows with an allowed key are equal; some types return the mean over heads in place of every head."""
     reached = allowed.any(-1, keepdim=True)
     return any(
-        bool((((rows - own) * reached).abs() <= OWN_ATTENTION_TOLERANCE).all())
-        for rows in (mine, mine.mean(1, keepdim=True))
+        bool((((rows - returned) * reached).abs() <= MODEL_ATTENTION_TOLERANCE).all())
+        for rows in (captured, captured.mean(1, keepdim=True))
     )
 
 

@@ -7,8 +7,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from .overrides import OVERRIDES
-from .text_overrides import DROP
+from .overrides import DROP, OVERRIDES
 
 VOCABULARY = 99
 MODEL_WIDTH = "hidden_size d_model n_embd emb_dim dim embed_dim word_embed_proj_dim embedding_size decoder_hidden_size"

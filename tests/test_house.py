@@ -41,6 +41,7 @@ OPTIONAL = {"captum", "datasets", "evaluate", "matplotlib", "triton"}  # never i
 LATE = OPTIONAL | {
     "accelerate",
     "jinja2",
+    "markupsafe",
     "pandas",
     "rich",
 }  # may be imported inside functions: slow, and rarely needed

@@ -1,4 +1,4 @@
-"""Rows of a data set in a file, in a folder of `datasets` or on the Hub."""
+"""Rows of a data set from a file, from a folder saved by `datasets`, or from the Hub."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ from typing import Any, TextIO
 
 from hf_attn_mi.errors import InvalidInputError
 
-FORMS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".arrow")
+FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".arrow")
 HUB_NAME = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+){0,2})(:(?P<split>[\w.]+(\[[\w:%-]+\])?))?")
 
 
 @dataclass(frozen=True)
 class FileRows:
-    """The rows of one text file, read anew by each iteration."""
+    """The rows of one text file; each iteration opens the file again."""
 
     path: Path
-    form: str
+    suffix: str
 
     def __iter__(self) -> Iterator[Any]:
         opened: Any = gzip.open if self.path.suffix == ".gz" else open
         try:
-            lines = "" if self.form in (".csv", ".tsv") else None  # csv reads line breaks inside quotes itself
+            lines = "" if self.suffix in (".csv", ".tsv") else None  # csv reads line breaks inside quotes itself
             with opened(self.path, "rt", encoding="utf-8-sig", newline=lines) as file:
-                yield from _ROWS[self.form](file)
+                yield from _ROWS[self.suffix](file)
         except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, csv.Error, json.JSONDecodeError) as error:
-            raise InvalidInputError(f"dataset: {str(self.path)!r} is no {self.form} file in UTF-8: {error}.") from error
+            raise InvalidInputError(
+                f"dataset: {str(self.path)!r} is no {self.suffix} file in UTF-8: {error}."
+            ) from error
 
 
 def _lines(file: TextIO) -> Iterator[str]:
@@ -67,13 +69,13 @@ _ROWS: dict[str, Any] = {
 
 
 def read_file(path: Path) -> Iterable[Any]:
-    """The rows of a file; a .gz beside the suffix is unpacked while reading.
+    """Return the rows of a file; one whose name also ends in .gz is decompressed while reading.
 
     Raises:
-        InvalidInputError: another suffix, or (when rows are read) content that is not of this form.
+        InvalidInputError: another suffix, or (when rows are read) content that is not in this format.
     """
-    form = Path(path.name.removesuffix(".gz")).suffix
-    if form == ".arrow":
+    suffix = Path(path.name.removesuffix(".gz")).suffix
+    if suffix == ".arrow":
         from datasets import Dataset
 
         try:
@@ -81,16 +83,16 @@ def read_file(path: Path) -> Iterable[Any]:
         except Exception as error:
             raise InvalidInputError(f"dataset: {str(path)!r} is no Arrow file of datasets: {error}.") from error
         return rows
-    if form not in _ROWS:
-        raise InvalidInputError(f"dataset: {str(path)!r} must end in one of {', '.join(FORMS)} (or these with .gz).")
-    return FileRows(path, form)
+    if suffix not in _ROWS:
+        raise InvalidInputError(f"dataset: {str(path)!r} must end in one of {', '.join(FORMATS)} (or these with .gz).")
+    return FileRows(path, suffix)
 
 
 def load_folder(path: Path) -> Any:
-    """The data set that `Dataset.save_to_disk` wrote.
+    """Return the data set that `Dataset.save_to_disk` wrote.
 
     Raises:
-        InvalidInputError: the folder holds none.
+        InvalidInputError: the folder contains no data set.
     """
     from datasets import load_from_disk
 
@@ -103,41 +105,41 @@ def load_folder(path: Path) -> Any:
 
 
 def load_hub(name: str) -> Any:
-    """The data set "name", "name:split" or "name/config:split" of the Hub.
+    """Return the data set "name", "name:split" or "name/config:split" of the Hub.
 
-    A name of two parts is first looked for as owner/name, then as name/config.
+    A name of two parts is tried as owner/name first, then as name/config.
 
     Raises:
-        InvalidInputError: no name of that form, or none that could be loaded.
+        InvalidInputError: a name in another form, or a data set that cannot be loaded.
     """
     from datasets import load_dataset
 
-    found = HUB_NAME.fullmatch(name)
-    if found is None:
+    match = HUB_NAME.fullmatch(name)
+    if match is None:
         raise InvalidInputError(
             f"dataset {name[:80]!r} is neither a file, a folder nor a Hub name; pass a list of texts."
         )
-    path, split = found["name"], found["split"]
+    path, split = match["name"], match["split"]
     owner, _, config = path.rpartition("/")
-    tries = [(owner, config)] if path.count("/") == 2 else [(path, None)] + [(owner, config)] * path.count("/")
-    faults = []
-    for repository, chosen in tries:
+    candidates = [(owner, config)] if path.count("/") == 2 else [(path, None)] + [(owner, config)] * path.count("/")
+    errors = []
+    for repository, chosen in candidates:
         try:
             loaded = load_dataset(repository, chosen, split=split)
         except Exception as error:
-            faults.append(f"{type(error).__name__}: {error}")
+            errors.append(f"{type(error).__name__}: {error}")
         else:
             return one_split(loaded, name, "train")
     raise InvalidInputError(
-        f"dataset {name!r} is no file here and could not be loaded from the Hub ({'; '.join(faults)})."
+        f"dataset {name!r} is no file here and could not be loaded from the Hub ({'; '.join(errors)})."
     )
 
 
-def one_split(data: Any, name: str, usual: str | None) -> Any:
-    """The split `usual`, or the only one.
+def one_split(data: Any, name: str, default: str | None) -> Any:
+    """Return the split `default`, or the only one.
 
     Raises:
-        InvalidInputError: several, and none of them is `usual`.
+        InvalidInputError: several splits, and none of them is `default`.
 
     Example:
         >>> one_split({"test": ["a text"]}, "name", "train")
@@ -145,8 +147,8 @@ def one_split(data: Any, name: str, usual: str | None) -> Any:
     """
     if not isinstance(data, Mapping):
         return data
-    if usual in data:
-        return data[usual]
+    if default in data:
+        return data[default]
     if len(data) == 1:
         return next(iter(data.values()))
     splits = [str(split) for split in data]

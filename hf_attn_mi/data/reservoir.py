@@ -12,18 +12,18 @@ from torch import Tensor
 class Reservoir:
     """A uniform sample of at most `capacity` inputs: those with the smallest of random keys.
 
-    The key of an input depends on `seed` and its number only, so that the sample is the same whatever the batches, and
-    an input that is not wanted is known before it is run. Rows are taken in the order of the inputs.
+    The key of an input depends only on `seed` and its number, so that the sample does not depend on the batches, and
+    whether an input is kept is known before it is run. Rows are assigned in the order of the inputs.
 
     Args:
-        capacity: most inputs kept.
+        capacity: maximum number of inputs kept.
         shape: (layers, picks, width) of the states of one input.
         classes: number of classes.
         seed: of the keys.
 
     Attributes:
         states: (layers, picks, capacity, width) float32.
-        present: (layers, picks, capacity) bool: the input has such a token.
+        present: (layers, picks, capacity) bool: whether the input has such a token.
         outputs: (capacity, classes) float64.
 
     Example:
@@ -35,7 +35,7 @@ class Reservoir:
 
     def __init__(self, capacity: int, shape: tuple[int, int, int], classes: int, *, seed: int) -> None:
         layers, picks, width = shape
-        # Untouched pages of an empty tensor take no memory: the capacity costs nothing before it is used.
+        # Pages of an empty tensor take no memory until they are written: unused capacity costs nothing.
         self.states = torch.empty(layers, picks, capacity, width)
         self.present = torch.zeros(layers, picks, capacity, dtype=torch.bool)
         self.outputs = torch.zeros(capacity, classes, dtype=torch.float64)
@@ -44,7 +44,7 @@ class Reservoir:
         self._largest: list[tuple[float, int]] = []  # (-key, row)
 
     def offer(self, number: int) -> int | None:
-        """The row for this input, or None where the sample does without it; a row may be taken from another input."""
+        """Return the row for this input, which may replace another input; None where the input is not kept."""
         key = random.Random(f"{self.seed} keep {number}").random()
         if len(self.owner) < self.capacity:
             row = len(self.owner)
@@ -56,16 +56,16 @@ class Reservoir:
         self.owner[row] = number
         return row
 
-    def put(self, layer: int, rows: list[int], states: Tensor, places: Tensor) -> None:
-        """Keep the states of one layer at the picked places.
+    def put(self, layer: int, rows: list[int], states: Tensor, positions: Tensor) -> None:
+        """Store the states of one layer at the picked positions.
 
         Args:
-            layer: place of the layer.
+            layer: index of the layer in the sample.
             rows: row of each input of the batch.
             states: (batch, tokens, width).
-            places: (batch, picks) position of each pick, -1 where the input has none.
+            positions: (batch, picks) position of each pick, -1 where the input has none.
         """
-        found = places.to(states.device)
-        picked = states[torch.arange(len(rows), device=states.device)[:, None], found.clamp_min(0)]
+        index = positions.to(states.device)
+        picked = states[torch.arange(len(rows), device=states.device)[:, None], index.clamp_min(0)]
         self.states[layer][:, rows] = picked.detach().float().cpu().transpose(0, 1)
-        self.present[layer][:, rows] = (places >= 0).t().cpu()
+        self.present[layer][:, rows] = (positions >= 0).t().cpu()

@@ -1,4 +1,4 @@
-"""The texts of a data set, one at a time, whatever holds it: a list, `datasets`, a file, a folder or a Hub name."""
+"""Texts of a data set, read one at a time from a list, a `datasets` object, a file, a folder or the Hub."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sized
 from pathlib import Path
 from typing import Any
 
-from hf_attn_mi.data.files import FORMS, load_folder, load_hub, read_file
+from hf_attn_mi.data.files import FORMATS, load_folder, load_hub, read_file
 from hf_attn_mi.errors import InvalidInputError
 
-# What texts are called in the data sets of GLUE, SNLI, SQuAD and their kin; pairs before the single names they hold.
+# Column names of texts in GLUE, SNLI, SQuAD and similar data sets; pairs before single columns that they contain.
 COLUMNS = (
     ("text",),
     ("text_a", "text_b"),
@@ -22,17 +22,17 @@ COLUMNS = (
 )
 ALLOWED = (
     "a list of texts or pairs of texts, a datasets.Dataset or IterableDataset, a path to "
-    f"{', '.join(FORMS)}, a folder saved by datasets, or a Hub name such as 'name:split'"
+    f"{', '.join(FORMATS)}, a folder saved by datasets, or a Hub name such as 'name:split'"
 )
 
 
 class TextReader:
-    """Texts and pairs of texts in the order of the data set; counts what it passed over.
+    """Texts and pairs of texts in the order of the data set, with counts of texts read and skipped.
 
     Attributes:
-        size: how many texts there are at most; None where only reading tells.
-        seen: texts given out so far.
-        empty: texts without a visible character, and missing ones, passed over so far.
+        size: upper limit of the number of texts; None where it is not known before reading.
+        seen: number of texts read so far.
+        empty: number of texts skipped so far, because they are missing or have no visible character.
     """
 
     def __init__(self, rows: Iterable[Any], text_field: Any, limit: int | None) -> None:
@@ -53,7 +53,7 @@ class TextReader:
                 self.empty += 1
 
     def _parts(self, row: Any, number: int) -> tuple[Any, ...]:
-        """The one or two texts of a row; None for a missing one."""
+        """Return the one or two texts of a row; None for a missing one."""
         if isinstance(row, Mapping):
             if self.columns is None:
                 self.columns = text_columns(list(row))
@@ -73,18 +73,18 @@ class TextReader:
 def read_texts_of(
     dataset: Any, *, text_field: str | tuple[str, str] | None = None, limit: int | None = None
 ) -> TextReader:
-    """Returns the texts and pairs of a data set as an iterator that counts; nothing is kept.
+    """Return an iterator over the texts and pairs of a data set; no text is kept in memory.
 
     Args:
         dataset: a list (or any iterable) of texts, of pairs or of rows with columns; a datasets.Dataset or
             IterableDataset; a path to .txt (a text a line), .jsonl, .json, .csv, .tsv (each also as .gz) or .arrow;
             a folder saved by `datasets`; or a Hub name "name", "name:split", "name/config:split" (split: by default
             "train").
-        text_field: column of the text, or two of a pair; by default the first of `COLUMNS` that is there.
-        limit: most texts to read.
+        text_field: column of the text, or two columns of a pair; by default the first of `COLUMNS` that exists.
+        limit: maximum number of texts to read.
 
     Raises:
-        InvalidInputError: another kind of data, no such file or column; when rows are read, a row that is no text.
+        InvalidInputError: another kind of data, no such file or column; when rows are read, a row that is not a text.
 
     Example:
         >>> reader = read_texts_of([{"text": "fine"}, {"text": " "}, {"text": "dull"}])
@@ -114,10 +114,10 @@ def read_texts_of(
 
 
 def text_columns(names: list[str]) -> tuple[str, ...]:
-    """The columns that hold the text or the pair of texts.
+    """Return the columns of the text or the pair of texts.
 
     Raises:
-        InvalidInputError: none of the known names is there.
+        InvalidInputError: none of the known names is among them.
 
     Example:
         >>> text_columns(["idx", "premise", "hypothesis", "label"])
@@ -133,16 +133,16 @@ def text_columns(names: list[str]) -> tuple[str, ...]:
 
 
 def read_rows(name: str | Path) -> Any:
-    """The rows of a file, of a folder saved by `datasets` or of a Hub data set, with all their columns.
+    """Return the rows of a file, of a folder saved by `datasets` or of a Hub data set, with all columns.
 
     Raises:
-        InvalidInputError: there is nothing of this name; when rows are read, content that is not of the file's form.
+        InvalidInputError: there is no data set of this name; when rows are read, content not in the file's format.
     """
     path = Path(name)
     if path.is_dir():
         return load_folder(path)
     if path.is_file():
         return read_file(path)
-    if isinstance(name, Path) or any(str(name).removesuffix(".gz").endswith(form) for form in FORMS):
+    if isinstance(name, Path) or any(str(name).removesuffix(".gz").endswith(suffix) for suffix in FORMATS):
         raise InvalidInputError(f"dataset: there is no file or folder {str(name)!r}.")
     return load_hub(name)

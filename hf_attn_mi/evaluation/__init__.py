@@ -1,45 +1,67 @@
-"""Which explanation to trust: faithfulness, plausibility, agreement, with intervals. Knows token ids, not models."""
+"""Metrics and statistics on token scores: faithfulness, plausibility, rank agreement, intervals and tests.
 
-from hf_attn_mi.evaluation.areas import Area, comprehensiveness, sufficiency
-from hf_attn_mi.evaluation.curves import deletion_area, insertion_area, monotonicity
-from hf_attn_mi.evaluation.disagreement import RankMatrix, rank_matrix
+Nothing here knows a model: metrics that remove tokens take a function that returns probabilities.
+"""
+
+from hf_attn_mi.evaluation.aopc import AopcLimits, aopc, aopc_limits, normalized_aopc
 from hf_attn_mi.evaluation.faithfulness import (
     FAITHFULNESS,
     METRICS,
     Metric,
-    Question,
+    MetricInputs,
     faithfulness,
     faithfulness_sets,
 )
-from hf_attn_mi.evaluation.fidelity import infidelity
 from hf_attn_mi.evaluation.hub_metrics import hub_metric
-from hf_attn_mi.evaluation.leave_one_out import leave_one_out_correlation
-from hf_attn_mi.evaluation.limits import AopcLimits, aopc, aopc_limits, normalized_aopc
-from hf_attn_mi.evaluation.plausibility import SoftScores, auprc, average_precision
+from hf_attn_mi.evaluation.plausibility import (
+    PrecisionRecallF1,
+    RationaleScores,
+    SoftScores,
+    auprc,
+    average_precision,
+    iou_f1,
+    spans,
+    token_f1,
+)
 from hf_attn_mi.evaluation.probabilities import Predict, Probabilities
-from hf_attn_mi.evaluation.ranking import DECILES, ERASER_BINS, bin_counts, ranking, top_tokens
-from hf_attn_mi.evaluation.rationales import RationaleScores, Score, iou_f1, spans, token_f1
-from hf_attn_mi.evaluation.stability import completeness_gap, max_sensitivity, relative_change
+from hf_attn_mi.evaluation.rank_agreement import Agreement, RankAgreement, Reliability, Stratum, rank_agreement
+from hf_attn_mi.evaluation.rank_correlation import RankMatrix, rank_correlations, rank_matrix
+from hf_attn_mi.evaluation.ranking import DECILES, ERASER_BINS, ORDERS, bin_counts, ranking, top_tokens
+from hf_attn_mi.evaluation.removal_metrics import (
+    RemovalCurve,
+    comprehensiveness,
+    deletion_area,
+    infidelity,
+    insertion_area,
+    leave_one_out_correlation,
+    monotonicity,
+    sufficiency,
+)
+from hf_attn_mi.evaluation.sensitivity import completeness_gap, max_sensitivity, relative_change
 from hf_attn_mi.evaluation.statistics import Estimate, PairedTest, estimate, holm, paired_tests
-from hf_attn_mi.models.removal import remove_tokens
 
 __all__ = [
     "DECILES",
     "ERASER_BINS",
     "FAITHFULNESS",
     "METRICS",
+    "ORDERS",
+    "Agreement",
     "AopcLimits",
-    "Area",
     "Estimate",
     "Metric",
+    "MetricInputs",
     "PairedTest",
+    "PrecisionRecallF1",
     "Predict",
     "Probabilities",
-    "Question",
+    "RankAgreement",
     "RankMatrix",
     "RationaleScores",
-    "Score",
+    "Reliability",
+    "RemovalCurve",
     "SoftScores",
+    "Stratum",
     "aopc",
     "aopc_limits",
     "auprc",
@@ -61,10 +83,11 @@ __all__ = [
     "monotonicity",
     "normalized_aopc",
     "paired_tests",
+    "rank_agreement",
+    "rank_correlations",
     "rank_matrix",
     "ranking",
     "relative_change",
-    "remove_tokens",
     "spans",
     "sufficiency",
     "token_f1",

@@ -1,4 +1,4 @@
-"""The metrics as `evaluate.Metric`s that need no download."""
+"""The metrics as `evaluate.Metric` objects, without a download."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.evaluation.faithfulness import METRICS
-from hf_attn_mi.evaluation.plausibility import auprc, average_precision
-from hf_attn_mi.evaluation.rationales import iou_f1, spans, token_f1
+from hf_attn_mi.evaluation.plausibility import auprc, average_precision, iou_f1, spans, token_f1
 from hf_attn_mi.evaluation.statistics import estimate
 
 Result = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class _Row:
-    inputs: str
-    prediction: str  # Arrow type of what is in a prediction
-    reference: str
+class _Definition:
+    """The inputs of a metric and the function that computes it."""
+
+    inputs: str  # description of predictions and references
+    prediction: str  # Arrow type of the items of a prediction
+    reference: str  # likewise of a reference
     compute: Callable[[list[Any], list[Any]], Result]
 
 
@@ -32,9 +33,9 @@ def hub_metric(name: str) -> Any:
     Plausibility ("token_f1", "iou_f1", "auprc", "average_precision"): predictions are chosen tokens (0 or 1) or scores
     of each text, references its rationale (0 or 1), as in `token_f1`, `iou_f1` (spans are runs of ones), `auprc`,
     `average_precision`. "comprehensiveness" and "sufficiency": predictions are for each text the probabilities of the
-    explained class after removing (or keeping) the tokens of each bin, references its probability on the full text;
-    "deletion_area" and "insertion_area": predictions are the probabilities after each of evenly many tokens, references
-    the probability on the full text, which is the first (last) of them and is checked.
+    explained class after removing (or keeping) the tokens of each bin, references its probability on the full text.
+    "deletion_area" and "insertion_area": predictions are the probabilities after each of equally large steps,
+    references the probability on the full text, which must be the first (last) of them.
 
     Returns:
         The metric; `compute` gives the name's value (None where undefined), for means over texts with `_interval`
@@ -48,34 +49,34 @@ def hub_metric(name: str) -> Any:
         >>> metric.compute(predictions=[[0.9, 0.5, 0.1]], references=[[1, 0, 0]])["auprc"]
         1.0
     """
-    if name not in _ROWS:
-        raise InvalidInputError(f"there is no metric {name!r}; there are {', '.join(_ROWS)}.")
+    if name not in _DEFINITIONS:
+        raise InvalidInputError(f"there is no metric {name!r}; there are {', '.join(_DEFINITIONS)}.")
     import datasets
     import evaluate
 
-    row, meaning = _ROWS[name], METRICS[name]
-    better = "Higher" if meaning.higher else "Lower"
-    reference: Any = datasets.Value(row.reference)
+    definition, metric = _DEFINITIONS[name], METRICS[name]
+    better = "Higher" if metric.higher else "Lower"
+    reference: Any = datasets.Value(definition.reference)
     features = datasets.Features(
-        predictions=datasets.Sequence(datasets.Value(row.prediction)),
-        references=reference if row.reference == "float64" else datasets.Sequence(reference),
+        predictions=datasets.Sequence(datasets.Value(definition.prediction)),
+        references=reference if definition.reference == "float64" else datasets.Sequence(reference),
     )
 
     class HubMetric(evaluate.Metric):  # type: ignore[misc]
-        """One row of `_ROWS`."""
+        """One entry of `_DEFINITIONS`."""
 
         def _info(self) -> Any:
             return evaluate.MetricInfo(
-                description=f"{meaning.title}. {better} is better.",
-                citation=meaning.source,
-                inputs_description=row.inputs,
+                description=f"{metric.title}. {better} is better.",
+                citation=metric.source,
+                inputs_description=definition.inputs,
                 features=features,
             )
 
         def _compute(self, predictions: list[Any], references: list[Any]) -> Result:
-            return row.compute(predictions, references)
+            return definition.compute(predictions, references)
 
-    HubMetric.__name__ = HubMetric.__qualname__ = name  # what `evaluate` calls it
+    HubMetric.__name__ = HubMetric.__qualname__ = name  # `evaluate` shows the class name
     return HubMetric(keep_in_memory=True)
 
 
@@ -88,13 +89,13 @@ def _floats(rows: Sequence[Sequence[float]]) -> list[Tensor]:
 
 
 def _token_f1(predictions: list[Any], references: list[Any]) -> Result:
-    found = token_f1(_tensors(references), _tensors(predictions))
-    return {"token_f1": found.macro.f1, **asdict(found)}
+    result = token_f1(_tensors(references), _tensors(predictions))
+    return {"token_f1": result.macro.f1, **asdict(result)}
 
 
 def _iou_f1(predictions: list[Any], references: list[Any]) -> Result:
-    found = iou_f1(*([spans(mask) for mask in _tensors(side)] for side in (references, predictions)))
-    return {"iou_f1": found.macro.f1, **asdict(found)}
+    result = iou_f1(*([spans(mask) for mask in _tensors(side)] for side in (references, predictions)))
+    return {"iou_f1": result.macro.f1, **asdict(result)}
 
 
 def _auprc(predictions: list[Any], references: list[Any]) -> Result:
@@ -106,11 +107,11 @@ def _average_precision(predictions: list[Any], references: list[Any]) -> Result:
 
 
 def _mean(name: str, values: Sequence[float | None]) -> Result:
-    found = estimate(values)
-    return {name: found.mean, f"{name}_interval": found.interval, f"{name}_inputs": found.inputs}
+    result = estimate(values)
+    return {name: result.mean, f"{name}_interval": result.interval, f"{name}_inputs": result.inputs}
 
 
-def _fall(name: str) -> Callable[[list[Any], list[Any]], Result]:
+def _mean_fall(name: str) -> Callable[[list[Any], list[Any]], Result]:
     def compute(predictions: list[Any], references: list[Any]) -> Result:
         falls = [full - sum(after) / len(after) if after else None for after, full in zip(predictions, references)]
         return _mean(name, falls)
@@ -118,7 +119,7 @@ def _fall(name: str) -> Callable[[list[Any], list[Any]], Result]:
     return compute
 
 
-def _under(name: str, full_at: int) -> Callable[[list[Any], list[Any]], Result]:
+def _area(name: str, full_at: int) -> Callable[[list[Any], list[Any]], Result]:
     def compute(predictions: list[Any], references: list[Any]) -> Result:
         areas: list[float | None] = []
         for index, (curve, full) in enumerate(zip(predictions, references)):
@@ -136,13 +137,13 @@ def _under(name: str, full_at: int) -> Callable[[list[Any], list[Any]], Result]:
 _CHOSEN, _SCORED = "predictions and references: 0 or 1 a token", "predictions: scores; references: 0 or 1 a token"
 _BINS = "predictions: probabilities of each bin; references: probability of the full text"
 _CURVE = "predictions: probabilities after each step; references: probability of the full text"
-_ROWS = {
-    "token_f1": _Row(_CHOSEN, "int64", "int64", _token_f1),
-    "iou_f1": _Row(_CHOSEN, "int64", "int64", _iou_f1),
-    "auprc": _Row(_SCORED, "float64", "int64", _auprc),
-    "average_precision": _Row(_SCORED, "float64", "int64", _average_precision),
-    "comprehensiveness": _Row(_BINS, "float64", "float64", _fall("comprehensiveness")),
-    "sufficiency": _Row(_BINS, "float64", "float64", _fall("sufficiency")),
-    "deletion_area": _Row(_CURVE, "float64", "float64", _under("deletion_area", 0)),
-    "insertion_area": _Row(_CURVE, "float64", "float64", _under("insertion_area", -1)),
+_DEFINITIONS = {
+    "token_f1": _Definition(_CHOSEN, "int64", "int64", _token_f1),
+    "iou_f1": _Definition(_CHOSEN, "int64", "int64", _iou_f1),
+    "auprc": _Definition(_SCORED, "float64", "int64", _auprc),
+    "average_precision": _Definition(_SCORED, "float64", "int64", _average_precision),
+    "comprehensiveness": _Definition(_BINS, "float64", "float64", _mean_fall("comprehensiveness")),
+    "sufficiency": _Definition(_BINS, "float64", "float64", _mean_fall("sufficiency")),
+    "deletion_area": _Definition(_CURVE, "float64", "float64", _area("deletion_area", 0)),
+    "insertion_area": _Definition(_CURVE, "float64", "float64", _area("insertion_area", -1)),
 }

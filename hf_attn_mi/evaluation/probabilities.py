@@ -1,4 +1,4 @@
-"""The probability of the explained class with tokens removed: what every faithfulness metric is made of."""
+"""The probability of the explained class with tokens removed: the input of every faithfulness metric."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from hf_attn_mi.models.removal import check_removal, remove_tokens, token_count
 
 
 class Predict(Protocol):
-    """What runs the model: examples of unequal length in, the probability of the explained class out.
+    """A function that runs the model on examples of unequal length and returns the probability of the explained class.
 
-    The class is fixed for all examples of one input: the one the model chose (or the user named) on the full text.
+    The class is the same for all examples of one input: the predicted class of the full text, or one the user chose.
     """
 
     def __call__(self, examples: Sequence[dict[str, Tensor]], /) -> Tensor:
-        """Return (examples,) probabilities, batched as the caller likes."""
+        """Return (examples,) probabilities; batching is up to the function."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Probabilities:
-    """Probabilities of one input with sets of its tokens removed; each set is predicted once, however often asked for.
+    """Probabilities of one input with sets of its tokens removed; each set is predicted only once.
 
-    Metrics and methods that share one of these share its predictions: the empty set, the set of all tokens and every
-    set that two orders have in common.
+    Metrics and methods that share such an object share its predictions: those of the empty set, of all tokens, and of
+    every set that two orders have in common.
 
     Attributes:
         predict: runs the model.
         example: one unpadded input: (tokens, ...) tensors by argument name.
-        special: (tokens,) bool: tokens that are never removed. Tokens that the example's own attention mask hides are
-            not removed either. None for none.
+        special: (tokens,) bool: tokens that are never removed; None: all tokens may be. Tokens that the attention mask
+            of the example hides are never removed.
         removal: "delete", "mask" or "attention_mask"; see `remove_tokens`.
         mask_id: the mask token, for "mask".
 
@@ -45,12 +45,14 @@ class Probabilities:
 
     Example:
         >>> example = {"input_ids": torch.tensor([0, 3, 5, 0])}
-        >>> found = Probabilities(
+        >>> probabilities = Probabilities(
         ...     lambda examples: torch.stack([e["input_ids"].sum() / 10 for e in examples]), example,
         ...     torch.tensor([True, False, False, True]),
         ... )
-        >>> found.removed([(), (1,), (2, 1), (1, 2)]).tolist(), found.tokens, found.evaluated
-        ([0.800000011920929, 0.5, 0.0, 0.0], (1, 2), 3)
+        >>> probabilities.removed([(), (1,), (2, 1), (1, 2)]).tolist()
+        [0.800000011920929, 0.5, 0.0, 0.0]
+        >>> probabilities.tokens, probabilities.evaluated
+        ((1, 2), 3)
     """
 
     predict: Predict
@@ -73,36 +75,36 @@ class Probabilities:
 
     @property
     def evaluated(self) -> int:
-        """How many versions of the input went through the model so far."""
+        """Number of versions of the input that were predicted so far."""
         return len(self._known)
 
     def removed(self, sets: Sequence[Collection[int]]) -> Tensor:
         """Return the probability without each of these sets of positions, (sets,) float64.
 
-        NaN for a set that leaves nothing of the input (every token, in a model without special tokens, unless
-        removal is "mask"): there is no such input.
+        NaN for a set that leaves no token of the input (all tokens of a model without special tokens, unless
+        removal is "mask"): the model cannot be run on it.
 
         Raises:
             InvalidInputError: a special token in a set, or predictions of the wrong shape or not finite.
         """
-        wanted = [frozenset(positions) for positions in sets]
-        fresh = [positions for positions in dict.fromkeys(wanted) if positions not in self._known]
+        requested = [frozenset(positions) for positions in sets]
+        missing = [positions for positions in dict.fromkeys(requested) if positions not in self._known]
         runnable, allowed = [], set(self.tokens)
-        for positions in fresh:
+        for positions in missing:
             if not positions <= allowed:
                 raise InvalidInputError(f"positions {sorted(positions - allowed)} are special or not in the text.")
             if self.removal == "mask" or len(positions) < self._present():
                 runnable.append(positions)
         if runnable:
             examples = [remove_tokens(self.example, s, removal=self.removal, mask_id=self.mask_id) for s in runnable]
-            found = torch.as_tensor(self.predict(examples)).detach().to("cpu", torch.float64)
-            if found.shape != (len(examples),) or not bool(found.isfinite().all()):
+            predicted = torch.as_tensor(self.predict(examples)).detach().to("cpu", torch.float64)
+            if predicted.shape != (len(examples),) or not bool(predicted.isfinite().all()):
                 raise InvalidInputError(
-                    f"predict returned shape {tuple(found.shape)} for {len(examples)} examples, or values that are not "
-                    "finite; one probability an example is wanted."
+                    f"predict returned shape {tuple(predicted.shape)} for {len(examples)} examples, or values that are "
+                    "not finite; it must return one probability an example."
                 )
-            self._known.update(zip(runnable, found.tolist()))
-        return torch.tensor([self._known.get(positions, float("nan")) for positions in wanted], dtype=torch.float64)
+            self._known.update(zip(runnable, predicted.tolist()))
+        return torch.tensor([self._known.get(positions, float("nan")) for positions in requested], dtype=torch.float64)
 
     def kept(self, sets: Sequence[Collection[int]]) -> Tensor:
         """Return the probability with only these tokens and the special ones left, (sets,) float64."""
@@ -133,8 +135,8 @@ class Probabilities:
         length = token_count(self.example)
         if tuple(scores.shape) != (length,):
             raise InvalidInputError(
-                f"scores have shape {tuple(scores.shape)}, the example has {length} tokens: one score for each of its "
-                "tokens is wanted, special ones too."
+                f"scores have shape {tuple(scores.shape)}, the example has {length} tokens: pass one score for each of "
+                "its tokens, special ones included."
             )
         return scores
 

@@ -1,4 +1,4 @@
-"""From scores to the tokens that are removed: one order and one count, the same for every metric."""
+"""From scores to ranked tokens and top tokens, the same way for every metric."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from hf_attn_mi.errors import InvalidInputError
 
 ORDERS = ("signed", "absolute")
 ERASER_BINS = (0.01, 0.05, 0.1, 0.2, 0.5)
-DECILES = tuple(step / 10 for step in range(1, 10))  # without 100 %, which is the same for every method
+DECILES = tuple(step / 10 for step in range(1, 10))  # without 100 %, where all methods are equal
 
 
 def ranking(scores: Tensor, tokens: Sequence[int], *, by: str = "signed") -> list[int]:
     """Return the positions of these tokens, the highest score first; equal scores in the order of the text.
 
-    "signed": a token that speaks against the class comes last. "absolute": by |score|; the metrics then ask for
-    influence in either direction.
+    "signed": tokens with negative scores, which count as evidence against the class, come last. "absolute": by |score|,
+    so that the metrics measure influence in either direction.
 
     Args:
-        scores: (length of the input,) one score a token, also for special ones (which are not looked at).
+        scores: (length of the input,) one score a token; those of special tokens are ignored.
         tokens: positions to rank.
         by: "signed" or "absolute".
 
@@ -50,7 +50,7 @@ def token_scores(scores: Tensor, tokens: Sequence[int], *, by: str = "signed") -
     values = torch.as_tensor(scores).detach().to("cpu", torch.float64)
     if values.dim() != 1 or (tokens and max(tokens) >= len(values)):
         raise InvalidInputError(
-            f"scores must be (tokens,) of the whole input, special ones too; got {tuple(values.shape)}."
+            f"scores must be (tokens,) of the whole input, special tokens included; got {tuple(values.shape)}."
         )
     values = values[list(tokens)]
     if not bool(values.isfinite().all()):
@@ -59,9 +59,9 @@ def token_scores(scores: Tensor, tokens: Sequence[int], *, by: str = "signed") -
 
 
 def bin_counts(tokens: int, bins: Sequence[float]) -> list[int]:
-    """Return how many of `tokens` tokens each bin takes: ceil(share * tokens), one at least, so that no bin is empty.
+    """Return the number of tokens in each bin: ceil(share * tokens), at least one.
 
-    Several bins of a short text then take the same tokens; each still counts in the mean, so that every method and
+    In a short text several bins contain the same tokens; each still counts in the mean, so that every method and
     text has the same number of terms.
 
     Raises:
@@ -73,19 +73,19 @@ def bin_counts(tokens: int, bins: Sequence[float]) -> list[int]:
     """
     if not bins or not all(0 < share <= 1 for share in bins):
         raise InvalidInputError(f"bins must be shares above 0 and up to 1, such as {ERASER_BINS}; got {tuple(bins)}.")
-    # 0.07 * 100 is 7.000000000000001, and seven tokens are meant.
+    # 0.07 * 100 is 7.000000000000001 in floating point; the bin has seven tokens.
     return [max(1, math.ceil(round(share * tokens, 9))) for share in bins]
 
 
 def top_tokens(scores: Tensor, share: float, *, tokens: Sequence[int] | None = None) -> Tensor:
     """Return the ceil(share * tokens) tokens of highest score as a hard rationale, (length of the input,) bool.
 
-    ERASER takes for `share` the mean share that human rationales have in the data set.
+    ERASER uses as `share` the mean share of tokens in the human rationales of the data set.
 
     Args:
         scores: (length of the input,).
         share: of the tokens, above 0 and up to 1.
-        tokens: positions that may be chosen; all for None.
+        tokens: positions that may be chosen; None: all.
 
     Example:
         >>> top_tokens(torch.tensor([0.1, 0.7, 0.2, 0.7]), 0.5).tolist()

@@ -1,18 +1,21 @@
-"""How sure a number and a difference are: bootstrap over inputs, Wilcoxon's test, Holm's correction."""
+"""Confidence intervals and tests over inputs: bootstrap, Wilcoxon's signed-rank test, Holm's correction."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-import scipy  # scipy.stats itself is loaded when it is first used
+import scipy  # scipy.stats and scipy.special are loaded when they are first used
 import torch
+from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError
-from hf_attn_mi.mi.bootstrap import percentile_interval, resampled_means
 
 RESAMPLES = 2000
+WEIGHTS = 1 << 22  # resampled weights in memory at once
+Interval = tuple[float, float]
 Values = Sequence[float | None]  # one for each input, None where undefined
 
 
@@ -23,23 +26,23 @@ class Estimate:
     Attributes:
         mean: None where no input has a value.
         interval: 95 %, (low, high); None for fewer than two inputs.
-        inputs: how many have a value; the others are left out.
+        inputs: number of inputs with a value; the others are left out.
     """
 
     mean: float | None
-    interval: tuple[float, float] | None
+    interval: Interval | None
     inputs: int
 
 
 @dataclass(frozen=True)
 class PairedTest:
-    """What separates two methods on the same inputs.
+    """The difference between two methods on the same inputs.
 
     Attributes:
         first: name of one method.
         second: name of the other.
         difference: mean of first less second with its interval, over the inputs where both have a value. The interval
-            is of this pair alone; `adjusted` is what holds for all pairs together.
+            is that of this pair alone; `adjusted` takes all pairs into account.
         p_value: of Wilcoxon's signed-rank test, two-sided; None where no input has a difference.
         adjusted: the same after Holm's correction over all pairs.
     """
@@ -54,8 +57,7 @@ class PairedTest:
 def estimate(values: Values, *, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
     """Return the mean of the values with its 95 % bootstrap interval over inputs.
 
-    The interval is the expanded percentile interval of Hesterberg 2015 (arXiv 1411.5279); it is as wide as Student's
-    for few inputs.
+    The interval is the expanded percentile interval; see `percentile_interval`.
 
     Args:
         values: one for each input; None where undefined.
@@ -66,8 +68,8 @@ def estimate(values: Values, *, resamples: int = RESAMPLES, seed: int = 0) -> Es
         InvalidInputError: values that are NaN or infinite (undefined ones are None), or fewer than 100 resamples.
 
     Example:
-        >>> found = estimate([0.1, 0.2, None, 0.3])
-        >>> round(found.mean, 6), found.inputs, found.interval[0] < 0.2 < found.interval[1]
+        >>> result = estimate([0.1, 0.2, None, 0.3])
+        >>> round(result.mean, 6), result.inputs, result.interval[0] < 0.2 < result.interval[1]
         (0.2, 3, True)
     """
     if type(resamples) is not int or resamples < 100:
@@ -84,8 +86,8 @@ def estimate(values: Values, *, resamples: int = RESAMPLES, seed: int = 0) -> Es
 def paired_tests(values: Mapping[str, Values], *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[PairedTest, ...]:
     """Return every pair of methods compared on the inputs where both have a value.
 
-    Wilcoxon's signed-rank test, two-sided, inputs without a difference dropped, exact for few inputs without ties; p
-    multiplied after Holm 1979, over all pairs that have one.
+    Wilcoxon's signed-rank test, two-sided, inputs without a difference dropped, exact for few inputs without ties. The
+    p values are adjusted by Holm's method over all pairs that have one.
 
     Args:
         values: for each method one value an input, the same inputs in the same order.
@@ -106,27 +108,83 @@ def paired_tests(values: Mapping[str, Values], *, resamples: int = RESAMPLES, se
     tests = []
     for first, second in combinations(values, 2):
         gaps = [a - b for a, b in zip(values[first], values[second]) if a is not None and b is not None]
-        moved = [gap for gap in gaps if gap != 0]
-        found = estimate(gaps, resamples=resamples, seed=seed)
-        p = float(scipy.stats.wilcoxon(moved).pvalue) if moved else None
-        tests.append(PairedTest(first, second, found, p, None))
+        nonzero = [gap for gap in gaps if gap != 0]
+        difference = estimate(gaps, resamples=resamples, seed=seed)
+        p = float(scipy.stats.wilcoxon(nonzero).pvalue) if nonzero else None
+        tests.append(PairedTest(first, second, difference, p, None))
     adjusted = holm([test.p_value for test in tests])
     return tuple(replace(test, adjusted=p) for test, p in zip(tests, adjusted))
 
 
 def holm(p_values: Values) -> list[float | None]:
-    """Return p values corrected for their number (Holm 1979); None stays None and does not count.
+    """Return p values adjusted for multiple testing (Holm 1979); None stays None and does not count.
 
-    The i-th smallest of m is multiplied by m - i + 1; none may be smaller than the one before, or above 1.
+    The i-th smallest of m is multiplied by m - i + 1; results are made monotone and at most 1.
 
     Example:
         >>> [round(p, 6) for p in holm([0.01, 0.04, 0.03, 0.005])]
         [0.03, 0.06, 0.06, 0.02]
     """
     order = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
-    corrected: list[float | None] = [None] * len(p_values)
-    reached = 0.0
+    adjusted: list[float | None] = [None] * len(p_values)
+    largest = 0.0
     for rank, (p, index) in enumerate(order):
-        reached = max(reached, min(1.0, (len(order) - rank) * p))
-        corrected[index] = reached
-    return corrected
+        largest = max(largest, min(1.0, (len(order) - rank) * p))
+        adjusted[index] = largest
+    return adjusted
+
+
+def resampled_means(sums: Tensor, counts: Tensor, *, bootstrap: int, seed: int) -> Tensor:
+    """Return the mean of each bootstrap resample of the inputs: total of `sums` over total of `counts`, float64.
+
+    Inputs are drawn as a whole, so that the values of one input (several heads) stay together. All columns share the
+    draws, so that columns can be subtracted.
+
+    Args:
+        sums: (inputs, columns).
+        counts: (inputs, columns): number of values in each sum.
+        bootstrap: resamples.
+        seed: of the draws.
+
+    Returns:
+        (bootstrap, columns); NaN where a resample has no value.
+
+    Example:
+        >>> means = resampled_means(torch.arange(4.0)[:, None], torch.ones(4, 1), bootstrap=2000, seed=0)
+        >>> bool(abs(means.mean() - 1.5) < 0.05)
+        True
+    """
+    inputs, columns = counts.shape
+    both = torch.cat([sums.double(), counts.double()], 1)
+    generator = torch.Generator().manual_seed(seed)
+    block, means = max(1, WEIGHTS // max(1, inputs)), []
+    for start in range(0, bootstrap, block):
+        drawn = torch.randint(inputs, (min(block, bootstrap - start), inputs), generator=generator)
+        times = torch.zeros(drawn.shape, dtype=torch.float64).scatter_add_(1, drawn, torch.ones_like(drawn).double())
+        totals = times @ both
+        means.append(totals[:, :columns] / totals[:, columns:])
+    return torch.cat(means)
+
+
+def percentile_interval(means: Tensor, inputs: int) -> Interval | None:
+    """Return the 95 % expanded percentile interval of resampled means; None for fewer than two inputs.
+
+    The percentiles are Phi(-+ sqrt(n / (n - 1)) t_.975(n - 1)) instead of 2.5 and 97.5 %: for few inputs a plain
+    percentile interval is too short, as a normal interval is against Student's (Hesterberg 2015, arXiv 1411.5279).
+
+    Args:
+        means: (bootstrap,) from `resampled_means`; NaN are left out.
+        inputs: number of inputs in the mean.
+    """
+    means = means[means.isfinite()]
+    if inputs < 2 or len(means) == 0:
+        return None
+    quantile = math.sqrt(inputs / (inputs - 1)) * float(scipy.special.stdtrit(inputs - 1, 0.975))
+    levels = torch.special.ndtr(torch.tensor([-quantile, quantile], dtype=torch.float64))
+    low, high = torch.quantile(means, levels).tolist()
+    return low, high
+
+
+def none_for_nan(values: Tensor) -> tuple[float | None, ...]:
+    """Return plain numbers, None for NaN."""
+    return tuple(None if value != value else value for value in values.tolist())

@@ -1,8 +1,24 @@
-"""Mutual information between states and a model's output. Knows arrays, not models."""
+"""Mutual information between states and a model's output, on arrays: estimators, their registry, and probes."""
 
-from hf_attn_mi.mi.entropy import output_ceiling
-from hf_attn_mi.mi.information import mutual_information
+from hf_attn_mi.mi.estimator import Estimator, EstimatorSpec, SiteData, SiteEstimate
+from hf_attn_mi.mi.folds import draw_folds
+from hf_attn_mi.mi.information import MutualInformation, mutual_information
+from hf_attn_mi.mi.inputs import output_ceiling
 from hf_attn_mi.mi.probe import Probe, fit_probe
-from hf_attn_mi.mi.result import MutualInformation
+from hf_attn_mi.mi.registry import get_estimator, list_estimators, register_estimator
 
-__all__ = ["MutualInformation", "Probe", "fit_probe", "mutual_information", "output_ceiling"]
+__all__ = [
+    "Estimator",
+    "EstimatorSpec",
+    "MutualInformation",
+    "Probe",
+    "SiteData",
+    "SiteEstimate",
+    "draw_folds",
+    "fit_probe",
+    "get_estimator",
+    "list_estimators",
+    "mutual_information",
+    "output_ceiling",
+    "register_estimator",
+]

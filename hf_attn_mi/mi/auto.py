@@ -1,80 +1,106 @@
-"""The default estimate of one site: a discriminant, its non-Gaussian remainder and neighbors, by what each proves."""
+"""The default estimator: linear scores, raised by other estimators where they find significantly more."""
 
 from __future__ import annotations
 
-from hf_attn_mi.mi.discrete import discrete_information
-from hf_attn_mi.mi.discriminant import OutOfFold, discriminant_information
-from hf_attn_mi.mi.entropy import entropy
-from hf_attn_mi.mi.estimate import Estimate, Site, from_series
+import torch
+from torch import Tensor
+
+from hf_attn_mi.mi.discrete import discrete_information, repeated_information
+from hf_attn_mi.mi.discriminant import OutOfFold, quadratic_information
+from hf_attn_mi.mi.estimator import SiteData, SiteEstimate
 from hf_attn_mi.mi.folds import jackknife_error
-from hf_attn_mi.mi.gaussian import gaussian_information
-from hf_attn_mi.mi.leave_out import sum_folds
-from hf_attn_mi.mi.linear import linear_estimate, mean_series, score_estimate, trust
-from hf_attn_mi.mi.neighbors import COMPONENTS, neighbor_information
-from hf_attn_mi.mi.quadratic import quadratic_information
-from hf_attn_mi.mi.repeats import repeated_information
+from hf_attn_mi.mi.neighbors import COMPONENTS, INFLATION, neighbor_information
+from hf_attn_mi.mi.probe import fit_scores, linear_estimate, trust
+from hf_attn_mi.mi.rng import make_rng
 
-RAW_COMPONENTS = 64  # whose distances stand for those of the states, at a third of the cost
+RAW_COMPONENTS = 64  # whose distances approximate those of the states, at a third of the cost
 FEW_COMPONENTS = 4
-PARTLY_SHARED = 1.0  # standard errors below which a part on the same scores is taken to agree
+OVERLAP_IGNORED = 1.0  # standard errors ignored between estimates from the same scores
+IGNORED = 1.75  # standard errors ignored between other estimates
+HIDDEN_NONE, HIDDEN_ALL = 0.1, 0.4  # share of the scores' information that neighbors of the states miss
+SCORE_NEIGHBORS = 10
+FEW_DIMENSIONS = 3
 
 
-def estimate_auto(site: Site) -> Estimate:
-    """Return the default estimate: of linear scores, raised by what neighbors and products find beyond them."""
+def estimate_auto(site: SiteData) -> SiteEstimate:
+    """Return the estimate from linear scores, raised by neighbors, products and discrete coordinates.
+
+    States that take few values are counted instead; see `repeated_information`.
+    """
     repeated = repeated_information(site)
     if repeated is not None:
         return repeated
-    labels, fold_of, points = site.labels, site.fold_of, site.principal.points
-    closed, probe = _fit(site)
-    linear, gain, weight = linear_estimate(closed, probe, fold_of, _ceiling(site))
-    others = [
-        neighbor_information(site.principal.leading(RAW_COMPONENTS), labels, fold_of, part="ksg"),
-        neighbor_information(points[:, :COMPONENTS].contiguous(), labels, fold_of, part="ksg_pca"),
-        neighbor_information(points[:, :FEW_COMPONENTS].contiguous(), labels, fold_of, part="ksg_pca"),
-        quadratic_information(site),
+    closed, scores = fit_scores(site)
+    linear, gain, weight = linear_estimate(site, closed, scores)
+    subspaces = [
+        (site.whitened.leading(RAW_COMPONENTS), "ksg"),
+        (site.points[:, :COMPONENTS].contiguous(), "ksg_pca"),
+        (site.points[:, :FEW_COMPONENTS].contiguous(), "ksg_pca"),
     ]
-    near = max(other.value for other in others)
-    scores = score_estimate(closed, probe, labels, fold_of, gain, weight, near)
+    others = [neighbor_information(points, site.labels, site.fold_of, part=part) for points, part in subspaces]
+    others.append(quadratic_information(site))
+    of_states = max(other.value for other in others)
+    of_scores = score_estimate(site, closed, scores, gain, weight, of_states)
     discrete = discrete_information(site)
     others += [] if discrete is None else [discrete]
-    return strongest(strongest(linear, [scores], PARTLY_SHARED), others)
+    return strongest(strongest(linear, [of_scores], OVERLAP_IGNORED), others)
 
 
-def estimate_probe(site: Site) -> Estimate:
-    """Return the cross-fitted probe's information, a lower bound, and by how much training made it fall short."""
-    closed, probe = _fit(site)
-    linear = linear_estimate(closed, probe, site.fold_of, _ceiling(site))[0]
-    found = mean_series(probe.pointwise, site.fold_of)
-    n, classes = site.probabilities.shape
-    # A calibration of K + 1 numbers moves the mean by chi-square / 2 n even where there is nothing to find.
-    noise = (1 + classes) / (2 * n**2)
-    missing = max(linear.value, 0.0) - float(found[0])
-    return from_series(found, "probe", extra_variance=noise, missing=max(0.0, missing))
+def strongest(start: SiteEstimate, others: list[SiteEstimate], ignored: float = IGNORED) -> SiteEstimate:
+    """Return the start, raised to each other estimate as far as that is significantly larger.
 
-
-def strongest(start: Estimate, others: list[Estimate], ignored: float = 1.75) -> Estimate:
-    """Return the start, raised to each other estimate as far as that is above it by more than chance.
-
-    Every part misses something and none invents it, so the largest is nearest; but the largest of noisy numbers is too
-    large. A difference of `ignored` standard errors is taken for chance, one of one more in full.
+    Each estimate can miss information and none adds any, so that the largest is the best; but the maximum of noisy
+    numbers is biased upward. A difference of `ignored` standard errors is attributed to chance, one of `ignored` + 1
+    counts in full.
     """
-    value = start.series
+    series = start.series
     part, extra, missing = start.part, start.extra_variance, start.missing
     for other in others:
-        apart = other.series - value
-        error = (float(jackknife_error(apart[1:])) ** 2 + other.extra_variance) ** 0.5
-        weight = trust(float(apart[0]) / max(error, 1e-9), ignored)
-        value = value + weight * apart
+        difference = other.series - series
+        error = (float(jackknife_error(difference[1:])) ** 2 + other.extra_variance) ** 0.5
+        weight = trust(float(difference[0]) / max(error, 1e-9), ignored)
+        series = series + weight * difference
         extra += weight**2 * other.extra_variance
         missing += weight * (other.missing - missing)
         part = other.part if weight > 0.5 else part
-    return from_series(value, part, extra_variance=extra, missing=missing)
+    return SiteEstimate.from_series(series, part, extra_variance=extra, missing=missing)
 
 
-def _fit(site: Site) -> tuple[Estimate, OutOfFold]:
-    folds = sum_folds(site.principal.points, site.probabilities, site.fold_of)
-    return gaussian_information(folds), discriminant_information(site, folds)
+def score_estimate(
+    site: SiteData, closed: SiteEstimate, scores: OutOfFold, gain: Tensor, weight: float, of_states: float
+) -> SiteEstimate:
+    """Return the neighbor estimate on the out-of-fold scores, which includes what is not Gaussian in them.
 
+    Where scores are nearly Gaussian, the excess of this estimate over the same on Gaussian scores of equal separation
+    is added to the closed form, multiplied by its gain over the scores. Elsewhere the neighbor estimate is returned. It
+    is returned as well where neighbors of the states find about as much as neighbors of the scores: then training has
+    lost nothing, and clusters rather than Gaussian classes make the closed form large.
 
-def _ceiling(site: Site) -> float:
-    return float(entropy(site.probabilities.mean(0)) - entropy(site.probabilities).mean())
+    Args:
+        site: the data.
+        closed: from `fit_scores`.
+        scores: from `fit_scores`.
+        gain: from `linear_estimate`.
+        weight: from `linear_estimate`.
+        of_states: largest neighbor estimate on the states, nats.
+    """
+    labels, fold_of, points = site.labels, site.fold_of, scores.scores
+    fit = neighbor_information(points, labels, fold_of, part="scores", k=SCORE_NEIGHBORS)
+    hidden = 1 - of_states / max(fit.value, 1e-9) if fit.value > 0 else 1.0
+    weight *= min(1.0, max(0.0, (hidden - HIDDEN_NONE) / (HIDDEN_ALL - HIDDEN_NONE)))
+    excess = fit.value - float(scores.gaussian[0])
+    if weight == 0 or (points.shape[1] <= FEW_DIMENSIONS and excess < float(jackknife_error(fit.left_out))):
+        return fit  # in few dimensions neighbors overestimate Gaussian scores, so that there is no excess here
+    values, vectors = torch.linalg.eigh(scores.separation)
+    means = (vectors * values.clamp_min(0).sqrt()).flip(1)[:, : points.shape[1]]
+    # Other random numbers for other scores: sites must not share the error of one sample.
+    generator = make_rng(int(abs(fit.value) * 1e9), "reference")
+    normal = torch.randn(points.shape, generator=generator, dtype=torch.float64)
+    reference = neighbor_information(
+        (means[labels] + normal).float(), labels, fold_of, part="scores", k=SCORE_NEIGHBORS
+    )
+    raised = closed.series + (fit.series - reference.value) * gain
+    # The error of the reference itself shows in no fold.
+    error = float(jackknife_error(reference.left_out)) / INFLATION * weight * float(gain[0])
+    mixed = weight * raised + (1 - weight) * fit.series
+    return SiteEstimate.from_series(mixed, "scores", extra_variance=error**2)

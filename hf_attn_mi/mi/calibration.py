@@ -1,4 +1,4 @@
-"""Temperature and class offsets that make scores probabilities: few parameters, fitted by Newton's method."""
+"""Calibration: the temperature and class offsets that turn scores into probabilities, by Newton's method."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from torch import Tensor
 
 from hf_attn_mi.mi.folds import by_fold
 
-RIDGE = 1e-4  # on the offsets: a class may be absent from a fold
-NUGGET = 1e-10  # on the curvature: scores may all be equal
+RIDGE = 1e-4  # penalty on the offsets: a class may be absent from a fold
+NUGGET = 1e-10  # added to the curvature: scores may all be equal
 STEPS = 25
 CONVERGED = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Where the mean of log_softmax(t s + b) is largest."""
+    """The maximum of the mean of sum_k P_k log_softmax(t s + b)_k."""
 
     parameters: Tensor  # (1 + K,) float64: temperature t >= 0 and offsets b
-    loss: float  # less that mean, and the ridge
-    posterior: Tensor  # (K, n) softmax of t s + b; classes first: sums over them are quick
+    loss: float  # minus that mean, plus the ridge penalty
+    posterior: Tensor  # (K, n) softmax of t s + b; classes first, so that sums over them are fast
 
 
 def calibrate(scores: Tensor, probabilities: Tensor) -> Calibration:
@@ -31,50 +31,75 @@ def calibrate(scores: Tensor, probabilities: Tensor) -> Calibration:
         scores: (n, K).
         probabilities: (n, K) float64.
     """
-    exact, wanted = scores.double().T.contiguous(), probabilities.T.contiguous()
+    exact, target = scores.double().T.contiguous(), probabilities.T.contiguous()
     start = exact.new_zeros(1 + len(exact))
     start[0] = 1 / exact.std().clamp_min(1e-12)
-    fit = _fit_at(start, exact, wanted)
+    fit = _fit_at(start, exact, target)
     for _ in range(STEPS):
-        step, size = _newton_step(fit, exact, wanted), 1.0
-        better = _fit_at(fit.parameters - step, exact, wanted)
+        step, size = _newton_step(fit, exact, target), 1.0
+        better = _fit_at(fit.parameters - step, exact, target)
         while not better.loss <= fit.loss and size > 1e-4:
             size /= 2
-            better = _fit_at(fit.parameters - size * step, exact, wanted)
+            better = _fit_at(fit.parameters - size * step, exact, target)
         if not better.loss <= fit.loss:
             break
         gain, fit = fit.loss - better.loss, better
         if gain < CONVERGED:
             break
-    if float(fit.parameters[0]) < 0:  # scores that speak against their classes: they are left out
+    if float(fit.parameters[0]) < 0:  # scores that contradict their classes carry no usable information: t = 0
         start = torch.cat([fit.parameters[:1].clamp(min=0), fit.parameters[1:]])
-        return _fit_at(start, exact, wanted)
+        return _fit_at(start, exact, target)
     return fit
 
 
 def out_of_fold(scores: Tensor, probabilities: Tensor, fold_of: Tensor, fit: Calibration | None = None) -> Tensor:
     """Return (n, K) log posteriors, float64, of scores calibrated without the fold of each example.
 
-    All examples are fitted once; without a fold that is one Newton step away, to second order in 1 / folds.
+    All examples are fitted once; the fit without a fold is one Newton step from it, to second order in 1 / folds.
 
     Args:
-        scores: (n, K), each made without the fold of its example.
+        scores: (n, K), each computed without the fold of its example.
         probabilities: (n, K) float64.
         fold_of: (n,) long.
-        fit: of the scores, where it is known already.
+        fit: `calibrate(scores, probabilities)`, where it is known already.
     """
     exact = scores.double()
     whole = calibrate(scores, probabilities) if fit is None else fit
     fitted = whole.parameters - _fold_steps(whole, exact, probabilities, fold_of)
     fitted[:, 0].clamp_(min=0)
-    chosen = fitted[fold_of]  # (n, 1 + K)
-    return (chosen[:, :1] * exact + chosen[:, 1:]).log_softmax(1)
+    parameters = fitted[fold_of]  # (n, 1 + K)
+    return (parameters[:, :1] * exact + parameters[:, 1:]).log_softmax(1)
+
+
+def calibrated_information(
+    scores: Tensor,
+    probabilities: Tensor,
+    fold_of: Tensor,
+    *,
+    share: Tensor | None = None,
+    fit: Calibration | None = None,
+) -> Tensor:
+    """Return (n,) float64 sum_k P_ik (log q(k | score_i) - log p_k), q calibrated by `out_of_fold`.
+
+    Its mean is H(Y) minus a cross-fitted cross-entropy, a lower bound of the information in expectation.
+
+    Args:
+        scores: see `out_of_fold`.
+        probabilities: see `out_of_fold`.
+        fold_of: see `out_of_fold`.
+        share: (K,) p_k; the mean probabilities by default.
+        fit: see `out_of_fold`.
+    """
+    share = probabilities.mean(0) if share is None else share
+    posterior = out_of_fold(scores, probabilities, fold_of, fit)
+    return (probabilities * (posterior - share.log())).sum(1)
 
 
 def _fold_steps(fit: Calibration, scores: Tensor, probabilities: Tensor, fold_of: Tensor) -> Tensor:
     """Return (folds, 1 + K) Newton steps from the fit for all examples but those of each fold.
 
-    An example's part of the curvature is J^T (diag q - q q^T) J, J = (s, 1): summed within folds, taken off the whole.
+    An example adds J^T (diag q - q q^T) J with J = (s, 1) to the curvature: summed within folds, subtracted from the
+    total.
     """
     folds, (n, classes) = int(fold_of.max()) + 1, scores.shape
     posterior = fit.posterior.T
@@ -99,10 +124,10 @@ def _fold_steps(fit: Calibration, scores: Tensor, probabilities: Tensor, fold_of
 def _fit_at(parameters: Tensor, scores: Tensor, probabilities: Tensor) -> Calibration:
     """Return the fit with these parameters; scores and probabilities (K, n)."""
     logits = torch.addcmul(parameters[1:, None], parameters[0], scores)
-    top = logits.amax(0)
-    weights = (logits - top).exp_()
+    largest = logits.amax(0)
+    weights = (logits - largest).exp_()
     total = weights.sum(0)
-    entropy = (total.log() + top).mean() - (probabilities * logits).sum() / scores.shape[1]
+    entropy = (total.log() + largest).mean() - (probabilities * logits).sum() / scores.shape[1]
     loss = entropy + RIDGE * parameters[1:].square().sum()
     return Calibration(parameters, float(loss), weights.div_(total))
 
@@ -110,11 +135,11 @@ def _fit_at(parameters: Tensor, scores: Tensor, probabilities: Tensor) -> Calibr
 def _newton_step(fit: Calibration, scores: Tensor, probabilities: Tensor) -> Tensor:
     n, posterior, offsets = scores.shape[1], fit.posterior, fit.parameters[1:]
     excess = posterior - probabilities
-    apart = scores - (posterior * scores).sum(0)
-    weighted = posterior * apart
+    deviation = scores - (posterior * scores).sum(0)
+    weighted = posterior * deviation
     slope = torch.cat([(excess * scores).sum()[None] / n, excess.sum(1) / n + 2 * RIDGE * offsets])
     curvature = _curvature(
-        (weighted * apart).sum() / n, weighted.sum(1) / n, posterior.mean(1), posterior @ posterior.T / n
+        (weighted * deviation).sum() / n, weighted.sum(1) / n, posterior.mean(1), posterior @ posterior.T / n
     )
     step: Tensor = torch.linalg.solve(curvature, slope)
     return step
@@ -125,14 +150,14 @@ def _curvature(temperature: Tensor, mixed: Tensor, share: Tensor, outer: Tensor)
 
     Args:
         temperature: (...,) by the temperature twice.
-        mixed: (..., K) by the temperature and an offset.
+        mixed: (..., K) by the temperature and one offset.
         share: (..., K) mean posterior.
         outer: (..., K, K) mean of its products.
     """
     classes = share.shape[-1]
-    found = share.new_empty(*share.shape[:-1], 1 + classes, 1 + classes)
-    found[..., 0, 0] = temperature
-    found[..., 0, 1:] = found[..., 1:, 0] = mixed
-    found[..., 1:, 1:] = torch.diag_embed(share + 2 * RIDGE) - outer
-    found.diagonal(dim1=-2, dim2=-1).add_(NUGGET)
-    return found
+    curvature = share.new_empty(*share.shape[:-1], 1 + classes, 1 + classes)
+    curvature[..., 0, 0] = temperature
+    curvature[..., 0, 1:] = curvature[..., 1:, 0] = mixed
+    curvature[..., 1:, 1:] = torch.diag_embed(share + 2 * RIDGE) - outer
+    curvature.diagonal(dim1=-2, dim2=-1).add_(NUGGET)
+    return curvature

@@ -1,4 +1,4 @@
-"""Cross-fitted linear scores of one site: shrunk discriminants, and for soft outputs regression of their log odds."""
+"""Cross-fitted discriminant scores: linear ones on a path of ridges, and quadratic ones on the leading components."""
 
 from __future__ import annotations
 
@@ -15,74 +15,110 @@ from hf_attn_mi.kernels import (
     linear_discriminant,
     mixture_information,
 )
-from hf_attn_mi.mi.calibration import Calibration, calibrate, out_of_fold
-from hf_attn_mi.mi.estimate import Site
-from hf_attn_mi.mi.folds import by_fold, from_folds
-from hf_attn_mi.mi.leave_out import FoldSums, all_and_left_out, solve_left_out
-from hf_attn_mi.mi.rng import stream
+from hf_attn_mi.mi.calibration import calibrate, calibrated_information
+from hf_attn_mi.mi.estimator import SiteData, SiteEstimate
+from hf_attn_mi.mi.folds import FoldSums, all_and_left_out, by_fold, from_folds, solve_left_out
+from hf_attn_mi.mi.rng import make_rng
 
 RIDGES = (0.0, 0.1, 1.0, 10.0)  # times the mean variance of a component
-LEAST_PROBABILITY = 1e-5  # of soft outputs, before their logarithm
+MIN_PROBABILITY = 1e-5  # of soft outputs, before the logarithm
 JITTER = 3e-3  # standard deviations of a score
-MOST_DIMENSIONS = 8  # of the scores in which neighbors are counted
+MAX_DIMENSIONS = 8  # of the scores in which neighbors are counted
+QUADRATIC_COMPONENTS = 8
 
 
 @dataclass(frozen=True, eq=False)
 class OutOfFold:
-    """Scores of each example from the other folds' examples, and the calibrated information in them."""
+    """Scores of each example that were fitted without its fold, and the calibrated information in them.
 
-    pointwise: Tensor  # (n,) float64: sum_k P_ik (log q(k | state_i) - log p_k); its mean is the estimate
-    second: Tensor  # (n,) the same of a discriminant among the scores
-    second_loss: float  # what that discriminant loses to the finite sample, where scores are Gaussian
-    raw: Tensor  # (n, K) the scores before calibration
-    directions: Tensor  # (K, r) of scores like these from all examples
-    scores: Tensor  # (n, min(K - 1, 8)) float32, centered, unit variance, best separated first
-    gaussian: Tensor  # (1 + folds,) Gaussian-mixture information of all K - 1 scores, and with each fold left out
-    separation: Tensor  # (K, K) of the scores
+    Attributes:
+        pointwise: (n,) float64: sum_k P_ik (log q(k | state_i) - log p_k); its mean is the estimate.
+        second: (n,) the same for a second discriminant, fitted to the scores.
+        second_loss: nats that the second discriminant loses to the finite sample where scores are Gaussian.
+        raw: (n, K) scores before calibration.
+        directions: (K, r) of the same scores fitted to all examples.
+        scores: (n, min(K - 1, 8)) float32, centered, unit variance, best separated first.
+        gaussian: (1 + folds,) Gaussian-mixture information of all K - 1 scores, then without each fold.
+        separation: (K, K) of the scores.
+    """
+
+    pointwise: Tensor
+    second: Tensor
+    second_loss: float
+    raw: Tensor
+    directions: Tensor
+    scores: Tensor
+    gaussian: Tensor
+    separation: Tensor
 
 
-def discriminant_information(site: Site, folds: FoldSums) -> OutOfFold:
+def discriminant_information(site: SiteData, folds: FoldSums) -> OutOfFold:
     """Return the calibrated cross-entropy information of the best of a path of ridge discriminants.
 
     The scores of an example are its products with the class means of the other folds in the metric (C + r)^-1, C the
-    covariance of all states and r a ridge; C is diagonal here and knows no outputs, so that one decomposition serves
-    all folds and ridges. For soft outputs the slopes of their log odds are tried as well: exact where the log odds are
-    linear in the state, as for the state that the classifier reads. The best ridge is that of least cross-entropy,
-    then temperature and offsets are cross-fitted, of the scores as they are or after a discriminant among them.
+    covariance of all states and r a ridge; C is diagonal here and does not depend on outputs, so that one decomposition
+    serves all folds and ridges. For soft outputs the regression of their log odds is tried as well: it is exact where
+    the log odds are linear in the state, as for the state that the classifier reads. The ridge with the least
+    cross-entropy is taken; then temperature and offsets are cross-fitted, either for these scores or for those of a
+    second discriminant fitted to them, whichever has the larger information.
 
     Args:
         site: the whitened states and outputs.
-        folds: its sums.
+        folds: their sums.
     """
-    probabilities, fold_of, share = site.probabilities, site.fold_of, site.probabilities.mean(0)
+    probabilities, fold_of, share = site.outputs, site.fold_of, site.share
     candidates = _ridge_path(site, folds)
     if site.soft:
         candidates.append(_log_odds(site, folds))
 
     fits = [calibrate(scores, probabilities) for scores, _ in candidates]
-    (raw, directions), fit = min(zip(candidates, fits), key=lambda found: found[1].loss)
-    flat = _between(raw)
-    again = class_moments(flat.double(), probabilities, folds=fold_of)
-    second = _second(flat, again)
-    found = [
-        _pointwise(raw, fit, probabilities, share, fold_of),
-        _pointwise(second, None, probabilities, share, fold_of),
-    ]
-    best = max(found, key=lambda values: float(values.mean()))
-    total = factor_classes(again, metric="total", shrinkage=1e-5)
-    parts = factor_classes(again, metric="total", shrinkage=1e-5, leave_one_out=True)
-    rest = again.weights[0].sum(0) - again.weights[0]
-    separation = class_separation(again, total)[0, 0]
-    left_out = mixture_information(class_separation(again, parts)[0], rest / rest.sum(1, keepdim=True), points=1024)
+    (raw, directions), fit = min(zip(candidates, fits), key=lambda pair: pair[1].loss)
+    flat = _between_classes(raw)
+    moments = class_moments(flat.double(), probabilities, folds=fold_of)
+    first = calibrated_information(raw, probabilities, fold_of, share=share, fit=fit)
+    second = calibrated_information(_second_scores(flat, moments), probabilities, fold_of, share=share)
+    total = factor_classes(moments, metric="total", shrinkage=1e-5)
+    parts = factor_classes(moments, metric="total", shrinkage=1e-5, leave_one_out=True)
+    rest = moments.weights.sum(0) - moments.weights
+    separation = class_separation(moments, total)[0]
+    left_out = mixture_information(class_separation(moments, parts), rest / rest.sum(1, keepdim=True), points=1024)
     whole = mixture_information(separation, share, points=1024)
-    gaussian = torch.cat([whole[None], left_out])
-    lost = _second_loss(separation, probabilities, fold_of)
-    return OutOfFold(best, found[1], lost, raw, directions, _leading(flat, again), gaussian, separation)
+    return OutOfFold(
+        pointwise=max((first, second), key=lambda values: float(values.mean())),
+        second=second,
+        second_loss=_second_loss(separation, probabilities, fold_of),
+        raw=raw,
+        directions=directions,
+        scores=_canonical_variates(flat, moments),
+        gaussian=torch.cat([whole[None], left_out]),
+        separation=separation,
+    )
 
 
-def _ridge_path(site: Site, folds: FoldSums) -> list[tuple[Tensor, Tensor]]:
+def quadratic_information(site: SiteData) -> SiteEstimate:
+    """Return the calibrated, cross-fitted information of a shrunk discriminant on components and their products.
+
+    A lower bound, sensitive to classes that differ in variance or correlation but not in mean. Eight components have 44
+    such features, few enough that little is lost to training.
+
+    Args:
+        site: of which the first eight principal components are used.
+    """
+    points = site.points[:, :QUADRATIC_COMPONENTS].double()
+    row, column = torch.triu_indices(points.shape[1], points.shape[1])
+    features = torch.cat([points, points[:, row] * points[:, column]], 1)
+    moments = class_moments(features, site.outputs, folds=site.fold_of)
+    directions, offsets = linear_discriminant(factor_classes(moments, leave_one_out=True))
+    centered = features - moments.mean
+    scores = torch.einsum("nfd,nkd->nk", centered[:, None], directions[site.fold_of])
+    scores = scores + offsets.clamp_min(-50)[site.fold_of]
+    pointwise = calibrated_information(scores, site.outputs, site.fold_of)
+    return SiteEstimate.from_pointwise(pointwise, site.fold_of, "quadratic")
+
+
+def _ridge_path(site: SiteData, folds: FoldSums) -> list[tuple[Tensor, Tensor]]:
     """Return (n, K) out-of-fold scores and (K, r) directions from all examples for each ridge."""
-    variances = site.principal.variances
+    variances = site.whitened.variances
     means = folds.class_sums / folds.weights.clamp_min(1e-9)[..., None].to(folds.points.dtype)  # (1 + folds, K, r)
     shrunk = [(variances / (variances + ridge * variances.mean())).to(means.dtype) for ridge in RIDGES]
     directions = torch.stack([means * each for each in shrunk], 1)  # (1 + folds, ridges, K, r)
@@ -90,9 +126,9 @@ def _ridge_path(site: Site, folds: FoldSums) -> list[tuple[Tensor, Tensor]]:
     return list(zip(scores.split(means.shape[1], dim=1), directions[0]))  # type: ignore[no-untyped-call]
 
 
-def _log_odds(site: Site, folds: FoldSums) -> tuple[Tensor, Tensor]:
-    """Return the same for least squares of the centered log probabilities."""
-    logits = site.probabilities.clamp_min(LEAST_PROBABILITY).log()
+def _log_odds(site: SiteData, folds: FoldSums) -> tuple[Tensor, Tensor]:
+    """Return scores and directions likewise, of the regression of the centered log probabilities."""
+    logits = site.outputs.clamp_min(MIN_PROBABILITY).log()
     logits = logits - logits.mean(1, keepdim=True)
     logits = by_fold((logits - logits.mean(0)).to(folds.points.dtype), site.fold_of)
     right = all_and_left_out(logits.transpose(1, 2) @ folds.points)
@@ -101,56 +137,52 @@ def _log_odds(site: Site, folds: FoldSums) -> tuple[Tensor, Tensor]:
 
 
 def _scores(parts: Tensor, directions: Tensor, fold_of: Tensor) -> Tensor:
-    """Return (n, K): each example, of (folds, room, r), with the directions (folds, K, r) of its fold."""
+    """Return (n, K): products of each example in (folds, size, r) with the directions (folds, K, r) of its fold."""
     return from_folds(parts @ directions.transpose(1, 2), fold_of)
 
 
-def _between(scores: Tensor) -> Tensor:
-    """Return (n, K - 1) differences between classes: what scores have in common says nothing."""
-    apart = scores - scores.mean(1, keepdim=True)
-    apart = apart - apart.mean(0)
-    axes = torch.linalg.eigh((apart.T @ apart).double())[1][:, 1:].to(apart.dtype)
-    flat: Tensor = apart @ axes
+def _between_classes(scores: Tensor) -> Tensor:
+    """Return (n, K - 1) differences between the scores of classes: their common part carries no information."""
+    centered = scores - scores.mean(1, keepdim=True)
+    centered = centered - centered.mean(0)
+    axes = torch.linalg.eigh((centered.T @ centered).double())[1][:, 1:].to(centered.dtype)
+    flat: Tensor = centered @ axes
     flat = flat / flat.square().mean(0).sqrt().clamp_min(1e-12)
-    # Of classes that are wholly apart no covariance would be left within.
-    return flat + JITTER * torch.randn(flat.shape, generator=stream(0, "jitter"))
+    # Without jitter the within-class covariance of perfectly separated classes would be singular.
+    return flat + JITTER * torch.randn(flat.shape, generator=make_rng(0, "jitter"))
 
 
-def _second(flat: Tensor, moments: ClassMoments) -> Tensor:
-    """Return (n, K) logits of the cross-fitted discriminant among the scores."""
+def _second_scores(flat: Tensor, moments: ClassMoments) -> Tensor:
+    """Return (n, K) logits of a cross-fitted discriminant on the scores."""
     directions, offsets = linear_discriminant(factor_classes(moments, shrinkage=1e-3, leave_one_out=True))
     logits = _scores(by_fold(flat.double() - moments.mean, moments.fold_of), directions, moments.fold_of)
     return (logits + offsets.clamp_min(-50)[moments.fold_of]).float()
 
 
-def _pointwise(
-    scores: Tensor, fit: Calibration | None, probabilities: Tensor, share: Tensor, fold_of: Tensor
-) -> Tensor:
-    posterior = out_of_fold(scores, probabilities, fold_of, fit)
-    return (probabilities * (posterior - share.log())).sum(1)
-
-
 def _second_loss(separation: Tensor, probabilities: Tensor, fold_of: Tensor) -> float:
-    """Return by how much the second discriminant misses the true posterior on Gaussian scores of this separation."""
+    """Return the nats that the second discriminant loses against the true posterior on Gaussian scores."""
     share = probabilities.mean(0)
     values, vectors = torch.linalg.eigh(separation)
     means = (vectors * values.clamp_min(0).sqrt())[:, 1:]  # (K, K - 1)
-    generator = stream(int(float(separation.abs().sum()) * 1e9), "scores")  # sites must not share its error
+    generator = make_rng(
+        int(float(separation.abs().sum()) * 1e9), "scores"
+    )  # sites must not share the error of one sample
     labels = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
     drawn = means[labels] + torch.randn(len(labels), means.shape[1], generator=generator, dtype=torch.float64)
-    own = torch.nn.functional.one_hot(labels, len(share)).double()
+    hard = torch.nn.functional.one_hot(labels, len(share)).double()
     true = (drawn @ means.T - means.square().sum(1) / 2 + share.log()).log_softmax(1)
-    reached = _pointwise(_second(drawn, class_moments(drawn, own, folds=fold_of)), None, own, share, fold_of)
-    return float(((own * (true - share.log())).sum(1) - reached).mean())
+    scores = _second_scores(drawn, class_moments(drawn, hard, folds=fold_of))
+    reached = calibrated_information(scores, hard, fold_of, share=share)
+    return float(((hard * (true - share.log())).sum(1) - reached).mean())
 
 
-def _leading(flat: Tensor, moments: ClassMoments) -> Tensor:
+def _canonical_variates(flat: Tensor, moments: ClassMoments) -> Tensor:
     """Return the canonical variates of the scores, at most eight."""
-    if flat.shape[1] <= MOST_DIMENSIONS:
+    if flat.shape[1] <= MAX_DIMENSIONS:
         return flat
     factors = factor_classes(moments, shrinkage=1e-3)
     whitened = torch.linalg.solve_triangular(factors.factor[0], (flat.double() / factors.scale).T, upper=False).T
-    centers = factors.centers[0, 0] * factors.weights[0, 0].sqrt()[:, None]
-    axes = torch.linalg.eigh(centers.T @ centers)[1].flip(1)[:, :MOST_DIMENSIONS]
-    found: Tensor = whitened @ axes
-    return found.float()
+    centers = factors.centers[0] * factors.weights[0].sqrt()[:, None]
+    axes = torch.linalg.eigh(centers.T @ centers)[1].flip(1)[:, :MAX_DIMENSIONS]
+    variates: Tensor = whitened @ axes
+    return variates.float()

@@ -1,37 +1,82 @@
-"""Mutual information of states and outputs: one function, and a table of estimators."""
+"""`mutual_information` of states and outputs, and its result."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError
-from hf_attn_mi.mi.auto import estimate_auto, estimate_probe
-from hf_attn_mi.mi.continuous import estimate_gaussian_continuous, read_vectors
-from hf_attn_mi.mi.entropy import entropy
-from hf_attn_mi.mi.estimate import Estimate, Site
-from hf_attn_mi.mi.folds import draw_folds
-from hf_attn_mi.mi.gaussian import estimate_gaussian
-from hf_attn_mi.mi.inputs import least_folds, read_problem, read_states, small_classes
-from hf_attn_mi.mi.logistic import estimate_logistic
-from hf_attn_mi.mi.neighbors import estimate_ksg, estimate_ksg_pca
-from hf_attn_mi.mi.permutations import draw_shuffles
-from hf_attn_mi.mi.principal import Principal
-from hf_attn_mi.mi.result import MutualInformation
-from hf_attn_mi.mi.sites import collect
+from hf_attn_mi.kernels.threads import across_threads, sharing_threads
+from hf_attn_mi.mi.coordinates import WhitenedStates, balance, site_coordinates
+from hf_attn_mi.mi.estimator import EstimatorSpec, SiteData, SiteEstimate
+from hf_attn_mi.mi.folds import draw_folds, half_width, jackknife_error
+from hf_attn_mi.mi.inputs import (
+    Outputs,
+    ceiling_of,
+    check_folds,
+    read_classes,
+    read_states,
+    read_vectors,
+    small_classes,
+)
+from hf_attn_mi.mi.permutations import Permutations, draw_permutations, p_values, permuted_statistics
+from hf_attn_mi.mi.registry import get_estimator
 
-ESTIMATORS: dict[str, tuple[Callable[[Site], Estimate], str]] = {  # and the coordinates it takes, see `sites.collect`
-    "auto": (estimate_auto, "tamed"),
-    "gaussian": (estimate_gaussian, "any"),
-    "probe": (estimate_probe, "components"),
-    "ksg": (estimate_ksg, "components"),
-    "ksg_pca": (estimate_ksg_pca, "components"),
-    "logistic": (estimate_logistic, "components"),
-}
 NOTHING = 1e-9  # nats
-OF_VECTORS = "gaussian_continuous"
+NULL_SITES = 8  # sites in which the estimator is applied to permuted outputs
+
+
+@dataclass(frozen=True, eq=False)
+class MutualInformation:
+    """Information between the states of each site and the output, in nats, with its statistical error.
+
+    Tensors are float64 of shape (sites,), or () for states (n, d). An estimate is signed: where there is no information
+    it scatters around zero, so that it may be slightly negative.
+
+    Attributes:
+        nats: the estimate.
+        interval: (sites, 2) or (2,): lower and upper end of its 95 % interval, by a jackknife over folds.
+        p_value: of each site alone, from permuted outputs.
+        family_p_value: of the site among all sites: the same permutations in each, largest statistic of all.
+        null_mean: mean estimate on permuted outputs, over up to eight sites: reported, not subtracted.
+        ceiling: I(input; output) in nats, exact: no site has more. None for vector outputs.
+        n: examples.
+        estimator: its name.
+        parts: for each site the part of the estimator that the estimate rests on.
+        warnings: what limits the estimates.
+    """
+
+    nats: Tensor
+    interval: Tensor
+    p_value: Tensor
+    family_p_value: Tensor
+    null_mean: Tensor
+    ceiling: float | None
+    n: int
+    estimator: str
+    parts: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def bits(self) -> Tensor:
+        """The estimate in bits."""
+        return self.nats / math.log(2)
+
+    @property
+    def share(self) -> Tensor | None:
+        """The estimate over the ceiling; None without a ceiling, NaN where it is zero."""
+        return None if self.ceiling is None else self.nats / (self.ceiling if self.ceiling > 0 else math.nan)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, `share` and `bits` as numbers, strings and lists, for JSON."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        values |= {"share": self.share, "bits": self.bits}
+        plain = {name: value.tolist() if isinstance(value, Tensor) else value for name, value in values.items()}
+        return plain | {"parts": list(self.parts), "warnings": list(self.warnings)}
 
 
 def mutual_information(
@@ -54,68 +99,156 @@ def mutual_information(
     Args:
         states: (n, d) or (sites, n, d), floating point; every site has the same n examples.
         outputs: (n,) integer classes; (n, K) probabilities, softmax of the logits; or with noise (n, m) vectors.
-        estimator: "auto"; "gaussian", closed form for Gaussian classes; "probe", a cross-fitted linear lower bound;
-            "ksg" and "ksg_pca", nearest neighbors on the states or on eight principal components; "logistic",
-            cross-fitted logistic regression; "gaussian_continuous" for vectors, which "auto" takes for them.
+        estimator: a name of `list_estimators()`: "auto"; "gaussian", closed form for Gaussian classes; "probe", a
+            cross-fitted linear lower bound; "ksg" and "ksg_pca", nearest neighbors on the states or on eight principal
+            components; "logistic", cross-fitted logistic regression; "gaussian_continuous" for vectors, which "auto"
+            uses for them; or one that was added with `register_estimator`.
         folds: of cross-fitting and of the jackknife.
         permutations: of the test, the same in every site.
         seed: of folds, permutations, and draws of classes and noise.
-        noise: standard deviation, (m,) or one for all, of independent normal noise on vector outputs: the information
-            is that of states and outputs + noise, and means nothing without it.
+        noise: standard deviation, (m,) or one for all, of independent normal noise on vector outputs: the result is the
+            information between states and outputs + noise, which is undefined without it.
 
     Raises:
-        InvalidInputError: wrong shapes or dtypes, NaN, probabilities that do not sum to one, other lengths, one class only,
-            fewer than 20 examples a class, an unknown estimator, too few or too many folds.
+        InvalidInputError: wrong shapes or dtypes, NaN, probabilities that do not sum to one, other lengths, one class
+            only, fewer than 20 examples a class, an unknown estimator, too few or too many folds.
 
     Example:
         >>> draw = torch.Generator().manual_seed(0)
         >>> classes = torch.randint(2, (2000,), generator=draw)
         >>> states = torch.randn(2000, 16, generator=draw) + classes[:, None] * 0.5  # two standard deviations apart
-        >>> found = mutual_information(states, classes)
-        >>> round(found.nats.item(), 1), round(found.ceiling, 2), found.p_value.item() < 0.01  # true: 0.336
+        >>> result = mutual_information(states, classes)
+        >>> round(result.nats.item(), 1), round(result.ceiling, 2), result.p_value.item() < 0.01  # true: 0.336
         (0.3, 0.69, True)
     """
     flat = read_states(states)
-    single = states.dim() == 2
-    _check(estimator, noise)
-    least_folds(folds, permutations, flat.shape[1])
-    if noise is not None:
-        vectors = read_vectors(outputs, noise, flat.shape[1], seed)
-        labels = torch.zeros(len(vectors), dtype=torch.long)
-        fold_of = draw_folds(labels, folds, seed)
-        shuffles = draw_shuffles(vectors, None, permutations, seed)
+    n = flat.shape[1]
+    spec = get_estimator(estimator, vectors=noise is not None)
+    check_folds(folds, permutations, n)
+    known = read_classes(outputs, n, seed) if noise is None else read_vectors(outputs, noise, n, seed)
+    ceiling = ceiling_of(known.values) if noise is None else None
+    # The test looks at neighbors among the leading components, which whitened coordinates do not have.
+    labels = None if noise is not None or spec.coordinates == "whitened" else known.labels
+    run = _Estimation(
+        spec,
+        known,
+        draw_folds(known.labels, folds, seed),
+        draw_permutations(known.values, labels, permutations, seed),
+        ceiling,
+        folds,
+    )
+    warnings = small_classes(known) if noise is None else ()
+    if run.constant:
+        warnings += ("outputs are the same for every input: there is no information about them",)
+    null_order = _null_orders(len(flat), permutations)
+    # Sites in parallel, each on one thread: the operations of one site are too small to share.
+    with sharing_threads(torch.device("cpu"), len(flat)) as threads:
+        sites = across_threads(lambda i: run.site(flat[i], i, null_order.get(i)), range(len(flat)), threads)
+    return _result(run, sites, n, warnings, single=states.dim() == 2)
 
-        def of_vectors(principal: Principal, order: Tensor) -> Estimate:
-            return estimate_gaussian_continuous(principal, vectors[order], fold_of)
 
-        return collect(flat, of_vectors, shuffles, None, OF_VECTORS, folds=folds, single=single)
-    problem = read_problem(flat, outputs, seed)
-    estimate, kind = ESTIMATORS[estimator]
-    ceiling = float(entropy(problem.probabilities.mean(0)) - entropy(problem.probabilities).mean())
-    fold_of = draw_folds(problem.labels, folds, seed)
-    tested = None if kind == "any" else problem.labels  # neighbors are looked at among components
-    shuffles = draw_shuffles(problem.probabilities, tested, permutations, seed)
+@dataclass(frozen=True, eq=False)
+class _SiteResult:
+    """One site: its estimate (None: constant states), test statistics, estimates on permuted outputs, warnings."""
 
-    def of_classes(principal: Principal, order: Tensor) -> Estimate:
-        if ceiling < NOTHING:
-            return Estimate(0.0, torch.zeros(folds, dtype=torch.float64), "constant")
-        permuted = problem.probabilities[order], problem.labels[order]
-        return estimate(Site(principal, *permuted, fold_of, problem.soft))
+    estimate: SiteEstimate | None
+    statistics: Tensor  # (1 + permutations,)
+    null: list[float]
+    warnings: list[str]
 
-    warnings = small_classes(problem)
-    if ceiling < NOTHING:
-        warnings += ("outputs are the same for every input: there is nothing that states could know",)
-    return collect(
-        flat, of_classes, shuffles, ceiling, estimator, folds=folds, single=single, kind=kind, warnings=warnings
+
+@dataclass(frozen=True, eq=False)
+class _Estimation:
+    """What all sites share."""
+
+    spec: EstimatorSpec
+    outputs: Outputs
+    fold_of: Tensor
+    permutations: Permutations
+    ceiling: float | None
+    folds: int
+
+    @property
+    def constant(self) -> bool:
+        """Whether the outputs are the same for every input."""
+        return self.ceiling is not None and self.ceiling < NOTHING
+
+    def site(self, states: Tensor, index: int, null_order: int | None) -> _SiteResult:
+        """Estimate and test one site (n, d); `null_order` also applies the estimator to outputs in this order."""
+        orders = self.permutations.orders
+        whitened = site_coordinates(balance(states)[0], self.spec.coordinates)
+        if whitened is None:
+            lowest = torch.full((len(orders),), -torch.inf, dtype=torch.float64)
+            return _SiteResult(
+                None, lowest, [], [f"site {index}: all {len(states)} states are the same: no information"]
+            )
+        kept, warnings = whitened.points.shape[1], []
+        if kept < whitened.rank:
+            warnings.append(
+                f"site {index}: n = {len(states)} examples are too few for {whitened.rank} independent directions: "
+                f"estimated on the first {kept} principal components; information outside of them is missed"
+            )
+        null = [] if null_order is None else [self._estimate(whitened, orders[null_order]).value]
+        statistics = permuted_statistics(whitened, self.permutations)
+        return _SiteResult(self._estimate(whitened, orders[0]), statistics, null, warnings)
+
+    def _estimate(self, whitened: WhitenedStates, order: Tensor) -> SiteEstimate:
+        """Apply the estimator to outputs in this order."""
+        if self.constant:
+            return SiteEstimate(0.0, torch.zeros(self.folds, dtype=torch.float64), "constant")
+        known = self.outputs
+        site = SiteData(whitened, known.values[order], known.labels[order], self.fold_of, known.soft)
+        estimate = self.spec.function(site)
+        if not isinstance(estimate, SiteEstimate) or estimate.left_out.shape != (self.folds,):
+            raise InvalidInputError(
+                f"estimator {self.spec.name!r} must return a SiteEstimate whose left_out has shape ({self.folds},)"
+            )
+        return estimate
+
+
+def _result(
+    run: _Estimation, sites: list[_SiteResult], n: int, warnings: tuple[str, ...], *, single: bool
+) -> MutualInformation:
+    """Return intervals and p-values of all sites; numbers instead of vectors for a `single` one."""
+    ceiling = math.inf if run.ceiling is None else run.ceiling
+    rows, notes = [], list(warnings)
+    for index, site in enumerate(sites):
+        notes += site.warnings
+        estimate = site.estimate
+        if estimate is None:
+            rows.append((0.0, 0.0, 0.0))
+            continue
+        error = (float(jackknife_error(estimate.left_out)) ** 2 + estimate.extra_variance) ** 0.5
+        width = half_width(error, run.folds)
+        value = min(estimate.value, ceiling)
+        if estimate.value - width > ceiling:
+            notes.append(
+                f"site {index}: the estimate {estimate.value:.3f} is above the ceiling {ceiling:.3f}, which is reported"
+            )
+        # Centered on what is reported: an estimate far above the ceiling must not get an interval of no width.
+        upper = min(max(estimate.value + estimate.missing + width, value), ceiling)
+        rows.append((value, value - width, upper))
+    table = torch.tensor(rows, dtype=torch.float64)
+    p_value, family_p_value = p_values(torch.stack([site.statistics for site in sites]))
+    null = torch.tensor([value for site in sites for value in site.null], dtype=torch.float64)
+    null_mean = null.mean() if len(null) else torch.zeros((), dtype=torch.float64)
+    columns = (table[:, 0], table[:, 1:], p_value, family_p_value, null_mean.expand(len(sites)).clone())
+    nats, interval, p_value, family_p_value, null_mean = (column[0] if single else column for column in columns)
+    return MutualInformation(
+        nats=nats,
+        interval=interval,
+        p_value=p_value,
+        family_p_value=family_p_value,
+        null_mean=null_mean,
+        ceiling=run.ceiling,
+        n=n,
+        estimator=run.spec.name,
+        parts=tuple("constant" if site.estimate is None else site.estimate.part for site in sites),
+        warnings=tuple(notes),
     )
 
 
-def _check(estimator: str, noise: float | Tensor | None) -> None:
-    if estimator not in ESTIMATORS and estimator != OF_VECTORS:
-        raise InvalidInputError(f"estimator is {estimator!r}: one of {', '.join([*ESTIMATORS, OF_VECTORS])}")
-    if noise is None and estimator == OF_VECTORS:
-        raise InvalidInputError(
-            f'estimator="{OF_VECTORS}" needs noise=, the standard deviation of noise on the outputs'
-        )
-    if noise is not None and estimator not in ("auto", OF_VECTORS):
-        raise InvalidInputError(f'estimator={estimator!r} is for classes; with noise= it is "auto" or "{OF_VECTORS}"')
+def _null_orders(sites: int, permutations: int) -> dict[int, int]:
+    """Return the permutation under which to apply the estimator, for a few sites spread evenly."""
+    chosen = torch.linspace(0, sites - 1, min(sites, NULL_SITES)).round().long().tolist()
+    return {site: 1 + index % permutations for index, site in enumerate(chosen)}

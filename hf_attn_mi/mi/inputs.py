@@ -1,4 +1,4 @@
-"""Reading what the caller passed: states of sites, outputs as probabilities, and the labels that neighbors need."""
+"""Checks of states and outputs that a caller passes, and the entropy of outputs."""
 
 from __future__ import annotations
 
@@ -8,36 +8,67 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError
-from hf_attn_mi.mi.rng import stream
+from hf_attn_mi.mi.rng import make_rng
 
-MOST_CLASSES = 10_000
-LEAST_PER_CLASS = 20  # examples: below, no estimator here is worth its name
+MAX_CLASSES = 10_000
+MIN_PER_CLASS = 20  # examples: with fewer no estimator is reliable
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
-    """Class outputs of the examples."""
+class Outputs:
+    """Outputs of the n examples.
 
-    probabilities: Tensor  # (n, K) float64, classes that never come left out
-    present: Tensor  # bool: which of the given classes come
-    labels: Tensor  # (n,) long: the classes; for probabilities one draw from each
+    Attributes:
+        values: (n, K) float64 probabilities of the classes that occur; or (n, m) vectors with their noise.
+        present: bool: which of the caller's classes occur; all columns for vectors.
+        labels: (n,) long: the classes, for probabilities one draw from each; zeros for vectors.
+        soft: whether there are probabilities other than 0 and 1.
+    """
+
+    values: Tensor
+    present: Tensor
+    labels: Tensor
     soft: bool
 
-    @property
-    def share(self) -> Tensor:
-        """(K,) mean probabilities."""
-        return self.probabilities.mean(0)
+
+def entropy(probabilities: Tensor) -> Tensor:
+    """Return the Shannon entropy of each distribution over the last dimension, nats; 0 log 0 = 0."""
+    return -(probabilities * probabilities.clamp_min(1e-300).log()).sum(-1)
 
 
-def read_problem(states: Tensor, outputs: Tensor, seed: int) -> Problem:
-    """Return class outputs, checked against states (sites, n, d).
+def ceiling_of(probabilities: Tensor) -> float:
+    """Return the information between input and class, nats: entropy of the mean less mean entropy of (n, K) rows."""
+    return float(entropy(probabilities.mean(0)) - entropy(probabilities).mean())
+
+
+def output_ceiling(outputs: Tensor) -> float:
+    """Return I(input; output) = H(mean of P) - mean of H(P) in nats, exact for this sample of inputs.
+
+    The output is drawn from P(. | input). By the data processing inequality no state of the network has more
+    information about it; the state that the classifier reads has all of it. For integer classes it is their entropy.
+
+    Args:
+        outputs: (n,) integer classes, or (n, K) probabilities.
+
+    Raises:
+        InvalidInputError: neither, NaN, or rows that do not sum to one.
+
+    Example:
+        >>> import torch
+        >>> output_ceiling(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))  # log 2
+        0.6931471805599453
+    """
+    return ceiling_of(read_probabilities(outputs))
+
+
+def read_classes(outputs: Tensor, n: int, seed: int) -> Outputs:
+    """Return class outputs of n examples.
 
     Raises:
         InvalidInputError: wrong shapes or dtypes, NaN or infinity, other lengths, one class only, or fewer than
             20 examples a class.
     """
-    probabilities = read_outputs(outputs)
-    n = states.shape[1]
+    probabilities = read_probabilities(outputs)
     if len(probabilities) != n:
         raise InvalidInputError(f"states has n = {n} examples, outputs has {len(probabilities)}: they must be the same")
     present = probabilities.sum(0) > 0
@@ -45,41 +76,41 @@ def read_problem(states: Tensor, outputs: Tensor, seed: int) -> Problem:
     classes = probabilities.shape[1]
     if classes < 2:
         raise InvalidInputError(f"outputs has one class only, {n} times: there is no information about a constant")
-    if n < LEAST_PER_CLASS * classes:
+    if n < MIN_PER_CLASS * classes:
         raise InvalidInputError(
-            f"n = {n} examples for {classes} classes: at least {LEAST_PER_CLASS} a class are needed, "
-            f"{LEAST_PER_CLASS * classes} in all; add examples or merge classes"
+            f"n = {n} examples for {classes} classes: at least {MIN_PER_CLASS} a class are needed, "
+            f"{MIN_PER_CLASS * classes} in all; add examples or merge classes"
         )
     soft = bool(((probabilities > 0) & (probabilities < 1)).any())
     if soft:
-        labels = torch.multinomial(probabilities, 1, generator=stream(seed, "labels"))[:, 0]
+        labels = torch.multinomial(probabilities, 1, generator=make_rng(seed, "labels"))[:, 0]
     else:
         labels = probabilities.argmax(1)
-    return Problem(probabilities, present, labels, soft)
+    return Outputs(probabilities, present, labels, soft)
 
 
-def small_classes(problem: Problem) -> tuple[str, ...]:
+def small_classes(outputs: Outputs) -> tuple[str, ...]:
     """Return a warning for the classes with fewer than 20 examples."""
-    sizes = problem.probabilities.sum(0)
-    small = int((sizes < LEAST_PER_CLASS).sum())
+    sizes = outputs.values.sum(0)
+    small = int((sizes < MIN_PER_CLASS).sum())
     if small == 0:
         return ()
     return (
-        f"{small} of {len(sizes)} classes have fewer than {LEAST_PER_CLASS} examples, the least "
-        f"{float(sizes.min()):.1f}: what is known about them is little",
+        f"{small} of {len(sizes)} classes have fewer than {MIN_PER_CLASS} examples, the least "
+        f"{float(sizes.min()):.1f}: their part of the information is poorly estimated",
     )
 
 
-def least_folds(folds: int, permutations: int, n: int) -> None:
+def check_folds(folds: int, permutations: int, n: int) -> None:
     """Check folds and permutations.
 
     Raises:
         InvalidInputError: not ints, fewer than 4 folds or fewer than 5 examples a fold, no permutation.
     """
-    for name, value, least, most in (("folds", folds, 4, n // 5), ("permutations", permutations, 1, 10**6)):
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+    for name, value, low, high in (("folds", folds, 4, n // 5), ("permutations", permutations, 1, 10**6)):
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise InvalidInputError(
-                f"{name} is {value!r}: with n = {n} examples it must be an int from {least} to {most}"
+                f"{name} is {value!r}: with n = {n} examples it must be an int from {low} to {high}"
             )
 
 
@@ -98,14 +129,14 @@ def read_states(states: Tensor) -> Tensor:
         )
     flat = states.detach().reshape(-1, *states.shape[-2:])
     for site, values in enumerate(flat):
-        low, high = values.aminmax()  # they carry a NaN along, and need no copy
+        low, high = values.aminmax()  # propagates NaN, and needs no copy
         if not bool(torch.isfinite(low) & torch.isfinite(high)):
             wrong = int(values.numel() - values.isfinite().sum())
             raise InvalidInputError(f"states has {wrong} NaN or infinite numbers in site {site}: remove these examples")
     return flat
 
 
-def read_outputs(outputs: Tensor) -> Tensor:
+def read_probabilities(outputs: Tensor) -> Tensor:
     """Return (n, K) probabilities, float64; classes 0 ... max for integers.
 
     Raises:
@@ -114,7 +145,7 @@ def read_outputs(outputs: Tensor) -> Tensor:
     if not isinstance(outputs, Tensor):
         raise InvalidInputError(f"outputs is {type(outputs).__name__}: it must be a tensor of classes or probabilities")
     if outputs.dim() == 1 and not outputs.is_floating_point() and not outputs.is_complex():
-        return _read_classes(outputs.detach().long())
+        return _one_hot(outputs.detach().long())
     if outputs.dim() != 2 or not outputs.is_floating_point() or 0 in outputs.shape:
         raise InvalidInputError(
             f"outputs is {outputs.dtype} {tuple(outputs.shape)}: it must be (n,) integer classes, (n, K) floating "
@@ -136,12 +167,41 @@ def read_outputs(outputs: Tensor) -> Tensor:
     return wide / total[:, None]
 
 
-def _read_classes(labels: Tensor) -> Tensor:
+def _one_hot(labels: Tensor) -> Tensor:
     if len(labels) == 0 or int(labels.min()) < 0:
-        least = int(labels.min()) if len(labels) else "none"
-        raise InvalidInputError(f"outputs has {len(labels)} classes, the least {least}: classes are 0 ... K - 1")
-    if int(labels.max()) >= MOST_CLASSES:
+        lowest = int(labels.min()) if len(labels) else "none"
+        raise InvalidInputError(f"outputs has {len(labels)} classes, the least {lowest}: classes are 0 ... K - 1")
+    if int(labels.max()) >= MAX_CLASSES:
         raise InvalidInputError(
-            f"outputs has class {int(labels.max())}: classes are 0 ... K - 1, K at most {MOST_CLASSES}"
+            f"outputs has class {int(labels.max())}: classes are 0 ... K - 1, K at most {MAX_CLASSES}"
         )
     return torch.nn.functional.one_hot(labels).double()
+
+
+def read_vectors(outputs: Tensor, noise: float | Tensor, n: int, seed: int) -> Outputs:
+    """Return vector outputs with independent normal noise of the declared standard deviation added, float64.
+
+    Raises:
+        InvalidInputError: outputs that are not an (n, m) floating point tensor or not finite, or noise that is not
+            positive.
+    """
+    if not isinstance(outputs, Tensor) or not outputs.is_floating_point() or outputs.dim() != 2 or 0 in outputs.shape:
+        kind = f"{outputs.dtype} {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise InvalidInputError(f"outputs is {kind}: with noise= it must be (n, m) floating point vectors")
+    if len(outputs) != n:
+        raise InvalidInputError(f"states has n = {n} examples, outputs has {len(outputs)}: they must be the same")
+    wide = outputs.detach().double()
+    if not bool(wide.isfinite().all()):
+        raise InvalidInputError(f"outputs has {int((~wide.isfinite()).sum())} NaN or infinite numbers")
+    deviation = torch.as_tensor(noise, dtype=torch.float64)
+    if deviation.dim() > 1 or (deviation.dim() == 1 and len(deviation) != wide.shape[1]):
+        raise InvalidInputError(
+            f"noise has shape {tuple(deviation.shape)}: one number, or {wide.shape[1]}, one a column"
+        )
+    if not bool((deviation > 0).all()) or not bool(deviation.isfinite().all()):
+        raise InvalidInputError(
+            f"noise is {deviation.tolist()}: it must be positive. Without noise the information of a deterministic "
+            "network's vectors is infinite"
+        )
+    noisy = wide + deviation * torch.randn(wide.shape, generator=make_rng(seed, "noise"), dtype=torch.float64)
+    return Outputs(noisy, torch.ones(wide.shape[1], dtype=torch.bool), torch.zeros(n, dtype=torch.long), False)

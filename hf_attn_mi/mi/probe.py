@@ -1,4 +1,4 @@
-"""The calibrated linear probe: log q(class | state) for states of a profile and for new ones."""
+"""Linear scores of a site: the calibrated probe, its information, and the closed form where scores are Gaussian."""
 
 from __future__ import annotations
 
@@ -8,21 +8,33 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.mi.calibration import calibrate
-from hf_attn_mi.mi.discriminant import discriminant_information
-from hf_attn_mi.mi.estimate import Site
-from hf_attn_mi.mi.folds import draw_folds
-from hf_attn_mi.mi.inputs import Problem, least_folds, read_problem, read_states
-from hf_attn_mi.mi.leave_out import sum_folds
-from hf_attn_mi.mi.principal import balance, principal_components
+from hf_attn_mi.mi.coordinates import balance, principal_components
+from hf_attn_mi.mi.discriminant import OutOfFold, discriminant_information
+from hf_attn_mi.mi.estimator import SiteData, SiteEstimate
+from hf_attn_mi.mi.folds import draw_folds, jackknife_error, mean_series, sum_folds
+from hf_attn_mi.mi.gaussian import gaussian_information
+from hf_attn_mi.mi.inputs import Outputs, ceiling_of, check_folds, read_classes, read_states
+
+GAUSSIAN_FROM, GAUSSIAN_AT = 0.75, 0.95  # information over that expected of Gaussian scores
+SLACK = 2.0  # standard errors by which the first ratio may be off
+WEAK = 0.03  # nats: below, the ratio of two estimates is noise
+MAX_GAIN = 3.0
+IGNORED = 1.5  # standard errors
 
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """log q(class | h) = log_softmax(h @ directions^T + offsets); leading dimensions are sites, if there are any."""
+    """log q(class | h) = log_softmax(h @ directions^T + offsets); leading dimensions are sites, if there are any.
 
-    directions: Tensor  # (..., K, d)
-    offsets: Tensor  # (..., K)
-    prior: Tensor  # (K,) class probabilities in the profile
+    Attributes:
+        directions: (..., K, d).
+        offsets: (..., K).
+        prior: (K,) class probabilities in the profile.
+    """
+
+    directions: Tensor
+    offsets: Tensor
+    prior: Tensor
 
     def log_posterior(self, states: Tensor) -> Tensor:
         """Return (..., n, K) log q(class | state) in nats for states (..., n, d)."""
@@ -33,15 +45,15 @@ class Probe:
 def fit_probe(states: Tensor, outputs: Tensor, *, folds: int | Tensor = 10, seed: int = 0) -> Probe:
     """Return the probe whose cross-fitted information `mutual_information(..., estimator="probe")` reports.
 
-    The best of a path of ridge discriminants (for soft outputs also least squares of their log odds) by the
-    cross-entropy of scores out of fold; temperature and class offsets are fitted to these scores, so that log q is
-    calibrated for new inputs; directions are those from all examples. A constant state gets the prior.
+    The ridge discriminant (for soft outputs also the regression of their log odds) whose out-of-fold scores have the
+    least cross-entropy, on a path of ridges. Temperature and class offsets are fitted to these scores, so that log q is
+    calibrated for new inputs; the directions are fitted to all examples. For constant states q is the prior.
 
     Args:
         states: (n, d) or (sites, n, d) of the profile.
-        outputs: (n,) integer classes or (n, K) probabilities. K counts classes that never came; log q of those is
-            -inf or near it.
-        folds: of the cross-fitting; or (n,) the fold of each example, so that several states of one input share it.
+        outputs: (n,) integer classes or (n, K) probabilities. K counts classes that do not occur; their log q is -inf
+            or close to it.
+        folds: number of folds; or (n,) the fold of each example, so that several states of one input share it.
         seed: of the folds.
 
     Returns:
@@ -57,35 +69,101 @@ def fit_probe(states: Tensor, outputs: Tensor, *, folds: int | Tensor = 10, seed
         tensor([0, 1])
     """
     flat = read_states(states)
-    count = folds if isinstance(folds, int) else int(folds.max()) + 1
-    least_folds(count, 1, flat.shape[1])
-    problem = read_problem(flat, outputs, seed)
-    fold_of = draw_folds(problem.labels, folds, seed) if isinstance(folds, int) else folds
-    fitted = [_fit_slot(given, problem, fold_of) for given in flat]
-    share, present = problem.share, problem.present
+    check_folds(folds if isinstance(folds, int) else int(folds.max()) + 1, 1, flat.shape[1])
+    known = read_classes(outputs, flat.shape[1], seed)
+    fold_of = draw_folds(known.labels, folds, seed) if isinstance(folds, int) else folds
+    fitted = [_fit_site(site_states, known, fold_of) for site_states in flat]
+    present = known.present
     directions = flat.new_zeros(len(flat), len(present), flat.shape[2], dtype=torch.float32)
     offsets = torch.full((len(flat), len(present)), -torch.inf)
     prior = torch.zeros(len(present), dtype=torch.float64)
     directions[:, present] = torch.stack([direction for direction, _ in fitted])
     offsets[:, present] = torch.stack([offset for _, offset in fitted])
-    prior[present] = share
+    prior[present] = known.values.mean(0)
     if states.dim() == 2:
         return Probe(directions[0], offsets[0], prior)
     return Probe(directions, offsets, prior)
 
 
-def _fit_slot(given: Tensor, problem: Problem, fold_of: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (K, d) directions and (K,) offsets for one site."""
-    balanced, divisor = balance(given)
-    principal = principal_components(balanced)
-    classes = len(problem.share)
-    if principal is None:
-        return torch.zeros(classes, given.shape[1]), problem.share.log().float()
-    folds = sum_folds(principal.points, problem.probabilities, fold_of)
-    site = Site(principal, problem.probabilities, problem.labels, fold_of, problem.soft)
-    best = discriminant_information(site, folds)
-    fitted = calibrate(best.raw, problem.probabilities).parameters
-    inner = fitted[0] * best.directions.double()  # (K, r)
-    directions = inner @ principal.axes.double().T / divisor.double()
-    offsets = fitted[1:] - directions @ given.double().mean(0)
+def estimate_probe(site: SiteData) -> SiteEstimate:
+    """Return the cross-fitted probe's information, a lower bound, and the nats that it lost to training."""
+    closed, scores = fit_scores(site)
+    linear = linear_estimate(site, closed, scores)[0]
+    series = mean_series(scores.pointwise, site.fold_of)
+    n, classes = site.outputs.shape
+    # Calibration fits K + 1 parameters and moves the mean by chi-square / 2 n even where there is no information.
+    variance = (1 + classes) / (2 * n**2)
+    missing = max(0.0, max(linear.value, 0.0) - float(series[0]))
+    return SiteEstimate.from_series(series, "probe", extra_variance=variance, missing=missing)
+
+
+def fit_scores(site: SiteData) -> tuple[SiteEstimate, OutOfFold]:
+    """Return the closed form and the cross-fitted linear scores of a site."""
+    folds = sum_folds(site.points, site.outputs, site.fold_of)
+    return gaussian_information(folds), discriminant_information(site, folds)
+
+
+def linear_estimate(site: SiteData, closed: SiteEstimate, scores: OutOfFold) -> tuple[SiteEstimate, Tensor, float]:
+    """Return the estimate from linear scores, the gain of the closed form over them, and its weight.
+
+    The closed form holds for Gaussian classes; the cross-fitted probe is a lower bound for any. The closed form is used
+    where the probe reaches what it would reach on Gaussian scores after the same training; the probe where it stays far
+    below; and their mixture in between.
+
+    Args:
+        site: the data.
+        closed: from `fit_scores`.
+        scores: from `fit_scores`.
+
+    Returns:
+        The estimate; (1 + folds,) closed form over the Gaussian information of the out-of-fold scores, 1 to 3; and the
+        weight of the closed form, 0 to 1.
+    """
+    ceiling = ceiling_of(site.outputs)
+    second = mean_series(scores.second, site.fold_of)
+    first = mean_series(scores.pointwise, site.fold_of)
+    expected = scores.gaussian - scores.second_loss
+    gap = second - expected
+    # The loss on Gaussian scores is known from one sample of them: its error is about as large as the loss.
+    error = max(float(jackknife_error(gap[1:])) ** 2 + scores.second_loss**2, 1e-18) ** 0.5
+    slack = SLACK * error
+    # Both the information reached and, near the ceiling, its distance from the ceiling must fit Gaussian scores.
+    left, expected_left = ceiling - float(second[0]), max(0.0, ceiling - float(expected[0]))
+    reached = min(
+        _ratio(float(second[0]) + slack, float(expected[0]) + slack),
+        _ratio(expected_left + slack, left + slack),
+    )
+    weight = min(1.0, max(0.0, (reached - GAUSSIAN_FROM) / (GAUSSIAN_AT - GAUSSIAN_FROM)))
+    measurable = float(scores.gaussian[0]) > WEAK
+    gain = torch.ones_like(scores.gaussian)
+    if measurable:
+        gain = (closed.series / scores.gaussian.clamp_min(WEAK / 3)).clamp(1, MAX_GAIN)
+    series = first + weight * (closed.series - first)
+    if measurable:  # scores that carry more information than Gaussian ones of this separation could
+        series = series + weight * trust(float(gap[0]) / error) * gap * gain
+    return SiteEstimate.from_series(series, "gaussian" if weight > 0.5 else "probe"), gain, weight
+
+
+def trust(errors: float, ignored: float = IGNORED) -> float:
+    """Return the weight of a difference of `errors` standard errors: 0 up to `ignored`, rising to 1 at one more."""
+    return min(1.0, max(0.0, errors - ignored))
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    return numerator / denominator if denominator > 0 else 1.0
+
+
+def _fit_site(states: Tensor, outputs: Outputs, fold_of: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (K, d) directions and (K,) offsets for the states (n, d) of one site."""
+    balanced, divisor = balance(states)
+    whitened = principal_components(balanced)
+    share = outputs.values.mean(0)
+    if whitened is None:
+        return torch.zeros(len(share), states.shape[1]), share.log().float()
+    site = SiteData(whitened, outputs.values, outputs.labels, fold_of, outputs.soft)
+    best = discriminant_information(site, sum_folds(site.points, site.outputs, fold_of))
+    parameters = calibrate(best.raw, outputs.values).parameters
+    inner = parameters[0] * best.directions.double()  # (K, r)
+    directions = inner @ whitened.axes.double().T / divisor.double()
+    offsets = parameters[1:] - directions @ states.double().mean(0)
     return directions.float(), offsets.float()

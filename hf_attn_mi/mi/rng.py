@@ -1,4 +1,4 @@
-"""Random numbers that are not the caller's own."""
+"""Random number generators that are independent of the caller's own."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import hashlib
 import torch
 
 
-def stream(seed: int, purpose: str) -> torch.Generator:
-    """Return a generator for one purpose.
+def make_rng(seed: int, purpose: str) -> torch.Generator:
+    """Return a generator for one seed and one purpose.
 
-    Not `manual_seed(seed)`: who makes data with seed 0 and asks for permutations or noise with seed 0 would get the
-    same numbers twice, and permutations or noise that depend on the data.
+    `torch.manual_seed(seed)` alone would not do: a caller who generates data with seed 0 and asks for permutations or
+    noise with seed 0 would get the same numbers twice, so that the permutations or the noise depend on the data.
 
     Example:
-        >>> a, b = (torch.rand(1, generator=stream(0, name)) for name in ("folds", "noise"))
+        >>> a, b = (torch.rand(1, generator=make_rng(0, name)) for name in ("folds", "noise"))
         >>> bool(a == b)
         False
     """

@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 
 from hf_attn_mi.errors import InvalidInputError
-from hf_attn_mi.evaluation import Score, auprc, average_precision, hub_metric, iou_f1, spans, token_f1
+from hf_attn_mi.evaluation import PrecisionRecallF1, auprc, average_precision, iou_f1, spans, token_f1
 
 
 @pytest.mark.parametrize("levels", [2, 5, None])
@@ -63,9 +63,9 @@ def test_token_f1_by_hand():
     low, high = found.interval
     assert low < 0.375 < high
     nothing = token_f1(masks("xx"), masks(".."))
-    assert nothing.micro == Score(None, None, None)  # ERASER divides by zero
-    assert nothing.macro == Score(0, 0, 0)
-    assert token_f1(masks(".."), masks("..")).macro == Score(None, None, None)
+    assert nothing.micro == PrecisionRecallF1(None, None, None)  # ERASER divides by zero
+    assert nothing.macro == PrecisionRecallF1(0, 0, 0)
+    assert token_f1(masks(".."), masks("..")).macro == PrecisionRecallF1(None, None, None)
 
 
 def test_macro_f1_is_the_mean_of_f1_and_not_the_f1_of_means():
@@ -80,7 +80,7 @@ def test_iou_f1_by_hand():
     chosen = [[(1, 5)], [(0, 1), (1, 2)], [(3, 4)]]
     # (1, 5) meets (0, 4) in 3 of 5 tokens: a hit. The halves of (0, 2) have IoU 1/2 each: two hits, recall 2.
     found = iou_f1(truths, chosen)
-    assert found.micro == Score(3 / 4, 3 / 3, pytest.approx(6 / 7))
+    assert found.micro == PrecisionRecallF1(3 / 4, 3 / 3, pytest.approx(6 / 7))
     # precision over the three texts with a chosen span: 1, 1, 0; recall over the two with a true one: 1/2, 2
     assert found.macro.precision == pytest.approx(2 / 3)
     assert found.macro.recall == pytest.approx(5 / 4)
@@ -88,57 +88,15 @@ def test_iou_f1_by_hand():
     assert found.values == (pytest.approx(2 / 3), pytest.approx(4 / 3), 0.0)
     assert found.interval[0] < found.macro.f1 < found.interval[1]
     assert iou_f1(truths, chosen, threshold=0.6).micro.precision == pytest.approx(1 / 4)
-    assert iou_f1(truths, chosen, threshold=0.61).micro == Score(0, 0, 0)
-    assert iou_f1([[]], [[(0, 1)]]).macro == Score(None, None, None)
+    assert iou_f1(truths, chosen, threshold=0.61).micro == PrecisionRecallF1(0, 0, 0)
+    assert iou_f1([[]], [[(0, 1)]]).macro == PrecisionRecallF1(None, None, None)
     same = [[(0, 2)], [(1, 4)], [(2, 3)]]
-    assert (iou_f1(same, same).interval, iou_f1(same, same).macro) == ((1, 1), Score(1, 1, 1))
+    assert (iou_f1(same, same).interval, iou_f1(same, same).macro) == ((1, 1), PrecisionRecallF1(1, 1, 1))
 
 
 def test_spans():
     assert spans(masks("xx.x..xxx")[0]) == [(0, 2), (3, 4), (6, 9)]
     assert spans(masks("...")[0]) == spans(torch.zeros(0)) == []
-
-
-def test_hub_metrics_give_what_the_functions_give():
-    references, chosen = [[1, 1, 0, 0], [1, 0, 0]], [[0, 1, 1, 0], [1, 0, 0]]
-    truths, picked = ([torch.tensor(row) for row in side] for side in (references, chosen))
-    given = hub_metric("token_f1").compute(predictions=chosen, references=references)
-    assert given["token_f1"] == token_f1(truths, picked).macro.f1 == pytest.approx(0.75)
-    assert given["micro"]["precision"] == pytest.approx(2 / 3)
-    given = hub_metric("iou_f1").compute(predictions=chosen, references=references)
-    # (1, 3) against (0, 2) has IoU 1/3; the second is the same: precision and recall 0 and 1
-    assert given["iou_f1"] == pytest.approx(0.5)
-    scores = [[0.9, 0.5, 0.1, 0.0], [0.1, 0.2, 0.3]]
-    for name, function in (("auprc", auprc), ("average_precision", average_precision)):
-        given = hub_metric(name).compute(predictions=scores, references=references)
-        assert given[name] == pytest.approx(function(truths, [torch.tensor(row) for row in scores]).mean)
-        assert given[f"{name}_inputs"] == 2
-        assert given[f"{name}_interval"][0] <= given[name] <= given[f"{name}_interval"][1]
-
-
-def test_hub_faithfulness_by_hand():
-    for name in ("comprehensiveness", "sufficiency"):
-        given = hub_metric(name).compute(predictions=[[0.5, 0.25], [0.4], []], references=[0.9, 0.4, 0.3])
-        assert given[name] == pytest.approx(((0.4 + 0.65) / 2 + 0) / 2)
-        assert given[f"{name}_inputs"] == 2  # no bins: undefined
-    given = hub_metric("deletion_area").compute(predictions=[[0.9, 0.5, 0.25]], references=[0.9])
-    assert given["deletion_area"] == pytest.approx((0.9 / 2 + 0.5 + 0.25 / 2) / 2)
-    given = hub_metric("insertion_area").compute(predictions=[[0.25, 0.9], [0.3]], references=[0.9, 0.3])
-    assert (given["insertion_area"], given["insertion_area_interval"]) == (pytest.approx(1.15 / 2), None)
-    with pytest.raises(InvalidInputError, match=r"predictions\[0\]\[-1\] is 0.5, not the reference 0.9"):
-        hub_metric("insertion_area").compute(predictions=[[0.9, 0.5]], references=[0.9])
-    with pytest.raises(InvalidInputError, match="there is no metric 'bleu'; there are token_f1"):
-        hub_metric("bleu")
-
-
-def test_hub_metrics_are_evaluates_own():
-    evaluate = pytest.importorskip("evaluate")
-    metric = hub_metric("auprc")
-    assert isinstance(metric, evaluate.Metric)
-    assert (metric.name, "2020" in metric.info.citation) == ("auprc", True)
-    metric.add_batch(predictions=[[0.9, 0.1]], references=[[1, 0]])
-    metric.add_batch(predictions=[[0.9, 0.1]], references=[[0, 1]])
-    assert metric.compute()["auprc"] == pytest.approx((1 + 0.25) / 2)
 
 
 def test_bad_input():

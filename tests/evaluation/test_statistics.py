@@ -1,6 +1,7 @@
-"""Intervals, paired tests and the rank matrix against scipy, closed forms and published numbers."""
+"""Bootstrap intervals and paired tests against scipy, closed forms and published numbers."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -9,6 +10,34 @@ from scipy import stats
 
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.evaluation import estimate, holm, paired_tests, rank_matrix
+from hf_attn_mi.evaluation.statistics import percentile_interval, resampled_means
+
+
+def test_the_interval_equals_students_for_normal_means():
+    values = np.random.default_rng(3).standard_normal(8)
+    means = resampled_means(torch.tensor(values)[:, None], torch.ones(8, 1), bootstrap=100_000, seed=1)
+    low, high = percentile_interval(means[:, 0], 8)
+    wanted = stats.t.interval(0.95, 7, values.mean(), values.std(ddof=1) / math.sqrt(8))
+    assert (low, high) == (pytest.approx(wanted[0], abs=0.08), pytest.approx(wanted[1], abs=0.08))
+    plain = np.quantile(means[:, 0].numpy(), [0.025, 0.975])
+    assert high - low > 1.2 * (plain[1] - plain[0])
+
+
+def test_resampled_means_have_the_mean_and_spread_of_the_sample_in_every_block(monkeypatch):
+    sums, counts = torch.tensor(np.random.default_rng(0).random((2, 50, 3)))
+    monkeypatch.setattr("hf_attn_mi.evaluation.statistics.WEIGHTS", 50 * 300)
+    means = resampled_means(sums, counts + 1, bootstrap=5000, seed=0)
+    assert means.shape == (5000, 3)
+    wanted = stats.bootstrap(
+        (sums[:, 0].numpy(), counts[:, 0].numpy() + 1),
+        lambda a, b, axis: a.sum(axis) / b.sum(axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=5000,
+        random_state=0,
+    ).standard_error
+    assert float(means[:, 0].std()) == pytest.approx(wanted, rel=0.05)
+    assert float(means[:, 0].mean()) == pytest.approx(float(sums[:, 0].sum() / (counts[:, 0] + 1).sum()), abs=0.002)
 
 
 def test_the_interval_of_normal_values_is_students():
@@ -69,29 +98,6 @@ def test_wilcoxon_by_hand_and_where_it_is_undefined():
     assert [test.adjusted for test in others] == pytest.approx([1.0, 1.0])  # 2 of 2^2, times two tests
     (never,) = paired_tests({"a": [None, 1.0], "b": [1.0, None]})
     assert (never.p_value, never.difference.mean, never.difference.inputs) == (None, None, 0)
-
-
-def test_the_rank_matrix_equals_scipy():
-    generator = np.random.default_rng(2)
-    lengths = [5, 9, 2, 1, 14]
-    scores = {name: [torch.tensor(np.floor(3 * generator.random(n))) for n in lengths] for name in "abc"}
-    scores["b"][1][:] = 1.0  # no order there
-    scores["c"][4] = None  # the method failed there
-    found = rank_matrix(scores)
-    assert found.methods == ("a", "b", "c")
-    for (i, first), (j, second) in itertools.product(enumerate("abc"), repeat=2):
-        wanted = []
-        for x, y in zip(scores[first], scores[second]):
-            if x is not None and y is not None and len(x) > 1 and np.ptp(x) > 0 and np.ptp(y) > 0:
-                wanted.append(stats.kendalltau(x, y).statistic)
-        cell = found.tau[i][j]
-        assert cell.inputs == len(wanted)
-        assert cell.mean == pytest.approx(np.mean(wanted))
-        assert cell == found.tau[j][i]
-    assert found.tau[0][0].mean == pytest.approx(1)
-    nothing = rank_matrix({"a": [torch.ones(3)], "b": [None]})
-    assert [[cell.mean for cell in row] for row in nothing.tau] == [[None, None], [None, None]]
-    assert rank_matrix({}).tau == ()
 
 
 def test_bad_input():

@@ -4,11 +4,10 @@ import pytest
 import torch
 from scipy.stats import chi2_contingency
 
-from hf_attn_mi.mi import mutual_information
+from hf_attn_mi.mi import SiteData, mutual_information
+from hf_attn_mi.mi.coordinates import balance, principal_components
 from hf_attn_mi.mi.discrete import CHANCE, _evidence, discrete_information
-from hf_attn_mi.mi.estimate import Site
 from hf_attn_mi.mi.folds import draw_folds, jackknife_error
-from hf_attn_mi.mi.principal import balance, principal_components
 
 VALUES, CLASSES = 6, 3
 
@@ -26,9 +25,9 @@ def symbols(n, d, strength, *, seed=0):
     return states, labels, float(entropy[1] + entropy[2] - entropy[0])
 
 
-def slot_of(states, labels):
+def site_of(states, labels):
     probabilities = torch.nn.functional.one_hot(labels).double()
-    return Site(principal_components(balance(states)[0]), probabilities, labels, draw_folds(labels, 10, 0), False)
+    return SiteData(principal_components(balance(states)[0]), probabilities, labels, draw_folds(labels, 10, 0), False)
 
 
 @pytest.mark.parametrize("strength", [0.5, 1.5, 3.0])
@@ -36,7 +35,7 @@ def test_a_few_of_many_coordinates_are_found_and_never_overrated(strength):
     above = []
     for seed in range(4):
         states, labels, truth = symbols(2000, 150, strength, seed=seed)
-        found = discrete_information(slot_of(states, labels))
+        found = discrete_information(site_of(states, labels))
         error = float(jackknife_error(found.left_out))
         assert truth - 0.03 - 2.5 * error - found.missing <= found.value <= truth + 2.5 * error
         above.append(found.value - truth)
@@ -48,7 +47,7 @@ def test_auto_rests_on_them_and_covers_the_truth():
     found = mutual_information(states, labels, permutations=9)
     assert found.parts == ("discrete",)
     assert float(found.nats) == pytest.approx(truth, abs=0.05)
-    assert float(found.lower) <= truth <= float(found.upper)
+    assert float(found.interval[0]) <= truth <= float(found.interval[1])
     assert float(mutual_information(states, labels, estimator="gaussian", permutations=9).nats) < truth - 0.1
 
 
@@ -57,7 +56,7 @@ def test_nothing_comes_of_unrelated_coordinates():
     for seed in range(12):
         draw = torch.Generator().manual_seed(seed)
         states = torch.poisson(torch.full((600, 80), 2.0), generator=draw)
-        found = discrete_information(slot_of(states, torch.randint(CLASSES, (600,), generator=draw)))
+        found = discrete_information(site_of(states, torch.randint(CLASSES, (600,), generator=draw)))
         values.append(0.0 if found is None else found.value)
     assert values.count(0.0) >= 4  # of ten left-out tables none may choose one of 80 coordinates by chance
     assert max(values) < 0.01
@@ -66,7 +65,7 @@ def test_nothing_comes_of_unrelated_coordinates():
 def test_only_states_of_few_values_are_looked_at():
     states, labels, _ = symbols(400, 20, 1.5)
     states[:, 7] = torch.randn(400, generator=torch.Generator().manual_seed(0))
-    assert discrete_information(slot_of(states, labels)) is None
+    assert discrete_information(site_of(states, labels)) is None
 
 
 def test_coordinates_are_chosen_by_the_likelihood_ratio_test():

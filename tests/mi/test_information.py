@@ -11,7 +11,7 @@ from sklearn.feature_selection import mutual_info_classif, mutual_info_regressio
 
 from hf_attn_mi.mi import mutual_information, output_ceiling
 
-from .cases import exclusive_or, exclusive_or_information, shifted_classes, two_classes_information
+from .sample_data import exclusive_or, exclusive_or_information, shifted_classes, two_classes_information
 
 
 @pytest.mark.parametrize("distance", [0.0, 0.7, 1.5, 3.0])
@@ -21,7 +21,7 @@ def test_two_gaussian_classes(estimator, distance):
     truth = two_classes_information(distance)
     found = mutual_information(states, labels, estimator=estimator, permutations=40)
     assert float(found.nats) == pytest.approx(truth, abs=0.03)
-    assert float(found.lower) <= truth <= float(found.upper)
+    assert float(found.interval[0]) <= truth <= float(found.interval[1])
     assert distance == 0 or float(found.p_value) < 0.05
 
 
@@ -29,8 +29,8 @@ def test_probe_is_below_the_truth_and_its_interval_reaches_it():
     states, labels = shifted_classes(1500, 150, 1.5)
     truth = two_classes_information(1.5)
     found = mutual_information(states, labels, estimator="probe", permutations=10)
-    assert float(found.lower) <= float(found.nats) < truth - 0.01
-    assert float(found.upper) > truth
+    assert float(found.interval[0]) <= float(found.nats) < truth - 0.01
+    assert float(found.interval[1]) > truth
 
 
 def test_one_dimension_is_scikit_learns():
@@ -87,7 +87,7 @@ def test_the_state_the_classifier_reads_reaches_the_ceiling(estimator):
     probabilities = (states @ torch.randn(64, 3, generator=draw) * 0.7).softmax(1)  # sharp: no Gaussian classes
     found = mutual_information(states, probabilities, estimator=estimator, permutations=10)
     assert 0.98 <= float(found.share) <= 1
-    assert float(found.upper) <= found.ceiling == output_ceiling(probabilities)
+    assert float(found.interval[1]) <= found.ceiling == output_ceiling(probabilities)
 
 
 def test_states_that_repeat_are_counted():
@@ -111,7 +111,7 @@ def test_one_to_one_changes_of_coordinates_keep_the_information():
     assert float(scaled.nats) == pytest.approx(float(plain.nats), abs=0.01)
 
 
-def test_slots_are_estimated_as_if_alone_and_tested_together():
+def test_sites_are_estimated_as_if_alone_and_tested_together():
     states, labels = shifted_classes(400, 12, 1.5)
     noise = torch.randn(400, 12, generator=torch.Generator().manual_seed(3))
     stacked = torch.stack([states, noise, torch.ones(400, 12)])
@@ -146,8 +146,8 @@ def test_half_precision_and_few_examples():
     states, labels = shifted_classes(300, 384, 3.0)
     found = mutual_information(states.half(), labels, permutations=9)
     assert any("75 principal components" in warning for warning in found.warnings)
-    assert float(found.upper - found.lower) > 0.05
-    assert float(found.lower) < two_classes_information(3.0)
+    assert float(found.interval[1] - found.interval[0]) > 0.05
+    assert float(found.interval[0]) < two_classes_information(3.0)
 
 
 def test_result_is_plain_and_frozen():
@@ -159,12 +159,12 @@ def test_result_is_plain_and_frozen():
     assert plain["nats"] == float(found.nats)
     assert plain["bits"] == pytest.approx(float(found.nats) / math.log(2))
     assert plain["share"] == pytest.approx(float(found.nats) / found.ceiling)
-    assert found.interval.tolist() == [plain["lower"], plain["upper"]]
+    assert found.interval.tolist() == plain["interval"]
 
 
 def test_intervals_cover_the_truth():
     truth, inside = two_classes_information(1.5), 0
     for seed in range(60):
         found = mutual_information(*shifted_classes(400, 8, 1.5, seed=seed), estimator="gaussian", permutations=1)
-        inside += float(found.lower) <= truth <= float(found.upper)
+        inside += float(found.interval[0]) <= truth <= float(found.interval[1])
     assert inside >= 52  # binomial of 95 %: 52 or more with probability 0.99

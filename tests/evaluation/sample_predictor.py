@@ -1,16 +1,16 @@
-"""A model whose every probability can be worked out by hand: the odds of the class are a product over the tokens."""
+"""A predictor whose probabilities can be computed by hand: the odds of the class are a product over the tokens."""
 
 import torch
 
 from hf_attn_mi.evaluation import Probabilities
 
 SPECIAL, MASK = 1, 2
-# Odds that each token id multiplies; special and mask tokens say nothing.
+# The factor of each token id in the odds; special and mask tokens have no effect.
 ODDS = {SPECIAL: 1.0, MASK: 1.0, 10: 9.0, 11: 3.0, 12: 1 / 3, 13: 1.0, 14: 2.0}
 
 
-class Counting:
-    """A `Predict` that counts its calls and what it was asked for."""
+class CountingPredictor:
+    """A `Predict` that counts its calls and keeps its examples."""
 
     def __init__(self):
         self.calls = 0
@@ -23,19 +23,20 @@ class Counting:
 
 
 def probability(example):
-    """odds / (1 + odds) of the tokens that are there and not masked out."""
+    """odds / (1 + odds) of the tokens that are present and not masked out."""
     ids = example["input_ids"]
-    seen = example.get("attention_mask", torch.ones_like(ids)) != 0
-    odds = torch.tensor([ODDS[int(i)] for i in ids[seen]], dtype=torch.float64).prod()
+    visible = example.get("attention_mask", torch.ones_like(ids)) != 0
+    odds = torch.tensor([ODDS[int(i)] for i in ids[visible]], dtype=torch.float64).prod()
     return odds / (1 + odds)
 
 
-def made(*ids, removal="delete", specials=True):
+def removal_probabilities(*ids, removal="delete", specials=True):
     """Probabilities of [SPECIAL] ids [SPECIAL] (positions of the ids count from 1), or of the ids alone."""
     ids = [SPECIAL, *ids, SPECIAL] if specials else list(ids)
     example = {"input_ids": torch.tensor(ids)}
     special = torch.tensor([i == SPECIAL for i in ids])
-    return Probabilities(Counting(), example, special, removal=removal, mask_id=MASK if removal == "mask" else None)
+    mask_id = MASK if removal == "mask" else None
+    return Probabilities(CountingPredictor(), example, special, removal=removal, mask_id=mask_id)
 
 
 def padded(*scores):

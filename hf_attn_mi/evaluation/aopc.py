@@ -1,4 +1,4 @@
-"""Normalized AOPC: comprehensiveness between the least and the most that any order of the tokens reaches."""
+"""AOPC (area over the perturbation curve), and its normalization by the best and the worst order of the tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.evaluation.probabilities import Probabilities
 
-EXACT = 10  # most tokens for which all subsets are predicted: 1,024
+EXACT = 10  # largest number of tokens for which all subsets are predicted: 1,024
 BEAM = 5
 
 
@@ -20,10 +20,11 @@ class AopcLimits:
     """The AOPC that the worst and the best order of the tokens of one input reach.
 
     Attributes:
-        lower: the least.
-        upper: the most.
-        exact: whether all orders were looked at; False: found by beam search, so the true ones lie further out.
-        tokens: how many were ordered.
+        lower: the smallest.
+        upper: the largest.
+        exact: whether all orders were searched; False: limits of a beam search, which are not as far apart as the
+            exact ones.
+        tokens: number of tokens that were ordered.
     """
 
     lower: float
@@ -32,12 +33,12 @@ class AopcLimits:
     tokens: int
 
     def widened(self, areas: Sequence[float | None]) -> AopcLimits:
-        """Return limits that hold these areas too: a method may find a better order than the beam did."""
+        """Return limits that include these areas: the order of a method may be better than those of the beam."""
         known = [area for area in areas if area is not None]
         return replace(self, lower=min([self.lower, *known]), upper=max([self.upper, *known]))
 
 
-def aopc(found: Probabilities, scores: Tensor, *, by: str = "signed", ascending: bool = False) -> float | None:
+def aopc(probabilities: Probabilities, scores: Tensor, *, by: str = "signed", ascending: bool = False) -> float | None:
     """Return the mean fall of the probability over removing 1, 2, ... n tokens, the highest score first.
 
     AOPC = 1/n sum_k p(x) - p(x without its top k tokens), in [-1, 1]: comprehensiveness, higher is better.
@@ -49,25 +50,27 @@ def aopc(found: Probabilities, scores: Tensor, *, by: str = "signed", ascending:
     Example:
         >>> import torch
         >>> predict = lambda examples: torch.stack([e["input_ids"].sum() / 10 for e in examples])
-        >>> found = Probabilities(predict, {"input_ids": torch.tensor([0, 6, 4])}, torch.tensor([True, False, False]))
-        >>> round(aopc(found, torch.tensor([0.0, 2.0, 1.0])), 6)  # (.6 + 1) / 2
+        >>> special = torch.tensor([True, False, False])
+        >>> probabilities = Probabilities(predict, {"input_ids": torch.tensor([0, 6, 4])}, special)
+        >>> round(aopc(probabilities, torch.tensor([0.0, 2.0, 1.0])), 6)  # (.6 + 1) / 2
         0.8
     """
-    order = found.ranked(scores, by=by)
+    order = probabilities.ranked(scores, by=by)
     if not order:
         return None
     order = order[::-1] if ascending else order
-    mean = found.full() - float(found.removed([order[: k + 1] for k in range(len(order))]).mean())
+    mean = probabilities.full() - float(probabilities.removed([order[: k + 1] for k in range(len(order))]).mean())
     return None if mean != mean else mean
 
 
-def aopc_limits(found: Probabilities, *, exact: int = EXACT, beam: int = BEAM) -> AopcLimits | None:
+def aopc_limits(probabilities: Probabilities, *, exact: int = EXACT, beam: int = BEAM) -> AopcLimits | None:
     """Return the least and the most AOPC over all orders of the tokens (Edin et al., arXiv 2408.08137).
 
-    Up to `exact` tokens all 2^n subsets are predicted, and the best sum up to a subset is the best up to one with a
-    token less, plus its own fall: n 2^n steps, not n! orders. For more tokens a beam keeps the `beam` best subsets of
-    each size (a subset counts once, with its best order) in both directions: at most beam n^2 predictions in all. The
-    limits belong to the input and the model, not to a method: compute them once for all.
+    Up to `exact` tokens all 2^n subsets are predicted. The best sum of falls on the way to a subset is the best sum on
+    the way to one of its subsets with a token less, plus its own fall: n 2^n steps instead of n! orders. For more
+    tokens a beam search keeps the `beam` best subsets of each size (a subset counts once, with its best order) in both
+    directions: about beam n^2 predictions in all. The limits depend on the input and the model, not on a method:
+    compute them once for all methods.
 
     Returns:
         None where no token may be removed, or the input would be empty.
@@ -78,34 +81,35 @@ def aopc_limits(found: Probabilities, *, exact: int = EXACT, beam: int = BEAM) -
     Example:
         >>> import torch
         >>> predict = lambda examples: torch.stack([e["input_ids"].sum() / 10 for e in examples])
-        >>> found = Probabilities(predict, {"input_ids": torch.tensor([0, 6, 4])}, torch.tensor([True, False, False]))
-        >>> limits = aopc_limits(found)
+        >>> special = torch.tensor([True, False, False])
+        >>> probabilities = Probabilities(predict, {"input_ids": torch.tensor([0, 6, 4])}, special)
+        >>> limits = aopc_limits(probabilities)
         >>> round(limits.lower, 6), round(limits.upper, 6), limits.exact  # (.4 + 1) / 2 and (.6 + 1) / 2
         (0.7, 0.8, True)
     """
     if type(exact) is not int or not 0 <= exact <= 16 or type(beam) is not int or beam < 1:
         raise InvalidInputError(f"exact must be 0 to 16 and beam 1 or more, not {exact!r} and {beam!r}.")
-    tokens = found.tokens
-    if not tokens or bool(found.removed([tokens]).isnan()):
+    tokens = probabilities.tokens
+    if not tokens or bool(probabilities.removed([tokens]).isnan()):
         return None
     complete = len(tokens) <= exact
     if complete:  # one call for all of them
-        found.removed([subset for size in range(len(tokens) + 1) for subset in combinations(tokens, size)])
-    none = frozenset[int]()
-    ends = {True: {none: 0.0}, False: {none: 0.0}}  # direction -> subset -> best sum of falls on the way to it
+        probabilities.removed([subset for size in range(len(tokens) + 1) for subset in combinations(tokens, size)])
+    empty = frozenset[int]()
+    ends = {True: {empty: 0.0}, False: {empty: 0.0}}  # maximize -> subset -> best sum of falls on the way to it
     for _ in tokens:
-        steps = {best: _extended(reached, tokens) for best, reached in ends.items()}
+        steps = {maximize: _extended(reached, tokens) for maximize, reached in ends.items()}
         subsets = list(dict.fromkeys(after for pairs in steps.values() for _, after in pairs))
-        falls = dict(zip(subsets, (found.full() - found.removed(subsets)).tolist()))
-        for best, pairs in steps.items():
+        falls = dict(zip(subsets, (probabilities.full() - probabilities.removed(subsets)).tolist()))
+        for maximize, pairs in steps.items():
             sums: dict[frozenset[int], float] = {}
             for before, after in pairs:
-                reached = ends[best][before] + falls[after]
+                reached = ends[maximize][before] + falls[after]
                 other = sums.get(after, reached)
-                sums[after] = max(reached, other) if best else min(reached, other)
-            ranked = sorted(sums.items(), key=lambda item: (-item[1] if best else item[1], sorted(item[0])))
-            ends[best] = dict(ranked if complete else ranked[:beam])
-    lower, upper = (next(iter(ends[best].values())) / len(tokens) for best in (False, True))
+                sums[after] = max(reached, other) if maximize else min(reached, other)
+            ranked = sorted(sums.items(), key=lambda item: (-item[1] if maximize else item[1], sorted(item[0])))
+            ends[maximize] = dict(ranked if complete else ranked[:beam])
+    lower, upper = (next(iter(ends[maximize].values())) / len(tokens) for maximize in (False, True))
     return AopcLimits(lower, upper, complete, len(tokens))
 
 
@@ -116,7 +120,7 @@ def normalized_aopc(area: float | None, limits: AopcLimits | None) -> float | No
     beam: see `AopcLimits.widened`.
 
     Returns:
-        None where either is None, or all orders reach the same (a single token, or a model that does not care).
+        None where either is None, or where all orders have the same AOPC (as for a single token).
 
     Example:
         >>> normalized_aopc(0.75, AopcLimits(0.5, 1.0, True, 3))
@@ -130,5 +134,5 @@ def normalized_aopc(area: float | None, limits: AopcLimits | None) -> float | No
 def _extended(
     reached: dict[frozenset[int], float], tokens: Sequence[int]
 ) -> list[tuple[frozenset[int], frozenset[int]]]:
-    """Every subset that was reached, with every subset that has one token more."""
+    """Return pairs of a subset that was reached and a subset with one token more."""
     return [(before, before | {token}) for before in reached for token in tokens if token not in before]

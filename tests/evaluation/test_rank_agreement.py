@@ -9,9 +9,7 @@ import torch
 from scipy import stats
 
 from hf_attn_mi.errors import InvalidInputError
-from hf_attn_mi.mi.agreement import rank_agreement
-from hf_attn_mi.mi.bootstrap import percentile_interval, resampled_means
-from hf_attn_mi.mi.ranks import rank_correlations
+from hf_attn_mi.evaluation import rank_agreement
 
 
 def normal_pairs(r, shape, generator):
@@ -28,28 +26,6 @@ def expected_tau(r):
 def expected_rho(r, n):
     """E[rho] of n pairs (Moran 1948)."""
     return 6 / (math.pi * (n + 1)) * (math.asin(r) + (n - 2) * math.asin(r / 2))
-
-
-@pytest.mark.parametrize("tokens", [3, 4, 17, 60])
-@pytest.mark.parametrize("levels", [2, 5, None])
-def test_tau_b_and_rho_equal_scipy(tokens, levels):
-    generator = np.random.default_rng(tokens)
-    first, second = generator.standard_normal((2, 40, tokens))
-    if levels is not None:  # ties in both
-        first, second = (np.floor(stats.norm.cdf(x) * levels) for x in (first, second))
-    tau, rho = rank_correlations(torch.tensor(first), torch.tensor(second))
-    for row in range(len(first)):
-        constant = np.ptp(first[row]) == 0 or np.ptp(second[row]) == 0
-        assert bool(tau[row].isnan()) == bool(rho[row].isnan()) == constant
-        if not constant:
-            assert float(tau[row]) == pytest.approx(stats.kendalltau(first[row], second[row]).statistic, abs=1e-12)
-            assert float(rho[row]) == pytest.approx(stats.spearmanr(first[row], second[row]).statistic, abs=1e-12)
-
-
-def test_numbers_that_differ_by_rounding_only_are_still_ordered():
-    x = torch.tensor([1.0, 1.0 + 1e-15, 1.0 - 1e-15, 1e-300, 2e-300], dtype=torch.float64)
-    tau, _ = rank_correlations(x, torch.tensor([4.0, 5.0, 3.0, 1.0, 2.0]))
-    assert float(tau) == 1
 
 
 def test_means_over_inputs_of_unequal_length_equal_scipy_and_what_has_no_order_is_left_out():
@@ -81,7 +57,7 @@ def test_nothing_measured_is_none():
         assert (found.strata, found.contrast, found.reliability) == ((), None, None)
         assert found.table()[1] == ["all heads", "0", "none", "none"]
     halves = rank_agreement([text] * 4, [text] * 4, halves=[torch.stack([text, flat])] * 4).reliability
-    assert (halves.halves.rho, halves.stepped_up, halves.stepped_up_interval, halves.ceiling) == (None,) * 4
+    assert (halves.halves.rho, halves.full, halves.full_interval, halves.index) == (None,) * 4
     one = rank_agreement([text], [text]).overall
     assert (one.tau, one.tau_interval, one.inputs) == (1.0, None, 1)
 
@@ -94,7 +70,7 @@ def test_intervals_cover_the_expected_tau_and_rho(r, inputs):
     inside = np.zeros(2)
     for _ in range(repeats):
         first, second = normal_pairs(r, (inputs, tokens), generator)
-        # KernelInputs are one text's attention three times: counted as independent, intervals would be 1.7 times too short.
+        # Each input has three equal heads: counted as independent, intervals would be 1.7 times too short.
         found = rank_agreement(
             list(torch.tensor(first)[:, None].expand(-1, heads, -1)), list(torch.tensor(second)), bootstrap=400
         ).overall
@@ -104,33 +80,6 @@ def test_intervals_cover_the_expected_tau_and_rho(r, inputs):
             inside[number] += interval[0] <= truth <= interval[1]
     # 400 repeats at 95 %: standard deviation .011
     assert (np.abs(inside / repeats - 0.95) < 0.03).all(), inside / repeats
-
-
-def test_the_interval_equals_students_for_normal_means():
-    values = np.random.default_rng(3).standard_normal(8)
-    means = resampled_means(torch.tensor(values)[:, None], torch.ones(8, 1), bootstrap=100_000, seed=1)
-    low, high = percentile_interval(means[:, 0], 8)
-    wanted = stats.t.interval(0.95, 7, values.mean(), values.std(ddof=1) / math.sqrt(8))
-    assert (low, high) == (pytest.approx(wanted[0], abs=0.08), pytest.approx(wanted[1], abs=0.08))
-    plain = np.quantile(means[:, 0].numpy(), [0.025, 0.975])
-    assert high - low > 1.2 * (plain[1] - plain[0])
-
-
-def test_resampled_means_have_the_mean_and_spread_of_the_sample_in_every_block(monkeypatch):
-    sums, counts = torch.tensor(np.random.default_rng(0).random((2, 50, 3)))
-    monkeypatch.setattr("hf_attn_mi.mi.bootstrap.WEIGHTS", 50 * 300)
-    means = resampled_means(sums, counts + 1, bootstrap=5000, seed=0)
-    assert means.shape == (5000, 3)
-    wanted = stats.bootstrap(
-        (sums[:, 0].numpy(), counts[:, 0].numpy() + 1),
-        lambda a, b, axis: a.sum(axis) / b.sum(axis),
-        paired=True,
-        vectorized=True,
-        n_resamples=5000,
-        random_state=0,
-    ).standard_error
-    assert float(means[:, 0].std()) == pytest.approx(wanted, rel=0.05)
-    assert float(means[:, 0].mean()) == pytest.approx(float(sums[:, 0].sum() / (counts[:, 0] + 1).sum()), abs=0.002)
 
 
 def test_split_halves_and_the_step_up_to_a_full_background():
@@ -144,13 +93,13 @@ def test_split_halves_and_the_step_up_to_a_full_background():
     r = 1 / (1 + noise**2)
     assert found.reliability.halves.tau == pytest.approx(expected_tau(r), abs=0.01)
     assert found.reliability.halves.rho == pytest.approx(expected_rho(r, tokens), abs=0.01)
-    # What it promises: two full profiles agree as `stepped_up` says, and the truth reaches `ceiling`.
-    assert found.reliability.stepped_up == pytest.approx(found.overall.rho, abs=0.02)
+    # What it promises: two full profiles agree as `full` says, and the truth reaches `index`.
+    assert found.reliability.full == pytest.approx(found.overall.rho, abs=0.02)
     exact = rank_agreement(list(torch.tensor(truth)), list(full)).overall.rho
-    assert found.reliability.ceiling == pytest.approx(exact, abs=0.02)
-    low, high = found.reliability.stepped_up_interval
-    assert low < found.reliability.stepped_up < high < low + 0.03
-    assert found.reliability.ceiling_interval == (pytest.approx(low**0.5, abs=1e-3), pytest.approx(high**0.5, abs=1e-3))
+    assert found.reliability.index == pytest.approx(exact, abs=0.02)
+    low, high = found.reliability.full_interval
+    assert low < found.reliability.full < high < low + 0.03
+    assert found.reliability.index_interval == (pytest.approx(low**0.5, abs=1e-3), pytest.approx(high**0.5, abs=1e-3))
 
 
 def strata_example(inputs=60, tokens=10):
@@ -224,13 +173,13 @@ def test_bad_input():
         rank_agreement([text], [text, text])
     with pytest.raises(InvalidInputError, match="information is empty"):
         rank_agreement([], [])
-    with pytest.raises(InvalidInputError, match=r"attention\[1\] has shape \(1, 5\), and \(2, 5\)"):
+    with pytest.raises(InvalidInputError, match=r"attention\[1\] has shape \(1, 5\), not \(2, 5\)"):
         rank_agreement([heads, text], [text, text])
-    with pytest.raises(InvalidInputError, match=r"attention\[0\] has shape \(1, 4\), and \(1, 5\)"):
+    with pytest.raises(InvalidInputError, match=r"attention\[0\] has shape \(1, 4\), not \(1, 5\)"):
         rank_agreement([text[:4]], [text])
     with pytest.raises(InvalidInputError, match=r"information\[0\] has shape \(2, 5\)"):
         rank_agreement([heads], [heads])
-    with pytest.raises(InvalidInputError, match=r"halves\[0\] has shape \(5,\), and \(2, 5\)"):
+    with pytest.raises(InvalidInputError, match=r"halves\[0\] has shape \(5,\), not \(2, 5\)"):
         rank_agreement([heads], [text], halves=[text])
     with pytest.raises(InvalidInputError, match=r"information\[0\] has entries that are NaN"):
         rank_agreement([text], [text * math.nan])

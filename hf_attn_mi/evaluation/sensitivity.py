@@ -1,4 +1,4 @@
-"""Max-sensitivity: how far scores move when the embeddings move a little; and the completeness gap."""
+"""Max-sensitivity, the change of scores under small changes of the input, and the completeness gap."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def max_sensitivity(
     entry (Yeh et al. 2019, arXiv 1901.09392; Captum's sensitivity_max), 0 and above.
 
     Args:
-        explain: (samples, ...) inputs, for text embeddings of (samples, tokens, hidden), to (samples, tokens) scores
-            of the same target.
+        explain: a function from (samples, ...) inputs, for text embeddings (samples, tokens, hidden), to
+            (samples, tokens) scores of one target.
         inputs: (...) of one example.
         radius: largest change of an entry.
-        samples: changes tried.
+        samples: number of changes.
         seed: of the changes.
 
     Returns:
@@ -47,42 +47,42 @@ def max_sensitivity(
         raise InvalidInputError(f"radius and samples must be positive, not {radius!r} and {samples!r}.")
     generator = torch.Generator().manual_seed(seed)
     noise = (torch.rand((samples, *inputs.shape), generator=generator, dtype=torch.float64) * 2 - 1) * radius
-    moved = inputs[None] + noise.to(inputs)
-    return relative_change(explain(inputs[None])[0], explain(moved))
+    changed = inputs[None] + noise.to(inputs)
+    return relative_change(explain(inputs[None])[0], explain(changed))
 
 
-def relative_change(scores: Tensor, moved: Tensor) -> float | None:
-    """Return the largest ||moved - scores|| / ||scores||; None where all scores are zero.
+def relative_change(scores: Tensor, changed: Tensor) -> float | None:
+    """Return the largest ||changed - scores|| / ||scores||; None where all scores are zero.
 
     Args:
         scores: (tokens,).
-        moved: (samples, tokens): the same after small changes of the input.
+        changed: (samples, tokens): scores after small changes of the input.
 
     Raises:
         InvalidInputError: other shapes, or entries that are not finite.
     """
-    scores, moved = scores.detach().double(), moved.detach().double()
-    if scores.dim() != 1 or moved.dim() != 2 or moved.shape[1] != len(scores) or not len(moved):
+    scores, changed = scores.detach().double(), changed.detach().double()
+    if scores.dim() != 1 or changed.dim() != 2 or changed.shape[1] != len(scores) or not len(changed):
         raise InvalidInputError(
-            f"scores and moved scores have shapes {tuple(scores.shape)} and {tuple(moved.shape)}; (tokens,) and "
-            "(samples, tokens) are wanted."
+            f"scores and changed scores have shapes {tuple(scores.shape)} and {tuple(changed.shape)}; (tokens,) and "
+            "(samples, tokens) are needed."
         )
-    if not bool(scores.isfinite().all() and moved.isfinite().all()):
+    if not bool(scores.isfinite().all() and changed.isfinite().all()):
         raise InvalidInputError("scores have entries that are NaN or infinite.")
     size = float(scores.norm())
-    return float((moved - scores).norm(dim=1).max()) / size if size > 0 else None
+    return float((changed - scores).norm(dim=1).max()) / size if size > 0 else None
 
 
 def completeness_gap(scores: Tensor, value: float, *, bias: float = 0.0) -> float | None:
-    """Return how far scores are from adding up to what they explain. Lower is better.
+    """Return the relative difference between the sum of the scores and the explained value. Lower is better.
 
     |value - sum of scores - bias| / max(|value|, sum of |scores|), in [0, 2] for bias 0 (the completeness axiom of
-    Sundararajan et al. 2017, arXiv 1703.01365, made relative).
+    Sundararajan et al. 2017, arXiv 1703.01365, relative to the size of both).
 
     Args:
         scores: (tokens,), special ones too.
-        value: what is explained: f(x), or f(x) - f(baseline) for methods that have a baseline.
-        bias: the part of `value` that the method gives to no token.
+        value: the explained value: f(x), or f(x) - f(baseline) for methods that have a baseline.
+        bias: the part of `value` that the method assigns to no token.
 
     Returns:
         None where value and all scores are zero.

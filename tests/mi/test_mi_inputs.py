@@ -59,13 +59,13 @@ def test_small_classes_are_warned_about():
     outputs = (torch.arange(100) < 8).long()
     found = mutual_information(STATES, outputs, permutations=9)
     assert "the least 8.0" in found.warnings[0]
-    assert float(found.upper) <= found.ceiling
+    assert float(found.interval[1]) <= found.ceiling
 
 
 def test_outputs_that_never_change_have_no_information():
     for estimator in ("auto", "gaussian", "probe", "ksg", "logistic"):
         found = mutual_information(STATES, SOFT, estimator=estimator, permutations=9)
-        assert (float(found.nats), float(found.upper), found.ceiling) == (0, 0, 0)
+        assert (float(found.nats), float(found.interval[1]), found.ceiling) == (0, 0, 0)
         assert "same for every input" in found.warnings[0]
 
 

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from hf_attn_mi.data.reservoir import Reservoir
 from hf_attn_mi.errors import InvalidInputError
-from hf_attn_mi.mi import MutualInformation, Probe, fit_probe, mutual_information, output_ceiling
-from hf_attn_mi.mi.folds import draw_folds
+from hf_attn_mi.mi import MutualInformation, Probe, draw_folds, fit_probe, mutual_information, output_ceiling
 from hf_attn_mi.results.information_profile import Site
 from hf_attn_mi.tasks.sites import DRAWS, SitePlan
 
@@ -158,8 +157,7 @@ def _joined(
 
     information = MutualInformation(
         nats=gather("nats"),
-        lower=gather("lower"),
-        upper=gather("upper"),
+        interval=gather("interval"),
         p_value=gather("p_value"),
         family_p_value=(gather("family_p_value") * len(done)).clamp_max(1.0),
         null_mean=gather("null_mean"),

@@ -25,14 +25,14 @@ def test_curves_bands_and_ceiling_carry_the_numbers():
         (outline,) = (path.vertices for path in band.get_paths())
         for x, place in zip(curve.get_xdata(), places):
             ends = outline[outline[:, 0] == x, 1]
-            assert ends.min() == profile.information.lower[place]
-            assert ends.max() == profile.information.upper[place]
+            assert ends.min() == profile.information.interval[place, 0]
+            assert ends.max() == profile.information.interval[place, 1]
     assert set(ceiling.get_ydata()) == {CEILING}
     assert ceiling.get_linestyle() == "--"
     assert "nats" in axes.get_ylabel()
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [*LAYERS, "ceiling: I(input; output)"]
     assert list(axes.get_xticks()) == [0, 3, 6]
-    assert axes.get_ylim()[0] < float(profile.information.lower.min())
+    assert axes.get_ylim()[0] < float(profile.information.interval[:, 0].min())
     assert "400 inputs" in axes.get_title()
     assert "some-model" in axes.get_title()
 

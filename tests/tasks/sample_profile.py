@@ -18,8 +18,7 @@ def made(layers=LAYERS):
     ones = torch.ones(count, dtype=torch.float64)
     information = MutualInformation(
         nats=nats,
-        lower=nats - width,
-        upper=nats + 2 * width,
+        interval=torch.stack([nats - width, nats + 2 * width], -1),
         p_value=ones * 0.005,
         family_p_value=ones * 0.01,
         null_mean=ones * 0,

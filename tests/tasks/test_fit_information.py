@@ -69,7 +69,7 @@ def own_states(model, tokenizer, text):
 def alike(one, other):
     """Equal information but for rounding. The samples are compared state by state elsewhere."""
     assert one.sites == other.sites
-    for name in ("nats", "lower", "upper", "p_value", "family_p_value"):
+    for name in ("nats", "interval", "p_value", "family_p_value"):
         wanted = getattr(other.information, name)
         torch.testing.assert_close(getattr(one.information, name), wanted, rtol=1e-3, atol=1e-3)
 

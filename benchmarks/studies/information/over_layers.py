@@ -29,7 +29,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from benchmarks.common import EMBEDDED_MODEL
 from hf_attn_mi import InformationProfile, attention_maps, explain, fit_information
 from hf_attn_mi.data.texts import read_texts_of
-from hf_attn_mi.mi.agreement import RankAgreement, rank_agreement
+from hf_attn_mi.evaluation import RankAgreement, rank_agreement
 from hf_attn_mi.results.plots import COLORS, check_figure_path, new_figure, plot_information, save_figure
 
 KINDS = ("raw", "effective", "efficient")
@@ -60,8 +60,8 @@ VERDICTS = (
 )
 READING = """Orders are compared within each text, over its tokens that are not special: the attention that a token
 receives in layer i with KL( q(Y|h) || q(Y) ) of its state behind this layer. Intervals (95 %) resample texts. *Halves*:
-rho of that information by one half of the profile with that by the other; *stepped up*: what two whole profiles
-would reach with each other (Spearman-Brown); *ceiling*: its square root, what an order that is exactly true would reach
+rho of that information by one half of the profile with that by the other; *reliability*: what two whole profiles
+would reach with each other (Spearman-Brown); *index*: its square root, what an order that is exactly true would reach
 on average."""
 
 
@@ -190,8 +190,8 @@ def agreement_tables(
             "heads from",
             "to",
             "halves",
-            "stepped up",
-            "ceiling",
+            "reliability",
+            "index of reliability",
         ]
     ]
     strata = [["layer", "attention", "most uneven", "middle", "flattest", "uneven less flattest"]]
@@ -202,8 +202,8 @@ def agreement_tables(
             ends = [f"{end(heads):+.2f}" for end in (min, max)] if heads else ["none", "none"]
             reach = ["none"] * 3
             if known is not None:
-                between, up, top = known.halves, known.stepped_up_interval, known.ceiling_interval
-                reach = [cell(between.rho, between.rho_interval), cell(known.stepped_up, up), cell(known.ceiling, top)]
+                between, up, top = known.halves, known.full_interval, known.index_interval
+                reach = [cell(between.rho, between.rho_interval), cell(known.full, up), cell(known.index, top)]
             tau, rho = cell(total.tau, total.tau_interval), cell(total.rho, total.rho_interval)
             means.append([str(layer), kind, f"{differs[layer][kind]:.0%}", str(total.inputs), tau, rho, *ends, *reach])
             parts = [cell(part.agreement.tau, part.agreement.tau_interval) for part in agreement.strata]
@@ -213,7 +213,7 @@ def agreement_tables(
     return [
         (
             "Rank agreement of attention received with information, mean over texts and heads (not raw: share of these "
-            "whose attention is not the raw one; halves, stepped up and ceiling are rho, as in `Reliability`)",
+            "whose attention is not the raw one; halves, reliability and its index are rho, as in `Reliability`)",
             means,
         ),
         ("Tau-b by spread of the attention, terciles of all pairs of a text and a head", strata),
@@ -259,9 +259,9 @@ def plot(profile: InformationProfile, found: dict[int, dict[str, RankAgreement]]
                 list(of), rho, linestyle=style, color=color, linewidth=width, marker="o", markersize=4, label=kind
             )
     known = {layer: next(iter(kinds.values())).reliability for layer, kinds in found.items()}
-    for name, style in (("stepped_up", ":"), ("ceiling", "--")):
+    for name, style in (("full", ":"), ("index", "--")):
         values = {layer: getattr(one, name) for layer, one in known.items() if one is not None}
-        label = {"stepped_up": "two profiles with each other", "ceiling": "ceiling"}[name]
+        label = {"full": "reliability of the profile", "index": "index of reliability"}[name]
         right.plot(
             list(values),
             [v if v is not None else float("nan") for v in values.values()],

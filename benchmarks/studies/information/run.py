@@ -44,7 +44,7 @@ from benchmarks.studies.information.report import write_report
 from hf_attn_mi.data.files import read_file
 from hf_attn_mi.heads import AttentionHead
 from hf_attn_mi.mi import fit_probe, mutual_information
-from hf_attn_mi.mi.ranks import rank_correlations
+from hf_attn_mi.evaluation import rank_correlations
 
 SETS = {  # file of training rows, of test rows, how many of each, most tokens
     "sst2": ("sst2/train.jsonl.gz", "sst2/dev.jsonl.gz", 6000, 872, 64),

@@ -12,12 +12,12 @@ EPOCHS, BATCH, WIDTH, RATE = 20, 256, 128, 1e-3
 
 
 def summed_features(states: Tensor, outputs: Tensor) -> float:
-    """scikit-learn's `mutual_info_classif` summed over features."""
+    """Return the sum over features of scikit-learn's `mutual_info_classif`."""
     return float(_per_feature(states, outputs).sum())
 
 
 def largest_feature(states: Tensor, outputs: Tensor) -> float:
-    """scikit-learn's `mutual_info_classif` of the best feature."""
+    """Return the largest `mutual_info_classif` of a feature."""
     return float(_per_feature(states, outputs).max())
 
 
@@ -28,21 +28,25 @@ def _per_feature(states: Tensor, outputs: Tensor) -> Tensor:
 
 
 def info_nce(states: Tensor, outputs: Tensor) -> float:
-    """van den Oord et al. 2018: at most the logarithm of the evaluated batch."""
+    """Return InfoNCE (van den Oord et al. 2018), at most the logarithm of the size of the evaluated batch."""
     return _critic(states, outputs, lambda s: s.diagonal().mean() + math.log(len(s)) - s.logsumexp(1).mean())
 
 
-def mine(states: Tensor, outputs: Tensor) -> float:
-    """Belghazi et al. 2018: Donsker and Varadhan's bound."""
-    return _critic(states, outputs, lambda s: s.diagonal().mean() - (_off(s).logsumexp(0) - math.log(len(_off(s)))))
+def mine_bound(states: Tensor, outputs: Tensor) -> float:
+    """Return Donsker and Varadhan's bound as in Belghazi et al. (2018)."""
+    return _critic(
+        states,
+        outputs,
+        lambda s: s.diagonal().mean() - (_off_diagonal(s).logsumexp(0) - math.log(len(_off_diagonal(s)))),
+    )
 
 
 def nwj(states: Tensor, outputs: Tensor) -> float:
-    """Nguyen, Wainwright and Jordan 2010."""
-    return _critic(states, outputs, lambda s: s.diagonal().mean() - (_off(s) - 1).exp().mean())
+    """Return the bound of Nguyen, Wainwright and Jordan (2010)."""
+    return _critic(states, outputs, lambda s: s.diagonal().mean() - (_off_diagonal(s) - 1).exp().mean())
 
 
-def _off(scores: Tensor) -> Tensor:
+def _off_diagonal(scores: Tensor) -> Tensor:
     return scores[~torch.eye(len(scores), dtype=torch.bool)]
 
 
@@ -59,7 +63,7 @@ def _critic(states: Tensor, outputs: Tensor, bound: Callable[[Tensor], Tensor]) 
     labels = _classes(outputs)
     targets = torch.nn.functional.one_hot(labels).float()
     points = (states - states.mean(0)) / states.std(0).clamp_min(1e-6)
-    train, choose, test = torch.randperm(len(points), generator=generator).tensor_split(
+    train, validate, test = torch.randperm(len(points), generator=generator).tensor_split(
         [int(0.7 * len(points)), int(0.85 * len(points))]
     )
 
@@ -73,7 +77,7 @@ def _critic(states: Tensor, outputs: Tensor, bound: Callable[[Tensor], Tensor]) 
     def value(rows: Tensor) -> Tensor:
         return bound(left(points[rows]) @ right(targets[rows]).T / math.sqrt(32))
 
-    best, found = -math.inf, 0.0
+    best, estimate = -math.inf, 0.0
     for _ in range(EPOCHS):
         for rows in train[torch.randperm(len(train), generator=generator)].split(BATCH):
             optimizer.zero_grad()
@@ -82,12 +86,12 @@ def _critic(states: Tensor, outputs: Tensor, bound: Callable[[Tensor], Tensor]) 
         for module in (left, right):
             module.eval()
         with torch.no_grad():
-            chosen = float(value(choose))
-            if chosen > best:
-                best, found = chosen, float(value(test))
+            validation = float(value(validate))
+            if validation > best:
+                best, estimate = validation, float(value(test))
         for module in (left, right):
             module.train()
-    return found
+    return estimate
 
 
-CRITICS: dict[str, Callable[[Tensor, Tensor], float]] = {"InfoNCE": info_nce, "MINE": mine, "NWJ": nwj}
+CRITICS: dict[str, Callable[[Tensor, Tensor], float]] = {"InfoNCE": info_nce, "MINE": mine_bound, "NWJ": nwj}

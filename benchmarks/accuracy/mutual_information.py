@@ -32,7 +32,7 @@ from benchmarks.accuracy.mi_families import (
     FRESH,
     HELD_OUT,
     KNOWN,
-    Draws,
+    RandomNumbers,
     among_noise,
     cases,
     monte_carlo,
@@ -51,7 +51,7 @@ PEER_FAMILIES = ("lin", "network", "digits", "digits network", "exclusive or", "
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of a part is run."""
+    """How much of each part is run."""
 
     seeds: tuple[int, ...]
     families: tuple[str, ...]
@@ -67,7 +67,7 @@ FULL = Sizes((4,), tuple(FAMILIES), 8, OURS, 200, (0.0, 0.3, 0.6, 1.0), 768, PEE
 QUICK = Sizes((1,), ("lin", "exclusive or"), 2, ("auto", "gaussian"), 8, (0.6,), 4, ("exclusive or",))
 
 
-def _found(states: Tensor, outputs: Tensor, estimator: str, permutations: int = 1) -> MutualInformation:
+def _estimate(states: Tensor, outputs: Tensor, estimator: str, permutations: int = 1) -> MutualInformation:
     return mutual_information(states, outputs, estimator=estimator, permutations=permutations)
 
 
@@ -77,18 +77,18 @@ def _kind(family: str) -> str:
 
 
 def families(sizes: Sizes) -> Rows:
-    """Errors in each family, the truth beside."""
+    """Measure the error of each estimator in each family."""
     for family in sizes.families:
-        drawn = [case for seed in sizes.seeds for case in cases(family, seed, sizes.cases)]
-        truth = [case.truth for case in drawn]
-        shape = {"n": drawn[0].states.shape[0], "d": drawn[0].states.shape[1], "kind": _kind(family)}
+        family_cases = [case for seed in sizes.seeds for case in cases(family, seed, sizes.cases)]
+        truth = [case.truth for case in family_cases]
+        shape = {"n": family_cases[0].states.shape[0], "d": family_cases[0].states.shape[1], "kind": _kind(family)}
         for estimator in sizes.estimators:
             if estimator != "auto" and shape["n"] > 10_000:
                 continue
-            found = [_found(case.states, case.outputs, estimator) for case in drawn]
-            nats = [float(value.nats) for value in found]
+            estimates = [_estimate(case.states, case.outputs, estimator) for case in family_cases]
+            nats = [float(value.nats) for value in estimates]
             errors = [abs(a - b) for a, b in zip(nats, truth)]
-            inside = [float(v.interval[0]) <= t <= float(v.interval[1]) for v, t in zip(found, truth)]
+            inside = [float(v.interval[0]) <= t <= float(v.interval[1]) for v, t in zip(estimates, truth)]
             bound = 0.06 if shape["n"] == 500 else 0.05
             yield result_row(
                 f"mi/{family}/{estimator}",
@@ -98,22 +98,22 @@ def families(sizes: Sizes) -> Rows:
                 at_most=bound if estimator == "auto" else None,
                 worst=max(errors),
                 tau=float(kendalltau(nats, truth).statistic),
-                tau_of_noise=_tau_of_noise(truth, found),
+                tau_of_noise=_tau_of_noise(truth, estimates),
                 covered=sum(inside) / len(inside),
                 truth=truth,
                 found=nats,
-                parts=[value.parts[0] for value in found],
+                parts=[value.parts[0] for value in estimates],
                 seeds=list(sizes.seeds),
                 **shape,
             )
 
 
-def _tau_of_noise(truth: list[float], found: list[MutualInformation], draws: int = 500) -> float:
-    """Mean tau of estimates without any bias and with the standard errors that were found: what can be expected.
+def _tau_of_noise(truth: list[float], estimates: list[MutualInformation], draws: int = 500) -> float:
+    """Return the mean Kendall tau of unbiased estimates with the measured standard errors: the tau to be expected.
 
-    Truths that differ by less than their errors change places by chance, however good the estimator is.
+    Cases whose true values differ by less than the errors change places by chance, however good the estimator is.
     """
-    errors = torch.tensor([float(value.nats - value.interval[0]) for value in found]) / HALF_WIDTH
+    errors = torch.tensor([float(value.nats - value.interval[0]) for value in estimates]) / HALF_WIDTH
     noise = torch.randn(draws, len(truth), generator=torch.Generator().manual_seed(0)) * errors
     taus = [kendalltau(row, truth).statistic for row in (torch.tensor(truth) + noise).tolist()]
     return float(sum(taus) / draws)
@@ -122,27 +122,27 @@ def _tau_of_noise(truth: list[float], found: list[MutualInformation], draws: int
 def _repeated(
     level: float, repetitions: int, n: int = 1000, d: int = 64
 ) -> tuple[float, Iterator[tuple[Tensor, Tensor]]]:
-    """One truth and samples from it: four Gaussian classes among 64 dimensions."""
-    draws = Draws(77)
+    """Return a true value and samples: four Gaussian classes in `d` dimensions."""
+    rng = RandomNumbers(77)
     share = torch.full((4,), 0.25, dtype=torch.float64)
-    sample, density = shifted(draws, 4, 3, 2.2 * level)
-    truth = max(0.0, monte_carlo(sample, density, share, draws)) if level > 0 else 0.0
+    sample, density = shifted(rng, 4, 3, 2.2 * level)
+    truth = max(0.0, monte_carlo(sample, density, share, rng)) if level > 0 else 0.0
 
     def samples() -> Iterator[tuple[Tensor, Tensor]]:
         for repetition in range(repetitions):
-            draws.generator.manual_seed(1000 + repetition)
-            labels = draws.classes(share, n)
-            yield among_noise(sample(labels), d, draws), labels
+            rng.generator.manual_seed(1000 + repetition)
+            labels = rng.classes(share, n)
+            yield among_noise(sample(labels), d, rng), labels
 
     return truth, samples()
 
 
 def coverage(sizes: Sizes) -> Rows:
-    """How often the 95 % interval holds the truth, n = 1000, d = 64, four classes."""
+    """Measure how often the 95 % interval contains the true value; n = 1000, d = 64, four classes."""
     for level in sizes.levels:
         for estimator in ("auto", "gaussian", "probe"):
             truth, samples = _repeated(level, sizes.repetitions)
-            found = [_found(states, outputs, estimator) for states, outputs in samples]
+            found = [_estimate(states, outputs, estimator) for states, outputs in samples]
             inside = [float(v.interval[0]) <= truth <= float(v.interval[1]) for v in found]
             nats = torch.stack([v.nats for v in found])
             share = sum(inside) / len(inside)
@@ -167,9 +167,9 @@ def coverage(sizes: Sizes) -> Rows:
 
 
 def level(sizes: Sizes) -> Rows:
-    """Null mean, and how often the permutation test is below 5 % where there is nothing."""
+    """Measure, without any information, the mean estimate and the rejections of the permutation test at 5 %."""
     repetitions = 5 * sizes.repetitions
-    small = [_found(*sample, "gaussian", 99) for sample in _repeated(0.0, repetitions, n=300, d=16)[1]]
+    small = [_estimate(*sample, "gaussian", 99) for sample in _repeated(0.0, repetitions, n=300, d=16)[1]]
     rejected = sum(float(v.p_value) <= 0.05 for v in small) / len(small)
     result = result_row(
         "mi/level/permutation",
@@ -185,7 +185,7 @@ def level(sizes: Sizes) -> Rows:
         result |= {"target": "0.04 to 0.06", "met": 0.04 <= rejected <= 0.06}
     yield result
     for estimator in ("auto", "gaussian", "probe"):
-        found = torch.stack([_found(*sample, estimator).nats for sample in _repeated(0.0, sizes.repetitions)[1]])
+        found = torch.stack([_estimate(*sample, estimator).nats for sample in _repeated(0.0, sizes.repetitions)[1]])
         yield result_row(
             f"mi/level/null mean {estimator}",
             f"mean of {estimator} where there is nothing, off zero",
@@ -201,8 +201,8 @@ def level(sizes: Sizes) -> Rows:
 
 
 PEERS: dict[str, Callable[[Tensor, Tensor], float]] = {
-    "auto": lambda states, outputs: float(_found(states, outputs, "auto").nats),
-    "ksg on raw states": lambda states, outputs: float(_found(states, outputs, "ksg").nats),
+    "auto": lambda states, outputs: float(_estimate(states, outputs, "auto").nats),
+    "ksg on raw states": lambda states, outputs: float(_estimate(states, outputs, "ksg").nats),
     "scikit-learn, summed": summed_features,
     "scikit-learn, largest": largest_feature,
     **CRITICS,
@@ -210,21 +210,21 @@ PEERS: dict[str, Callable[[Tensor, Tensor], float]] = {
 
 
 def peers(sizes: Sizes) -> Rows:
-    """Peers on the same data in the same run: their errors, and how long they take over auto."""
+    """Measure errors and CPU time of other estimators on the same data in the same run."""
     threads = torch.get_num_threads()
     worst: dict[str, float] = {}
     for family in sizes.peer_families:
-        drawn = list(cases(family, 1, max(2, sizes.cases // 2)))
-        truth = [case.truth for case in drawn]
-        found: dict[str, list[float]] = {}
+        family_cases = list(cases(family, 1, max(2, sizes.cases // 2)))
+        truth = [case.truth for case in family_cases]
+        estimates: dict[str, list[float]] = {}
         seconds: dict[str, float] = {}
-        for case in drawn:
+        for case in family_cases:
             for name, task in PEERS.items():
                 started = time.process_time()
-                values = task(case.states, case.outputs)
+                estimate = task(case.states, case.outputs)
                 seconds[name] = seconds.get(name, 0.0) + time.process_time() - started
-                found.setdefault(name, []).append(values)
-        for name, values in found.items():
+                estimates.setdefault(name, []).append(estimate)
+        for name, values in estimates.items():
             errors = [abs(a - b) for a, b in zip(values, truth)]
             error = sum(errors) / len(errors)
             worst[name] = max(worst.get(name, 0.0), error)
@@ -252,14 +252,14 @@ def peers(sizes: Sizes) -> Rows:
 
 
 def speed(sizes: Sizes) -> Rows:
-    """Seconds for 12 layers x 64 sites on two threads."""
+    """Measure the seconds for 12 layers x 64 sites on two threads."""
     torch.set_num_threads(2)
     case = list(cases("lin", 1, 4))[2]
     states = case.states.half().expand(sizes.sites, -1, -1)
     full = sizes is FULL
-    check(abs(float(_found(case.states, case.outputs, "auto").nats) - case.truth) < 0.1, "auto is off")
+    check(abs(float(_estimate(case.states, case.outputs, "auto").nats) - case.truth) < 0.1, "auto is off")
     for estimator, most in (("gaussian", 12), ("auto", 60)):
-        seconds = seconds_of(partial(_found, states, case.outputs, estimator, 200))
+        seconds = seconds_of(partial(_estimate, states, case.outputs, estimator, 200))
         yield result_row(
             f"mi/speed/{estimator}",
             f"{sizes.sites} sites, n = 2000, d = 384, with intervals and 200 permutations",

@@ -103,12 +103,14 @@ def layer_statistics(timed: TimedModel) -> Rows:
         timed.model(input_ids=ids)
     mask = torch.ones_like(ids, dtype=torch.bool)
 
-    def statistics_of(kind: str) -> list[AttentionStatistics]:
+    def statistics_of(effective: bool) -> list[AttentionStatistics]:
         calls = [layer_view(call, range(batch), mask).call for call in capture.calls]
-        return [attention_statistics(c.query, c.key, c.value, c.output, scale=c.scale, statistics=kind) for c in calls]
+        return [
+            attention_statistics(c.query, c.key, c.value, c.output, scale=c.scale, effective=effective) for c in calls
+        ]
 
     ranks_fit = all(
-        bool((result.rank <= call.head_dim).all()) for result, call in zip(statistics_of("summary"), capture.calls)
+        bool((result.rank <= call.head_dim).all()) for result, call in zip(statistics_of(True), capture.calls)
     )
     check(ranks_fit, "rank above head_dim")
 
@@ -121,8 +123,8 @@ def layer_statistics(timed: TimedModel) -> Rows:
     tasks: dict[str, Callable[[], Any]] = {
         "forward": lambda: timed.forward(ids),
         "all statistics": collect,
-        "attention_statistics, summary": lambda: statistics_of("summary"),
-        "attention_statistics, raw": lambda: statistics_of("raw"),
+        "attention_statistics, effective": lambda: statistics_of(True),
+        "attention_statistics, raw": lambda: statistics_of(False),
     }
     layers = len(capture.calls)
     seconds = {name: [s / layers for s in column] for name, column in time_in_turns(tasks, timed.turns(5)).items()}

@@ -25,16 +25,20 @@ from torch import Tensor
 
 from benchmarks.common import Row, check, result_row, run_parts, time_in_turns
 from benchmarks.speed.information import closed_form, plain_closed_form
-from hf_attn_mi.kernels import attention_statistics, class_moments, neighbor_counts
-from hf_attn_mi.kernels.reference import reference_allowed, reference_attention_statistics, reference_rows
-from hf_attn_mi.kernels.reference_information import reference_neighbor_counts
+from hf_attn_mi.kernels import attention_statistics, class_moments, neighbor_counts, received_weights
+from hf_attn_mi.kernels.attention_statistics.reference import (
+    reference_allowed,
+    reference_attention_statistics,
+    reference_rows,
+)
+from hf_attn_mi.kernels.neighbors.reference import reference_neighbor_counts
 
 Rows = Iterator[Row]
 RESULTS = Path(__file__).parent / "results" / "gpu.jsonl"
 BATCH, HEADS, LENGTH, WIDTH = 8, 12, 4096, 64
-SITES, EXAMPLES, FEATURES, CLASSES, PERMUTATIONS = 12 * 64, 2000, 384, 4, 100
-FIELDS = ("received", "received_effective", "entropy", "largest", "norm", "total_variation")
-PRODUCTS = {"all": 5, "summary": 3, "received": 2}  # tiles of Q K^T, A U and (A U) U^T that are formed
+SITES, EXAMPLES, FEATURES, CLASSES = 12 * 64, 2000, 384, 4
+FIELDS = ("received", "received_effective", "mean_entropy")
+PRODUCTS = {"effective": 3, "raw": 2}  # tiles of Q K^T and A U that are formed
 GIGABYTE = 2**30
 
 
@@ -89,9 +93,9 @@ def check_attention_statistics() -> float:
     found = attention_statistics(*given, None, backend="triton")
     specified = []
     for dtype in (torch.float64, torch.bfloat16):
-        rows, _ = reference_rows(query.to(dtype), key.to(dtype), allowed)
+        rows = reference_rows(query.to(dtype), key.to(dtype), allowed)
         wide = torch.promote_types(dtype, torch.float32)
-        specified.append(reference_attention_statistics(rows.to(wide), value.to(wide), allowed, epsilon=2.0**-23))
+        specified.append(reference_attention_statistics(rows.to(wide), value.to(wide), allowed, 2.0**-23))
     worst = 0.0
     for name in FIELDS:
         exact, plain = (result[name].double() for result in specified)
@@ -109,16 +113,17 @@ def attention(turns: int) -> Rows:
     square = torch.randn(8192, 8192, device="cuda").bfloat16()
     tasks: dict[str, Callable[[], Any]] = {"flash": lambda: flash(*given), "product": lambda: square @ square}
     for statistics in PRODUCTS:
-        tasks[statistics] = lambda kind=statistics: attention_statistics(*given, output, statistics=kind)
-    check(tasks["all"]().backend == "triton", "the pass did not run in Triton")
+        effective = statistics == "effective"
+        tasks[statistics] = lambda effective=effective: attention_statistics(*given, output, effective=effective)
+    check(tasks["effective"]().backend == "triton", "the pass did not run in Triton")
     took = time_in_turns({name: synchronized(task) for name, task in tasks.items()}, turns)
     shape = f"batch {BATCH}, {HEADS} heads, n = {LENGTH}, d = {WIDTH}, bfloat16"
     least = peak(tasks["flash"])
     for statistics, products in PRODUCTS.items():
-        target = statistics == "all"
+        target = statistics == "effective"
         yield measured(
             f"attention on a GPU/{statistics}",
-            f"statistics={statistics!r} over flash attention forward; {shape}",
+            f"{statistics} statistics over flash attention forward; {shape}",
             took[statistics],
             took["flash"],
             at_most=2 if target else None,
@@ -149,11 +154,12 @@ def received(turns: int) -> Rows:
     query, key, value = draw_heads(BATCH, LENGTH)
     output = flash(query, key, value)
 
-    def alone() -> Tensor | None:
-        return attention_statistics(None, None, value, output, statistics="received").received_effective
+    real = torch.ones(BATCH, LENGTH, dtype=torch.bool, device="cuda")
 
-    found, expected = alone(), attention_statistics(query, key, value, output, statistics="received").received_effective
-    assert found is not None
+    def alone() -> Tensor:
+        return received_weights(output, value, real, real)
+
+    found, expected = alone(), attention_statistics(query, key, value, output).received_effective
     assert expected is not None
     gap = float((found - expected).abs().max() / expected.abs().max())
     check(gap < 2e-2, f"received weights alone differ by {gap:.4f} from those of the rows")
@@ -186,25 +192,20 @@ def draw_states(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def neighbors(turns: int) -> Rows:
-    """Neighbor counts of all sites, over the bare products; and what permutations add."""
+    """Neighbor counts of all sites, over the bare products."""
     states, labels = draw_states(torch.float32)
-    order = torch.stack([torch.randperm(EXAMPLES) for _ in range(PERMUTATIONS)]).cuda()
-    found, few = neighbor_counts(states, labels), neighbor_counts(states[:4], labels, permutations=order)
+    found = neighbor_counts(states, labels)
     check(found.backend == "triton", "the counts did not run in Triton")
     for site in (0, SITES - 1):
         exact = reference_neighbor_counts(states[site].cpu(), labels.cpu(), 3)[0]
         check(torch.equal(found.within[site].cpu(), exact), f"counts of site {site} differ from float64")
-    check(torch.equal(few.within, found.within[:4]), "counts differ with permutations")
-    by_torch = neighbor_counts(states[:4], labels, permutations=order, backend="torch")
-    assert few.permuted is not None
-    assert by_torch.permuted is not None
-    check(torch.equal(few.permuted, by_torch.permuted), "counts of permutations differ from PyTorch's")
+    by_torch = neighbor_counts(states[:4], labels, backend="torch")
+    check(torch.equal(found.within[:4], by_torch.within), "counts differ from PyTorch's")
     tasks: dict[str, Callable[[], Any]] = {
         "ours": lambda: neighbor_counts(states, labels),
         "product": lambda: [site @ site.T for site in states],
         "torch": lambda: neighbor_counts(states[:16], labels, backend="torch"),
         "few": lambda: neighbor_counts(states[:16], labels),
-        "permuted": lambda: neighbor_counts(states[:16], labels, permutations=order),
     }
     took = time_in_turns({name: synchronized(task) for name, task in tasks.items()}, turns)
     shape = f"{EXAMPLES} x {FEATURES} float32"
@@ -226,12 +227,6 @@ def neighbors(turns: int) -> Rows:
         took["few"],
         took["torch"],
         faster=True,
-    )
-    yield measured(
-        "information on a GPU/neighbors permuted",
-        f"16 sites: {PERMUTATIONS} permutations over none",
-        took["permuted"],
-        took["few"],
     )
 
 

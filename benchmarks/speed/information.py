@@ -33,7 +33,7 @@ from hf_attn_mi.kernels import (
     neighbor_counts,
     probe_information,
 )
-from hf_attn_mi.kernels.reference_information import reference_neighbor_counts
+from hf_attn_mi.kernels.neighbors.reference import reference_neighbor_counts
 from hf_attn_mi.kernels.threads import across_threads, sharing_threads
 
 Rows = Iterator[Row]
@@ -47,12 +47,11 @@ class Sizes:
     n: int
     d: int
     sites: int
-    permutations: int
     turns: int
 
 
-FULL = Sizes(n=2000, d=384, sites=12 * 64, permutations=100, turns=7)
-QUICK = Sizes(n=300, d=48, sites=8, permutations=10, turns=2)
+FULL = Sizes(n=2000, d=384, sites=12 * 64, turns=7)
+QUICK = Sizes(n=300, d=48, sites=8, turns=2)
 
 
 def states_of(sites: int, n: int, d: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -68,12 +67,6 @@ def states_of(sites: int, n: int, d: int, seed: int = 0) -> tuple[Tensor, Tensor
     return states, labels
 
 
-def permutations_of(count: int, n: int) -> Tensor:
-    """(count, n) permutations."""
-    generator = torch.Generator().manual_seed(1)
-    return torch.stack([torch.randperm(n, generator=generator) for _ in range(count)])
-
-
 def brute_force(states: Tensor, labels: Tensor, k: int = 3) -> Tensor:
     """Ross's counts from `torch.cdist` and the n x n matrix it returns."""
     distance = torch.cdist(states, states)
@@ -84,22 +77,17 @@ def brute_force(states: Tensor, labels: Tensor, k: int = 3) -> Tensor:
 
 
 def neighbors(sizes: Sizes) -> Rows:
-    """One site: the bare product of the same sizes, brute force, and what permutations add."""
+    """One site: the bare product of the same sizes, and brute force."""
     n, d = sizes.n, sizes.d
     states, labels = states_of(1, n, d)
-    states, permutations = states[0], permutations_of(sizes.permutations, n)
-    found = neighbor_counts(states, labels, permutations=permutations)
+    states = states[0]
+    found = neighbor_counts(states, labels)
     check(torch.equal(found.within, reference_neighbor_counts(states, labels, 3)[0]), "counts differ from float64")
-    check(torch.equal(neighbor_counts(states, labels).within, found.within), "counts differ with permutations")
-    for b in (0, sizes.permutations - 1):
-        expected = reference_neighbor_counts(states, labels[permutations[b]], 3)[0]
-        check(torch.equal(found.permuted[b], expected), f"counts of permutation {b} differ from float64")
     square = torch.empty(n, n)
     tasks: dict[str, Callable[[], Any]] = {
         "ours": lambda: neighbor_counts(states, labels),
         "product": lambda: torch.mm(states, states.T, out=square),
         "brute": lambda: brute_force(states, labels),
-        "permuted": lambda: neighbor_counts(states, labels, permutations=permutations),
     }
     took = time_in_turns(tasks, sizes.turns)
     shape = {"n": n, "d": d, "classes": 4, "equal_to_float64": True}
@@ -120,16 +108,6 @@ def neighbors(sizes: Sizes) -> Rows:
         brute_force_wrong=_wrong(states, labels, found.within),
         **shape,
     )
-    yield result_row(
-        "information/neighbors permuted",
-        f"counts for the labels and {sizes.permutations} permutations in one call, against as many calls as that",
-        took["permuted"],
-        [seconds * (1 + sizes.permutations) for seconds in took["ours"]],
-        faster=True,
-        peer_is="seconds of one call times the number of label sets",
-        permutations=sizes.permutations,
-        **shape,
-    )
 
 
 def _wrong(states: Tensor, labels: Tensor, within: Tensor) -> int:
@@ -141,8 +119,8 @@ def closed_form(states: Tensor, labels: Tensor, folds: int = 10, sites: int = 4)
 
     def of(part: Tensor) -> Tensor:
         moments = class_moments(part, labels, folds=folds)
-        separation = class_separation(moments, factor_classes(moments, metric="total", shrinkage=1e-4))[:, 0, 0]
-        return mixture_information(separation, moments.weights[0].sum(0) / len(labels))
+        separation = class_separation(moments, factor_classes(moments, metric="total", shrinkage=1e-4))[:, 0]
+        return mixture_information(separation, moments.weights.sum(0) / len(labels))
 
     with sharing_threads(states.device, len(states)) as threads:
         return torch.cat(across_threads(of, states.split(sites), threads))
@@ -166,7 +144,6 @@ def moments(sizes: Sizes) -> Rows:
     """Closed-form information of all sites, and what the parts of it cost a site."""
     n, d = sizes.n, sizes.d
     states, labels = states_of(sizes.sites, n, d)
-    permutations = permutations_of(sizes.permutations, n)
     few = states[:4]
     found, expected = closed_form(few, labels), [plain_closed_form(site, labels) for site in few]
     gap = float((found - torch.stack(expected)).abs().max())
@@ -189,13 +166,11 @@ def moments(sizes: Sizes) -> Rows:
     tasks: dict[str, Callable[[], Any]] = {
         "gram": lambda: torch.mm(site.T, site, out=gram),
         "moments": lambda: class_moments(site, labels),
-        "permuted": lambda: class_moments(site, labels, permutations=permutations),
         "left out": lambda: factor_classes(one, leave_one_out=True),
     }
     took = time_in_turns(tasks, sizes.turns)
     sentences = {
         "moments": "ten fold Grams and class sums of a site",
-        "permuted": f"the same with the class sums of {sizes.permutations} permutations",
         "left out": "ten leave-one-out factors and whitened class means of a site",
     }
     for name, sentence in sentences.items():

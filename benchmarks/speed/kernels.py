@@ -20,7 +20,7 @@ from torch import Tensor
 
 from benchmarks.common import Row, check, result_row, run_parts, time_in_turns
 from hf_attn_mi.attention import effective_attention
-from hf_attn_mi.kernels import attention_statistics
+from hf_attn_mi.kernels import attention_statistics, received_weights
 
 RESULTS = Path(__file__).parent / "results" / "kernels.jsonl"
 HEADS, LENGTH, WIDTH = 12, 512, 64
@@ -77,6 +77,12 @@ def received_by_svd(output: Tensor, value: Tensor) -> Tensor:
     )[..., 0, :]
 
 
+def received_alone(value: Tensor, output: Tensor) -> Tensor:
+    """Received effective weights from values and outputs, every token real."""
+    real = torch.ones(1, value.shape[2], dtype=torch.bool)
+    return received_weights(output, value, real, real)
+
+
 def effective_rows(turns: int) -> list[Row]:
     """Effective attention rows, and received weights alone."""
     query, key, value, output = draw(LENGTH)
@@ -93,7 +99,7 @@ def effective_rows(turns: int) -> list[Row]:
         check(float((found - exact).abs().max() / scale) < 1e-3, f"effective attention {name} differs from float64")
 
     def ours() -> Tensor:
-        return attention_statistics(None, None, value, output, statistics="received").received_effective
+        return received_alone(value, output)
 
     received = exact.mean(-2)
     for name, weights in (("ours", ours()), ("by SVD", received_by_svd(output, value))):
@@ -242,7 +248,7 @@ def growth(turns: int, lengths: list[int]) -> list[Row]:
         query, key, value, output = draw(length)
         times = time_in_turns(
             {
-                "alone": lambda: attention_statistics(None, None, value, output, statistics="received"),  # noqa: B023
+                "alone": lambda: received_alone(value, output),  # noqa: B023
                 "all": lambda: attention_statistics(query, key, value, output),  # noqa: B023
                 "sdpa": lambda: torch.nn.functional.scaled_dot_product_attention(query, key, value),  # noqa: B023
             },
@@ -283,7 +289,7 @@ def peak(length: int, form: str) -> None:
     for size in (128, length):  # the first time loads libraries
         query, key, value, output = draw(size)
         if form == "received" or size == 128:
-            attention_statistics(None, None, value, output, statistics="received")
+            received_alone(value, output)
         if form == "all" or size == 128:
             attention_statistics(query, key, value, output)
     # Not ru_maxrss: a child starts with its parent's.

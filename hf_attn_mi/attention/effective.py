@@ -79,12 +79,11 @@ def effective_attention(
         affine=affine,
         outputs=_flat_outputs(outputs, heads, values),
     )
-    assert effective.attention is not None
     return EffectiveAttention(
         attention=effective.attention.reshape(heads.lead + effective.attention.shape[1:]),
         rank=effective.rank.reshape(heads.lead + effective.rank.shape[1:]),
         n=effective.n.reshape(heads.lead + effective.n.shape[1:]),
-        null_space_fraction=effective.difference.reshape(heads.lead),
+        null_space_fraction=effective.null_space_fraction.reshape(heads.lead),
     )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hf_attn_mi.attention.inputs import read_heads
 from hf_attn_mi.errors import InvalidInputError
-from hf_attn_mi.kernels.efficient.call import efficient_rows
+from hf_attn_mi.kernels.efficient import efficient_rows
 from hf_attn_mi.kernels.efficient.problems import cut_problems
 from hf_attn_mi.kernels.efficient.pursuit import pursue
 

@@ -1,15 +1,23 @@
-"""Fused routines on tensors: what explanations need, without a queries x keys matrix."""
+"""Operations on tensors, each in a folder with its definition (`reference.py`) and its backends; see `dispatch`.
 
-from hf_attn_mi.kernels.attention_statistics.call import attention_statistics
-from hf_attn_mi.kernels.attention_statistics.result import AttentionStatistics
-from hf_attn_mi.kernels.effective.call import EffectiveRows, effective_rows
-from hf_attn_mi.kernels.effective.received import Received, received_weights
-from hf_attn_mi.kernels.efficient.call import EfficientRows, efficient_rows
+None of them forms a queries x keys or an n x n matrix.
+"""
+
+from hf_attn_mi.kernels.attention_statistics import AttentionStatistics, attention_statistics
+from hf_attn_mi.kernels.dispatch import register_backend
+from hf_attn_mi.kernels.effective import EffectiveRows, effective_rows, received_weights
+from hf_attn_mi.kernels.efficient import EfficientRows, efficient_rows
 from hf_attn_mi.kernels.mixture import mixture_information
-from hf_attn_mi.kernels.moments.call import ClassMoments, class_moments
-from hf_attn_mi.kernels.moments.factors import ClassFactors, class_separation, factor_classes, linear_discriminant
-from hf_attn_mi.kernels.neighbors.call import NeighborCounts, neighbor_counts, ross_information
-from hf_attn_mi.kernels.probe.call import probe_information
+from hf_attn_mi.kernels.moments import (
+    ClassFactors,
+    ClassMoments,
+    class_moments,
+    class_separation,
+    factor_classes,
+    linear_discriminant,
+)
+from hf_attn_mi.kernels.neighbors import NeighborCounts, neighbor_counts, ross_information
+from hf_attn_mi.kernels.probe import probe_information
 
 __all__ = [
     "AttentionStatistics",
@@ -18,7 +26,6 @@ __all__ = [
     "EffectiveRows",
     "EfficientRows",
     "NeighborCounts",
-    "Received",
     "attention_statistics",
     "class_moments",
     "class_separation",
@@ -30,5 +37,6 @@ __all__ = [
     "neighbor_counts",
     "probe_information",
     "received_weights",
+    "register_backend",
     "ross_information",
 ]

@@ -8,10 +8,9 @@ from sklearn.feature_selection._mutual_info import _compute_mi_cd
 
 from hf_attn_mi.errors import BackendUnavailableError, InvalidInputError
 from hf_attn_mi.kernels import neighbor_counts, ross_information
-from hf_attn_mi.kernels.neighbors import tiles
-from hf_attn_mi.kernels.neighbors.points import prepare
-from hf_attn_mi.kernels.neighbors.tiles import largest
-from hf_attn_mi.kernels.reference_information import reference_neighbor_counts
+from hf_attn_mi.kernels.neighbors import torch as neighbors_torch
+from hf_attn_mi.kernels.neighbors.reference import reference_neighbor_counts
+from hf_attn_mi.kernels.neighbors.torch import largest, prepare
 
 
 def plain(x):
@@ -55,17 +54,14 @@ def points(n, d, classes, seed=0):
     states = torch.randn(n, d, generator=generator)
     labels = torch.randint(classes, (n,), generator=generator)
     labels[: min(n, 2)] = 0  # some class has two members
-    return states, labels, torch.stack([torch.randperm(n, generator=generator) for _ in range(5)])
+    return states, labels
 
 
-def check(counts, states, labels, k, permutations=None):
+def check(counts, states, labels, k):
     within, neighbors, sizes = reference_neighbor_counts(states, labels, k)
     assert torch.equal(counts.within, within)
     assert torch.equal(counts.neighbors, neighbors)
     assert torch.equal(counts.class_sizes, sizes)
-    if permutations is not None:
-        expected = [reference_neighbor_counts(states, labels[p], k)[0] for p in permutations]
-        assert torch.equal(counts.permuted, torch.stack(expected))
 
 
 @pytest.mark.parametrize("change", DATA)
@@ -73,34 +69,28 @@ def check(counts, states, labels, k, permutations=None):
     ("n", "d", "classes", "k"), [(63, 1, 4, 3), (100, 8, 30, 5), (257, 64, 3, 1), (100, 300, 1, 3)]
 )
 def test_equals_the_definition(change, n, d, classes, k):
-    states, labels, permutations = points(n, d, classes)
+    states, labels = points(n, d, classes)
     states = change(states)
     check(neighbor_counts(states, labels, k), states, labels, k)
-    check(neighbor_counts(states, labels, k, permutations=permutations), states, labels, k, permutations)
 
 
 @pytest.mark.parametrize("n", [2, 3, 63, 100, 257])
-def test_tiles_do_not_change_the_result(n):
-    states, labels, permutations = points(n, 7, 3, seed=n)
+def test_tiles_do_not_change_the_result(n, monkeypatch):
+    states, labels = points(n, 7, 3, seed=n)
     for rows in (1, 16, 63, 1000):
-        check(neighbor_counts(states, labels, tile_rows=rows), states, labels, 3)
-        check(
-            neighbor_counts(states, labels, permutations=permutations, tile_rows=rows), states, labels, 3, permutations
-        )
+        monkeypatch.setattr(neighbors_torch, "_tile_rows", lambda *_, rows=rows: rows)
+        check(neighbor_counts(states, labels), states, labels, 3)
 
 
-def test_many_points_and_a_longer_row_of_flags():
-    # Flags are added 255 bytes of eight at a time: 2040 columns and one more.
-    states, labels, permutations = points(2100, 3, 2)
-    found = neighbor_counts(states, labels, permutations=permutations)
-    assert torch.equal(found.within, neighbor_counts(states, labels).within)
+def test_many_points():
+    states, labels = points(2100, 3, 2)
     check(neighbor_counts(states, labels), states, labels, 3)
 
 
 @pytest.mark.parametrize("integers", [False, True])
 @pytest.mark.parametrize("n", [63, 257])
 def test_equals_scikit_learn_in_one_dimension(n, integers):
-    states, labels, _ = points(n, 1, 4, seed=n)
+    states, labels = points(n, 1, 4, seed=n)
     states = states.double() + 2 * labels[:, None]
     if integers:
         states = (30 * states).round()
@@ -122,20 +112,19 @@ def test_by_hand():
 
 
 def test_separate_classes_reach_their_entropy_and_independent_ones_zero():
-    states, labels, permutations = points(2000, 8, 2)
+    states, labels = points(2000, 8, 2)
     apart = states + 100 * labels[:, None]
     share = labels.double().mean().item()
     entropy = -share * math.log(share) - (1 - share) * math.log(1 - share)
-    counts = neighbor_counts(apart, labels, permutations=permutations)
-    assert ross_information(counts).item() == pytest.approx(entropy, abs=0.01)
-    assert ross_information(counts, permuted=True).abs().max() < 0.05
+    assert ross_information(neighbor_counts(apart, labels)).item() == pytest.approx(entropy, abs=0.01)
+    shuffled = labels[torch.randperm(2000, generator=torch.Generator().manual_seed(1))]
+    assert ross_information(neighbor_counts(apart, shuffled)).abs() < 0.05
     assert ross_information(neighbor_counts(states, labels)).abs() < 0.05
 
 
-def test_ties_at_the_end_of_the_list():
+def test_a_circle_of_ties_far_from_the_center():
     # Two clusters far from the common center. Around the first point of one stand 120 others at a distance of 1 as far
-    # as products can tell, more than the list of neighbors holds: which of them are in it is rounding, and their
-    # order is known from differences alone. All other rows have no such ties, so that their lists are kept.
+    # as products can tell: their order is known from differences alone. All other rows have no such ties.
     generator = torch.Generator().manual_seed(0)
     angle = 2 * math.pi * torch.rand(120, generator=generator).double()
     circle = torch.stack([angle.cos(), angle.sin()], 1)
@@ -143,37 +132,23 @@ def test_ties_at_the_end_of_the_list():
     cluster = torch.cat([torch.zeros(1, 2).double(), inside, circle]) + torch.tensor([1000.0, 500.0])
     states = torch.cat([cluster, 5 * torch.randn(123, 2, generator=generator).double() - torch.tensor([1000.0, 500.0])])
     labels = torch.arange(246) % 2
-    permutations = torch.stack([torch.randperm(246, generator=generator) for _ in range(20)])
-    check(neighbor_counts(states, labels, 3, permutations=permutations), states, labels, 3, permutations)
-
-
-def test_permutations_equal_separate_calls_for_rare_classes():
-    # The class of three needs longer lists than are kept.
-    states, _, permutations = points(257, 16, 2)
-    labels = (torch.arange(257) < 3).long()
-    counts = neighbor_counts(states, labels, 2, permutations=permutations)
-    for b, permutation in enumerate(permutations):
-        single = neighbor_counts(states, labels[permutation], 2)
-        assert torch.equal(counts.permuted[b], single.within)
-        torch.testing.assert_close(ross_information(counts, permuted=True)[b], ross_information(single))
+    for classes in (labels, *(labels[torch.randperm(246, generator=generator)] for _ in range(5))):
+        check(neighbor_counts(states, classes, 3), states, classes, 3)
 
 
 def test_slots_and_layouts():
-    states, labels, permutations = points(6 * 100, 10, 3)
+    states, labels = points(6 * 100, 10, 3)
     states, labels = states.reshape(2, 3, 100, 10), labels[:100]
-    permutations = torch.stack([p[p < 100] for p in permutations])
     crooked = states.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0)
     assert not crooked.is_contiguous()
     for k in (3, 200):  # 200: more than any class has
-        found = neighbor_counts(crooked, labels, k, permutations=permutations)
+        found = neighbor_counts(crooked, labels, k)
         assert found.within.shape == (2, 3, 100)
-        assert found.permuted.shape == (2, 3, 5, 100)
         assert ross_information(found).shape == (2, 3)
         for i in range(2):
             for j in range(3):
-                single = neighbor_counts(states[i, j], labels, k, permutations=permutations)
+                single = neighbor_counts(states[i, j], labels, k)
                 assert torch.equal(found.within[i, j], single.within)
-                assert torch.equal(found.permuted[i, j], single.permuted)
     check(neighbor_counts(states[1, 2], labels, 200), states[1, 2], labels, 200)
 
 
@@ -181,19 +156,21 @@ def test_one_point_one_class_and_equal_points():
     one = neighbor_counts(torch.ones(1, 4), torch.tensor([7]))
     assert one.within.tolist() == [0]
     assert ross_information(one).item() == 0
-    states, labels, permutations = points(100, 4, 3)
+    states, labels = points(100, 4, 3)
     assert ross_information(neighbor_counts(states, torch.zeros(100, dtype=torch.bool))).item() == pytest.approx(0)
     labels[0] = 9
     same = states[:1].expand(100, 4)
-    check(neighbor_counts(same, labels, permutations=permutations), same, labels, 3, permutations)
+    check(neighbor_counts(same, labels), same, labels, 3)
 
 
 @pytest.mark.parametrize("change", [plain, far_away, duplicates_and_outlier, half_precision])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_error_bound_holds(change, dtype):
+@pytest.mark.parametrize("precision", ["highest", "high"])
+def test_error_bound_holds(change, precision, monkeypatch):
     # Every point is within the bound of the largest radius, or stays beyond that radius.
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: precision)
     states = change(points(257, 384, 2)[0])
-    ready = prepare(states, dtype)
+    ready = prepare(states)
+    assert ready.centered.dtype == (torch.float32 if precision == "highest" else torch.float64)
     tile = ready.proximity(0, 257, ready.tile_memory(257)).double()
     exact = torch.stack([(states.double() - row.double()).square().sum(1) for row in states])
     error = (ready.norms.square()[:, None] - tile - exact).abs().fill_diagonal_(0)
@@ -208,7 +185,7 @@ def test_error_bound_holds(change, dtype):
 
 def test_float32_products_that_are_none(monkeypatch):
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
-    states, labels, _ = points(100, 8, 3)
+    states, labels = points(100, 8, 3)
     assert prepare(states).centered.dtype == torch.float64
     check(neighbor_counts(states, labels), states, labels, 3)
 
@@ -219,13 +196,13 @@ GOOD = points(10, 3, 2)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((torch.ones(10, 3, dtype=torch.long), GOOD[1]), "states has dtype"),
-        ((torch.ones(10, 3, dtype=torch.complex64), GOOD[1]), "states has dtype"),
+        ((torch.ones(10, 3, dtype=torch.long), GOOD[1]), "states is torch"),
+        ((torch.ones(10, 3, dtype=torch.complex64), GOOD[1]), "states is torch"),
         ((torch.ones(10), GOOD[1]), "states has shape"),
         ((torch.ones(0, 3), GOOD[1]), "states has shape"),
         ((torch.full((10, 3), math.nan), GOOD[1]), "NaN or infinite"),
         ((torch.full((10, 3), math.inf), GOOD[1]), "NaN or infinite"),
-        (([[1.0]], GOOD[1]), "states is a list"),
+        (([[1.0]], GOOD[1]), "states is list"),
         ((GOOD[0], GOOD[1].float()), "labels is torch.float32"),
         ((GOOD[0], GOOD[1][:9]), "labels has shape"),
         ((GOOD[0], torch.arange(10)), "one member each"),
@@ -238,29 +215,13 @@ def test_bad_input(arguments, message):
         neighbor_counts(*arguments)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"permutations": GOOD[2].float()}, "permutations is torch.float32"),
-        ({"permutations": GOOD[2][0]}, "permutations has shape"),
-        ({"permutations": GOOD[2].clamp_min(1)}, "row 0 of permutations"),
-        ({"tile_rows": 0}, "tile_rows is 0"),
-        ({"backend": "cuda"}, "backend is 'cuda'"),
-    ],
-)
-def test_bad_options(options, message):
-    with pytest.raises(InvalidInputError, match=message):
-        neighbor_counts(GOOD[0], GOOD[1], **options)
-
-
-def test_backends_and_missing_permutations(monkeypatch):
+def test_backends(monkeypatch):
+    with pytest.raises(InvalidInputError, match="backend is 'cuda'"):
+        neighbor_counts(*GOOD, backend="cuda")
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    with pytest.raises(BackendUnavailableError, match=r"need CUDA|not installed"):
-        neighbor_counts(GOOD[0], GOOD[1], backend="triton")
-    counts = neighbor_counts(GOOD[0], GOOD[1])
-    assert counts.backend == "torch"
-    with pytest.raises(InvalidInputError, match="permutations"):
-        ross_information(counts, permuted=True)
+    with pytest.raises(BackendUnavailableError, match=r"needs CUDA|not installed"):
+        neighbor_counts(*GOOD, backend="triton")
+    assert neighbor_counts(*GOOD).backend == "torch"
 
 
 @pytest.mark.parametrize(("m", "k"), [(7, 3), (63, 3), (100, 5), (257, 10), (639, 10), (1000, 10)])
@@ -275,8 +236,8 @@ def test_largest_by_groups_are_those_of_topk(m, k):
 
 @pytest.mark.parametrize("n", [5, 64, 300])
 def test_counts_of_long_rows_are_summed_in_parts(monkeypatch, n):
-    monkeypatch.setattr(tiles, "EXACT_SUM", 64)
+    monkeypatch.setattr(neighbors_torch, "EXACT_SUM", 64)
     tile = torch.randn(20, n, generator=torch.Generator().manual_seed(0))
     threshold = torch.zeros(20, 1)
-    found = tiles._count(tile, threshold, torch.gt, torch.full((25, n), torch.nan))
+    found = neighbors_torch._count(tile, threshold, torch.gt, torch.full((25, n), torch.nan))
     assert torch.equal(found, (tile > 0).sum(1))

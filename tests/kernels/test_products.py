@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from hf_attn_mi.kernels.moments import products
-from hf_attn_mi.kernels.moments.products import gram, product
+from hf_attn_mi.kernels import products
+from hf_attn_mi.kernels.products import gram, product
 from hf_attn_mi.mi.folds import by_fold, from_folds
 
 

@@ -22,23 +22,20 @@ def three_threads():
 def problem():
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(3, (257,), generator=generator)
-    permutations = torch.stack([torch.randperm(257, generator=generator) for _ in range(4)])
-    return torch.randn(5, 257, 9, generator=generator), labels, permutations
+    return torch.randn(5, 257, 9, generator=generator), labels
 
 
 @pytest.mark.parametrize("sites", [1, 2, 5])
 def test_results_are_those_of_one_thread(sites):
-    states, labels, permutations = problem()
+    states, labels = problem()
     states = states[:sites]
-    moments = class_moments(states, labels, permutations=permutations)
-    counts = neighbor_counts(states, labels, permutations=permutations)
+    moments = class_moments(states, labels)
     single = neighbor_counts(states, labels)
     assert torch.get_num_threads() == 3
     torch.set_num_threads(1)
-    expected = class_moments(states, labels, permutations=permutations)
+    expected = class_moments(states, labels)
     for name in ("mean", "grams", "sums", "weights", "products"):
         torch.testing.assert_close(getattr(moments, name), getattr(expected, name))
-    assert torch.equal(counts.permuted, neighbor_counts(states, labels, permutations=permutations).permuted)
     assert torch.equal(single.within, neighbor_counts(states, labels).within)
 
 
@@ -79,7 +76,7 @@ def test_nothing_changes_for_one_piece_or_one_thread():
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_the_modes_of_the_caller(mode):
-    states, labels, _ = problem()
+    states, labels = problem()
     with mode():
         assert across_threads(lambda _: torch.is_grad_enabled(), range(2), 2) == [False, False]
         # In inference mode the results are inference tensors, which nothing outside of it may write to.

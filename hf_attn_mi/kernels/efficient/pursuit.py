@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hf_attn_mi.kernels.efficient.points import times_own
+from hf_attn_mi.kernels.efficient.problems import times_head_matrix
 
 _END = 1e-4  # the pursuit always runs to this residual, so that its path does not depend on the tolerance
 
@@ -32,11 +32,11 @@ def pursue(points: Tensor, head: Tensor, weights: Tensor, tolerance: float) -> t
     fewest = torch.full((count,), keys + 1, device=weights.device)
     live = torch.arange(count, device=weights.device)
     across = points.transpose(1, 2)
-    target = times_own(weights, points, head)
+    target = times_head_matrix(weights, points, head)
     length = target.norm(dim=1)
     width = min(points.shape[2] + 2, keys)
     # Slots hold keys; an empty site has held False. The first key is the one nearest to the output.
-    distance = times_own(-2 * target, across, head) + points.square().sum(2)[head]
+    distance = times_head_matrix(-2 * target, across, head) + points.square().sum(2)[head]
     sites = torch.zeros(count, width, dtype=torch.long, device=weights.device)
     sites[:, 0] = distance.argmin(1)
     share = torch.zeros(count, width, dtype=weights.dtype, device=weights.device)
@@ -48,7 +48,7 @@ def pursue(points: Tensor, head: Tensor, weights: Tensor, tolerance: float) -> t
         better = (reached <= tolerance * length) & (size < fewest[live])
         fewest[live[better]] = size[better]
         best[live[better]] = best.new_zeros(int(better.sum()), keys).scatter_add(1, sites[better], share[better])
-        gain = times_own(residual, across, head).scatter(1, sites.where(share > 0, sites[:, :1]), -torch.inf)
+        gain = times_head_matrix(residual, across, head).scatter(1, sites.where(share > 0, sites[:, :1]), -torch.inf)
         ahead, entering = gain.max(1)
         ahead = ahead - (residual * (target - residual)).sum(1)
         go = (reached > _END * length) & (ahead > 1e-12 * length.square()) & (size < width)
@@ -71,15 +71,15 @@ def _correct(points: Tensor, target: Tensor, share: Tensor, added: Tensor) -> Te
     open_rows = torch.arange(len(held), device=held.device)
     share = share.clone()
     for _ in range(held.shape[1]):
-        inside, own = held[open_rows], share[open_rows]
+        inside, weights = held[open_rows], share[open_rows]
         goal = _nearest_affine(points[open_rows], target[open_rows], inside)
         falling = inside & (goal <= 1e-12)
-        step = torch.where(falling, own / (own - goal).clamp_min(1e-300), torch.inf)
+        step = torch.where(falling, weights / (weights - goal).clamp_min(1e-300), torch.inf)
         length = step.amin(1).clamp_max(1.0)
-        own = torch.where(inside, own + length[:, None] * (goal - own), 0.0)
+        weights = torch.where(inside, weights + length[:, None] * (goal - weights), 0.0)
         dropped = falling & (step <= length[:, None] + 1e-12)
-        own = own.masked_fill(dropped, 0.0).clamp_min(0)
-        share[open_rows] = own / own.sum(1, keepdim=True)
+        weights = weights.masked_fill(dropped, 0.0).clamp_min(0)
+        share[open_rows] = weights / weights.sum(1, keepdim=True)
         held[open_rows] = inside & ~dropped
         open_rows = open_rows[falling.any(1)]
         if not len(open_rows):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError
-from hf_attn_mi.kernels.moments.call import ClassMoments
+from hf_attn_mi.kernels.moments.operation import ClassMoments
 
 SMALLEST_PIVOT = 100  # machine epsilons: a variance below this, given the other features, is rounding error
 
@@ -24,10 +24,8 @@ class ClassFactors:
     metric: str  # "within" or "total"
     scale: Tensor  # (..., d) standard deviation of each feature over all examples; 1 for a constant one
     factor: Tensor  # (..., fits, d, d) lower triangular L, L L^T = shrunk covariance of x / scale
-    log_determinant: Tensor  # (..., fits) float64, of L L^T; add 2 log(scale).sum(-1) for that of x
-    shrinkage: Tensor  # (..., fits) how far the covariance was moved to a multiple of the identity
-    centers: Tensor  # (..., sets, fits, K, d) L^-1 (mean of class k - mean) / scale; zero for an empty class
-    weights: Tensor  # (sets, fits, K) float64 (soft) class sizes
+    centers: Tensor  # (..., fits, K, d) L^-1 (mean of class k - mean) / scale; zero for an empty class
+    weights: Tensor  # (fits, K) float64 (soft) class sizes
 
 
 def factor_classes(
@@ -40,8 +38,7 @@ def factor_classes(
     """Return Cholesky factors of the covariance of each site and fit, and the whitened class means.
 
     The covariance S of x / scale is that within classes, G_within / N, or that of all, (G - s s^T / N) / N. It is
-    shrunk to (1 - g) S + g (tr S / d) I. "within" uses label set 0 and whitens its means only; "total" knows no
-    labels, so that one factor whitens the means of all sets.
+    shrunk to (1 - g) S + g (tr S / d) I.
 
     Args:
         moments: from `class_moments`.
@@ -51,8 +48,8 @@ def factor_classes(
         leave_one_out: one fit without each fold in place of one fit to all.
 
     Raises:
-        InvalidInputError: a covariance is singular in the dtype of the moments; leave_one_out with one fold; g outside of
-            [0, 1].
+        InvalidInputError: a covariance is singular in the dtype of the moments; leave_one_out with one fold; g outside
+            of [0, 1].
     """
     if metric not in ("within", "total"):
         raise InvalidInputError(f'metric is {metric!r}: "within" or "total" is allowed')
@@ -60,38 +57,35 @@ def factor_classes(
         raise InvalidInputError(f'shrinkage is {shrinkage!r}: a number from 0 to 1, or "oas"')
     if leave_one_out and len(moments.sizes) < 2:
         raise InvalidInputError("leave_one_out needs at least two folds: class_moments(..., folds=10)")
-    sets = slice(0, 1) if metric == "within" else slice(None)
     size = _fits(moments.sizes.double(), 0, leave_one_out)  # (fits,)
     gram = _fits(moments.grams, -3, leave_one_out)
-    sums = _fits(moments.sums[..., sets, :, :, :], -3, leave_one_out)  # (..., sets, fits, K, d)
-    weights = _fits(moments.weights[sets], -2, leave_one_out)
+    sums = _fits(moments.sums, -3, leave_one_out)  # (..., fits, K, d)
+    weights = _fits(moments.weights, -2, leave_one_out)
     variance = moments.grams.diagonal(dim1=-2, dim2=-1).sum(-2) / moments.sizes.sum()
     scale = torch.where(variance > 0, variance, 1).sqrt()
     means = (sums.double() / weights.clamp_min(1e-300)[..., None]).to(gram.dtype)
     means = torch.where(weights[..., None] > 0, means, 0)
     if metric == "within":
-        left, right = sums[..., 0, :, :, :], means[..., 0, :, :, :]
+        left, right = sums, means
     else:
-        left = sums[..., 0, :, :, :].sum(-2, keepdim=True)  # any set: outputs of one example sum to one
+        left = sums.sum(-2, keepdim=True)  # outputs of one example sum to one
         right = left / size.to(gram.dtype)[:, None, None]
     inverse = 1 / scale
     covariance = _covariance(gram, left, right, inverse, size)
-    amount = _shrink(covariance, size, shrinkage)
+    _shrink(covariance, size, shrinkage)
     factor = _cholesky(covariance)
-    scaled = means * inverse[..., None, None, None, :]
+    scaled = means * inverse[..., None, None, :]
     return ClassFactors(
         metric=metric,
         scale=scale,
         factor=factor,
-        log_determinant=2 * factor.diagonal(dim1=-2, dim2=-1).double().log().sum(-1),
-        shrinkage=amount,
-        centers=_whiten(factor, scaled),
+        centers=torch.linalg.solve_triangular(factor, scaled.transpose(-1, -2), upper=False).transpose(-1, -2),
         weights=weights,
     )
 
 
 def linear_discriminant(factors: ClassFactors) -> tuple[Tensor, Tensor]:
-    """Return directions (..., fits, K, d) and offsets (..., fits, K) of Fisher's linear discriminant of label set 0.
+    """Return directions (..., fits, K, d) and offsets (..., fits, K) of Fisher's linear discriminant.
 
     The logits of a state x are (x - moments.mean) @ directions^T + offsets: the log posterior, up to a constant, of
     Gaussian classes with the covariance that was factored. An empty class has the offset -inf.
@@ -99,20 +93,20 @@ def linear_discriminant(factors: ClassFactors) -> tuple[Tensor, Tensor]:
     Args:
         factors: from `factor_classes(metric="within")`.
     """
-    centers = factors.centers[..., 0, :, :, :]
+    centers = factors.centers
     solved = torch.linalg.solve_triangular(factors.factor.transpose(-1, -2), centers.transpose(-1, -2), upper=True)
     directions = solved.transpose(-1, -2) / factors.scale[..., None, None, :]
-    share = factors.weights[0] / factors.weights[0].sum(-1, keepdim=True)
+    share = factors.weights / factors.weights.sum(-1, keepdim=True)
     return directions, share.log().to(centers.dtype) - centers.square().sum(-1) / 2
 
 
 def class_separation(moments: ClassMoments, factors: ClassFactors) -> Tensor:
-    """Return (..., sets, fits, K, K) debiased inner products of the class means in the within-class metric, float64.
+    """Return (..., fits, K, K) debiased inner products of the class means in the within-class metric, float64.
 
     G_kl estimates (mu_k - mu)^T S^-1 (mu_l - mu), mu_k the mean of the states given class k, mu = sum_k p_k mu_k, and S
     the covariance within classes; unbiased for Gaussian classes, so that it may be indefinite and is around zero where
-    there is no information. The Gaussian mixture with these means has the information that is sought; to second
-    order it is sum_k p_k G_kk / 2 nats.
+    there is no information. The Gaussian mixture with these means has the information that `gaussian` reports; to
+    second order it is sum_k p_k G_kk / 2 nats.
 
     Soft outputs P are regressed on: x = sum_k P_ik beta_k + residual. S of the residual comes from the total covariance
     by Woodbury's identity in K x K matrices, is corrected for the finite sample (inverse Wishart, noise of the
@@ -125,7 +119,7 @@ def class_separation(moments: ClassMoments, factors: ClassFactors) -> Tensor:
     Raises:
         InvalidInputError: the factors are of metric="within", or there are not more examples than d + K + 1.
     """
-    size = factors.weights.sum(-1)[0]  # (fits,)
+    size = factors.weights.sum(-1)  # (fits,)
     classes = factors.weights.shape[-1]
     d = factors.centers.shape[-1]
     if factors.metric != "total":
@@ -137,7 +131,7 @@ def class_separation(moments: ClassMoments, factors: ClassFactors) -> Tensor:
         )
     n = size[:, None, None]
     identity = torch.eye(classes, dtype=torch.float64, device=size.device)
-    second = _fits(moments.products, -3, len(size) > 1) / n + 1e-9 * identity  # (sets, fits, K, K)
+    second = _fits(moments.products, -3, len(size) > 1) / n + 1e-9 * identity  # (fits, K, K)
     share = factors.weights / size[:, None]
     slopes = torch.linalg.solve(second, factors.centers.double() * share[..., None])
     total = slopes @ slopes.transpose(-1, -2)
@@ -146,11 +140,12 @@ def class_separation(moments: ClassMoments, factors: ClassFactors) -> Tensor:
     centring = identity - share[..., None, :]
     residual = centring @ residual @ centring.transpose(-1, -2)
     there = share > 0
-    given = torch.where(there[..., None], second / share[..., None], 0)  # mean outputs given each class
-    spread = second - given.transpose(-1, -2) @ (share[..., None] * given)
-    found = given @ torch.linalg.solve(identity + residual @ spread, residual) @ given.transpose(-1, -2)
-    found = centring @ _symmetric(found) @ centring.transpose(-1, -2)
-    return found * there[..., :, None] * there[..., None, :]
+    mean_outputs = torch.where(there[..., None], second / share[..., None], 0)  # of each class
+    spread = second - mean_outputs.transpose(-1, -2) @ (share[..., None] * mean_outputs)
+    inner = torch.linalg.solve(identity + residual @ spread, residual)
+    separation = mean_outputs @ inner @ mean_outputs.transpose(-1, -2)
+    separation = centring @ _symmetric(separation) @ centring.transpose(-1, -2)
+    return separation * there[..., :, None] * there[..., None, :]
 
 
 def _fits(parts: Tensor, dim: int, leave_one_out: bool) -> Tensor:
@@ -161,15 +156,15 @@ def _fits(parts: Tensor, dim: int, leave_one_out: bool) -> Tensor:
 
 def _covariance(gram: Tensor, left: Tensor, right: Tensor, inverse: Tensor, size: Tensor) -> Tensor:
     """Return (G - left^T right) / size in standardized units. Each pass over all folds counts: in place on one copy."""
-    found = torch.baddbmm(
+    covariance = torch.baddbmm(
         gram.flatten(0, -3), left.flatten(0, -3).transpose(-1, -2), right.flatten(0, -3), alpha=-1
     ).view(gram.shape)
     units = inverse[..., None, :, None] * inverse[..., None, None, :]
-    return found.mul_(units / size.to(gram.dtype)[:, None, None])
+    return covariance.mul_(units / size.to(gram.dtype)[:, None, None])
 
 
-def _shrink(covariance: Tensor, size: Tensor, shrinkage: float | str) -> Tensor:
-    """Shrink in place and return (..., fits) by how much, float64."""
+def _shrink(covariance: Tensor, size: Tensor, shrinkage: float | str) -> None:
+    """Shrink in place, each fit by its own amount."""
     d = covariance.shape[-1]
     trace = covariance.diagonal(dim1=-2, dim2=-1).sum(-1)
     if shrinkage == "oas":
@@ -183,7 +178,6 @@ def _shrink(covariance: Tensor, size: Tensor, shrinkage: float | str) -> Tensor:
     part = amount.to(covariance.dtype)
     covariance.mul_((1 - part)[..., None, None])
     covariance.diagonal(dim1=-2, dim2=-1).add_((part * trace / d)[..., None])
-    return amount
 
 
 def _cholesky(covariance: Tensor) -> Tensor:
@@ -198,14 +192,6 @@ def _cholesky(covariance: Tensor) -> Tensor:
             f"features, or too few examples; use more shrinkage, fewer features, or states.double()"
         )
     return factor
-
-
-def _whiten(factor: Tensor, means: Tensor) -> Tensor:
-    """Return L^-1 mean for (..., sets, fits, K, d) means and (..., fits, d, d) factors."""
-    columns = means.movedim(-4, -3).flatten(-3, -2).transpose(-1, -2)  # (..., fits, d, sets * K)
-    solved = torch.linalg.solve_triangular(factor, columns, upper=False).transpose(-1, -2)
-    whitened: Tensor = solved.reshape(means.movedim(-4, -3).shape).movedim(-3, -4)
-    return whitened
 
 
 def _symmetric(matrix: Tensor) -> Tensor:

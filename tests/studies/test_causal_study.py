@@ -86,7 +86,7 @@ def test_no_premise_of_snli_is_in_both_parts(monkeypatch, tmp_path):
 def test_intervals_against_scipy():
     for hits, count in ((0, 7), (7, 7), (13, 40)):
         expected = scipy.stats.binomtest(hits, count).proportion_ci(0.95, "exact")
-        assert report.exact(hits, count) == pytest.approx((expected.low, expected.high))
+        assert report.exact_interval(hits, count) == pytest.approx((expected.low, expected.high))
     values = [float(x) for x in range(1, 41)]
     # Ranks 14 and 27 of 40: P(Binomial(40, 1/2) <= 13) = .0192 on each side.
     assert report.median(values) == "20.5 [14, 27]"
@@ -114,30 +114,30 @@ def line(**more):
 
 def test_verdicts():
     sets = {name: {"dataset": name} for name in "abcde"}
-    assert report.judge(dict.fromkeys("abcd", "holds"), sets) == "holds"
-    assert report.judge({**dict.fromkeys("abcd", "holds"), "e": "-"}, sets) == "holds"
-    assert report.judge({**dict.fromkeys("abcd", "holds"), "e": "fails"}, sets) == "does not hold"
-    assert report.judge(dict.fromkeys("abc", "holds"), sets) == "not decided"
+    assert report.claim_verdict(dict.fromkeys("abcd", "holds"), sets) == "holds"
+    assert report.claim_verdict({**dict.fromkeys("abcd", "holds"), "e": "-"}, sets) == "holds"
+    assert report.claim_verdict({**dict.fromkeys("abcd", "holds"), "e": "fails"}, sets) == "does not hold"
+    assert report.claim_verdict(dict.fromkeys("abc", "holds"), sets) == "not decided"
     same = {name: {"dataset": "one"} for name in "abcd"}
-    assert report.judge(dict.fromkeys("abcd", "holds"), same) == "not decided"
-    assert report.deciding([line()] * 20)
-    assert not report.deciding([line()] * 19 + [line(changed=0)] * 50)
-    assert report.teeth([line()] * 3) == pytest.approx(5e6)
-    assert math.isnan(report.teeth([line(controls={"null-space noise": None, "visible noise": None})]))
+    assert report.claim_verdict(dict.fromkeys("abcd", "holds"), same) == "not decided"
+    assert report.decides([line()] * 20)
+    assert not report.decides([line()] * 19 + [line(changed=0)] * 50)
+    assert report.noise_ratio([line()] * 3) == pytest.approx(5e6)
+    assert math.isnan(report.noise_ratio([line(controls={"null-space noise": None, "visible noise": None})]))
 
 
 def test_the_role_of_attention():
     right, wrong = line(), line(uniform=0)
-    assert report.role([right] * 80 + [wrong] * 20)[1] == "plays a role"
-    assert report.role([right] * 300 + [line(predicted=0)])[1] == "plays no role"
-    assert report.role([right] * 30 + [wrong])[1] == "open"
-    assert report.role([right] * 19)[1] == "open"  # too few to say so
-    assert report.role([right] * 20)[1] == "plays no role"
+    assert report.attention_role([right] * 80 + [wrong] * 20)[1] == "plays a role"
+    assert report.attention_role([right] * 300 + [line(predicted=0)])[1] == "plays no role"
+    assert report.attention_role([right] * 30 + [wrong])[1] == "open"
+    assert report.attention_role([right] * 19)[1] == "open"  # too few to say so
+    assert report.attention_role([right] * 20)[1] == "plays no role"
 
 
 def test_costs_are_compared_on_the_same_inputs():
     made = [
-        {"index": i, "start": start, "defined": defined, "forwards": forwards, "passes": passes}
+        {"index": i, "ranking": start, "defined": defined, "forwards": forwards, "passes": passes}
         for i, start, defined, forwards, passes in (
             (0, "relevance", True, 4.0, 3),
             (1, "relevance", True, 9.0, 3),
@@ -167,7 +167,7 @@ def test_a_small_run_goes_on_where_it_stopped_and_writes_its_page(tmp_path):
     assert all(one["holds"] and one["changed"] > 0 for one in made)
     assert all(one["controls"]["visible noise"][0] > 100 * one["controls"]["null-space noise"][0] for one in made)
     sets = study.read_rows(tmp_path / "tokens.jsonl")
-    assert {one["start"] for one in sets} == set(study.STARTS)
+    assert {one["ranking"] for one in sets} == set(study.RANKINGS)
     assert all(one["true"] for one in sets)
     page = (tmp_path / "causal.md").read_text()
     assert "2 inputs in 1 suites" in page

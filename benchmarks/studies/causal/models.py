@@ -4,7 +4,7 @@
 
 Fine-tuned encoder (all weights): SNLI, MRPC, CoLA. From scratch, small heads, other families of positions: ModernBERT
 (rotary, some layers with a sliding window) on AG News and DeBERTa-v2 (disentangled relative positions) on SST-2.
-A model that is there already is left alone. One CPU core, up to ten minutes each.
+A model that exists already is skipped. One CPU core, up to ten minutes each.
 """
 
 import argparse
@@ -36,7 +36,7 @@ HEADS, HEAD_DIM = 8, 16
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is made. `kind`: "encoder" (fine-tuned), or a family trained from scratch."""
+    """How a model is trained. `kind`: "encoder" (fine-tuned), or a family trained from scratch."""
 
     kind: str
     dataset: str
@@ -86,7 +86,7 @@ def read_rows(path: Path) -> list[Row]:
     ]
 
 
-def fresh(recipe: Recipe, encoder: str, tokenizer: Any, classes: int) -> Any:
+def untrained(recipe: Recipe, encoder: str, tokenizer: Any, classes: int) -> Any:
     """Return the model before training."""
     torch.manual_seed(0)
     if recipe.kind == "encoder":
@@ -134,11 +134,11 @@ def fresh(recipe: Recipe, encoder: str, tokenizer: Any, classes: int) -> Any:
 
 def encode(rows: list[Row], tokenizer: Any, longest: int) -> list[dict[str, list[int]]]:
     """Return the tensors of each row as lists, without padding."""
-    made = []
+    encoded = []
     for texts, _ in rows:
         parts = texts if isinstance(texts, tuple) else (texts,)
-        made.append(dict(tokenizer(*parts, truncation=True, max_length=longest)))
-    return made
+        encoded.append(dict(tokenizer(*parts, truncation=True, max_length=longest)))
+    return encoded
 
 
 def pad(rows: list[dict[str, list[int]]], tokenizer: Any, model: Any) -> dict[str, Tensor]:
@@ -155,9 +155,9 @@ def accuracy(model: Any, tokenizer: Any, rows: list[Row], longest: int) -> float
     encoded, hits = encode(rows, tokenizer, longest), 0
     order = sorted(range(len(rows)), key=lambda i: len(encoded[i]["input_ids"]))
     for start in range(0, len(order), 64):
-        some = order[start : start + 64]
-        found = model(**pad([encoded[i] for i in some], tokenizer, model)).logits.argmax(1)
-        hits += int((found == torch.tensor([rows[i][1] for i in some])).sum())
+        batch = order[start : start + 64]
+        classes = model(**pad([encoded[i] for i in batch], tokenizer, model)).logits.argmax(1)
+        hits += int((classes == torch.tensor([rows[i][1] for i in batch])).sum())
     return hits / len(rows)
 
 
@@ -165,7 +165,7 @@ def train(model: Any, tokenizer: Any, rows: list[Row], recipe: Recipe) -> None:
     """Train all weights with AdamW, warm-up and linear decay, in batches of similar length."""
     generator = torch.Generator().manual_seed(0)
     encoded = encode(rows, tokenizer, recipe.longest)
-    lengths = torch.tensor([len(one["input_ids"]) for one in encoded], dtype=torch.double)
+    lengths = torch.tensor([len(row["input_ids"]) for row in encoded], dtype=torch.double)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, weight_decay=0.01)
     steps = recipe.epochs * -(-len(rows) // 32)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -176,9 +176,9 @@ def train(model: Any, tokenizer: Any, rows: list[Row], recipe: Recipe) -> None:
         near = (lengths + torch.rand(len(rows), generator=generator, dtype=torch.double) * lengths.std()).argsort()
         chunks = near.split(32)
         for number in torch.randperm(len(chunks), generator=generator).tolist():
-            some = chunks[number].tolist()
-            labels = torch.tensor([rows[i][1] for i in some])
-            loss = model(**pad([encoded[i] for i in some], tokenizer, model), labels=labels).loss
+            batch = chunks[number].tolist()
+            labels = torch.tensor([rows[i][1] for i in batch])
+            loss = model(**pad([encoded[i] for i in batch], tokenizer, model), labels=labels).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
@@ -194,7 +194,7 @@ def make_model(name: str, data: Path, encoder: str, tokenizer_path: str, folder:
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[: recipe.rows].tolist()
     rows = [rows[i] for i in order]
     tokenizer = AutoTokenizer.from_pretrained(encoder if recipe.kind == "encoder" else tokenizer_path)
-    model = fresh(recipe, encoder, tokenizer, len({label for _, label in rows}))
+    model = untrained(recipe, encoder, tokenizer, len({label for _, label in rows}))
     train(model, tokenizer, rows, recipe)
     facts = {
         "name": name,
@@ -213,13 +213,13 @@ def make_model(name: str, data: Path, encoder: str, tokenizer_path: str, folder:
 
 
 def most_common(rows: list[Row]) -> float:
-    """Return the share of the most common label: the accuracy of a model that knows nothing."""
+    """Return the share of the most common label: the accuracy of a constant prediction."""
     labels = sorted(label for _, label in rows)
     return max(len(list(group)) for _, group in itertools.groupby(labels)) / len(rows)
 
 
 def main() -> None:
-    """Train the models that are not there."""
+    """Train the models that are missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--encoder", required=True, help="pretrained BERT encoder to fine-tune")

@@ -13,29 +13,29 @@ from hf_attn_mi.evaluation import estimate
 
 Lines = list[dict[str, Any]]
 CONTROLS = ("null-space noise", "visible noise", "uniform", "permuted")
-WORST, RESIDUAL, SUMS = 1e-3, 1e-6, 1e-6  # what a certificate allows of rounding in float32
-TEETH = 100.0  # visible noise has to move the logits this much more than null-space noise
-ROLE = 0.02  # an accuracy that uniform attention loses at most, where attention plays no role
-KEEP = 0.9  # of the probability, by a token set
-FEWEST = 20  # inputs with changed rows that decide for a suite
-NEEDED = 4  # data sets that decide a claim
-PROTOTYPE = {"sst2": 10, "agnews": 23, "imdb": 14}
-HOW = f"""Every input is run with efficient rows in the place of attention, in all layers and heads, each layer's from
-its own states. Means have 95 % bootstrap intervals over inputs, shares exact binomial ones (Clopper and Pearson) and
-medians order statistics. Verdicts, fixed before the full run:
+MAX_CHANGE, RESIDUAL, SUMS = 1e-3, 1e-6, 1e-6  # limits for rounding in float32
+NOISE_RATIO = 100.0  # of visible to null-space noise, in the change of the logits
+ROLE_LIMIT = 0.02  # largest loss of accuracy by uniform attention that counts as no role of attention
+KEEP = 0.9  # share of the probability that a token set keeps
+MIN_INPUTS = 20  # with changed rows, for a suite to count
+MIN_DATA_SETS = 4  # for a claim to be decided
+PROTOTYPE_FORWARDS = {"sst2": 10, "agnews": 23, "imdb": 14}
+METHOD = f"""Every input is run with efficient rows instead of the model's attention, in all layers and heads; each
+layer's rows are computed from the states it receives. Means have 95 % bootstrap intervals over inputs, shares exact
+binomial ones (Clopper and Pearson) and medians order statistics. Verdicts, fixed before the full run:
 
-- claim 1 holds on a suite if every prediction is kept, no logit changes by more than {WORST:g} of the largest, and
-  noise of the same norm that the outputs can see moves them at least {TEETH:g} times as much (median) as null-space
-  noise;
+- claim 1 holds on a suite if every prediction is kept, no logit changes by more than {MAX_CHANGE:g} of the largest, and
+  noise of the same norm that changes the heads' outputs moves the logits at least {NOISE_RATIO:g} times as much
+  as null-space noise (median);
 - claim 2 if rows sum to one to {SUMS:g} and no weight is negative;
 - claim 3 if every row was proved optimal and a certificate costs at most 3 times an explanation with efficient rows;
-- claim 4 if residuals are at most {RESIDUAL:g}, no kept key of a checked row can go, and attention plays a role:
-  uniform attention costs accuracy (the interval of the paired difference lies above zero). It plays no role where that
-  interval lies below {ROLE:g}.
+- claim 4 if residuals are at most {RESIDUAL:g}, no kept key of a checked row can be left out, and attention plays a
+  role: uniform attention costs accuracy (the interval of the paired difference lies above zero). It plays no role where
+  that interval lies below {ROLE_LIMIT:g}.
 
-Suites with fewer than {FEWEST} inputs whose rows changed decide nothing: with n <= rank there is one row only. A claim
-holds if it holds on all suites that decide and these are {NEEDED} data sets or more; it does not hold if it fails on
-one; else it is not decided."""
+Suites with fewer than {MIN_INPUTS} inputs whose rows changed do not count: with n <= rank there is only one row. A
+claim holds if it holds on all suites that count and these cover {MIN_DATA_SETS} data sets or more; it does not hold if
+it fails on one; otherwise it is not decided."""
 FAMILIES = """MiniLM models are one pretrained BERT encoder (6 layers, 12 heads of 32), all weights fine-tuned. Other
 families: the embedded model is a small BERT of this package, with a vocabulary of its own, distilled on SST-2 from
 random layers; ModernBERT (rotary positions, every other layer with a sliding window of 32 tokens, gated feed-forward,
@@ -56,11 +56,11 @@ python run.py --output RESULTS --report ../../../docs/studies
 
 
 def load(folder: Path, part: str) -> Lines:
-    """Return the lines of a part."""
+    """Return the rows of a part."""
     return read_rows(folder / f"{part}.jsonl")
 
 
-def of(lines: Lines, suite: str) -> Lines:
+def lines_of(lines: Lines, suite: str) -> Lines:
     """Return the lines of a suite."""
     return [line for line in lines if line["suite"] == suite]
 
@@ -74,15 +74,15 @@ def number(value: float) -> str:
 
 def mean(values: Iterable[float | None]) -> str:
     """Return "mean [low, high]"."""
-    found = estimate([None if value is None else float(value) for value in values])
-    if found.mean is None:
+    result = estimate([None if value is None else float(value) for value in values])
+    if result.mean is None:
         return "-"
-    if found.interval is None:
-        return f"{found.mean:.3f}"
-    return f"{found.mean:.3f} [{found.interval[0]:.3f}, {found.interval[1]:.3f}]"
+    if result.interval is None:
+        return f"{result.mean:.3f}"
+    return f"{result.mean:.3f} [{result.interval[0]:.3f}, {result.interval[1]:.3f}]"
 
 
-def exact(hits: int, count: int) -> tuple[float, float]:
+def exact_interval(hits: int, count: int) -> tuple[float, float]:
     """Return the Clopper-Pearson 95 % interval of a share."""
     low = 0.0 if hits == 0 else float(scipy.stats.beta.ppf(0.025, hits, count - hits + 1))
     high = 1.0 if hits == count else float(scipy.stats.beta.ppf(0.975, hits + 1, count - hits))
@@ -94,11 +94,11 @@ def share(flags: Iterable[bool]) -> str:
     known = list(flags)
     if not known:
         return "-"
-    low, high = exact(sum(known), len(known))
+    low, high = exact_interval(sum(known), len(known))
     return f"{sum(known)} / {len(known)} ({sum(known) / len(known):.1%} [{low:.1%}, {high:.1%}])"
 
 
-def ends(values: Iterable[float]) -> tuple[float, float]:
+def median_interval(values: Iterable[float]) -> tuple[float, float]:
     """Return the 95 % interval of the median from order statistics; NaN for fewer than six values."""
     known = sorted(values)
     if len(known) < 6:
@@ -112,7 +112,7 @@ def median(values: Iterable[float]) -> str:
     known = list(values)
     if not known:
         return "-"
-    low, high = ends(known)
+    low, high = median_interval(known)
     middle = number(statistics.median(known))
     return middle if math.isnan(low) else f"{middle} [{number(low)}, {number(high)}]"
 
@@ -127,33 +127,35 @@ def control(lines: Lines, name: str, place: int) -> list[Any]:
     return [line["controls"][name][place] for line in lines if line["controls"].get(name)]
 
 
-def role(lines: Lines) -> tuple[str, str]:
-    """Return the accuracy that uniform attention costs, and what that says."""
+def attention_role(lines: Lines) -> tuple[str, str]:
+    """Return the accuracy lost by uniform attention, and whether attention plays a role."""
     lost = [float(line["predicted"] == line["label"]) - float(line["uniform"] == line["label"]) for line in lines]
-    found = estimate(lost)
-    if found.interval is None or found.inputs < FEWEST:
+    result = estimate(lost)
+    if result.interval is None or result.inputs < MIN_INPUTS:
         return mean(lost), "open"
-    low, high = found.interval
-    return mean(lost), "plays a role" if low > 0 else "plays no role" if high < ROLE else "open"
+    low, high = result.interval
+    return mean(lost), "plays a role" if low > 0 else "plays no role" if high < ROLE_LIMIT else "open"
 
 
-def teeth(lines: Lines) -> float:
-    """Return by how much more visible noise moves the logits than null-space noise, medians; NaN without noise."""
-    unseen, seen = (control(lines, name, 0) for name in CONTROLS[:2])
-    return statistics.median(seen) / max(statistics.median(unseen), 1e-300) if unseen and seen else math.nan
+def noise_ratio(lines: Lines) -> float:
+    """Return the median change of the logits by visible noise over that by null-space noise; NaN without noise."""
+    null_space, visible = (control(lines, name, 0) for name in CONTROLS[:2])
+    if not null_space or not visible:
+        return math.nan
+    return statistics.median(visible) / max(statistics.median(null_space), 1e-300)
 
 
-def deciding(lines: Lines) -> bool:
-    """Whether enough inputs have rows that could be replaced."""
-    return sum(line["changed"] > 0 for line in lines) >= FEWEST
+def decides(lines: Lines) -> bool:
+    """Whether enough inputs have rows that changed."""
+    return sum(line["changed"] > 0 for line in lines) >= MIN_INPUTS
 
 
-def judge(parts: dict[str, str], facts: dict[str, Any]) -> str:
-    """Return the verdict over suites: each is "holds", "fails" or "-" (decides nothing)."""
+def claim_verdict(parts: dict[str, str], facts: dict[str, Any]) -> str:
+    """Return the verdict over suites; the result of each is "holds", "fails" or "-" (does not count)."""
     if "fails" in parts.values():
         return "does not hold"
-    sets = {facts[name]["dataset"] for name, found in parts.items() if found == "holds"}
-    return "holds" if len(sets) >= NEEDED else "not decided"
+    sets = {facts[name]["dataset"] for name, result in parts.items() if result == "holds"}
+    return "holds" if len(sets) >= MIN_DATA_SETS else "not decided"
 
 
 class Study:
@@ -164,21 +166,21 @@ class Study:
         self.tokens, self.speed = load(folder, "tokens"), load(folder, "speed")
         self.runs = load(folder, "runs")
         self.facts = {name: fact for run in self.runs for name, fact in run["suites"].items()}
-        there = {line["suite"] for line in self.certificates}
-        self.suites = [name for name in self.facts if name in there]
+        present = {line["suite"] for line in self.certificates}
+        self.suites = [name for name in self.facts if name in present]
 
     def each(self, lines: Lines) -> list[tuple[str, Lines]]:
         """Return the suites that have lines of a part."""
-        return [(name, mine) for name in self.suites if (mine := of(lines, name))]
+        return [(name, suite_lines) for name in self.suites if (suite_lines := lines_of(lines, name))]
 
 
 def suites_table(study: Study) -> str:
-    """Return what was judged on what, and for how many inputs there was anything to replace."""
+    """Return the models and data sets of the suites, and how many inputs have rows that changed."""
     rows = []
-    for name, mine in study.each(study.certificates):
-        fact, count = study.facts[name], len(mine)
+    for name, suite_lines in study.each(study.certificates):
+        fact, count, tokens = study.facts[name], len(suite_lines), [line["tokens"] for line in suite_lines]
         trained = fact["trained"]
-        note = "given" if trained is None else f"{trained['epochs']} epochs, {trained['train']} rows"
+        note = "as it is" if trained is None else f"{trained['epochs']} epochs, {trained['train']} rows"
         rows.append(
             [
                 name,
@@ -186,10 +188,10 @@ def suites_table(study: Study) -> str:
                 fact["shape"],
                 note,
                 str(count),
-                f"{statistics.mean(line['tokens'] for line in mine):.0f} ({max(line['tokens'] for line in mine)})",
-                mean([line["predicted"] == line["label"] for line in mine]),
-                str(sum(line["changed"] > 0 for line in mine)),
-                f"{sum(line['changed'] for line in mine) / sum(line['rows'] for line in mine):.0%}",
+                f"{statistics.mean(tokens):.0f} ({max(tokens)})",
+                mean([line["predicted"] == line["label"] for line in suite_lines]),
+                str(sum(line["changed"] > 0 for line in suite_lines)),
+                f"{sum(line['changed'] for line in suite_lines) / sum(line['rows'] for line in suite_lines):.0%}",
             ]
         )
     header = ["suite", "model", "shape", "training", "inputs", "tokens, mean (most)", "accuracy"]
@@ -199,16 +201,22 @@ def suites_table(study: Study) -> str:
 def claim_same(study: Study) -> tuple[str, dict[str, str]]:
     """(1) Efficient attention in the place of attention gives the same predictions."""
     parts, rows, controls, roles = {}, [], [], []
-    for name, mine in study.each(study.certificates):
-        some = [line for line in mine if line["changed"] > 0]
-        kept, worst = all(line["kept"] for line in mine), max(line["relative"] for line in mine)
-        fine = kept and worst <= WORST
-        parts[name] = "fails" if not fine else "holds" if deciding(mine) and teeth(mine) >= TEETH else "-"
-        others = [line["forms"] for line in of(study.details, name)]
+    for name, suite_lines in study.each(study.certificates):
+        some = [line for line in suite_lines if line["changed"] > 0]
+        kept, worst = all(line["kept"] for line in suite_lines), max(line["relative"] for line in suite_lines)
+        fine = kept and worst <= MAX_CHANGE
+        parts[name] = (
+            "fails"
+            if not fine
+            else "holds"
+            if decides(suite_lines) and noise_ratio(suite_lines) >= NOISE_RATIO
+            else "-"
+        )
+        others = [line["forms"] for line in lines_of(study.details, name)]
         rows.append(
             [
                 name,
-                share(line["kept"] for line in mine),
+                share(line["kept"] for line in suite_lines),
                 f"{sum(line['kept'] for line in some)} / {len(some)}",
                 median(line["relative"] for line in some),
                 number(worst),
@@ -224,20 +232,20 @@ def claim_same(study: Study) -> tuple[str, dict[str, str]]:
             [
                 name,
                 *[
-                    f"{median(control(mine, one, 0))}; kept {statistics.mean(control(mine, one, 1)):.1%}"
-                    if control(mine, one, 0)
+                    f"{median(control(suite_lines, one, 0))}; kept {statistics.mean(control(suite_lines, one, 1)):.1%}"
+                    if control(suite_lines, one, 0)
                     else "-"
                     for one in CONTROLS
                 ],
-                number(teeth(mine)),
+                number(noise_ratio(suite_lines)),
             ]
         )
-        lost, word = role(mine)
+        lost, word = attention_role(suite_lines)
         roles.append(
             [
                 name,
                 *[
-                    mean([line[rows_] == line["label"] for line in mine])
+                    mean([line[rows_] == line["label"] for line in suite_lines])
                     for rows_ in ("predicted", "uniform", "permuted")
                 ],
                 lost,
@@ -259,21 +267,24 @@ def claim_same(study: Study) -> tuple[str, dict[str, str]]:
 def claim_distribution(study: Study) -> tuple[str, dict[str, str]]:
     """(2) Efficient attention is a probability distribution."""
     parts, rows, apart = {}, [], []
-    for name, mine in study.each(study.certificates):
-        off, least = max(line["sum_error"] for line in mine), min(line["smallest_weight"] for line in mine)
+    for name, suite_lines in study.each(study.certificates):
+        off, least = (
+            max(line["sum_error"] for line in suite_lines),
+            min(line["smallest_weight"] for line in suite_lines),
+        )
         fine = off <= SUMS and least >= 0
-        parts[name] = "fails" if not fine else "holds" if deciding(mine) else "-"
-        rows.append([name, str(sum(line["rows"] for line in mine)), number(off), number(least), parts[name]])
-    for name, mine in study.each(study.details):
+        parts[name] = "fails" if not fine else "holds" if decides(suite_lines) else "-"
+        rows.append([name, str(sum(line["rows"] for line in suite_lines)), number(off), number(least), parts[name]])
+    for name, suite_lines in study.each(study.details):
         cells = []
         for form in ("efficient", "effective", "effective_affine"):
-            layers = [[layer[form] for layer in line["layers"]] for line in mine]
+            layers = [[layer[form] for layer in line["layers"]] for line in suite_lines]
             js, tv, negative = (
                 [statistics.mean(layer[key] for layer in one) for one in layers] for key in ("js", "tv", "negative")
             )
             below = "" if form == "efficient" else f", negative {mean(negative)}"
             cells.append(f"JS {mean(js)}, TV {mean(tv)}{below}")
-        apart.append([name, str(len(mine)), *cells])
+        apart.append([name, str(len(suite_lines)), *cells])
     body = table(["suite", "rows", "largest error of a row sum", "smallest weight above zero", "claim"], rows)
     second = table(["suite", "inputs", "efficient", "effective", "affine"], apart)
     return (
@@ -286,21 +297,21 @@ def claim_distribution(study: Study) -> tuple[str, dict[str, str]]:
 def claim_computable(study: Study) -> tuple[str, dict[str, str]]:
     """(3) Efficient attention is effectively computable."""
     parts, rows = {}, []
-    for name, mine in study.each(study.speed):
-        proved = of(study.certificates, name)
+    for name, suite_lines in study.each(study.speed):
+        proved = lines_of(study.certificates, name)
         unproved = sum(line["unproved"] for line in proved)
-        ratios = [line["certify"] / line["efficient"] for line in mine]
-        each = [1e6 * (line["efficient"] - line["attention"]) / line["rows"] for line in mine]
+        ratios = [line["certify"] / line["efficient"] for line in suite_lines]
+        each = [1e6 * (line["efficient"] - line["attention"]) / line["rows"] for line in suite_lines]
         fine = unproved == 0 and statistics.median(ratios) <= 3
-        parts[name] = "fails" if not fine else "holds" if deciding(proved) else "-"
+        parts[name] = "fails" if not fine else "holds" if decides(proved) else "-"
         forward, explained, certified = (
-            1000 * statistics.mean(line[key] for line in mine) for key in ("forward", "efficient", "certify")
+            1000 * statistics.mean(line[key] for line in suite_lines) for key in ("forward", "efficient", "certify")
         )
         rows.append(
             [
                 name,
-                str(len(mine)),
-                f"{statistics.mean(line['tokens'] for line in mine):.0f}",
+                str(len(suite_lines)),
+                f"{statistics.mean(line['tokens'] for line in suite_lines):.0f}",
                 f"{forward:.0f}",
                 f"{explained:.0f}",
                 f"{certified:.0f}",
@@ -318,13 +329,13 @@ def claim_computable(study: Study) -> tuple[str, dict[str, str]]:
 def claim_necessary(study: Study) -> tuple[str, dict[str, str]]:
     """(4) Efficient attention is minimally necessary and sufficient, for tasks that need context."""
     parts, rows = {}, []
-    for name, mine in study.each(study.certificates):
-        some = [line for line in mine if line["changed"] > 0 and line["necessity"] is not None]
-        residual = max(line["residual"] for line in mine)
+    for name, suite_lines in study.each(study.certificates):
+        some = [line for line in suite_lines if line["changed"] > 0 and line["necessity"] is not None]
+        residual = max(line["residual"] for line in suite_lines)
         least = min((line["necessity"] for line in some), default=math.nan)
         fine = residual <= RESIDUAL and all(line["necessity"] > 0 for line in some)
-        word = role(mine)[1]
-        parts[name] = "fails" if not fine else "holds" if deciding(mine) and word == "plays a role" else "-"
+        word = attention_role(suite_lines)[1]
+        parts[name] = "fails" if not fine else "holds" if decides(suite_lines) and word == "plays a role" else "-"
         rows.append(
             [
                 name,
@@ -341,12 +352,17 @@ def claim_necessary(study: Study) -> tuple[str, dict[str, str]]:
             ]
         )
     header = ["suite", "keys with weight, mean", "most", "share of keys dropped", "largest residual", "rows checked"]
-    header += ["smallest miss without a key", "median row's smallest miss", "inputs with firm rows only", "attention"]
+    header += [
+        "smallest change without a key",
+        "median row's smallest change",
+        "inputs with firm rows only",
+        "attention",
+    ]
     body = table([*header, "claim"], rows)
     text = (
-        "Inputs with a changed row. Necessity: over all kept keys of the checked rows, how far the head's output is "
-        "missed without\nthat key, relative to its size. A miss below the precision of float32 (1e-7) is not firm: "
-        f"necessary for the exact output,\nand nobody would notice.\n\n{body}\n\n{identifiable_table(study)}\n\n"
+        "Inputs with a changed row. Necessity: over all kept keys of the checked rows, how far the head's output "
+        "changes without\nthat key, relative to its size. A change below the precision of float32 (1e-7) is not firm: "
+        f"necessary for the exact output,\nbut without a visible effect.\n\n{body}\n\n{identifiable_table(study)}\n\n"
         f"{curve_table(study)}"
     )
     return text, parts
@@ -355,15 +371,15 @@ def claim_necessary(study: Study) -> tuple[str, dict[str, str]]:
 def identifiable_table(study: Study) -> str:
     """Return which sampled weights the outputs determine."""
     rows = []
-    for name, mine in study.each(study.details):
+    for name, suite_lines in study.each(study.details):
         cells = []
         for kind in ("random", "top"):
-            found = [one["intervals"][kind] for one in mine]
+            weights = [line["intervals"][kind] for line in suite_lines]
             for width in (0.01, 0.05):
-                cells.append(mean([statistics.mean(wide <= width for wide, _, _ in one) for one in found]))
-            cells.append(mean([statistics.mean(forced for _, forced, _ in one) for one in found]))
-        count = sum(len(one["intervals"]["random"]) + len(one["intervals"]["top"]) for one in mine)
-        rows.append([name, f"{count} of {len(mine)} inputs", *cells])
+                cells.append(mean([statistics.mean(wide <= width for wide, _, _ in row) for row in weights]))
+            cells.append(mean([statistics.mean(forced for _, forced, _ in row) for row in weights]))
+        count = sum(len(line["intervals"]["random"]) + len(line["intervals"]["top"]) for line in suite_lines)
+        rows.append([name, f"{count} of {len(suite_lines)} inputs", *cells])
     header = ["suite", "weights", "random keys: to .01", "to .05", "forced", "two largest of a row: to .01", "to .05"]
     return (
         "Identifiable weights, by linear programs: the share whose interval is at most so wide, and the share in "
@@ -374,9 +390,9 @@ def identifiable_table(study: Study) -> str:
 def curve_table(study: Study) -> str:
     """Return support against tolerance, by layer."""
     rows = []
-    for name, mine in study.each(study.details):
-        for layer in range(len(mine[0]["layers"])):
-            curves = [line["layers"][layer]["curve"] for line in mine]
+    for name, suite_lines in study.each(study.details):
+        for layer in range(len(suite_lines[0]["layers"])):
+            curves = [line["layers"][layer]["curve"] for line in suite_lines]
             rows.append([name, str(layer), *[mean(column) for column in zip(*curves)]])
     header = ["suite", "layer", "exact", "1 %", "5 %", "10 %"]
     return "Keys that a row needs to come within a share of ||o - mean v|| (mean over sampled rows):\n\n" + table(
@@ -385,31 +401,30 @@ def curve_table(study: Study) -> str:
 
 
 def tokens_table(study: Study) -> str:
-    """Return minimal token sets from each start, with the cost of its ranking; starts compared on the same inputs."""
+    """Return minimal token sets for each ranking with its cost, compared with relevance on the same inputs."""
     rows = []
-    for name, mine in study.each(study.tokens):
-        starts = list(dict.fromkeys(line["start"] for line in mine))
-        for start in starts:
-            some = [line for line in mine if line["start"] == start]
-            there = [line for line in some if line["defined"]]
-            both = paired(mine, start)
+    for name, suite_lines in study.each(study.tokens):
+        for ranking in dict.fromkeys(line["ranking"] for line in suite_lines):
+            some = [line for line in suite_lines if line["ranking"] == ranking]
+            with_set = [line for line in some if line["defined"]]
+            both = paired(suite_lines, ranking)
             rows.append(
                 [
                     name,
-                    start,
+                    ranking,
                     share(line["defined"] for line in some),
-                    share(line["minimal"] for line in there),
-                    median([line["size"] for line in there]),
-                    median([line["forwards"] for line in there]),
-                    median([cost(line) for line in there]),
-                    "-" if start == "relevance" else f"{median(both)} ({len(both)})",
-                    median([line["ranking"] + line["search"] for line in there]),
-                    mean([line["p_rest"] for line in there]),
+                    share(line["minimal"] for line in with_set),
+                    median([line["size"] for line in with_set]),
+                    median([line["forwards"] for line in with_set]),
+                    median([cost(line) for line in with_set]),
+                    "-" if ranking == "relevance" else f"{median(both)} ({len(both)})",
+                    median([line["ranking_cost"] + line["search_cost"] for line in with_set]),
+                    mean([line["p_rest"] for line in with_set]),
                     share(line["true"] for line in some),
                 ]
             )
-    header = ["suite", "start", "defined", "inclusion-minimal", "tokens of the set", "search, forwards"]
-    header += ["search and ranking", "the same less relevance's, same inputs (inputs)", "CPU of both, in forwards"]
+    header = ["suite", "ranking", "defined", "locally minimal", "tokens of the set", "search, forwards"]
+    header += ["search and ranking", "difference to relevance on the same inputs (inputs)", "CPU of both, in forwards"]
     header += ["p(rest)", "re-checks true"]
     return table(header, rows)
 
@@ -419,21 +434,21 @@ def cost(line: dict[str, Any]) -> float:
     return float(line["forwards"] + line["passes"])
 
 
-def paired(mine: Lines, start: str) -> list[float]:
-    """Return by how many forwards this start costs more than relevance, on the inputs that both were run on."""
-    base = {line["index"]: cost(line) for line in mine if line["start"] == "relevance" and line["defined"]}
+def paired(lines: Lines, ranking: str) -> list[float]:
+    """Return by how many forwards a ranking costs more than relevance, on the inputs that both were run on."""
+    base = {line["index"]: cost(line) for line in lines if line["ranking"] == "relevance" and line["defined"]}
     return [
         cost(line) - base[line["index"]]
-        for line in mine
-        if line["start"] == start and line["defined"] and line["index"] in base
+        for line in lines
+        if line["ranking"] == ranking and line["defined"] and line["index"] in base
     ]
 
 
 def targets(study: Study) -> str:
-    """Return what was aimed at, what was found, and whether that is met."""
+    """Return a table of the targets, the figures, and whether they are met."""
     lines = study.certificates
     some = [line for line in lines if line["changed"] > 0]
-    unseen, seen = control(some, CONTROLS[0], 0), control(some, CONTROLS[1], 0)
+    null_space, visible = control(some, CONTROLS[0], 0), control(some, CONTROLS[1], 0)
     middle = statistics.median([line["relative"] for line in some]) if some else math.nan
     rows: list[tuple[str, str, bool]] = [
         (
@@ -454,59 +469,60 @@ def targets(study: Study) -> str:
         ),
         (
             "null-space noise moves the logits by <= 1e-4",
-            f"{number(max(unseen, default=math.nan))}; {sum(x > 1e-4 for x in unseen)} of {len(unseen)} inputs above",
-            max(unseen, default=math.nan) <= 1e-4,
+            f"{number(max(null_space, default=math.nan))}; "
+            f"{sum(x > 1e-4 for x in null_space)} of {len(null_space)} inputs above",
+            max(null_space, default=math.nan) <= 1e-4,
         ),
         (
             "visible noise of the same norm: >= 100 times more (median)",
-            number(statistics.median(seen) / statistics.median(unseen)) if seen else "-",
-            bool(seen) and statistics.median(seen) >= 100 * statistics.median(unseen),
+            number(statistics.median(visible) / statistics.median(null_space)) if visible else "-",
+            bool(visible) and statistics.median(visible) >= 100 * statistics.median(null_space),
         ),
     ]
     ratios = [line["certify"] / line["efficient"] for line in study.speed]
     if ratios:
-        found = statistics.median(ratios)
-        rows.append(("certify <= 3 times explain with efficient rows (median)", number(found), found <= 3))
-    for name, mine in study.each(study.tokens):
-        main = [line for line in mine if line["start"] == "relevance"]
-        there = [line for line in main if line["defined"]]
+        ratio = statistics.median(ratios)
+        rows.append(("certify <= 3 times explain with efficient rows (median)", number(ratio), ratio <= 3))
+    for name, suite_lines in study.each(study.tokens):
+        main = [line for line in suite_lines if line["ranking"] == "relevance"]
+        with_set = [line for line in main if line["defined"]]
         default = sum(line["p_special"] >= KEEP * line["p_all"] for line in main if not line["defined"])
-        rest = f"; on {default} of the others special tokens alone keep it" if len(there) < len(main) else ""
+        rest = f"; on {default} of the others special tokens alone keep it" if len(with_set) < len(main) else ""
         rows += [
             (
-                f"{name}: every token set re-checks true (all starts)",
-                share(line["true"] for line in mine),
-                all(line["true"] for line in mine),
+                f"{name}: every token set re-checks true (all rankings)",
+                share(line["true"] for line in suite_lines),
+                all(line["true"] for line in suite_lines),
             ),
             (
                 f"{name}: defined on >= 90 % of 100",
                 share(line["defined"] for line in main) + rest,
-                len(main) >= 100 and len(there) >= 0.9 * len(main),
+                len(main) >= 100 and len(with_set) >= 0.9 * len(main),
             ),
         ]
-        limit = PROTOTYPE.get(study.facts[name]["dataset"])
-        if limit and there:
-            found = statistics.median(line["forwards"] for line in there)
+        limit = PROTOTYPE_FORWARDS.get(study.facts[name]["dataset"])
+        if limit and with_set:
+            forwards = statistics.median(line["forwards"] for line in with_set)
             rows.append(
                 (
                     f"{name}: search costs at most the prototype's {limit} forwards (median)",
-                    number(found),
-                    len(there) >= FEWEST and found <= limit,
+                    number(forwards),
+                    len(with_set) >= MIN_INPUTS and forwards <= limit,
                 )
             )
-        starts = [start for start in dict.fromkeys(line["start"] for line in mine) if start != "relevance"]
-        more = {start: paired(mine, start) for start in starts}
-        if starts and all(more.values()):
-            least = min(starts, key=lambda start: statistics.median(more[start]))
+        others = [name for name in dict.fromkeys(line["ranking"] for line in suite_lines) if name != "relevance"]
+        more = {ranking: paired(suite_lines, ranking) for ranking in others}
+        if others and all(more.values()):
+            least = min(others, key=lambda ranking: statistics.median(more[ranking]))
             rows.append(
                 (
-                    f"{name}: relevance is the cheapest start, its ranking counted",
+                    f"{name}: relevance is the cheapest ranking, its passes counted",
                     f"{least} is next: {median(more[least])} forwards more ({len(more[least])})",
-                    len(more[least]) >= FEWEST and ends(more[least])[0] > 0,
+                    len(more[least]) >= MIN_INPUTS and median_interval(more[least])[0] > 0,
                 )
             )
-    body = table(["target", "found", ""], [[what, found, "met" if met else "MISSED"] for what, found, met in rows])
-    rule = f"A median of fewer than {FEWEST} inputs meets no target; cheapest: the whole interval lies above zero."
+    body = table(["target", "figure", ""], [[what, figure, "met" if met else "MISSED"] for what, figure, met in rows])
+    rule = f"A median of fewer than {MIN_INPUTS} inputs meets no target; cheapest: the whole interval lies above zero."
     return f"{rule}\n\n{body}"
 
 
@@ -517,12 +533,12 @@ def figure(study: Study, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    drawn, (left, middle, right) = pyplot.subplots(1, 3, figsize=(15, 5), layout="constrained")
+    figure_, (left, middle, right) = pyplot.subplots(1, 3, figsize=(15, 5), layout="constrained")
     names = ["efficient", *CONTROLS]
     colors = ["#0072b2", "#009e73", "#d55e00", "#e69f00", "#cc79a7"]
     parts = study.each(study.certificates)
-    for number_, (_, mine) in enumerate(parts):
-        some = [line for line in mine if line["changed"] > 0] or mine
+    for number_, (_, suite_lines) in enumerate(parts):
+        some = [line for line in suite_lines if line["changed"] > 0] or suite_lines
         for place, (kind, color) in enumerate(zip(names, colors)):
             values = [line["relative"] for line in some] if kind == "efficient" else control(some, kind, 0)
             if values:
@@ -539,26 +555,28 @@ def figure(study: Study, path: Path) -> None:
     left.set_xticks(range(len(parts)), [name.replace(", ", "\n") for name, _ in parts], rotation=45, fontsize=7)
     left.set_ylabel("relative change of the logits")
     left.legend([pyplot.Rectangle((0, 0), 1, 1, facecolor=c) for c in colors], names, fontsize=7)
-    for name, mine in study.each(study.details):
-        means = [statistics.mean(layer["curve"][i] for line in mine for layer in line["layers"]) for i in range(4)]
+    for name, suite_lines in study.each(study.details):
+        means = [
+            statistics.mean(layer["curve"][i] for line in suite_lines for layer in line["layers"]) for i in range(4)
+        ]
         middle.plot(["exact", "1 %", "5 %", "10 %"], means, marker="o", markersize=3, label=name)
     middle.set_ylabel("keys with weight, mean over rows")
     middle.set_xlabel("tolerance")
     if study.details:
         middle.legend(fontsize=7)
     bars = [
-        (name, start, costs)
-        for name, mine in study.each(study.tokens)
-        for start in dict.fromkeys(line["start"] for line in mine)
-        if (costs := [cost(line) for line in mine if line["start"] == start and line["defined"]])
+        (name, ranking, costs)
+        for name, suite_lines in study.each(study.tokens)
+        for ranking in dict.fromkeys(line["ranking"] for line in suite_lines)
+        if (costs := [cost(line) for line in suite_lines if line["ranking"] == ranking and line["defined"]])
     ]
     if bars:
         right.boxplot([costs for _, _, costs in bars], showfliers=False)
         right.set_xticks(range(1, len(bars) + 1), [f"{name}: {s}" for name, s, _ in bars], rotation=90, fontsize=7)
         right.set_yscale("log")
     right.set_ylabel("forwards of a minimal token set")
-    drawn.savefig(path, dpi=100, metadata={"Software": None})
-    pyplot.close(drawn)
+    figure_.savefig(path, dpi=100, metadata={"Software": None})
+    pyplot.close(figure_)
 
 
 CLAIMS: tuple[Callable[[Study], tuple[str, dict[str, str]]], ...] = (
@@ -578,12 +596,12 @@ def write_report(results: Path, folder: Path) -> str:
     sections, verdicts = [], []
     for claim in CLAIMS:
         body, parts = claim(study)
-        found = judge(parts, study.facts)
+        result = claim_verdict(parts, study.facts)
         title = (claim.__doc__ or "").strip()
-        silent = [name for name, part in parts.items() if part == "-"]
-        more = f" Nothing decided by: {', '.join(silent)}." if silent else ""
-        sections.append(f"## {title}\n\n{body}\n\n**Verdict: {found}.**{more}")
-        verdicts.append(f"{title} {found.upper()}")
+        not_counted = [name for name, part in parts.items() if part == "-"]
+        more = f" Suites that do not count: {', '.join(not_counted)}." if not_counted else ""
+        sections.append(f"## {title}\n\n{body}\n\n**Verdict: {result}.**{more}")
+        verdicts.append(f"{title} {result.upper()}")
     figure(study, folder / "causal.png")
     last = study.runs[-1]
     head = (
@@ -604,7 +622,7 @@ def write_report(results: Path, folder: Path) -> str:
             COMMANDS,
             head,
             summary,
-            HOW,
+            METHOD,
             "## Targets",
             targets(study),
             "## Suites",

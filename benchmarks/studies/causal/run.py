@@ -2,11 +2,11 @@
 
 The four claims of arXiv 2410.18541, as this package reads them (docs/methods/certificates.md), on several data sets and
 models: efficient rows take the place of attention in every layer and head, controls take it too, and for the whole
-model minimal token sets are searched from several starts. Four parts, a line of JSON for each input:
+model minimal token sets are searched with several rankings. Four parts, a line of JSON for each input:
 
     certificates   every input: `certify` with its controls; accuracy under uniform and permuted attention
     details        a random part: effective forms, distances between rows, tolerance curve, identifiable weights
-    tokens         `minimal_tokens` from relevance and other starts with the cost of their rankings, and `recheck`
+    tokens         `minimal_tokens` with several rankings and their cost, and `recheck`
     speed          CPU time of certify, explain and a forward
 
     S=benchmarks/studies/causal
@@ -52,16 +52,24 @@ TOLERANCES = (0.01, 0.05, 0.1)
 WIDTHS = (0.01, 0.05)  # of an interval that counts as identifiable
 SAMPLED_ROWS, RANDOM_KEYS, TOP_KEYS = 6, 4, 2  # of each input, for the intervals: two linear programs a key
 CURVE_ROWS = 24  # of each layer, for the tolerance curve
-STARTS = ("relevance", "random", "attention", "integrated_gradients", "feature_ablation")
+RANKINGS = ("relevance", "random", "attention", "integrated_gradients", "feature_ablation")
 BUDGET = 200.0
 
 
 @dataclass(frozen=True)
 class Suite:
-    """A model and the inputs it is judged on: at most `inputs` of at most `longest` tokens, in a random order.
+    """A model and its inputs.
 
-    `details`, `speed`: inputs of that part. `tokens`: inputs of minimal token sets from relevance; `others`: from the
-    other starts.
+    Attributes:
+        name: of the suite.
+        model: folder, or "demo_model".
+        dataset: name of the data set.
+        inputs: most inputs, in random order.
+        longest: most tokens of an input.
+        details: inputs of the part "details".
+        tokens: inputs of minimal token sets with the ranking "relevance".
+        others: the same with each other ranking.
+        speed: inputs of the part "speed".
     """
 
     name: str
@@ -93,7 +101,7 @@ QUICK = [
 
 
 @dataclass(frozen=True, eq=False)
-class Loaded:
+class LoadedSuite:
     """The model of a suite, its tokenizer and its inputs with labels."""
 
     model: Any
@@ -105,12 +113,13 @@ def built_in_rows(name: str) -> list[tuple[str, int]]:
     """Return made-up reviews: one sentence, or five."""
     good, bad = ["moving", "funny", "brilliant", "warm"], ["dull", "boring", "awful", "bland"]
     things = ["film", "story", "cast", "end"]
-    made = []
+    rows = []
     for number in range(16):
         words, label = ((bad, 0), (good, 1))[number % 2]
-        some = [(things[(number + i) % 4], words[(number // 2 + i) % 4]) for i in range(5 if name == "long" else 1)]
-        made.append((" ".join(f"the {thing} was {word} and it went on for a while ." for thing, word in some), label))
-    return made
+        pairs = [(things[(number + i) % 4], words[(number // 2 + i) % 4]) for i in range(5 if name == "long" else 1)]
+        text = " ".join(f"the {thing} was {word} and it went on for a while ." for thing, word in pairs)
+        rows.append((text, label))
+    return rows
 
 
 def model_path(name: str, folders: list[Path]) -> Path | None:
@@ -120,7 +129,7 @@ def model_path(name: str, folders: list[Path]) -> Path | None:
     return next((folder / name for folder in folders if (folder / name / "config.json").exists()), None)
 
 
-def load(suite: Suite, options: argparse.Namespace) -> Loaded:
+def load(suite: Suite, options: argparse.Namespace) -> LoadedSuite:
     """Return model, tokenizer and the inputs of a suite, in a random order that is always the same."""
     path = model_path(suite.model, options.models)
     assert path is not None
@@ -135,19 +144,19 @@ def load(suite: Suite, options: argparse.Namespace) -> Loaded:
             chosen.append(rows[i])
         if len(chosen) == min(suite.inputs, options.limit or suite.inputs):
             break
-    return Loaded(model, tokenizer, chosen)
+    return LoadedSuite(model, tokenizer, chosen)
 
 
-def tensors_of(loaded: Loaded, text: Any) -> dict[str, Tensor]:
-    """Return one input as the model takes it."""
-    found = dict(loaded.tokenizer(*(text if isinstance(text, tuple) else (text,)), return_tensors="pt"))
-    if "token_type_ids" in found and getattr(loaded.model.config, "type_vocab_size", 0) < 2:
-        del found["token_type_ids"]
-    return found
+def tensors_of(loaded: LoadedSuite, text: Any) -> dict[str, Tensor]:
+    """Return the tensors of one input for the model."""
+    tensors = dict(loaded.tokenizer(*(text if isinstance(text, tuple) else (text,)), return_tensors="pt"))
+    if "token_type_ids" in tensors and getattr(loaded.model.config, "type_vocab_size", 0) < 2:
+        del tensors["token_type_ids"]
+    return tensors
 
 
 @torch.no_grad()
-def predict(loaded: Loaded, text: Any, rows: Callable[[AttentionCall], Tensor] | None = None) -> int:
+def predict(loaded: LoadedSuite, text: Any, rows: Callable[[AttentionCall], Tensor] | None = None) -> int:
     """Return the predicted class, with other rows in the place of attention where given."""
     with capture_attention(loaded.model, lambda call: None, replace=rows):
         return int(loaded.model(**tensors_of(loaded, text)).logits[0].argmax())
@@ -161,13 +170,13 @@ def uniform(call: AttentionCall) -> Tensor:
 
 
 def permuted(call: AttentionCall) -> Tensor:
-    """Return each row's weights on its allowed keys in a random order; the same draw for the same shape."""
+    """Return each row's weights on its allowed keys in a random order; the same order for the same shape."""
     rows = call.attention()
     generator = torch.Generator().manual_seed(call.index)
     allowed = call.allowed().expand(rows.shape)
-    draw = torch.rand(rows.shape, generator=generator).masked_fill(~allowed, 2.0).argsort(-1)
-    places = (~allowed).to(torch.uint8).argsort(dim=-1, stable=True)  # both: allowed keys first
-    return torch.zeros_like(rows).scatter(-1, places, rows.gather(-1, draw))
+    order = torch.rand(rows.shape, generator=generator).masked_fill(~allowed, 2.0).argsort(-1)
+    keys = (~allowed).to(torch.uint8).argsort(dim=-1, stable=True)  # both: allowed keys first
+    return torch.zeros_like(rows).scatter(-1, keys, rows.gather(-1, order))
 
 
 def summary(certificate: Certificate) -> dict[str, Any]:
@@ -190,7 +199,7 @@ def summary(certificate: Certificate) -> dict[str, Any]:
         "residual": max(layer.residual for layer in layers),
         "sum_error": max(layer.sum_error for layer in layers),
         "smallest_weight": min(layer.smallest_weight for layer in layers),
-        "difference": sum(layer.difference * layer.rows for layer in layers) / rows,
+        "relative_change": sum(layer.relative_change * layer.rows for layer in layers) / rows,
         "checked": certificate.checked,
         "checked_keys": certificate.checked_keys,
         "necessity": certificate.necessity,
@@ -203,8 +212,8 @@ def summary(certificate: Certificate) -> dict[str, Any]:
     }
 
 
-def certificate_line(loaded: Loaded, text: Any, label: int, seed: int) -> dict[str, Any]:
-    """Part certificates: one input."""
+def certificate_line(loaded: LoadedSuite, text: Any, label: int, seed: int) -> dict[str, Any]:
+    """Return the row of one input in the part certificates."""
     certificate = certify(loaded.model, text, tokenizer=loaded.tokenizer, seed=seed)
     return {
         "tokens": certificate.tokens,
@@ -225,35 +234,35 @@ def divergence(first: Tensor, second: Tensor) -> float:
 
 def compare_rows(call: AttentionCall, generator: torch.Generator) -> dict[str, Any]:
     """Return distances between the rows of one call, and how many keys some of them need."""
-    own, values = call.attention()[0], call.values_per_head()[0]
+    attention, values = call.attention()[0], call.values_per_head()[0]
     mask = call.allowed().expand(call.output.shape[:3] + values.shape[1:2])[0]
     forms = {
-        "efficient": efficient_attention(own, values, mask).attention,
-        "effective": effective_attention(own, values, mask).attention,
-        "effective_affine": effective_attention(own, values, mask, affine=True).attention,
+        "efficient": efficient_attention(attention, values, mask).attention,
+        "effective": effective_attention(attention, values, mask).attention,
+        "effective_affine": effective_attention(attention, values, mask, affine=True).attention,
     }
-    made: dict[str, Any] = {"support": float((forms["efficient"] > 0).sum(-1).double().mean()), "layer": call.layer}
-    drawn = torch.randperm(own.shape[:2].numel(), generator=generator)[:CURVE_ROWS]
-    head, query = drawn // own.shape[1], drawn % own.shape[1]
+    row: dict[str, Any] = {"support": float((forms["efficient"] > 0).sum(-1).double().mean()), "layer": call.layer}
+    sample = torch.randperm(attention.shape[:2].numel(), generator=generator)[:CURVE_ROWS]
+    head, query = sample // attention.shape[1], sample % attention.shape[1]
     curve = tolerance_curve(
-        own[head, query][:, None], values[head], mask[head, query][:, None], tolerances=(0.0, *TOLERANCES)
+        attention[head, query][:, None], values[head], mask[head, query][:, None], tolerances=(0.0, *TOLERANCES)
     )
-    made["curve"] = [float(mean.mean()) for mean in curve.mean]
+    row["curve"] = [float(mean.mean()) for mean in curve.mean]
     for name, rows in forms.items():
         share = rows.double().abs()
-        share = share / share.sum(-1, keepdim=True)  # effective rows have negative weights: their sizes are compared
-        apart = (rows.double() - own.double()).abs().sum(-1)
-        made[name] = {
-            "js": divergence(own.double(), share),
-            "tv": float(apart.mean() / 2),
+        share = share / share.sum(-1, keepdim=True)  # effective rows have negative weights: compare absolute ones
+        change = (rows.double() - attention.double()).abs().sum(-1)
+        row[name] = {
+            "js": divergence(attention.double(), share),
+            "tv": float(change.mean() / 2),
             "negative": float(-rows.double().clamp_max(0).sum(-1).mean()),
         }
-    return made
+    return row
 
 
 def intervals(calls: list[AttentionCall], generator: torch.Generator) -> dict[str, list[Any]]:
-    """Return (width, forced, own weight) of sampled weights: random keys, and the largest weights of the same rows."""
-    made: dict[str, list[Any]] = {"random": [], "top": []}
+    """Return (width, forced, weight) of sampled weights: random keys, and the largest weights of the same rows."""
+    weights: dict[str, list[Any]] = {"random": [], "top": []}
     for _ in range(SAMPLED_ROWS):
         call = calls[int(torch.randint(len(calls), (), generator=generator))]
         head = int(torch.randint(call.heads, (), generator=generator))
@@ -261,18 +270,18 @@ def intervals(calls: list[AttentionCall], generator: torch.Generator) -> dict[st
         row, values = call.attention()[0, head, query], call.values_per_head()[0, head]
         mask = call.allowed().expand(call.output.shape[:3] + values.shape[:1])[0, head, query]
         allowed = mask.nonzero()[:, 0]
-        drawn = allowed[torch.randperm(len(allowed), generator=generator)[:RANDOM_KEYS]].tolist()
+        random_keys = allowed[torch.randperm(len(allowed), generator=generator)[:RANDOM_KEYS]].tolist()
         top = row.topk(min(TOP_KEYS, len(allowed))).indices.tolist()
-        found = identifiable_weights(row[None], values, [*drawn, *top], mask, width=0.0)
-        wide, forced = (found.upper - found.lower)[0].tolist(), found.forced[0].tolist()
-        lines = list(zip(wide, forced, found.attention[0].tolist()))
-        made["random"] += lines[: len(drawn)]
-        made["top"] += lines[len(drawn) :]
-    return made
+        result = identifiable_weights(row[None], values, [*random_keys, *top], mask, width=0.0)
+        widths, forced = (result.upper - result.lower)[0].tolist(), result.forced[0].tolist()
+        rows = list(zip(widths, forced, result.attention[0].tolist()))
+        weights["random"] += rows[: len(random_keys)]
+        weights["top"] += rows[len(random_keys) :]
+    return weights
 
 
-def details_line(loaded: Loaded, text: Any, label: int, seed: int) -> dict[str, Any]:
-    """Part details: one input."""
+def details_line(loaded: LoadedSuite, text: Any, label: int, seed: int) -> dict[str, Any]:
+    """Return the row of one input in the part details."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad(), capture_attention(loaded.model) as capture:
         loaded.model(**tensors_of(loaded, text))
@@ -290,70 +299,76 @@ def details_line(loaded: Loaded, text: Any, label: int, seed: int) -> dict[str, 
 
 def cpu(work: Callable[[], Any], times: int = 1) -> float:
     """Return the median CPU seconds of a call."""
-    found = []
+    seconds = []
     for _ in range(times):
         started = time.process_time()
         work()
-        found.append(time.process_time() - started)
-    return statistics.median(found)
+        seconds.append(time.process_time() - started)
+    return statistics.median(seconds)
 
 
-def passes(start: str, tokens: int) -> float:
-    """Return what a ranking of so many tokens costs in forwards, a backward counted as two."""
+def ranking_passes(ranking: str, tokens: int) -> float:
+    """Return the cost of ranking this many tokens in forward passes, a backward counted as two."""
     return {
         "random": 0,
         "attention": 1,
         "relevance": 3,
         "integrated_gradients": 50 * 3,
         "feature_ablation": tokens + 1,
-    }[start]
+    }[ranking]
 
 
-def token_line(loaded: Loaded, text: Any, start: str, seed: int) -> dict[str, Any]:
-    """Part tokens: one input from one start. `ranking`, `search`: CPU time of each in forwards of the input."""
+def token_line(loaded: LoadedSuite, text: Any, ranking: str, seed: int) -> dict[str, Any]:
+    """Return the row of one input and one ranking in the part tokens; costs are CPU time over that of a forward."""
     tensors = tensors_of(loaded, text)
     scores: list[Tensor] = []
 
     def rank() -> None:
         count = tensors["input_ids"].shape[1]
-        if start == "random":
+        if ranking == "random":
             scores.append(torch.rand(count, generator=torch.Generator().manual_seed(seed)))
         else:
-            scores.append(explain(loaded.model, text, tokenizer=loaded.tokenizer, method=start).scores)
+            scores.append(explain(loaded.model, text, tokenizer=loaded.tokenizer, method=ranking).scores)
 
     with torch.no_grad():
         forward = cpu(lambda: loaded.model(**tensors), 5)
-    ranking, began = cpu(rank), time.process_time()
-    found = minimal_tokens(
-        loaded.model, text, tokenizer=loaded.tokenizer, start=scores[0], second=None, budget=BUDGET, seed=seed
+    ranking_seconds, started = cpu(rank), time.process_time()
+    result = minimal_tokens(
+        loaded.model,
+        text,
+        tokenizer=loaded.tokenizer,
+        ranking=scores[0],
+        second_ranking=None,
+        budget=BUDGET,
+        seed=seed,
     )
-    searched = time.process_time() - began
-    again = recheck(loaded.model, found, tokenizer=loaded.tokenizer)
+    search_seconds = time.process_time() - started
+    check = recheck(loaded.model, result, tokenizer=loaded.tokenizer)
     return {
-        "start": start,
-        "tokens": len(found.tokens),
-        "defined": found.defined,
-        "minimal": found.minimal,
-        "size": len(found.indices),
-        "indices": list(found.indices),
-        "forwards": found.forwards,
-        "sequences": found.sequences,
-        "p_all": found.p_all,
-        "p_set": found.p_set,
-        "p_rest": found.p_rest,
-        "p_special": found.p_special,
-        "compacted": found.info["compacted"],
-        "ranking": ranking / forward,
-        "search": searched / forward,
-        "passes": passes(start, sum(not special for special in found.special)),
-        "true": again.holds,
-        "difference": again.difference,
-        "reasons": list(again.reasons),
+        "ranking": ranking,
+        "tokens": len(result.tokens),
+        "defined": result.defined,
+        "minimal": result.minimal,
+        "size": len(result.indices),
+        "indices": list(result.indices),
+        "forwards": result.forwards,
+        "sequences": result.sequences,
+        "p_all": result.p_all,
+        "p_set": result.p_set,
+        "p_rest": result.p_rest,
+        "p_special": result.p_special,
+        "compacted": result.info["compacted"],
+        "ranking_cost": ranking_seconds / forward,
+        "search_cost": search_seconds / forward,
+        "passes": ranking_passes(ranking, sum(not special for special in result.special)),
+        "true": check.holds,
+        "difference": check.difference,
+        "reasons": list(check.reasons),
     }
 
 
-def speed_line(loaded: Loaded, text: Any, label: int, seed: int) -> dict[str, Any]:
-    """Part speed: CPU seconds of one input."""
+def speed_line(loaded: LoadedSuite, text: Any, label: int, seed: int) -> dict[str, Any]:
+    """Return the CPU seconds of one input, the row of the part speed."""
     tensors, tokenizer = tensors_of(loaded, text), loaded.tokenizer
 
     def explained(method: str) -> float:
@@ -374,7 +389,7 @@ def speed_line(loaded: Loaded, text: Any, label: int, seed: int) -> dict[str, An
     }
 
 
-PARTS: dict[str, Callable[[Loaded, Any, int, int], dict[str, Any]]] = {
+PARTS: dict[str, Callable[[LoadedSuite, Any, int, int], dict[str, Any]]] = {
     "certificates": certificate_line,
     "tokens": lambda *_: {},
     "details": details_line,
@@ -383,39 +398,40 @@ PARTS: dict[str, Callable[[Loaded, Any, int, int], dict[str, Any]]] = {
 
 
 def plan(part: str, suite: Suite, limit: int | None) -> Iterator[tuple[int, str]]:
-    """Yield (number of the input, start) of a part; the start is "" but in the part tokens."""
+    """Yield (number of the input, ranking) of a part; the ranking is "" outside of the part tokens."""
     most = limit or suite.inputs
     if part != "tokens":
         count = {"certificates": suite.inputs, "details": suite.details, "speed": suite.speed}[part]
         yield from ((i, "") for i in range(min(count, most, suite.inputs)))
         return
-    for start in STARTS:
-        yield from ((i, start) for i in range(min(suite.tokens if start == STARTS[0] else suite.others, most)))
+    for ranking in RANKINGS:
+        count = suite.tokens if ranking == RANKINGS[0] else suite.others
+        yield from ((i, ranking) for i in range(min(count, most)))
 
 
 def run_part(part: str, suites: list[Suite], options: argparse.Namespace, deadline: float) -> None:
-    """Compute what is not there yet, a line for each input."""
+    """Compute the rows that are missing, one for each input."""
     path = options.output / f"{part}.jsonl"
-    done = {(line["suite"], line["index"], line.get("start", "")) for line in read_rows(path)}
-    mine, of = map(int, options.share.split("/"))
+    done = {(line["suite"], line["index"], line.get("ranking", "")) for line in read_rows(path)}
+    share, shares = map(int, options.share.split("/"))
     for suite in suites:
         todo = [
-            (i, start)
-            for i, start in plan(part, suite, options.limit)
-            if (suite.name, i, start) not in done and i % of == mine
+            (i, ranking)
+            for i, ranking in plan(part, suite, options.limit)
+            if (suite.name, i, ranking) not in done and i % shares == share
         ]
         if not todo or time.perf_counter() > deadline:
             continue
         loaded, started, count = load(suite, options), time.process_time(), 0
-        certify(loaded.model, loaded.rows[0][0], tokenizer=loaded.tokenizer)  # compiles what is compiled
-        for i, start in todo:
+        certify(loaded.model, loaded.rows[0][0], tokenizer=loaded.tokenizer)  # compiles the kernels
+        for i, ranking in todo:
             if i >= len(loaded.rows) or time.perf_counter() > deadline:
                 continue
             text, label = loaded.rows[i]
             began = time.process_time()
-            found = token_line(loaded, text, start, i) if part == "tokens" else PARTS[part](loaded, text, label, i)
-            found |= {"suite": suite.name, "index": i, "seconds": time.process_time() - began}
-            append_row(found, path)
+            row = token_line(loaded, text, ranking, i) if part == "tokens" else PARTS[part](loaded, text, label, i)
+            row |= {"suite": suite.name, "index": i, "seconds": time.process_time() - began}
+            append_row(row, path)
             count += 1
         print(f"{part}: {suite.name}: {count} in {time.process_time() - started:.0f} CPU seconds", flush=True)
 

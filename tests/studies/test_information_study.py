@@ -69,11 +69,11 @@ def test_intervals_count_seeds_and_texts():
 
 
 def test_verdicts():
-    assert report.judged((0.2, 0.1, 0.3), 0.05) == "holds"
-    assert report.judged((-0.2, -0.3, -0.1), 0.05) == "reversed"
-    assert report.judged((0.0, -0.04, 0.04), 0.05) == "absent"
-    assert report.judged((0.0, -0.04, 0.06), 0.05) == "open"
-    assert report.judged((0.0, math.nan, math.nan), 0.05) == "open"
+    assert report.classify((0.2, 0.1, 0.3), 0.05) == "holds"
+    assert report.classify((-0.2, -0.3, -0.1), 0.05) == "reversed"
+    assert report.classify((0.0, -0.04, 0.04), 0.05) == "absent"
+    assert report.classify((0.0, -0.04, 0.06), 0.05) == "open"
+    assert report.classify((0.0, math.nan, math.nan), 0.05) == "open"
     assert report.verdict(["holds", "holds"]) == "holds"
     assert report.verdict([]) == "not decided"
     assert report.verdict(["holds", "open"]) == "not decided"

@@ -1,4 +1,4 @@
-"""docs/studies/faithfulness.md, and the same tables for the terminal."""
+"""Make docs/studies/faithfulness.md and the same tables for the terminal."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from benchmarks.studies.faithfulness.tables import (
     costs_of,
     means,
     p_text,
-    plain,
     signed,
+    unsigned,
     values_of,
     verdicts,
 )
@@ -24,7 +24,7 @@ from hf_attn_mi.evaluation import METRICS, PairedTest
 
 __all__ = ["best_captum", "page", "summary", "terminal"]
 
-STAGED = "attnlrp_iterative"
+ITERATIVE = "attnlrp_iterative"
 MAIN_SETS, BETTER = ("agnews", "imdb", "sst2"), ("agnews", "imdb")
 ALL = ("main", "added", "costly", "peers")
 
@@ -58,19 +58,19 @@ TITLES = {
 
 
 def page(rows: Sequence[Row]) -> str:
-    """The page."""
+    """Return the page."""
     parts = [INTRODUCTION, *_targets(rows), "## Faithfulness", "", *main_tables(rows)]
-    parts += [*_masked(rows), *_normalized(rows), *_rationales(rows), *_peers(rows), *_speed(rows), *_made(rows)]
+    parts += [*_masked(rows), *_normalized(rows), *_rationales(rows), *_peers(rows), *_speed(rows), *_provenance(rows)]
     return "\n".join(parts) + "\n"
 
 
 def main_tables(rows: Sequence[Row]) -> list[str]:
-    """Faithfulness of every method, a table for each data set."""
-    return [line for name in (*MAIN_SETS, "imdb_256") for line in _faithfulness(rows, name)] + _staged(rows)
+    """Return the faithfulness of every method, a table for each data set."""
+    return [line for name in (*MAIN_SETS, "imdb_256") for line in _faithfulness(rows, name)] + _iterative(rows)
 
 
 def summary(rows: Sequence[Row]) -> str:
-    """The section of docs/benchmarks.md: targets, faithfulness, speed; the other tables stand on the page."""
+    """Return the section of docs/benchmarks.md: targets, faithfulness and speed."""
     link = "What was measured and how, plausibility and peers: [studies/faithfulness.md](studies/faithfulness.md)."
     parts = [*_targets(rows), *main_tables(rows), *_speed(rows)]
     deeper = [f"#{part}" if part.startswith("## ") else part.replace("](../", "](") for part in parts]
@@ -80,7 +80,7 @@ def summary(rows: Sequence[Row]) -> str:
 
 
 def terminal(rows: Sequence[Row]) -> str:
-    """Every table that has rows, and the verdicts."""
+    """Return every table that has rows, and the verdicts."""
     names = list(dict.fromkeys(row["set"] for row in rows if row["kind"] == "run"))
     parts: list[str] = []
     for name in names:
@@ -92,37 +92,39 @@ def terminal(rows: Sequence[Row]) -> str:
 
 
 def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table and an empty line."""
+    """Return the lines of a Markdown table and an empty line."""
     cells = ["| " + " | ".join(line) + " |" for line in lines]
     return ["| " + " | ".join(head) + " |", "|---" * len(head) + "|", *cells, ""]
 
 
 def _targets(rows: Sequence[Row]) -> list[str]:
-    found = list(verdicts(rows, {name: SETS[name].inputs for name in MAIN_SETS}, BETTER))
-    judged = [one for one in found if one.met is not None]
+    results = list(verdicts(rows, {name: SETS[name].inputs for name in MAIN_SETS}, BETTER))
+    measured = [result for result in results if result.met is not None]
     words = {None: "not measured", True: "met", False: "**missed**"}
     open_words = {None: "not measured", True: "met so far", False: "not shown yet"}
-    lines = [[one.target, one.found, (words if one.complete else open_words)[one.met]] for one in found]
-    met = sum(bool(one.met) for one in judged)
-    text = f"{met} of {len(judged)} targets met, {len(found) - len(judged)} not measured."
-    if not all(one.complete for one in judged):
-        text += " **Not all inputs were run yet**: these verdicts are preliminary, and few inputs decide nothing."
+    lines = [
+        [result.target, result.figure, (words if result.complete else open_words)[result.met]] for result in results
+    ]
+    met = sum(bool(result.met) for result in measured)
+    text = f"{met} of {len(measured)} targets met, {len(results) - len(measured)} not measured."
+    if not all(result.complete for result in measured):
+        text += " **Not all inputs were run yet**: these verdicts are preliminary."
     note = (
         "The best Captum method is the one with the best mean of that metric on that data set among those run on at "
-        "least half of the inputs; it is chosen by looking, which is to its advantage. p after Holm's correction over "
+        "least half of the inputs; choosing it after the fact is to its advantage. p after Holm's correction over "
         "all methods of this package, Captum's among them."
     )
-    return ["## Targets", "", text, "", note, "", *table(["target", "found", "verdict"], lines)]
+    return ["## Targets", "", text, "", note, "", *table(["target", "figure", "verdict"], lines)]
 
 
-def _ahead(test: PairedTest | None) -> str:
+def _difference(test: PairedTest | None) -> str:
     return "" if test is None else f"{signed(test.difference)}, {p_text(test.adjusted)}"
 
 
 def _kind(method: str, peers: Values) -> str:
     if method in peers:
         return "peer"
-    return "Captum" if method in CAPTUM else "ours" if method in (OURS, STAGED) else ""
+    return "Captum" if method in CAPTUM else "ours" if method in (OURS, ITERATIVE) else ""
 
 
 def _faithfulness(rows: Sequence[Row], name: str) -> list[str]:
@@ -132,11 +134,10 @@ def _faithfulness(rows: Sequence[Row], name: str) -> list[str]:
         return []
     peers, costs = values_of(rows, name, ("peers",)), costs_of(rows, name, ALL)
     comp, suff = means(values, metric), means(values, second)
-    ahead = {one: against_ours(values, one) for one in FAITHFUL}
+    tests_of = {name: against_ours(values, name) for name in FAITHFUL}
     lines = []
     for method in sorted(comp, key=lambda m: -(comp[m].mean or 0.0)):
-        tests = [ahead[one].get(method) for one in FAITHFUL]
-        told = [_ahead(test) for test in tests]
+        differences = [_difference(tests_of[name].get(method)) for name in FAITHFUL]
         passes = " + ".join(f"{x:.0f}" for x in costs[method]) if method in costs else ""
         label = f"**{method}**" if method == OURS else method
         lines.append(
@@ -144,10 +145,10 @@ def _faithfulness(rows: Sequence[Row], name: str) -> list[str]:
                 label,
                 _kind(method, peers),
                 str(comp[method].inputs),
-                plain(comp[method]),
-                told[0],
-                plain(suff[method]),
-                told[1],
+                unsigned(comp[method]),
+                differences[0],
+                unsigned(suff[method]),
+                differences[1],
                 passes,
             ]
         )
@@ -173,25 +174,25 @@ def _faithfulness(rows: Sequence[Row], name: str) -> list[str]:
         "sequences through the model an input; peers run in processes of their own and are not counted.",
         "",
         *table(head, lines),
-        *[f"Failed: {one}" for one in failed],
+        *[f"Failed: {failure}" for failure in failed],
     ]
 
 
-def _staged(rows: Sequence[Row]) -> list[str]:
-    """The best of this package's own against its cheaper ones, Captum's best and the peers."""
+def _iterative(rows: Sequence[Row]) -> list[str]:
+    """Compare attnlrp_iterative with the cheaper methods of this package, Captum's best and the peers."""
     lines = []
     for name in (*MAIN_SETS, "imdb_256"):
         values = values_of(rows, name, ALL)
         peers = values_of(rows, name, ("peers",))
-        if STAGED not in values or OURS not in values:
+        if ITERATIVE not in values or OURS not in values:
             continue
-        ahead = {metric: against_ours(values, metric, STAGED) for metric in FAITHFUL}
+        tests_of = {metric: against_ours(values, metric, ITERATIVE) for metric in FAITHFUL}
         rivals = dict.fromkeys(
             (OURS, "attnlrp", *(best_captum(rows, name, metric) for metric in FAITHFUL), *COSTLY, *peers)
         )
-        for rival in [rival for rival in rivals if rival in ahead[FAITHFUL[0]]]:
-            tests = [ahead[metric][rival] for metric in FAITHFUL]
-            cells = [_ahead(test) for test in tests]
+        for rival in [rival for rival in rivals if rival in tests_of[FAITHFUL[0]]]:
+            tests = [tests_of[metric][rival] for metric in FAITHFUL]
+            cells = [_difference(test) for test in tests]
             lines.append([TITLES.get(name, name), rival, str(tests[0].difference.inputs), *cells])
     note = (
         "`attnlrp_iterative` (AttnLRP's rules in four stages, [relevance](../methods/relevance.md)) against relevance, "
@@ -211,9 +212,9 @@ def _masked(rows: Sequence[Row]) -> list[str]:
         for method in values:
             cells = [TITLES.get(name, name), method, ""]
             for metric in FAITHFUL:
-                found = means(values, metric)[method]
-                cells[2] = str(found.inputs)
-                cells += [plain(found), _ahead(against_ours(values, metric).get(method))]
+                estimate = means(values, metric)[method]
+                cells[2] = str(estimate.inputs)
+                cells += [unsigned(estimate), _difference(against_ours(values, metric).get(method))]
             lines.append(cells)
     head = ["data", "method", "inputs", *(x for metric in FAITHFUL for x in (metric, "relevance is better by"))]
     note = "Tokens stay where they are and their attention mask is zero, so that positions do not move."
@@ -227,15 +228,15 @@ def _normalized(rows: Sequence[Row]) -> list[str]:
         first, second = (means(values, metric) for metric in NORMALIZED)
         for method in sorted(values, key=lambda m: -(first[m].mean or 0.0)):
             inputs = str(first[method].inputs)
-            lines.append([TITLES.get(name, name), method, inputs, plain(first[method]), plain(second[method])])
-    note = "The limits 0 and 1 are the worst and the best order of the tokens found. Inputs of at most 16 tokens."
+            lines.append([TITLES.get(name, name), method, inputs, unsigned(first[method]), unsigned(second[method])])
+    note = "The limits 0 and 1 are the worst and the best order of the tokens. Inputs of at most 16 tokens."
     head = ["data", "method", "inputs", "comprehensiveness (higher is better)", "sufficiency (lower is better)"]
     return ["## Normalized AOPC", "", note, "", *table(head, lines)] if lines else []
 
 
 def _rationales(rows: Sequence[Row], names: Sequence[str] | None = None) -> list[str]:
     text = []
-    for name in names or [name for name, one in SETS.items() if one.rationales]:
+    for name in names or [name for name, dataset in SETS.items() if dataset.rationales]:
         values = values_of(rows, name, ("rationales", "main", "added"))
         reasons = [row["reason"] for row in rows if row["kind"] == "reason" and row["set"] == name]
         trained = [row for row in rows if row["kind"] == "training" and row["set"] == name]
@@ -243,17 +244,17 @@ def _rationales(rows: Sequence[Row], names: Sequence[str] | None = None) -> list
             text += [f"### {name}", "", f"No figures: {reasons[-1]}.", ""]
         if OURS not in values or PLAUSIBILITY[0] not in values[OURS]:
             continue
-        found = {metric: means(values, metric) for metric in PLAUSIBILITY}
-        ahead = against_ours(values, PLAUSIBILITY[0])
+        estimates = {metric: means(values, metric) for metric in PLAUSIBILITY}
+        tests = against_ours(values, PLAUSIBILITY[0])
         lines = []
-        for method in sorted(values, key=lambda m: -(found[PLAUSIBILITY[0]][m].mean or 0.0)):
-            cells = [plain(found[metric][method]) for metric in PLAUSIBILITY]
-            inputs = str(found[PLAUSIBILITY[0]][method].inputs)
-            lines.append([method, inputs, cells[0], _ahead(ahead.get(method)), *cells[1:]])
+        for method in sorted(values, key=lambda m: -(estimates[PLAUSIBILITY[0]][m].mean or 0.0)):
+            cells = [unsigned(estimates[metric][method]) for metric in PLAUSIBILITY]
+            inputs = str(estimates[PLAUSIBILITY[0]][method].inputs)
+            lines.append([method, inputs, cells[0], _difference(tests.get(method)), *cells[1:]])
         text += [f"### {name}", "", SETS[name].what + "." if name in SETS else "", ""]
         for row in trained:
             text += [
-                f"Classifier made by `examples/train_attention_head.py` on {row['rows'][0]} rows in "
+                f"Classifier trained by `examples/train_attention_head.py` on {row['rows'][0]} rows in "
                 f"{row['cpu_seconds'] / 60:.0f} minutes of CPU: accuracy {row['accuracy']:.3f}, macro F1 "
                 f"{row['macro_f1']:.3f} on {row['rows'][1]} other rows.",
                 "",
@@ -262,7 +263,7 @@ def _rationales(rows: Sequence[Row], names: Sequence[str] | None = None) -> list
         text += table(["method", "inputs", first, "relevance is better by", *rest], lines)
     note = (
         "Scores are of the class that the data set names, on inputs with a rationale. Plausible is not faithful: the "
-        "model may not have read what people point at. Token and IoU F1 are means over texts; hard rationales are the "
+        "model may use other words than people do. Token and IoU F1 are means over texts; hard rationales are the "
         "highest scores, as many as human rationales hold on average."
     )
     return ["## Plausibility", "", note, "", *text] if text else []
@@ -285,16 +286,16 @@ def _peers(rows: Sequence[Row]) -> list[str]:
     note = (
         "Each in an environment of its own with its documented defaults (`studies/faithfulness/peers/*.py`), the same "
         "model, class and tokens. Process seconds of one thread an input, beside other work: orders of magnitude. "
-        "ferret's SHAP is shap's partition explainer with the same settings, and stands as that."
+        "ferret's SHAP is shap's partition explainer with the same settings and is listed as that."
     )
-    took = (
-        "What it took: lxt 2.1 cannot be imported with transformers 5 (`find_pruneable_heads_and_indices` is gone) and "
+    environments = (
+        "Environments: lxt 2.1 cannot be imported with transformers 5 (`find_pruneable_heads_and_indices` is gone) and "
         "needs torchvision; it runs with 4.52.4, which its README names. ferret-xai 0.4.2 wants transformers 4 and "
         "numpy 1, for which pip picks a pyarrow that needs numpy 2; it runs with pyarrow below 20. shap 0.51 and "
         "transformers-interpret 0.10 run beside this package (extra `bench`)."
     )
-    made = table(["method", "data", "inputs with scores", "seconds an input", "what failed"], lines)
-    return ["## Peers", "", note, "", took, "", *ran.values(), "", *made] if lines else []
+    lines_of_table = table(["method", "data", "inputs with scores", "seconds an input", "what failed"], lines)
+    return ["## Peers", "", note, "", environments, "", *ran.values(), "", *lines_of_table] if lines else []
 
 
 def _speed(rows: Sequence[Row]) -> list[str]:
@@ -319,14 +320,14 @@ def _speed(rows: Sequence[Row]) -> list[str]:
     return ["## Speed", "", note, "", *table(head, lines)] if lines else []
 
 
-def _made(rows: Sequence[Row]) -> list[str]:
+def _provenance(rows: Sequence[Row]) -> list[str]:
     if not rows:
         return []
     last, seconds = rows[-1], sum(row.get("cpu_seconds", 0) for row in rows if row["kind"] in ("run", "training"))
     hardware = last["hardware"]
     commits = ", ".join(sorted({row["commit"] for row in rows}))
     return [
-        "## How it was made",
+        "## How it was produced",
         "",
         f"- Machine: {hardware['cpu']}, {hardware['cores']} cores, {hardware['capability']}; one thread",
         f"- Versions: {', '.join(f'{name} {number}' for name, number in last['versions'].items())}",

@@ -1,4 +1,4 @@
-"""From the lines of the results to numbers: chunks put together, means, paired tests, targets."""
+"""From the rows of the results to numbers: values of all chunks, means, paired tests, targets."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from hf_attn_mi.evaluation import METRICS, Estimate, PairedTest, estimate, holm,
 
 Values = dict[str, dict[str, list[float | None]]]  # by method and metric, one an input
 OURS = "relevance"
-ENOUGH = 0.5  # share of the inputs of relevance below which a method cannot be the best of its kind
-LOSS = 0.01
+MIN_SHARE = 0.5  # of the inputs of relevance that the best Captum method must have been run on
+LOSS = 0.01  # of a metric, that still counts as not worse
 
 
 def values_of(rows: Sequence[Row], name: str, groups: Sequence[str], removal: str = "delete") -> Values:
-    """The values of all chunks put together; None where a method was not run on an input."""
-    mine = [row for row in rows if row["kind"] == "run" and row["set"] == name and row["group"] in groups]
-    mine = [row for row in mine if row["removal"] == removal]
-    count = 1 + max((place for row in mine for place in row["judged"]), default=-1)
-    found: Values = {}
-    for row in mine:
+    """Return the values of all chunks by input; None where a method was not run on an input."""
+    runs = [row for row in rows if row["kind"] == "run" and row["set"] == name and row["group"] in groups]
+    runs = [row for row in runs if row["removal"] == removal]
+    count = 1 + max((place for row in runs for place in row["judged"]), default=-1)
+    values: Values = {}
+    for row in runs:
         for method, columns in row["values"].items():
             for metric, column in columns.items():
-                kept = found.setdefault(method, {}).setdefault(metric, [None] * count)
+                by_input = values.setdefault(method, {}).setdefault(metric, [None] * count)
                 for place, value in zip(row["judged"], column):
-                    kept[place] = value
-    return found
+                    by_input[place] = value
+    return values
 
 
 def costs_of(rows: Sequence[Row], name: str, groups: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """Forward and backward passes an input of each method, mean over the inputs."""
+    """Return the forward and backward passes of each method for an input, mean over inputs."""
     sums: dict[str, list[float]] = {}
     for row in rows:
         if row["kind"] == "run" and row["set"] == name and row["group"] in groups:
@@ -43,47 +43,57 @@ def costs_of(rows: Sequence[Row], name: str, groups: Sequence[str]) -> dict[str,
 
 
 def against_ours(values: Values, metric: str, first: str = OURS) -> dict[str, PairedTest]:
-    """By how much `first` is better than each other method (positive: it is), p by Holm over these."""
+    """Return how much better `first` is than each other method (positive: better), with p-values adjusted by Holm."""
     sign = 1 if METRICS[metric].higher else -1
     ours = [None if x is None else sign * x for x in values[first][metric]]
-    found = {}
+    tests = {}
     for method, columns in values.items():
         if method != first and metric in columns:
             column = [None if x is None else sign * x for x in columns[metric]]
-            (found[method],) = paired_tests({first: ours, method: column})
-    adjusted = holm([test.p_value for test in found.values()])
+            (tests[method],) = paired_tests({first: ours, method: column})
+    adjusted = holm([test.p_value for test in tests.values()])
     return {
         method: PairedTest(test.first, test.second, test.difference, test.p_value, p)
-        for (method, test), p in zip(found.items(), adjusted)
+        for (method, test), p in zip(tests.items(), adjusted)
     }
 
 
 def means(values: Values, metric: str) -> dict[str, Estimate]:
-    """Mean over inputs of each method that has the metric."""
+    """Return the mean over inputs of each method that has the metric."""
     return {method: estimate(columns[metric]) for method, columns in values.items() if metric in columns}
 
 
 def best_captum(rows: Sequence[Row], name: str, metric: str = FAITHFUL[0]) -> str:
-    """The Captum method with the best mean, among those run on enough inputs; integrated gradients before any ran."""
-    found = means(values_of(rows, name, ("main", "costly")), metric)
-    least = ENOUGH * found[OURS].inputs if OURS in found else 1
-    enough = {m: one.mean for m, one in found.items() if m in CAPTUM and one.mean is not None and one.inputs >= least}
+    """Return the Captum method with the best mean among those run on enough inputs, else integrated gradients."""
+    estimates = means(values_of(rows, name, ("main", "costly")), metric)
+    least = MIN_SHARE * estimates[OURS].inputs if OURS in estimates else 1
+    candidates = {
+        method: estimate.mean
+        for method, estimate in estimates.items()
+        if method in CAPTUM and estimate.mean is not None and estimate.inputs >= least
+    }
     sign = 1 if METRICS[metric].higher else -1
-    return max(enough, key=lambda m: sign * enough[m]) if enough else "integrated_gradients"
+    return max(candidates, key=lambda method: sign * candidates[method]) if candidates else "integrated_gradients"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A target, what was found, whether it is met (None: not measured), and whether all inputs were run."""
+    """A target, the figure, whether it is met (None: not measured), and whether all inputs were run."""
 
     target: str
-    found: str
+    figure: str
     met: bool | None
     complete: bool = True
 
 
 def verdicts(rows: Sequence[Row], sets: Mapping[str, int], better: Sequence[str]) -> Iterator[Verdict]:
-    """Relevance against the best Captum method of each set (named with its planned inputs), and the speed targets."""
+    """Yield the verdicts on relevance against the best Captum method of each data set, and on speed.
+
+    Args:
+        rows: of the results.
+        sets: planned inputs of each data set.
+        better: data sets on which relevance has to be significantly better.
+    """
     for name, planned in sets.items():
         values = values_of(rows, name, ("main", "costly"))
         for metric in FAITHFUL:
@@ -91,39 +101,41 @@ def verdicts(rows: Sequence[Row], sets: Mapping[str, int], better: Sequence[str]
             known = OURS in values and rival in values
             test = against_ours(values, metric)[rival] if known else None
             low = None if test is None or test.difference.interval is None else test.difference.interval[0]
-            told = "not measured"
+            figure = "not measured"
             if test is not None:
                 count = f"{test.difference.inputs} inputs"
-                told = f"{signed(test.difference)} against {rival}, {p_text(test.adjusted)}, {count}"
+                figure = f"{signed(test.difference)} against {rival}, {p_text(test.adjusted)}, {count}"
             complete = test is None or test.difference.inputs >= planned
-            yield Verdict(f"{name}: {metric} not worse by {LOSS}", told, None if low is None else low > -LOSS, complete)
+            yield Verdict(
+                f"{name}: {metric} not worse by {LOSS}", figure, None if low is None else low > -LOSS, complete
+            )
             if name in better:
                 met = None if low is None or test is None else low > 0 and (test.adjusted or 0.0) < 0.05
-                yield Verdict(f"{name}: {metric} significantly better", told, met, complete)
+                yield Verdict(f"{name}: {metric} significantly better", figure, met, complete)
     for row in rows:
         if row["kind"] == "speed" and row["target"] is not None:
             ratio = row["ratio"]
-            told = f"{ratio['median']:.0f} times ({ratio['min']:.0f} to {ratio['max']:.0f})"
-            yield Verdict(f"speed: {row['name'].replace('/', ', ')}, {row['target']} times", told, row["met"])
+            figure = f"{ratio['median']:.0f} times ({ratio['min']:.0f} to {ratio['max']:.0f})"
+            yield Verdict(f"speed: {row['name'].replace('/', ', ')}, {row['target']} times", figure, row["met"])
 
 
-def signed(found: Estimate) -> str:
-    """A difference with its interval."""
-    if found.mean is None:
+def signed(estimate: Estimate) -> str:
+    """Format a difference with its interval."""
+    if estimate.mean is None:
         return "-"
-    low, high = found.interval or (float("nan"), float("nan"))
-    return f"{found.mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+    low, high = estimate.interval or (float("nan"), float("nan"))
+    return f"{estimate.mean:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
-def plain(found: Estimate) -> str:
-    """A mean with its interval."""
-    if found.mean is None:
+def unsigned(estimate: Estimate) -> str:
+    """Format a mean with its interval."""
+    if estimate.mean is None:
         return "-"
-    if found.interval is None:
-        return f"{found.mean:.3f}"
-    return f"{found.mean:.3f} [{found.interval[0]:.3f}, {found.interval[1]:.3f}]"
+    if estimate.interval is None:
+        return f"{estimate.mean:.3f}"
+    return f"{estimate.mean:.3f} [{estimate.interval[0]:.3f}, {estimate.interval[1]:.3f}]"
 
 
 def p_text(p: float | None) -> str:
-    """A p value."""
+    """Format a p-value."""
     return "no p" if p is None else "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".", 1)

@@ -1,4 +1,4 @@
-"""In which layer is the output known, and does the order of attention follow what each token tells about it?
+"""In which layer is the output known, and does the order of attention follow the information of each token?
 
     S=benchmarks/studies/information
     python $S/over_layers.py --quick
@@ -7,7 +7,7 @@
 A profile of texts gives the mutual information between the states of each layer and the model's output. Other texts
 then give, for each of their tokens, the information KL( q(Y|h) || q(Y) ) of its state behind a layer; its order is
 compared with that of the attention which the token receives in this layer (raw, effective, efficient; no special
-tokens). The two halves of the profile say how far that order is known at all.
+tokens). Two halves of the profile give the reliability of that order.
 """
 
 import argparse
@@ -33,8 +33,8 @@ from hf_attn_mi.evaluation import RankAgreement, rank_agreement
 from hf_attn_mi.results.plots import COLORS, check_figure_path, new_figure, plot_information, save_figure
 
 KINDS = ("raw", "effective", "efficient")
-THINGS = ("film", "story", "first hour", "cast", "ending", "music", "dialogue", "camera work", "script", "second act")
-VERDICTS = (
+SUBJECTS = ("film", "story", "first hour", "cast", "ending", "music", "dialogue", "camera work", "script", "second act")
+PREDICATES = (
     "is warm and very funny",
     "is a mess from start to end",
     "moves slowly, but it moves",
@@ -79,27 +79,27 @@ def main() -> None:
     )
     print(profile, f"\n{ceiling_line(profile)}\n", flush=True)
     measured = measure(model, tokenizer, profile, explained)
-    found = {
+    agreements = {
         layer: {
-            kind: rank_agreement(of[kind], of["information"], halves=of["halves"] or None)
+            kind: rank_agreement(columns[kind], columns["information"], halves=columns["halves"] or None)
             for kind in KINDS
-            if len(of[kind]) == len(explained)
+            if len(columns[kind]) == len(explained)
         }
-        for layer, of in measured.items()
+        for layer, columns in measured.items()
     }
     curve = ("Mutual information with the output, nats [95 %], family-wise p-value", profile.table())
-    tables = agreement_tables(found, {layer: differing(of) for layer, of in measured.items()})
+    tables = agreement_tables(agreements, {layer: differing(columns) for layer, columns in measured.items()})
     for title, rows in tables:
         print(f"{title}\n{aligned(rows)}\n")
     print(f"{time.perf_counter() - started:.0f} s")
     if options.plot is not None:
-        plot(profile, found, options.plot)
+        plot(profile, agreements, options.plot)
     if options.docs is not None:
         write_docs(options, profile, len(explained), [curve, *tables])
 
 
 def parse() -> argparse.Namespace:
-    """Return the options; `--quick` makes those that were not given small."""
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=str(EMBEDDED_MODEL), help="Hub name or folder of a classifier")
     parser.add_argument("--data", help="texts for the profile: a file, folder or Hub name (default: built-in ones)")
@@ -121,11 +121,11 @@ def parse() -> argparse.Namespace:
 
 
 def texts_of(options: argparse.Namespace) -> tuple[list[Any], list[Any]]:
-    """Return the texts for the profile and, other ones, those to explain."""
+    """Return the texts for the profile, and other texts to explain."""
     if options.data is None:
-        built_in = [f"The {thing} {verdict}." for verdict, thing in itertools.product(VERDICTS, THINGS)]
-        chosen = torch.randperm(len(built_in), generator=torch.Generator().manual_seed(0)).tolist()
-        first = [built_in[i] for i in chosen]
+        built_in = [f"The {subject} {predicate}." for predicate, subject in itertools.product(PREDICATES, SUBJECTS)]
+        order = torch.randperm(len(built_in), generator=torch.Generator().manual_seed(0)).tolist()
+        first = [built_in[i] for i in order]
     else:
         more = options.explain if options.explain_data is None else 0
         first = list(read_texts_of(options.data, limit=options.limit + more))
@@ -140,33 +140,34 @@ def texts_of(options: argparse.Namespace) -> tuple[list[Any], list[Any]]:
 def measure(
     model: Any, tokenizer: Any, profile: InformationProfile, texts: list[Any]
 ) -> dict[int, dict[str, list[Tensor]]]:
-    """Return for each layer of attention what its tokens received and what they tell, one tensor a text."""
+    """Return for each attention layer what its tokens received and their information, one tensor a text."""
     measured: dict[int, dict[str, list[Tensor]]] = {}
-    for text, one in zip(
+    for text, explanation in zip(
         texts, explain(model, texts, tokenizer=tokenizer, method="attention", profile=profile, truncation=True)
     ):
-        own = ~torch.tensor(one.special)
-        told = {layer["layer"]: layer for layer in one.information["layers"]}
+        words = ~torch.tensor(explanation.special)  # special tokens are left out
+        information = {layer["layer"]: layer for layer in explanation.information["layers"]}
         pair = text if isinstance(text, tuple) else (text,)
         inputs = tokenizer(*pair, truncation=True, return_tensors="pt")
         maps = attention_maps(model, inputs, tokenizer=tokenizer, kind="efficient")
         efficient = {layer: matrix.mean(-2) for layer, matrix in zip(maps.layers, maps.matrices)}
-        for seen in one.layers:
-            if seen.layer + 1 not in told:  # the states behind attention layer i have index i + 1
+        for statistics in explanation.layers:
+            if statistics.layer + 1 not in information:  # the states after attention layer i have index i + 1
                 continue
-            of = measured.setdefault(seen.layer, {name: [] for name in (*KINDS, "information", "halves")})
-            layer = told[seen.layer + 1]
-            of["information"].append(torch.tensor(layer["kl"], dtype=torch.float64)[own])
+            layer = information[statistics.layer + 1]
+            columns = measured.setdefault(statistics.layer, {name: [] for name in (*KINDS, "information", "halves")})
+            columns["information"].append(torch.tensor(layer["kl"], dtype=torch.float64)[words])
             if layer["split_half"]:
-                of["halves"].append(torch.tensor(layer["split_half"], dtype=torch.float64)[:, own])
-            for kind, received in zip(KINDS, (seen.received, seen.received_effective, efficient[seen.layer])):
-                if received is not None:  # effective attention is not computed where queries see different keys
-                    of[kind].append(received[:, own])
+                columns["halves"].append(torch.tensor(layer["split_half"], dtype=torch.float64)[:, words])
+            received = (statistics.received, statistics.received_effective, efficient[statistics.layer])
+            for kind, weights in zip(KINDS, received):
+                if weights is not None:  # effective attention is not computed where queries see different keys
+                    columns[kind].append(weights[:, words])
     return measured
 
 
 def ceiling_line(profile: InformationProfile) -> str:
-    """Return in words how much of the ceiling the state that the output is read from holds."""
+    """Return a sentence: the share of the ceiling in the state that the output is computed from."""
     check = profile.ceiling_check()
     if check["share"] is None:
         return "the output is not computed from the last state of one token: no ceiling check"
@@ -176,36 +177,27 @@ def ceiling_line(profile: InformationProfile) -> str:
 
 
 def agreement_tables(
-    found: dict[int, dict[str, RankAgreement]], differs: dict[int, dict[str, float]]
+    agreements: dict[int, dict[str, RankAgreement]], differs: dict[int, dict[str, float]]
 ) -> list[tuple[str, list[list[str]]]]:
-    """Return two titled tables: agreement beside what could be reached, and agreement by spread of the attention."""
-    means = [
-        [
-            "layer",
-            "attention",
-            "not raw",
-            "texts",
-            "tau-b",
-            "rho",
-            "heads from",
-            "to",
-            "halves",
-            "reliability",
-            "index of reliability",
-        ]
-    ]
+    """Return two titled tables: agreement beside its reliability, and agreement by spread of the attention."""
+    header = ["layer", "attention", "not raw", "texts", "tau-b", "rho", "heads from", "to"]
+    means = [[*header, "halves", "reliability", "index of reliability"]]
     strata = [["layer", "attention", "most uneven", "middle", "flattest", "uneven less flattest"]]
-    for layer, of in found.items():
-        for kind, agreement in of.items():
-            total, known = agreement.overall, agreement.reliability
+    for layer, kinds in agreements.items():
+        for kind, agreement in kinds.items():
+            total, reliability = agreement.overall, agreement.reliability
             heads = [head.rho for head in agreement.heads if head.rho is not None]
-            ends = [f"{end(heads):+.2f}" for end in (min, max)] if heads else ["none", "none"]
-            reach = ["none"] * 3
-            if known is not None:
-                between, up, top = known.halves, known.full_interval, known.index_interval
-                reach = [cell(between.rho, between.rho_interval), cell(known.full, up), cell(known.index, top)]
+            extremes = [f"{extreme(heads):+.2f}" for extreme in (min, max)] if heads else ["none", "none"]
+            cells = ["none"] * 3
+            if reliability is not None:
+                cells = [
+                    cell(reliability.halves.rho, reliability.halves.rho_interval),
+                    cell(reliability.full, reliability.full_interval),
+                    cell(reliability.index, reliability.index_interval),
+                ]
             tau, rho = cell(total.tau, total.tau_interval), cell(total.rho, total.rho_interval)
-            means.append([str(layer), kind, f"{differs[layer][kind]:.0%}", str(total.inputs), tau, rho, *ends, *reach])
+            share = f"{differs[layer][kind]:.0%}"
+            means.append([str(layer), kind, share, str(total.inputs), tau, rho, *extremes, *cells])
             parts = [cell(part.agreement.tau, part.agreement.tau_interval) for part in agreement.strata]
             contrast = agreement.contrast
             parts.append("none" if contrast is None else cell(contrast.tau, contrast.tau_interval))
@@ -220,12 +212,13 @@ def agreement_tables(
     ]
 
 
-def differing(of: dict[str, list[Tensor]]) -> dict[str, float]:
-    """Return for each kind the share of (text, head) pairs whose attention differs from raw attention at all."""
+def differing(columns: dict[str, list[Tensor]]) -> dict[str, float]:
+    """Return for each kind the share of (text, head) pairs whose attention differs from raw attention."""
     shares = {}
     for kind in KINDS:
-        apart = [((x - raw).abs().amax(-1) > 1e-5).double() for x, raw in zip(of[kind], of["raw"])]
-        shares[kind] = float(torch.cat(apart).mean()) if apart else 0.0
+        pairs = zip(columns[kind], columns["raw"])
+        differs = [((weights - raw).abs().amax(-1) > 1e-5).double() for weights, raw in pairs]
+        shares[kind] = float(torch.cat(differs).mean()) if differs else 0.0
     return shares
 
 
@@ -242,25 +235,25 @@ def aligned(rows: list[list[str]]) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
 
 
-def plot(profile: InformationProfile, found: dict[int, dict[str, RankAgreement]], path: Path) -> None:
-    """Draw information over layers, and rho over layers below what could be reached."""
+def plot(profile: InformationProfile, agreements: dict[int, dict[str, RankAgreement]], path: Path) -> None:
+    """Draw information over layers, and rho over layers with its reliability."""
     figure = new_figure(11.0, 4.2)
     left, right = figure.subplots(1, 2)
     plot_information(profile, axes=left)
-    looks = {"raw": ("-", 3.5), "effective": ("--", 2.5), "efficient": (":", 1.5)}  # where they agree, all are seen
-    for color, (kind, (style, width)) in zip(COLORS, looks.items()):
-        of = {layer: kinds[kind].overall for layer, kinds in found.items() if kind in kinds}
-        of = {layer: one for layer, one in of.items() if one.rho_interval is not None}
-        if of:
-            low, high = zip(*(one.rho_interval for one in of.values()))
-            right.fill_between(list(of), low, high, color=color, alpha=0.18, linewidth=0)
-            rho = [one.rho for one in of.values()]
-            right.plot(
-                list(of), rho, linestyle=style, color=color, linewidth=width, marker="o", markersize=4, label=kind
-            )
-    known = {layer: next(iter(kinds.values())).reliability for layer, kinds in found.items()}
+    styles = {"raw": ("-", 3.5), "effective": ("--", 2.5), "efficient": (":", 1.5)}  # all visible where they agree
+    for color, (kind, (style, width)) in zip(COLORS, styles.items()):
+        overall = {layer: kinds[kind].overall for layer, kinds in agreements.items() if kind in kinds}
+        overall = {layer: agreement for layer, agreement in overall.items() if agreement.rho_interval is not None}
+        if overall:
+            layers, line = list(overall), {"linestyle": style, "linewidth": width, "marker": "o", "markersize": 4}
+            low, high = zip(*(agreement.rho_interval for agreement in overall.values()))
+            right.fill_between(layers, low, high, color=color, alpha=0.18, linewidth=0)
+            right.plot(layers, [agreement.rho for agreement in overall.values()], color=color, label=kind, **line)
+    reliabilities = {layer: next(iter(kinds.values())).reliability for layer, kinds in agreements.items()}
     for name, style in (("full", ":"), ("index", "--")):
-        values = {layer: getattr(one, name) for layer, one in known.items() if one is not None}
+        values = {
+            layer: getattr(reliability, name) for layer, reliability in reliabilities.items() if reliability is not None
+        }
         label = {"full": "reliability of the profile", "index": "index of reliability"}[name]
         right.plot(
             list(values),
@@ -271,7 +264,7 @@ def plot(profile: InformationProfile, found: dict[int, dict[str, RankAgreement]]
             label=label,
         )
     right.axhline(0.0, color="gray", linewidth=0.8)
-    right.set_xticks(list(found))
+    right.set_xticks(list(agreements))
     right.set_xlabel("attention layer")
     right.set_ylabel("Spearman's rho with the information")
     right.set_ylim(top=1.05)
@@ -300,9 +293,9 @@ def write_docs(options: argparse.Namespace, profile: InformationProfile, explain
         end,
     ]
     text = options.docs.read_text(encoding="utf-8") if options.docs.exists() else ""
-    made = "\n\n".join(parts)
+    part = "\n\n".join(parts)
     pattern = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
-    text = pattern.sub(lambda _: made, text) if pattern.search(text) else f"{text.rstrip()}\n\n{made}\n".lstrip()
+    text = pattern.sub(lambda _: part, text) if pattern.search(text) else f"{text.rstrip()}\n\n{part}\n".lstrip()
     options.docs.write_text(text, encoding="utf-8")
 
 

@@ -11,8 +11,8 @@ import scipy.special
 
 from benchmarks.common import read_rows
 
-Rows = list[dict[str, Any]]  # what was measured of each cell, with its arrays under "texts"
-LIMITS = {  # differences nearer to zero than this are called absent
+Rows = list[dict[str, Any]]  # results of each cell, with its arrays under "texts"
+LIMITS = {  # smaller differences count as absent
     "accuracy": 0.005,
     "share": 0.02,
     "tau": 0.02,
@@ -21,10 +21,10 @@ LIMITS = {  # differences nearer to zero than this are called absent
     "gini": 0.01,
     "largest": 0.01,
 }
-FLAT = 0.1  # tau-b of orders that do not agree
+LOW_TAU = 0.1  # tau-b of orders that do not agree
 COLUMNS = ("correct", "correct_permuted", "share", "tau", "spread", "gini", "largest")
 SCORES = ("additive", "deep", "scaled_dot")
-HOW = """Each figure is a mean over heads and test texts. Intervals (95 %) are mean +- t sqrt(s_seeds^2 / S +
+METHOD = """Each figure is a mean over heads and test texts. Intervals (95 %) are mean +- t sqrt(s_seeds^2 / S +
 s_texts^2 / n) with Student's t for S - 1 degrees of freedom: seeds and texts are crossed, both count. Mutual
 information is one number a head, so that its intervals hold seeds only. A difference *holds* where its interval lies
 above zero, is *reversed* where it lies below, is *absent* where the whole interval is nearer to zero than the limit in
@@ -33,13 +33,13 @@ one is reversed or absent on at least one data set; else it is **not decided**."
 
 
 def load(folder: Path) -> Rows:
-    """Return the measured cells of all seeds that are whole: every data set has as many cells as in the first seed."""
+    """Return the measured cells of all complete seeds, those with as many cells as the largest."""
     rows = read_rows(folder / "measured.jsonl")
     counts: dict[int, int] = defaultdict(int)
     for row in rows:
         counts[row["cell"]["seed"]] += 1
-    whole = {seed for seed, count in counts.items() if count == max(counts.values())}
-    rows = [row for row in rows if row["cell"]["seed"] in whole]
+    complete = {seed for seed, count in counts.items() if count == max(counts.values())}
+    rows = [row for row in rows if row["cell"]["seed"] in complete]
     for row in rows:
         name = "_".join(map(str, row["cell"].values()))
         with np.load(folder / "texts" / f"{name}.npz") as arrays:
@@ -49,12 +49,12 @@ def load(folder: Path) -> Rows:
     return rows
 
 
-def select(rows: Rows, **wanted: Any) -> Rows:
+def select(rows: Rows, **values: Any) -> Rows:
     """Return the rows whose cell has these values; a tuple allows several."""
     return [
         row
         for row in rows
-        if all(row["cell"][k] in v if isinstance(v, tuple) else row["cell"][k] == v for k, v in wanted.items())
+        if all(row["cell"][k] in v if isinstance(v, tuple) else row["cell"][k] == v for k, v in values.items())
     ]
 
 
@@ -64,11 +64,11 @@ def matrix(rows: Rows, name: str) -> np.ndarray:
     for row in rows:
         by_seed[row["cell"]["seed"]].append(row["texts"][name])
     with np.errstate(all="ignore"):
-        found = [np.array(values) for _, values in sorted(by_seed.items())]
+        arrays = [np.array(values) for _, values in sorted(by_seed.items())]
         return np.array(
             [
                 np.where(np.isfinite(v).any(0), np.nansum(v, 0) / np.maximum(np.isfinite(v).sum(0), 1), math.nan)
-                for v in found
+                for v in arrays
             ]
         )
 
@@ -82,22 +82,22 @@ def interval(values: np.ndarray) -> tuple[float, float, float]:
     if seeds < 2:
         return float(values.mean()), math.nan, math.nan
     variance = values.mean(1).var(ddof=1) / seeds + (values.mean(0).var(ddof=1) / texts if texts > 1 else 0.0)
-    reach = float(scipy.special.stdtrit(seeds - 1, 0.975)) * math.sqrt(variance)
+    half_width = float(scipy.special.stdtrit(seeds - 1, 0.975)) * math.sqrt(variance)
     mean = float(values.mean())
-    return mean, mean - reach, mean + reach
+    return mean, mean - half_width, mean + half_width
 
 
-def cell_text(found: tuple[float, float, float]) -> str:
+def cell_text(estimate: tuple[float, float, float]) -> str:
     """Return "mean [low, high]"."""
-    mean, low, high = found
+    mean, low, high = estimate
     if math.isnan(mean):
         return "-"
     return f"{mean:.3f}" if math.isnan(low) else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def judged(found: tuple[float, float, float], limit: float) -> str:
+def classify(estimate: tuple[float, float, float], limit: float) -> str:
     """Return holds, reversed, absent or open for a difference that is claimed to be above zero."""
-    _, low, high = found
+    _, low, high = estimate
     if math.isnan(low):
         return "open"
     if low > 0:
@@ -132,18 +132,18 @@ def between(name: str, first: dict[str, Any], second: dict[str, Any], other: str
 
 
 def differences(rows: Rows, contrasts: list[Contrast]) -> tuple[str, list[str]]:
-    """Return a table of the differences on each data set, and what is judged of each."""
+    """Return a table of the differences on each data set, and the class of each."""
     sets = sorted({row["cell"]["dataset"] for row in rows})
-    made, parts = [], []
+    lines, parts = [], []
     for what, measure, sides in contrasts:
         line = [what, measure, f"{LIMITS[measure]:g}"]
         for name in sets:
             first, second = sides(select(rows, dataset=name))
-            found = interval(first - second)
-            parts.append(judged(found, LIMITS[measure]))
-            line.append(f"{cell_text(found)} {parts[-1]}")
-        made.append(line)
-    return table(["difference", "of", "limit", *sets], made), parts
+            estimate = interval(first - second)
+            parts.append(classify(estimate, LIMITS[measure]))
+            line.append(f"{cell_text(estimate)} {parts[-1]}")
+        lines.append(line)
+    return table(["difference", "of", "limit", *sets], lines), parts
 
 
 def claim_information(rows: Rows) -> tuple[str, str]:
@@ -151,9 +151,9 @@ def claim_information(rows: Rows) -> tuple[str, str]:
     dot = {"attention": "trained", "score": "scaled_dot"}
     body, more = [], []
     for score in SCORES[:2]:
-        mine, what = {**dot, "score": score}, f"{score} less scaled_dot"
-        body.append((what, "share", between("share", mine, dot)))
-        more.append((f"{what}, information weighted by attention", "nats", between("attended", mine, dot)))
+        cells, what = {**dot, "score": score}, f"{score} less scaled_dot"
+        body.append((what, "share", between("share", cells, dot)))
+        more.append((f"{what}, information weighted by attention", "nats", between("attended", cells, dot)))
     first, parts = differences(rows, body)
     second, _ = differences(rows, more)
     text = (
@@ -165,24 +165,24 @@ def claim_information(rows: Rows) -> tuple[str, str]:
 
 def claim_importance(rows: Rows) -> tuple[str, str]:
     """(ii) Additive attention learns to weigh its inputs by importance."""
-    mine = {"score": "additive", "attention": "trained"}
+    trained = {"score": "additive", "attention": "trained"}
     frozen, uniform = {"score": "additive", "attention": "frozen"}, {"attention": "uniform"}
-    found, parts = differences(
+    body, parts = differences(
         rows,
         [
-            ("trained less frozen random", "accuracy", between("correct", mine, frozen)),
-            ("trained less uniform", "accuracy", between("correct", mine, uniform)),
-            ("trained less permuted", "accuracy", between("correct", mine, mine, "correct_permuted")),
-            ("tau-b with token information, trained less frozen random", "tau", between("tau", mine, frozen)),
-            ("information attended less mean of the tokens", "nats", between("attended", mine, mine, "average")),
+            ("trained less frozen random", "accuracy", between("correct", trained, frozen)),
+            ("trained less uniform", "accuracy", between("correct", trained, uniform)),
+            ("trained less permuted", "accuracy", between("correct", trained, trained, "correct_permuted")),
+            ("tau-b with token information, trained less frozen random", "tau", between("tau", trained, frozen)),
+            ("information attended less mean of the tokens", "nats", between("attended", trained, trained, "average")),
         ],
     )
-    return found, verdict(parts)
+    return body, verdict(parts)
 
 
 def claim_flat(rows: Rows) -> tuple[str, str]:
     """(iii) Where attention values are nearly the same, their order does not agree with the order of information."""
-    sets, made, parts, pairs = sorted({row["cell"]["dataset"] for row in rows}), [], [], []
+    sets, lines, parts, pairs = sorted({row["cell"]["dataset"] for row in rows}), [], [], []
     for name in sets:
         some = select(rows, dataset=name, attention="trained")
         spread = np.array([row["texts"]["spread"] for row in some])
@@ -194,9 +194,9 @@ def claim_flat(rows: Rows) -> tuple[str, str]:
             groups.append(matrix(kept, "tau"))
         contrast = interval_of_groups(groups[0], groups[2])
         flattest = interval_with_gaps(groups[2])
-        low_enough = "holds" if flattest[2] < FLAT else "absent" if flattest[1] > FLAT else "open"
-        parts += [judged(contrast, LIMITS["tau"]), low_enough]
-        made.append(
+        low_enough = "holds" if flattest[2] < LOW_TAU else "absent" if flattest[1] > LOW_TAU else "open"
+        parts += [classify(contrast, LIMITS["tau"]), low_enough]
+        lines.append(
             [
                 name,
                 f"{low:.2f}, {high:.2f}",
@@ -208,7 +208,7 @@ def claim_flat(rows: Rows) -> tuple[str, str]:
         sums = np.sum([row["texts"]["pairs"] for row in some], 0)
         pairs.append([name, *[f"{s / n:+.3f} ({n:.0f})" if n else "-" for s, n in sums.T]])
     header = ["data", "cut at H/ln n", "tau-b, uneven third", "middle", "flattest", "uneven less flattest", "below .1"]
-    first = table(header, made)
+    first = table(header, lines)
     second = table(["data", "< .05", ".05 to .2", ".2 to 1", "> 1"], pairs)
     text = (
         "Trained heads; pairs of a head and a text in thirds by how even attention is. The claim needs less\n"
@@ -219,28 +219,28 @@ def claim_flat(rows: Rows) -> tuple[str, str]:
 
 
 def interval_with_gaps(values: np.ndarray) -> tuple[float, float, float]:
-    """As `interval` where some (seed, text) have no value: means of what is there."""
+    """Return the same as `interval` where some (seed, text) have no value: means of the others."""
     with np.errstate(all="ignore"):
         seeds = np.nansum(values, 1) / np.isfinite(values).sum(1)
         counts = np.isfinite(values).sum(0)
         texts = (np.nansum(values, 0) / counts)[counts > 0]
     if len(seeds) < 2 or len(texts) < 2 or not np.isfinite(seeds).all():
         return float(np.nanmean(values)) if np.isfinite(values).any() else math.nan, math.nan, math.nan
-    reach = float(scipy.special.stdtrit(len(seeds) - 1, 0.975))
-    reach *= math.sqrt(seeds.var(ddof=1) / len(seeds) + texts.var(ddof=1) / len(texts))
-    return float(seeds.mean()), float(seeds.mean() - reach), float(seeds.mean() + reach)
+    half_width = float(scipy.special.stdtrit(len(seeds) - 1, 0.975))
+    half_width *= math.sqrt(seeds.var(ddof=1) / len(seeds) + texts.var(ddof=1) / len(texts))
+    return float(seeds.mean()), float(seeds.mean() - half_width), float(seeds.mean() + half_width)
 
 
 def interval_of_groups(first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:
-    """The difference of two groups that need not have the same texts."""
-    one, other = interval_with_gaps(first), interval_with_gaps(second)
-    mean, reach = one[0] - other[0], math.hypot(one[0] - one[1], other[0] - other[1])
-    return mean, mean - reach, mean + reach
+    """Return the difference of two groups that may have different texts."""
+    left, right = interval_with_gaps(first), interval_with_gaps(second)
+    mean, half_width = left[0] - right[0], math.hypot(left[0] - left[1], right[0] - right[1])
+    return mean, mean - half_width, mean + half_width
 
 
 def claim_skew(rows: Rows) -> tuple[str, str]:
     """(iv) Gumbel-softmax with a temperature below one gives more skewed attention than softmax."""
-    plain = {"attention": "trained", "normalizer": "softmax", "temperature": 1.0}
+    softmax = {"attention": "trained", "normalizer": "softmax", "temperature": 1.0}
     temperatures = sorted({row["cell"]["temperature"] for row in select(rows, normalizer="gumbel")})
 
     def sides(measure: str, noise: dict[str, Any], other: dict[str, Any]) -> Any:
@@ -248,40 +248,42 @@ def claim_skew(rows: Rows) -> tuple[str, str]:
             return between(measure, noise, other)
         return lambda data: between(measure, noise, other)(data)[::-1]  # less entropy is more skew
 
-    made: dict[str, list[Contrast]] = {"claim": [], "control": []}
+    contrasts: dict[str, list[Contrast]] = {"claim": [], "control": []}
     for temperature in temperatures:
         noisy = {"attention": "trained", "normalizer": "gumbel", "temperature": temperature}
-        tempered = {**plain, "temperature": temperature}
+        tempered = {**softmax, "temperature": temperature}
         for measure in ("spread", "gini", "largest"):
             name = "H/ln n, softmax less Gumbel" if measure == "spread" else f"{measure}, Gumbel less softmax"
             kind = "claim" if temperature < 1 else "control"
-            made[kind].append((f"{name} at {temperature:g}", measure, sides(measure, noisy, plain)))
+            contrasts[kind].append((f"{name} at {temperature:g}", measure, sides(measure, noisy, softmax)))
             if temperature < 1 and select(rows, **tempered):
-                made["control"].append((f"{name} both at {temperature:g}", measure, sides(measure, noisy, tempered)))
+                contrasts["control"].append(
+                    (f"{name} both at {temperature:g}", measure, sides(measure, noisy, tempered))
+                )
                 name = name.replace("Gumbel", "tempered softmax")
-                made["control"].append((f"{name} at {temperature:g}", measure, sides(measure, tempered, plain)))
-    first, parts = differences(rows, made["claim"])
-    second, _ = differences(rows, made["control"])
+                contrasts["control"].append((f"{name} at {temperature:g}", measure, sides(measure, tempered, softmax)))
+    first, parts = differences(rows, contrasts["claim"])
+    second, _ = differences(rows, contrasts["control"])
     return f"{first}\n\nControls: temperature without noise, noise at one and above.\n\n{second}", verdict(parts)
 
 
 def claim_combinations(rows: Rows) -> tuple[str, str]:
     """(v) Some combinations, such as BiLSTM with additive attention, keep the two orders closer."""
-    mine = {"attention": "trained", "score": "additive", "recurrence": "bilstm"}
-    found, parts = differences(
+    bilstm = {"attention": "trained", "score": "additive", "recurrence": "bilstm"}
+    body, parts = differences(
         rows,
         [
             (
                 f"BiLSTM + additive less {recurrence} + {score}",
                 "tau",
-                between("tau", mine, {"attention": "trained", "score": score, "recurrence": recurrence}),
+                between("tau", bilstm, {"attention": "trained", "score": score, "recurrence": recurrence}),
             )
             for recurrence in ("none", "bilstm")
             for score in SCORES
             if (recurrence, score) != ("bilstm", "additive")
         ],
     )
-    return found, verdict(parts)
+    return body, verdict(parts)
 
 
 CLAIMS = (claim_information, claim_importance, claim_flat, claim_skew, claim_combinations)
@@ -302,13 +304,13 @@ def grid_table(rows: Rows) -> str:
         score = "-" if cell["attention"] == "uniform" else cell["score"]
         normalizer = f"{cell['normalizer']} {cell['temperature']:g}"
         groups[(cell["dataset"], cell["recurrence"], score, normalizer, cell["attention"])].append(row)
-    made = []
-    for key, some in groups.items():
-        means = [mean_of([value for row in some for value in row["texts"][name]]) for name in COLUMNS]
-        made.append([*key, *["-" if math.isnan(mean) else f"{mean:.3f}" for mean in means]])
+    lines = []
+    for key, members in groups.items():
+        means = [mean_of([value for row in members for value in row["texts"][name]]) for name in COLUMNS]
+        lines.append([*key, *["-" if math.isnan(mean) else f"{mean:.3f}" for mean in means]])
     header = ["data", "recurrence", "score", "normalizer", "attention", "accuracy", "permuted"]
     header += ["MI kept", "tau-b", "H/ln n", "Gini", "largest"]
-    return table(header, sorted(made))
+    return table(header, sorted(lines))
 
 
 def figure(rows: Rows, path: Path) -> None:
@@ -319,7 +321,7 @@ def figure(rows: Rows, path: Path) -> None:
     from matplotlib import pyplot
 
     sets = sorted({row["cell"]["dataset"] for row in rows})
-    drawn, axes = pyplot.subplots(1, len(sets), figsize=(4 * len(sets), 3.4), sharey=True, squeeze=False)
+    figure_, axes = pyplot.subplots(1, len(sets), figsize=(4 * len(sets), 3.4), sharey=True, squeeze=False)
     for axis, name in zip(axes[0], sets):
         for score, color in zip(SCORES, ("#0072b2", "#e69f00", "#009e73")):
             for recurrence, marker in (("none", "o"), ("bilstm", "^")):
@@ -330,13 +332,13 @@ def figure(rows: Rows, path: Path) -> None:
         axis.axhline(0, color="gray", linewidth=0.6)
     axes[0][0].set_ylabel("tau-b with token information")
     axes[0][-1].legend(fontsize=6)
-    drawn.tight_layout()
-    drawn.savefig(path, dpi=110, metadata={"Software": None})
-    pyplot.close(drawn)
+    figure_.tight_layout()
+    figure_.savefig(path, dpi=110, metadata={"Software": None})
+    pyplot.close(figure_)
 
 
 def made_on(results: Path) -> str:
-    """Return where the runs were made and what they took, as they noted it; nothing before the first has ended."""
+    """Return hardware, duration and memory of the runs; "" before the first has ended."""
     runs = read_rows(results / "runs.jsonl")
     if not runs:
         return ""
@@ -355,10 +357,10 @@ def write_report(results: Path, folder: Path) -> str:
     cpu = sum(line["cpu_seconds"] for line in [*trained, *rows]) / 3600
     sections, verdicts = [], []
     for claim in CLAIMS:
-        body, found = claim(rows)
+        body, result = claim(rows)
         title = (claim.__doc__ or "").strip()
-        sections.append(f"## {title}\n\n{body}\n\n**Verdict: {found}.**")
-        verdicts.append(f"{title} {found.upper()}")
+        sections.append(f"## {title}\n\n{body}\n\n**Verdict: {result}.**")
+        verdicts.append(f"{title} {result.upper()}")
     figure(rows, folder / "information.png")
     check = f"{np.mean(ceilings):.3f} on average ({np.min(ceilings):.3f} to {np.max(ceilings):.3f})"
     head = (
@@ -374,7 +376,7 @@ def write_report(results: Path, folder: Path) -> str:
         COMMANDS,
         head,
         summary,
-        HOW,
+        METHOD,
         "![rank agreement over evenness of attention](information.png)",
         *sections,
         "## All combinations",

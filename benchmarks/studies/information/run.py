@@ -11,7 +11,7 @@ information that each state has about the head's own output, and five claims get
     python $S/run.py --quick                                             # minutes, built-in data
 
 FOLDER holds sst2/{train,dev}, agnews/{train,test} and imdb/{train,test}.jsonl.gz (`text`, `label`). A run that was
-stopped goes on where it was; `--share 0/2` and `--share 1/2` divide one run between two processes. report.py makes
+stopped continues where it was; `--share 0/2` and `--share 1/2` divide one run between two processes. report.py makes
 the page.
 """
 
@@ -42,9 +42,9 @@ from transformers import AutoModel, AutoTokenizer
 from benchmarks.common import EMBEDDED_MODEL, append_row, provenance, read_rows
 from benchmarks.studies.information.report import write_report
 from hf_attn_mi.data.files import read_file
+from hf_attn_mi.evaluation import rank_correlations
 from hf_attn_mi.heads import AttentionHead
 from hf_attn_mi.mi import fit_probe, mutual_information
-from hf_attn_mi.evaluation import rank_correlations
 
 SETS = {  # file of training rows, of test rows, how many of each, most tokens
     "sst2": ("sst2/train.jsonl.gz", "sst2/dev.jsonl.gz", 6000, 872, 64),
@@ -64,7 +64,7 @@ SCORES = ("additive", "deep", "scaled_dot")
 SCORE_SIZE = RECURRENCE_SIZE = 128
 BATCH, RATE = 64, 3e-3
 EPOCHS = {"none": 8, "bilstm": 3}  # a recurrent head learns more from an epoch, and costs more
-BACKGROUND, TOKENS_EACH = 1000, 8  # training texts, and tokens of each, that the token probe is fitted on
+PROFILE_TEXTS, TOKENS_EACH = 1000, 8  # training texts, and tokens of each, that the token probe is fitted on
 PAIR_BOUNDS = (0.05, 0.2, 1.0)  # |ln a_i - ln a_j| between pairs of tokens
 
 
@@ -111,7 +111,7 @@ def built_in_texts() -> dict[str, tuple[list[tuple[str, int]], list[tuple[str, i
         "casts": ["cast", "acting", "lead"],
         "scenes": ["scene", "end", "start"],
     }
-    made = {}
+    sets = {}
     for name, things in subjects.items():
         rows = [
             (f"the {thing} was {word} and the {other} went on for a while", label)
@@ -121,8 +121,8 @@ def built_in_texts() -> dict[str, tuple[list[tuple[str, int]], list[tuple[str, i
         ]
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).tolist()
         rows = [rows[i] for i in order] * 3
-        made[name] = (rows[:120], rows[120:])
-    return made
+        sets[name] = (rows[:120], rows[120:])
+    return sets
 
 
 def read_labeled(path: Path, count: int) -> list[tuple[str, int]]:
@@ -139,10 +139,10 @@ def encode(rows: list[tuple[str, int]], encoder: Any, tokenizer: Any, longest: i
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     states: list[Tensor] = [torch.empty(0)] * len(ids)
     for start in range(0, len(order), 32):
-        some = order[start : start + 32]
-        batch = tokenizer.pad({"input_ids": [ids[i] for i in some]}, return_tensors="pt")
-        found = encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
-        for i, state in zip(some, found):
+        texts = order[start : start + 32]
+        batch = tokenizer.pad({"input_ids": [ids[i] for i in texts]}, return_tensors="pt")
+        hidden = encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+        for i, state in zip(texts, hidden):
             states[i] = state[: len(ids[i])].half()
     starts = torch.tensor([0, *itertools.accumulate(map(len, states))])
     return Cached(torch.cat(states), starts, torch.tensor([label for _, label in rows]))
@@ -162,14 +162,14 @@ def cached_states(name: str, options: argparse.Namespace) -> tuple[Cached, Cache
         splits = [encode(rows, encoder.eval(), tokenizer, longest) for rows in (train, test)]
         parts = {f"{i}.{part}": value for i, split in enumerate(splits) for part, value in vars(split).items()}
         save_file(parts, path.with_suffix(f".{os.getpid()}"))
-        path.with_suffix(f".{os.getpid()}").rename(path)  # whole or not at all
+        path.with_suffix(f".{os.getpid()}").rename(path)  # so that the file is complete or absent
     parts = load_file(path)
     train, test = (Cached(parts[f"{i}.states"], parts[f"{i}.starts"], parts[f"{i}.labels"]) for i in (0, 1))
     return train, test
 
 
 def make_head(cell: Cell, train: Cached) -> AttentionHead:
-    """Return the cell's head, fresh."""
+    """Return the cell's head, untrained."""
     torch.manual_seed(cell.seed)
     recurrent = cell.recurrence == "bilstm"
     head = AttentionHead(
@@ -190,7 +190,7 @@ def make_head(cell: Cell, train: Cached) -> AttentionHead:
 
 
 def batches(data: Cached, generator: torch.Generator | None) -> Iterator[Tensor]:
-    """Batches of texts of about the same length; in random order and company with a generator."""
+    """Batches of texts of about the same length; with a generator in random order and composition."""
     lengths = (data.starts[1:] - data.starts[:-1]).double()
     if generator is not None:
         lengths = lengths + torch.rand(len(lengths), generator=generator, dtype=torch.double) * lengths.std()
@@ -220,7 +220,7 @@ def fit(head: AttentionHead, train: Cached, epochs: int, seed: int) -> None:
 
 @torch.no_grad()
 def accuracy(head: AttentionHead, test: Cached) -> float:
-    """Return the share of test texts that are classified right."""
+    """Return the accuracy on the test texts."""
     hits = 0
     for texts in batches(test, None):
         hits += int((head(*test.batch(texts)).logits.argmax(1) == test.labels[texts]).sum())
@@ -236,44 +236,44 @@ def train_cell(cell: Cell, options: argparse.Namespace, train: Cached, test: Cac
     path = options.output / "heads" / f"{cell.key}.safetensors"
     save_file(head.state_dict(), path.with_suffix(".part"))
     append_row(line, options.output / "trained.jsonl")
-    path.with_suffix(".part").rename(path)  # whole or not at all
+    path.with_suffix(".part").rename(path)  # so that the file is complete or absent
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """What a head did on the texts of a split."""
+class HeadOutputs:
+    """Outputs of a head on the texts of a split."""
 
     probabilities: Tensor  # (texts, classes)
     permuted: Tensor  # (texts, classes) with the weights of each text permuted among its tokens
     context: Tensor  # (texts, width)
     weights: list[Tensor]  # (tokens,) of each text
-    states: list[Tensor]  # (tokens, width) of each text: what was attended to
+    states: list[Tensor]  # (tokens, width) of each text: the states that attention weights apply to
 
 
 @torch.no_grad()
-def watch(head: AttentionHead, data: Cached, texts: Tensor, seed: int) -> Seen:
-    """Return what the head does on these texts, without noise."""
+def head_outputs(head: AttentionHead, data: Cached, texts: Tensor, seed: int) -> HeadOutputs:
+    """Return the outputs of the head on these texts, without noise."""
     generator = torch.Generator().manual_seed(seed)
-    found: dict[int, tuple[Tensor, ...]] = {}
-    for some in texts.split(BATCH):
-        states, mask = data.batch(some)
+    by_text: dict[int, tuple[Tensor, ...]] = {}
+    for chunk in texts.split(BATCH):
+        states, mask = data.batch(chunk)
         out = head(states, mask)
         attended = states if head.recurrence is None else head.recurrence(states, mask)
-        for i, text in enumerate(some.tolist()):
-            weights, own = out.weights[i, 0, 0][mask[i]], attended[i][mask[i]]
+        for i, text in enumerate(chunk.tolist()):
+            weights, tokens = out.weights[i, 0, 0][mask[i]], attended[i][mask[i]]
             shuffled = weights[torch.randperm(len(weights), generator=generator)]
-            found[text] = (out.logits[i], head.classifier(shuffled @ own), out.context[i], weights, own)
-    columns = list(zip(*(found[text] for text in texts.tolist())))
+            by_text[text] = (out.logits[i], head.classifier(shuffled @ tokens), out.context[i], weights, tokens)
+    columns = list(zip(*(by_text[text] for text in texts.tolist())))
     probabilities, permuted = (torch.stack(columns[i]).double().softmax(1) for i in (0, 1))
-    return Seen(probabilities, permuted, torch.stack(columns[2]), list(columns[3]), list(columns[4]))
+    return HeadOutputs(probabilities, permuted, torch.stack(columns[2]), list(columns[3]), list(columns[4]))
 
 
-def token_information(profile: Seen, test: Seen, seed: int) -> list[Tensor]:
+def token_information(profile: HeadOutputs, test: HeadOutputs, seed: int) -> list[Tensor]:
     """Return KL(q(Y | h_i) || q(Y)) in nats for each token of each test text; q from the profile's tokens."""
     generator = torch.Generator().manual_seed(seed)
-    drawn = [torch.randperm(len(s), generator=generator)[:TOKENS_EACH] for s in profile.states]
-    states = torch.cat([s[d] for s, d in zip(profile.states, drawn)])
-    outputs = profile.probabilities.repeat_interleave(torch.tensor([len(d) for d in drawn]), 0)
+    sampled = [torch.randperm(len(s), generator=generator)[:TOKENS_EACH] for s in profile.states]
+    states = torch.cat([s[d] for s, d in zip(profile.states, sampled)])
+    outputs = profile.probabilities.repeat_interleave(torch.tensor([len(d) for d in sampled]), 0)
     probe = fit_probe(states, outputs, folds=5, seed=seed)
     lengths = [len(s) for s in test.states]
     log_posterior = probe.log_posterior(torch.cat(test.states)).double()
@@ -292,18 +292,18 @@ def shape_of(weights: Tensor) -> tuple[float, float, float]:
 
 
 def pair_agreement(weights: Tensor, information: Tensor) -> np.ndarray:
-    """Return (2, bounds + 1): sum of agreements (+1, -1) and number of pairs, by how far apart the weights are."""
+    """Return (2, bounds + 1): sum of agreements (+1, -1) and number of pairs, by the distance of the log weights."""
     first, second = torch.triu_indices(len(weights), len(weights), 1)
     logs = weights.double().clamp_min(1e-12).log()
-    apart, order = logs[first] - logs[second], information[first] - information[second]
-    group = torch.bucketize(apart.abs(), torch.tensor(PAIR_BOUNDS, dtype=torch.double))
-    differs, groups = apart != 0, len(PAIR_BOUNDS) + 1
-    agree = torch.bincount(group[differs], (apart * order).sign()[differs], groups)
+    distance, order = logs[first] - logs[second], information[first] - information[second]
+    group = torch.bucketize(distance.abs(), torch.tensor(PAIR_BOUNDS, dtype=torch.double))
+    differs, groups = distance != 0, len(PAIR_BOUNDS) + 1
+    agree = torch.bincount(group[differs], (distance * order).sign()[differs], groups)
     return torch.stack([agree, torch.bincount(group[differs], minlength=groups).double()]).numpy()
 
 
-def sites(test: Seen, seed: int) -> Tensor:
-    """Return (3, texts, width): the state attended most, a state at random, and the context, which must have it all."""
+def sites(test: HeadOutputs, seed: int) -> Tensor:
+    """Return (3, texts, width): the state attended most, a random state, and the context, which has all information."""
     generator = torch.Generator().manual_seed(seed)
     most = torch.stack([s[int(w.argmax())] for s, w in zip(test.states, test.weights)])
     chance = torch.stack([s[int(torch.randint(len(s), (), generator=generator))] for s in test.states])
@@ -311,46 +311,46 @@ def sites(test: Seen, seed: int) -> Tensor:
 
 
 def measure(cell: Cell, options: argparse.Namespace, train: Cached, test: Cached) -> dict[str, Any]:
-    """Return the figures of a trained head; what is known of each test text goes to a file."""
+    """Return the figures of a trained head; those of each test text go to a file."""
     head = make_head(cell, train).eval()
     head.load_state_dict(load_file(options.output / "heads" / f"{cell.key}.safetensors"))
-    some = torch.randperm(len(train.labels), generator=torch.Generator().manual_seed(0))[:BACKGROUND]
-    profile = watch(head, train, some, cell.seed)
-    seen = watch(head, test, torch.arange(len(test.labels)), cell.seed)
-    information = token_information(profile, seen, cell.seed)
-    found = mutual_information(
-        sites(seen, cell.seed),
-        seen.probabilities,
+    texts = torch.randperm(len(train.labels), generator=torch.Generator().manual_seed(0))[:PROFILE_TEXTS]
+    profile = head_outputs(head, train, texts, cell.seed)
+    outputs = head_outputs(head, test, torch.arange(len(test.labels)), cell.seed)
+    information = token_information(profile, outputs, cell.seed)
+    estimate = mutual_information(
+        sites(outputs, cell.seed),
+        outputs.probabilities,
         estimator=options.estimator,
         permutations=options.permutations,
         seed=cell.seed,
     )
     taus = [
         float(rank_correlations(w.double(), i)[0]) if len(w) > 2 else math.nan
-        for w, i in zip(seen.weights, information)
+        for w, i in zip(outputs.weights, information)
     ]
-    shapes = np.array([shape_of(w) for w in seen.weights])
+    shapes = np.array([shape_of(w) for w in outputs.weights])
     per_text = {
-        "correct": (seen.probabilities.argmax(1) == test.labels).numpy(),
-        "correct_permuted": (seen.permuted.argmax(1) == test.labels).numpy(),
+        "correct": (outputs.probabilities.argmax(1) == test.labels).numpy(),
+        "correct_permuted": (outputs.permuted.argmax(1) == test.labels).numpy(),
         "tau": np.array(taus),
         "spread": shapes[:, 0],
         "gini": shapes[:, 1],
         "largest": shapes[:, 2],
-        "attended": np.array([float((w.double() * i).sum()) for w, i in zip(seen.weights, information)]),
+        "attended": np.array([float((w.double() * i).sum()) for w, i in zip(outputs.weights, information)]),
         "average": np.array([float(i.mean()) for i in information]),
     }
-    pairs = sum(pair_agreement(w, i) for w, i in zip(seen.weights, information))
+    pairs = sum(pair_agreement(w, i) for w, i in zip(outputs.weights, information))
     assert isinstance(pairs, np.ndarray)
     arrays = {name: values.astype(np.float32) for name, values in per_text.items()}
     np.savez_compressed(options.output / "texts" / f"{cell.key}.npz", pairs=pairs, **arrays)
     with np.errstate(invalid="ignore"):
         means = {name: float(np.nanmean(v)) if np.isfinite(v).any() else None for name, v in arrays.items()}
-    return {"cell": asdict(cell), "mi": found.to_dict(), "means": means}
+    return {"cell": asdict(cell), "mi": estimate.to_dict(), "means": means}
 
 
 def run_cells(cells: list[Cell], options: argparse.Namespace) -> None:
-    """Train and measure what is not there yet; a line about each goes to measured.jsonl."""
+    """Train and measure the cells that are missing; a row for each goes to measured.jsonl."""
     path = options.output / "measured.jsonl"
     done = {Cell(**line["cell"]) for line in read_rows(path)}
     data = functools.cache(lambda name: cached_states(name, options))
@@ -382,8 +382,8 @@ def grid(options: argparse.Namespace) -> list[Cell]:
             cells.append(
                 replace(base, score=score, normalizer=normalizer, temperature=temperature, attention=attention)
             )
-    mine, of = map(int, options.share.split("/"))
-    return [cell for number, cell in enumerate(cells) if number % of == mine]
+    share, shares = map(int, options.share.split("/"))
+    return [cell for number, cell in enumerate(cells) if number % shares == share]
 
 
 def parse() -> argparse.Namespace:

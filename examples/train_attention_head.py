@@ -61,6 +61,7 @@ def read_splits(options: argparse.Namespace) -> tuple[list[Row], list[Row], list
         train, dev = train[size:], train[:size]
     else:
         dev = load_rows(options.dev, options.text_field, options.label_field)
+    train = train[: options.limit]
     labels = {label for _, label in train}
     names = sorted(labels, key=lambda label: (0, int(label), "") if str(label).isdigit() else (1, 0, str(label)))
     unknown = sorted({str(label) for _, label in dev if label not in labels})
@@ -155,6 +156,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--encoder", default=str(EMBEDDED_MODEL), help="Hub name or folder (default: the embedded model)")
     add("--train", required=True, help="file, folder saved by datasets, or Hub name:split")
     add("--dev", help="likewise (default: a tenth of the training rows)")
+    add("--limit", type=int, help="most training rows")
     add("--text-field", nargs="+", help="column of the text, or two of a pair")
     add("--label-field", help=f"column of the label (default: the first of {', '.join(LABELS)})")
     add("--output", type=Path, required=True, help="folder for checkpoints and the model")

@@ -87,10 +87,10 @@ def flash(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 def check_attention_statistics() -> float:
     """Largest error of a field over that of plain PyTorch in bfloat16; red above 2."""
-    given = draw_heads(1, 257)
-    query, key, value = (x.cpu() for x in given)
+    tensors = draw_heads(1, 257)
+    query, key, value = (x.cpu() for x in tensors)
     allowed = reference_allowed((1, HEADS, 257, 257))
-    found = attention_statistics(*given, None, backend="triton")
+    result = attention_statistics(*tensors, None, backend="triton")
     specified = []
     for dtype in (torch.float64, torch.bfloat16):
         rows = reference_rows(query.to(dtype), key.to(dtype), allowed)
@@ -100,7 +100,7 @@ def check_attention_statistics() -> float:
     for name in FIELDS:
         exact, plain = (result[name].double() for result in specified)
         limit = 2 * float((plain - exact).abs().max()) + 1e-3 * max(1.0, float(exact.abs().max()))
-        worst = max(worst, 2 * float((getattr(found, name).cpu().double() - exact).abs().max()) / limit)
+        worst = max(worst, 2 * float((getattr(result, name).cpu().double() - exact).abs().max()) / limit)
     check(worst <= 2, f"attention statistics in bfloat16: error {worst:.2f} times that of plain PyTorch")
     return worst
 
@@ -108,15 +108,15 @@ def check_attention_statistics() -> float:
 def attention(turns: int) -> Rows:
     """The pass over flash attention in time and memory, and its share of what the tensor cores reach."""
     error = check_attention_statistics()
-    given = draw_heads(BATCH, LENGTH)
-    output = flash(*given)
+    tensors = draw_heads(BATCH, LENGTH)
+    output = flash(*tensors)
     square = torch.randn(8192, 8192, device="cuda").bfloat16()
-    tasks: dict[str, Callable[[], Any]] = {"flash": lambda: flash(*given), "product": lambda: square @ square}
+    tasks: dict[str, Callable[[], Any]] = {"flash": lambda: flash(*tensors), "product": lambda: square @ square}
     for statistics in PRODUCTS:
         effective = statistics == "effective"
-        tasks[statistics] = lambda effective=effective: attention_statistics(*given, output, effective=effective)
+        tasks[statistics] = lambda effective=effective: attention_statistics(*tensors, output, effective=effective)
     check(tasks["effective"]().backend == "triton", "the pass did not run in Triton")
-    took = time_in_turns({name: synchronized(task) for name, task in tasks.items()}, turns)
+    timings = time_in_turns({name: synchronized(task) for name, task in tasks.items()}, turns)
     shape = f"batch {BATCH}, {HEADS} heads, n = {LENGTH}, d = {WIDTH}, bfloat16"
     least = peak(tasks["flash"])
     for statistics, products in PRODUCTS.items():
@@ -124,8 +124,8 @@ def attention(turns: int) -> Rows:
         yield measured(
             f"attention on a GPU/{statistics}",
             f"{statistics} statistics over flash attention forward; {shape}",
-            took[statistics],
-            took["flash"],
+            timings[statistics],
+            timings["flash"],
             at_most=2 if target else None,
             error_over_plain=error,
         )
@@ -138,8 +138,8 @@ def attention(turns: int) -> Rows:
             at_most=1.2 if target else None,
         )
         work = products * 2 * BATCH * HEADS * LENGTH**2 * WIDTH
-        ours = [work / seconds / 1e12 for seconds in took[statistics]]
-        ceiling = [2 * 8192**3 / seconds / 1e12 for seconds in took["product"]]
+        ours = [work / seconds / 1e12 for seconds in timings[statistics]]
+        ceiling = [2 * 8192**3 / seconds / 1e12 for seconds in timings["product"]]
         yield measured(
             f"attention on a GPU/{statistics} rate",
             f"rate of its {products} products, over that of one product of 8192 x 8192 matrices",
@@ -159,18 +159,18 @@ def received(turns: int) -> Rows:
     def alone() -> Tensor:
         return received_weights(output, value, real, real)
 
-    found, expected = alone(), attention_statistics(query, key, value, output).received_effective
+    result, expected = alone(), attention_statistics(query, key, value, output).received_effective
     assert expected is not None
-    gap = float((found - expected).abs().max() / expected.abs().max())
+    gap = float((result - expected).abs().max() / expected.abs().max())
     check(gap < 2e-2, f"received weights alone differ by {gap:.4f} from those of the rows")
     source, target = (torch.empty(GIGABYTE // 4, device="cuda") for _ in range(2))
-    took = time_in_turns({"ours": synchronized(alone), "copy": synchronized(lambda: target.copy_(source))}, turns)
+    timings = time_in_turns({"ours": synchronized(alone), "copy": synchronized(lambda: target.copy_(source))}, turns)
     bytes_read = 2 * (value.numel() + output.numel())
     yield measured(
         "attention on a GPU/received alone",
         "gigabytes of values and outputs a second, over those that a copy moves",
-        [bytes_read / seconds / 1e9 for seconds in took["ours"]],
-        [2 * GIGABYTE / seconds / 1e9 for seconds in took["copy"]],
+        [bytes_read / seconds / 1e9 for seconds in timings["ours"]],
+        [2 * GIGABYTE / seconds / 1e9 for seconds in timings["copy"]],
         unit="GB/s",
         at_least=0.6,
         gap=gap,
@@ -194,38 +194,38 @@ def draw_states(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 def neighbors(turns: int) -> Rows:
     """Neighbor counts of all sites, over the bare products."""
     states, labels = draw_states(torch.float32)
-    found = neighbor_counts(states, labels)
-    check(found.backend == "triton", "the counts did not run in Triton")
+    result = neighbor_counts(states, labels)
+    check(result.backend == "triton", "the counts did not run in Triton")
     for site in (0, SITES - 1):
         exact = reference_neighbor_counts(states[site].cpu(), labels.cpu(), 3)[0]
-        check(torch.equal(found.within[site].cpu(), exact), f"counts of site {site} differ from float64")
+        check(torch.equal(result.within[site].cpu(), exact), f"counts of site {site} differ from float64")
     by_torch = neighbor_counts(states[:4], labels, backend="torch")
-    check(torch.equal(found.within[:4], by_torch.within), "counts differ from PyTorch's")
+    check(torch.equal(result.within[:4], by_torch.within), "counts differ from PyTorch's")
     tasks: dict[str, Callable[[], Any]] = {
         "ours": lambda: neighbor_counts(states, labels),
         "product": lambda: [site @ site.T for site in states],
         "torch": lambda: neighbor_counts(states[:16], labels, backend="torch"),
         "few": lambda: neighbor_counts(states[:16], labels),
     }
-    took = time_in_turns({name: synchronized(task) for name, task in tasks.items()}, turns)
+    timings = time_in_turns({name: synchronized(task) for name, task in tasks.items()}, turns)
     shape = f"{EXAMPLES} x {FEATURES} float32"
     yield measured(
         "information on a GPU/neighbors",
         f"exact neighbor counts of {SITES} sites of {shape}",
-        took["ours"],
+        timings["ours"],
         at_most=0.5,
     )
     yield measured(
         "information on a GPU/neighbors over product",
         "the same over the bare X X^T of each site",
-        took["ours"],
-        took["product"],
+        timings["ours"],
+        timings["product"],
     )
     yield measured(
         "information on a GPU/neighbors and PyTorch",
         "16 sites: Triton against PyTorch on the same GPU",
-        took["few"],
-        took["torch"],
+        timings["few"],
+        timings["torch"],
         faster=True,
     )
 
@@ -233,9 +233,9 @@ def neighbors(turns: int) -> Rows:
 def moments(turns: int) -> Rows:
     """Closed-form information of all sites, and the moments alone from half-precision states."""
     states, labels = draw_states(torch.float32)
-    found = closed_form(states[:4], labels).cpu()
+    result = closed_form(states[:4], labels).cpu()
     expected = torch.stack([plain_closed_form(site.cpu(), labels.cpu()) for site in states[:4]])
-    gap = float((found - expected).abs().max())
+    gap = float((result - expected).abs().max())
     check(gap < 0.01, f"closed-form information differs by {gap:.4f} nats from float64")
     check(class_moments(states[:1], labels).backend == "triton", "the moments did not run in Triton")
     half = states.bfloat16()
@@ -245,27 +245,27 @@ def moments(turns: int) -> Rows:
         "half": lambda: [class_moments(part, labels) for part in half.split(64)],
         "torch": lambda: [class_moments(part, labels, backend="torch") for part in states.split(64)],
     }
-    took = time_in_turns({name: synchronized(task) for name, task in tasks.items()}, turns)
+    timings = time_in_turns({name: synchronized(task) for name, task in tasks.items()}, turns)
     shape = f"{SITES} sites of {EXAMPLES} x {FEATURES}, ten folds"
     yield measured(
         "information on a GPU/closed form",
         f"Gaussian-mixture information, {shape}",
-        took["closed"],
+        timings["closed"],
         at_most=0.3,
         gap_to_float64_nats=gap,
     )
     yield measured(
         "information on a GPU/moments and PyTorch",
         f"moments alone against PyTorch's; {shape}, float32",
-        took["moments"],
-        took["torch"],
+        timings["moments"],
+        timings["torch"],
         faster=True,
     )
     yield measured(
         "information on a GPU/moments of bfloat16",
         "moments of bfloat16 states over those of float32",
-        took["half"],
-        took["moments"],
+        timings["half"],
+        timings["moments"],
     )
 
 

@@ -81,31 +81,31 @@ def neighbors(sizes: Sizes) -> Rows:
     n, d = sizes.n, sizes.d
     states, labels = states_of(1, n, d)
     states = states[0]
-    found = neighbor_counts(states, labels)
-    check(torch.equal(found.within, reference_neighbor_counts(states, labels, 3)[0]), "counts differ from float64")
+    result = neighbor_counts(states, labels)
+    check(torch.equal(result.within, reference_neighbor_counts(states, labels, 3)[0]), "counts differ from float64")
     square = torch.empty(n, n)
     tasks: dict[str, Callable[[], Any]] = {
         "ours": lambda: neighbor_counts(states, labels),
         "product": lambda: torch.mm(states, states.T, out=square),
         "brute": lambda: brute_force(states, labels),
     }
-    took = time_in_turns(tasks, sizes.turns)
+    timings = time_in_turns(tasks, sizes.turns)
     shape = {"n": n, "d": d, "classes": 4, "equal_to_float64": True}
     yield result_row(
         "information/neighbors over product",
         f"exact neighbor counts, n = {n}, d = {d}, against the bare X X^T",
-        took["ours"],
-        took["product"],
+        timings["ours"],
+        timings["product"],
         at_most=2 if sizes == FULL else None,
         **shape,
     )
     yield result_row(
         "information/neighbors and brute force",
         f"the same against torch.cdist and its matrix, n = {n}, d = {d}",
-        took["ours"],
-        took["brute"],
+        timings["ours"],
+        timings["brute"],
         faster=True,
-        brute_force_wrong=_wrong(states, labels, found.within),
+        brute_force_wrong=_wrong(states, labels, result.within),
         **shape,
     )
 
@@ -115,19 +115,19 @@ def _wrong(states: Tensor, labels: Tensor, within: Tensor) -> int:
 
 
 def closed_form(states: Tensor, labels: Tensor, folds: int = 10, sites: int = 4) -> Tensor:
-    """(sites,) debiased Gaussian-mixture information of each site, a few sites at a time, from one pass over them."""
+    """Return the debiased Gaussian-mixture information of each site, (sites,), a few sites at a time."""
 
-    def of(part: Tensor) -> Tensor:
+    def information(part: Tensor) -> Tensor:
         moments = class_moments(part, labels, folds=folds)
         separation = class_separation(moments, factor_classes(moments, metric="total", shrinkage=1e-4))[:, 0]
         return mixture_information(separation, moments.weights.sum(0) / len(labels))
 
     with sharing_threads(states.device, len(states)) as threads:
-        return torch.cat(across_threads(of, states.split(sites), threads))
+        return torch.cat(across_threads(information, states.split(sites), threads))
 
 
 def plain_closed_form(states: Tensor, labels: Tensor) -> Tensor:
-    """The same for one site from float64 class means and scatter, with nothing shared: what it is checked against."""
+    """Return the same for one site from float64 class means and scatter; shares no code with `closed_form`."""
     n, d = states.shape
     exact = states.double()
     sizes = torch.bincount(labels).double()
@@ -145,8 +145,8 @@ def moments(sizes: Sizes) -> Rows:
     n, d = sizes.n, sizes.d
     states, labels = states_of(sizes.sites, n, d)
     few = states[:4]
-    found, expected = closed_form(few, labels), [plain_closed_form(site, labels) for site in few]
-    gap = float((found - torch.stack(expected)).abs().max())
+    result, expected = closed_form(few, labels), [plain_closed_form(site, labels) for site in few]
+    gap = float((result - torch.stack(expected)).abs().max())
     check(gap < 0.01, f"closed-form information differs by {gap:.4f} nats from float64")  # 1e-4 of shrinkage
     shape = {"sites": sizes.sites, "n": n, "d": d, "classes": 4, "folds": 10, "gap_to_float64_nats": gap}
     full = sizes == FULL and torch.get_num_threads() == 2
@@ -162,20 +162,24 @@ def moments(sizes: Sizes) -> Rows:
     shape["folds"] = 10
     gram = torch.empty(d, d)
     site = states[0]
-    one = class_moments(site, labels)
+    site_moments = class_moments(site, labels)
     tasks: dict[str, Callable[[], Any]] = {
         "gram": lambda: torch.mm(site.T, site, out=gram),
         "moments": lambda: class_moments(site, labels),
-        "left out": lambda: factor_classes(one, leave_one_out=True),
+        "left out": lambda: factor_classes(site_moments, leave_one_out=True),
     }
-    took = time_in_turns(tasks, sizes.turns)
+    timings = time_in_turns(tasks, sizes.turns)
     sentences = {
         "moments": "ten fold Grams and class sums of a site",
         "left out": "ten leave-one-out factors and whitened class means of a site",
     }
     for name, sentence in sentences.items():
         yield result_row(
-            f"information/{name}", f"{sentence}, against one bare product X^T X", took[name], took["gram"], **shape
+            f"information/{name}",
+            f"{sentence}, against one bare product X^T X",
+            timings[name],
+            timings["gram"],
+            **shape,
         )
 
 
@@ -234,24 +238,26 @@ def scoring(sizes: Sizes) -> Rows:
         ratio = log_q - prior.to(x).log()
         return (log_q.exp() * ratio).sum(-1), (outputs[:, None].to(x) * ratio).sum(-1)
 
-    found, exact = probe_information(states, directions, offsets, prior, outputs), plain(states.double())
-    gap = max(float((ours - theirs).abs().max()) for ours, theirs in zip(found, exact))
+    result, exact = probe_information(states, directions, offsets, prior, outputs), plain(states.double())
+    gap = max(float((ours - theirs).abs().max()) for ours, theirs in zip(result, exact))
     check(gap < 1e-5, f"probe scores differ by {gap:.2e} nats from float64")
     tasks: dict[str, Callable[[], Any]] = {
         "ours": lambda: probe_information(states, directions, offsets, prior, outputs),
         "product": lambda: states @ directions.T,
         "plain": lambda: plain(states),
     }
-    took = time_in_turns(tasks, sizes.turns)
+    timings = time_in_turns(tasks, sizes.turns)
     tokens = states.shape[0] * states.shape[1]
     shape = {"tokens": tokens, "d": d, "classes": classes, "gap_to_float64_nats": gap}
     what = f"divergence and V-information of {tokens} tokens, d = {d}, {classes} classes"
-    yield result_row("information/probe", f"{what}, against the bare product", took["ours"], took["product"], **shape)
+    yield result_row(
+        "information/probe", f"{what}, against the bare product", timings["ours"], timings["product"], **shape
+    )
     yield result_row(
         "information/probe and plain",
         f"{what}, against plain PyTorch",
-        took["ours"],
-        took["plain"],
+        timings["ours"],
+        timings["plain"],
         faster=True,
         **shape,
     )

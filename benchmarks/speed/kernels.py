@@ -24,7 +24,7 @@ from hf_attn_mi.kernels import attention_statistics, received_weights
 
 RESULTS = Path(__file__).parent / "results" / "kernels.jsonl"
 HEADS, LENGTH, WIDTH = 12, 512, 64
-CAUSAL_HEADS, CAUSAL_LENGTH = 2, 256  # where the peers take seconds
+CAUSAL_HEADS, CAUSAL_LENGTH = 2, 256  # sizes at which the peers take seconds
 LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 
 
@@ -61,8 +61,8 @@ def draw(length: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return query, key, value, torch.nn.functional.scaled_dot_product_attention(query, key, value)
 
 
-def by_null_space(rows: Tensor, basis_of: Tensor) -> Tensor:
-    """A minus its part in the left null space, from a full singular value decomposition (Brunner et al.)."""
+def project_out_null_space(rows: Tensor, basis_of: Tensor) -> Tensor:
+    """Return A minus its part in the left null space, by a full singular value decomposition (Brunner et al.)."""
     left, spectrum, _ = torch.linalg.svd(basis_of, full_matrices=True)
     rank = int((spectrum[..., 0, :] > spectrum.amax() * LENGTH * 1.2e-7).sum(-1).max())
     null = left[..., rank:]
@@ -90,13 +90,13 @@ def effective_rows(turns: int) -> list[Row]:
     weight = torch.randn(HEADS, WIDTH, 768, generator=torch.Generator().manual_seed(1)) / WIDTH**0.5
     exact = effective_attention(rows.double(), value.double()).attention
     scale = exact.abs().max()
-    for name, found in (
+    for name, result in (
         ("ours", effective_attention(rows, value).attention),
         ("ours from the output", effective_attention(rows, value, outputs=output).attention),
-        ("by V", by_null_space(rows, value)),
-        ("by V W_O", by_null_space(rows, value @ weight)),
+        ("by V", project_out_null_space(rows, value)),
+        ("by V W_O", project_out_null_space(rows, value @ weight)),
     ):
-        check(float((found - exact).abs().max() / scale) < 1e-3, f"effective attention {name} differs from float64")
+        check(float((result - exact).abs().max() / scale) < 1e-3, f"effective attention {name} differs from float64")
 
     def ours() -> Tensor:
         return received_alone(value, output)
@@ -108,11 +108,11 @@ def effective_rows(turns: int) -> list[Row]:
         {
             "ours": lambda: effective_attention(rows, value, outputs=output),
             "alone": lambda: effective_attention(rows, value),
-            "V": lambda: by_null_space(rows, value),
-            "V W_O": lambda: by_null_space(rows, value @ weight),
+            "V": lambda: project_out_null_space(rows, value),
+            "V W_O": lambda: project_out_null_space(rows, value @ weight),
             "received": ours,
             "received SVD": lambda: received_by_svd(output, value),
-            "received rows SVD": lambda: by_null_space(rows, value).mean(-2),
+            "received rows SVD": lambda: project_out_null_space(rows, value).mean(-2),
         },
         turns,
     )
@@ -136,7 +136,7 @@ def effective_rows(turns: int) -> list[Row]:
         ),
         result_row(
             "effective/rows alone, null space of V",
-            f"effective rows where the output is not given; {shape}",
+            f"effective rows without the output; {shape}",
             times["alone"],
             times["V"],
             faster=True,
@@ -167,7 +167,7 @@ def effective_rows(turns: int) -> list[Row]:
 
 
 def causal_inputs() -> tuple[Tensor, Tensor, Tensor]:
-    """Causal rows, values, and which keys each row sees."""
+    """Causal rows, values, and the keys that each row may attend to."""
     query, key, value, _ = draw(CAUSAL_LENGTH)
     query, key, value = query[0, :CAUSAL_HEADS], key[0, :CAUSAL_HEADS], value[0, :CAUSAL_HEADS]
     allowed = torch.ones(CAUSAL_LENGTH, CAUSAL_LENGTH, dtype=torch.bool).tril()
@@ -177,22 +177,24 @@ def causal_inputs() -> tuple[Tensor, Tensor, Tensor]:
 
 def rows_by_svd(rows: Tensor, value: Tensor, allowed: Tensor) -> Tensor:
     """Each row times the projector on the column space of its own values, from their thin decomposition."""
-    found = []
+    projected = []
     for head, values in zip(rows, value):
-        own = values * allowed[..., None]  # (queries, keys, head_dim)
-        left, spectrum, _ = torch.linalg.svd(own, full_matrices=False)
+        visible = values * allowed[..., None]  # (queries, keys, head_dim)
+        left, spectrum, _ = torch.linalg.svd(visible, full_matrices=False)
         left = left * (spectrum > spectrum[:, :1] * LENGTH * 1.2e-7)[:, None, :]
-        found.append(((head[:, None] @ left) @ left.transpose(1, 2))[:, 0])
-    return torch.stack(found)
+        projected.append(((head[:, None] @ left) @ left.transpose(1, 2))[:, 0])
+    return torch.stack(projected)
 
 
 def rows_by_least_squares(rows: Tensor, value: Tensor, allowed: Tensor) -> Tensor:
     """Each row as the shortest solution of V^T b = o (LAPACK's gelsd), V the values of its own keys."""
-    found = []
+    projected = []
     for head, values in zip(rows, value):
-        own = (values * allowed[..., None]).transpose(1, 2)
-        found.append(torch.linalg.lstsq(own, (head @ values)[..., None], rcond=1e-6, driver="gelsd").solution[..., 0])
-    return torch.stack(found)
+        visible = (values * allowed[..., None]).transpose(1, 2)
+        projected.append(
+            torch.linalg.lstsq(visible, (head @ values)[..., None], rcond=1e-6, driver="gelsd").solution[..., 0]
+        )
+    return torch.stack(projected)
 
 
 def causal_rows(turns: int) -> list[Row]:
@@ -206,12 +208,12 @@ def causal_rows(turns: int) -> list[Row]:
     exact = rows_by_svd(rows.double(), value.double(), allowed)
     # Rows with about as many keys as dimensions can have values of any condition number; float32 peers lose them.
     late = slice(2 * WIDTH, None)
-    for name, found in (
+    for name, result in (
         ("ours", ours()),
         ("by thin SVD", rows_by_svd(rows, value, allowed)),
         ("by least squares", rows_by_least_squares(rows, value, allowed)),
     ):
-        error = float((found - exact)[:, late].abs().max() / exact.abs().max())
+        error = float((result - exact)[:, late].abs().max() / exact.abs().max())
         check(error < 1e-3, f"causal effective attention {name} differs from float64 by {error:.1e}")
     check(float((ours() - exact).abs().max()) < 1e-3, "causal effective attention differs from float64 in early rows")
     times = time_in_turns(
@@ -243,7 +245,7 @@ def causal_rows(turns: int) -> list[Row]:
 
 def growth(turns: int, lengths: list[int]) -> list[Row]:
     """Time of the pass over SDPA of the same shape, and what the process grows by, as the text grows."""
-    found = []
+    rows: list[Row] = []
     for length in lengths:
         query, key, value, output = draw(length)
         times = time_in_turns(
@@ -260,12 +262,12 @@ def growth(turns: int, lengths: list[int]) -> list[Row]:
             ("received", "received effective weights alone", times["alone"]),
             ("all", "all statistics", times["all"]),
         ):
-            found.append(
+            rows.append(
                 result_row(f"growth/{name} {length}", f"{what} over SDPA, n = {length}", seconds, times["sdpa"])
             )
             added = max(0, peak_of(length, name) - base) / 2**20
             inputs, matrix = 4 * HEADS * length * WIDTH * 4 / 2**20, 4 * HEADS * length**2 / 2**20
-            found.append(
+            rows.append(
                 result_row(
                     f"growth in memory/{name} {length} (inputs {inputs:,.0f}, the matrix {matrix:,.0f} MiB)",
                     f"what the process grows by for {what}, n = {length}",
@@ -275,7 +277,7 @@ def growth(turns: int, lengths: list[int]) -> list[Row]:
                     matrix_mib=matrix,
                 )
             )
-    return found
+    return rows
 
 
 def peak_of(length: int, form: str) -> int:

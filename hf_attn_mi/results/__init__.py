@@ -1,1 +1,32 @@
-"""Frozen results: what the tasks return."""
+"""The frozen results that the tasks return: what they hold, their files, and how they are shown."""
+
+from hf_attn_mi.results.attention_maps import AttentionMaps
+from hf_attn_mi.results.certificate import Certificate, LayerCertificate, OutputChange
+from hf_attn_mi.results.comparison import Comparison, MethodCost
+from hf_attn_mi.results.explanation import Explanation, Word
+from hf_attn_mi.results.information_profile import InformationProfile, Site
+from hf_attn_mi.results.layer_attention import LayerAttention
+from hf_attn_mi.results.outcome import Outcome
+from hf_attn_mi.results.record import Record
+from hf_attn_mi.results.results import Results
+from hf_attn_mi.results.token_set import Removal, Span, TokenSet
+
+__all__ = [
+    "AttentionMaps",
+    "Certificate",
+    "Comparison",
+    "Explanation",
+    "InformationProfile",
+    "LayerAttention",
+    "LayerCertificate",
+    "MethodCost",
+    "Outcome",
+    "OutputChange",
+    "Record",
+    "Removal",
+    "Results",
+    "Site",
+    "Span",
+    "TokenSet",
+    "Word",
+]

@@ -1,25 +1,28 @@
-"""The frozen certificate: what happened when new rows took the place of a model's attention."""
+"""The certificate: what happened to the output when new rows took the place of a model's attention."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hf_attn_mi.errors import InvalidInputError
-from hf_attn_mi.results.certificate_text import certificate_words, failures
-from hf_attn_mi.results.record import decode, encode, freeze, load_record, reading, same_fields, write_json
+from hf_attn_mi.results.document import Block, Facts, Paragraph, Table, Tone
+from hf_attn_mi.results.outcome import DOES_NOT_HOLD, HOLDS, NOTHING_TO_CERTIFY, Outcome
+from hf_attn_mi.results.record import Record
 
-__all__ = ["Certificate", "LayerCertificate", "OutputChange"]
-
-SCHEMA = 1
-_KIND = "hf_attn_mi.Certificate"
+RESIDUAL = 1e-6  # largest relative residual of an exact row
+SUM = 1e-6  # largest error of a row's sum
+FORMS = {
+    "efficient": "efficient attention, a distribution over few keys each of which is needed",
+    "effective": "effective attention, the part of the weights that has an effect on the head outputs",
+    "effective_affine": "effective attention with rows that sum to one",
+}
 
 
 @dataclass(frozen=True)
 class OutputChange:
-    """How the output of one run differs from the output of the model as it is.
+    """How the output of one run differs from the output of the unchanged model.
 
     Attributes:
         largest: largest absolute change of an entry of the output.
@@ -44,12 +47,12 @@ class LayerCertificate:
         layer: index in its stack.
         name: module name.
         heads: heads of the module.
-        rows: attention rows that were looked at, over all heads.
-        changed: rows that came out different; the others are determined by their output (n <= rank) or a vertex.
-        keys: most keys a row could see.
+        rows: attention rows, over all heads.
+        changed: rows that differ from the model's; the others are determined by their output (n <= rank) or a vertex.
+        keys: largest number of keys that a row could attend to.
         support_mean, support_max: keys with weight in a new row.
         dropped: share of all (row, allowed key) pairs that have no weight.
-        difference: mean over rows of ||new row - attention|| / ||attention||.
+        relative_change: mean over rows of ||new row - attention|| / ||attention||.
         residual: largest ||new row V - o|| / ||o||; with a tolerance, divided by ||o - mean v|| as the tolerance is.
         sum_error: largest |sum of the new row - sum of the model's own|; the latter is one for a softmax.
         own_sum_error: largest |sum of the model's own row - 1|.
@@ -70,7 +73,7 @@ class LayerCertificate:
     support_mean: float
     support_max: int
     dropped: float
-    difference: float
+    relative_change: float
     residual: float
     sum_error: float
     own_sum_error: float
@@ -80,15 +83,17 @@ class LayerCertificate:
     necessity: float | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Certificate:
-    """What one input's output says when new rows take the place of attention. Frozen; `holds` is read off the numbers.
+@dataclass(frozen=True, eq=False, repr=False)
+class Certificate(Record):
+    """What happens to one input's output when new rows take the place of attention. `outcome` follows from the numbers.
+
+    `to_pandas` has a row for each attention module.
 
     Attributes:
         form: "efficient", "effective" or "effective_affine".
         tolerance: of the efficient rows; 0 is exact.
         output: what was compared: "logits", "start_logits, end_logits", "last_hidden_state", ...
-        scale: largest absolute entry of the output of the model as it is.
+        scale: largest absolute entry of the output of the unchanged model.
         rounding: the largest relative change that arithmetic in the model's precision is allowed.
         tokens: length of the input; None for images and audio.
         texts: the original texts, () where the input was tensors.
@@ -103,15 +108,21 @@ class Certificate:
         controls: what other rows do: "null-space noise" and "visible noise" of the norm of (new - attention) in each
             row, "uniform", "permuted". None where there is nothing to add noise to.
         notes: what a reader has to know about this model and input.
-        info: how it was made, JSON-like.
+        info: how it was computed, JSON-like.
 
     Example:
-        >>> still = OutputChange(0.0, 0.0, 0.0, 0.0, True)
+        >>> no_change = OutputChange(0.0, 0.0, 0.0, 0.0, True)
         >>> layer = LayerCertificate(0, "0", 1, 2, 2, 4, 2.0, 2, 0.5, 0.7, 1e-16, 0.0, 0.0, 0.1)
-        >>> made = Certificate("efficient", 0.0, "logits", 1.0, 1e-3, 4, ("a b",), 1, "good", 0.9, still, (layer,))
-        >>> made.holds, Certificate.from_dict(made.to_dict()) == made
-        (True, True)
+        >>> certificate = Certificate(
+        ...     "efficient", 0.0, "logits", 1.0, 1e-3, 4, ("a b",), 1, "good", 0.9, no_change, (layer,)
+        ... )
+        >>> certificate.outcome, Certificate.from_dict(certificate.to_dict()) == certificate
+        ('holds', True)
     """
+
+    TYPE: ClassVar[str] = "hf_attn_mi.Certificate"
+    NOUN: ClassVar[str] = "certificate"
+    IGNORED: ClassVar[frozenset[str]] = frozenset({"outcome", "holds", "reasons"})
 
     form: str
     tolerance: float
@@ -133,88 +144,146 @@ class Certificate:
     notes: tuple[str, ...] = ()
     info: Mapping[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        for name, kind in (("change", OutputChange), ("layers", LayerCertificate)):
-            value = getattr(self, name)
-            if not all(isinstance(item, kind) for item in (value if name == "layers" else (value,))):
-                raise InvalidInputError(f"{name} must hold {kind.__name__}")
-        for name in ("texts", "layers", "notes"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        if not self.layers:
-            raise InvalidInputError("layers is empty: a certificate speaks of one attention module or more")
-        object.__setattr__(self, "controls", dict(self.controls))
-        object.__setattr__(self, "info", freeze(self.info, "info"))
-
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Why the certificate does not hold, one sentence each; () where it holds."""
-        return failures(self)
+        """Why the certificate does not hold, one sentence each; () where nothing speaks against it."""
+        return tuple(_failures(self))
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the certificate shows.
+
+        "holds": the new rows give the same prediction and output, and are what their form promises. "does not hold":
+        one of these fails, and `reasons` says which. "nothing to certify": no row of any layer changed (n <= rank), so
+        that the new rows are the model's own.
+        """
+        if self.reasons:
+            return DOES_NOT_HOLD
+        return HOLDS if self._total("changed") else NOTHING_TO_CERTIFY
 
     @property
     def holds(self) -> bool:
-        """Whether the new rows give the same prediction and output, and are what their form promises."""
-        return not self.reasons
+        """Whether `outcome` is "holds"."""
+        return self.outcome == HOLDS
 
-    def to_words(self) -> str:
-        """Return plain sentences that say what was done, what was found, and whether the certificate holds."""
-        return certificate_words(self)
+    def _check(self) -> None:
+        if not self.layers:
+            raise InvalidInputError("layers is empty: a certificate is about one attention module or more")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return strict JSON data (no NaN) from which `from_dict` makes an equal certificate."""
-        data: dict[str, Any] = {item.name: encode(getattr(self, item.name)) for item in fields(self)}
-        data["change"] = encode(vars(self.change))
-        data["layers"] = [encode(vars(layer)) for layer in self.layers]
-        data["controls"] = {key: None if one is None else encode(vars(one)) for key, one in self.controls.items()}
-        return {"kind": _KIND, "schema": SCHEMA, "holds": self.holds, "reasons": list(self.reasons), **data}
+    def _computed(self) -> dict[str, Any]:
+        return {"outcome": self.outcome, "holds": self.holds, "reasons": list(self.reasons)}
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Certificate:
-        """Return the certificate `to_dict` was called on. What `data` says of `holds` is not read but found anew.
+    def _columns(self) -> dict[str, list[Any]]:
+        return {item.name: [getattr(layer, item.name) for layer in self.layers] for item in fields(LayerCertificate)}
 
-        Raises:
-            InvalidInputError: where `data` was not made by `to_dict`, or by another schema.
-        """
-        with reading(data, "certificate", kind=_KIND, schema=SCHEMA):
-            values = {item.name: decode(data[item.name]) for item in fields(cls)}
-            values["change"] = OutputChange(**values["change"])
-            values["layers"] = tuple(LayerCertificate(**layer) for layer in values["layers"])
-            values["controls"] = {
-                key: None if one is None else OutputChange(**one) for key, one in values["controls"].items()
-            }
-            made = cls(**values)
-            made.to_words()  # numbers where numbers are needed
-        return made
+    def _summary(self) -> dict[str, object]:
+        return {
+            "form": self.form,
+            "outcome": self.outcome,
+            "relative": float(f"{self.change.relative:.1e}"),
+            "kept": self.change.kept,
+            "layers": len(self.layers),
+        }
 
-    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write one .json or .json.gz file, whole or not at all; makes no folder.
+    def _blocks(self) -> list[Block]:
+        what = FORMS.get(self.form, self.form) + (
+            f" within a tolerance of {self.tolerance:g}" if self.tolerance else ""
+        )
+        opening = (
+            f"In {len({layer.name for layer in self.layers})} attention modules ({self._total('heads')} heads), {what} "
+            f"replaced the model's attention: {self._total('changed')} of {self._total('rows')} rows changed."
+        )
+        sentences = [opening, self._output_sentence(), self._sufficiency_sentence()]
+        sentences += [self._necessity_sentence()] if self.necessity is not None else []
+        blocks: list[Block] = [*self._outcome_blocks(), *map(Paragraph, sentences)]
+        if self.controls:
+            blocks.append(Facts(["Controls, each in the same places:", *map(self._control, self.controls)]))
+        blocks += [Paragraph(f"Note: {note}") for note in self.notes]
+        rows = [
+            [layer.name, *map(str, (layer.rows, layer.changed)), f"{layer.support_mean:.1f}", f"{layer.residual:.1e}"]
+            for layer in self.layers
+        ]
+        header = ("module", "rows", "changed", "keys with weight (mean)", "residual")
+        return [*blocks, Table(header, rows, title="Attention modules", folded=True)]
 
-        Raises:
-            InvalidInputError: for another suffix, a missing folder, or an existing file without `overwrite=True`.
-        """
-        write_json(self.to_dict(), Path(path), overwrite=overwrite)
+    def _outcome_blocks(self) -> Iterator[Block]:
+        words: dict[Outcome, tuple[Tone, str]] = {
+            "holds": ("good", "The certificate HOLDS."),
+            "does not hold": ("bad", "The certificate does NOT hold:"),
+            "nothing to certify": ("neutral", "Nothing to certify: no row could change, n <= rank in every layer."),
+        }
+        tone, sentence = words[self.outcome]
+        yield Paragraph(sentence, tone)
+        if self.reasons:
+            yield Facts([f"  - {reason}" for reason in self.reasons])
 
-    @classmethod
-    def load(cls, path: str | Path) -> Certificate:
-        """Return the certificate saved at `path`.
+    def _output_sentence(self) -> str:
+        kept = {True: "The prediction is kept", False: "The prediction CHANGED", None: "There is no class to keep"}
+        prediction = kept[self.change.kept]
+        if self.target_name:
+            probability = "" if self.probability is None else f", {self.probability:.4g}"
+            prediction += f" ({self.target_name}{probability})"
+        change = (
+            f"the {self.output} move by at most {self.change.largest:.1e}, {self.change.relative:.1e} of their size"
+        )
+        if self.change.probability is not None:
+            change += f", the probability by {abs(self.change.probability):.1e}"
+        return f"{prediction}; {change}."
 
-        Raises:
-            InvalidInputError: where the file is no saved certificate, or of another schema.
-            OSError: where the file cannot be read.
-        """
-        return load_record(Path(path), cls.from_dict)
-
-    def __str__(self) -> str:
-        return self.to_words()
-
-    def __repr__(self) -> str:
+    def _sufficiency_sentence(self) -> str:
+        layers, rows = self.layers, max(1, self._total("rows"))
+        mean = sum(layer.support_mean * layer.rows for layer in layers) / rows
+        dropped = sum(layer.dropped * layer.rows for layer in layers) / rows
+        against = "the output's size" if self.tolerance == 0 else "the output's distance from the mean value"
+        sums = "" if self.form == "effective" else f", row sums to {self._largest('sum_error'):.1e}"
         return (
-            f"Certificate(form={self.form!r}, holds={self.holds}, relative={self.change.relative:.1e}, "
-            f"kept={self.change.kept}, layers={len(self.layers)})"
+            f"Every row reaches its head's output to {self._largest('residual'):.1e} of {against}{sums}, with "
+            f"{mean:.1f} keys on average and {max(layer.support_max for layer in layers)} at most of up to "
+            f"{max(layer.keys for layer in layers)}; {dropped:.0%} of the keys have no weight. The smallest weight is "
+            f"{min(layer.smallest_weight for layer in layers):.1e}."
         )
 
-    def __eq__(self, other: object) -> bool:
-        return same_fields(self, other) if isinstance(other, Certificate) else NotImplemented
+    def _necessity_sentence(self) -> str:
+        rows = self._total("rows")
+        which = "all" if self.checked == rows else f"a random sample of {self.checked}"
+        if self.checked == 0:
+            return "No row was checked for necessity."
+        return (
+            f"Necessity, {which} of {rows} rows, {self.checked_keys} kept keys: without any one of them its row misses "
+            f"the output by at least {self.necessity:.1e} of its size (median over rows: {self.necessity_median:.1e})."
+        )
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # A read-only mapping cannot be pickled or deep-copied; the plain form is lossless and can.
-        return type(self).from_dict, (self.to_dict(),)
+    def _control(self, name: str) -> str:
+        change = self.controls[name]
+        if change is None:
+            return f"  {name:<16} nothing to add: no row changed"
+        kept = {True: ", prediction kept", False: ", prediction changed", None: ""}[change.kept]
+        probability = "" if change.probability is None else f", probability {change.probability:+.3f}"
+        return f"  {name:<16} moves the {self.output} by {change.relative:.1e}{probability}{kept}"
+
+    def _largest(self, name: str) -> float:
+        return float(max(getattr(layer, name) for layer in self.layers))
+
+    def _total(self, name: str) -> int:
+        return int(sum(getattr(layer, name) for layer in self.layers))
+
+
+def _failures(certificate: Certificate) -> Iterator[str]:
+    """Why a certificate does not hold, one sentence each; every comparison is written so that NaN fails."""
+    change, layers, exact = certificate.change, certificate.layers, certificate.tolerance == 0
+    if change.kept is False:
+        yield "The prediction changed."
+    if exact and not change.relative <= certificate.rounding:
+        yield (
+            f"The {certificate.output} changed by {change.relative:.1e} of their size, more than the "
+            f"{certificate.rounding:.0e} that rounding explains."
+        )
+    limit = RESIDUAL if exact else certificate.tolerance + RESIDUAL
+    if not all(layer.residual <= limit for layer in layers):
+        yield f"A row misses its head's output by {certificate._largest('residual'):.1e}, more than {limit:g}."
+    if certificate.form != "effective" and not all(layer.sum_error <= SUM for layer in layers):
+        yield f"The sum of a row is off by {certificate._largest('sum_error'):.1e}, more than {SUM:.0e}."
+    if certificate.form == "efficient" and not all(layer.smallest_weight >= 0 for layer in layers):
+        yield f"A weight is negative ({min(layer.smallest_weight for layer in layers):.1e})."
+    if certificate.form == "efficient" and certificate.necessity is not None and not certificate.necessity > 0:
+        yield "A kept key can be left out: without it the output of its row is still reached."

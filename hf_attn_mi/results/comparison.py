@@ -1,22 +1,26 @@
-"""The frozen comparison and its parts; knows nothing of models and plots."""
+"""The comparison of several methods on the same inputs: numbers, tests, recommendation, tables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.evaluation import METRICS, Estimate, PairedTest, RankMatrix, estimate, paired_tests
-from hf_attn_mi.results import comparison_html as page
-from hf_attn_mi.results import comparison_tables as tables
 from hf_attn_mi.results import comparison_verdict as verdict
-from hf_attn_mi.results.record import decode, encode, freeze, load_record, reading, same_fields, write_json
+from hf_attn_mi.results.document import Block, Cell, ColorDepth, Facts, Paragraph, Table, markdown_text, terminal_text
+from hf_attn_mi.results.plots.comparison import plot_comparison
+from hf_attn_mi.results.record import Record
 
-SCHEMA = 1
-_KIND = "hf_attn_mi.Comparison"
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_BOLD = (
+    "Bold: the best mean of a column, and every method it is not shown to beat (p < 0.05 after Holm's correction). "
+    "Brackets: 95 % intervals over inputs. Passes are sequences, mean over inputs."
+)
 
 
 @dataclass(frozen=True)
@@ -39,9 +43,11 @@ class MethodCost:
         return self.forwards + self.backwards
 
 
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """How well the token scores of several methods say what the model reads, on the same inputs.
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(Record):
+    """How well the token scores of several methods agree with what the model uses, on the same inputs.
+
+    `to_pandas` has a row for each method and metric.
 
     Attributes:
         methods: those with results, in the order asked for; scores from outside last.
@@ -54,17 +60,24 @@ class Comparison:
         costs: of each method that was run here; scores from outside have none.
         failures: why a method has no results, or not on all inputs.
         values: for each method and metric one number an input, None where undefined.
-        info: how it was made, JSON-like.
+        info: how it was computed, JSON-like.
 
     Raises:
         InvalidInputError: methods, metrics and numbers of inputs that do not fit together; or `info` is not JSON-like.
 
     Example:
         >>> values = {"a": {"comprehensiveness": (0.5, 0.7)}, "b": {"comprehensiveness": (0.1, 0.2)}}
-        >>> made = Comparison.from_values(values, ("comprehensiveness",), RankMatrix((), ()))
-        >>> round(made.table["a"]["comprehensiveness"].mean, 6), Comparison.from_dict(made.to_dict()) == made
-        (0.6, True)
+        >>> comparison = Comparison.from_values(values, ("comprehensiveness",), RankMatrix((), ()))
+        >>> round(comparison.table["a"]["comprehensiveness"].mean, 6)
+        0.6
+        >>> Comparison.from_dict(comparison.to_dict()) == comparison
+        True
     """
+
+    TYPE: ClassVar[str] = "hf_attn_mi.Comparison"
+    NOUN: ClassVar[str] = "comparison"
+    # data: where the texts come from, written by the command line
+    IGNORED: ClassVar[frozenset[str]] = frozenset({"recommended", "recommendation", "data"})
 
     methods: tuple[str, ...]
     metrics: tuple[str, ...]
@@ -76,25 +89,6 @@ class Comparison:
     failures: Mapping[str, str] = field(default_factory=dict)
     values: Mapping[str, Mapping[str, tuple[float | None, ...]]] = field(default_factory=dict)
     info: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name in ("methods", "metrics"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        for name in ("table", "values", "tests", "costs", "failures"):
-            object.__setattr__(self, name, _read_only(getattr(self, name), name))
-        object.__setattr__(self, "info", freeze(self.info, "info"))
-        unknown = [name for name in self.metrics if name not in METRICS]
-        if unknown or not self.metrics:
-            raise InvalidInputError(f"metrics {unknown or '()'}: names of METRICS are wanted: {', '.join(METRICS)}.")
-        for name in ("table", "values"):
-            rows = getattr(self, name)
-            if set(rows) != set(self.methods) or any(set(row) != set(self.metrics) for row in rows.values()):
-                raise InvalidInputError(f"{name} must hold every metric {self.metrics} of every method {self.methods}.")
-        if set(self.tests) != set(self.metrics):
-            raise InvalidInputError(f"tests must hold every metric {self.metrics}, not {tuple(self.tests)}.")
-        for method, row in self.values.items():
-            if wrong := {metric: len(column) for metric, column in row.items() if len(column) != self.inputs}:
-                raise InvalidInputError(f"values[{method!r}] has {wrong} numbers for {self.inputs} inputs.")
 
     @classmethod
     def from_values(
@@ -108,7 +102,7 @@ class Comparison:
         info: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> Comparison:
-        """Return the comparison of these numbers: means, intervals and paired tests are made here.
+        """Return the comparison of these numbers; means, intervals and paired tests are computed here.
 
         Args:
             values: for each method and metric one number an input, None where undefined.
@@ -121,8 +115,8 @@ class Comparison:
             InvalidInputError: numbers of inputs that differ, or values that are not finite.
 
         Example:
-            >>> made = Comparison.from_values({"a": {"auprc": (0.5, None)}}, ("auprc",), RankMatrix((), ()))
-            >>> made.inputs, made.table["a"]["auprc"]
+            >>> comparison = Comparison.from_values({"a": {"auprc": (0.5, None)}}, ("auprc",), RankMatrix((), ()))
+            >>> comparison.inputs, comparison.table["a"]["auprc"]
             (2, Estimate(mean=0.5, interval=None, inputs=1))
         """
         columns = {method: {name: tuple(row[name]) for name in metrics} for method, row in values.items()}
@@ -155,90 +149,137 @@ class Comparison:
         """Which method to take for these inputs, how sure that is, and what it costs, in sentences."""
         return verdict.recommendation(self)
 
+    def to_text(self, *, color: ColorDepth | None = None) -> str:
+        """Return the main table, failures and notes, and at the end the recommendation; `color` as in `Record`."""
+        blocks = [self._main_table(short=True), Paragraph(""), *self._remarks("note")]
+        blocks += [Paragraph("")] * bool(blocks[2:]) + [Paragraph(self.recommendation, wrapped=True)]
+        return terminal_text(blocks, color)
+
     def to_markdown(self) -> str:
         """Return the recommendation and all tables in Markdown."""
-        return tables.markdown(self)
+        blocks = [block for block in self._blocks() if not (isinstance(block, Table) and block.title == _ORIGIN)]
+        return markdown_text([Paragraph(f"Recommendation. {self.recommendation}"), *blocks[1:]])
 
-    def to_html(self) -> str:
-        """Return one self-contained page: nothing is loaded and no script runs."""
-        return page.html(self)
+    def plot(self, path: str | Path | None = None) -> Figure:
+        """Return a figure with a panel for each metric: the mean of each method with its 95 % interval.
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return strict JSON data (no NaN) from which `from_dict` makes an equal comparison."""
-        plain = ("methods", "metrics", "inputs", "failures", "values", "info")
-        data: dict[str, Any] = {name: encode(getattr(self, name)) for name in plain}
-        data["table"] = {m: {name: encode(asdict(x)) for name, x in row.items()} for m, row in self.table.items()}
-        data["tests"] = {name: [encode(asdict(test)) for test in tests] for name, tests in self.tests.items()}
-        data["agreement"] = encode(asdict(self.agreement))
-        data["costs"] = {method: encode(asdict(cost)) for method, cost in self.costs.items()}
-        told = {"recommended": self.recommended, "recommendation": self.recommendation}
-        return {"kind": _KIND, "schema": SCHEMA, **told, **data}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Comparison:
-        """Return the comparison `to_dict` was called on; its recommendation is not read but found anew.
+        Args:
+            path: where to write it; the suffix names the format (.png, .svg, .pdf).
 
         Raises:
-            InvalidInputError: where `data` was not made by `to_dict`, or by another schema.
+            BackendUnavailableError: matplotlib is not installed.
+            InvalidInputError: the folder of `path` does not exist, or matplotlib does not know the suffix.
         """
-        with reading(data, "comparison", kind=_KIND, schema=SCHEMA):
-            values = {item.name: decode(data[item.name]) for item in fields(cls)}
-            values["table"] = {
-                m: {name: Estimate(**x) for name, x in row.items()} for m, row in values["table"].items()
-            }
-            values["tests"] = {name: tuple(map(_test, tests)) for name, tests in values["tests"].items()}
-            matrix = values["agreement"]
-            rows = tuple(tuple(Estimate(**cell) for cell in row) for row in matrix["tau"])
-            values["agreement"] = RankMatrix(matrix["methods"], rows)
-            values["costs"] = {method: MethodCost(**cost) for method, cost in values["costs"].items()}
-            made = cls(**values)
-            made.to_markdown()  # numbers where numbers are needed
-        return made
+        return plot_comparison(self, path)
 
-    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write one .json or .json.gz file, whole or not at all; makes no folder.
+    def _check(self) -> None:
+        unknown = [name for name in self.metrics if name not in METRICS]
+        if unknown or not self.metrics:
+            raise InvalidInputError(f"metrics {unknown or '()'}: allowed are names of METRICS: {', '.join(METRICS)}.")
+        for name in ("table", "values"):
+            rows = getattr(self, name)
+            if set(rows) != set(self.methods) or any(set(row) != set(self.metrics) for row in rows.values()):
+                raise InvalidInputError(f"{name} must hold every metric {self.metrics} of every method {self.methods}.")
+        if set(self.tests) != set(self.metrics):
+            raise InvalidInputError(f"tests must hold every metric {self.metrics}, not {tuple(self.tests)}.")
+        for method, row in self.values.items():
+            if wrong := {metric: len(column) for metric, column in row.items() if len(column) != self.inputs}:
+                raise InvalidInputError(f"values[{method!r}] has {wrong} numbers for {self.inputs} inputs.")
 
-        Raises:
-            InvalidInputError: for another suffix, a missing folder, or an existing file without `overwrite=True`.
-        """
-        write_json(self.to_dict(), Path(path), overwrite=overwrite)
+    def _computed(self) -> dict[str, Any]:
+        return {"recommended": self.recommended, "recommendation": self.recommendation}
 
-    @classmethod
-    def load(cls, path: str | Path) -> Comparison:
-        """Return the comparison saved at `path`.
+    def _summary(self) -> dict[str, object]:
+        return {
+            "methods": list(self.methods),
+            "metrics": list(self.metrics),
+            "inputs": self.inputs,
+            "recommended": self.recommended,
+            "failures": list(self.failures),
+        }
 
-        Raises:
-            InvalidInputError: where the file is no saved comparison, or of another schema.
-            OSError: where the file cannot be read.
-        """
-        return load_record(Path(path), cls.from_dict)
+    def _title(self) -> str:
+        model = self.info.get("model")
+        return f"{self.inputs} inputs" + (f", {model}" if model else "") + ": which explanation to trust"
 
-    def __str__(self) -> str:
-        return tables.terminal(self)
+    def _columns(self) -> dict[str, list[Any]]:
+        pairs = [(method, metric) for method in self.methods for metric in self.metrics]
+        estimates = [self.table[method][metric] for method, metric in pairs]
+        costs = [self.costs.get(method) for method, _ in pairs]
+        return {
+            "method": [method for method, _ in pairs],
+            "metric": [metric for _, metric in pairs],
+            "mean": [x.mean for x in estimates],
+            "low": [None if x.interval is None else x.interval[0] for x in estimates],
+            "high": [None if x.interval is None else x.interval[1] for x in estimates],
+            "inputs": [x.inputs for x in estimates],
+            **{name: [getattr(x, name, None) for x in costs] for name in ("seconds", "forwards", "backwards")},
+        }
 
-    def __repr__(self) -> str:
-        return (
-            f"Comparison(methods={list(self.methods)}, metrics={list(self.metrics)}, inputs={self.inputs}, "
-            f"recommended={self.recommended!r}, failures={list(self.failures)})"
-        )
+    def _blocks(self) -> list[Block]:
+        blocks = [
+            Paragraph(self.recommendation),
+            self._main_table(),
+            Paragraph(_BOLD, small=True),
+            *self._remarks("Note"),
+        ]
+        header = ("pair", "first is better by", "p", "p adjusted", "inputs")
+        for metric in self.metrics:
+            if rows := [_difference(test, metric) for test in self.tests[metric]]:
+                blocks.append(Table(header, rows, title=f"Pairs of methods: {METRICS[metric].title}", folded=True))
+        names = self.agreement.methods
+        if names:
+            rows = [[name, *(verdict.number(x.mean) for x in row)] for name, row in zip(names, self.agreement.tau)]
+            blocks.append(Table(("", *names), rows, title="Rank correlation of the scores (tau-b)", folded=True))
+        facts = [[name, str(value)] for name, value in self.info.items() if isinstance(value, str | int | float)]
+        return blocks + [Table(("", ""), facts, title=_ORIGIN, folded=True)] * bool(facts)
 
-    def __eq__(self, other: object) -> bool:
-        return same_fields(self, other) if isinstance(other, Comparison) else NotImplemented
+    def _remarks(self, noun: str) -> list[Block]:
+        lines = [f"failed: {name}: {reason}" for name, reason in self.failures.items()]
+        lines += [f"{noun}: {note}" for note in self.info.get("warnings", ())]
+        return [Facts(lines)] if lines else []
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # A read-only mapping cannot be pickled or deep-copied; the plain form is lossless and can.
-        return type(self).from_dict, (self.to_dict(),)
+    def _main_table(self, *, short: bool = False) -> Table:
+        """A row for each method: its mean and interval in each metric, and its cost."""
+        better = "" if short else " is better"
+        metrics = [f"{name} ({'higher' if METRICS[name].higher else 'lower'}{better})" for name in self.metrics]
+        leading = {name: set(verdict.leaders(self, name)) for name in self.metrics}
+        rows: list[list[str | Cell]] = []
+        for method in self.methods:
+            cells: list[str | Cell] = [method]
+            for name in self.metrics:
+                mean = self.table[method][name]
+                text = verdict.with_interval(mean) + (f" (n={mean.inputs})" if mean.inputs != self.inputs else "")
+                cells.append(Cell(text, method in leading[name], self._interval(method, name)))
+            cost = self.costs.get(method)
+            numbers = ["-"] * 3
+            if cost is not None:
+                numbers = [f"{cost.seconds:.2g}", verdict.times(cost.forwards), verdict.times(cost.backwards)]
+            rows.append([*cells, *numbers])
+        return Table(("method", *metrics, "seconds", "forwards", "backwards"), rows)
+
+    def _interval(self, method: str, metric: str) -> tuple[float, float, float] | None:
+        """Low end, mean and high end on the scale of all intervals of the metric, which goes from 0 to 1."""
+        ends = [end for name in self.methods for end in _ends(self.table[name][metric])]
+        if not (own := _ends(self.table[method][metric])):
+            return None
+        low, middle, high = ((end - min(ends)) / ((max(ends) - min(ends)) or 1) for end in own)
+        return low, middle, high
 
 
-def _read_only(value: Any, name: str) -> Any:
-    """Mappings within mappings, none of which can be changed; their values are frozen already."""
-    if not isinstance(value, Mapping):
-        return tuple(value) if isinstance(value, list) else value
-    for key in value:
-        if not isinstance(key, str):
-            raise InvalidInputError(f"{name}: key {key!r} must be a string.")
-    return MappingProxyType({key: _read_only(item, name) for key, item in value.items()})
+_ORIGIN = "How it was computed"
 
 
-def _test(data: Mapping[str, Any]) -> PairedTest:
-    return PairedTest(**{**data, "difference": Estimate(**data["difference"])})
+def _ends(mean: Estimate) -> list[float]:
+    if mean.mean is None:
+        return []
+    low, high = mean.interval or (mean.mean, mean.mean)
+    return [low, mean.mean, high]
+
+
+def _difference(test: PairedTest, metric: str) -> list[str]:
+    """Who, by how much the first is better, p, p adjusted, inputs."""
+    mean, interval = verdict.gain(test, metric, test.first)
+    better = f"{verdict.number(mean)}{verdict.bracket(interval)}"
+    p_values = (verdict.small(test.p_value), verdict.small(test.adjusted))
+    return [f"{test.first} - {test.second}", better, *p_values, str(test.difference.inputs)]

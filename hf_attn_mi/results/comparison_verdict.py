@@ -1,71 +1,82 @@
-"""What a comparison says in words: which method, how sure, at what cost. No claim beyond the inputs that were used."""
+"""The recommendation of a comparison: which method, how sure, at what cost; nothing beyond the inputs used."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
-from hf_attn_mi.evaluation import METRICS, PairedTest
+from hf_attn_mi.evaluation import METRICS, Estimate, PairedTest
+
+if TYPE_CHECKING:
+    from hf_attn_mi.results.comparison import Comparison
 
 LEVEL = 0.05  # of the adjusted p value below which two methods are said to differ
-FLOOR = "random"
+CHANCE = "random"  # the method whose scores are random: the floor, never a candidate
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Who is ahead in the deciding metric.
+    """Which methods are best in the deciding metric.
 
     Attributes:
         best: the method of best mean, chance left out; None where no method has a value.
         beaten: methods that it is shown to beat.
         tied: methods that it is not shown to beat.
-        able: of the best and the tied, those shown to beat chance (all of them where chance was not scored).
+        above_chance: of the best and the tied, those shown to beat chance (all where chance was not scored).
         recommended: the cheapest of these.
     """
 
     best: str | None
     beaten: tuple[str, ...] = ()
     tied: tuple[str, ...] = ()
-    able: tuple[str, ...] = ()
+    above_chance: tuple[str, ...] = ()
     recommended: str | None = None
 
 
-def judged(made: Any) -> Verdict:
+def judged(comparison: Comparison) -> Verdict:
     """Return the verdict of a comparison by its deciding metric; every method is a candidate but chance."""
-    ahead = leaders(made, made.deciding)
+    ahead = leaders(comparison, comparison.deciding)
     if not ahead:
         return Verdict(None)
     best, *tied = ahead
-    known = [name for name in made.methods if made.table[name][made.deciding].mean is not None]
-    beaten = tuple(name for name in known if name not in ahead and name != FLOOR)
-    able = [name for name in ahead if FLOOR not in known or beats(made, made.deciding, name, FLOOR)]
-    return Verdict(best, beaten, tuple(tied), tuple(able), min(able, key=lambda name: price(made, name), default=None))
+    known = [name for name in comparison.methods if comparison.table[name][comparison.deciding].mean is not None]
+    beaten = tuple(name for name in known if name not in ahead and name != CHANCE)
+    above_chance = [
+        name for name in ahead if CHANCE not in known or beats(comparison, comparison.deciding, name, CHANCE)
+    ]
+    return Verdict(
+        best,
+        beaten,
+        tuple(tied),
+        tuple(above_chance),
+        min(above_chance, key=lambda name: price(comparison, name), default=None),
+    )
 
 
-def leaders(made: Any, metric: str) -> list[str]:
+def leaders(comparison: Comparison, metric: str) -> list[str]:
     """Return the method of best mean and those it is not shown to beat; chance left out."""
     sign = 1 if METRICS[metric].higher else -1
-    means = {name: made.table[name][metric].mean for name in made.methods if name != FLOOR}
-    known = [name for name, mean in means.items() if mean is not None]
-    if not known:
+    candidates = {name: comparison.table[name][metric].mean for name in comparison.methods if name != CHANCE}
+    means = {name: mean for name, mean in candidates.items() if mean is not None}
+    if not means:
         return []
-    best = max(known, key=lambda name: sign * means[name])
-    return [best, *(name for name in known if name != best and not beats(made, metric, best, name))]
+    best = max(means, key=lambda name: sign * means[name])
+    return [best, *(name for name in means if name != best and not beats(comparison, metric, best, name))]
 
 
-def beats(made: Any, metric: str, first: str, second: str) -> bool:
+def beats(comparison: Comparison, metric: str, first: str, second: str) -> bool:
     """Return whether first is shown to be better: p after Holm's correction below .05, and an interval above zero."""
-    test = test_of(made, metric, first, second)
+    test = test_of(comparison, metric, first, second)
     if test is None or test.adjusted is None or test.adjusted >= LEVEL:
         return False
     interval = gain(test, metric, first)[1]
     return interval is not None and interval[0] > 0
 
 
-def test_of(made: Any, metric: str, first: str, second: str) -> PairedTest | None:
+def test_of(comparison: Comparison, metric: str, first: str, second: str) -> PairedTest | None:
     """Return the test of these two methods, whichever comes first in it."""
-    found: list[PairedTest] = [test for test in made.tests[metric] if {test.first, test.second} == {first, second}]
-    return found[0] if found else None
+    pair = {first, second}
+    return next((test for test in comparison.tests[metric] if {test.first, test.second} == pair), None)
 
 
 def gain(test: PairedTest, metric: str, first: str) -> tuple[float | None, tuple[float, float] | None]:
@@ -76,33 +87,35 @@ def gain(test: PairedTest, metric: str, first: str) -> tuple[float | None, tuple
     return None if mean is None else -mean, None if interval is None else (-interval[1], -interval[0])
 
 
-def price(made: Any, method: str) -> tuple[float, float]:
+def price(comparison: Comparison, method: str) -> tuple[float, float]:
     """Return passes and seconds an input; infinite for scores from outside, whose cost is not known."""
-    cost = made.costs.get(method)
+    cost = comparison.costs.get(method)
     return (float("inf"), float("inf")) if cost is None else (cost.passes, cost.seconds)
 
 
-def recommendation(made: Any) -> str:
+def recommendation(comparison: Comparison) -> str:
     """Return the sentences of a comparison."""
-    found, metric = judged(made), made.deciding
-    if found.best is None:
-        return f"No method has a value of {metric} on {_inputs(made)}: nothing is recommended."
-    own = with_interval(made.table[found.best][metric])
-    lead = "is best in" if found.beaten and not found.tied else "has the best mean"
-    parts = [f"{found.best} {lead} {metric} on {_inputs(made)}: {own}."]
-    if found.beaten:
-        parts.append(f"It is better than {_list([_against(made, found.best, other) for other in found.beaten])}.")
-    if found.tied:
-        others = [_apart(made, found.best, other) for other in found.tied]
+    verdict, metric = judged(comparison), comparison.deciding
+    if verdict.best is None:
+        return f"No method has a value of {metric} on {_inputs(comparison)}: nothing is recommended."
+    value = with_interval(comparison.table[verdict.best][metric])
+    lead = "is best in" if verdict.beaten and not verdict.tied else "has the best mean"
+    parts = [f"{verdict.best} {lead} {metric} on {_inputs(comparison)}: {value}."]
+    if verdict.beaten:
+        parts.append(
+            f"It is better than {_list([_against(comparison, verdict.best, other) for other in verdict.beaten])}."
+        )
+    if verdict.tied:
+        others = [_apart(comparison, verdict.best, other) for other in verdict.tied]
         parts.append(f"It is not shown to differ from {_list(others)}.")
-    parts += [_floor(made, found), _cost(made, found), _few(made)]
-    parts.append(f"This holds for {_scope(made)}; it says nothing of others.")
+    parts += [_chance(comparison, verdict), _cost(comparison, verdict), _few(comparison)]
+    parts.append(f"This holds for {_scope(comparison)}; it says nothing of others.")
     return " ".join(part for part in parts if part)
 
 
-def with_interval(found: Any) -> str:
+def with_interval(estimate: Estimate) -> str:
     """Return "0.540 [0.512, 0.570]"."""
-    return f"{number(found.mean)}{bracket(found.interval)}"
+    return f"{number(estimate.mean)}{bracket(estimate.interval)}"
 
 
 def number(value: float | None) -> str:
@@ -125,72 +138,71 @@ def times(value: float) -> str:
     return f"{value:.0f}" if value >= 10 or value == round(value) else f"{value:.1f}"
 
 
-def _inputs(made: Any) -> str:
-    return "this one input" if made.inputs == 1 else f"these {made.inputs} inputs"
+def _inputs(comparison: Comparison) -> str:
+    return "this one input" if comparison.inputs == 1 else f"these {comparison.inputs} inputs"
 
 
 def _list(items: list[str]) -> str:
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
-def _against(made: Any, best: str, other: str) -> str:
-    test = test_of(made, made.deciding, best, other)
+def _against(comparison: Comparison, best: str, other: str) -> str:
+    test = test_of(comparison, comparison.deciding, best, other)
     assert test is not None
-    mean, interval = gain(test, made.deciding, best)
+    mean, interval = gain(test, comparison.deciding, best)
     return f"{other} (by {number(mean)}{bracket(interval)}, p = {small(test.adjusted)})"
 
 
-def _apart(made: Any, best: str, other: str) -> str:
-    test = test_of(made, made.deciding, best, other)
+def _apart(comparison: Comparison, best: str, other: str) -> str:
+    test = test_of(comparison, comparison.deciding, best, other)
     if test is None or test.difference.mean is None:
         return f"{other} (no input in common)"
-    mean, interval = gain(test, made.deciding, best)
+    mean, interval = gain(test, comparison.deciding, best)
     return f"{other} (difference {number(mean)}{bracket(interval)}, p = {small(test.adjusted)})"
 
 
-def _floor(made: Any, found: Verdict) -> str:
-    """How the leaders stand to chance."""
-    if FLOOR not in made.methods:
+def _chance(comparison: Comparison, verdict: Verdict) -> str:
+    """How the best methods compare with chance."""
+    if CHANCE not in comparison.methods:
         return "Random scores were not compared: whether any of this is better than chance is not known."
-    chance = made.table[FLOOR][made.deciding]
+    chance = comparison.table[CHANCE][comparison.deciding]
     if chance.mean is None:
-        return f"Random scores have no {made.deciding}: whether any of this is better than chance is not known."
-    if not found.able:
-        return (
-            f"Nothing beats random scores ({with_interval(chance)}) by {made.deciding} here: no method is recommended."
-        )
-    weak = [name for name in (str(found.best), *found.tied) if name not in found.able]
+        return f"Random scores have no {comparison.deciding}: whether any of this is better than chance is not known."
+    if not verdict.above_chance:
+        value = with_interval(chance)
+        return f"Nothing beats random scores ({value}) by {comparison.deciding} here: no method is recommended."
+    weak = [name for name in (str(verdict.best), *verdict.tied) if name not in verdict.above_chance]
     text = f"Random scores reach {with_interval(chance)}"
     if weak:
         return f"{text}; {_list(weak)} {'is' if len(weak) == 1 else 'are'} not shown to beat them."
-    return f"{text} and are beaten by {'all of these' if found.tied else 'it'}."
+    return f"{text} and are beaten by {'all of these' if verdict.tied else 'it'}."
 
 
-def _cost(made: Any, found: Verdict) -> str:
+def _cost(comparison: Comparison, verdict: Verdict) -> str:
     """What the recommended method costs, and the others that could be taken."""
-    if found.recommended is None:
+    if verdict.recommended is None:
         return ""
-    passes, seconds = price(made, found.recommended)
-    own = made.costs.get(found.recommended)
-    if own is None:
-        return f"Recommended: {found.recommended}; its cost is not known."
-    lead = "Recommended, as the cheapest of these" if len(found.able) > 1 else "Recommended"
+    passes, seconds = price(comparison, verdict.recommended)
+    cost = comparison.costs.get(verdict.recommended)
+    if cost is None:
+        return f"Recommended: {verdict.recommended}; its cost is not known."
+    lead = "Recommended, as the cheapest of these" if len(verdict.above_chance) > 1 else "Recommended"
     ratios = [
-        f"{name} {times(price(made, name)[0] / passes)} times"
-        for name in made.methods
-        if name != found.recommended and name in made.costs and passes and price(made, name)[0] > passes
+        f"{name} {times(price(comparison, name)[0] / passes)} times"
+        for name in comparison.methods
+        if name != verdict.recommended and name in comparison.costs and passes and price(comparison, name)[0] > passes
     ]
     more = f"; {_list(ratios)} as many" if ratios else ""
     return (
-        f"{lead}: {found.recommended}, which takes {times(own.forwards)} forward and {times(own.backwards)} backward "
-        f"sequences an input ({seconds:.2g} s){more}."
+        f"{lead}: {verdict.recommended}, which takes {times(cost.forwards)} forward and {times(cost.backwards)} "
+        f"backward sequences an input ({seconds:.2g} s){more}."
     )
 
 
-def _few(made: Any) -> str:
+def _few(comparison: Comparison) -> str:
     """A sentence where so few inputs cannot show any difference at all."""
-    tests = [test for test in made.tests[made.deciding] if test.p_value is not None]
-    if not made.tests[made.deciding]:
+    tests = [test for test in comparison.tests[comparison.deciding] if test.p_value is not None]
+    if not comparison.tests[comparison.deciding]:
         return "There is no second method to compare it with."
     most = max((test.difference.inputs for test in tests), default=0)
     if len(tests) * 2 / 2**most < LEVEL:
@@ -200,9 +212,9 @@ def _few(made: Any) -> str:
     )
 
 
-def _scope(made: Any) -> str:
-    model, removal = made.info.get("model"), made.info.get("removal")
+def _scope(comparison: Comparison) -> str:
+    model, removal = comparison.info.get("model"), comparison.info.get("removal")
     text = "these inputs" + (f" and the model {model}" if model else "")
     text += f", tokens being taken out by {removal!r}" if removal else ""
-    tests = made.tests[made.deciding]
+    tests = comparison.tests[comparison.deciding]
     return text + (f" (p values: Wilcoxon, after Holm's correction over {len(tests)} pairs)" if tests else "")

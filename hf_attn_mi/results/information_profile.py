@@ -1,4 +1,4 @@
-"""What a profile of inputs tells about each layer of one model: information with intervals, and the probes."""
+"""The information profile of a model: information of each site with intervals, and the probes for new inputs."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
 from hf_attn_mi.errors import InvalidInputError
-from hf_attn_mi.mi.probe import Probe
-from hf_attn_mi.mi.result import MutualInformation
-from hf_attn_mi.results.information_profile_files import read_parts, write_parts
-from hf_attn_mi.results.record import freeze
+from hf_attn_mi.mi import MutualInformation, Probe
+from hf_attn_mi.results.document import Block, Paragraph, Table
+from hf_attn_mi.results.plots.information import plot_information
+from hf_attn_mi.results.record import Record
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 REACHED = 0.95  # share of the ceiling that the state which the output is read from has to reach
 
@@ -30,9 +33,11 @@ class Site:
     n: int
 
 
-@dataclass(frozen=True, eq=False)
-class InformationProfile:
+@dataclass(frozen=True, eq=False, repr=False)
+class InformationProfile(Record):
     """Mutual information of each site with the model's output, and the probes that score the tokens of new inputs.
+
+    `save` writes a folder with profile.json and profile.safetensors. `to_pandas` has a row for each site.
 
     Attributes:
         sites: layer by layer.
@@ -50,9 +55,13 @@ class InformationProfile:
 
     Example:
         >>> profile = fit_information(model, texts)            # doctest: +SKIP
-        >>> profile.save("background")                        # doctest: +SKIP
-        >>> InformationProfile.load("background").table()[1]             # doctest: +SKIP
+        >>> profile.save("profile")                            # doctest: +SKIP
+        >>> InformationProfile.load("profile").table()[1]      # doctest: +SKIP
     """
+
+    TYPE: ClassVar[str] = "hf_attn_mi.InformationProfile"
+    NOUN: ClassVar[str] = "information profile"
+    FOLDER: ClassVar[str] = "profile"
 
     sites: tuple[Site, ...]
     information: MutualInformation
@@ -62,9 +71,7 @@ class InformationProfile:
     fingerprint: Mapping[str, str]
     info: Mapping[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        for name in ("fingerprint", "info"):
-            object.__setattr__(self, name, freeze(getattr(self, name), name))
+    def _check(self) -> None:
         count = len(self.sites)
         lengths = {
             "information": len(self.information.nats),
@@ -138,47 +145,50 @@ class InformationProfile:
         found |= {"site": name, "layer": last, "nats": nats, "share": share, "reached": share >= REACHED}
         return found | {"interval": [low / self.ceiling, high / self.ceiling]}
 
-    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write a folder with profile.safetensors and profile.json, whole or not at all.
+    def plot(self, path: str | Path | None = None) -> Figure:
+        """Return the figure of information over layers: a curve with its 95 % band for each site, and the ceiling.
+
+        Args:
+            path: where to write it; the suffix names the format (.png, .svg, .pdf).
 
         Raises:
-            InvalidInputError: the folder exists (and `overwrite` is False, or it holds something else), or its parent does
-                not.
+            BackendUnavailableError: matplotlib is not installed.
+            InvalidInputError: the folder of `path` does not exist, or matplotlib does not know the suffix.
         """
-        write_parts(self, Path(path), overwrite=overwrite)
+        figure: Figure = plot_information(self, path)
+        return figure
 
-    @classmethod
-    def load(cls, path: str | Path) -> InformationProfile:
-        """The profile saved at `path`.
+    def _columns(self) -> dict[str, list[Any]]:
+        names = ("nats", "p_value", "family_p_value", "null_mean")
+        low, high = self.information.interval.unbind(-1)
+        return {
+            **{name: [getattr(site, name) for site in self.sites] for name in ("layer", "stack", "name", "n")},
+            **{name: getattr(self.information, name).tolist() for name in names},
+            **{"low": low.tolist(), "high": high.tolist()},
+        }
 
-        Raises:
-            InvalidInputError: there is none, it is damaged, or another version wrote it.
-        """
-        loaded: InformationProfile = read_parts(cls, Site, Path(path))
-        return loaded
+    def _summary(self) -> dict[str, object]:
+        return {
+            "model": self.info.get("model"),
+            "n": self.n,
+            "layers": list(self.layers),
+            "sites": list(dict.fromkeys(site.name for site in self.sites)),
+            "ceiling": float(f"{self.ceiling:.4g}"),
+        }
 
-    def __repr__(self) -> str:
-        return (
-            f"InformationProfile(model={self.info.get('model')!r}, n={self.n}, layers={list(self.layers)}, "
-            f"sites={list(dict.fromkeys(site.name for site in self.sites))}, ceiling={self.ceiling:.4f} nats)"
-        )
-
-    def __str__(self) -> str:
-        rows = self.table()
-        widths = [max(map(len, column)) for column in zip(*rows)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    def _blocks(self) -> list[Block]:
+        header, *rows = self.table()
         entropy = -float(torch.special.xlogy(self.prior.double(), self.prior.double()).sum())
-        return "\n".join(
-            [
-                f"Mutual information with the output of {self.info.get('model')}, nats, from {self.n} inputs",
-                f"ceiling {self.ceiling:.4f} nats ({self.ceiling / math.log(2):.4f} bits) of H(Y) = {entropy:.4f}",
-                *lines,
-            ]
-        )
+        return [
+            Paragraph(f"Mutual information with the output of {self.info.get('model')}, nats, from {self.n} inputs"),
+            Paragraph(
+                f"ceiling {self.ceiling:.4f} nats ({self.ceiling / math.log(2):.4f} bits) of H(Y) = {entropy:.4f}"
+            ),
+            Table(header, rows),
+        ]
 
     def _cell(self, place: int) -> str:
-        found = self.information
-        return (
-            f"{float(found.nats[place]):.3f} [{float(found.lower[place]):.3f}, {float(found.upper[place]):.3f}] "
-            f"p = {float(found.family_p_value[place]):.2g}"
-        )
+        information = self.information
+        low, high = information.interval[place].tolist()
+        p_value = float(information.family_p_value[place])
+        return f"{float(information.nats[place]):.3f} [{low:.3f}, {high:.3f}] p = {p_value:.2g}"

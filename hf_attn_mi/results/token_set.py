@@ -1,26 +1,29 @@
-"""The frozen result of `minimal_tokens`: an inclusion-minimal set of tokens and the numbers that prove it."""
+"""The result of `minimal_tokens`: a locally minimal set of tokens, and the numbers that prove it."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from hf_attn_mi.errors import InvalidInputError
-from hf_attn_mi.results.record import decode, encode, freeze, load_record, reading, same_fields, write_json
+from hf_attn_mi.results.document import Block, Facts, Paragraph, Table, Tone
+from hf_attn_mi.results.outcome import DOES_NOT_HOLD, HOLDS, NOTHING_TO_CERTIFY, Outcome
+from hf_attn_mi.results.record import Record
 
-__all__ = ["Removal", "Span", "TokenSet"]
-
-SCHEMA = 1
-_SHOWN = 12  # single removals that are put into words one by one
-_KIND = "hf_attn_mi.TokenSet"
+_LISTED = 12  # single removals that the text lists one by one
+_FAILURES = {
+    "set": "the set does not suffice",
+    "rest": "the rest is enough",
+    "both": "both fail",
+    "": "it can be left out",
+}
 
 
 @dataclass(frozen=True)
 class Span:
-    """A piece of the input.
+    """A part of the input.
 
     Attributes:
         text: the exact slice `texts[sequence][start:end]`; without offsets the token strings, joined as they are.
@@ -48,7 +51,7 @@ class Removal:
         set_same: whether the set without this token keeps the prediction.
         rest_same: whether the rest with this token keeps the prediction.
         fails: "set" (it no longer suffices), "rest" (it now suffices, or, strict, keeps the prediction) or "both";
-            "" where the token could go.
+            "" where the token can be left out.
     """
 
     index: int
@@ -60,13 +63,13 @@ class Removal:
     fails: str
 
 
-@dataclass(frozen=True, eq=False)
-class TokenSet:
-    """Tokens that carry a prediction: they suffice, the rest does not, and none of them can go.
+@dataclass(frozen=True, eq=False, repr=False)
+class TokenSet(Record):
+    """Tokens that determine a prediction: they suffice, the rest does not, and each of them is needed.
 
     "Alone" means that all other tokens are masked as keys in all layers by the attention mask; special tokens stay. The
-    set is inclusion-minimal under removals of single tokens. It need be neither the least in number nor the only one:
-    `jaccard` says how far the set from another start agrees.
+    set is locally minimal: no single token can be removed. It is not necessarily the smallest set, nor the only one:
+    `jaccard` says how far the set found with a second ranking agrees. `to_pandas` has a row for each token.
 
     Attributes:
         tokens: the tokenizer's strings for the whole input.
@@ -74,7 +77,7 @@ class TokenSet:
         special: whether a token is special ([CLS], [SEP], ...).
         indices: tokens of the set in reading order; () where no set is defined.
         spans: one for each token of the set.
-        words: the words that hold a token of the set.
+        words: the words that contain a token of the set.
         target: index of the class.
         target_name: its name.
         p_all, p_set, p_rest: probability of the class with all tokens, with the set, and with all others.
@@ -88,23 +91,28 @@ class TokenSet:
         strict: whether the rest has to change the prediction; else it only must not suffice.
         forwards: cost of the search in forwards of the full input; its ranking is not counted.
         sequences: sequences run by the search.
-        jaccard: of this set and that from the second start; None where there is none.
-        second: the search from the second start: start, indices, minimal, forwards, sequences; empty without one.
-        info: how it was made, JSON-like.
+        jaccard: Jaccard index of this set and the one found with the second ranking; None without one.
+        second_ranking: the search with the second ranking: ranking, indices, minimal, forwards, sequences; empty
+            without one.
+        info: how it was computed, JSON-like.
 
     Raises:
         InvalidInputError: indices that are not of this input, or `info` that is not JSON-like.
 
     Example:
-        >>> made = TokenSet(
+        >>> token_set = TokenSet(
         ...     tokens=("[CLS]", "a", "joy", "[SEP]"), texts=("a joy",), special=(True, False, False, True),
         ...     indices=(2,), spans=(Span("joy", 2, 5, 0, (2,)),), words=(Span("joy", 2, 5, 0, (2,)),),
         ...     target=1, target_name="positive", p_all=0.95, p_set=0.94, p_rest=0.4, p_special=0.5, rest_same=False,
         ...     singles=(Removal(2, "joy", 0.5, 0.95, True, True, "both"),), defined=True, minimal=True, keep=0.9,
         ... )
-        >>> [span.text for span in made.spans], made.rest, TokenSet.from_dict(made.to_dict()) == made
-        (['joy'], (1,), True)
+        >>> [span.text for span in token_set.spans], token_set.rest, token_set.outcome
+        (['joy'], (1,), 'holds')
     """
+
+    TYPE: ClassVar[str] = "hf_attn_mi.TokenSet"
+    NOUN: ClassVar[str] = "token set"
+    IGNORED: ClassVar[frozenset[str]] = frozenset({"outcome", "holds", "check"})  # check: written by the command line
 
     tokens: tuple[str, ...]
     texts: tuple[str, ...]
@@ -128,16 +136,24 @@ class TokenSet:
     forwards: float = 0.0
     sequences: int = 0
     jaccard: float | None = None
-    second: Mapping[str, Any] = field(default_factory=dict)
+    second_ranking: Mapping[str, Any] = field(default_factory=dict)
     info: Mapping[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        for name in ("second", "info"):
-            object.__setattr__(self, name, freeze(getattr(self, name), name))
-        if len(self.special) != len(self.tokens):
-            raise InvalidInputError(f"special has {len(self.special)} entries for {len(self.tokens)} tokens")
-        if any(not 0 <= i < len(self.tokens) or self.special[i] for i in self.indices):
-            raise InvalidInputError(f"indices {self.indices} must be of tokens that are not special")
+    @property
+    def outcome(self) -> Outcome:
+        """What the search shows.
+
+        "holds": the set is defined and locally minimal. "does not hold": the budget ran out before that was shown.
+        "nothing to certify": the special tokens alone keep the prediction.
+        """
+        if not self.defined:
+            return NOTHING_TO_CERTIFY
+        return HOLDS if self.minimal else DOES_NOT_HOLD
+
+    @property
+    def holds(self) -> bool:
+        """Whether `outcome` is "holds"."""
+        return self.outcome == HOLDS
 
     @property
     def rest(self) -> tuple[int, ...]:
@@ -145,92 +161,71 @@ class TokenSet:
         chosen = set(self.indices)
         return tuple(i for i, special in enumerate(self.special) if not special and i not in chosen)
 
-    def to_words(self) -> str:
-        """Return the result and its proof in plain words, one statement a line."""
-        label = f"{self.target_name!r}"
+    def _check(self) -> None:
+        if len(self.special) != len(self.tokens):
+            raise InvalidInputError(f"special has {len(self.special)} entries for {len(self.tokens)} tokens")
+        if any(not 0 <= i < len(self.tokens) or self.special[i] for i in self.indices):
+            raise InvalidInputError(f"indices {self.indices} must be of tokens that are not special")
+        if unknown := {removal.fails for removal in self.singles} - _FAILURES.keys():
+            raise InvalidInputError(f"singles: fails is one of {', '.join(map(repr, _FAILURES))}, not {unknown}")
+
+    def _computed(self) -> dict[str, Any]:
+        return {"outcome": self.outcome, "holds": self.holds}
+
+    def _columns(self) -> dict[str, list[Any]]:
+        removals = {removal.index: removal for removal in self.singles}
+        numbers = {
+            name: [getattr(removals.get(i), name, None) for i in range(len(self.tokens))]
+            for name in ("p_set", "p_rest", "fails")
+        }
+        in_set = [i in set(self.indices) for i in range(len(self.tokens))]
+        return {"token": list(self.tokens), "special": list(self.special), "in_set": in_set, **numbers}
+
+    def _summary(self) -> dict[str, object]:
+        texts = [span.text for span in self.spans]
+        return {"target_name": self.target_name, "tokens": texts, "outcome": self.outcome}
+
+    def _blocks(self) -> list[Block]:
+        tones: dict[Outcome, Tone] = {"holds": "good", "does not hold": "bad", "nothing to certify": "neutral"}
+        tone = tones[self.outcome]
         if not self.defined:
-            return f"No set of tokens for {label}. {self.reason}"
-        count, total = len(self.indices), len(self.indices) + len(self.rest)
+            return [Paragraph(f"Nothing to certify: no set of tokens for {self.target_name!r}. {self.reason}", tone)]
         words = ", ".join(repr(word.text) for word in self.words)
-        kind = "inclusion-minimal" if self.minimal else "not shown to be minimal"
+        kind = "holds: locally minimal" if self.minimal else "does not hold: not shown to be minimal"
         rest = "it changes the prediction" if self.strict else "it does not suffice"
+        count = len(self.indices)
+        blocks: list[Block] = [
+            Paragraph(
+                f"{count} of {count + len(self.rest)} tokens determine {self.target_name!r} ({kind}): {words}.", tone
+            )
+        ]
         lines = [
-            f"{count} of {total} tokens carry {label} ({kind}): {words}.",
             f"All tokens: {self.p_all:.4f}. The set alone: {_number(self.p_set)}; it keeps the prediction and at least "
             f"{self.keep:g} of the probability.",
             f"The rest alone: {_number(self.p_rest)}; {rest}. Special tokens alone: {_number(self.p_special)}.",
+            *(_removal_sentence(removal) for removal in self.singles[:_LISTED]),
         ]
-        told = {"set": "the set does not suffice", "rest": "the rest is enough", "both": "both fail", "": "it could go"}
-        lines += [
-            f"Without {one.text!r}: set {_number(one.p_set)}, rest {_number(one.p_rest)}: {told[one.fails]}."
-            for one in self.singles[:_SHOWN]
-        ]
-        if hidden := Counter(told[one.fails] for one in self.singles[_SHOWN:]):
-            counts = ", ".join(f"{what} ({count})" for what, count in hidden.most_common())
-            lines.append(f"{hidden.total()} more were taken out one at a time: {counts}.")
+        if others := Counter(_FAILURES[removal.fails] for removal in self.singles[_LISTED:]):
+            counts = ", ".join(f"{what} ({count})" for what, count in others.most_common())
+            lines.append(f"{others.total()} more were taken out one at a time: {counts}.")
         if self.jaccard is not None:
-            index = f"(Jaccard index {self.jaccard:.2f})"
-            alike = "found the same set" if self.jaccard == 1 else "found another set: this is not the only one"
-            lines.append(f"A second start {alike} {index}.")
+            agreement = "gives the same set" if self.jaccard == 1 else "gives another set: this is not the only one"
+            lines.append(f"A second ranking {agreement} (Jaccard index {self.jaccard:.2f}).")
         lines.append(f"Found in {self.sequences} sequences, at the cost of {self.forwards:.1f} forwards of all tokens.")
-        return "\n".join(lines + [self.reason] * bool(self.reason))
+        blocks.append(Facts(lines + [self.reason] * bool(self.reason)))
+        rows = [
+            [removal.text, _number(removal.p_set), _number(removal.p_rest), _FAILURES[removal.fails]]
+            for removal in self.singles
+        ]
+        header = ("without", "probability with the set", "with the rest", "what fails")
+        return [*blocks, Table(header, rows, title="Single removals", folded=True)]
 
-    def __str__(self) -> str:
-        return self.to_words()
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return strict JSON data from which `from_dict` makes an equal set."""
-        data = {item.name: encode(getattr(self, item.name)) for item in fields(self)}
-        for name in ("spans", "words", "singles"):
-            data[name] = [encode(asdict(item)) for item in getattr(self, name)]
-        return {"kind": _KIND, "schema": SCHEMA, **data}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> TokenSet:
-        """Return the set `to_dict` was called on. Other entries, such as the check of the command line, are not read.
-
-        Raises:
-            InvalidInputError: where `data` was not made by `to_dict`, or by another schema.
-        """
-        with reading(data, "token set", kind=_KIND, schema=SCHEMA):
-            values = {item.name: decode(data[item.name]) for item in fields(cls)}
-            for name, kind in (("spans", Span), ("words", Span), ("singles", Removal)):
-                values[name] = tuple(kind(**item) for item in values[name])
-            made = cls(**values)
-            made.to_words()  # numbers where numbers are needed
-        return made
-
-    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write one .json or .json.gz file, whole or not at all; makes no folder.
-
-        Raises:
-            InvalidInputError: for another suffix, a missing folder, or an existing file without `overwrite=True`.
-        """
-        write_json(self.to_dict(), Path(path), overwrite=overwrite)
-
-    @classmethod
-    def load(cls, path: str | Path) -> TokenSet:
-        """Return the set saved at `path`.
-
-        Raises:
-            InvalidInputError: where the file is no saved token set, or of another schema.
-            OSError: where the file cannot be read.
-        """
-        return load_record(Path(path), cls.from_dict)
-
-    def __repr__(self) -> str:
-        texts = [span.text for span in self.spans]
-        return (
-            f"TokenSet(target_name={self.target_name!r}, tokens={texts}, minimal={self.minimal}, "
-            f"defined={self.defined})"
-        )
-
-    def __eq__(self, other: object) -> bool:
-        return same_fields(self, other) if isinstance(other, TokenSet) else NotImplemented
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # A read-only mapping cannot be pickled or deep-copied; the plain form is lossless and can.
-        return type(self).from_dict, (self.to_dict(),)
+def _removal_sentence(removal: Removal) -> str:
+    return (
+        f"Without {removal.text!r}: set {_number(removal.p_set)}, rest {_number(removal.p_rest)}: "
+        f"{_FAILURES[removal.fails]}."
+    )
 
 
 def _number(value: float | None) -> str:

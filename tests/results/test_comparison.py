@@ -11,9 +11,9 @@ import pytest
 from scipy import stats
 
 from hf_attn_mi.errors import InvalidInputError
-from hf_attn_mi.evaluation import Estimate, RankMatrix, estimate, paired_tests
-from hf_attn_mi.results.comparison import Comparison, MethodCost
-from hf_attn_mi.results.plots import plot_comparison
+from hf_attn_mi.evaluation import estimate, paired_tests
+from hf_attn_mi.results import Comparison, MethodCost
+from tests.results.result_samples import comparison
 
 COUNT = 12
 BASE = [0.5 + 0.01 * i for i in range(COUNT)]
@@ -23,16 +23,9 @@ FLOOR = [x - 0.3 - 0.002 * i for i, x in enumerate(BASE)]
 CHEAP, DEAR = MethodCost(0.01, 1, 1), MethodCost(0.5, 90, 90)
 
 
-def made(columns, *, metric="comprehensiveness", **parts):
-    """A comparison of these values in one metric."""
-    none = tuple((Estimate(None, None, 0),) * len(columns) for _ in columns)
-    values = {name: {metric: tuple(column)} for name, column in columns.items()}
-    return Comparison.from_values(values, (metric,), RankMatrix(tuple(columns), none), **parts)
-
-
 def test_table_and_tests_are_those_of_the_evaluation():
     columns = {"a": BASE, "b": [None, *WORSE[1:]]}
-    found = made(columns, seed=3)
+    found = comparison(columns, seed=3)
     assert found.inputs == COUNT
     assert found.table["a"]["comprehensiveness"] == estimate(BASE, seed=3)
     assert found.table["b"]["comprehensiveness"].inputs == COUNT - 1
@@ -41,7 +34,7 @@ def test_table_and_tests_are_those_of_the_evaluation():
 
 
 def test_a_clear_winner():
-    found = made({"random": FLOOR, "b": WORSE, "a": BASE}, costs={"a": CHEAP, "b": DEAR})
+    found = comparison({"random": FLOOR, "b": WORSE, "a": BASE}, costs={"a": CHEAP, "b": DEAR})
     words = found.recommendation
     low, high = estimate(BASE).interval
     assert f"a is best in comprehensiveness on these 12 inputs: {fmean(BASE):.3f} [{low:.3f}, {high:.3f}]." in words
@@ -61,14 +54,14 @@ def test_a_clear_winner():
 
 
 def test_lower_is_better_where_the_metric_says_so():
-    found = made({"random": BASE, "b": WORSE, "a": FLOOR}, metric="sufficiency", costs={"a": CHEAP, "b": DEAR})
+    found = comparison({"random": BASE, "b": WORSE, "a": FLOOR}, metric="sufficiency", costs={"a": CHEAP, "b": DEAR})
     assert found.recommended == "a"
     assert "a is best in sufficiency" in found.recommendation
     assert f"better than b (by {fmean(WORSE) - fmean(FLOOR):.3f} [" in found.recommendation  # a gain, not a loss
 
 
 def test_ties_go_to_the_cheapest_and_say_so():
-    found = made({"a": BASE, "b": EVEN, "random": FLOOR}, costs={"a": DEAR, "b": CHEAP})
+    found = comparison({"a": BASE, "b": EVEN, "random": FLOOR}, costs={"a": DEAR, "b": CHEAP})
     words = found.recommendation
     assert "not shown to differ from" in words
     assert re.search(r"difference -?0\.000 \[-0\.0\d\d, 0\.0\d\d\], p = ", words)
@@ -76,48 +69,48 @@ def test_ties_go_to_the_cheapest_and_say_so():
     assert found.recommended == "b"
     assert "Recommended, as the cheapest of these: b" in words
     assert "a 90 times as many" in words
-    assert made({"a": BASE, "b": EVEN, "random": FLOOR}, costs={"a": CHEAP}).recommended == "a"  # b from outside
+    assert comparison({"a": BASE, "b": EVEN, "random": FLOOR}, costs={"a": CHEAP}).recommended == "a"  # b from outside
 
 
 def test_what_does_not_beat_chance_is_not_recommended():
-    found = made({"a": BASE, "b": WORSE, "random": EVEN}, costs={"a": CHEAP, "b": CHEAP})
+    found = comparison({"a": BASE, "b": WORSE, "random": EVEN}, costs={"a": CHEAP, "b": CHEAP})
     assert found.recommended is None
     assert f"Nothing beats random scores ({fmean(EVEN):.3f}" in found.recommendation
     assert "no method is recommended" in found.recommendation
-    assert made({"a": WORSE, "b": FLOOR, "random": BASE}).recommended is None  # chance is shown to be better
+    assert comparison({"a": WORSE, "b": FLOOR, "random": BASE}).recommended is None  # chance is shown to be better
     # Better on eleven of twelve inputs, p < .05, and far worse on one: the mean is not shown to be better.
     torn = [x - 0.01 * (i + 1) for i, x in enumerate(BASE)]
     torn[0] = BASE[0] + 0.5
     assert stats.wilcoxon([x - y for x, y in zip(BASE, torn)]).pvalue < 0.05
-    assert made({"a": BASE, "random": torn}).recommended is None
+    assert comparison({"a": BASE, "random": torn}).recommended is None
     # The best is above chance, a cheaper one that it is not shown to beat is not: that one is no choice.
     noisy = [x + 0.6 * (-1) ** i - 0.1 for i, x in enumerate(BASE)]
-    found = made({"a": BASE, "b": noisy, "random": WORSE}, costs={"a": DEAR, "b": CHEAP})
+    found = comparison({"a": BASE, "b": noisy, "random": WORSE}, costs={"a": DEAR, "b": CHEAP})
     assert "b is not shown to beat them" in found.recommendation
     assert found.recommended == "a"
-    assert "were not compared" in made({"a": BASE, "b": WORSE}).recommendation
-    assert "no comprehensiveness" in made({"a": BASE, "random": [None] * COUNT}).recommendation
+    assert "were not compared" in comparison({"a": BASE, "b": WORSE}).recommendation
+    assert "no comprehensiveness" in comparison({"a": BASE, "random": [None] * COUNT}).recommendation
 
 
 def test_too_few_inputs_are_named():
-    few = made({"a": BASE[:5], "b": WORSE[:5], "random": FLOOR[:5]})
+    few = comparison({"a": BASE[:5], "b": WORSE[:5], "random": FLOOR[:5]})
     assert "With 5 inputs and 3 pairs of methods no difference can reach p < 0.05" in few.recommendation
     for count, said in ((6, True), (7, False)):  # 3 pairs: 3 x 2 / 2^6 = .094, 3 x 2 / 2^7 = .047
-        found = made({"a": BASE[:count], "b": WORSE[:count], "random": FLOOR[:count]})
+        found = comparison({"a": BASE[:count], "b": WORSE[:count], "random": FLOOR[:count]})
         assert ("no difference can reach" in found.recommendation) == said == (found.recommended is None)
-    one = made({"a": BASE[:1], "random": FLOOR[:1]})
+    one = comparison({"a": BASE[:1], "random": FLOOR[:1]})
     assert one.table["a"]["comprehensiveness"].interval is None
     assert one.recommended is None
     assert "this one input" in one.recommendation
-    assert "no second method" in made({"a": BASE}).recommendation
-    empty = made({"a": [None, None]})
+    assert "no second method" in comparison({"a": BASE}).recommendation
+    empty = comparison({"a": [None, None]})
     assert empty.recommended is None
     assert "nothing is recommended" in empty.recommendation
 
 
 @pytest.fixture
 def whole():
-    return made(
+    return comparison(
         {"a": BASE, "<i>|b": [None, *EVEN[1:]], "random": FLOOR},
         costs={"a": CHEAP},
         failures={"lime": "RuntimeError: <script> & \x1b[31m out"},
@@ -143,7 +136,7 @@ def test_saved_comparisons_come_back(whole, tmp_path):
 @pytest.mark.parametrize(
     "spoil",
     [
-        {"kind": "hf_attn_mi.Explanation"},
+        {"type": "hf_attn_mi.Explanation"},
         {"schema": 9},
         {"metrics": ["beauty"]},
         {"metrics": []},
@@ -190,7 +183,7 @@ def test_the_page_is_whole_and_safe(whole):
     text = whole.to_html()
     assert text.startswith("<!DOCTYPE html>")
     assert text.count("<section") == 1
-    assert text.count('<div style="overflow-x:auto"><table>') == text.count("<table") > 1  # a wide one stays inside
+    assert text.count('<div class="s"><table>') == text.count("<table") > 1  # a wide one stays inside
     for loaded in ("<script", "http:", "https:", "src=", "<i>", "<m>", "<note>"):
         assert loaded not in text
     for piece in ("&lt;i&gt;|b", "&lt;script&gt;", f"{fmean(BASE):.3f}", "<svg", "Rank correlation", "Note: a"):
@@ -198,11 +191,11 @@ def test_the_page_is_whole_and_safe(whole):
     widths = [float(x) for x in re.findall(r'<line x1="([0-9.]+)"', text)]
     assert len(widths) == 3
     assert min(widths) == 4  # the lowest interval starts at the left edge
-    made({"a": [None]}).to_html()  # nothing to draw
+    comparison({"a": [None]}).to_html()  # nothing to draw
 
 
 def test_the_figure_carries_the_numbers(whole, tmp_path):
-    figure = plot_comparison(whole, tmp_path / "c.svg")
+    figure = whole.plot(tmp_path / "c.svg")
     (axes,) = figure.axes
     dots = [line for line in axes.get_lines() if line.get_marker() == "o"]
     bars = [line for line in axes.get_lines() if line.get_marker() != "o"]
@@ -212,5 +205,3 @@ def test_the_figure_carries_the_numbers(whole, tmp_path):
     assert [label.get_text() for label in axes.get_yticklabels()] == list(whole.methods)
     assert dots[0].get_color() == dots[1].get_color() != dots[2].get_color()  # chance is never among the best
     assert (tmp_path / "c.svg").read_bytes()[:5] == b"<?xml"
-    with pytest.raises(InvalidInputError, match="Comparison"):
-        plot_comparison({})

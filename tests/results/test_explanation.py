@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import gzip
 import json
 import math
 import pickle
@@ -11,76 +10,40 @@ import pytest
 import torch
 
 from hf_attn_mi.errors import InvalidInputError
-from hf_attn_mi.results.explanation import Explanation, LayerAttention, Word
-
-
-def make_layer(heads=2, tokens=5, *, n=5, rank=5, support=None, layer=0):
-    generator = torch.Generator().manual_seed(layer)
-    return LayerAttention(
-        layer=layer,
-        name=f"bert.encoder.layer.{layer}.attention.self",
-        n=n,
-        head_dim=32,
-        rank=torch.full((heads,), rank),
-        difference=torch.rand(heads, generator=generator),
-        entropy=torch.rand(heads, generator=generator),
-        received=torch.rand(heads, tokens, generator=generator),
-        received_effective=torch.randn(heads, tokens, generator=generator),
-        support=support,
-    )
-
-
-def make(**changes):
-    """Two pieces of one word, then another word, between special tokens."""
-    values = {
-        "tokens": ("[CLS]", "un", "##believable", "film", "[SEP]"),
-        "scores": torch.tensor([0.5, 0.25, 0.5, -0.125, 1.0]),
-        "target": 1,
-        "target_name": "positive",
-        "probability": 0.75,
-        "texts": ("Unbelievable  film!",),
-        "offsets": ((0, 0), (0, 2), (2, 12), (14, 18), (0, 0)),
-        "sequence_ids": (None, 0, 0, 0, None),
-        "word_ids": (None, 0, 0, 1, None),
-        "special": (True, False, False, False, True),
-        "layers": (make_layer(), make_layer(layer=1, support=torch.tensor([2.5, 3.0]))),
-        "completeness_gap": 1e-6,
-        "information": {"mi": [0.5, None]},
-        "info": {"model": "m", "method": "relevance", "versions": {"torch": "2"}, "warnings": []},
-    }
-    return Explanation(**{**values, **changes})
+from hf_attn_mi.results import Explanation, Word
+from tests.results.result_samples import explanation, layer_attention
 
 
 def test_subwords_sum_into_a_word_cut_from_the_original_text():
-    assert make().to_words() == (
+    assert explanation().to_words() == (
         Word("Unbelievable", 0.75, 0, 12, 0, (1, 2)),
         Word("film", -0.125, 14, 18, 0, (3,)),
     )
 
 
 def test_byte_level_tokens_with_leading_space_give_the_exact_slice():
-    made = make(
+    result = explanation(
         tokens=("<s>", "so", "Ġgo", "od", "</s>"),
         texts=("so good",),
         offsets=((0, 0), (0, 2), (2, 5), (5, 7), (0, 0)),
         word_ids=(None, 0, 1, 1, None),
     )
-    assert [(word.text, word.start, word.end) for word in made.to_words()] == [("so", 0, 2), (" good", 2, 7)]
+    assert [(word.text, word.start, word.end) for word in result.to_words()] == [("so", 0, 2), (" good", 2, 7)]
 
 
 def test_signs_in_the_text_do_not_split_or_join_words():
     # "##a" and "Ġ" are what the user wrote here, each a word of its own by the tokenizer's numbering.
-    made = make(
+    result = explanation(
         tokens=("[CLS]", "b", "##a", "Ġ", "[SEP]"),
         texts=("b ##a Ġ",),
         offsets=((0, 0), (0, 1), (2, 5), (6, 7), (0, 0)),
         word_ids=(None, 0, 1, 2, None),
     )
-    assert [word.text for word in made.to_words()] == ["b", "##a", "Ġ"]
+    assert [word.text for word in result.to_words()] == ["b", "##a", "Ġ"]
 
 
 def test_sentence_pair_keeps_equal_word_numbers_apart():
-    made = make(
+    result = explanation(
         tokens=("[CLS]", "yes", "[SEP]", "no", "[SEP]"),
         texts=("yes", "oh no"),
         offsets=((0, 0), (0, 3), (0, 0), (3, 5), (0, 0)),
@@ -88,51 +51,51 @@ def test_sentence_pair_keeps_equal_word_numbers_apart():
         word_ids=(None, 0, None, 0, None),
         special=(True, False, True, False, True),
     )
-    assert made.to_words() == (Word("yes", 0.25, 0, 3, 0, (1,)), Word("no", -0.125, 3, 5, 1, (3,)))
-    html = made._repr_html_()
+    assert result.to_words() == (Word("yes", 0.25, 0, 3, 0, (1,)), Word("no", -0.125, 3, 5, 1, (3,)))
+    html = result._repr_html_()
     assert "Text 1" in html
     assert "Text 2" in html
 
 
 def test_emoji_split_into_bytes_is_one_word():
-    made = make(
+    result = explanation(
         tokens=("<s>", "ðŁ", "ĺ", "Ģ", "</s>"),
         texts=("😀",),
         offsets=((0, 0), (0, 1), (0, 1), (0, 1), (0, 0)),
         word_ids=(None, 0, 0, 0, None),
     )
-    assert made.to_words() == (Word("😀", 0.625, 0, 1, 0, (1, 2, 3)),)
+    assert result.to_words() == (Word("😀", 0.625, 0, 1, 0, (1, 2, 3)),)
 
 
 def test_without_word_ids_each_ordinary_token_is_a_word():
-    assert [word.text for word in make(word_ids=None).to_words()] == ["Un", "believable", "film"]
+    assert [word.text for word in explanation(word_ids=None).to_words()] == ["Un", "believable", "film"]
 
 
 def test_without_offsets_the_token_strings_are_the_text():
-    assert make(**NO_TEXT).to_words()[1] == Word("##believable", 0.5, None, None, 0, (2,))
-    assert make(offsets=None).to_words()[0].text == "un##believable"
+    assert explanation(**NO_TEXT).to_words()[1] == Word("##believable", 0.5, None, None, 0, (2,))
+    assert explanation(offsets=None).to_words()[0].text == "un##believable"
 
 
 def test_top_ranks_by_magnitude_or_one_sign():
-    made = make()
-    assert [word.text for word in made.top()] == ["Unbelievable", "film"]
-    assert [word.text for word in made.top(1)] == ["Unbelievable"]
-    assert [word.text for word in made.top(by="positive")] == ["Unbelievable"]
-    assert [word.text for word in made.top(by="negative")] == ["film"]
-    assert [word.text for word in made.top(words=False)] == ["believable", "Un", "film"]
+    result = explanation()
+    assert [word.text for word in result.top()] == ["Unbelievable", "film"]
+    assert [word.text for word in result.top(1)] == ["Unbelievable"]
+    assert [word.text for word in result.top(by="positive")] == ["Unbelievable"]
+    assert [word.text for word in result.top(by="negative")] == ["film"]
+    assert [word.text for word in result.top(words=False)] == ["believable", "Un", "film"]
 
 
 def test_top_keeps_reading_order_for_equals_and_puts_nan_last():
     scores = torch.tensor([9.0, math.nan, -0.5, 0.5, 9.0])
-    tops = make(scores=scores, word_ids=None).top()
+    tops = explanation(scores=scores, word_ids=None).top()
     assert [word.tokens for word in tops] == [(2,), (3,), (1,)]
-    assert [word.tokens for word in make(scores=scores, word_ids=None).top(by="positive")] == [(3,)]
+    assert [word.tokens for word in explanation(scores=scores, word_ids=None).top(by="positive")] == [(3,)]
 
 
 @pytest.mark.parametrize(("options", "name"), [({"by": "best"}, "by"), ({"k": 0}, "k"), ({"k": 1.5}, "k")])
 def test_top_refuses_unknown_options(options, name):
     with pytest.raises(InvalidInputError, match=f"^{name}"):
-        make().top(**options)
+        explanation().top(**options)
 
 
 # --- validation
@@ -155,7 +118,7 @@ def test_top_refuses_unknown_options(options, name):
         ({"texts": ("Unbelievable",)}, r"offsets\[3\] is \(14, 18\), outside of texts\[0\]"),
         ({"texts": ("Unbelievable  film!", "b"), "sequence_ids": None}, "sequence_ids is None for 2 texts"),
         ({"sequence_ids": (None, 0, 0, 1, None)}, r"sequence_ids\[3\] is 1"),
-        ({"layers": (make_layer(tokens=4),)}, r"layers\[0\].received has 4 tokens"),
+        ({"layers": (layer_attention(tokens=4),)}, r"layers\[0\].received has 4 tokens"),
         ({"layers": ({},)}, r"layers\[0\] must be a LayerAttention"),
         ({"info": {"a": [torch.zeros(1)]}}, r"info\['a'\]\[0\] is a Tensor"),
         ({"target_name": None}, "target_name must be a string"),
@@ -167,12 +130,14 @@ def test_top_refuses_unknown_options(options, name):
 )
 def test_a_wrong_field_is_named(changes, message):
     with pytest.raises(InvalidInputError, match=message):
-        make(**changes)
+        explanation(**changes)
 
 
-@pytest.mark.parametrize("name", ["rank", "difference", "entropy", "received", "received_effective", "support"])
+@pytest.mark.parametrize(
+    "name", ["rank", "null_space_fraction", "entropy", "received", "received_effective", "support_size"]
+)
 def test_a_wrong_layer_shape_is_named(name):
-    layer = make_layer()
+    layer = layer_attention()
     with pytest.raises(InvalidInputError, match=name):
         dataclasses.replace(layer, **{name: torch.zeros(2, 3, 4, dtype=torch.long)})
     if name != "rank":
@@ -184,35 +149,35 @@ def test_a_wrong_layer_shape_is_named(name):
 
 
 def test_nothing_can_be_changed():
-    made = make()
+    result = explanation()
     with pytest.raises(dataclasses.FrozenInstanceError):
-        made.target = 2
+        result.target = 2
     with pytest.raises(dataclasses.FrozenInstanceError):
-        made.layers[0].n = 2
+        result.layers[0].n = 2
     with pytest.raises(TypeError):
-        made.info["model"] = "x"
+        result.info["model"] = "x"
     with pytest.raises(TypeError):
-        made.info["versions"]["torch"] = "x"
-    assert made.info["warnings"] == ()
+        result.info["versions"]["torch"] = "x"
+    assert result.info["warnings"] == ()
 
 
 def test_tensors_are_own_copies_without_graph_or_larger_storage():
     matrix = torch.rand(5, 5, requires_grad=True)
-    made = make(scores=matrix[0])
-    assert not made.scores.requires_grad
-    assert made.scores.untyped_storage().nbytes() == 5 * 4
-    before = made.scores.clone()
+    result = explanation(scores=matrix[0])
+    assert not result.scores.requires_grad
+    assert result.scores.untyped_storage().nbytes() == 5 * 4
+    before = result.scores.clone()
     with torch.no_grad():
         matrix.zero_()
-    assert torch.equal(made.scores, before)
+    assert torch.equal(result.scores, before)
 
 
 def test_tokenizer_values_become_plain():
-    made = make(special=torch.tensor([1, 0, 0, 0, 1]), offsets=[[0, 0], [0, 2], [2, 12], [14, 18], [0, 0]])
-    assert made == make()
-    assert all(type(item) is bool for item in made.special)
-    assert type(make(probability=torch.tensor(0.75)).probability) is float
-    assert type(make(target=torch.tensor(1)).target) is int
+    result = explanation(special=torch.tensor([1, 0, 0, 0, 1]), offsets=[[0, 0], [0, 2], [2, 12], [14, 18], [0, 0]])
+    assert result == explanation()
+    assert all(type(item) is bool for item in result.special)
+    assert type(explanation(probability=torch.tensor(0.75)).probability) is float
+    assert type(explanation(target=torch.tensor(1)).target) is int
 
 
 @pytest.mark.parametrize(
@@ -221,20 +186,20 @@ def test_tokenizer_values_become_plain():
         {"scores": torch.tensor([0.5, 0.25, 0.5, -0.125, 2.0])},
         {"scores": torch.tensor([0.5, 0.25, 0.5, -0.125, 1.0], dtype=torch.float64)},
         {"target": None},
-        {"layers": (make_layer(),)},
-        {"layers": (make_layer(), make_layer(layer=1))},
+        {"layers": (layer_attention(),)},
+        {"layers": (layer_attention(), layer_attention(layer=1))},
         {"info": {"model": "other"}},
         {"information": None},
         {"probability": math.nan},
     ],
 )
 def test_equality_is_by_data(changes):
-    assert make() == make()
-    assert make() != make(**changes)
-    assert make(**changes) == make(**changes)
-    assert make() != "text"
+    assert explanation() == explanation()
+    assert explanation() != explanation(**changes)
+    assert explanation(**changes) == explanation(**changes)
+    assert explanation() != "text"
     with pytest.raises(TypeError):
-        hash(make())
+        hash(explanation())
 
 
 HARD = {
@@ -252,11 +217,11 @@ CASES += [{"scores": torch.tensor([0.1, 1 / 3, 2.0, -0.0, 5.0], dtype=dtype)} fo
 
 @pytest.mark.parametrize("changes", CASES)
 def test_strict_json_round_trip_is_lossless(changes):
-    made = make(**changes)
-    data = made.to_dict()
+    result = explanation(**changes)
+    data = result.to_dict()
     assert data["schema"] == 1
     again = Explanation.from_dict(json.loads(json.dumps(data, allow_nan=False)))
-    assert again == made
+    assert again == result
     assert again.to_dict() == data
 
 
@@ -264,7 +229,7 @@ def test_float32_bits_survive():
     bits = torch.randint(-(2**31), 2**31 - 1, (2000,), generator=torch.Generator().manual_seed(0), dtype=torch.int32)
     scores = bits.view(torch.float32)
     empty = {**NO_TEXT, "tokens": ("x",) * 2000, "special": (False,) * 2000, "scores": scores}
-    again = Explanation.from_dict(json.loads(json.dumps(make(**empty).to_dict(), allow_nan=False)))
+    again = Explanation.from_dict(json.loads(json.dumps(explanation(**empty).to_dict(), allow_nan=False)))
     number = ~scores.isnan()
     assert torch.equal(again.scores.view(torch.int32)[number], bits[number])
     assert torch.equal(again.scores.isnan(), ~number)
@@ -273,94 +238,24 @@ def test_float32_bits_survive():
 @pytest.mark.parametrize("copier", [copy.deepcopy, copy.copy, lambda x: pickle.loads(pickle.dumps(x))])
 @pytest.mark.parametrize("changes", [{}, HARD])
 def test_copy_and_pickle(copier, changes):
-    made = make(**changes)
-    again = copier(made)
-    assert again == made
-    assert again is not made
+    result = explanation(**changes)
+    again = copier(result)
+    assert again == result
+    assert again is not result
     with pytest.raises(TypeError):
         again.info["model"] = "x"
 
 
-@pytest.mark.parametrize("name", ["a.json", "a.json.gz"])
-def test_save_and_load(tmp_path, name):
-    path = tmp_path / name
-    make().save(path)
-    assert [file.name for file in tmp_path.iterdir()] == [name]
-    assert (path.read_bytes()[:2] == b"\x1f\x8b") == name.endswith(".gz")
-    assert Explanation.load(str(path)) == make()
-    with pytest.raises(InvalidInputError, match="overwrite=True"):
-        make(target=None).save(path)
-    assert Explanation.load(path) == make()
-    make(target=None).save(path, overwrite=True)
-    assert Explanation.load(path).target is None
-
-
-def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    path = tmp_path / "a.json"
-    make().save(path)
-
-    def fail(*_):
-        raise OSError("disk")
-
-    monkeypatch.setattr("os.replace", fail)
-    with pytest.raises(OSError, match="disk"):
-        make(target=None).save(path, overwrite=True)
-    assert list(tmp_path.iterdir()) == [path]
-    assert Explanation.load(path) == make()
-
-
-@pytest.mark.parametrize(("name", "message"), [("a.txt", "json"), ("no/a.json", "folder"), ("", "json")])
-def test_save_refuses_bad_paths(tmp_path, name, message):
-    with pytest.raises(InvalidInputError, match=message):
-        make().save(tmp_path / name)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"[]", "no saved explanation"),
-        (b'{"schema": 1}', "no saved explanation"),
-        (b'{"kind": "hf_attn_mi.Explanation", "schema": 2}', "schema 2"),
-        (b'{"kind": "hf_attn_mi.Explanation", "schema": true}', "schema True"),
-        (b'{"kind": "hf_attn_mi.Explanation", "schema": 1}', "scores"),
-        (b'{"a": NaN}', "NaN is not strict JSON"),
-        (b"{", "not a strict JSON file"),
-        (b"\xff\xfe", "not a strict JSON file"),
-        (gzip.compress(b"{}" * 100)[:-9], "not a strict JSON file"),
-    ],
-)
-def test_load_refuses_what_is_not_ours(tmp_path, content, message):
-    path = tmp_path / "a.json"
-    path.write_bytes(content)
-    with pytest.raises(InvalidInputError, match=message):
-        Explanation.load(path)
-
-
-@pytest.mark.parametrize("name", [item.name for item in dataclasses.fields(Explanation)])
-def test_from_dict_refuses_a_missing_or_broken_field(name):
-    data = make().to_dict()
-    without = {key: value for key, value in data.items() if key != name}
-    with pytest.raises(InvalidInputError, match=name):
-        Explanation.from_dict(without)
-    if name != "target_name":
-        with pytest.raises(InvalidInputError):
-            Explanation.from_dict({**data, name: "broken"})
-    for odd in ({"new_field": 1}, {"kind": "other"}):
-        with pytest.raises(InvalidInputError, match="no saved explanation"):
-            Explanation.from_dict({**data, **odd})
-
-
 def test_repr_is_short_and_str_has_no_escape_sequence():
-    made = make()
-    assert repr(made) == (
+    result = explanation()
+    assert repr(result) == (
         "Explanation(target_name='positive', probability=0.75, tokens=5, layers=2, method='relevance')"
     )
-    assert len(repr(made.layers[0])) < 100
-    assert "\x1b" not in str(made)
-    assert str(made) == made.to_terminal(color=False)
-    assert "\x1b[" in made.to_terminal(color=True)
-    assert str(made).splitlines()[:3] == [
+    assert len(repr(result.layers[0])) < 100
+    assert "\x1b" not in str(result)
+    assert str(result) == result.to_text(color="none")
+    assert "\x1b[" in result.to_text(color="256")
+    assert str(result).splitlines()[:3] == [
         "positive (probability 0.75, method relevance, model m)",
         "  Unbelievable   +0.75  ++++++++++++++++++++",
         "  film          -0.125  ----",
@@ -368,30 +263,44 @@ def test_repr_is_short_and_str_has_no_escape_sequence():
 
 
 def test_facts_say_what_can_be_known():
-    assert "n = 5 tokens <= rank 5 in every head (head_dim 32): effective attention equals" in str(make())
-    long = dataclasses.replace(make_layer(n=100, rank=32), difference=torch.tensor([0.5, 0.75]))
-    text = str(make(layers=(long,), info={"warnings": ["slow"]}))
+    assert "n = 5 tokens <= rank 5 in every head (head_dim 32): effective attention equals" in str(explanation())
+    long = dataclasses.replace(layer_attention(n=100, rank=32), null_space_fraction=torch.tensor([0.5, 0.75]))
+    text = str(explanation(layers=(long,), info={"warnings": ["slow"]}))
     assert "n = 100 tokens > rank in 2 of 2 heads (rank 32, head_dim 32)" in text
     assert "62.5% of the norm on average, 75.0% at most" in text
     assert "Completeness gap 1e-06" in text
     assert "Special tokens ([CLS] [SEP]) hold +1.5 in sum, not shown." in text
     assert "Warning: slow" in text
-    assert "not measured" in str(make(completeness_gap=None))
+    assert "not measured" in str(explanation(completeness_gap=None))
+    assert "do not add up to the output; read their order" in str(
+        explanation(completeness_gap=None, info={"additive": False})
+    )
+
+
+def test_only_a_class_linked_method_speaks_for_or_against_the_class():
+    linked, other = explanation(), explanation(info={"class_linked": False})
+    for form in (str, Explanation.to_html):
+        assert "speaks for positive" in form(linked)
+        assert "speaks for" not in form(other)
+        assert "not evidence for or against positive" in form(other)
+    assert "Positive speaks for the class named above." in linked.to_html()
 
 
 def test_layer_table_in_html():
-    layer = dataclasses.replace(make_layer(rank=4), difference=torch.tensor([0.25, 0.75]), entropy=torch.ones(2))
-    html = make(layers=(layer,))._repr_html_()
+    layer = dataclasses.replace(
+        layer_attention(rank=4), null_space_fraction=torch.tensor([0.25, 0.75]), entropy=torch.ones(2)
+    )
+    html = explanation(layers=(layer,))._repr_html_()
     assert "<td>4</td><td>0.5, 0.75</td><td>1, 1 to 1</td>" in html
     assert "support" not in html
-    assert "<th>support (mean)</th>" in make()._repr_html_()
+    assert "<th>support size (mean)</th>" in explanation()._repr_html_()
 
 
 def test_gaps_words_and_loose_tokens_are_all_shown():
-    html = make()._repr_html_()
+    html = explanation()._repr_html_()
     assert ">Unbelievable</span>  <span" in html
     assert "film</span>!</div>" in html
     assert "Text 1" not in html
-    assert "film!" not in make(offsets=None)._repr_html_().replace("</span>", "")
-    loose = make(**NO_TEXT)._repr_html_()
+    assert "film!" not in explanation(offsets=None)._repr_html_().replace("</span>", "")
+    loose = explanation(**NO_TEXT)._repr_html_()
     assert ">un</span> <span" in loose

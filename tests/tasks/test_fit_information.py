@@ -533,7 +533,7 @@ def test_damaged_files_are_refused(fitted, tmp_path):
     path = tmp_path / "saved" / "background.json"
     data = json.loads(path.read_text())
     cases = {
-        "must be 'hf_attn_mi.InformationProfile'": {**data, "kind": "other"},
+        "must be 'hf_attn_mi.InformationProfile'": {**data, "type": "other"},
         "has schema 99; this version reads 1 only": {**data, "schema": 99},
         "is damaged: KeyError: 'probe'": {key: value for key, value in data.items() if key != "probe"},
         "is damaged: InvalidInputError: information has": {**data, "sites": data["sites"][1:]},

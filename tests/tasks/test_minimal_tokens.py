@@ -493,8 +493,8 @@ def test_saved_and_loaded(many):
         assert TokenSet.from_dict(json.loads(json.dumps(one.to_dict(), allow_nan=False))) == one
         assert pickle.loads(pickle.dumps(one)) == one
     assert many[0] != many[1]
-    with pytest.raises(InvalidInputError, match="kind"):
-        TokenSet.from_dict({"kind": "other"})
+    with pytest.raises(InvalidInputError, match="type"):
+        TokenSet.from_dict({"type": "other"})
     with pytest.raises(InvalidInputError, match="special"):
         replace(many[1], indices=(0,))
 

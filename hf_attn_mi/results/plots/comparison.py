@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.evaluation import METRICS
-from hf_attn_mi.results.comparison import Comparison
-from hf_attn_mi.results.comparison_tables import ahead
-from hf_attn_mi.results.plots.information import COLORS, check_figure_path, new_figure, save_figure
+from hf_attn_mi.results.comparison_verdict import leaders
+from hf_attn_mi.results.plots.figure import COLORS, check_figure_path, new_figure, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from hf_attn_mi.results.comparison import Comparison
 
 BEST, OTHER = COLORS[0], COLORS[-1]
 
 
-def plot_comparison(comparison: Comparison, path: str | Path | None = None) -> Any:
+def plot_comparison(comparison: Comparison, path: str | Path | None = None) -> Figure:
     """Return a figure with a panel for each metric: the mean of each method with its 95 % interval.
 
     Methods stand in the order of the table, the deciding metric first. Blue dots: the best mean of a panel and the
@@ -29,16 +32,13 @@ def plot_comparison(comparison: Comparison, path: str | Path | None = None) -> A
 
     Raises:
         BackendUnavailableError: matplotlib is not installed.
-        InvalidInputError: no comparison, the folder of `path` does not exist, or matplotlib does not know the suffix.
+        InvalidInputError: the folder of `path` does not exist, or matplotlib does not know the suffix.
 
     Example:
         >>> figure = plot_comparison(Comparison.load("comparison.json"), "methods.png")     # doctest: +SKIP
     """
-    if not isinstance(comparison, Comparison):
-        raise InvalidInputError(f"comparison must be a Comparison, from `compare`; not {type(comparison).__name__}.")
-    if path is not None:
-        check_figure_path(path)
-    count, leading = len(comparison.metrics), ahead(comparison)
+    check_figure_path(path)
+    count, leading = len(comparison.metrics), {name: leaders(comparison, name) for name in comparison.metrics}
     columns = min(count, 4)
     rows = -(-count // columns)
     figure = new_figure(1.6 + 2.6 * columns, rows * (1.1 + 0.3 * len(comparison.methods)))
@@ -46,13 +46,13 @@ def plot_comparison(comparison: Comparison, path: str | Path | None = None) -> A
     places = range(len(comparison.methods))
     for axes, metric in zip(panels, comparison.metrics):
         for place, method in zip(places, comparison.methods):
-            found = comparison.table[method][metric]
-            if found.mean is None:
+            estimate = comparison.table[method][metric]
+            if estimate.mean is None:
                 continue
             color = BEST if method in leading[metric] else OTHER
-            axes.plot([found.mean], [place], "o", color=color, markersize=5)
-            if found.interval is not None:
-                axes.plot(found.interval, [place, place], color=color, linewidth=1.6)
+            axes.plot([estimate.mean], [place], "o", color=color, markersize=5)
+            if estimate.interval is not None:
+                axes.plot(estimate.interval, [place, place], color=color, linewidth=1.6)
         axes.set_title(metric, fontsize="medium")
         axes.set_xlabel(f"{'higher' if METRICS[metric].higher else 'lower'} is better", fontsize="small")
         axes.set_yticks(list(places), comparison.methods, parse_math=False)  # names come from outside
@@ -62,6 +62,5 @@ def plot_comparison(comparison: Comparison, path: str | Path | None = None) -> A
         axes.set_axis_off()
     model = comparison.info.get("model")
     figure.suptitle((f"{model}, " if model else "") + f"{comparison.inputs} inputs, bars: 95 %", fontsize="medium")
-    if path is not None:
-        save_figure(figure, path)
+    save_figure(figure, path)
     return figure

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hf_attn_mi.attention import IdentifiableWeights
 from hf_attn_mi.errors import InvalidInputError
-from hf_attn_mi.results.plots.information import check_figure_path, new_figure, save_figure
+from hf_attn_mi.results.plots.figure import COLORS, check_figure_path, new_figure, save_figure
 
 KINDS = {  # what is drawn in which color (Okabe and Ito 2008)
     "identifiable": "#009e73",
@@ -22,7 +22,7 @@ _NUMBERED = 400  # cells of a map that numbers are written in
 
 
 def plot_intervals(
-    found: IdentifiableWeights,
+    weights: IdentifiableWeights,
     path: str | Path | None = None,
     *,
     row: tuple[int, ...] = (0,),
@@ -32,12 +32,12 @@ def plot_intervals(
 ) -> Any:
     """Return the figure of one row: for each key its interval, the model's own weight and the efficient row's weight.
 
-    Bars are [min b_j, max b_j] over all distributions with the row's output; green ones are at most `found.width` wide
-    (the output determines the weight), orange ones are wider but above zero (the key is in every explanation), gray
-    ones say nothing.
+    Bars are [min b_j, max b_j] over all distributions with the row's output. Green: at most `weights.width` wide, so
+    that the output determines the weight; orange: wider but above zero, so that every such distribution uses the key;
+    gray: all others.
 
     Args:
-        found: from `identifiable_weights`.
+        weights: from `identifiable_weights`.
         path: where to write it; the suffix names the format (.png, .svg, .pdf). Equal results give equal files.
         row: which row: the index of the query, behind indices of the leading dimensions.
         names: a name for each key of the input, such as its tokens; None for numbers.
@@ -54,59 +54,36 @@ def plot_intervals(
     Example:
         >>> import torch
         >>> from hf_attn_mi.attention import identifiable_weights
-        >>> found = identifiable_weights(torch.tensor([[0.2, 0.5, 0.3]]), torch.tensor([[0.0], [1.0], [2.0]]))
-        >>> plot_intervals(found, names=["a", "b", "c"]).axes[0].get_ylabel()
+        >>> weights = identifiable_weights(torch.tensor([[0.2, 0.5, 0.3]]), torch.tensor([[0.0], [1.0], [2.0]]))
+        >>> plot_intervals(weights, names=["a", "b", "c"]).axes[0].get_ylabel()
         'weight'
     """
-    if path is not None:
-        check_figure_path(path)
-    shape = tuple(found.own.shape[:-1])
-    if len(row) != len(shape) or not all(0 <= i < size for i, size in zip(row, shape)):
-        raise InvalidInputError(f"row is {row}: it must hold an index for each of the dimensions {shape}")
-    if names is not None and len(names) != found.count:
-        raise InvalidInputError(f"names has {len(names)} entries for {found.count} keys")
-    if isinstance(most, bool) or not isinstance(most, int) or most < 1:
-        raise InvalidInputError(f"most must be a whole number of 1 or more, not {most!r}")
-    shown = found.real[row].nonzero()[:, 0]
-    shown = shown[found.own[row][shown].argsort(descending=True, stable=True)[:most]].sort().values
-    kinds = _kinds(found, row)
-    axes = new_figure(max(6.4, 1.5 + 0.17 * len(shown)), 4.2).subplots() if axes is None else axes
+    check_figure_path(path)
+    _check(weights, row, names, most)
+    keys = weights.allowed[row].nonzero()[:, 0]
+    keys = keys[weights.attention[row][keys].argsort(descending=True, stable=True)[:most]].sort().values
+    visible, kinds = int(weights.allowed[row].sum()), _kinds(weights, row)
+    axes = new_figure(max(6.4, 1.5 + 0.17 * len(keys)), 4.2).subplots() if axes is None else axes
     for kind, color in KINDS.items():
-        mine = [place for place, one in enumerate(shown.tolist()) if kinds[one] == kind]
-        chosen = shown[mine]
-        axes.vlines(
-            mine,
-            found.lower[row][chosen].tolist(),
-            found.upper[row][chosen].tolist(),
-            color=color,
-            linewidth=4,
-            alpha=0.8,
-            label=f"{kind}: {sum(one == kind for one in kinds)} of {int(found.real[row].sum())} weights",
-        )
-    places = range(len(shown))
-    own = found.own[row][shown].tolist()
-    axes.plot(places, own, "o", color="black", markersize=3.5, label="the model's own weight")
-    axes.plot(
-        places,
-        found.efficient[row][shown].tolist(),
-        "o",
-        color="#0072b2",
-        fillstyle="none",
-        markersize=7,
-        label="efficient attention",
-    )
-    keys = found.keys[shown].tolist()
-    labels = [str(key) if names is None else str(names[key]) for key in keys]
+        places = [place for place, key in enumerate(keys.tolist()) if kinds[key] == kind]
+        ends = (end[row][keys[places]].tolist() for end in (weights.lower, weights.upper))
+        label = f"{kind}: {kinds.count(kind)} of {visible} weights"
+        axes.vlines(places, *ends, color=color, linewidth=4, alpha=0.8, label=label)
+    places = list(range(len(keys)))
+    attention, efficient = (rows[row][keys].tolist() for rows in (weights.attention, weights.efficient))
+    axes.plot(places, attention, "o", color="black", markersize=3.5, label="the model's own weight")
+    axes.plot(places, efficient, "o", color=COLORS[0], fillstyle="none", markersize=7, label="efficient attention")
+    labels = [str(key) if names is None else str(names[key]) for key in weights.keys[keys].tolist()]
     # A dollar sign would begin a formula.
-    axes.set_xticks(list(places), [label.replace("$", r"\$") for label in labels], rotation=90, fontsize="x-small")
-    axes.set_ylim(-0.02, 1.3 * float(found.upper[row][shown].max()) + 0.02 if len(shown) else 1.0)  # the legend above
-    axes.set_xlabel("key" if len(shown) == int(found.real[row].sum()) else f"{len(shown)} keys of the largest weights")
+    axes.set_xticks(places, [label.replace("$", r"\$") for label in labels], rotation=90, fontsize="x-small")
+    axes.set_ylim(-0.02, 1.3 * float(weights.upper[row][keys].max()) + 0.02 if len(keys) else 1.0)  # the legend above
+    axes.set_xlabel("key" if len(keys) == visible else f"{len(keys)} keys of the largest weights")
     axes.set_ylabel("weight")
-    axes.set_title(f"weights with the same head output; identifiable: at most {found.width:g} wide", fontsize="medium")
+    title = f"weights with the same head output; identifiable: at most {weights.width:g} wide"
+    axes.set_title(title, fontsize="medium")
     axes.grid(alpha=0.25, axis="y")
     axes.legend(fontsize="x-small", ncols=2, loc="upper center")
-    if path is not None:
-        save_figure(axes.figure, path)
+    save_figure(axes.figure, path)
     return axes.figure
 
 
@@ -132,8 +109,7 @@ def plot_identifiable(shares: Tensor, path: str | Path | None = None, *, title: 
         >>> plot_identifiable(torch.tensor([[1.0, 0.2], [0.4, 0.9]])).axes[0].get_xlabel()
         'head'
     """
-    if path is not None:
-        check_figure_path(path)
+    check_figure_path(path)
     table = shares.detach().double().cpu()
     inside = table[~table.isnan()]
     if table.dim() != 2 or table.numel() == 0 or bool(((inside < 0) | (inside > 1)).any()):
@@ -152,16 +128,25 @@ def plot_identifiable(shares: Tensor, path: str | Path | None = None, *, title: 
             if not math.isnan(share):
                 color = "black" if share > 0.6 else "white"
                 axes.text(head, layer, f"{share:.2f}", ha="center", va="center", fontsize="x-small", color=color)
-    if path is not None:
-        save_figure(axes.figure, path)
+    save_figure(axes.figure, path)
     return axes.figure
 
 
-def _kinds(found: IdentifiableWeights, row: tuple[int, ...]) -> list[str]:
-    """What is known of each asked key of a row, "" for keys it may not see."""
-    pinned, forced, real = (part[row].tolist() for part in (found.identifiable, found.forced, found.real))
-    names = list(KINDS)
+def _check(weights: IdentifiableWeights, row: tuple[int, ...], names: Sequence[str] | None, most: int) -> None:
+    shape = tuple(weights.attention.shape[:-1])
+    if len(row) != len(shape) or not all(0 <= i < size for i, size in zip(row, shape)):
+        raise InvalidInputError(f"row is {row}: it must hold an index for each of the dimensions {shape}")
+    if names is not None and len(names) != weights.count:
+        raise InvalidInputError(f"names has {len(names)} entries for {weights.count} keys")
+    if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+        raise InvalidInputError(f"most must be a whole number of 1 or more, not {most!r}")
+
+
+def _kinds(weights: IdentifiableWeights, row: tuple[int, ...]) -> list[str]:
+    """What is known of each key of a row, "" for keys that the row may not attend to."""
+    identifiable, forced, other = KINDS
+    flags = (part[row].tolist() for part in (weights.identifiable, weights.forced, weights.allowed))
     return [
-        "" if not seen else names[0] if sure else names[1] if positive else names[2]
-        for sure, positive, seen in zip(pinned, forced, real)
+        "" if not allowed else identifiable if is_identifiable else forced if is_forced else other
+        for is_identifiable, is_forced, allowed in zip(*flags)
     ]

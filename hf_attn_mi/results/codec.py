@@ -1,0 +1,307 @@
+"""The values of a record: checked against their annotations, made read-only, compared, written as strict JSON."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from functools import cache
+from types import MappingProxyType, NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import torch
+from torch import Tensor
+
+from hf_attn_mi.errors import InvalidInputError
+
+Reader = Callable[[Any], Any]
+
+_TENSOR, _FLOAT = "__tensor__", "__float__"
+_DTYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.bool)
+}
+
+
+class MismatchError(Exception):
+    """A value does not fit its annotation: `path` leads to it from the field, `problem` follows the field's name."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"{path}{problem}")
+        self.path, self.problem = path, problem
+
+    def below(self, place: str) -> MismatchError:
+        """Return the same mismatch as seen from one level further out."""
+        return MismatchError(place + self.path, self.problem)
+
+
+def read_field(record_type: type, name: str, value: object, *, saved: bool) -> Any:
+    """Return the value of a dataclass field as its annotation says.
+
+    Sequences become tuples, mappings read-only, numbers the plain Python type; tensors become copies on the CPU that
+    share no storage and have no graph.
+
+    Args:
+        record_type: the dataclass.
+        name: of the field.
+        value: of the field; with `saved`, in the form that `encode` gives.
+        saved: whether tensors, nested dataclasses and numbers that JSON lacks are to be decoded.
+
+    Raises:
+        InvalidInputError: the value does not fit; the message names the field and the place inside it.
+
+    Example:
+        >>> from hf_attn_mi.evaluation import Estimate
+        >>> read_field(Estimate, "interval", [0, 1], saved=False)
+        (0.0, 1.0)
+    """
+    try:
+        return _field_readers(record_type, saved)[name](value)
+    except MismatchError as error:
+        raise InvalidInputError(f"{name}{error}") from error
+
+
+def freeze(value: object) -> Any:
+    """Return JSON-like data as read-only data: mappings as `MappingProxyType`, lists and tuples as tuples.
+
+    Args:
+        value: None, bool, int, float, str, sequences of these, mappings from str to these.
+
+    Raises:
+        MismatchError: any other type, a key that is not a string, or one of the two keys that `encode` uses.
+
+    Example:
+        >>> freeze({"layers": [1, 2]})["layers"]
+        (1, 2)
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    # Subclasses (torch's version string, numpy.float64, enumerations) become the plain type, as they would in JSON.
+    for plain in (str, int, float):
+        if isinstance(value, plain):
+            return plain(value)
+    if isinstance(value, list | tuple):
+        return tuple(_at(f"[{index}]", freeze, item) for index, item in enumerate(value))
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str) or key in (_TENSOR, _FLOAT):
+                raise MismatchError("", f": key {key!r} is not allowed; keys are strings other than the reserved ones")
+        return MappingProxyType({str(key): _at(f"[{key!r}]", freeze, item) for key, item in value.items()})
+    raise MismatchError(
+        "",
+        f" is a {type(value).__name__}; only None, bool, int, float, str, lists and dictionaries of these can be "
+        "saved as JSON: convert it first (for example with .item(), .tolist() or str)",
+    )
+
+
+def thaw(value: object) -> Any:
+    """Return the data with read-only mappings as dictionaries, which can be pickled and copied."""
+    if isinstance(value, Mapping):
+        return {key: thaw(item) for key, item in value.items()}
+    return tuple(map(thaw, value)) if type(value) is tuple else value
+
+
+def same(left: object, right: object) -> bool:
+    """Return whether two pieces of data are equal: tensors by dtype, shape and value, dataclasses by their fields.
+
+    NaN equals NaN.
+
+    Example:
+        >>> same((1, float("nan")), (1, float("nan")))
+        True
+    """
+    if isinstance(left, Tensor) and isinstance(right, Tensor):
+        if left.dtype != right.dtype or left.shape != right.shape:
+            return False
+        return bool(((left == right) | ((left != left) & (right != right))).all())
+    if isinstance(left, Tensor) or isinstance(right, Tensor):
+        return False
+    if isinstance(left, Mapping) and isinstance(right, Mapping):
+        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+    if isinstance(left, tuple) and isinstance(right, tuple):
+        return len(left) == len(right) and all(map(same, left, right))
+    if is_dataclass(left):
+        names = [item.name for item in fields(left)]
+        return type(left) is type(right) and all(same(getattr(left, n), getattr(right, n)) for n in names)
+    if isinstance(left, float) and isinstance(right, float) and math.isnan(left) and math.isnan(right):
+        return True
+    return bool(left == right)
+
+
+def encode(value: object, tensors: dict[str, Tensor] | None = None, place: str = "") -> Any:
+    """Return data as `json.dumps(..., allow_nan=False)` takes it.
+
+    A tensor becomes `{"__tensor__": dtype, "shape": [...], "values": [...]}` with the values in row order; a number
+    that JSON lacks becomes `{"__float__": "nan" | "inf" | "-inf"}`, and the bare string among a tensor's values.
+
+    Args:
+        value: frozen data, tensors and dataclasses of these.
+        tensors: where given, tensors are put here instead, and `{"__tensor__": key}` stands in their place.
+        place: of the value in the whole, the beginning of these keys.
+
+    Raises:
+        InvalidInputError: a tensor whose dtype cannot be written.
+
+    Example:
+        >>> encode(torch.tensor([0.5, float("inf")]))
+        {'__tensor__': 'float32', 'shape': [2], 'values': [0.5, 'inf']}
+    """
+    if isinstance(value, Tensor):
+        if tensors is not None:
+            tensors[place] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+            return {_TENSOR: place}
+        dtype = str(value.dtype).removeprefix("torch.")
+        if dtype not in _DTYPES:
+            raise InvalidInputError(f"a tensor of dtype {dtype} cannot be saved; allowed: {', '.join(_DTYPES)}")
+        numbers = [x if math.isfinite(x) else str(x) for x in value.detach().cpu().flatten().tolist()]
+        return {_TENSOR: dtype, "shape": list(value.shape), "values": numbers}
+    if isinstance(value, float):
+        return value if math.isfinite(value) else {_FLOAT: str(value)}
+    inside = f"{place}." if place else ""
+    if is_dataclass(value):
+        return {item.name: encode(getattr(value, item.name), tensors, inside + item.name) for item in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: encode(item, tensors, inside + key) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [encode(item, tensors, f"{inside}{index}") for index, item in enumerate(value)]
+    return value
+
+
+def decode(value: Any, tensors: Mapping[str, Tensor] | None = None) -> Any:
+    """Return what `encode` was given, lists as tuples and dataclasses as mappings.
+
+    Raises:
+        KeyError, TypeError, ValueError: data that `encode` did not write.
+
+    Example:
+        >>> decode({"__float__": "-inf"})
+        -inf
+    """
+    if isinstance(value, Mapping):
+        if _TENSOR in value:
+            if tensors is not None:
+                return tensors[value[_TENSOR]]
+            dtype = _DTYPES[value[_TENSOR]]
+            plain = float if dtype.is_floating_point else (bool if dtype == torch.bool else int)
+            return torch.tensor([plain(x) for x in value["values"]], dtype=dtype).reshape(value["shape"])
+        if _FLOAT in value:
+            return float(value[_FLOAT])
+        return {key: decode(item, tensors) for key, item in value.items()}
+    return tuple(decode(item, tensors) for item in value) if isinstance(value, list | tuple) else value
+
+
+@cache
+def _field_readers(record_type: type, saved: bool) -> dict[str, Reader]:
+    hints = get_type_hints(record_type)
+    return {item.name: _reader(hints[item.name], saved) for item in fields(record_type)}
+
+
+def _reader(annotation: Any, saved: bool) -> Reader:
+    """Return the function that reads a value of this annotation."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, UnionType):
+        (inner,) = (_reader(item, saved) for item in arguments if item is not NoneType)
+        return lambda value: None if value is None else inner(value)
+    if origin is tuple:
+        return _tuple_reader([_reader(item, saved) for item in arguments if item is not ...], arguments[-1] is ...)
+    if annotation is Mapping or origin is Mapping:
+        item = arguments[1]
+        return _mapping_reader(freeze if item is Any else _reader(item, saved))
+    if is_dataclass(annotation):
+        return _dataclass_reader(annotation, saved)
+    return _PLAIN[annotation]
+
+
+def _tuple_reader(items: list[Reader], repeated: bool) -> Reader:
+    def read(value: Any) -> tuple[Any, ...]:
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            raise MismatchError("", f" must be a tuple, got {type(value).__name__}")
+        values = tuple(value)
+        readers = items * len(values) if repeated else items
+        if len(values) != len(readers):
+            raise MismatchError("", f" has {len(values)} entries; {len(readers)} are needed")
+        try:
+            return tuple(reader(item) for reader, item in zip(readers, values))
+        except MismatchError:  # look for the place only now: there may be thousands of entries
+            return tuple(_at(f"[{i}]", reader, item) for i, (reader, item) in enumerate(zip(readers, values)))
+
+    return read
+
+
+def _mapping_reader(item: Reader) -> Reader:
+    def read(value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise MismatchError("", f" must be a dictionary, got {type(value).__name__}")
+        if item is freeze:
+            return freeze(value)
+        for key in value:
+            if not isinstance(key, str):
+                raise MismatchError("", f": key {key!r} must be a string")
+        return MappingProxyType({key: _at(f"[{key!r}]", item, entry) for key, entry in value.items()})
+
+    return read
+
+
+def _dataclass_reader(kind: Any, saved: bool) -> Reader:
+    def read(value: Any) -> Any:
+        if isinstance(value, kind):
+            return value
+        if not saved or not isinstance(value, Mapping):
+            raise MismatchError("", f" must be a {kind.__name__}, got {type(value).__name__}")
+        readers = _field_readers(kind, True)
+        if value.keys() != readers.keys():
+            names = ", ".join(sorted(map(str, value.keys() ^ readers.keys())))
+            raise MismatchError("", f" is not a saved {kind.__name__}: {names} missing or unknown")
+        return kind(**{name: _at(f".{name}", reader, value[name]) for name, reader in readers.items()})
+
+    return read
+
+
+def _at(place: str, reader: Reader, value: object) -> Any:
+    """Read a value that is part of another; a mismatch names the place."""
+    try:
+        return reader(value)
+    except MismatchError as error:
+        raise error.below(place) from error
+
+
+def _tensor(value: Any) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise MismatchError("", f" must be a tensor, got {type(value).__name__}")
+    return value.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise MismatchError("", f" must be a string, got {type(value).__name__}")
+    return str(value)
+
+
+def _float(value: Any) -> float:
+    try:
+        if isinstance(value, str | bytes):
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise MismatchError("", f" must be a number, got {value!r}") from None
+
+
+def _integer(value: Any) -> int:
+    try:
+        return int(operator.index(value))
+    except (TypeError, RuntimeError):
+        raise MismatchError("", f" must be a whole number, got {value!r}") from None
+
+
+def _boolean(value: Any) -> bool:
+    if value is True or value is False:
+        return bool(value)
+    # Tokenizers give masks as 0 and 1, in lists, arrays and tensors.
+    number = _integer(value)
+    if number not in (0, 1):
+        raise MismatchError("", f" must be True or False, got {value!r}")
+    return number == 1
+
+
+_PLAIN: dict[Any, Reader] = {Tensor: _tensor, str: _string, float: _float, int: _integer, bool: _boolean}

@@ -1,0 +1,156 @@
+"""`Results`: the results of several inputs, in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.results.document import ColorDepth, Paragraph, html_page, html_section, terminal_text
+from hf_attn_mi.results.record import Record
+from hf_attn_mi.results.storage import read_json, read_json_lines, write_json, write_json_lines
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+R = TypeVar("R", bound=Record)
+_LINES = (".jsonl", ".jsonl.gz")
+
+
+class Results(Sequence[R], Generic[R]):
+    """An immutable sequence of results of one kind: what a task returns for a list of inputs.
+
+    Args:
+        items: the results, in the order of the inputs.
+
+    Raises:
+        InvalidInputError: an item is not a result, or of another class than the first one.
+
+    Example:
+        >>> from hf_attn_mi.results import Removal, Results, Span, TokenSet
+        >>> len(Results([])), Results([]) == []
+        (0, True)
+    """
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Iterable[R] = ()) -> None:
+        self._items = tuple(items)
+        for place, item in enumerate(self._items):
+            if not isinstance(item, Record) or type(item) is not type(self._items[0]):
+                first = type(self._items[0]).__name__ if isinstance(self._items[0], Record) else "result"
+                raise InvalidInputError(
+                    f"items[{place}] is a {type(item).__name__}; every item must be a {first} of this package"
+                )
+
+    @overload
+    def __getitem__(self, index: int) -> R: ...
+    @overload
+    def __getitem__(self, index: slice) -> Results[R]: ...
+    def __getitem__(self, index: int | slice) -> R | Results[R]:
+        return Results(self._items[index]) if isinstance(index, slice) else self._items[index]
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[R]:
+        return iter(self._items)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Results | list | tuple):
+            return len(self) == len(other) and all(left == right for left, right in zip(self, other))
+        return NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        shown = [repr(item) for item in self._items[:3]] + ["..."] * (len(self) > 3)
+        return (
+            f"Results({len(self)} x {type(self._items[0]).__name__}: [{', '.join(shown)}])" if self else "Results([])"
+        )
+
+    def __str__(self) -> str:
+        return self.to_text(color="none")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Results, (list(self._items),)
+
+    def to_text(self, *, color: ColorDepth | None = None) -> str:
+        """Return `to_text` of each result, with an empty line between them and each below its input.
+
+        Args:
+            color: as in `Record.to_text`.
+        """
+        if len(self) == 1:
+            return self[0].to_text(color=color)
+        return "\n\n".join(
+            "\n".join([terminal_text([Paragraph(_heading(item, place))], color), item.to_text(color=color)])
+            for place, item in enumerate(self)
+        )
+
+    def to_html(self, title: str | None = None) -> str:
+        """Return one self-contained HTML page with all results.
+
+        Args:
+            title: of the page; None for the title of the first result.
+        """
+        if title is None:
+            title = self[0]._title() if self else "No results"
+        return html_page([item._blocks() for item in self], title)
+
+    def _repr_html_(self) -> str:
+        return "".join(html_section(item._blocks(), style=place == 0) for place, item in enumerate(self))
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the tables of all results below each other; the column `input` numbers the inputs from 0."""
+        import pandas as pd
+
+        tables = [item.to_pandas() for item in self]
+        for place, table in enumerate(tables):
+            table.insert(0, "input", place)
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"input": []})
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Return `to_dict` of each result: strict JSON data."""
+        return [item.to_dict() for item in self]
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write one file, whole or not at all: .json(.gz) with a list, or .jsonl(.gz) with a line for each result.
+
+        Raises:
+            InvalidInputError: another suffix, a missing folder, or an existing file without `overwrite=True`.
+        """
+        path = Path(path)
+        if path.name.endswith(_LINES):
+            write_json_lines(self.to_dicts(), path, overwrite=overwrite)
+        elif path.name.endswith((".json", ".json.gz")):
+            write_json(self.to_dicts(), path, overwrite=overwrite)
+        else:
+            raise InvalidInputError(f"path={str(path)!r}: the name must end in .json, .jsonl, .json.gz or .jsonl.gz")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Results[Any]:
+        """Return the results saved at `path`, of whatever kind.
+
+        Raises:
+            InvalidInputError: the file is not a list of saved results of one kind; the message names it.
+            OSError: the file cannot be read.
+        """
+        path = Path(path)
+        data = read_json_lines(path) if path.name.endswith(_LINES) else read_json(path)
+        if isinstance(data, Mapping) or not isinstance(data, list):
+            raise InvalidInputError(f"cannot load {str(path)!r}: it holds no list of results")
+        items: list[Any] = []
+        for place, item in enumerate(data):
+            try:
+                items.append(Record.from_dict(item))
+            except InvalidInputError as error:
+                raise InvalidInputError(f"cannot load {str(path)!r}: result {place}: {error}") from error
+        return cls(items)
+
+
+def _heading(item: Record, place: int, most: int = 300) -> str:
+    """The texts of a result on one line, shortened; its number where it has none."""
+    line = " ".join(" | ".join(getattr(item, "texts", ())).split()) or f"input {place}"
+    return line if len(line) <= most else f"{line[:most]} ..."

@@ -1,0 +1,168 @@
+"""One small result of each kind, made by hand."""
+
+from dataclasses import replace
+
+import torch
+
+from hf_attn_mi.evaluation import Estimate, RankMatrix
+from hf_attn_mi.results import (
+    AttentionMaps,
+    Certificate,
+    Comparison,
+    Explanation,
+    LayerAttention,
+    LayerCertificate,
+    MethodCost,
+    OutputChange,
+    Removal,
+    Span,
+    TokenSet,
+)
+from tests.tasks import sample_profile
+
+
+def layer_attention(heads=2, tokens=5, *, n=5, rank=5, support_size=None, layer=0):
+    generator = torch.Generator().manual_seed(layer)
+    return LayerAttention(
+        layer=layer,
+        name=f"bert.encoder.layer.{layer}.attention.self",
+        n=n,
+        head_dim=32,
+        rank=torch.full((heads,), rank),
+        null_space_fraction=torch.rand(heads, generator=generator),
+        entropy=torch.rand(heads, generator=generator),
+        received=torch.rand(heads, tokens, generator=generator),
+        received_effective=torch.randn(heads, tokens, generator=generator),
+        support_size=support_size,
+    )
+
+
+def explanation(**changes):
+    """Two pieces of one word, then another word, between special tokens."""
+    values = {
+        "tokens": ("[CLS]", "un", "##believable", "film", "[SEP]"),
+        "scores": torch.tensor([0.5, 0.25, 0.5, -0.125, 1.0]),
+        "target": 1,
+        "target_name": "positive",
+        "probability": 0.75,
+        "texts": ("Unbelievable  film!",),
+        "offsets": ((0, 0), (0, 2), (2, 12), (14, 18), (0, 0)),
+        "sequence_ids": (None, 0, 0, 0, None),
+        "word_ids": (None, 0, 0, 1, None),
+        "special": (True, False, False, False, True),
+        "layers": (layer_attention(), layer_attention(layer=1, support_size=torch.tensor([2.5, 3.0]))),
+        "completeness_gap": 1e-6,
+        "information": {"mi": [0.5, None]},
+        "info": {"model": "m", "method": "relevance", "versions": {"torch": "2"}, "warnings": []},
+    }
+    return Explanation(**{**values, **changes})
+
+
+NO_CHANGE = OutputChange(0.0, 1e-7, 0.0, 0.0, True)
+LAYER = LayerCertificate(
+    layer=0,
+    name="bert.encoder.layer.0.attention.self",
+    heads=2,
+    rows=20,
+    changed=14,
+    keys=10,
+    support_mean=4.5,
+    support_max=6,
+    dropped=0.55,
+    relative_change=0.4,
+    residual=1e-12,
+    sum_error=1e-13,
+    own_sum_error=1e-7,
+    smallest_weight=0.001,
+    checked=8,
+    necessity=0.02,
+)
+
+
+def certificate(**changes):
+    values = {
+        "form": "efficient",
+        "tolerance": 0.0,
+        "output": "logits",
+        "scale": 3.5,
+        "rounding": 1e-3,
+        "tokens": 10,
+        "texts": ("a quietly moving film",),
+        "target": 1,
+        "target_name": "positive",
+        "probability": 0.9,
+        "change": NO_CHANGE,
+        "layers": (LAYER, replace(LAYER, layer=1, name="bert.encoder.layer.1.attention.self")),
+        "checked": 16,
+        "checked_keys": 70,
+        "necessity": 0.02,
+        "necessity_median": 0.3,
+        "controls": {"null-space noise": NO_CHANGE, "uniform": replace(NO_CHANGE, relative=0.5, kept=False)},
+        "notes": ("Only layers [0, 1] were replaced.",),
+        "info": {"model": "m", "seed": 0},
+    }
+    return Certificate(**{**values, **changes})
+
+
+def token_set(**changes):
+    values = {
+        "tokens": ("[CLS]", "a", "joy", "[SEP]"),
+        "texts": ("a joy",),
+        "special": (True, False, False, True),
+        "indices": (2,),
+        "spans": (Span("joy", 2, 5, 0, (2,)),),
+        "words": (Span("joy", 2, 5, 0, (2,)),),
+        "target": 1,
+        "target_name": "positive",
+        "p_all": 0.95,
+        "p_set": 0.94,
+        "p_rest": 0.4,
+        "p_special": 0.5,
+        "rest_same": False,
+        "singles": (Removal(2, "joy", 0.5, 0.95, True, True, "both"),),
+        "defined": True,
+        "minimal": True,
+        "keep": 0.9,
+        "jaccard": 1.0,
+        "second_ranking": {"ranking": "random", "indices": [2]},
+        "info": {"seconds": [0.25, 1.5]},
+    }
+    return TokenSet(**{**values, **changes})
+
+
+def comparison(columns=None, *, metric="comprehensiveness", **parts):
+    """A comparison of these values in one metric."""
+    if columns is None:
+        columns = {"a": [0.5, 0.6, 0.7], "random": [0.1, 0.1, None]}
+        parts.setdefault("costs", {"a": MethodCost(0.01, 1, 1)})
+        parts.setdefault("info", {"model": "m"})
+    none = tuple((Estimate(None, None, 0),) * len(columns) for _ in columns)
+    values = {name: {metric: tuple(column)} for name, column in columns.items()}
+    return Comparison.from_values(values, (metric,), RankMatrix(tuple(columns), none), **parts)
+
+
+def attention_maps(**changes):
+    generator = torch.Generator().manual_seed(0)
+    values = {
+        "kind": "efficient",
+        "tokens": ("[CLS]", "a", "[SEP]"),
+        "layers": (0, 3),
+        "names": ("layer.0", "layer.3"),
+        "heads": (1,),
+        "matrices": tuple(torch.rand(1, 3, 3, generator=generator) for _ in range(2)),
+        "residual": (torch.zeros(1, 3), torch.zeros(1, 3)),
+        "support": (torch.full((1, 3), 2), torch.full((1, 3), 3)),
+        "info": {"model": "m"},
+    }
+    return AttentionMaps(**{**values, **changes})
+
+
+SAMPLES = {
+    "explanation": explanation(),
+    "layer": layer_attention(),
+    "certificate": certificate(),
+    "token set": token_set(),
+    "comparison": comparison(),
+    "profile": sample_profile.made(),
+    "maps": attention_maps(),
+}

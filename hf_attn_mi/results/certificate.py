@@ -14,8 +14,8 @@ from hf_attn_mi.results.record import Record
 RESIDUAL = 1e-6  # largest relative residual of an exact row
 SUM = 1e-6  # largest error of a row's sum
 FORMS = {
-    "efficient": "efficient attention, a distribution over few keys each of which is needed",
-    "effective": "effective attention, the part of the weights that has an effect on the head outputs",
+    "efficient": "efficient attention (a distribution over few keys, each of which is needed)",
+    "effective": "effective attention (the part of the weights that has an effect on the head outputs)",
     "effective_affine": "effective attention with rows that sum to one",
 }
 

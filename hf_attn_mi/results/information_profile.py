@@ -41,15 +41,15 @@ class InformationProfile(Record):
 
     Attributes:
         sites: layer by layer.
-        information: nats, intervals and p-values in the order of `sites`. Slots that not every input has are
-            estimated from those that have it (`Site.n`) and their family-wise p-values are Bonferroni's over such
+        information: nats, intervals and p-values in the order of `sites`. Sites that not every input has are
+            estimated from those that have them (`Site.n`) and their family-wise p-values are Bonferroni's over such
             groups; `n` and `ceiling` are those of all inputs.
         probe: fitted to all inputs, one probe a site; that of "tokens" to several tokens of each input.
         halves: the same fitted to two disjoint random halves of the inputs, for the split-half reliability; () where
             the halves are too small.
         labels: names of the classes.
         fingerprint: SHA-256 of the model's "config" and "weights".
-        info: how it was made: model, estimator, seed, texts seen, kept and passed over, memory, versions, seconds,
+        info: how it was computed: model, estimator, seed, texts read, kept and left out, memory, versions, seconds,
             `reads` (the token whose last state the output is computed from: "first", "last" or None), `last_layer`,
             warnings.
 
@@ -117,9 +117,9 @@ class InformationProfile(Record):
         )
 
     def table(self) -> list[list[str]]:
-        """Rows of strings: a head, then one row a layer with "nats [low, high] p = family-wise p-value" a site.
+        """Return rows of strings: a header, then a row for each layer with "nats [low, high] p = ..." for each site.
 
-        A cell is "-" where the layer has no such site.
+        The p-value is the family-wise one. A cell is "-" where the layer has no such site.
         """
         names = list(dict.fromkeys(site.name for site in self.sites))
         cells = {(site.layer, site.name): self._cell(place) for place, site in enumerate(self.sites)}
@@ -127,23 +127,25 @@ class InformationProfile(Record):
         return [["layer", *names], *rows]
 
     def ceiling_check(self) -> dict[str, Any]:
-        """Whether the state that the output is computed from reaches the ceiling, as it must.
+        """Return whether the state that the output is computed from reaches the ceiling, as it must.
 
         Returns:
             "site" and "layer", its "nats", "share" of the "ceiling" and the "interval" of the share, "reached" (a share
-            of at least `wanted` = 0.95). All but the ceiling and `wanted` are None where the output is not read from
+            of at least "required" = 0.95). All but "ceiling" and "required" are None where the output is not read from
             one token, or where the profile lacks the last layer.
         """
-        found: dict[str, Any] = dict.fromkeys(("site", "layer", "nats", "share", "interval", "reached"))
-        found |= {"ceiling": self.ceiling, "wanted": REACHED}
+        check: dict[str, Any] = dict.fromkeys(("site", "layer", "nats", "share", "interval", "reached"))
+        check |= {"ceiling": self.ceiling, "required": REACHED}
         name, last = self.info.get("reads"), self.info.get("last_layer")
         if name is None or not self.ceiling > 0 or (last, name) not in {(s.layer, s.name) for s in self.sites}:
-            return found
+            return check
         place = self.find(int(str(last)), str(name))
-        nats, (low, high) = float(self.information.nats[place]), self.information.interval[place].tolist()
-        share = nats / self.ceiling
-        found |= {"site": name, "layer": last, "nats": nats, "share": share, "reached": share >= REACHED}
-        return found | {"interval": [low / self.ceiling, high / self.ceiling]}
+        share, low, high = (
+            float(x) / self.ceiling for x in (self.information.nats[place], *self.information.interval[place])
+        )
+        nats = float(self.information.nats[place])
+        check |= {"site": name, "layer": last, "nats": nats, "share": share, "reached": share >= REACHED}
+        return check | {"interval": [low, high]}
 
     def plot(self, path: str | Path | None = None) -> Figure:
         """Return the figure of information over layers: a curve with its 95 % band for each site, and the ceiling.

@@ -476,7 +476,7 @@ def test_one_class_only_says_nothing(fresh):
 def test_saved_and_loaded(fitted, tmp_path):
     model, _, profile = fitted
     profile.save(tmp_path / "saved")
-    assert sorted(file.name for file in (tmp_path / "saved").iterdir()) == ["background.json", "background.safetensors"]
+    assert sorted(file.name for file in (tmp_path / "saved").iterdir()) == ["profile.json", "profile.safetensors"]
     assert [file.name for file in tmp_path.iterdir()] == ["saved"]
     loaded = InformationProfile.load(tmp_path / "saved")
     for name in ("sites", "labels", "fingerprint", "info"):
@@ -515,37 +515,37 @@ def test_saving_replaces_nothing_else(fitted, tmp_path):
 def test_a_failing_save_leaves_what_was_there(fitted, tmp_path, monkeypatch):
     profile = fitted[2]
     profile.save(tmp_path / "saved")
-    before = (tmp_path / "saved" / "background.json").read_bytes()
+    before = (tmp_path / "saved" / "profile.json").read_bytes()
 
     def full(*args, **options):
         raise OSError("disk full")
 
-    monkeypatch.setattr("hf_attn_mi.results.information_profile_files.save_file", full)
+    monkeypatch.setattr("hf_attn_mi.results.storage.save_file", full)
     with pytest.raises(OSError, match="disk full"):
         profile.save(tmp_path / "saved", overwrite=True)
     assert [file.name for file in tmp_path.iterdir()] == ["saved"]
-    assert (tmp_path / "saved" / "background.json").read_bytes() == before
+    assert (tmp_path / "saved" / "profile.json").read_bytes() == before
 
 
 def test_damaged_files_are_refused(fitted, tmp_path):
     profile = fitted[2]
     profile.save(tmp_path / "saved")
-    path = tmp_path / "saved" / "background.json"
+    path = tmp_path / "saved" / "profile.json"
     data = json.loads(path.read_text())
     cases = {
         "must be 'hf_attn_mi.InformationProfile'": {**data, "type": "other"},
-        "has schema 99; this version reads 1 only": {**data, "schema": 99},
-        "is damaged: KeyError: 'probe'": {key: value for key, value in data.items() if key != "probe"},
-        "is damaged: InvalidInputError: information has": {**data, "sites": data["sites"][1:]},
+        "has schema 99; this version reads schema 1 only": {**data, "schema": 99},
+        "is not a saved information profile: probe missing": {key: value for key, value in data.items() if key != "probe"},
+        "is not a saved information profile: information has": {**data, "sites": data["sites"][1:]},
     }
     for message, changed in cases.items():
         path.write_text(json.dumps(changed))
         with pytest.raises(InvalidInputError, match=message):
             InformationProfile.load(tmp_path / "saved")
     path.write_text(json.dumps(data))
-    tensors = tmp_path / "saved" / "background.safetensors"
+    tensors = tmp_path / "saved" / "profile.safetensors"
     tensors.write_bytes(tensors.read_bytes()[:-9])
     with pytest.raises(InvalidInputError, match="is damaged: SafetensorError"):
         InformationProfile.load(tmp_path / "saved")
-    with pytest.raises(InvalidInputError, match="is no saved background: a folder with"):
+    with pytest.raises(InvalidInputError, match="is not a saved profile: a folder with"):
         InformationProfile.load(tmp_path)

@@ -22,14 +22,23 @@ from transformers import (
 )
 
 from hf_attn_mi.capture import AttentionCall, capture_attention
-from hf_attn_mi.methods.registry import METHODS
+from hf_attn_mi.methods import list_methods
 from tests.zoo import Built, build, jobs
 from tests.zoo.building import rescale
 
 DEMO = Path(__file__).parents[1] / "hf_attn_mi" / "demo_model"
 SIZES = {"vocab_size": 8000, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+ATTENTION_AND_RELEVANCE = {
+    "relevance",
+    "attnlrp",
+    "attnlrp_iterative",
+    "attention",
+    "rollout",
+    "effective",
+    "efficient",
+}
 ANY_MODEL = [  # methods that need no model of hf_attn_mi.heads; those of hf_attn_mi.methods.captum have a suite of their own
-    name for name, method in METHODS.items() if name != "head" and method.baseline is None
+    name for name in list_methods() if name in ATTENTION_AND_RELEVANCE
 ]
 TEXTS = [
     "A quietly moving film.",

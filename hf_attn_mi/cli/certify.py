@@ -32,6 +32,7 @@ def certify(
     inputs = read_texts(texts, file, pair)
     check_files(json)
 
+    from hf_attn_mi import Certificate
     from hf_attn_mi import certify as certify_texts
 
     classifier, tokenizer = load_model(model, quiet=quiet)
@@ -39,6 +40,7 @@ def certify(
         certificates = certify_texts(
             classifier, inputs, tokenizer=tokenizer, form=form, tolerance=tolerance, checked_rows=checked_rows
         )
+    assert not isinstance(certificates, Certificate)  # a list of texts gives a list of results
     write_json(certificates.to_dicts(), json)
     if not quiet and not is_stdout(json):
         show(certificates.to_text())

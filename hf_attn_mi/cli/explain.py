@@ -13,7 +13,7 @@ from hf_attn_mi.cli.output import check_files, is_stdout, show, warnings_as_line
 from hf_attn_mi.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from hf_attn_mi import Explanation
+    from hf_attn_mi import Explanation, Results
 
 Layers = Literal["full", "summary", "none"]
 
@@ -57,7 +57,7 @@ def explain(
         raise InvalidInputError(f"--profile {profile}: there is no such folder; 'hf-attn-mi mi --save' writes one.")
     opt.check_names("--method", [method], opt.method_names())
 
-    from hf_attn_mi import InformationProfile
+    from hf_attn_mi import Explanation, InformationProfile
     from hf_attn_mi import explain as explain_texts
 
     information = None if profile is None else InformationProfile.load(profile)
@@ -75,10 +75,11 @@ def explain(
             truncation=truncate,
             options=settings,
         )
+    assert not isinstance(results, Explanation)  # a list of texts gives a list of results
     write_json(results.to_dicts(), json)
     printing = not quiet and not is_stdout(json)
     if printing:
-        show(results.to_text())
+        show("\n".join([results.to_text(), *_information_lines(results)]))
     if html is not None:
         write_text(results.to_html(), html)
         if printing:
@@ -86,19 +87,21 @@ def explain(
     return DONE
 
 
-def _information_lines(result: Explanation, most: int = 3) -> list[str]:
+def _information_lines(results: Results[Explanation], most: int = 3) -> list[str]:
     """For each layer of the profile the tokens with the most information about the output; none without a profile."""
-    information = result.information
-    if information is None:
-        return []
-    lines = [
-        f"Information of single states about the output, nats (KL; {information['n']} texts, ceiling of their mean "
-        f"{information['ceiling']:.3g}), most first:"
-    ]
-    places = [place for place, special in enumerate(result.special) if not special]
-    for layer in information["layers"]:
-        divergence: list[float] = layer["kl"]
-        first = sorted(places, key=lambda place, kl=divergence: -kl[place])[:most]  # type: ignore[misc]
-        tokens = ", ".join(f"{result.tokens[place]!r} {divergence[place]:.3g}" for place in first)
-        lines.append(f"  layer {layer['layer']}: {tokens}")
+    lines = []
+    for number, result in enumerate(results):
+        information = result.information
+        if information is None:
+            continue
+        lines.append(
+            f"Information of single states{f' of text {number}' if len(results) > 1 else ''} about the output, nats "
+            f"(KL; {information['n']} texts, ceiling of their mean {information['ceiling']:.3g}), most first:"
+        )
+        places = [place for place, special in enumerate(result.special) if not special]
+        for layer in information["layers"]:
+            divergences: list[float] = layer["kl"]
+            first = sorted((-divergences[place], place) for place in places)[:most]
+            tokens = ", ".join(f"{result.tokens[place]!r} {-negative:.3g}" for negative, place in first)
+            lines.append(f"  layer {layer['layer']}: {tokens}")
     return lines

@@ -122,6 +122,6 @@ def _ceiling_line(check: dict[str, Any]) -> str:
     if check["share"] is None:
         return "ceiling check: not possible; it needs the last state of the one token that the output is computed from."
     low, high = check["interval"]
-    verdict = "reached" if check["reached"] else f"NOT reached (required: {check['wanted']:.0%})"
+    verdict = "reached" if check["reached"] else f"NOT reached (required: {check['required']:.0%})"
     place = f"'{check['site']}' of layer {check['layer']}"
     return f"ceiling check: {place} has {check['share']:.1%} [{low:.1%}, {high:.1%}] of the ceiling: {verdict}."

@@ -65,7 +65,7 @@ def minimal(
     opt.check_names("--ranking", [ranking], [RANDOM, *opt.method_names()])
     opt.check_names("--second-ranking", [second_ranking], [NONE, RANDOM, *opt.method_names()])
 
-    from hf_attn_mi import minimal_tokens
+    from hf_attn_mi import TokenSet, minimal_tokens
 
     classifier, tokenizer = load_model(model, quiet=quiet)
     checks: list[Recheck] = []
@@ -84,6 +84,7 @@ def minimal(
             seed=seed,
             truncation=truncate,
         )
+        assert not isinstance(token_sets, TokenSet)  # a list of texts gives a list of results
         try:
             if check:
                 _recheck(classifier, tokenizer, token_sets, checks)

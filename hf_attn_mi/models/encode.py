@@ -1,79 +1,138 @@
-"""From what the caller passes to unpadded examples that this model can take."""
+"""From what a caller passes to encoded inputs that the model can take, without padding."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from hf_attn_mi.errors import InvalidInputError
-from hf_attn_mi.methods.relevance import input_embedding
-from hf_attn_mi.models.encoded_input import EncodedInput
-from hf_attn_mi.models.loading import own_tokenizer
-from hf_attn_mi.models.tensor_inputs import read_tensors, tensor_examples, with_names
-from hf_attn_mi.models.text_inputs import encode_text, read_texts
+from hf_attn_mi.models.encoded_input import ALLOWED, EncodedInput
+from hf_attn_mi.models.loading import input_embedding, maximum_length
+from hf_attn_mi.models.tensor_inputs import read_tensors, split_rows, with_token_names
 
-POSITIONS = {  # tables with one row a position; `embed_positions` and `wpe` of BART and GPT-2
-    "position_embeddings",
-    "position_embedding",
-    "positions_embed",
-    "embed_positions",
-    "wpe",
-}
+Text = str | tuple[str, str]
 
 
-def read_inputs(
-    inputs: Any, model: nn.Module, tokenizer: Any, truncation: bool
-) -> tuple[list[EncodedInput], Any, bool]:
-    """The examples, the tokenizer (None for tensors without one) and whether a single input was passed.
+def encode_texts(texts: Sequence[Text], model: nn.Module, tokenizer: Any, truncation: bool) -> list[EncodedInput]:
+    """The encoded inputs of texts and pairs of texts.
 
     Raises:
-        InvalidInputError: empty, of the wrong type, too long, or with ids the model does not have.
+        InvalidInputError: a text without tokens, too long without `truncation`, or ids that the model does not have.
+    """
+    limit, accepted = maximum_length(model, tokenizer), argument_names(model)
+    encoded = []
+    for i, text in enumerate(texts):
+        one = encode_text(text, tokenizer, limit, truncation, i)
+        _check(one, i, model, limit)
+        known = {key: value for key, value in one.tensors.items() if key in accepted}
+        encoded.append(replace(one, tensors=known))
+    return encoded
+
+
+def encode_tensors(tensors: Mapping[str, Any], model: nn.Module, tokenizer: Any) -> list[EncodedInput]:
+    """The encoded inputs of a BatchEncoding or another mapping from argument names to tensors, one for each row.
+
+    Raises:
+        InvalidInputError: keys that the model has no argument for, shapes that disagree, values that are not finite,
+            too many tokens, or ids that the model does not have.
     """
     limit = maximum_length(model, tokenizer)
-    accepted = _argument_names(model)
-    if isinstance(inputs, Mapping):
-        tensors = read_tensors(inputs, accepted)
-        examples = tensor_examples(tensors)
-        single = len(examples) == 1
-        for i, example in enumerate(examples):
-            _check(example, i, model, limit)
-        encodings = getattr(inputs, "encodings", None) or [None] * len(examples)
-        examples = [with_names(example, encoding, tokenizer) for example, encoding in zip(examples, encodings)]
-    else:
-        texts, single = read_texts(inputs)
-        tokenizer = own_tokenizer(model) if tokenizer is None else tokenizer
-        limit = maximum_length(model, tokenizer)
-        examples = []
-        for i, text in enumerate(texts):
-            example = encode_text(text, tokenizer, limit, truncation, i)
-            _check(example, i, model, limit)
-            known = {key: value for key, value in example.tensors.items() if key in accepted}
-            examples.append(replace(example, tensors=known))
-    return examples, tokenizer, single
+    rows = split_rows(read_tensors(tensors, argument_names(model)))
+    for i, one in enumerate(rows):
+        _check(one, i, model, limit)
+    encodings = getattr(tensors, "encodings", None) or [None] * len(rows)
+    return [with_token_names(one, encoding, tokenizer) for one, encoding in zip(rows, encodings)]
 
 
-def _argument_names(model: nn.Module) -> set[str]:
+def argument_names(model: nn.Module) -> set[str]:
     """Every argument that the forward of this model, or of a module inside it, has a name for."""
-    homes = {type(module): module for module in reversed(list(model.modules()))}
-    return {name for module in homes.values() for name in inspect.signature(module.forward).parameters}
+    classes = {type(module): module for module in reversed(list(model.modules()))}
+    return {name for module in classes.values() for name in inspect.signature(module.forward).parameters}
 
 
-def maximum_length(model: nn.Module, tokenizer: Any) -> int | None:
-    """Most tokens the model takes; None where nothing limits them."""
-    limits = []
-    stated = getattr(tokenizer, "model_max_length", None)
-    if isinstance(stated, int) and stated < 1_000_000:
-        limits.append(stated)
-    for name, module in model.named_modules():
-        seen = any(word in name for word in ("vision", "visual", "image"))  # a table of patches, not of tokens
-        if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in POSITIONS and not seen:
-            start = 0 if module.padding_idx is None else module.padding_idx + 1
-            limits.append(module.num_embeddings - max(start, int(getattr(module, "offset", 0) or 0)))
-    return min(limits) if limits else None
+def read_texts(inputs: Any) -> tuple[list[str | tuple[str, str]], bool]:
+    """The texts and pairs, and whether a single one was passed.
+
+    Raises:
+        InvalidInputError: no texts, or an empty one.
+    """
+    if isinstance(inputs, str) or _is_pair(inputs):
+        items, single = [inputs], True
+    elif isinstance(inputs, (list, tuple)):
+        items, single = list(inputs), False
+    else:
+        raise InvalidInputError(f"inputs must be {ALLOWED}; not {type(inputs).__name__}.")
+    if not items:
+        raise InvalidInputError(f"inputs is an empty {type(inputs).__name__}; allowed is {ALLOWED}.")
+    for i, item in enumerate(items):
+        if isinstance(item, list) and len(item) == 2 and all(isinstance(part, str) for part in item):
+            items[i] = item = tuple(item)
+        if not isinstance(item, str) and not _is_pair(item):
+            raise InvalidInputError(
+                f"inputs[{i}] must be a text or a pair of texts, not {type(item).__name__}: {repr(item)[:80]}; "
+                "pass token ids as a dict: inputs={'input_ids': [[...]]}."
+            )
+        for part in (item,) if isinstance(item, str) else item:
+            if not part.strip():
+                raise InvalidInputError(
+                    f"inputs[{i}] is an empty text ({part!r}); pass at least one visible character."
+                )
+    return items, single
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(isinstance(part, str) for part in value)
+
+
+def encode_text(
+    text: str | tuple[str, str], tokenizer: Any, limit: int | None, truncation: bool, index: int
+) -> EncodedInput:
+    """The example of one text or pair, its place in `inputs` being `index`.
+
+    Raises:
+        InvalidInputError: more tokens than `limit` without `truncation`, or none of its own.
+    """
+    parts = (text,) if isinstance(text, str) else text
+    fast = bool(getattr(tokenizer, "is_fast", False))
+    options = {"return_offsets_mapping": True} if fast else {}
+    full = tokenizer(*parts, return_special_tokens_mask=True, verbose=False, **options)
+    notes: tuple[str, ...] = ()
+    length = len(full["input_ids"])
+    if limit is not None and length > limit:
+        if not truncation:
+            raise InvalidInputError(
+                f"inputs[{index}] has {length} tokens, the model takes {limit}. Shorten it, or pass truncation=True to "
+                "explain its first part only."
+            )
+        full = tokenizer(
+            *parts, return_special_tokens_mask=True, truncation=True, max_length=limit, verbose=False, **options
+        )
+        notes = (f"input {index} was cut from {length} to {limit} tokens; the rest was not seen by the model.",)
+        warnings.warn(notes[0], stacklevel=4)
+    tensors = {k: torch.tensor(v) for k, v in full.items() if k not in ("offset_mapping", "special_tokens_mask")}
+    special = tuple(map(bool, full["special_tokens_mask"]))
+    if all(special):
+        raise InvalidInputError(
+            f"inputs[{index}] has no token of its own ({text!r}): the tokenizer drops all of it. Pass a text with at "
+            "least one visible character."
+        )
+    return EncodedInput(
+        tensors=tensors,
+        length=len(full["input_ids"]),
+        texts=parts,
+        tokens=tuple(tokenizer.convert_ids_to_tokens(full["input_ids"])),
+        offsets=tuple(map(tuple, full["offset_mapping"])) if fast else None,
+        sequence_ids=tuple(full.sequence_ids(0)) if fast else None,
+        word_ids=tuple(full.word_ids(0)) if fast else None,
+        special=special,
+        warnings=notes,
+    )
 
 
 def _check(example: EncodedInput, index: int, model: nn.Module, limit: int | None) -> None:

@@ -1,9 +1,11 @@
-"""One input as every part of `explain` passes it on."""
+"""One encoded input, and how several of them become one batch."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 MAIN_KEYS = (
@@ -23,11 +25,24 @@ ALLOWED = (
 
 @dataclass(frozen=True, eq=False)
 class EncodedInput:
-    """One input, without padding at its ends."""
+    """One input as the model takes it, without padding at its ends.
 
-    tensors: dict[str, Tensor]  # each (tokens, ...) for sequences, else one element of the batch
-    length: int | None  # number of tokens; None where the model decides (images, audio)
-    start: int = 0  # columns of padding cut off on the left
+    Attributes:
+        tensors: the model's arguments; each (tokens, ...) for token sequences, else one element of the batch.
+        length: number of tokens; None where the model makes its own tokens (images, audio).
+        start: columns of padding that were cut off on the left.
+        texts: the original text, or both texts of a pair; () for tensors.
+        tokens: the tokenizer's strings; None without a tokenizer.
+        offsets: (start, end) characters of each token in its text; None without a fast tokenizer.
+        sequence_ids: which text each token belongs to, None for special tokens.
+        word_ids: the tokenizer's number of the word of each token, within its text.
+        special: whether each token is special; None where that is not known.
+        warnings: what the reader of a result should know about this input.
+    """
+
+    tensors: dict[str, Tensor]
+    length: int | None
+    start: int = 0
     texts: tuple[str, ...] = ()
     tokens: tuple[str, ...] | None = None
     offsets: tuple[tuple[int, int], ...] | None = None
@@ -36,7 +51,95 @@ class EncodedInput:
     special: tuple[bool, ...] | None = None
     warnings: tuple[str, ...] = field(default_factory=tuple)
 
+    @property
+    def token_count(self) -> int:
+        """Number of tokens, 0 where the model makes its own."""
+        return self.length or 0
+
 
 def per_token(key: str, value: Tensor, length: int) -> bool:
     """Whether this argument has an entry for each token (a decoder's own tokens are others)."""
     return value.dim() > 0 and value.shape[0] == length and not key.startswith(("decoder_", "labels"))
+
+
+def collate(inputs: Sequence[EncodedInput], pad_id: int, device: torch.device) -> dict[str, Tensor]:
+    """The model's arguments for these inputs: (batch, ...) tensors, padded on the right, with an attention mask.
+
+    Args:
+        inputs: with the same argument names.
+        pad_id: fills token ids; every other per-token argument is filled with 0.
+        device: of the result.
+    """
+    if inputs[0].length is None:
+        return {key: torch.stack([one.tensors[key] for one in inputs]).to(device) for key in inputs[0].tensors}
+    longest = max(one.token_count for one in inputs)
+    batch: dict[str, Tensor] = {}
+    for key in inputs[0].tensors:
+        rows = []
+        for one in inputs:
+            value = one.tensors[key]
+            missing = longest - one.token_count
+            if missing and per_token(key, value, one.token_count):
+                fill = value.new_full((missing, *value.shape[1:]), pad_id if key in ("input_ids", "inputs") else 0)
+                value = torch.cat([value, fill])
+            rows.append(value)
+        batch[key] = torch.stack(rows).to(device)
+    if "attention_mask" not in batch:
+        mask = [[1] * one.token_count + [0] * (longest - one.token_count) for one in inputs]
+        batch["attention_mask"] = torch.tensor(mask, device=device)
+    return batch
+
+
+def real_tokens(arguments: Mapping[str, Tensor]) -> Tensor:
+    """(batch, tokens) bool, True where a token is neither padding nor masked for every query."""
+    mask = arguments.get("attention_mask")
+    if mask is not None and mask.dim() == 2:
+        return mask.bool()
+    main = arguments[next(key for key in ("input_ids", "inputs_embeds", "inputs") if key in arguments)]
+    return torch.ones(main.shape[:2], dtype=torch.bool, device=main.device)
+
+
+def special_tokens(inputs: Sequence[EncodedInput], real: Tensor) -> Tensor:
+    """(batch, tokens) bool like `real`, True for special tokens; False where that is not known."""
+    special = torch.zeros_like(real)
+    for i, one in enumerate(inputs):
+        if one.special is not None:
+            special[i, : len(one.special)] = torch.tensor(one.special, device=real.device)
+    return special
+
+
+def batches_by_length(inputs: Sequence[EncodedInput], size: int, *, mixed: bool) -> Iterator[list[int]]:
+    """Positions of the inputs of each batch, the shortest inputs first.
+
+    Args:
+        inputs: in any order.
+        size: most inputs in one batch.
+        mixed: whether lengths may differ within a batch; False keeps to equal lengths.
+    """
+    order = sorted(range(len(inputs)), key=lambda i: inputs[i].token_count)
+    start = 0
+    while start < len(order):
+        chunk = order[start : start + size]
+        if not mixed:
+            chunk = [i for i in chunk if inputs[i].length == inputs[chunk[0]].length]
+        start += len(chunk)
+        yield chunk
+
+
+def length_buckets(lengths: Sequence[int], size: int, *, mixed: bool) -> Iterator[list[int]]:
+    """Positions of sequences that share a forward: of one length, or (`mixed`) little longer than the shortest.
+
+    Args:
+        lengths: of the sequences.
+        size: most sequences in one batch.
+        mixed: whether lengths may differ, with padding on the right.
+    """
+    bucket: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        longest = (1.25 * lengths[bucket[0]] + 4 if mixed else lengths[bucket[0]]) if bucket else 0
+        if bucket and (len(bucket) == size or lengths[i] > longest):
+            yield bucket
+            bucket = []
+        bucket.append(i)
+    if bucket:
+        yield bucket

@@ -10,14 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_attn_mi.capture import LayerStates, capture_attention, model_lock
+from hf_attn_mi.capture import LayerStates, capture_attention
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
-from hf_attn_mi.methods.layer_statistics import encoder_prefix
-from hf_attn_mi.methods.relevance import input_embedding
-from hf_attn_mi.models.batching import padding_id, stack
 from hf_attn_mi.models.encoded_input import EncodedInput
-from hf_attn_mi.models.loading import device_of, evaluation_mode
-from hf_attn_mi.models.targets import not_finite
+from hf_attn_mi.models.output_heads import find_logits
+from hf_attn_mi.models.runner import EncoderRunner
+from hf_attn_mi.models.weights import nonfinite_reason
 
 NEEDED = (
     "Mutual information needs a distribution over two or more classes: a model with class logits (batch, classes), "
@@ -26,7 +24,7 @@ NEEDED = (
 
 
 @dataclass(frozen=True)
-class Survey:
+class LayerInspection:
     """The stack of layers that covers the input's tokens.
 
     Attributes:
@@ -46,28 +44,22 @@ class Survey:
     reads: str | None
 
 
-def class_logits(model: nn.Module, outputs: Any, batch: int) -> Tensor:
+def class_logits(runner: EncoderRunner, outputs: Any, batch: int) -> Tensor:
     """The logits (batch, classes) of a classifier with two classes or more.
 
     Raises:
         InvalidInputError: a regression, one logit, labels that do not exclude each other, no head, or logits not finite.
     """
-    kind = getattr(getattr(model, "config", None), "problem_type", None)
+    kind = getattr(runner.config, "problem_type", None)
     if kind in ("regression", "multi_label_classification"):
         raise InvalidInputError(f"model: problem_type {kind!r} gives no distribution over classes. {NEEDED}.")
-    logits = getattr(outputs, "logits", None)
-    if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[0] != batch or logits.shape[1] < 2:
-        shape = tuple(logits.shape) if isinstance(logits, Tensor) else "none"
-        raise InvalidInputError(f"model: {type(model).__name__} has logits of shape {shape}. {NEEDED}.")
+    logits = find_logits(outputs, runner.config)
+    if logits is None or logits.shape[0] != batch or logits.shape[1] < 2:
+        shape = "none" if logits is None else tuple(logits.shape)
+        raise InvalidInputError(f"model: {runner.class_name} has logits of shape {shape}. {NEEDED}.")
     if not bool(torch.isfinite(logits).all()):
-        raise InvalidInputError(f"model: the logits are not finite. {not_finite(model)}")
+        raise InvalidInputError(f"model: the logits are not finite. {nonfinite_reason(runner.model)}")
     return logits
-
-
-def arguments_of(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Any]:
-    """The batch as keyword arguments that make this model answer with named outputs."""
-    named = getattr(getattr(model, "config", None), "return_dict", True)
-    return dict(batch) if named else {**batch, "return_dict": True}
 
 
 def in_stack(record: LayerStates, prefix: str) -> bool:
@@ -75,7 +67,7 @@ def in_stack(record: LayerStates, prefix: str) -> bool:
     return prefix == "" or record.stack in ("encoder", prefix) or record.stack.startswith(prefix + ".")
 
 
-def survey(model: nn.Module, example: EncodedInput) -> Survey:
+def inspect_layers(runner: EncoderRunner, one: EncodedInput) -> LayerInspection:
     """What a pass over one example (best of three tokens or more) shows.
 
     `reads` is found by the gradient of the logits by the last states, which is exactly zero for tokens not read.
@@ -84,30 +76,29 @@ def survey(model: nn.Module, example: EncodedInput) -> Survey:
         InvalidInputError: as `class_logits`.
         UnsupportedModelError: no stack has a state for each token of the input.
     """
-    prefix, length = encoder_prefix(model), example.length
+    prefix, length = runner.encoder_prefix, one.length
     found: dict[str, list[LayerStates]] = {}
 
     def keep(record: LayerStates) -> None:
         if in_stack(record, prefix):
             found.setdefault(record.stack, []).append(record)
 
-    batch = stack([example], padding_id(model) or 0, device_of(model))
-    with model_lock(model), evaluation_mode(model), torch.enable_grad(), _differentiable(model):
-        with capture_attention(model, lambda call: None, states=keep):
-            outputs = model(**arguments_of(model, batch))
-        logits = class_logits(model, outputs, 1)
+    with runner.session(), torch.enable_grad(), _differentiable(runner.input_embedding):
+        with capture_attention(runner.model, lambda call: None, states=keep):
+            outputs = runner.forward(runner.collate([one]))
+        logits = class_logits(runner, outputs, 1)
         stacks = {
             name: [r for r in records if r.states.dim() == 3 and r.states.shape[:2] == (1, length)]
             for name, records in found.items()
         }
-        name = max(stacks, key=lambda one: len(stacks[one]), default="")
+        name = max(stacks, key=lambda name: len(stacks[name]), default="")
         if not stacks.get(name):
-            raise UnsupportedModelError(f"{type(model).__name__} has no layers with one state a token of the input.")
+            raise UnsupportedModelError(f"{runner.class_name} has no layers with one state a token of the input.")
         records = stacks[name]
         last, width = found[name][-1].index, records[-1].states.shape[2]
         reads = _read_by(logits, records[-1].states) if records[-1].index == last else None
     layers = tuple(r.index for r in records if r.states.shape[2] == width)
-    return Survey(name, layers, last, width, logits.shape[1], reads)
+    return LayerInspection(name, layers, last, width, logits.shape[1], reads)
 
 
 def _read_by(logits: Tensor, states: Tensor) -> str | None:
@@ -121,9 +112,8 @@ def _read_by(logits: Tensor, states: Tensor) -> str | None:
 
 
 @contextmanager
-def _differentiable(model: nn.Module) -> Iterator[None]:
+def _differentiable(table: nn.Embedding | None) -> Iterator[None]:
     """Gradients flow from the embeddings on, also where every weight is frozen."""
-    table = input_embedding(model)
 
     def start(module: nn.Module, args: Any, output: Tensor) -> Tensor:
         return output.detach().requires_grad_(torch.is_grad_enabled()).clone()  # a clone may be changed in place

@@ -1,47 +1,33 @@
-"""What the caller handed over: the model, its tokenizer, and whether they can be explained at all."""
+"""What is found out about a model before it runs: its tokenizer, its table of token embeddings, its longest input."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 from torch import nn
 
-from hf_attn_mi.capture import unwrap
 from hf_attn_mi.errors import InvalidInputError
-from hf_attn_mi.models.weights import refuse_unsound
+
+POSITION_TABLES = {  # embeddings with one row a position; `embed_positions` and `wpe` of BART and GPT-2
+    "position_embeddings",
+    "position_embedding",
+    "positions_embed",
+    "embed_positions",
+    "wpe",
+}
 
 
-def model_and_tokenizer(model: Any, tokenizer: Any = None) -> tuple[nn.Module, Any]:
-    """The bare model and, if one was given or comes with a pipeline, the tokenizer.
-
-    Raises:
-        InvalidInputError: not a model or pipeline, weights on the meta device, or weights with NaN or infinite entries.
-    """
-    if isinstance(model, str):
-        raise InvalidInputError(
-            f"model must be a loaded model, not the name {model!r}: pass "
-            "AutoModelForSequenceClassification.from_pretrained(name), or use the command hf-attn-mi explain --model."
-        )
-    if any(kind.__name__ == "Pipeline" for kind in type(model).__mro__):  # importing the class itself takes seconds
-        tokenizer = model.tokenizer if tokenizer is None else tokenizer
-        model = model.model
-    inner = unwrap(model)
-    offloaded = any(hasattr(module, "_hf_hook") for module in inner.modules())
-    if not offloaded and any(p.is_meta for p in inner.parameters()):
-        raise InvalidInputError(
-            f"model: the weights of {type(inner).__name__} are on the meta device, so nothing can be computed. "
-            "Load them with from_pretrained, or call model.to_empty(device=...) and load a state dict."
-        )
-    refuse_unsound(inner)
-    return inner, tokenizer
+def input_embedding(model: nn.Module) -> nn.Embedding | None:
+    """The table in which token ids are looked up; None where the model names none."""
+    try:
+        module = model.get_input_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        return None
+    return module if isinstance(module, nn.Embedding) else None
 
 
-def own_tokenizer(model: nn.Module) -> Any:
+def load_tokenizer(model: nn.Module) -> Any:
     """The tokenizer saved beside the model.
 
     Raises:
@@ -62,30 +48,15 @@ def own_tokenizer(model: nn.Module) -> Any:
         ) from error
 
 
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Dropout off inside; every module gets its own training flag back."""
-    training = [module for module in model.modules() if module.training]
-    try:
-        for module in training:
-            module.training = False
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where the inputs go."""
-    for parameter in model.parameters():
-        if not parameter.is_meta:
-            return parameter.device
-    return torch.device("cpu")
-
-
-def name_of(model: nn.Module) -> str:
-    """What to call the model in a result: its Hub name or the last part of its path, else its class."""
-    name = getattr(getattr(model, "config", None), "_name_or_path", "") or ""
-    if Path(name).is_absolute() or Path(name).exists():
-        name = Path(name).name
-    return name or type(model).__name__
+def maximum_length(model: nn.Module, tokenizer: Any) -> int | None:
+    """Most tokens that the model takes; None where nothing limits them."""
+    limits = []
+    stated = getattr(tokenizer, "model_max_length", None)
+    if isinstance(stated, int) and stated < 1_000_000:
+        limits.append(stated)
+    for name, module in model.named_modules():
+        of_patches = any(word in name for word in ("vision", "visual", "image"))
+        if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in POSITION_TABLES and not of_patches:
+            start = 0 if module.padding_idx is None else module.padding_idx + 1
+            limits.append(module.num_embeddings - max(start, int(getattr(module, "offset", 0) or 0)))
+    return min(limits) if limits else None

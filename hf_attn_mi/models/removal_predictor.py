@@ -1,137 +1,291 @@
-"""The probability of each input's class, on the input and on versions of it with tokens taken out."""
+"""`RemovalPredictor`: what the model says when some tokens of its inputs are removed.
+
+One object serves everything that runs a model again on changed inputs or masks: the metrics of `compare`, the search of
+`minimal_tokens`, `recheck`, and the perturbation methods (through `run_in_batches`).
+"""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hf_attn_mi.capture import eager_stance, model_lock
-from hf_attn_mi.errors import InvalidInputError
-from hf_attn_mi.evaluation import Probabilities, remove_tokens
-from hf_attn_mi.methods.captum import out_of_memory
-from hf_attn_mi.models.batching import length_buckets, padding_id, stack
-from hf_attn_mi.models.encoded_input import EncodedInput
-from hf_attn_mi.models.loading import device_of, evaluation_mode
-from hf_attn_mi.models.padding import ignores_padding
-from hf_attn_mi.models.targets import ExplainedTarget, Target
+from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
+from hf_attn_mi.models.encoded_input import EncodedInput, length_buckets, per_token
+from hf_attn_mi.models.output_heads import ExplainedTarget, find_logits
+from hf_attn_mi.models.removal import remove_tokens
+from hf_attn_mi.models.runner import EncoderRunner
+from hf_attn_mi.models.targets import Target
+
+Batch = TypeVar("Batch")
+COMPACTION_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}  # of logits, relative to the largest. Half precision
+# is too coarse to tell a wrong position from rounding, so those models are run with masks.
 
 
-@dataclass
-class RemovalPredictor:
-    """Runs the model for the metrics.
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says about one sequence.
 
     Attributes:
-        model: the bare model.
-        examples: the inputs, with `special` known.
-        wanted: class number for each input (None: the predicted one), or the caller's function.
-        batch_size: sequences in one forward; halved where memory runs out.
-        removal: how tokens are taken out; see `remove_tokens`.
-        mask_id: of the mask token, for removal="mask".
-        mixed: whether sequences of different length may share a batch.
-        classes: what is explained for each input.
-        sequences: that were run so far.
-        notes: what the reader should know.
+        value: of the target: its probability, or the explained value where the target has no probability.
+        explained: the target.
+        predicted: the class of the largest logit; for independent labels whether this label is assigned (0 or 1);
+            None where the output head knows no prediction.
     """
 
-    model: nn.Module
-    examples: list[EncodedInput]
-    wanted: Any
-    batch_size: int
-    removal: str = "delete"
-    mask_id: int | None = None
-    mixed: bool = field(init=False)
-    classes: list[ExplainedTarget] = field(init=False)
-    sequences: int = 0
-    notes: list[str] = field(default_factory=list)
+    value: float
+    explained: ExplainedTarget
+    predicted: int | None
 
-    def __post_init__(self) -> None:
-        if self.removal == "attention_mask":
-            _refuse_unmaskable(self.model)
-        for i, example in enumerate(self.examples):
-            _check(example, i)
-        self.mixed = _mixable(self.model, self.examples)
-        found = self._run(self.examples, self.wanted if callable(self.wanted) else list(self.wanted))
-        self.classes = [explained for _, explained in found]
 
-    def probabilities(self, number: int) -> Probabilities:
-        """Return the probabilities of this input, to be shared by all methods and metrics."""
-        example = self.examples[number]
-        special = torch.tensor(example.special)
+class RemovalPredictor:
+    """Runs variants of some inputs and reads the target of each input off them.
 
-        def predict(versions: Sequence[dict[str, Tensor]]) -> Tensor:
-            cut = [replace(example, tensors=dict(x), length=int(x["input_ids"].shape[0])) for x in versions]
-            aims = self.wanted if callable(self.wanted) else [self.classes[number].target] * len(cut)
-            return torch.tensor([value for value, _ in self._run(cut, aims)], dtype=torch.float64)
+    Args:
+        runner: of the model.
+        inputs: the whole inputs.
+        target: one entry for each input; it is settled by the first run over the whole inputs.
+        batch_size: most sequences in one forward pass; halved where memory runs out.
 
-        return Probabilities(predict, example.tensors, special, removal=self.removal, mask_id=self.mask_id)
+    Attributes:
+        batch_size: as above, after halving.
+        sequences: number of sequences that were run.
+        notes: what the reader of a result should know.
+        mixed: whether sequences of different length may share a batch.
+        position_offset: position id of the first token where the kept tokens may be run alone in place of masking
+            the others; None where all tokens are run with a mask. See `try_compaction`.
+    """
 
-    def _run(self, examples: list[EncodedInput], aims: Any) -> list[tuple[float, ExplainedTarget]]:
-        """For each example the probability (or the value, where there is none) and what was explained."""
-        found: dict[int, tuple[float, ExplainedTarget]] = {}
-        queue = list(length_buckets([int(e.length or 0) for e in examples], self.batch_size, mixed=self.mixed))
-        while queue:
-            places = queue.pop(0)
-            mine = aims if callable(aims) else [aims[i] for i in places]
-            try:
-                found.update(zip(places, self._batch([examples[i] for i in places], mine)))
-                continue
-            except RuntimeError as error:
-                if not out_of_memory(error) or len(places) == 1:
-                    raise
-            # Outside `except`, where the error no longer holds the tensors of the failed pass.
-            half = (len(places) + 1) // 2
-            self.batch_size = min(self.batch_size, half)
-            self.notes[:] = [f"Memory ran out: the batches of the metrics were halved to {self.batch_size}."]
-            queue[:0] = [places[:half], places[half:]]
-        return [found[i] for i in range(len(examples))]
+    def __init__(self, runner: EncoderRunner, inputs: Sequence[EncodedInput], target: Target, batch_size: int) -> None:
+        self.runner, self.inputs, self.target, self.batch_size = runner, list(inputs), target, batch_size
+        self.sequences, self.notes = 0, list[str]()
+        self.mixed = False
+        self.position_offset: int | None = None
 
-    def _batch(self, examples: list[EncodedInput], aims: Any) -> list[tuple[float, ExplainedTarget]]:
-        arguments: dict[str, Any] = dict(stack(examples, padding_id(self.model) or 0, device_of(self.model)))
-        if getattr(getattr(self.model, "config", None), "return_dict", True) is False:
-            arguments["return_dict"] = True
-        aim = Target(aims, self.model)
-        with torch.no_grad(), model_lock(self.model), eager_stance(self.model), evaluation_mode(self.model):
-            values = aim(self.model(**arguments)).detach().double().cpu().tolist()
-        if len(values) != len(examples):
-            raise InvalidInputError(
-                f"target: the function returned {len(values)} values for {len(examples)} inputs, not one for each."
+    # --- running -----------------------------------------------------------------------------------------------
+
+    def predict(self, variants: Sequence[tuple[int, EncodedInput]]) -> list[Prediction]:
+        """What the model says for each variant, in order.
+
+        Args:
+            variants: (index of the input, a variant of it).
+
+        Raises:
+            InvalidInputError: outputs that the target cannot be read from.
+        """
+        predictions: dict[int, Prediction] = {}
+
+        def run(places: list[int]) -> None:
+            found = self._forward([variants[i] for i in places])
+            predictions.update(zip(places, found))
+
+        def halved(size: int) -> None:
+            self.batch_size = min(self.batch_size, size)
+            self.notes[:] = [f"Memory ran out: the batches were halved to {self.batch_size}."]
+
+        lengths = [variant.token_count for _, variant in variants]
+        run_in_batches(list(length_buckets(lengths, self.batch_size, mixed=self.mixed)), run, halved)
+        return [predictions[i] for i in range(len(variants))]
+
+    def _forward(self, variants: Sequence[tuple[int, EncodedInput]]) -> list[Prediction]:
+        target = self.target.select([index for index, _ in variants])
+        arguments = self.runner.collate([variant for _, variant in variants])
+        with self.runner.session(), torch.no_grad():
+            reading = target.read(self.runner.forward(arguments))
+        self.sequences += len(variants)
+        values, predicted = reading.values.detach().cpu().tolist(), reading.predictions
+        return [
+            Prediction(
+                value if one.probability is None else one.probability, one, None if predicted is None else predicted[i]
             )
-        self.sequences += len(examples)
-        known = [explained.probability for explained in aim.explained]
-        return [(v if p is None else p, e) for v, p, e in zip(values, known, aim.explained)]
+            for i, (value, one) in enumerate(zip(values, reading.explained))
+        ]
+
+    def settle(self, predictions: Sequence[Prediction]) -> None:
+        """Keep the targets that were explained for the whole inputs: later runs follow the same classes."""
+        self.target.explained = tuple(one.explained for one in predictions)
+
+    # --- variants by attention masks ---------------------------------------------------------------------------
+
+    def kept(self, index: int, tokens: Collection[int]) -> EncodedInput:
+        """The input with these tokens as the only keys: by a mask, or run alone where that is the same."""
+        ordered = sorted(tokens)
+        if self.position_offset is None:
+            return masked(self.inputs[index], ordered)
+        return compacted(self.inputs[index], ordered, self.position_offset)
+
+    def try_compaction(self, fixed: Sequence[Collection[int]], movable: Sequence[Sequence[int]]) -> None:
+        """Choose the cheapest form that gives the logits of masking: tried on the model, never guessed.
+
+        The longest input is cut to three sets of its tokens and run alone, both ways. It is tried again when a longer
+        input comes (a sliding window shows itself only beyond its width), and separately for inputs whose first or
+        last token may be left out: there a classifier that reads the state of that position would read another token.
+        Sets `position_offset` and `mixed`.
+
+        Args:
+            fixed: for each input the tokens that always stay.
+            movable: for each input the tokens that may be left out.
+        """
+        groups: dict[tuple[bool, bool], list[int]] = {}
+        for i, one in enumerate(self.inputs):
+            groups.setdefault((0 in fixed[i], one.token_count - 1 in fixed[i]), []).append(i)
+        offsets = set()
+        for kind, group in groups.items():
+            longest = max(group, key=lambda i: self.inputs[i].token_count)
+            known = self.runner.cached(("compaction", kind), dict[str, tuple[int, int | None]])
+            length, _ = known.get("tried", (0, None))
+            if length < self.inputs[longest].token_count:
+                offset = self._offset(self.inputs[longest], fixed[longest], movable[longest])
+                known["tried"] = (self.inputs[longest].token_count, offset)
+            offsets.add(known["tried"][1])
+        self.position_offset = offsets.pop() if len(offsets) == 1 else None
+        if self.position_offset is not None:
+            longest = max(range(len(self.inputs)), key=lambda i: self.inputs[i].token_count)
+            few = () if fixed[longest] else movable[longest][:1]
+            ends = [self.kept(longest, {*fixed[longest], *some}) for some in (few, movable[longest])]
+            self.mixed = self._may_mix(ends)
+            if not self.mixed:
+                self.position_offset = None  # nearly every length would be a batch of its own
+        if self.position_offset is None:
+            self.mixed = self._may_mix(self.inputs)
+
+    def try_shortened(self, movable: Sequence[Sequence[int]]) -> None:
+        """Set `mixed`: whether padding changes nothing, tried on the longest input beside a shortened one."""
+        longest = max(range(len(self.inputs)), key=lambda i: self.inputs[i].token_count)
+        whole, free = self.inputs[longest], movable[longest]
+        self.mixed = False
+        if self.runner.pad_id is not None and len(free) >= 2:
+            shorter = deleted(whole, free[len(free) // 2 :])
+            self.mixed = self.runner.ignores_padding([shorter, whole])
+
+    def _may_mix(self, inputs: Sequence[EncodedInput]) -> bool:
+        if self.runner.pad_id is None or len({one.length for one in inputs}) < 2:
+            return False  # nothing to try it on: equal lengths only, which is always right
+        return self.runner.ignores_padding(inputs)
+
+    def _offset(self, one: EncodedInput, fixed: Collection[int], movable: Sequence[int]) -> int | None:
+        """Position id of the first token, for the first choice that gives the logits of masking on every set."""
+        tolerance = COMPACTION_TOLERANCE.get(self.runner.dtype)
+        if not self.runner.takes("position_ids") or tolerance is None:
+            return None
+        pad_id = getattr(self.runner.config, "pad_token_id", None)
+        offsets = [0] if not isinstance(pad_id, int) or "position_ids" in one.tensors else [0, pad_id + 1]
+        sets = [sorted({*fixed, *some}) for some in (movable[1::3], movable[-2:], movable[: len(movable) // 2])]
+        sets = [tokens for tokens in sets if tokens]
+        references = [self._logits(masked(one, tokens)) for tokens in sets]
+        for offset in offsets:
+            for tokens, reference in zip(sets, references):
+                logits = self._logits(compacted(one, tokens, offset))
+                if not bool(((logits - reference).abs() <= tolerance * reference.abs().max()).all()):
+                    break
+            else:
+                return offset
+        return None
+
+    def _logits(self, one: EncodedInput) -> Tensor:
+        """(1, classes) logits of a pass without gradients."""
+        with self.runner.session(), torch.no_grad():
+            outputs = self.runner.forward(self.runner.collate([one]))
+            Target([None], self.runner.model)(outputs)  # refuses what cannot be read
+        logits = find_logits(outputs, self.runner.config)
+        assert logits is not None
+        return logits.detach()
 
 
-def _check(example: EncodedInput, index: int) -> None:
-    if example.length is None or "input_ids" not in example.tensors:
-        raise InvalidInputError(
-            f"inputs[{index}] has {', '.join(example.tensors)}: tokens are taken out by their ids. Pass texts, or "
-            "input_ids and tokenizer=..."
-        )
-    if example.special is None:
+def run_in_batches(
+    batches: Sequence[list[int]], run: Callable[[list[int]], None], halved: Callable[[int], None]
+) -> None:
+    """Run every batch; a batch that runs out of memory is run again in halves.
+
+    Args:
+        batches: positions of each batch.
+        run: called with the positions of one batch.
+        halved: called with the new batch size after memory ran out.
+    """
+    queue = list(batches)
+    while queue:
+        places = queue.pop(0)
+        try:
+            run(places)
+            continue
+        except RuntimeError as error:
+            if not out_of_memory(error) or len(places) == 1:
+                raise
+        # Outside `except`, where the error no longer holds the tensors of the failed pass.
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        half = (len(places) + 1) // 2
+        halved(half)
+        queue[:0] = [places[:half], places[half:]]
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an accelerator or the machine had no memory left.
+
+    Example:
+        >>> out_of_memory(torch.OutOfMemoryError()), out_of_memory(RuntimeError("shapes differ"))
+        (True, False)
+    """
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)  # the latter: a CPU
+
+
+def masked(one: EncodedInput, kept: Sequence[int]) -> EncodedInput:
+    """The whole input, with all tokens but these masked as keys."""
+    mask = torch.zeros(one.token_count, dtype=torch.long)
+    mask[list(kept)] = 1
+    return replace(one, tensors={**one.tensors, "attention_mask": mask})
+
+
+def compacted(one: EncodedInput, kept: Sequence[int], offset: int) -> EncodedInput:
+    """These tokens alone, each with the position id that it has in the whole input."""
+    length = one.token_count
+    tensors = {"position_ids": torch.arange(length) + offset, **one.tensors}
+    places = torch.tensor(list(kept), dtype=torch.long)
+    cut = {k: v[places.to(v.device)] if per_token(k, v, length) else v for k, v in tensors.items()}
+    cut["attention_mask"] = torch.ones(len(places), dtype=torch.long)
+    return replace(one, tensors=cut, length=len(places))
+
+
+def deleted(one: EncodedInput, tokens: Collection[int]) -> EncodedInput:
+    """The input without these tokens; see `remove_tokens`."""
+    tensors: dict[str, Any] = remove_tokens(one.tensors, tokens)
+    return replace(one, tensors=tensors, length=int(tensors["input_ids"].shape[0]))
+
+
+def fixed_and_movable(one: EncodedInput, index: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Special tokens, and the others; tokens that the input's own mask hides are in neither.
+
+    Args:
+        one: the input.
+        index: its place in the caller's inputs, for messages.
+
+    Raises:
+        InvalidInputError: no tokens, special tokens not known, no other tokens, or a mask by query.
+    """
+    if one.length is None or one.special is None:
         raise InvalidInputError(
             f"inputs[{index}]: which of its tokens are special is not known. Pass texts, or input_ids and tokenizer=..."
         )
+    mask = one.tensors.get("attention_mask", torch.ones(one.length))
+    if mask.dim() != 1:
+        raise InvalidInputError(f"inputs['attention_mask'] must be (batch, tokens), not {mask.dim() + 1}-dimensional.")
+    real = mask.bool().tolist()
+    fixed = tuple(i for i, special in enumerate(one.special) if special and real[i])
+    movable = tuple(i for i, special in enumerate(one.special) if not special and real[i])
+    if not movable:
+        raise InvalidInputError(f"inputs[{index}] has no token of its own beside the special ones.")
+    return fixed, movable
 
 
-def _mixable(model: nn.Module, examples: list[EncodedInput]) -> bool:
-    """Whether padding on the right changes nothing; tried on the longest input beside a shortened one."""
-    pad = padding_id(model)
-    longest = max(examples, key=lambda example: int(example.length or 0))
-    free = [i for i, special in enumerate(longest.special or ()) if not special]
-    if pad is None or len(free) < 2:
-        return False
-    shorter = remove_tokens(longest.tensors, free[len(free) // 2 :])
-    cut = replace(longest, tensors=shorter, length=int(shorter["input_ids"].shape[0]))
-    return ignores_padding(model, [cut, longest], pad)
+def refuse_unmaskable(runner: EncoderRunner, purpose: str) -> None:
+    """Raise `UnsupportedModelError` where no attention mask can be passed to the model.
 
-
-def _refuse_unmaskable(model: nn.Module) -> None:
-    if "attention_mask" not in inspect.signature(model.forward).parameters:
-        raise InvalidInputError(
-            f"removal='attention_mask': {type(model).__name__}.forward has no attention_mask; use 'delete' or 'mask'."
-        )
+    Args:
+        runner: of the model.
+        purpose: a sentence that says what needs it.
+    """
+    if not runner.takes("attention_mask"):
+        raise UnsupportedModelError(f"{runner.class_name}.forward has no attention_mask. {purpose}")

@@ -49,7 +49,7 @@ def read_tensors(inputs: Mapping[str, Any], accepted: set[str]) -> dict[str, Ten
     return tensors
 
 
-def tensor_examples(tensors: dict[str, Tensor]) -> list[EncodedInput]:
+def split_rows(tensors: dict[str, Tensor]) -> list[EncodedInput]:
     """One example for each row, without the padding at its ends.
 
     Raises:
@@ -99,7 +99,7 @@ def _one(tensors: dict[str, Tensor], i: int, main: str, sequence: bool) -> Encod
     return EncodedInput(tensors=own, length=own[main].shape[0], start=start)
 
 
-def with_names(example: EncodedInput, encoding: Any, tokenizer: Any) -> EncodedInput:
+def with_token_names(example: EncodedInput, encoding: Any, tokenizer: Any) -> EncodedInput:
     """The example with its tokens' names: from a fast tokenizer's encoding, else from the tokenizer, else ids."""
     if example.length is None or "input_ids" not in example.tensors:
         return example

@@ -1,32 +1,48 @@
-"""Weights that cannot be explained: not finite, or quantized."""
+"""What the weights of a model are: finite or not, quantized or not, and which ones (a fingerprint)."""
 
 from __future__ import annotations
 
-from weakref import WeakKeyDictionary
+import hashlib
+import json
+from collections.abc import Mapping
+from itertools import chain
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from hf_attn_mi.capture.model_cache import cached
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 
-_sound: WeakKeyDictionary[nn.Module, tuple[tuple[int, int], ...]] = WeakKeyDictionary()
+# What differs between two copies of the same model: where it came from, who wrote it, how it is run.
+VOLATILE = (
+    "_name_or_path",
+    "_commit_hash",
+    "_attn_implementation",
+    "_attn_implementation_internal",
+    "attn_implementation",
+    "architectures",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "return_dict",
+    "output_attentions",
+    "output_hidden_states",
+    "use_cache",
+    "gradient_checkpointing",
+)
 
 
-def refuse_unsound(model: nn.Module) -> None:
+def refuse_nonfinite_weights(model: nn.Module) -> None:
     """Raise `InvalidInputError` where a weight is NaN or infinite: fused attention may hide it behind finite logits.
 
-    Weights that were found sound are not read again until one of them is replaced or changed in place.
+    The weights are read once and again after one of them has changed.
     """
-    state = tuple((p.data_ptr(), p._version) for p in model.parameters() if not p.is_meta and not p.is_inference())
-    if _sound.get(model) == state:
-        return
-    name = unsound_weight(model)
+    name = cached(model, "nonfinite_weight", lambda: nonfinite_weight(model))
     if name is not None:
         raise InvalidInputError(f"model: weight {name} holds NaN or infinite entries; load sound weights.")
-    _sound[model] = state
 
 
-def unsound_weight(model: nn.Module) -> str | None:
+def nonfinite_weight(model: nn.Module) -> str | None:
     """Name of the first weight with NaN or infinite entries, None where there is none."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -37,6 +53,14 @@ def unsound_weight(model: nn.Module) -> str | None:
             if not bool(torch.isfinite(total)) and not bool(torch.isfinite(values).all()):  # a sum may overflow
                 return name
     return None
+
+
+def nonfinite_reason(model: nn.Module) -> str:
+    """A sentence that says which weights hold NaN or infinite entries, if any do."""
+    name = nonfinite_weight(model)
+    if name is not None:
+        return f"Weight {name} holds NaN or infinite entries; load sound weights."
+    return "The weights are finite, so the forward pass overflows: try float32 in place of half precision."
 
 
 def refuse_quantized(model: nn.Module) -> None:
@@ -51,3 +75,57 @@ def refuse_quantized(model: nn.Module) -> None:
                 "through which no exact gradient flows. Load the model in float32, bfloat16 or float16, or use a "
                 "method without gradients (attention, rollout, effective, efficient)."
             )
+
+
+def fingerprint(model: nn.Module) -> dict[str, str]:
+    """Which model is this? {"config": ..., "weights": ...}, each 64 hexadecimal digits (SHA-256).
+
+    The weights are the model's class and the name, dtype, shape and bytes of every parameter and saved buffer, so that
+    a model and its copy in half precision differ. The digest is computed again once a weight or a checksum of the
+    weights has changed: writing through `.data` is noticed, too.
+
+    Example:
+        >>> first, second = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+        >>> fingerprint(first) == fingerprint(second)
+        False
+    """
+    config = getattr(model, "config", None)
+    settings = config.to_dict() if config is not None and hasattr(config, "to_dict") else {}
+    kept = {key: value for key, value in settings.items() if key not in VOLATILE}
+    text = json.dumps(_by_name(kept), sort_keys=True, default=str)
+    key = ("weight_digest", _checksum(model))
+    return {
+        "config": hashlib.sha256(text.encode()).hexdigest(),
+        "weights": cached(model, key, lambda: _weight_digest(model)),
+    }
+
+
+def _by_name(value: object) -> object:
+    """Mappings with strings as keys, without the volatile ones at any depth: configurations nest."""
+    if isinstance(value, Mapping):
+        return {str(key): _by_name(item) for key, item in value.items() if key not in VOLATILE}
+    return [_by_name(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _checksum(model: nn.Module) -> tuple[float, ...]:
+    """Sums of the weights that nearly every change in place alters; one fast pass over the memory."""
+    sums: list[float] = []
+    with torch.no_grad():
+        for tensor in chain(model.parameters(), model.buffers()):
+            if tensor.is_meta or not tensor.is_floating_point() or tensor.dtype.itemsize == 1:
+                continue
+            flat = tensor.detach().reshape(-1)
+            wide = torch.promote_types(flat.dtype, torch.float32)
+            sums += [float(flat.sum(dtype=wide)), float(flat[::2].sum(dtype=wide)), float(flat.norm(dtype=wide))]
+    return tuple(sums)
+
+
+def _weight_digest(model: nn.Module) -> str:
+    digest = hashlib.sha256(f"{type(model).__module__}.{type(model).__name__}".encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        if not isinstance(tensor, Tensor):
+            continue
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        if not tensor.is_meta:  # weights that accelerate keeps elsewhere are known by name and shape only
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

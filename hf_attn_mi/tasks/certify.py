@@ -9,39 +9,46 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hf_attn_mi._version import library_versions
-from hf_attn_mi.capture import AttentionCall, capture_attention, model_lock, module_checks
+from hf_attn_mi.capture import AttentionCall, capture_attention, module_checks
 from hf_attn_mi.errors import InvalidInputError
-from hf_attn_mi.models.batching import stack
-from hf_attn_mi.models.encode import read_inputs
 from hf_attn_mi.models.encoded_input import EncodedInput
-from hf_attn_mi.models.loading import device_of, evaluation_mode, model_and_tokenizer, name_of
-from hf_attn_mi.models.targets import read_targets
+from hf_attn_mi.models.runner import EncoderRunner
+from hf_attn_mi.models.targets import Target, read_target
 from hf_attn_mi.results.certificate import Certificate, OutputChange
-from hf_attn_mi.tasks.output_change import RunOutput, change, compared_output
-from hf_attn_mi.tasks.row_replacement import CONTROLS, Replacement, control
+from hf_attn_mi.results.results import Results
+from hf_attn_mi.tasks.arguments import (
+    check_choice,
+    check_flag,
+    check_indices,
+    check_seed,
+    check_whole_number,
+    one_or_results,
+)
+from hf_attn_mi.tasks.output_change import RunOutput, output_change, read_output
+from hf_attn_mi.tasks.row_replacement import CONTROLS, RowReplacement, control
 
 FORMS = ("efficient", "effective", "effective_affine")
 ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3}  # relative change of the output that arithmetic may make
 ROUNDING_REDUCED = 5e-2  # half precision keeps three digits
-_OWN_SUM = 1e-3
+ROW_SUM_TOLERANCE = 1e-3  # from which on rows that do not sum to one are mentioned
 
 
 def certify(
     model: Any,
     inputs: Any,
     *,
-    tokenizer: Any = None,
-    layers: list[int] | None = None,
+    target: Any = None,
     form: str = "efficient",
     tolerance: float = 0.0,
-    target: Any = None,
-    rows: int | None = 64,
+    layers: list[int] | None = None,
+    checked_rows: int | None = 64,
+    tokenizer: Any = None,
+    truncation: bool = False,
     seed: int = 0,
-) -> Certificate | list[Certificate]:
-    """Runs the model with new attention rows in every layer and certifies what changes.
+) -> Certificate | Results[Certificate]:
+    """Run the model with new attention rows in every layer and certifies what changes.
 
     Layer by layer the rows are computed from that layer's own attention, which already follows from the new rows
     below it. Definitions and limits: docs/methods/certificates.md. The model is left exactly as it was, and inputs are
@@ -50,17 +57,17 @@ def certify(
     Args:
         model: as in `explain`; encoders without a head are welcome, then the last hidden state is compared.
         inputs: as in `explain`, images and audio too.
-        tokenizer: as in `explain`.
+        target: as in `explain`: the class whose probability is followed, or a function of the outputs.
         layers: layer indices (of each stack, in encoder-decoders), None for all.
         form: "efficient" (a distribution over few keys, none of them dispensable), "effective" or "effective_affine"
             (projections of the row on what the output can see).
         tolerance: of efficient rows: 0 for the same output, else in (0, 1) as in `efficient_attention`.
-        target: as in `explain`: the class whose probability is followed, or a function of the outputs.
-        rows: how many rows, drawn at random over layers and heads, are checked for necessity; None for all.
+        checked_rows: how many rows, drawn at random over layers and heads, are checked for necessity; None for all.
+        tokenizer, truncation: as in `explain`.
         seed: of that sample, the noise and the permutations.
 
     Returns:
-        One `Certificate` for one input, a list for a list. `holds` says whether it holds, `to_words()` what it says.
+        One `Certificate` for one input, `Results` of them for a list. `outcome` says whether it holds.
 
     Raises:
         InvalidInputError: an argument is wrong; the message names it.
@@ -71,17 +78,18 @@ def certify(
         >>> certificate.holds                                          # doctest: +SKIP
         True
     """
-    _check(form, tolerance, layers, rows, seed)
-    inner, tokenizer = model_and_tokenizer(model, tokenizer)
-    options = _Options(form, float(tolerance), None if layers is None else frozenset(layers), rows, seed)
-    results = []
+    _check(form, tolerance, layers, checked_rows, seed)
+    check_flag("truncation", truncation)
+    runner = EncoderRunner.of(model, tokenizer)
+    options = _Options(form, float(tolerance), None if layers is None else frozenset(layers), checked_rows, seed)
+    records = []
     with torch.inference_mode(False), torch.no_grad():
-        examples, tokenizer, single = read_inputs(inputs, inner, tokenizer, False)
-        wanted = read_targets(target, inner, len(examples))
-        for i, example in enumerate(examples):
-            with model_lock(inner), evaluation_mode(inner):
-                results.append(_certify(inner, example, wanted if callable(wanted) else wanted[i], options))
-    return results[0] if single else results
+        encoded, single = runner.encode(inputs, truncation=truncation)
+        targets = read_target(target, runner.model, len(encoded))
+        for i, one in enumerate(encoded):
+            with runner.session():
+                records.append(_certify(runner, one, targets.select([i]), options))
+    return one_or_results(records, single)
 
 
 @dataclass(frozen=True)
@@ -89,82 +97,76 @@ class _Options:
     form: str
     tolerance: float
     layers: frozenset[int] | None
-    rows: int | None
+    checked_rows: int | None
     seed: int
 
 
-def _check(form: Any, tolerance: Any, layers: Any, rows: Any, seed: Any) -> None:
-    if form not in FORMS:
-        raise InvalidInputError(f"form {form!r} is not known; allowed are {', '.join(FORMS)}.")
+def _check(form: object, tolerance: object, layers: object, checked_rows: object, seed: object) -> None:
+    check_choice("form", form, FORMS)
     number = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)
-    if not number or not 0 <= tolerance < 1:
+    if not isinstance(tolerance, int | float) or not number or not 0 <= tolerance < 1:
         raise InvalidInputError(f"tolerance must be 0 (exact) or a number between 0 and 1, not {tolerance!r}.")
     if tolerance > 0 and form != "efficient":
         raise InvalidInputError(f"tolerance is {tolerance}: form {form!r} is exact and has none; use form='efficient'.")
-    wanted = isinstance(layers, list | tuple | range) and len(layers) > 0 and all(type(i) is int for i in layers)
-    if layers is not None and not wanted:
-        raise InvalidInputError(f"layers must be None (all) or a list of one or more whole numbers, not {layers!r}.")
-    if rows is not None and (type(rows) is not int or rows < 1):
-        raise InvalidInputError(f"rows must be None (all) or a whole number of 1 or more, not {rows!r}.")
-    if type(seed) is not int:
-        raise InvalidInputError(f"seed must be a whole number, not {seed!r}.")
+    check_indices("layers", layers)
+    if checked_rows is not None:
+        check_whole_number("checked_rows", checked_rows)
+    check_seed(seed)
 
 
-def _certify(model: nn.Module, example: EncodedInput, wanted: Any, options: _Options) -> Certificate:
+def _certify(runner: EncoderRunner, one: EncodedInput, target: Target, options: _Options) -> Certificate:
     started = time.perf_counter()
-    batch: dict[str, Any] = dict(stack([example], 0, device_of(model)))
-    if getattr(getattr(model, "config", None), "return_dict", True) is False:
-        batch["return_dict"] = True
+    arguments, device = runner.collate([one]), runner.device
     calls: list[tuple[int, int, int]] = []  # index, layer, rows
 
     def count(call: AttentionCall) -> None:
         calls.append((call.index, call.layer, call.output.shape[:3].numel()))
 
-    def run(around: AbstractContextManager[Any], aim: Any, seed: int = options.seed) -> RunOutput:
+    def run(context: AbstractContextManager[Any], target: Target, seed: int = options.seed) -> RunOutput:
         # Layers that draw at random in evaluation, too, draw the same in every run.
-        devices = [device_of(model)] if device_of(model).type == "cuda" else []
-        with torch.random.fork_rng(devices), around:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), context:
             torch.manual_seed(seed)
-            return compared_output(model(**batch), aim, model)
+            return read_output(runner.forward(arguments), target, runner)
 
-    def replaced(rows: Callable[[AttentionCall], Tensor | None], aim: Any) -> RunOutput:
-        return run(capture_attention(model, _ignore, replace=rows), aim)
+    def run_with_rows(rows: Callable[[AttentionCall], Tensor | None], target: Target) -> RunOutput:
+        return run(capture_attention(runner.model, _checks_only, replace=rows), target)
 
-    own = run(capture_attention(model, count), wanted)
-    aim = wanted if callable(wanted) else own.target
-    again = run(nullcontext(), aim, options.seed + 1)
-    new = Replacement(options.form, options.tolerance, _sample(calls, options))
-    change_made = change(own, replaced(new, aim), model)
+    original = run(capture_attention(runner.model, count), target)
+    if not target.is_function and original.target is not None:
+        target = Target([original.target], runner.model)
+    repeated = run(nullcontext(), target, options.seed + 1)
+    replacement = RowReplacement(options.form, options.tolerance, _sample(calls, options))
+    change = output_change(original, run_with_rows(replacement, target), runner)
     sums = options.form != "effective"
     controls: dict[str, OutputChange | None] = {}
     for name in CONTROLS:
-        if "noise" in name and not any(bool((norm > 0).any()) for norm in new.norms.values()):
+        if "noise" in name and not any(bool((norm > 0).any()) for norm in replacement.norms.values()):
             controls[name] = None
         else:
-            other = control(name, new.norms, sums, options.seed)  # the same draws in each
-            controls[name] = change(own, replaced(other, aim), model)
-    checked = torch.cat([*new.smallest, torch.zeros(0, dtype=torch.float64)])
+            other = control(name, replacement.norms, sums, options.seed)  # the same draws in each
+            controls[name] = output_change(original, run_with_rows(other, target), runner)
+    checked = torch.cat([*replacement.smallest, torch.zeros(0, dtype=torch.float64)])
     necessary = options.form == "efficient" and len(checked) > 0
     return Certificate(
         form=options.form,
         tolerance=options.tolerance,
-        output=own.name,
-        scale=own.scale,
-        rounding=ROUNDING.get(own.precision, ROUNDING_REDUCED),
-        tokens=example.length,
-        texts=example.texts,
-        target=own.target,
-        target_name=own.target_name,
-        probability=own.probability,
-        change=change_made,
-        layers=tuple(new.layers),
+        output=original.name,
+        scale=original.scale,
+        rounding=ROUNDING.get(original.precision, ROUNDING_REDUCED),
+        tokens=one.length,
+        texts=one.texts,
+        target=original.target,
+        target_name=original.target_name,
+        probability=original.probability,
+        change=change,
+        layers=tuple(replacement.layers),
         checked=len(checked),
-        checked_keys=new.checked_keys,
+        checked_keys=replacement.checked_keys,
         necessity=float(checked.min()) if necessary else None,
         necessity_median=float(checked.median()) if necessary else None,
         controls=controls,
-        notes=_notes(model, example, new, own, change(own, again, model).largest, options),
-        info=_provenance(model, own, options, time.perf_counter() - started),
+        notes=_notes(runner, one, replacement, original, output_change(original, repeated, runner).largest, options),
+        info=_provenance(runner, original, options, time.perf_counter() - started),
     )
 
 
@@ -174,50 +176,55 @@ def _sample(calls: list[tuple[int, int, int]], options: _Options) -> dict[int, T
     missing = sorted((options.layers or frozenset()) - available)
     if missing:
         raise InvalidInputError(f"layers {missing} are not there; this model has layers {sorted(available)}.")
-    mine = [(index, rows) for index, layer, rows in calls if options.layers is None or layer in options.layers]
-    total = sum(rows for _, rows in mine)
-    drawn = torch.randperm(total, generator=torch.Generator().manual_seed(options.seed))[: options.rows]
+    rows_of_call = [(index, rows) for index, layer, rows in calls if options.layers is None or layer in options.layers]
+    total = sum(rows for _, rows in rows_of_call)
+    drawn = torch.randperm(total, generator=torch.Generator().manual_seed(options.seed))[: options.checked_rows]
     chosen, start = {}, 0
-    for index, rows in mine:
+    for index, rows in rows_of_call:
         chosen[index] = (drawn[(drawn >= start) & (drawn < start + rows)] - start).sort().values
         start += rows
     return chosen
 
 
-def _ignore(call: AttentionCall) -> None:
-    """Watch the pass for its checks only."""
+def _checks_only(call: AttentionCall) -> None:
+    """Capture a pass for its checks: attention that cannot be captured exactly is refused."""
 
 
 def _notes(
-    model: nn.Module, example: EncodedInput, new: Replacement, own: RunOutput, wobble: float, options: _Options
+    runner: EncoderRunner,
+    one: EncodedInput,
+    replacement: RowReplacement,
+    original: RunOutput,
+    difference: float,
+    options: _Options,
 ) -> tuple[str, ...]:
     """What a reader has to know about this model and input."""
-    notes = list(example.warnings)
-    layers = new.layers
+    notes = list(one.warnings)
+    layers = replacement.layers
     if options.layers is not None:
         notes.append(f"Only layers {sorted(options.layers)} were replaced.")
     if not any(layer.changed for layer in layers):
         notes.append(
             f"There was nothing to replace: with at most {max(layer.keys for layer in layers)} keys every row is the "
-            "only one that gives its output (n <= rank), so the new rows are the model's own."
+            "only one that gives its output (n <= rank), so the new rows are the model's original."
         )
-    if wobble > 0:
+    if difference > 0:
         notes.append(
-            f"The model draws at random in evaluation: its own {own.name} differ by up to {wobble:.1e} from run to "
+            f"The model draws at random in evaluation: its own {original.name} differ by up to {difference:.1e} from run to "
             "run. Every run here used the same draws."
         )
-    own_sums = max(layer.own_sum_error for layer in layers)
-    if own_sums > _OWN_SUM:
+    row_sum_error = max(layer.own_sum_error for layer in layers)
+    if row_sum_error > ROW_SUM_TOLERANCE:
         notes.append(
-            f"Rows of the model's own attention do not sum to one (off by {own_sums:.1e}: attention sinks, dropout or "
+            f"Rows of the model's own attention do not sum to one (off by {row_sum_error:.1e}: attention sinks, dropout or "
             "half precision); the new rows have the same sums."
         )
     used = {layer.name for layer in layers}
-    checks = {name: check for name, check in module_checks(model).items() if name in used}
-    bent = sorted({check.ended_by for check in checks.values() if check.ended_by})
-    if bent:
+    checks = {name: check for name, check in module_checks(runner.model).items() if name in used}
+    nonlinear = sorted({check.ended_by for check in checks.values() if check.ended_by})
+    if nonlinear:
         notes.append(
-            f"Between the heads and the output projection stands {', '.join(bent)}, so there is no linear W_O. The "
+            f"Between the heads and the output projection stands {', '.join(nonlinear)}, so there is no linear W_O. The "
             "heads' outputs are the same all the same, and with them what follows."
         )
     for name, check in checks.items():
@@ -228,8 +235,8 @@ def _notes(
     if unproved:
         lacks = "miss the tolerance" if options.tolerance else "were not proved to keep most of the model's attention"
         notes.append(f"{unproved} rows {lacks}.")
-    smallest = min((float(part.min()) for part in new.smallest if len(part)), default=torch.inf)
-    floor = float(torch.finfo(own.precision).eps)
+    smallest = min((float(part.min()) for part in replacement.smallest if len(part)), default=torch.inf)
+    floor = float(torch.finfo(original.precision).eps)
     if options.tolerance == 0:
         floor = max(floor, *(layer.residual for layer in layers))
     if 0 < smallest < floor:
@@ -240,18 +247,16 @@ def _notes(
     return tuple(notes)
 
 
-def _provenance(model: nn.Module, own: RunOutput, options: _Options, seconds: float) -> dict[str, Any]:
-    config = getattr(model, "config", None)
+def _provenance(runner: EncoderRunner, original: RunOutput, options: _Options, seconds: float) -> dict[str, Any]:
+    efficient = options.form == "efficient"
     return {
-        "model": name_of(model),
-        "model_type": getattr(config, "model_type", type(model).__name__),
+        **runner.provenance(),
+        "dtype": str(original.precision).removeprefix("torch."),
         "reference": "our operationalization of arXiv 2410.18541"
-        if options.form == "efficient"
+        if efficient
         else "arXiv 1908.04211, arXiv 2105.08855",
-        "rows": options.rows,
+        "checked_rows": options.checked_rows,
         "seed": options.seed,
         "seconds": seconds,
-        "attention_implementation": str(getattr(config, "_attn_implementation", "")),
-        "dtype": str(own.precision).removeprefix("torch."),
-        "versions": library_versions(),
+        "attention_implementation": str(getattr(runner.config, "_attn_implementation", "")),
     }

@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import Tensor
 
-from hf_attn_mi._version import library_versions
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.evaluation import rank_matrix
-from hf_attn_mi.methods.baseline_scores import gap_note
-from hf_attn_mi.methods.captum import Options
-from hf_attn_mi.models.encode import read_inputs
-from hf_attn_mi.models.loading import model_and_tokenizer, name_of, own_tokenizer
+from hf_attn_mi.evaluation.ranking import ORDERS
+from hf_attn_mi.methods import find_method
+from hf_attn_mi.models.removal import WAYS
 from hf_attn_mi.models.removal_predictor import RemovalPredictor
-from hf_attn_mi.models.targets import read_targets
+from hf_attn_mi.models.runner import EncoderRunner
+from hf_attn_mi.models.targets import read_target
 from hf_attn_mi.results.comparison import Comparison, MethodCost
-from hf_attn_mi.tasks.compare_arguments import check_options, mask_id_of, read_methods, read_scores, unknown_specials
+from hf_attn_mi.tasks.arguments import check_choice, check_flag, check_seed, check_whole_number, progress_bar
+from hf_attn_mi.tasks.compare_arguments import mask_id_of, read_methods, read_scores
 from hf_attn_mi.tasks.compare_metrics import (
     NORMALIZED,
     PLAUSIBILITY,
+    MetricInputs,
     Values,
     faithfulness_values,
-    fixed_tokens,
     ordinary_scores,
     plausibility_values,
     read_metrics,
+    refuse_mask_removal,
     too_long_to_normalize,
 )
-from hf_attn_mi.tasks.explain import FOLLOWED
-from hf_attn_mi.tasks.method_runs import MethodRun, score, settings_of
+from hf_attn_mi.tasks.explain import LARGEST_GAP, gap_warning
+from hf_attn_mi.tasks.method_runs import MethodRun, read_all_options, run_method
 from hf_attn_mi.tasks.rationales import rationale_masks
 from hf_attn_mi.tasks.sensitivity import sensitivities
 
@@ -63,7 +61,7 @@ def compare(
     removal: str = "delete",
     by: str = "signed",
     options: Mapping[str, Mapping[str, Any]] | None = None,
-    batch_size: int = 32,
+    batch_size: int = 16,
     truncation: bool = False,
     seed: int = 0,
 ) -> Comparison:
@@ -80,9 +78,9 @@ def compare(
     LIME and the Shapley methods take a thousand forwards and more: name them where you want them.
 
     Args:
-        model: as for `explain`.
+        model: as in `explain`.
         inputs: a list of texts or pairs, or a BatchEncoding / dict with input_ids.
-        methods: names of `METHODS`; () where only scores from outside are judged.
+        methods: names of `list_methods()`; () where only scores from outside are judged.
         rationales: what people marked, one for each input: 0 or 1 for each of its tokens (special ones too), character
             spans [(start, end), ...] (`rationale_spans` makes them of words; a third number 1 is the second text of a
             pair), or None. Adds the metrics of plausibility.
@@ -109,139 +107,135 @@ def compare(
         >>> found = compare(model, texts, metrics=["sufficiency", "comprehensiveness"])     # doctest: +SKIP
         >>> print(found.recommendation)                                                     # doctest: +SKIP
     """
-    check_options(removal, by, batch_size, truncation, seed)
+    check_choice("removal", removal, WAYS)
+    check_choice("by", by, ORDERS)
+    check_whole_number("batch_size", batch_size)
+    check_flag("truncation", truncation)
+    check_seed(seed)
     names = read_methods(methods, scores)
     chosen = read_metrics(metrics, DEFAULT_METRICS, rationales is not None)
-    inner, tokenizer = model_and_tokenizer(model, tokenizer)
-    examples, tokenizer, _ = read_inputs(inputs, inner, tokenizer, truncation)
-    if tokenizer is None and unknown_specials(examples):
-        examples, tokenizer, _ = read_inputs(inputs, inner, own_tokenizer(inner), truncation)
-    settings = settings_of(names, options, tokenizer, seed)
-    truths = None if rationales is None else rationale_masks(rationales, examples)
-    given = read_scores(scores, examples)
-    wanted = read_targets(target, inner, len(examples))
-    judge = RemovalPredictor(inner, examples, wanted, batch_size, removal, mask_id_of(removal, tokenizer))
-    total = len(examples) * (len(names) + 1)
-    with tqdm(total=total, desc="compare", unit="step", disable=total < 2 or not sys.stderr.isatty()) as bar:
-        found = {}
+    runner = EncoderRunner.of(model, tokenizer)
+    encoded, _ = runner.encode(inputs, truncation=truncation, special_known=True)
+    settings = read_all_options(names, options, runner, seed)
+    truths = None if rationales is None else rationale_masks(rationales, encoded)
+    given_scores = read_scores(scores, encoded)
+    refuse_mask_removal(runner, removal)
+    predictor = RemovalPredictor(runner, encoded, read_target(target, runner.model, len(encoded)), batch_size)
+    metric_inputs = MetricInputs(predictor, removal, mask_id_of(removal, runner.tokenizer))
+    with progress_bar(len(encoded) * (len(names) + 1), "compare", "step") as bar:
+        runs = {}
         for name in names:
             bar.set_postfix_str(name)
-            found[name] = score(
-                name,
-                inner,
-                examples,
-                judge.classes,
-                wanted=wanted,
+            runs[name] = run_method(
+                find_method(name),
+                runner,
+                encoded,
+                predictor.target,
                 options=settings[name],
                 batch_size=batch_size,
-                mixed=judge.mixed,
+                mixed=predictor.mixed,
                 advance=bar.update,
             )
         bar.set_postfix_str("metrics")
-        failures = {name: one.failure for name, one in found.items() if one.failure is not None}
-        kept = {name: one.scores for name, one in found.items() if one.done} | given
-        if not kept:
+        failures = {name: run.failure for name, run in runs.items() if run.failure is not None}
+        all_scores = {name: run.scores for name, run in runs.items() if run.scored} | given_scores
+        if not all_scores:
             raise InvalidInputError(
                 f"methods: none of them could be run. {'; '.join(map(': '.join, failures.items()))}"
             )
-        values = faithfulness_values(judge, kept, chosen, by=by, seed=seed, advance=bar.update)
-    notes = _own(values, chosen, judge, found, settings, seed)
-    pooled = _plausible(values, chosen, judge, kept, truths, by)
-    info = _provenance(inner, judge) | {
+        values = faithfulness_values(metric_inputs, all_scores, chosen, by=by, seed=seed, advance=bar.update)
+    notes = _method_metrics(values, chosen, metric_inputs, runs, settings, seed)
+    pooled = _plausibility(values, chosen, metric_inputs, all_scores, truths, by)
+    info = _provenance(predictor) | {
         "removal": removal,
         "by": by,
         "seed": seed,
         "batch_size": batch_size,
         "deciding": chosen[0],
-        "options": {name: dict(own) for name, own in (options or {}).items()},
-        "outside": list(given),
+        "options": {name: dict(chosen_options) for name, chosen_options in (options or {}).items()},
+        "outside": list(given_scores),
         "eraser": pooled,
-        "warnings": [*judge.notes, *_notes(judge, found, chosen), *notes],
+        "warnings": [*predictor.notes, *_notes(metric_inputs, runs, chosen), *notes],
     }
-    agreement = rank_matrix(ordinary_scores(kept, fixed_tokens(judge)), seed=seed)
-    costs = {name: _cost(one) for name, one in found.items() if one.done}
+    agreement = rank_matrix(ordinary_scores(all_scores, metric_inputs.fixed_tokens()), seed=seed)
+    costs = {name: _cost(run) for name, run in runs.items() if run.scored}
     return Comparison.from_values(values, chosen, agreement, seed=seed, costs=costs, failures=failures, info=info)
 
 
-def _own(
+def _method_metrics(
     values: Values,
     metrics: Sequence[str],
-    judge: RemovalPredictor,
-    found: Mapping[str, MethodRun],
-    settings: Mapping[str, Options],
+    metric_inputs: MetricInputs,
+    runs: Mapping[str, MethodRun],
+    settings: Mapping[str, Mapping[str, Any]],
     seed: int,
 ) -> list[str]:
-    """Put the metrics into `values` that are of a method and not of its scores; notes on them."""
-    notes = []
+    """Put the metrics into `values` that are of a method and not of its scores; returns notes on them."""
+    predictor, notes = metric_inputs.predictor, []
     for name, row in values.items():
         if "completeness_gap" in metrics:
-            row["completeness_gap"] = found[name].gaps if name in found else [None] * len(judge.examples)
-        if "max_sensitivity" in metrics and name not in found:
-            row["max_sensitivity"] = [None] * len(judge.examples)
+            row["completeness_gap"] = runs[name].gaps if name in runs else [None] * len(metric_inputs)
+        if "max_sensitivity" in metrics and name not in runs:
+            row["max_sensitivity"] = [None] * len(metric_inputs)
         elif "max_sensitivity" in metrics:
-            row["max_sensitivity"], told = sensitivities(
-                name,
-                judge.model,
-                judge.examples,
-                judge.classes,
-                found[name].scores,
-                wanted=judge.wanted,
+            row["max_sensitivity"], remarks = sensitivities(
+                find_method(name),
+                predictor.runner,
+                predictor.inputs,
+                predictor.target,
+                runs[name].scores,
                 options=settings[name],
-                batch_size=judge.batch_size,
+                batch_size=predictor.batch_size,
                 seed=seed,
             )
-            notes += [f"{name}: {note}" for note in told]
+            notes += [f"{name}: {remark}" for remark in remarks]
     return notes
 
 
-def _plausible(
+def _plausibility(
     values: Values,
     metrics: Sequence[str],
-    judge: RemovalPredictor,
-    kept: Mapping[str, Sequence[Tensor | None]],
+    metric_inputs: MetricInputs,
+    scores: Mapping[str, Sequence[Tensor | None]],
     truths: Sequence[Tensor | None] | None,
     by: str,
 ) -> dict[str, Any]:
-    """Put the metrics of plausibility into `values`; ERASER's own averages of token and IoU F1."""
+    """Put the metrics of plausibility into `values`; returns ERASER's own averages of token and IoU F1."""
     pooled = {}
     if truths is not None and set(PLAUSIBILITY) & set(metrics):
-        for name, column in kept.items():
-            plausible = plausibility_values(column, truths, fixed_tokens(judge), by=by)
+        for name, column in scores.items():
+            plausible = plausibility_values(column, truths, metric_inputs.fixed_tokens(), by=by)
             values[name] |= plausible.values
             pooled[name] = plausible.pooled
     return pooled
 
 
-def _cost(found: MethodRun) -> MethodCost:
-    passes = found.passes
-    return MethodCost(passes.seconds / found.done, passes.forwards / found.done, passes.backwards / found.done)
+def _cost(run: MethodRun) -> MethodCost:
+    passes, count = run.passes, run.scored
+    return MethodCost(passes.seconds / count, passes.forwards / count, passes.backwards / count)
 
 
-def _notes(judge: RemovalPredictor, found: Mapping[str, MethodRun], metrics: Sequence[str]) -> list[str]:
+def _notes(metric_inputs: MetricInputs, runs: Mapping[str, MethodRun], metrics: Sequence[str]) -> list[str]:
     """What the reader should know about the inputs and the methods."""
-    notes, count = [], len(judge.examples)
-    cut = sum(bool(example.warnings) for example in judge.examples)
+    notes, count = [], len(metric_inputs)
+    cut = sum(bool(one.warnings) for one in metric_inputs.predictor.inputs)
     if cut:
         notes.append(f"{cut} of {count} inputs were cut to what the model takes.")
-    if any(name in NORMALIZED for name in metrics) and (long := too_long_to_normalize(judge)):
+    if any(name in NORMALIZED for name in metrics) and (long := too_long_to_normalize(metric_inputs)):
         notes.append(f"{long} of {count} inputs are too long for the limits of AOPC and have no normalized one.")
-    for name, one in found.items():
-        notes += [f"{name}: {note}" for note in one.notes]
-        gaps = [gap for gap in one.gaps if gap is not None]
-        if gaps and not sum(gaps) / len(gaps) <= FOLLOWED:
-            notes.append(f"{name}: {gap_note(name, sum(gaps) / len(gaps))}")
+    for name, run in runs.items():
+        notes += [f"{name}: {note}" for note in run.notes]
+        gaps = [gap for gap in run.gaps if gap is not None]
+        if gaps and not sum(gaps) / len(gaps) <= LARGEST_GAP:
+            notes += [f"{name}: {note}" for note in gap_warning(find_method(name), sum(gaps) / len(gaps))]
     return notes
 
 
-def _provenance(model: nn.Module, judge: RemovalPredictor) -> dict[str, Any]:
-    config = getattr(model, "config", None)
-    lengths = [int(example.length or 0) for example in judge.examples]
+def _provenance(predictor: RemovalPredictor) -> dict[str, Any]:
+    lengths = [one.token_count for one in predictor.inputs]
     return {
-        "model": name_of(model),
-        "model_type": getattr(config, "model_type", type(model).__name__),
-        "dtype": str(next((p.dtype for p in model.parameters()), torch.float32)).removeprefix("torch."),
-        "device": str(next((p.device for p in model.parameters()), torch.device("cpu"))),
+        **predictor.runner.provenance(),
+        "device": str(predictor.runner.device),
         "tokens": sum(lengths) / len(lengths),
-        "sequences": judge.sequences,
-        "versions": library_versions(),
+        "sequences": predictor.sequences,
     }

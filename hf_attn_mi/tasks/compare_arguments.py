@@ -9,27 +9,8 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError
-from hf_attn_mi.evaluation.ranking import ORDERS
-from hf_attn_mi.methods.registry import METHODS
+from hf_attn_mi.methods import list_methods
 from hf_attn_mi.models.encoded_input import EncodedInput
-from hf_attn_mi.models.removal import WAYS
-
-
-def check_options(removal: Any, by: Any, batch_size: Any, truncation: Any, seed: Any) -> None:
-    """Refuse arguments of `compare` that are out of range.
-
-    Raises:
-        InvalidInputError: names the argument and what is allowed.
-    """
-    for name, value, allowed in (("removal", removal, WAYS), ("by", by, ORDERS)):
-        if value not in allowed:
-            raise InvalidInputError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}.")
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise InvalidInputError(f"batch_size must be a positive whole number, not {batch_size!r}.")
-    if not isinstance(truncation, bool):
-        raise InvalidInputError(f"truncation must be True or False, not {truncation!r}.")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise InvalidInputError(f"seed must be a whole number from 0 to 2**32 - 1, not {seed!r}.")
 
 
 def read_methods(methods: Any, scores: Any) -> tuple[str, ...]:
@@ -38,11 +19,12 @@ def read_methods(methods: Any, scores: Any) -> tuple[str, ...]:
     Raises:
         InvalidInputError: names that do not exist, with the list; or one that stands twice, or none at all.
     """
+    known = list_methods()
     if isinstance(methods, str) or not isinstance(methods, list | tuple):
-        raise InvalidInputError(f"methods must be a list of names, not {methods!r}; allowed are {', '.join(METHODS)}.")
-    unknown = [name for name in methods if name not in METHODS]
+        raise InvalidInputError(f"methods must be a list of names, not {methods!r}; allowed are {', '.join(known)}.")
+    unknown = [name for name in methods if name not in known]
     if unknown:
-        raise InvalidInputError(f"methods: {unknown} are not known; allowed are {', '.join(METHODS)}.")
+        raise InvalidInputError(f"methods: {unknown} are not known; allowed are {', '.join(known)}.")
     if scores is not None and not isinstance(scores, Mapping):
         raise InvalidInputError(
             f"scores must be a dict from a name to the scores of each input, not {type(scores).__name__}."
@@ -53,13 +35,8 @@ def read_methods(methods: Any, scores: Any) -> tuple[str, ...]:
             f"methods and scores name one twice: {names}; give scores from outside names of their own."
         )
     if not names:
-        raise InvalidInputError(f"methods is empty, and there are no scores; allowed are {', '.join(METHODS)}.")
+        raise InvalidInputError(f"methods is empty, and there are no scores; allowed are {', '.join(known)}.")
     return tuple(methods)
-
-
-def unknown_specials(examples: list[EncodedInput]) -> bool:
-    """Return whether token ids came without a tokenizer that says which of them are special."""
-    return any(example.special is None and "input_ids" in example.tensors for example in examples)
 
 
 def mask_id_of(removal: str, tokenizer: Any) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,8 +12,8 @@ from torch import Tensor
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.evaluation import (
     FAITHFULNESS,
+    MetricInputs,
     Probabilities,
-    Question,
     aopc,
     aopc_limits,
     auprc,
@@ -25,7 +25,9 @@ from hf_attn_mi.evaluation import (
     token_f1,
     top_tokens,
 )
+from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.removal_predictor import RemovalPredictor
+from hf_attn_mi.models.runner import EncoderRunner
 
 PLAUSIBILITY = ("token_f1", "iou_f1", "auprc", "average_precision")
 OWN = ("completeness_gap", "max_sensitivity")  # of the method, not of its scores
@@ -36,15 +38,83 @@ Scores = Mapping[str, Sequence[Tensor | None]]  # for each method one (tokens,) 
 Values = dict[str, dict[str, list[float | None]]]
 
 
+class MetricInputs:
+    """The inputs of `compare` with tokens removed, as the metrics ask for them.
+
+    Args:
+        predictor: runs the model; its inputs are the whole ones, with special tokens known.
+        removal: how tokens are removed; see `remove_tokens`.
+        mask_id: of the mask token, for removal="mask".
+
+    Raises:
+        InvalidInputError: inputs without token ids, or whose special tokens are not known.
+    """
+
+    def __init__(self, predictor: RemovalPredictor, removal: str, mask_id: int | None) -> None:
+        self.predictor, self.removal, self.mask_id = predictor, removal, mask_id
+        for i, one in enumerate(predictor.inputs):
+            _refuse_without_ids(one, i)
+        free = [(~fixed).nonzero()[:, 0].tolist() for fixed in self.fixed_tokens()]
+        predictor.try_shortened(free)
+        predictor.settle(predictor.predict(list(enumerate(predictor.inputs))))
+
+    def __len__(self) -> int:
+        """Number of inputs."""
+        return len(self.predictor.inputs)
+
+    def fixed_tokens(self) -> list[Tensor]:
+        """For each input (tokens,) bool: special tokens, and those that the input's own mask hides."""
+        masks = []
+        for one in self.predictor.inputs:
+            fixed = torch.tensor(one.special)
+            if "attention_mask" in one.tensors:
+                fixed = fixed | (one.tensors["attention_mask"].cpu() == 0)
+            masks.append(fixed)
+        return masks
+
+    def probabilities(self, index: int) -> Probabilities:
+        """The probabilities of this input, to be shared by all methods and metrics."""
+        one = self.predictor.inputs[index]
+
+        def predict(versions: Sequence[dict[str, Tensor]]) -> Tensor:
+            variants = [replace(one, tensors=dict(x), length=int(x["input_ids"].shape[0])) for x in versions]
+            predictions = self.predictor.predict([(index, variant) for variant in variants])
+            return torch.tensor([prediction.value for prediction in predictions], dtype=torch.float64)
+
+        return Probabilities(
+            predict, one.tensors, torch.tensor(one.special), removal=self.removal, mask_id=self.mask_id
+        )
+
+
+def _refuse_without_ids(one: EncodedInput, index: int) -> None:
+    if one.length is None or "input_ids" not in one.tensors:
+        raise InvalidInputError(
+            f"inputs[{index}] has {', '.join(one.tensors)}: tokens are removed by their ids. Pass texts, or input_ids "
+            "and tokenizer=..."
+        )
+    if one.special is None:
+        raise InvalidInputError(
+            f"inputs[{index}]: which of its tokens are special is not known. Pass texts, or input_ids and tokenizer=..."
+        )
+
+
+def refuse_mask_removal(runner: EncoderRunner, removal: str) -> None:
+    """Raise `InvalidInputError` where tokens are removed by a mask that the model does not take."""
+    if removal == "attention_mask" and not runner.takes("attention_mask"):
+        raise InvalidInputError(
+            f"removal='attention_mask': {runner.class_name}.forward has no attention_mask; use 'delete' or 'mask'."
+        )
+
+
 def read_metrics(metrics: Any, default: Sequence[str], rationales: bool) -> tuple[str, ...]:
     """The metrics by name, the deciding one first.
 
     Raises:
         InvalidInputError: names that do not exist, or metrics of rationales without any.
     """
-    told = PLAUSIBILITY if rationales else ()
+    of_rationales = PLAUSIBILITY if rationales else ()
     if metrics == "all":
-        return (*FAITHFULNESS, "completeness_gap", *told)
+        return (*FAITHFULNESS, "completeness_gap", *of_rationales)
     names = (metrics,) if isinstance(metrics, str) else metrics
     known = (*FAITHFULNESS, *OWN, *PLAUSIBILITY)
     if not isinstance(names, list | tuple) or not names or any(name not in known for name in names):
@@ -54,11 +124,11 @@ def read_metrics(metrics: Any, default: Sequence[str], rationales: bool) -> tupl
         raise InvalidInputError(f"metrics names one twice: {list(names)}.")
     if not rationales and (wanted := [name for name in names if name in PLAUSIBILITY]):
         raise InvalidInputError(f"metrics {wanted} need human rationales: pass rationales=..., or leave them out.")
-    return (*default, *told) if tuple(names) == tuple(default) else tuple(names)
+    return (*default, *of_rationales) if tuple(names) == tuple(default) else tuple(names)
 
 
 def faithfulness_values(
-    judge: RemovalPredictor,
+    metric_inputs: MetricInputs,
     scores: Scores,
     metrics: Sequence[str],
     *,
@@ -69,11 +139,11 @@ def faithfulness_values(
     """The metrics of FAITHFULNESS among these: one input after another, its predictions shared by all methods."""
     wanted = [name for name in metrics if name in FAITHFULNESS]
     values: Values = {method: {name: [] for name in wanted} for method in scores}
-    for i in range(len(judge.examples)):
+    for i in range(len(metric_inputs)):
         if wanted:
-            found = judge.probabilities(i)
-            mine = {method: column[i] for method, column in scores.items()}
-            for method, one in _of_input(found, mine, wanted, by, seed).items():
+            probabilities = metric_inputs.probabilities(i)
+            of_input = {method: column[i] for method, column in scores.items()}
+            for method, one in _of_input(probabilities, of_input, wanted, by, seed).items():
                 for name in wanted:
                     values[method][name].append(one[name])
         advance(1)
@@ -83,13 +153,13 @@ def faithfulness_values(
 def _of_input(
     found: Probabilities, scores: Mapping[str, Tensor | None], metrics: Sequence[str], by: str, seed: int
 ) -> dict[str, dict[str, float | None]]:
-    questions = {name: Question(found, one, by, seed=seed) for name, one in scores.items() if one is not None}
+    questions = {name: MetricInputs(found, one, by, seed=seed) for name, one in scores.items() if one is not None}
     found.removed([positions for one in questions.values() for positions in faithfulness_sets(one, metrics)])
     limits = None
     if len(found.tokens) <= MOST_ORDERED and any(name in NORMALIZED for name in metrics):
         limits = aopc_limits(found)
         if limits is not None:
-            found.removed([s for one in questions.values() for s in one.curve(len(found.tokens))])
+            found.removed([s for one in questions.values() for s in one.curve_sets()])
             ways = [(one, ascending) for one in questions.values() for ascending in (False, True)]
             limits = limits.widened([aopc(found, one.scores, by=by, ascending=reverse) for one, reverse in ways])
     nothing: dict[str, float | None] = dict.fromkeys(metrics)
@@ -168,17 +238,6 @@ def ordinary_scores(scores: Scores, special: Sequence[Tensor]) -> dict[str, list
     }
 
 
-def too_long_to_normalize(judge: RemovalPredictor) -> int:
-    """Return how many inputs have too many tokens for the limits of AOPC."""
-    return sum(int((~fixed).sum()) > MOST_ORDERED for fixed in fixed_tokens(judge))
-
-
-def fixed_tokens(judge: RemovalPredictor) -> list[Tensor]:
-    """For each input (tokens,) bool: special tokens, and those that the input's own mask hides."""
-    found = []
-    for example in judge.examples:
-        fixed = torch.tensor(example.special)
-        if "attention_mask" in example.tensors:
-            fixed = fixed | (example.tensors["attention_mask"].cpu() == 0)
-        found.append(fixed)
-    return found
+def too_long_to_normalize(metric_inputs: MetricInputs) -> int:
+    """How many inputs have too many tokens for the limits of AOPC."""
+    return sum(int((~fixed).sum()) > MOST_ORDERED for fixed in metric_inputs.fixed_tokens())

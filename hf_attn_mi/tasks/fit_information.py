@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -10,17 +9,16 @@ from itertools import islice
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
-from hf_attn_mi._version import library_versions
 from hf_attn_mi.data.texts import TextReader, read_texts_of
-from hf_attn_mi.errors import InvalidInputError
-from hf_attn_mi.models.fingerprint import fingerprint_of
-from hf_attn_mi.models.loading import model_and_tokenizer, name_of, own_tokenizer
+from hf_attn_mi.mi import get_estimator
+from hf_attn_mi.models.output_heads import label_names
+from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.results.information_profile import InformationProfile
+from hf_attn_mi.tasks.arguments import check_seed, check_whole_number, progress_bar
 from hf_attn_mi.tasks.information_estimates import estimate
 from hf_attn_mi.tasks.sites import DRAWS, read_sites
-from hf_attn_mi.tasks.state_collection import TextPass
+from hf_attn_mi.tasks.state_collection import StateCollection
 
 CHUNK = 1024  # texts that are sorted by length together; fixed, so that no result depends on the batch size
 
@@ -32,7 +30,7 @@ def fit_information(
     tokenizer: Any = None,
     layers: list[int] | None = None,
     sites: str | tuple[str, ...] = "tokens",
-    batch_size: int = 32,
+    batch_size: int = 16,
     estimator: str = "auto",
     permutations: int = 200,
     limit: int | None = None,
@@ -54,7 +52,7 @@ def fit_information(
             first 8 that at least half of the inputs have), "attention" (the tokens ranked 1 to 5 by attention
             received), "types" (each special token; the tokens of text A and of text B).
         batch_size: inputs in one forward pass.
-        estimator: of `mutual_information`.
+        estimator: a name of `hf_attn_mi.mi.list_estimators()`; see `mutual_information`.
         permutations: of the outputs, for the p-values.
         limit: most texts to read; None for all.
         memory: bytes for the states kept; of more inputs than fit, a random sample is kept, with a warning. Fitting
@@ -62,7 +60,7 @@ def fit_information(
         seed: of every random draw. Batches and padding change no draw.
 
     Returns:
-        A `InformationProfile`, in nats.
+        An `InformationProfile`, in nats.
 
     Raises:
         InvalidInputError: an argument is wrong; a model without a distribution over classes; fewer than 20 inputs a class.
@@ -75,62 +73,66 @@ def fit_information(
     started = time.perf_counter()
     chosen = read_sites(sites)
     for name, number in (("batch_size", batch_size), ("memory", memory), ("permutations", permutations)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise InvalidInputError(f"{name} must be a positive whole number, not {number!r}.")
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise InvalidInputError(f"seed must be a whole number, not {seed!r}.")
-    inner, tokenizer = model_and_tokenizer(model, tokenizer)
+        check_whole_number(name, number)
+    check_seed(seed)
+    get_estimator(estimator)  # an unknown name is refused before the data is read
+    runner = EncoderRunner.of(model, tokenizer)
     texts = read_texts_of(dataset, limit=limit)
-    tokenizer = own_tokenizer(inner) if tokenizer is None else tokenizer
+    runner.require_tokenizer()
     with torch.inference_mode(False), torch.no_grad():
-        run = TextPass(inner, tokenizer, chosen, layers, memory, seed, texts.size)
+        collection = StateCollection(runner, chosen, layers, memory, seed, texts.size)
         for chunk in _chunks(texts):
-            run.take(chunk, batch_size)
-        kept = run.finish()
-        found = estimate(
-            run.sample, run.plan, run.layers, run.found.stack, estimator=estimator, permutations=permutations, seed=seed
+            collection.take(chunk, batch_size)
+        kept = collection.finish()
+        inspection = collection.inspection
+        estimates = estimate(
+            collection.sample,
+            collection.plan,
+            collection.layers,
+            inspection.stack,
+            estimator=estimator,
+            permutations=permutations,
+            seed=seed,
         )
-    names = getattr(getattr(inner, "config", None), "id2label", None) or {}
-    notes = [*run.notes(texts, kept), *found.notes]
+    names = label_names(runner.config)
+    notes = [*collection.notes(texts, kept), *estimates.notes]
     for note in notes:
         warnings.warn(note, stacklevel=2)
     info = {
-        "model": name_of(inner),
+        **runner.provenance(),
         "estimator": estimator,
         "permutations": permutations,
         "seed": seed,
         "sites": list(chosen),
         "draws": DRAWS,
-        "reads": run.found.reads,
-        "last_layer": run.found.last,
+        "reads": inspection.reads,
+        "last_layer": inspection.last,
         "texts": {
             "seen": texts.seen,
             "kept": kept,
             "empty": texts.empty,
-            "without_tokens": run.bare,
-            "truncated": run.cut,
+            "without_tokens": collection.empty,
+            "truncated": collection.cut,
         },
-        "memory": {"cap": memory, "states": kept * run.bytes_each},
-        "dtype": str(next((p.dtype for p in inner.parameters()), torch.float32)).removeprefix("torch."),
-        "versions": library_versions(),
-        "seconds": {"forward": run.seconds, "total": time.perf_counter() - started},
+        "memory": {"cap": memory, "states": kept * collection.bytes_each},
+        "seconds": {"forward": collection.seconds, "total": time.perf_counter() - started},
         "warnings": notes,
     }
     return InformationProfile(
-        found.sites,
-        found.information,
-        found.probe,
-        found.halves,
-        tuple(str(names.get(c, f"class {c}")) for c in range(run.found.classes)),
-        fingerprint_of(inner),
+        estimates.sites,
+        estimates.information,
+        estimates.probe,
+        estimates.halves,
+        tuple(names.get(c, f"class {c}") for c in range(inspection.classes)),
+        runner.fingerprint(),
         info,
     )
 
 
 def _chunks(texts: TextReader) -> Iterator[list[Any]]:
-    """Runs of `CHUNK` texts, with a progress bar where somebody watches."""
+    """Runs of `CHUNK` texts, with a progress bar."""
     stream = iter(texts)
-    with tqdm(total=texts.size, desc="background", unit="text", disable=not sys.stderr.isatty()) as bar:
+    with progress_bar(texts.size, "information", "text") as bar:
         while chunk := list(islice(stream, CHUNK)):
             yield chunk
             bar.update(len(chunk))

@@ -1,4 +1,4 @@
-"""The output of a run, and how far the output of another run is from it."""
+"""The output of a forward pass, and how far the output of another pass is from it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError
-from hf_attn_mi.models.targets import Target, not_finite
+from hf_attn_mi.models.runner import EncoderRunner
+from hf_attn_mi.models.targets import Target
+from hf_attn_mi.models.weights import nonfinite_reason
 from hf_attn_mi.results.certificate import OutputChange
 
 _TOGETHER = (("logits",), ("start_logits", "end_logits"), ("last_hidden_state",))
@@ -18,7 +20,7 @@ _TOGETHER = (("logits",), ("start_logits", "end_logits"), ("last_hidden_state",)
 
 @dataclass(frozen=True, eq=False)
 class RunOutput:
-    """What is compared of one run on one input.
+    """What is compared of one forward pass on one input.
 
     Attributes:
         name: of the output's fields that were taken.
@@ -43,13 +45,13 @@ class RunOutput:
         return float(self.output.abs().max())
 
 
-def compared_output(outputs: Any, wanted: Any, model: nn.Module) -> RunOutput:
+def read_output(outputs: Any, target: Target, runner: EncoderRunner) -> RunOutput:
     """What to compare of the outputs of one input: logits, start and end logits, the last hidden state, or the first.
 
     Args:
         outputs: what the model returned.
-        wanted: a class number, None for the predicted class where there is one, or a function of the outputs.
-        model: the model.
+        target: of this one input; where it names no class, the predicted class where there is one.
+        runner: of the model.
 
     Raises:
         InvalidInputError: the output is not finite, or the target does not fit it.
@@ -57,40 +59,43 @@ def compared_output(outputs: Any, wanted: Any, model: nn.Module) -> RunOutput:
     name, parts = _parts(outputs)
     output = torch.cat([part.detach().double().flatten() for part in parts])
     if not bool(torch.isfinite(output).all()):
-        raise InvalidInputError(f"model: the {name} are not finite. {not_finite(model)}")
-    found = RunOutput(name, output, parts, parts[0].dtype)
-    if not callable(wanted) and wanted is None and not (name == "logits" and parts[0].dim() == 2):
-        return found
-    aim = Target(wanted if callable(wanted) else [wanted], model)
-    value = float(aim(outputs)[0])
-    explained = aim.explained[0]
+        raise InvalidInputError(f"model: the {name} are not finite. {nonfinite_reason(runner.model)}")
+    plain = RunOutput(name, output, parts, parts[0].dtype)
+    classless = not (name == "logits" and parts[0].dim() == 2)
+    if not target.is_function and target.targets == (None,) and classless:
+        return plain
+    target = Target(target.targets, runner.model, head=target.head)
+    reading = target.read(outputs)
+    explained, value = reading.explained[0], float(reading.values[0])
     return RunOutput(
         name, output, parts, parts[0].dtype, explained.target, explained.name, explained.probability, value
     )
 
 
-def change(own: RunOutput, new: RunOutput, model: nn.Module) -> OutputChange:
+def output_change(original: RunOutput, new: RunOutput, runner: EncoderRunner) -> OutputChange:
     """How far the second run is from the first."""
-    largest = float((new.output - own.output).abs().max())
+    largest = float((new.output - original.output).abs().max())
     return OutputChange(
         largest=largest,
-        relative=largest / own.scale if own.scale > 0 else largest,
-        probability=None if own.probability is None or new.probability is None else new.probability - own.probability,
-        value=None if own.value is None or new.value is None else new.value - own.value,
-        kept=_kept(own, new, model),
+        relative=largest / original.scale if original.scale > 0 else largest,
+        probability=None
+        if original.probability is None or new.probability is None
+        else new.probability - original.probability,
+        value=None if original.value is None or new.value is None else new.value - original.value,
+        kept=_kept(original, new, runner),
     )
 
 
-def _kept(own: RunOutput, new: RunOutput, model: nn.Module) -> bool | None:
+def _kept(original: RunOutput, new: RunOutput, runner: EncoderRunner) -> bool | None:
     """Whether every predicted class is the same: of the input, of each token, or both ends of a span."""
-    kind = getattr(getattr(model, "config", None), "problem_type", None)
-    if "logits" not in own.name or kind == "regression":
+    kind = getattr(runner.config, "problem_type", None)
+    if "logits" not in original.name or kind == "regression":
         return None
     if kind == "multi_label_classification":
-        return all(bool(((a > 0) == (b > 0)).all()) for a, b in zip(own.parts, new.parts))
-    if own.parts[0].shape[-1] == 1 and own.name == "logits":
+        return all(bool(((a > 0) == (b > 0)).all()) for a, b in zip(original.parts, new.parts))
+    if original.parts[0].shape[-1] == 1 and original.name == "logits":
         return None
-    return all(bool((a.argmax(-1) == b.argmax(-1)).all()) for a, b in zip(own.parts, new.parts))
+    return all(bool((a.argmax(-1) == b.argmax(-1)).all()) for a, b in zip(original.parts, new.parts))
 
 
 def _parts(outputs: Any) -> tuple[str, tuple[Tensor, ...]]:

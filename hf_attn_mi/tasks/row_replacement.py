@@ -1,4 +1,4 @@
-"""Rows to put in the place of a model's attention while it runs, and what is recorded of them."""
+"""Rows that replace a model's attention while it runs, and what is recorded of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hf_attn_mi.results.certificate import LayerCertificate
 
 CONTROLS = ("null-space noise", "visible noise", "uniform", "permuted")
 _MISSED = 5e-7  # residual above which a row is solved again with every digit of the values
-_SUM = 5e-7  # own rows whose sum is farther from one (dropout, sinks, half precision) lend their sum to the new rows
+_SUM = 5e-7  # where the model's rows sum to less or more than one by more than this, the new rows get the same sums
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ def read_rows(call: AttentionCall) -> ReplacedRows:
 
 
 @dataclass
-class Replacement:
+class RowReplacement:
     """Puts effective or efficient rows in the place of attention, and certifies them layer by layer.
 
     Args:
@@ -135,7 +135,7 @@ class Replacement:
                 support_mean=float(support[some].double().mean()) if bool(some.any()) else 0.0,
                 support_max=int(support.max()),
                 dropped=1 - int(support[some].sum()) / max(1, int(seen[some].sum())),
-                difference=_mean(self.norms[call.index], own.norm(dim=-1), some),
+                relative_change=_mean(self.norms[call.index], own.norm(dim=-1), some),
                 residual=_max(residual[some]),
                 sum_error=_max((new.double().sum(-1) - own.sum(-1)).abs()[some]),
                 own_sum_error=_max((own.sum(-1) - 1).abs()[some]),

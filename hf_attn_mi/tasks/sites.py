@@ -11,7 +11,7 @@ from torch import Tensor
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.models.encoded_input import EncodedInput
 
-SLOTS = ("tokens", "first", "positions", "attention", "types")
+SITES = ("tokens", "first", "positions", "attention", "types")
 DRAWS = 4  # tokens of an input that the probe of "tokens" is fitted to; the first of them is the one of the site
 POSITIONS = 8  # aligned positions, 0 among them
 RANKS = 5
@@ -24,7 +24,7 @@ class SitePlan:
     Random draws depend on `seed`, the number of the input and the pick only.
 
     Args:
-        chosen: names of `SLOTS`, as `read_sites` returns them.
+        chosen: names of `SITES`, as `read_sites` returns them.
         examples: some of the data, which says what special tokens there are and whether there are pairs.
         reads: "last" adds that site: the output is computed from the last token.
         seed: of the draws.
@@ -108,6 +108,6 @@ def read_sites(sites: Any) -> tuple[str, ...]:
         ('positions',)
     """
     chosen = (sites,) if isinstance(sites, str) else sites
-    if not isinstance(chosen, (list, tuple)) or not chosen or not all(name in SLOTS for name in chosen):
-        raise InvalidInputError(f"sites must be one or several of {', '.join(SLOTS)}; not {sites!r}.")
+    if not isinstance(chosen, (list, tuple)) or not chosen or not all(name in SITES for name in chosen):
+        raise InvalidInputError(f"sites must be one or several of {', '.join(SITES)}; not {sites!r}.")
     return tuple(chosen)

@@ -11,20 +11,20 @@ from hf_attn_mi.results.explanation import Explanation, Word
 from hf_attn_mi.results.token_set import Span
 
 
-def pieces(example: EncodedInput, tokens: Sequence[int]) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
+def spans_of(one: EncodedInput, tokens: Sequence[int]) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
     """A span for each of these tokens, and the words that hold one of them; cut as `Explanation` cuts its words."""
-    count = int(example.length or 0)
+    count = one.token_count
     whole = Explanation(
-        tokens=example.tokens or tuple(map(str, range(count))),
+        tokens=one.tokens or tuple(map(str, range(count))),
         scores=torch.zeros(count),
         target=None,
         target_name="",
         probability=None,
-        texts=example.texts,
-        offsets=example.offsets,
-        sequence_ids=example.sequence_ids,
-        word_ids=example.word_ids,
-        special=example.special or (False,) * count,
+        texts=one.texts,
+        offsets=one.offsets,
+        sequence_ids=one.sequence_ids,
+        word_ids=one.word_ids,
+        special=one.special or (False,) * count,
     )
     single = Explanation(
         tokens=whole.tokens,

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from hf_attn_mi.capture import LayerStates
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.kernels import probe_information
-from hf_attn_mi.mi.probe import Probe
-from hf_attn_mi.models.encoded_input import EncodedInput
-from hf_attn_mi.models.fingerprint import fingerprint_of
+from hf_attn_mi.mi import Probe
+from hf_attn_mi.models.encoded_input import EncodedInput, real_tokens
 from hf_attn_mi.models.inspect_layers import class_logits
-from hf_attn_mi.models.loading import name_of
+from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.results.information_profile import InformationProfile
 
 SCORED_BY = "position 0 by the probe of site 'first', every other token by that of site 'tokens'"
 
 
-def read_background(profile: Any, model: nn.Module) -> InformationProfile | None:
+def read_profile(profile: object, runner: EncoderRunner) -> InformationProfile | None:
     """The profile, if it was fitted for this model.
 
     Raises:
@@ -29,18 +29,18 @@ def read_background(profile: Any, model: nn.Module) -> InformationProfile | None
         return None
     if not isinstance(profile, InformationProfile):
         raise InvalidInputError(
-            f"background must be a InformationProfile, as fit_information or InformationProfile.load return it; not "
+            "profile must be an InformationProfile, as fit_information or InformationProfile.load return it; not "
             f"{type(profile).__name__}."
         )
-    own = fingerprint_of(model)
-    if dict(profile.fingerprint) != own:
-        theirs = {name: str(value)[:12] for name, value in profile.fingerprint.items()}
-        mine = {name: value[:12] for name, value in own.items()}
+    fingerprint = runner.fingerprint()
+    if dict(profile.fingerprint) != fingerprint:
+        fitted = {name: str(value)[:12] for name, value in profile.fingerprint.items()}
+        current = {name: value[:12] for name, value in fingerprint.items()}
         raise InvalidInputError(
-            f"background was fitted for {profile.info.get('model')} (fingerprint {theirs}, dtype "
-            f"{profile.info.get('dtype')}), this model is {name_of(model)} (fingerprint {mine}, dtype "
-            f"{str(next((p.dtype for p in model.parameters()), None)).removeprefix('torch.')}): fit one for this model "
-            "with fit_information, or load the model that it was fitted for."
+            f"profile was fitted for {profile.info.get('model')} (fingerprint {fitted}, dtype "
+            f"{profile.info.get('dtype')}), this model is {runner.name} (fingerprint {current}, dtype "
+            f"{runner.provenance()['dtype']}): fit one for this model with fit_information, or load the model that it "
+            "was fitted for."
         )
     return profile
 
@@ -49,19 +49,21 @@ class TokenInformation:
     """Consumer of hidden states: keeps those of the profile's layers until the logits are there.
 
     Args:
-        profile: fitted for `model`.
-        model: what runs.
-        examples: the inputs of the batch.
-        real: (batch, tokens) bool, True for tokens that are neither padding nor masked.
+        profile: fitted for the model.
+        runner: of the model.
+        inputs: of the batch.
 
     Raises:
         InvalidInputError: the inputs are no sequences of tokens.
     """
 
-    def __init__(
-        self, profile: InformationProfile, model: nn.Module, examples: list[EncodedInput], real: Tensor
-    ) -> None:
-        self.profile, self.model, self.examples, self.real = profile, model, examples, real
+    def __init__(self, profile: InformationProfile, runner: EncoderRunner, inputs: Sequence[EncodedInput]) -> None:
+        if inputs[0].length is None:
+            raise InvalidInputError(
+                f"profile is for sequences of tokens; inputs has {', '.join(inputs[0].tensors)}. Pass profile=None."
+            )
+        self.profile, self.runner, self.inputs = profile, runner, inputs
+        self.real = real_tokens(runner.collate(inputs))
         self.stack = profile.sites[0].stack
         self.states: dict[int, Tensor] = {}
 
@@ -81,11 +83,11 @@ class TokenInformation:
         wrong = [i for i, states in self.states.items() if states.shape[:2] != self.real.shape]
         if missing or wrong:
             raise InvalidInputError(
-                f"background has layers {list(profile.layers)} of {self.stack!r}; on this input the model has "
+                f"profile has layers {list(profile.layers)} of {self.stack!r}; on this input the model has "
                 f"{sorted(set(self.states) - set(wrong))} with one state a token."
             )
-        own = class_logits(self.model, outputs, len(self.examples)).detach().double().softmax(1)
-        layers = [self._layer(index, own) for index in profile.layers]
+        probabilities = class_logits(self.runner, outputs, len(self.inputs)).detach().double().softmax(1)
+        layers = [self._layer(index, probabilities) for index in profile.layers]
         check = profile.ceiling_check()
         return [
             {
@@ -97,17 +99,17 @@ class TokenInformation:
                 "ceiling_check": check,
                 "probe": SCORED_BY,
             }
-            for i in range(len(self.examples))
+            for i in range(len(self.inputs))
         ]
 
-    def _layer(self, index: int, own: Tensor) -> list[dict[str, Any]]:
-        """What the probes of one layer say, for each input; `own` is (batch, classes), the model's output."""
+    def _layer(self, index: int, outputs: Tensor) -> list[dict[str, Any]]:
+        """What the probes of one layer say, for each input; `outputs` is (batch, classes), the model's probabilities."""
         profile, states = self.profile, self.states[index]
-        kl, gain = self._scores(profile.probe, index, states, own)
-        halves = [self._scores(half, index, states, own)[0] for half in profile.halves]
+        kl, gain = self._scores(profile.probe, index, states, outputs)
+        halves = [self._scores(half, index, states, outputs)[0] for half in profile.halves]
         found = []
-        for i, example in enumerate(self.examples):
-            n = int(example.length or 0)
+        for i, one in enumerate(self.inputs):
+            n = one.token_count
             found.append(
                 {
                     "layer": index,
@@ -120,15 +122,17 @@ class TokenInformation:
             )
         return found
 
-    def _scores(self, probe: Probe, index: int, states: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, tokens) KL( q(Y|h) || q(Y) ) and E_{y ~ own}[log q(y|h) - log q(y)]; zero for masked tokens."""
+    def _scores(self, probe: Probe, index: int, states: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, tokens) KL( q(Y|h) || q(Y) ) and E_{y ~ outputs}[log q(y|h) - log q(y)]; zero for masked tokens."""
         real = self.real.to(states.device)
         states = states.masked_fill(~real[..., None], 0)  # whatever padding holds, it is not scored
 
         def scored(name: str, some: Tensor) -> tuple[Tensor, Tensor]:
             place = self.profile.find(index, name)
             directions, offsets = probe.directions[place].to(some.device), probe.offsets[place].to(some.device)
-            kl, gain = probe_information(some, directions, offsets, probe.prior.to(some.device), own.to(some.device))
+            kl, gain = probe_information(
+                some, directions, offsets, probe.prior.to(some.device), outputs.to(some.device)
+            )
             assert gain is not None
             return kl, gain
 

@@ -1,4 +1,4 @@
-"""The search for an inclusion-minimal two-sided set on an oracle; knows tokens by number and nothing of models.
+"""The search for a locally minimal two-sided set of tokens on an oracle; knows tokens by index and no model.
 
 The oracle answers for a set of tokens: the probability of the class when only these are seen, and whether the
 prediction is still that of all tokens. A search is a generator that yields the sets it wants answered and is sent the
@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 Tokens = frozenset[int]
 Answer = tuple[float, bool]  # probability of the class; whether the prediction is that of all tokens
 Oracle = Callable[[list[tuple[int, Tokens]]], list[Answer]]  # (number of the search, set) -> answers in this order
-NOTHING: Tokens = frozenset()
+EMPTY: Tokens = frozenset()
 CHUNKS_FROM = 8  # smaller sets are tried token by token at once: the certificate needs that round anyway
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """Where a search ended.
 
     Attributes:
@@ -33,7 +33,7 @@ class Found:
 
 @dataclass
 class SearchState:
-    """What is known about the sets of one input, and what it cost.
+    """What the search knows about the sets of one input, and what it cost.
 
     Attributes:
         everything: all tokens that may be left out.
@@ -78,28 +78,28 @@ class SearchState:
 
     def ask(self, sets: Sequence[Tokens]) -> Generator[list[Tokens], list[Answer], bool]:
         """Runs both sides of these sets, the first ones only where the budget ends; whether all were run."""
-        wanted: dict[Tokens, None] = {}
+        requested: dict[Tokens, None] = {}
         complete = True
         for tokens in sets:
             sides = (tokens, self.everything - tokens)
-            new = [side for side in sides if side not in self.answers and side not in wanted]
+            new = [side for side in sides if side not in self.answers and side not in requested]
             cost = sum(self.cost(len(side)) for side in new)
             if self.spent + cost > self.budget:
                 complete = False
                 break
             self.spent += cost
-            wanted.update(dict.fromkeys(new))
-        if wanted:
-            self.sequences += len(wanted)
-            self.answers.update(zip(wanted, (yield list(wanted)), strict=True))
+            requested.update(dict.fromkeys(new))
+        if requested:
+            self.sequences += len(requested)
+            self.answers.update(zip(requested, (yield list(requested)), strict=True))
         return complete
 
 
-Search = Generator[list[Tokens], list[Answer], Found]
+Search = Generator[list[Tokens], list[Answer], SearchResult]
 
 
-def search(order: Sequence[int], ledger: SearchState) -> Search:
-    """Searches an inclusion-minimal set that suffices while the rest does not.
+def search(order: Sequence[int], state: SearchState) -> Search:
+    """Searches an locally minimal set that suffices while the rest does not.
 
     The shortest known prefix of `order` that qualifies, by bisection (in the geometric mean, as short ones are
     likelier); then chunks of it are dropped, then single tokens, until none can go. Every set returned was itself
@@ -107,72 +107,72 @@ def search(order: Sequence[int], ledger: SearchState) -> Search:
 
     Args:
         order: all tokens that may be left out, strongest first.
-        ledger: conditions, budget and known answers; filled by the search.
+        state: conditions, budget and known answers; filled by the search.
 
     Returns:
-        A generator of sets to run; its return value is a `Found`.
+        A generator of sets to run; its return value is a `SearchResult`.
 
     Example:
         >>> def oracle(asked):                          # token 2 alone carries the class
         ...     return [(0.9, True) if 2 in tokens else (0.3, False) for _, tokens in asked]
         >>> whole = frozenset(range(6))
-        >>> ledger = SearchState(whole, 0.9, False, lambda size: size / 6, 50.0, {whole: (0.9, True)})
-        >>> run_together([search([0, 1, 2, 3, 4, 5], ledger)], oracle)
-        [Found(kept=(2,), minimal=True)]
+        >>> state = SearchState(whole, 0.9, False, lambda size: size / 6, 50.0, {whole: (0.9, True)})
+        >>> run_together([search([0, 1, 2, 3, 4, 5], state)], oracle)
+        [SearchResult(kept=(2,), minimal=True)]
     """
-    complete = yield from ledger.ask([ledger.everything])
+    complete = yield from state.ask([state.everything])
     if not complete:
-        return Found(tuple(order), minimal=False)
-    if ledger.dispensable(NOTHING):
-        return Found(None, minimal=False)
+        return SearchResult(tuple(order), minimal=False)
+    if state.dispensable(EMPTY):
+        return SearchResult(None, minimal=False)
     low, high = 0, len(order)  # the empty prefix does not qualify, the whole does
     while high - low > 1:
         middle = _between(low, high)
         prefix = frozenset(order[:middle])
-        if not (yield from ledger.ask([prefix])):
-            return Found(tuple(order[:high]), minimal=False)
-        low, high = (low, middle) if ledger.qualifies(prefix) else (middle, high)
-    return (yield from _thin_out(tuple(order[:high]), ledger))
+        if not (yield from state.ask([prefix])):
+            return SearchResult(tuple(order[:high]), minimal=False)
+        low, high = (low, middle) if state.qualifies(prefix) else (middle, high)
+    return (yield from _thin_out(tuple(order[:high]), state))
 
 
 def _between(low: int, high: int) -> int:
     return min(max(math.isqrt(max(low, 1) * high), low + 1), high - 1)
 
 
-def _thin_out(kept: tuple[int, ...], ledger: SearchState) -> Search:
+def _thin_out(kept: tuple[int, ...], state: SearchState) -> Search:
     """Drops what can go from a set that qualifies: chunks of it, then single tokens."""
     size = len(kept) // 4 if len(kept) >= CHUNKS_FROM else 1
     while True:
         chunks = [frozenset(kept[i : i + size]) for i in range(0, len(kept), size)][::-1]  # weakest first
-        complete = yield from ledger.ask([frozenset(kept) - chunk for chunk in chunks])
+        complete = yield from state.ask([frozenset(kept) - chunk for chunk in chunks])
         left = {chunk: frozenset(kept) - chunk for chunk in chunks}
-        free = [chunk for chunk in chunks if ledger.knows(left[chunk]) and ledger.qualifies(left[chunk])]
+        free = [chunk for chunk in chunks if state.knows(left[chunk]) and state.qualifies(left[chunk])]
         if free:
-            free.sort(key=lambda chunk: -ledger.margin(left[chunk]))
-            gone = yield from _longest(kept, free, ledger)
+            free.sort(key=lambda chunk: -state.margin(left[chunk]))
+            gone = yield from _longest(kept, free, state)
             kept = tuple(token for token in kept if token not in gone)
         if not complete:
-            return Found(kept, minimal=False)
+            return SearchResult(kept, minimal=False)
         if not free and size == 1:
-            return Found(kept, minimal=True)
+            return SearchResult(kept, minimal=True)
         size = max(1, min(size, len(kept) // 2) // 2) if size > 1 else 1
 
 
 def _longest(
-    kept: tuple[int, ...], free: list[Tokens], ledger: SearchState
+    kept: tuple[int, ...], free: list[Tokens], state: SearchState
 ) -> Generator[list[Tokens], list[Answer], Tokens]:
     """Tokens of as many of these chunks as can go together, the first of them counted from the front."""
     low, high, middle = 1, len(free) + 1, len(free)  # the first alone can go; all at once is tried before bisection
     while high - low > 1:
         left = frozenset(kept).difference(*free[:middle])
-        if not (yield from ledger.ask([left])):
+        if not (yield from state.ask([left])):
             break
-        low, high = (middle, high) if ledger.qualifies(left) else (low, middle)
+        low, high = (middle, high) if state.qualifies(left) else (low, middle)
         middle = (low + high) // 2
-    return NOTHING.union(*free[:low])
+    return EMPTY.union(*free[:low])
 
 
-def run_together(searches: Sequence[Search], oracle: Oracle) -> list[Found]:
+def run_together(searches: Sequence[Search], oracle: Oracle) -> list[SearchResult]:
     """Runs searches side by side: one call of the oracle answers what all of them ask in this round.
 
     Args:
@@ -182,7 +182,7 @@ def run_together(searches: Sequence[Search], oracle: Oracle) -> list[Found]:
     Returns:
         What each found, in order.
     """
-    found: dict[int, Found] = {}
+    results: dict[int, SearchResult] = {}
     asked: dict[int, list[Tokens]] = {}
     answers: dict[int, list[Answer] | None] = dict.fromkeys(range(len(searches)))
     while answers:
@@ -190,9 +190,9 @@ def run_together(searches: Sequence[Search], oracle: Oracle) -> list[Found]:
             try:
                 asked[number] = next(searches[number]) if answer is None else searches[number].send(answer)
             except StopIteration as end:
-                found[number] = end.value
-        told = oracle([(number, tokens) for number, sets in asked.items() for tokens in sets]) if asked else []
-        rows = iter(told)
+                results[number] = end.value
+        replies = oracle([(number, tokens) for number, sets in asked.items() for tokens in sets]) if asked else []
+        rows = iter(replies)
         answers = {number: [next(rows) for _ in sets] for number, sets in asked.items()}
         asked = {}
-    return [found[number] for number in range(len(searches))]
+    return [results[number] for number in range(len(searches))]

@@ -19,8 +19,8 @@ from tests.sample_models import TEXTS
 METRICS = ("comprehensiveness", "sufficiency")
 
 
-def made(failures=None):
-    """A comparison made by hand; no model was asked."""
+def sample_comparison(failures=None):
+    """A comparison written by hand; no model was run."""
     values = {
         "relevance": {"comprehensiveness": (0.5, 0.7, 0.6), "sufficiency": (0.1, 0.0, 0.2)},
         "random": {"comprehensiveness": (0.1, 0.2, None), "sufficiency": (0.4, 0.3, None)},
@@ -39,36 +39,36 @@ def data(tmp_path):
 
 
 @pytest.fixture
-def asked(monkeypatch):
-    """What `compare` is asked for; it answers with the comparison made by hand."""
+def received(monkeypatch):
+    """The calls that `compare` receives; it answers with the comparison written by hand."""
     calls = []
 
     def answer(model, inputs, **options):
         calls.append({"model": model, "inputs": inputs, **options})
         warnings.warn("one text\nwas cut", stacklevel=2)
         print("progress", file=sys.stderr)
-        return made()
+        return sample_comparison()
 
     monkeypatch.setattr(hf_attn_mi, "compare", answer)
     return calls
 
 
-def test_the_table_and_what_was_drawn_are_printed(capsys, asked, data):
+def test_the_table_and_what_was_drawn_are_printed(capsys, received, data):
     assert main(["compare", "--data", str(data), "--n", "3"]) == 0
     output = capsys.readouterr()
     sample = f"{data}: 3 of 40 texts, drawn at random (seed 0); 2 rows without a text were skipped."
-    assert output.out == f"{sample}\n{made().to_text(color='none')}\n"
+    assert output.out == f"{sample}\n{sample_comparison().to_text(color='none')}\n"
     assert output.err.splitlines() == ["progress", "hf-attn-mi: warning: one text was cut"]
 
 
-def test_the_options_arrive(capsys, asked, data):
+def test_the_options_arrive(capsys, received, data):
     given = (
         "--n 5 --methods lime random --metrics sufficiency auprc --target negative --removal mask --batch-size 8 "
         "--seed 7 --no-truncate --quiet"
     )
     settings = '{"lime": {"samples": 500}}'
     assert main(["compare", "--data", str(data), *given.split(), "--options", settings]) == 0
-    (call,) = asked
+    (call,) = received
     assert type(call.pop("model")).__name__ == "BertForSequenceClassification"
     assert call.pop("tokenizer").vocab_size == 8000
     assert call.pop("inputs") == draw_texts(str(data), 5, seed=7).texts
@@ -86,12 +86,12 @@ def test_the_options_arrive(capsys, asked, data):
     output = capsys.readouterr()
     assert (output.out, output.err) == ("", "hf-attn-mi: warning: one text was cut\n")
     assert main(["compare", "--data", str(data), "--metrics", "all"]) == 0
-    defaults = asked[1]
+    defaults = received[1]
     assert (len(defaults["inputs"]), defaults["truncation"], defaults["removal"]) == (40, True, "delete")
     assert (defaults["metrics"], defaults["methods"][0], defaults["options"]) == ("all", "relevance", None)
 
 
-def test_every_file_holds_the_comparison(capsys, asked, data, tmp_path):
+def test_every_file_holds_the_comparison(capsys, received, data, tmp_path):
     names = {name: tmp_path / name for name in ("c.json", "c.md", "c.html", "c.png")}
     flags = ("--json", "--markdown", "--html", "--plot")
     files = [part for flag, path in zip(flags, names.values()) for part in (flag, str(path))]
@@ -99,17 +99,17 @@ def test_every_file_holds_the_comparison(capsys, asked, data, tmp_path):
     printed = capsys.readouterr().out
     assert all(f"Written: {names[name]}" in printed for name in ("c.md", "c.html", "c.png"))
     saved = json.loads(names["c.json"].read_text(encoding="utf-8"))
-    assert Comparison.from_dict(saved) == made()
+    assert Comparison.from_dict(saved) == sample_comparison()
     assert saved["data"] == {"name": str(data), "found": 40, "drawn": 3, "empty": 2}
-    assert names["c.md"].read_text(encoding="utf-8") == made().to_markdown()
-    assert names["c.html"].read_text(encoding="utf-8") == made().to_html()
+    assert names["c.md"].read_text(encoding="utf-8") == sample_comparison().to_markdown()
+    assert names["c.html"].read_text(encoding="utf-8") == sample_comparison().to_html()
     assert names["c.png"].read_bytes().startswith(b"\x89PNG")
     assert main(["compare", "--data", str(data), "--json", "-"]) == 0
-    assert Comparison.from_dict(json.loads(capsys.readouterr().out)) == made()
+    assert Comparison.from_dict(json.loads(capsys.readouterr().out)) == sample_comparison()
 
 
 def test_a_method_that_failed_is_status_1_and_named_even_when_quiet(capsys, monkeypatch, data):
-    broken = made({"head": "this model\nhas none"})
+    broken = sample_comparison({"head": "this model\nhas none"})
     monkeypatch.setattr(hf_attn_mi, "compare", lambda *a, **k: broken)
     assert main(["compare", "--data", str(data)]) == 1
     output = capsys.readouterr()
@@ -119,7 +119,7 @@ def test_a_method_that_failed_is_status_1_and_named_even_when_quiet(capsys, monk
     assert capsys.readouterr().err == "hf-attn-mi: warning: head failed: this model has none\n"
 
 
-def test_refusals_come_before_the_work(capsys, asked, data, tmp_path):
+def test_refusals_come_before_the_work(capsys, received, data, tmp_path):
     empty, plain = tmp_path / "empty.txt", tmp_path / "plain.csv"
     empty.write_text("\n \n", encoding="utf-8")
     plain.write_text("words,label\na,1\n", encoding="utf-8")
@@ -141,7 +141,7 @@ def test_refusals_come_before_the_work(capsys, asked, data, tmp_path):
         (["--data", str(data), "--model", str(tmp_path)], "--model"),
     ):
         assert words in refused(capsys, "compare", *arguments)
-    assert asked == []
+    assert received == []
 
 
 def test_what_compare_refuses_is_one_line(capsys, data):

@@ -6,15 +6,17 @@ import re
 import subprocess
 import sys
 from types import MappingProxyType
+from typing import get_args
 
 import pytest
 import typer
 
 from hf_attn_mi import Explanation
 from hf_attn_mi.cli import main
-from hf_attn_mi.cli.exit_codes import exit_code
+from hf_attn_mi.cli.exit_codes import OF_OUTCOME, exit_code
 from hf_attn_mi.errors import BackendUnavailableError, InvalidInputError, UnsupportedModelError
 from hf_attn_mi.methods import TokenScores, register_method, unregister_method
+from hf_attn_mi.results import Outcome
 from tests.cli.command_line import ROOT, command, refused
 
 COMMANDS = ("explain", "certify", "minimal", "compare", "mi", "methods", "models")
@@ -70,6 +72,7 @@ def test_options_are_grouped(capsys, name):
 )
 def test_the_status_of_several_outcomes(outcomes, status):
     assert exit_code(outcomes) == status
+    assert set(OF_OUTCOME) == set(get_args(Outcome))
 
 
 @pytest.mark.parametrize(

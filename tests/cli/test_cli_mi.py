@@ -39,8 +39,8 @@ WORDS = (
 
 
 @pytest.fixture
-def asked(monkeypatch):
-    """What `fit_information` is asked for; it answers with the profile made by hand."""
+def received(monkeypatch):
+    """The calls that `fit_information` receives; it answers with the profile written by hand."""
     calls = []
 
     def answer(model, dataset, **options):
@@ -58,7 +58,7 @@ def refused(capsys, *arguments):
     return command_line.refused(capsys, "mi", *arguments)
 
 
-def test_the_table_has_every_number_and_the_ceiling(capsys, asked):
+def test_the_table_has_every_number_and_the_ceiling(capsys, received):
     profile = made()
     assert main(["mi", "--data", "f.txt"]) == 0
     output = capsys.readouterr()
@@ -90,13 +90,13 @@ def test_the_verdict_on_the_ceiling(capsys, monkeypatch):
     assert "ceiling check: not possible" in capsys.readouterr().out
 
 
-def test_the_options_arrive(asked, capsys):
+def test_the_options_arrive(received, capsys):
     given = (
         "--data name:split --layers 0 3 --sites tokens types --limit 50 --batch-size 8 --estimator probe "
         "--permutations 20 --seed 4"
     )
     assert main(["mi", *given.split()]) == 0
-    (call,) = asked
+    (call,) = received
     assert type(call.pop("model")).__name__ == "BertForSequenceClassification"
     assert call.pop("tokenizer").vocab_size == 8000
     assert call == {
@@ -110,7 +110,7 @@ def test_the_options_arrive(asked, capsys):
         "seed": 4,
     }
     assert main(["mi", "--data", "f.txt"]) == 0
-    defaults = asked[1]
+    defaults = received[1]
     assert (defaults["layers"], defaults["sites"], defaults["limit"]) == (None, ("tokens",), None)
     assert (defaults["estimator"], defaults["permutations"], defaults["seed"]) == ("auto", 200, 0)
 
@@ -118,7 +118,7 @@ def test_the_options_arrive(asked, capsys):
 def equals(data, profile):
     """Whether the JSON holds the numbers of the profile."""
     found = profile.information
-    for name in ("nats", "interval", "p_value", "family_p_value", "null_mean", "share"):
+    for name in ("nats", "p_value", "family_p_value", "null_mean", "share"):
         assert [site[name] for site in data["sites"]] == pytest.approx(getattr(found, name).tolist(), nan_ok=True)
     assert [x for site in data["sites"] for x in site["interval"]] == pytest.approx(found.interval.flatten().tolist())
     for name in ("layer", "stack", "name", "pooled", "n"):
@@ -132,7 +132,7 @@ def equals(data, profile):
     return True
 
 
-def test_json_figure_and_folder_hold_the_profile(tmp_path, asked, capsys):
+def test_json_figure_and_folder_hold_the_profile(tmp_path, received, capsys):
     files = {name: tmp_path / name for name in ("out.json", "out.png", "out")}
     assert (
         main(
@@ -167,13 +167,13 @@ def test_a_number_that_is_not_finite_is_null_in_json(monkeypatch, capsys):
     assert [site["interval"][1] is None for site in sites] == [place == 2 for place in range(len(sites))]
 
 
-def test_quiet_prints_warnings_only(asked, capsys):
+def test_quiet_prints_warnings_only(received, capsys):
     assert main(["mi", "--data", "f", "--quiet"]) == 0
     output = capsys.readouterr()
     assert (output.out, output.err) == ("", "hf-attn-mi: warning: three texts were cut\n")
 
 
-def test_refusals_are_one_line_and_come_before_the_work(tmp_path, asked, capsys):
+def test_refusals_are_one_line_and_come_before_the_work(tmp_path, received, capsys):
     (tmp_path / "there").mkdir()
     for arguments, words in (
         (["--plot", "a.doc"], "not as '.doc'"),
@@ -184,7 +184,7 @@ def test_refusals_are_one_line_and_come_before_the_work(tmp_path, asked, capsys)
         (["--model", str(tmp_path / "there")], "--model"),
     ):
         assert words in refused(capsys, "--data", "f", *arguments)
-    assert asked == []
+    assert received == []
 
 
 def test_data_that_cannot_be_read_or_fitted_is_refused(tmp_path, capsys):

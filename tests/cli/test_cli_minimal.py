@@ -76,7 +76,7 @@ def test_a_check_that_fails_is_status_1(capsys, monkeypatch):
 
 def test_no_set_is_status_3_and_no_proof_status_1(capsys):
     assert main(["minimal", DEFAULT_CLASS]) == 3
-    assert capsys.readouterr().out.startswith("No set of tokens for 'positive'. Default class")
+    assert capsys.readouterr().out.startswith("Nothing to certify: no set of tokens for 'positive'. Default class")
     assert main(["minimal", TEXTS[0], DEFAULT_CLASS]) == 3  # one of two
     capsys.readouterr()
     assert main(["minimal", TEXTS[0], "--budget", "4"]) == 1

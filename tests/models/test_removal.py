@@ -5,8 +5,9 @@ import torch
 from transformers.models.roberta.modeling_roberta import RobertaEmbeddings
 
 from hf_attn_mi.errors import InvalidInputError
-from hf_attn_mi.evaluation import Probabilities, remove_tokens
-from tests.evaluation.made_model import MASK, Counting, made, probability
+from hf_attn_mi.evaluation import Probabilities
+from hf_attn_mi.models.removal import remove_tokens
+from tests.evaluation.sample_predictor import MASK, CountingPredictor, probability, removal_probabilities
 
 
 def pair():
@@ -60,7 +61,7 @@ def test_mask_and_attention_mask_keep_the_length():
 
 
 def test_each_set_is_predicted_once_and_in_one_call():
-    found = made(10, 11, 13)
+    found = removal_probabilities(10, 11, 13)
     # odds 27, 3, 9, 9 (again), 1
     assert found.removed([(), (1,), (2,), (2, 3), (3, 2), (1, 2, 3)]).tolist() == pytest.approx(
         [27 / 28, 3 / 4, 9 / 10, 9 / 10, 9 / 10, 1 / 2]
@@ -73,24 +74,24 @@ def test_each_set_is_predicted_once_and_in_one_call():
 
 def test_removals_agree_on_a_model_without_positions():
     sets = [(1,), (2, 3), (1, 2, 3)]
-    wanted = made(10, 11, 12).removed(sets)
+    wanted = removal_probabilities(10, 11, 12).removed(sets)
     for removal in ("mask", "attention_mask"):
-        assert torch.equal(made(10, 11, 12, removal=removal).removed(sets), wanted)
+        assert torch.equal(removal_probabilities(10, 11, 12, removal=removal).removed(sets), wanted)
 
 
 def test_an_input_that_would_be_empty_is_nan_and_not_run():
     for removal in ("delete", "attention_mask"):
-        found = made(10, 11, removal=removal, specials=False)
+        found = removal_probabilities(10, 11, removal=removal, specials=False)
         values = found.removed([(0,), (0, 1)])
         assert values[0] == pytest.approx(3 / 4)
         assert bool(values[1].isnan())
         assert found.evaluated == 1
-    assert made(10, 11, removal="mask", specials=False).removed([(0, 1)])[0] == pytest.approx(1 / 2)
+    assert removal_probabilities(10, 11, removal="mask", specials=False).removed([(0, 1)])[0] == pytest.approx(1 / 2)
 
 
 def test_tokens_hidden_by_the_examples_own_mask_are_not_removed():
     example = {"input_ids": torch.tensor([1, 10, 11, 0]), "attention_mask": torch.tensor([1, 1, 1, 0])}
-    found = Probabilities(Counting(), example, torch.tensor([True, False, False, False]))
+    found = Probabilities(CountingPredictor(), example, torch.tensor([True, False, False, False]))
     assert found.tokens == (1, 2)
 
 
@@ -114,9 +115,9 @@ def test_bad_input():
     with pytest.raises(InvalidInputError, match="position_ids must be"):
         remove_tokens({**example, "position_ids": torch.ones(7, 3)}, [1])
     with pytest.raises(InvalidInputError, match=r"special has shape \(3,\), the example has 7"):
-        Probabilities(Counting(), example, torch.zeros(3))
+        Probabilities(CountingPredictor(), example, torch.zeros(3))
     with pytest.raises(InvalidInputError, match=r"positions \[0\] are special"):
-        made(10).removed([(0, 1)])
+        removal_probabilities(10).removed([(0, 1)])
     for wrong in (torch.zeros(1, 2), torch.tensor([float("nan")]), torch.zeros(2)):
         with pytest.raises(InvalidInputError, match="one probability an example"):
             Probabilities(lambda examples, wrong=wrong: wrong, example).full()

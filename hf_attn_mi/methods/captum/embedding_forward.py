@@ -11,27 +11,28 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from hf_attn_mi.capture import eager_stance, unwrap
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
-from hf_attn_mi.methods.captum.base import Aim, Options
+from hf_attn_mi.methods.batch import ScoringBatch
+from hf_attn_mi.models.removal_predictor import run_in_batches
+from hf_attn_mi.models.runner import EncoderRunner
+from hf_attn_mi.models.targets import Target
 
-Run = Callable[[Tensor, list[int]], Any]
 
-
-class EmbeddedModel:
-    """The model from the embeddings of its tokens on.
+class EmbeddingForward:
+    """The explained value of each input of a batch as a function of the embeddings of its tokens.
 
     Args:
-        model: a PreTrainedModel in evaluation mode.
-        arguments: keyword arguments of its forward, batch first.
-        aim: (outputs, rows) -> (n,) explained values.
-        options: of the method; `internal_batch` is the most rows in one pass and is halved when memory runs out.
+        runner: of the model, in a `session`.
+        batch: the inputs.
+        target: settled; see `ScoringBatch.settle`.
+        probability: explain the probability of the class where it has one, in place of the target's value.
+        internal_batch: most rows in one pass; halved when memory runs out.
 
     Attributes:
-        embeddings: (batch, tokens, hidden) of the input, float32 or wider, detached.
+        embeddings: (batch, tokens, hidden) of the inputs, float32 or wider, detached.
         notes: what the reader of the scores should know.
 
     Raises:
@@ -39,50 +40,52 @@ class EmbeddedModel:
         UnsupportedModelError: the model names no table of token embeddings.
     """
 
-    def __init__(self, model: nn.Module, arguments: dict[str, Any], aim: Aim, options: Options) -> None:
-        self.model, self.arguments, self.aim, self.options = unwrap(model), arguments, aim, options
-        self.size, self.notes = options.internal_batch, list[str]()
-        self.key = next((key for key in ("inputs_embeds", "input_ids", "inputs") if key in arguments), None)
-        self.table = _table(self.model)
-        if self.key is None:
+    def __init__(
+        self, runner: EncoderRunner, batch: ScoringBatch, target: Target, *, probability: bool, internal_batch: int
+    ) -> None:
+        self.runner, self.arguments, self.target = runner, batch.arguments, target
+        self.probability, self.size, self.notes = probability, internal_batch, list[str]()
+        key = next((key for key in ("inputs_embeds", "input_ids", "inputs") if key in batch.arguments), None)
+        self.table = runner.input_embedding
+        if key is None:
             raise InvalidInputError(
                 "inputs: this method needs tokens (input_ids or inputs_embeds); use method='relevance'."
             )
-        given = arguments[self.key]
-        if self.key == "inputs_embeds":
-            found = given.detach()
-        elif self.table is None or given.is_floating_point():
+        self.key, tokens = key, batch.arguments[key]
+        if key == "inputs_embeds":
+            embeddings = tokens.detach()
+        elif self.table is None or tokens.is_floating_point():
             raise UnsupportedModelError(
-                f"{type(self.model).__name__} names no table of token embeddings (get_input_embeddings), where this "
-                "method changes its input."
+                f"{runner.class_name} names no table of token embeddings (get_input_embeddings), where this method "
+                "changes its input."
             )
         else:
             if self.table.weight.is_meta:
                 raise UnsupportedModelError(
-                    f"{type(self.model).__name__}: its token embeddings are offloaded, so none can be taken from the "
-                    "table. Load the model onto one device."
+                    f"{runner.class_name}: its token embeddings are offloaded, so none can be taken from the table. "
+                    "Load the model onto one device."
                 )
             with torch.no_grad():
-                found = F.embedding(given, self.table.weight)
-        self.embeddings: Tensor = found.to(torch.promote_types(found.dtype, torch.float32))
+                embeddings = F.embedding(tokens, self.table.weight)
+        self.embeddings: Tensor = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
 
-    def baseline(self, fixed: Tensor) -> tuple[Tensor, str]:
+    def baseline(self, fixed: Tensor, choice: str | None) -> tuple[Tensor, str]:
         """Embeddings without the text, (batch, tokens, hidden), and their name.
 
         Args:
             fixed: (batch, tokens) bool, tokens that keep their own embedding: special tokens and padding.
+            choice: "pad", "mask" or "zero"; None for "pad" where the model has such a token, else "zero".
 
         Raises:
             InvalidInputError: the model or its tokenizer has no such token.
         """
-        config, choice = getattr(self.model, "config", None), self.options.baseline
-        ids = {"pad": getattr(config, "pad_token_id", None), "mask": self.options.mask_id}
+        ids = {"pad": getattr(self.runner.config, "pad_token_id", None), "mask": self.runner.mask_token_id}
         if choice is None:
             choice = "pad" if self._row(ids["pad"]) is not None else "zero"
         row = torch.zeros_like(self.embeddings[0, 0]) if choice == "zero" else self._row(ids[choice])
         if row is None:
             raise InvalidInputError(
-                f"options['baseline'] is {choice!r}, but {type(self.model).__name__} or its tokenizer has no such "
+                f"options['baseline'] is {choice!r}, but {self.runner.class_name} or its tokenizer has no such "
                 "token; pass 'zero'."
             )
         name = "zero embedding" if choice == "zero" else f"embedding of the {choice} token (id {ids[choice]})"
@@ -116,8 +119,8 @@ class EmbeddedModel:
             embeddings: (n, tokens, hidden), each row on its own.
             rows: the example that each row is a variant of.
         """
-        found: Tensor = _Pieces.apply(embeddings, self, rows)  # type: ignore[no-untyped-call]
-        return found
+        values: Tensor = _Pieces.apply(embeddings, self, rows)  # type: ignore[no-untyped-call]
+        return values
 
     def with_gradients(self, embeddings: Tensor, rows: list[int]) -> tuple[Tensor, Tensor]:
         """Values (n,) and their gradients (n, tokens, hidden)."""
@@ -137,58 +140,56 @@ class EmbeddedModel:
     def without_gradient(self) -> UnsupportedModelError:
         """The error for a value that no gradient reaches."""
         return UnsupportedModelError(
-            f"{type(self.model).__name__}: no gradient flows from the explained value to the token embeddings "
+            f"{self.runner.class_name}: no gradient flows from the explained value to the token embeddings "
             "(quantized weights, or a target computed outside the graph). Use a method without gradients."
         )
 
     def forward(self, embeddings: Tensor, rows: list[int]) -> Tensor:
         """(n,) float64 explained values of one pass over (n, tokens, hidden) embeddings."""
-        assert self.key is not None
-        given = self.arguments[self.key]
-        batch, index = given.shape[0], torch.tensor(rows, device=given.device)
+        tokens = self.arguments[self.key]
+        batch, index = tokens.shape[0], torch.tensor(rows, device=tokens.device)
         arguments = {
             key: value[index] if isinstance(value, Tensor) and value.dim() and value.shape[0] == batch else value
             for key, value in self.arguments.items()
         }
-        with eager_stance(self.model):
-            if self.key == "inputs_embeds":
-                outputs = self.model(**{**arguments, self.key: embeddings.to(given.dtype)})
-            else:
-                assert self.table is not None
-                with _Replaced(self.table.weight, arguments[self.key], embeddings) as replaced:
-                    outputs = self.model(**arguments)
-                if not replaced.done:
-                    raise UnsupportedModelError(
-                        f"{type(self.model).__name__} does not look the token ids up in its table of embeddings as "
-                        "they are (permuted or cut input), so that no token can be replaced."
-                    )
-        return self.aim(outputs, rows).double()
+        if self.key == "inputs_embeds":
+            outputs = self.runner.forward({**arguments, self.key: embeddings.to(tokens.dtype)})
+        else:
+            assert self.table is not None
+            with _ReplacedEmbeddings(self.table.weight, arguments[self.key], embeddings) as replaced:
+                outputs = self.runner.forward(arguments)
+            if not replaced.done:
+                raise UnsupportedModelError(
+                    f"{self.runner.class_name} does not look the token ids up in its table of embeddings as they are "
+                    "(permuted or cut input), so that no token can be replaced."
+                )
+        reading = self.target.select(rows).read(outputs)
+        probabilities = [one.probability for one in reading.explained]
+        if not self.probability or None in probabilities:
+            return reading.values.double()
+        return torch.tensor(probabilities, dtype=torch.float64, device=reading.values.device)
 
     def _in_pieces(self, run: Callable[[slice], Any], count: int) -> list[Any]:
-        found: list[Any] = []
-        start = 0
-        while start < count:
-            end = min(start + self.size, count)
-            try:
-                found.append(run(slice(start, end)))
-                start = end
-                continue
-            except RuntimeError as error:
-                if not out_of_memory(error) or end - start == 1:
-                    raise
-            # Outside `except`, where the error no longer holds the tensors of the failed pass.
-            self.size = (end - start) // 2
+        """The results of `run` on slices of `count` rows, in order; smaller slices once memory has run out."""
+        results: dict[int, Any] = {}
+
+        def run_places(places: list[int]) -> None:
+            results[places[0]] = run(slice(places[0], places[-1] + 1))
+
+        def halved(size: int) -> None:
+            self.size = min(self.size, size)
             self.notes = [f"Memory ran out: the internal batch was halved to {self.size}."]
-            if self.embeddings.is_cuda:
-                torch.cuda.empty_cache()
-        return found
+
+        batches = [list(range(start, min(start + self.size, count))) for start in range(0, count, self.size)]
+        run_in_batches(batches, run_places, halved)
+        return [results[start] for start in sorted(results)]
 
 
 class _Pieces(torch.autograd.Function):
     """Values in the forward pass, with gradients kept for the backward pass; rows do not see one another."""
 
     @staticmethod
-    def forward(ctx: Any, embeddings: Tensor, network: EmbeddedModel, rows: list[int]) -> Tensor:
+    def forward(ctx: Any, embeddings: Tensor, network: EmbeddingForward, rows: list[int]) -> Tensor:
         values, gradients = network.with_gradients(embeddings, rows)
         ctx.save_for_backward(gradients)
         return values
@@ -199,7 +200,7 @@ class _Pieces(torch.autograd.Function):
         return upstream[0][:, None, None].to(gradients.dtype) * gradients, None, None
 
 
-class _Replaced(TorchFunctionMode):
+class _ReplacedEmbeddings(TorchFunctionMode):
     """Other embeddings wherever the model looks up these token ids.
 
     Args:
@@ -224,36 +225,18 @@ class _Replaced(TorchFunctionMode):
             return result
         return self._placed(args[0] if args else kwargs["input"], result)
 
-    def _placed(self, ids: Tensor, own: Tensor) -> Tensor:
-        mine, new = self.ids, self.embeddings.to(own.dtype)
-        count = mine.shape[1]
-        if ids.shape == mine.shape and torch.equal(ids, mine):
+    def _placed(self, ids: Tensor, original: Tensor) -> Tensor:
+        expected, new = self.ids, self.embeddings.to(original.dtype)
+        count = expected.shape[1]
+        if ids.shape == expected.shape and torch.equal(ids, expected):
             placed = new.clone()  # the model may scale its embeddings in place
-        elif ids.dim() == 2 and ids.shape == mine.t().shape and torch.equal(ids, mine.t()):  # (tokens, n)
+        elif ids.dim() == 2 and ids.shape == expected.t().shape and torch.equal(ids, expected.t()):  # (tokens, n)
             placed = new.transpose(0, 1).clone()
-        elif ids.shape == mine.shape and torch.equal(ids[:, 1:], mine[:, :-1]):  # decoder input, shifted right
-            placed = torch.cat([own[:, :1], new[:, :-1]], 1)
-        elif ids.dim() == 2 and ids.shape[1] > count and torch.equal(ids[:, :count], mine):  # the model padded it
-            placed = torch.cat([new, own[:, count:]], 1)
+        elif ids.shape == expected.shape and torch.equal(ids[:, 1:], expected[:, :-1]):  # decoder input, shifted right
+            placed = torch.cat([original[:, :1], new[:, :-1]], 1)
+        elif ids.dim() == 2 and ids.shape[1] > count and torch.equal(ids[:, :count], expected):  # the model padded it
+            placed = torch.cat([new, original[:, count:]], 1)
         else:
-            return own
+            return original
         self.done = True
         return placed
-
-
-def _table(model: nn.Module) -> nn.Embedding | None:
-    try:
-        module = model.get_input_embeddings()  # type: ignore[operator]
-    except (AttributeError, NotImplementedError):
-        return None
-    return module if isinstance(module, nn.Embedding) else None
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether an accelerator or the machine had no memory left.
-
-    Example:
-        >>> out_of_memory(torch.OutOfMemoryError()), out_of_memory(RuntimeError("shapes differ"))
-        (True, False)
-    """
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)  # the latter: a CPU

@@ -10,56 +10,52 @@ import torch
 from torch import Tensor, nn
 
 from hf_attn_mi.errors import UnsupportedModelError
-from hf_attn_mi.methods.captum.base import Aim, Options, TokenScores, missing_share
-from hf_attn_mi.methods.captum.embedding_forward import EmbeddedModel, out_of_memory
+from hf_attn_mi.methods.base import TokenScores
+from hf_attn_mi.methods.captum.embedding_forward import EmbeddingForward
+from hf_attn_mi.methods.captum.options import Options, missing_share
 from hf_attn_mi.methods.captum.rng import seeded
+from hf_attn_mi.models.removal_predictor import out_of_memory
+
+SPACE = "word embeddings"
 
 
-def saliency(
-    model: nn.Module, arguments: dict[str, Any], aim: Aim, special: Tensor, real: Tensor, options: Options
-) -> TokenScores:
+def saliency(network: EmbeddingForward, special: Tensor, real: Tensor, options: Options) -> TokenScores:
     """Norm of the gradient at each token's embedding, ||d f / d x_j||_2; not negative.
 
     Simonyan et al., arXiv 1312.6034; the norm over the embedding as in Atanasova et al., arXiv 2009.13295. One
-    forward and one backward pass. For the arguments see `BASELINES`.
+    forward and one backward pass. For the arguments see `CaptumScorer`.
 
     Raises:
         UnsupportedModelError: no gradient reaches the embeddings.
     """
     from captum.attr import Saliency
 
-    network = EmbeddedModel(model, arguments, aim, options)
     rows = list(range(real.shape[0]))
     found = Saliency(lambda x: network.differentiable(x, rows)).attribute(_leaf(network.embeddings), abs=False)
     return _scored(network, found.norm(dim=-1), real)
 
 
-def input_x_gradient(
-    model: nn.Module, arguments: dict[str, Any], aim: Aim, special: Tensor, real: Tensor, options: Options
-) -> TokenScores:
+def input_x_gradient(network: EmbeddingForward, special: Tensor, real: Tensor, options: Options) -> TokenScores:
     """Inner product of each token's embedding and its gradient, <x_j, d f / d x_j>.
 
-    Shrikumar et al., arXiv 1605.01713. One forward and one backward pass. For the arguments see `BASELINES`.
+    Shrikumar et al., arXiv 1605.01713. One forward and one backward pass. For the arguments see `CaptumScorer`.
 
     Raises:
         UnsupportedModelError: no gradient reaches the embeddings.
     """
     from captum.attr import InputXGradient
 
-    network = EmbeddedModel(model, arguments, aim, options)
     rows = list(range(real.shape[0]))
     found = InputXGradient(lambda x: network.differentiable(x, rows)).attribute(_leaf(network.embeddings))
     return _scored(network, found.sum(-1), real)
 
 
-def integrated_gradients(
-    model: nn.Module, arguments: dict[str, Any], aim: Aim, special: Tensor, real: Tensor, options: Options
-) -> TokenScores:
+def integrated_gradients(network: EmbeddingForward, special: Tensor, real: Tensor, options: Options) -> TokenScores:
     """Integral of the gradient from a baseline b to the input, <x_j - b_j, int_0^1 d f(b + t (x - b)) / d x_j dt>.
 
     Sundararajan et al., arXiv 1703.01365; Gauss-Legendre quadrature of `steps` points, each a forward and a backward
     pass. Special tokens keep their own embedding in the baseline, so that their score is 0. The scores add up to
-    f(x) - f(b) but for the error of the quadrature, which is the gap. For the arguments see `BASELINES`.
+    f(x) - f(b) but for the error of the quadrature, which is the gap. For the arguments see `CaptumScorer`.
 
     Raises:
         InvalidInputError: the model has no token of the kind that the baseline asks for.
@@ -71,18 +67,15 @@ def integrated_gradients(
         found: Tensor = IntegratedGradients(value).attribute(inputs, baselines=baseline, n_steps=options.steps)
         return found
 
-    network = EmbeddedModel(model, arguments, aim, options)
-    return _from_baseline(network, attribute, special, real)
+    return _from_baseline(network, attribute, special, real, options.baseline)
 
 
-def gradient_shap(
-    model: nn.Module, arguments: dict[str, Any], aim: Aim, special: Tensor, real: Tensor, options: Options
-) -> TokenScores:
+def gradient_shap(network: EmbeddingForward, special: Tensor, real: Tensor, options: Options) -> TokenScores:
     """Mean over random points of the way from a baseline b to the input, <x_j - b_j, d f / d x_j>.
 
     Expected gradients, Erion et al., arXiv 1906.10670, with a single baseline and no added noise: integrated
     gradients by Monte Carlo. `samples` points, each a forward and a backward pass; the same seed for every input.
-    Special tokens keep their own embedding in the baseline. For the arguments see `BASELINES`.
+    Special tokens keep their own embedding in the baseline. For the arguments see `CaptumScorer`.
 
     Raises:
         InvalidInputError: the model has no token of the kind that the baseline asks for.
@@ -97,19 +90,16 @@ def gradient_shap(
             )
         return found
 
-    network = EmbeddedModel(model, arguments, aim, options)
-    return _from_baseline(network, attribute, special, real)
+    return _from_baseline(network, attribute, special, real, options.baseline)
 
 
-def deeplift(
-    model: nn.Module, arguments: dict[str, Any], aim: Aim, special: Tensor, real: Tensor, options: Options
-) -> TokenScores:
+def deeplift(network: EmbeddingForward, special: Tensor, real: Tensor, options: Options) -> TokenScores:
     """Contributions to f(x) - f(b) by the rescale rule at the activations that Captum knows.
 
     Shrikumar et al., arXiv 1704.02685. Captum has rules for modules of ReLU, Tanh, Sigmoid, Softmax and the like;
     through GELU, layer normalization and attention it passes the plain gradient, so that on a transformer the scores
     do not add up; by how much is the gap. One forward and one backward pass over input and baseline. Special
-    tokens keep their own embedding in the baseline. For the arguments see `BASELINES`.
+    tokens keep their own embedding in the baseline. For the arguments see `CaptumScorer`.
 
     Raises:
         InvalidInputError: the model has no token of the kind that the baseline asks for.
@@ -117,19 +107,17 @@ def deeplift(
     """
     from captum.attr import DeepLift
 
-    network = EmbeddedModel(model, arguments, aim, options)
-
     def attribute(value: Callable[[Tensor], Tensor], inputs: Tensor, baseline: Tensor) -> Tensor:
-        before = {module: set(vars(module)) for module in network.model.modules()}
+        before = {module: set(vars(module)) for module in network.runner.model.modules()}
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that hooks are set and removed
-                found: Tensor = DeepLift(_AsModule(network.model, value)).attribute(inputs, baselines=baseline)
+                found: Tensor = DeepLift(_AsModule(network.runner.model, value)).attribute(inputs, baselines=baseline)
         except (RuntimeError, AssertionError, TypeError, IndexError) as error:
             if out_of_memory(error):
                 raise
             raise UnsupportedModelError(
-                f"{type(network.model).__name__}: Captum's DeepLift cannot follow it ({' '.join(str(error).split())}). "
+                f"{network.runner.class_name}: Captum's DeepLift cannot follow it ({' '.join(str(error).split())}). "
                 "Use method='integrated_gradients'."
             ) from error
         finally:
@@ -138,7 +126,7 @@ def deeplift(
                     delattr(module, name)
         return found
 
-    return _from_baseline(network, attribute, special, real, whole=True)
+    return _from_baseline(network, attribute, special, real, options.baseline, whole=True)
 
 
 class _AsModule(nn.Module):
@@ -157,10 +145,16 @@ def _leaf(embeddings: Tensor) -> Tensor:
 
 
 def _from_baseline(
-    network: EmbeddedModel, attribute: Callable[..., Tensor], special: Tensor, real: Tensor, *, whole: bool = False
+    network: EmbeddingForward,
+    attribute: Callable[..., Tensor],
+    special: Tensor,
+    real: Tensor,
+    choice: str | None,
+    *,
+    whole: bool = False,
 ) -> TokenScores:
     """Attributions of each input against its baseline, and by how much their sum misses f(x) - f(baseline)."""
-    baselines, name = network.baseline(special | ~real)
+    baselines, name = network.baseline(special | ~real, choice)
     scores, gaps = [], []
     for i in range(real.shape[0]):
         ends = torch.stack([network.embeddings[i], baselines[i]])
@@ -175,9 +169,9 @@ def _from_baseline(
         full, empty = network.values(lambda piece, ends=ends: ends[piece], 2, i).tolist()  # type: ignore[misc]
         gaps.append(missing_share(full - empty, scores[-1] * real[i].to(scores[-1].device)))
     result = _scored(network, torch.stack(scores), real)
-    return TokenScores(result.scores, torch.tensor(gaps), name, result.notes)
+    return TokenScores(result.scores, torch.tensor(gaps), SPACE, {"baseline": name}, result.notes)
 
 
-def _scored(network: EmbeddedModel, scores: Tensor, real: Tensor) -> TokenScores:
+def _scored(network: EmbeddingForward, scores: Tensor, real: Tensor) -> TokenScores:
     cleared = torch.where(real.to(scores.device), scores, torch.zeros_like(scores))  # also where a pad's is not finite
-    return TokenScores(cleared.detach().float().cpu(), notes=tuple(network.notes))
+    return TokenScores(cleared.detach().float().cpu(), space=SPACE, notes=tuple(network.notes))

@@ -6,26 +6,26 @@ The features are the real tokens that are not special. Special tokens and paddin
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hf_attn_mi.methods.captum.base import Aim, Options, TokenScores, missing_share
-from hf_attn_mi.methods.captum.embedding_forward import EmbeddedModel
+from hf_attn_mi.methods.base import TokenScores
+from hf_attn_mi.methods.captum.embedding_forward import EmbeddingForward
 from hf_attn_mi.methods.captum.linear_surrogate import WeightedRidge
+from hf_attn_mi.methods.captum.options import Options, missing_share
 from hf_attn_mi.methods.captum.rng import seeded
+
+SPACE = "presence of tokens"
 
 LIME_WIDTH = 0.25  # of the kernel over cosine distance: 25 over distance x 100 in the package lime
 Value = Callable[[Tensor], Tensor]
 
 
-def feature_ablation(
-    model: nn.Module, arguments: dict[str, Any], aim: Aim, special: Tensor, real: Tensor, options: Options
-) -> TokenScores:
+def feature_ablation(network: EmbeddingForward, special: Tensor, real: Tensor, options: Options) -> TokenScores:
     """Leave-one-out: f(x) minus f with this token alone replaced by the baseline.
 
-    Li et al., arXiv 1612.08220. One forward pass, and one for each token. For the arguments see `BASELINES`.
+    Li et al., arXiv 1612.08220. One forward pass, and one for each token. For the arguments see `CaptumScorer`.
 
     Raises:
         InvalidInputError: the model has no token of the kind that the baseline asks for.
@@ -36,17 +36,15 @@ def feature_ablation(
         found: Tensor = FeatureAblation(value).attribute(present, perturbations_per_eval=present.shape[1])
         return found
 
-    return _by_presence(model, arguments, aim, special, real, options, attribute, complete=False)
+    return _by_presence(network, special, real, options, attribute, complete=False)
 
 
-def occlusion(
-    model: nn.Module, arguments: dict[str, Any], aim: Aim, special: Tensor, real: Tensor, options: Options
-) -> TokenScores:
+def occlusion(network: EmbeddingForward, special: Tensor, real: Tensor, options: Options) -> TokenScores:
     """Mean, over the windows of neighboring tokens that hold this token, of f(x) minus f without the window.
 
     Zeiler and Fergus, arXiv 1311.2901. `window` tokens (all, where there are fewer) of the sequence without its
     special tokens: in a pair of texts a window may hold the end of the first and the start of the second. One
-    forward pass, and one for each window. For the arguments see `BASELINES`.
+    forward pass, and one for each window. For the arguments see `CaptumScorer`.
 
     Raises:
         InvalidInputError: the model has no token of the kind that the baseline asks for.
@@ -60,16 +58,14 @@ def occlusion(
         )
         return found
 
-    return _by_presence(model, arguments, aim, special, real, options, attribute, complete=False)
+    return _by_presence(network, special, real, options, attribute, complete=False)
 
 
-def shapley_sampling(
-    model: nn.Module, arguments: dict[str, Any], aim: Aim, special: Tensor, real: Tensor, options: Options
-) -> TokenScores:
+def shapley_sampling(network: EmbeddingForward, special: Tensor, real: Tensor, options: Options) -> TokenScores:
     """Shapley values by `samples` random orders in which tokens are put back, one by one, into the baseline.
 
     Strumbelj and Kononenko 2010 (JMLR 11); Castro et al. 2009. `samples` x tokens forward passes, and one. The sum
-    of scores is f(x) - f(baseline) for any number of samples. For the arguments see `BASELINES`.
+    of scores is f(x) - f(baseline) for any number of samples. For the arguments see `CaptumScorer`.
 
     Raises:
         InvalidInputError: the model has no token of the kind that the baseline asks for.
@@ -82,17 +78,15 @@ def shapley_sampling(
         )
         return found
 
-    return _by_presence(model, arguments, aim, special, real, options, attribute, complete=True)
+    return _by_presence(network, special, real, options, attribute, complete=True)
 
 
-def kernel_shap(
-    model: nn.Module, arguments: dict[str, Any], aim: Aim, special: Tensor, real: Tensor, options: Options
-) -> TokenScores:
+def kernel_shap(network: EmbeddingForward, special: Tensor, real: Tensor, options: Options) -> TokenScores:
     """Shapley values by least squares over `samples` random subsets of tokens, drawn by the Shapley kernel.
 
     Lundberg and Lee, arXiv 1705.07874. The empty and the full subset come first with a weight of a million, so that
     the scores add up to f(x) - f(baseline). Needs more samples than tokens; with fewer, the solution of least norm.
-    `samples` forward passes. For the arguments see `BASELINES`.
+    `samples` forward passes. For the arguments see `CaptumScorer`.
 
     Raises:
         InvalidInputError: the model has no token of the kind that the baseline asks for.
@@ -109,18 +103,16 @@ def kernel_shap(
         found: Tensor = method.attribute(present, n_samples=options.samples, perturbations_per_eval=options.samples)
         return found
 
-    return _by_presence(model, arguments, aim, special, real, options, attribute, complete=True)
+    return _by_presence(network, special, real, options, attribute, complete=True)
 
 
-def lime(
-    model: nn.Module, arguments: dict[str, Any], aim: Aim, special: Tensor, real: Tensor, options: Options
-) -> TokenScores:
+def lime(network: EmbeddingForward, special: Tensor, real: Tensor, options: Options) -> TokenScores:
     """Coefficients of a ridge regression of f on which tokens are present, near the input.
 
     Ribeiro et al., arXiv 1602.04938. `samples` subsets that keep each token with probability 1/2; weight
     exp(-d^2 / (2 w^2)) with d the cosine distance to the full text and w = 0.25; ridge penalty as in the package lime
     (1, the intercept free), without its selection of features. `samples` forward passes. For the arguments see
-    `BASELINES`.
+    `CaptumScorer`.
 
     Raises:
         InvalidInputError: the model has no token of the kind that the baseline asks for.
@@ -133,13 +125,11 @@ def lime(
         found: Tensor = method.attribute(present, n_samples=options.samples, perturbations_per_eval=options.samples)
         return found
 
-    return _by_presence(model, arguments, aim, special, real, options, attribute, complete=False)
+    return _by_presence(network, special, real, options, attribute, complete=False)
 
 
 def _by_presence(
-    model: nn.Module,
-    arguments: dict[str, Any],
-    aim: Aim,
+    network: EmbeddingForward,
     special: Tensor,
     real: Tensor,
     options: Options,
@@ -148,8 +138,7 @@ def _by_presence(
     complete: bool,
 ) -> TokenScores:
     """Attributions to the presence of each token, input by input; `complete`: they should add up."""
-    network = EmbeddedModel(model, arguments, aim, options)
-    removed, name = network.baseline(special | ~real)
+    removed, name = network.baseline(special | ~real, options.baseline)
     scores, gaps = torch.zeros(real.shape), torch.zeros(real.shape[0], dtype=torch.float64)
     for i in range(real.shape[0]):
         places = (real[i] & ~special[i]).nonzero()[:, 0].to(network.embeddings.device)
@@ -172,4 +161,4 @@ def _by_presence(
         if complete:
             full, empty = value(torch.cat([present, torch.zeros_like(present)])).tolist()
             gaps[i] = missing_share(full - empty, found)
-    return TokenScores(scores, gaps if complete else None, name, tuple(network.notes))
+    return TokenScores(scores, gaps if complete else None, SPACE, {"baseline": name}, tuple(network.notes))

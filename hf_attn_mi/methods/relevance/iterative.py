@@ -1,7 +1,7 @@
-"""Scores in stages: the tokens that speak most for the class are taken out, and the others scored again.
+"""Iterative scores: the tokens with the highest scores are removed, and the others are scored again.
 
-A score such as relevance holds the network at one input. Where many tokens say the same, a token that would take over
-once the first are gone adds little beside them and ranks low. TokenScores without them, it is seen.
+A score such as relevance linearizes the model at one input. Where several tokens carry the same evidence, a token that
+would take over once the first are removed adds little beside them and ranks low. Scored without them, it ranks high.
 """
 
 from __future__ import annotations
@@ -17,12 +17,16 @@ BELOW = 0.999  # a stage starts this far below the last score of the stage befor
 SAME = 1e-5  # scores closer than this, relative to the largest, are taken out in the order of the text
 
 
-def staged_scores(
-    first: Tensor, removable: Tensor, again: Callable[[Tensor], Tensor], *, shares: Sequence[float] = REMOVED_FRACTIONS
+def iterative_scores(
+    first: Tensor,
+    removable: Tensor,
+    score_again: Callable[[Tensor], Tensor],
+    *,
+    fractions: Sequence[float] = REMOVED_FRACTIONS,
 ) -> Tensor:
     """Return scores of which each belongs to the text without the tokens of the stages before.
 
-    In stage k the tokens of highest positive score are taken out until ceil(shares[k] n) of the n removable ones are
+    In stage k the tokens of highest positive score are taken out until ceil(fractions[k] n) of the n removable ones are
     gone; one of them always stays. A token keeps the score of the stage that it went in, the others those of the last.
     What went first ranks first: the positive scores of a stage are multiplied by one factor, at most 1, that puts the
     largest of them just below the smallest that went before. Signs are those of the token's own stage. Tokens that may
@@ -31,8 +35,8 @@ def staged_scores(
     Args:
         first: (batch, tokens) scores of the whole texts.
         removable: (batch, tokens) bool.
-        again: (batch, tokens) bool, which tokens are still there -> (batch, tokens) their scores.
-        shares: of the removable tokens, increasing, in (0, 1).
+        score_again: (batch, tokens) bool, which tokens are still there -> (batch, tokens) their scores.
+        fractions: of the removable tokens that are removed after each stage, increasing, in (0, 1).
 
     Returns:
         (batch, tokens) float32 on the CPU.
@@ -40,7 +44,7 @@ def staged_scores(
     Example:
         >>> without_the_first = lambda kept: torch.tensor([[0.0, 0.5, 6.0, -2.0]])
         >>> everything = torch.ones(1, 4, dtype=torch.bool)
-        >>> found = staged_scores(torch.tensor([[3.0, 2.0, 1.0, -1.0]]), everything, without_the_first, shares=[0.25])
+        >>> found = iterative_scores(torch.tensor([[3.0, 2.0, 1.0, -1.0]]), everything, without_the_first, fractions=[0.25])
         >>> [round(score, 3) for score in found[0].tolist()]  # the second pass times 0.999 * 3 / 6
         [3.0, 0.25, 2.997, -2.0]
     """
@@ -48,18 +52,18 @@ def staged_scores(
     scores, kept = current.clone(), torch.ones_like(removable, device="cpu")
     factors, lowest = [1.0] * len(scores), [math.inf] * len(scores)
     texts = [row.nonzero()[:, 0] for row in removable.cpu()]
-    for share in shares:
+    for fraction in fractions:
         taken = False
         for i, tokens in enumerate(texts):
             left = tokens[kept[i, tokens]]
-            goal = min(math.ceil(round(share * len(tokens), 9)), len(tokens) - 1)
+            goal = min(math.ceil(round(fraction * len(tokens), 9)), len(tokens) - 1)
             top = _top(current[i, left], left, goal - len(tokens) + len(left))
             if len(top):
                 kept[i, top] = False
                 lowest[i], taken = float(current[i, top].min()) * factors[i], True
         if not taken:
             continue
-        current = again(kept.clone()).detach().float().cpu()
+        current = score_again(kept.clone()).detach().float().cpu()
         for i, tokens in enumerate(texts):
             left = tokens[kept[i, tokens]]
             if len(left):

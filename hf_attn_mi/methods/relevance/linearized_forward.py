@@ -1,4 +1,4 @@
-"""The frozen network: attention rows, normalization scales and activation gates are constants of the input.
+"""The linearized forward pass: attention rows, normalization scales and activation gates are held constant.
 
 What is left is affine in the token embeddings, so that gradient x input adds up, with the bias terms, to the
 explained value. Conservative propagation: Ali et al., arXiv 2202.07304; AttnLRP: Achtibat et al., arXiv 2402.05602.
@@ -22,7 +22,7 @@ from hf_attn_mi.errors import UnsupportedModelError
 from hf_attn_mi.methods.relevance import rules
 
 T = Tensor
-Rows = Literal["constant", "linear"]
+SoftmaxRule = Literal["detach", "taylor"]
 GATED = {
     F.gelu,
     F.relu,
@@ -86,22 +86,23 @@ NORMS: dict[Any, Callable[..., Tensor]] = {
 
 
 class LinearizedForward(TorchFunctionMode):
-    """Runs a model as its frozen affine approximation at the current input.
+    """Runs a model as an affine function of its embeddings, exact at the current input.
 
     Args:
         embedding_weight: weight of the input embedding; its look-ups become leaves. None to place leaves elsewhere.
         batch: number of examples, for the bias terms of each.
-        rows: "constant", or "linear": softmax as its tangent, products of rows and values as of queries and keys
-            shared equally (AttnLRP, arXiv 2402.05602; the constants of the tangents go to the bias terms).
+        softmax_rule: "detach" holds attention rows constant; "taylor" takes the softmax as its tangent and shares
+            products of rows and values, and of queries and keys, equally (AttnLRP, arXiv 2402.05602; the constants of
+            the tangents go to the bias terms).
 
     Attributes:
         leaves: (token ids, leaf) of every look-up.
         bias: (batch,) contributions of biases, positions and every other constant; complete after backward.
     """
 
-    def __init__(self, embedding_weight: Tensor | None, batch: int, rows: Rows = "constant") -> None:
+    def __init__(self, embedding_weight: Tensor | None, batch: int, softmax_rule: SoftmaxRule = "detach") -> None:
         super().__init__()
-        self.embedding_weight, self.batch, self.linear = embedding_weight, batch, rows == "linear"
+        self.embedding_weight, self.batch, self.taylor = embedding_weight, batch, softmax_rule == "taylor"
         self.leaves: list[tuple[Tensor, Tensor]] = []
         self.bias = torch.zeros(batch, dtype=torch.float64)
 
@@ -115,9 +116,9 @@ class LinearizedForward(TorchFunctionMode):
             return func(*args, **kwargs)
         args = tuple(_plain(a) for a in args)
         kwargs = {k: _plain(v) for k, v in kwargs.items()}
-        if self.linear and func in SOFTMAX and _tracked(logits := args[0] if args else kwargs["input"]):
+        if self.taylor and func in SOFTMAX and _tracked(logits := args[0] if args else kwargs["input"]):
             rest = {key: value for key, value in kwargs.items() if key != "input"}
-            return rules.tangent(lambda x: func(x, *args[1:], **rest), [logits], self._collect)
+            return rules.taylor_rule(lambda x: func(x, *args[1:], **rest), [logits], self._collect)
         if func in CONSTANT or (func in POWER and args and _is_negative(args[-1])):
             result = func(*args, **kwargs)
             return result.detach() if isinstance(result, Tensor) else result
@@ -153,8 +154,8 @@ class LinearizedForward(TorchFunctionMode):
                 return self._with_constant(result, constants[0])
         if func in CONCAT and _tracked(result):
             parts = args[0] if args else kwargs["tensors"]
-            known = [torch.zeros_like(part) if _tracked(part) else _plain(part) for part in parts]
-            return self._with_constant(result, func(known, *args[1:], **kwargs))
+            constants_only = [torch.zeros_like(part) if _tracked(part) else _plain(part) for part in parts]
+            return self._with_constant(result, func(constants_only, *args[1:], **kwargs))
         if func in BIASED:
             bias = kwargs.get("bias", args[BIASED[func]] if len(args) > BIASED[func] else None)
             return self._with_bias(result, bias, channels_first="conv" in func.__name__)
@@ -163,8 +164,8 @@ class LinearizedForward(TorchFunctionMode):
     def _embedding(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         weight = args[1] if len(args) > 1 else kwargs["weight"]
         result: Tensor = func(*args, **kwargs).detach()
-        mine = self.embedding_weight
-        if mine is not None and weight.data_ptr() == mine.data_ptr() and weight.shape == mine.shape:
+        table = self.embedding_weight
+        if table is not None and weight.data_ptr() == table.data_ptr() and weight.shape == table.shape:
             leaf = result.requires_grad_(True)
             self.leaves.append((args[0] if args else kwargs["input"], leaf))
             result = leaf.clone()  # the model may scale its embeddings in place
@@ -174,16 +175,16 @@ class LinearizedForward(TorchFunctionMode):
         if func in (torch.tanh, T.tanh, F.tanh) and _inside_activation():
             return func(*args, **kwargs).detach()  # type: ignore[no-any-return]
         kwargs = {k: v for k, v in kwargs.items() if k != "inplace"}
-        return rules.gated(func, *args, **kwargs)
+        return rules.identity_rule(func, *args, **kwargs)
 
     def _attention(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         bound = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args)) | kwargs
         names = ("query", "key", "value")
         if isinstance(bound.get("attn_mask"), Tensor):
             bound["attn_mask"] = bound["attn_mask"].detach()
-        if self.linear and any(_tracked(bound[name]) for name in names):
-            given = [bound.pop(name) for name in names]
-            return rules.tangent(lambda *qkv: func(*qkv, **bound), given, self._collect, _shares(given))
+        if self.taylor and any(_tracked(bound[name]) for name in names):
+            inputs = [bound.pop(name) for name in names]
+            return rules.taylor_rule(lambda *qkv: func(*qkv, **bound), inputs, self._collect, _uniform_shares(inputs))
         for name in names[:2]:
             bound[name] = bound[name].detach()
         return func(**bound)  # type: ignore[no-any-return]
@@ -191,14 +192,14 @@ class LinearizedForward(TorchFunctionMode):
     def _multi_head(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         call, projection, again = multi_head_call(args, kwargs)
         bias = kwargs.get("in_proj_bias", args[6] if len(args) > 6 else None)
-        names = ("query", "key", "value") if self.linear else ("value",)
-        given = [call[name].clone() for name in names]  # no views: gradients come in this shape
-        for part, own in zip(given, () if bias is None else bias.chunk(3)[-len(given) :]):
+        names = ("query", "key", "value") if self.taylor else ("value",)
+        inputs = [call[name].clone() for name in names]  # no views: gradients come in this shape
+        for part, own in zip(inputs, () if bias is None else bias.chunk(3)[-len(inputs) :]):
             self._with_bias(part, own.reshape(1, part.shape[1], 1, -1))  # (batch, heads, tokens, head_dim)
-        if self.linear:
-            output = rules.tangent(partial(_attend, call), given, self._collect, _shares(given))
+        if self.taylor:
+            output = rules.taylor_rule(partial(_attend, call), inputs, self._collect, _uniform_shares(inputs))
         else:
-            output = call["rows"].detach() @ given[0]
+            output = call["rows"].detach() @ inputs[0]
         projected = again(output)
         if projected.dim() != 3:
             return self._with_bias(projected, projection.bias)
@@ -208,7 +209,7 @@ class LinearizedForward(TorchFunctionMode):
     def _bilinear(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func is torch.einsum and len(args) == 2 and isinstance(args[1], list | tuple):
             args = (args[0], *args[1])  # its operands may stand in a list
-        if not self.linear:
+        if not self.taylor:
             args = tuple(a.detach() if is_attention_rows(a) else a for a in args)
         result = func(*args, **kwargs)
         positions = [i for i, a in enumerate(args) if _tracked(a)]
@@ -224,7 +225,7 @@ class LinearizedForward(TorchFunctionMode):
 
         if func in MULTIPLY and result is args[0]:
             raise UnsupportedModelError("An in-place product of two activations cannot be shared out.")
-        return rules.halved(result, args[i], args[j], product)
+        return rules.uniform_rule(result, args[i], args[j], product)
 
     # --- bias terms ----------------------------------------------------------------------------------------
 
@@ -269,8 +270,8 @@ class LinearizedForward(TorchFunctionMode):
         return result
 
 
-def _shares(qkv: Sequence[Tensor]) -> tuple[float, float, float]:
-    """Of query, key and value where rows are linear: a product is halved where both its sides depend on the input."""
+def _uniform_shares(qkv: Sequence[Tensor]) -> tuple[float, float, float]:
+    """Shares of query, key and value under the Taylor rule: a product is halved where both factors depend on the input."""
     query, key, value = map(_tracked, qkv)
     rows = (0.5 if value else 1.0) if query or key else 0.0
     one = rows / 2 if query and key else rows

@@ -11,7 +11,7 @@ from torch import Tensor
 NEAR_ZERO = 1e-6  # where the slope of an activation at zero is read
 
 
-class FrozenGate(torch.autograd.Function):
+class IdentityRule(torch.autograd.Function):
     """f(x) as gate * x with the gate f(x)/x held fixed; at x = 0 the gate is f's slope there."""
 
     @staticmethod
@@ -28,7 +28,7 @@ class FrozenGate(torch.autograd.Function):
         return grad * gate, None
 
 
-class FrozenLayerNorm(torch.autograd.Function):
+class DetachedLayerNorm(torch.autograd.Function):
     """(x - mean(x)) / std * weight + bias with std held fixed; linear in x."""
 
     @staticmethod
@@ -46,7 +46,7 @@ class FrozenLayerNorm(torch.autograd.Function):
         return (centered * rstd).to(grad.dtype), None, None, None, None
 
 
-class Tangent(torch.autograd.Function):
+class TaylorRule(torch.autograd.Function):
     """A function as its tangent at the given tensors plus a constant; each gradient is multiplied by a share.
 
     With shares s and gradients g: result = sum_i s_i <x_i, d result / d x_i> + constant. What the constant adds to
@@ -85,20 +85,20 @@ def _inner(x: Tensor, grad: Tensor) -> Tensor:
     return torch.where(grad == 0, 0.0, x.double() * grad).flatten(1).sum(1)
 
 
-def tangent(
+def taylor_rule(
     function: Callable[..., Tensor],
     tensors: Sequence[Tensor],
     collect: Callable[[Tensor], None],
     shares: Sequence[float] = (1.0,),
 ) -> Tensor:
-    """`function(*tensors)`, linear in its tensors; see `Tangent`."""
-    result: Tensor = Tangent.apply(function, tuple(shares), collect, *tensors)  # type: ignore[no-untyped-call]
+    """`function(*tensors)`, linear in its tensors; see `TaylorRule`."""
+    result: Tensor = TaylorRule.apply(function, tuple(shares), collect, *tensors)  # type: ignore[no-untyped-call]
     return result
 
 
-def gated(function: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def identity_rule(function: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """`function(x)` for an element-wise activation with f(0) = 0, its gate f(x)/x frozen."""
-    result: Tensor = FrozenGate.apply(x, lambda t: function(t, *args, **kwargs))  # type: ignore[no-untyped-call]
+    result: Tensor = IdentityRule.apply(x, lambda t: function(t, *args, **kwargs))  # type: ignore[no-untyped-call]
     return result
 
 
@@ -106,7 +106,7 @@ def layer_norm(
     x: Tensor, shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
     """Layer normalization with a frozen standard deviation."""
-    result: Tensor = FrozenLayerNorm.apply(x, shape, weight, bias, eps)  # type: ignore[no-untyped-call]
+    result: Tensor = DetachedLayerNorm.apply(x, shape, weight, bias, eps)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -151,7 +151,7 @@ def normalize(x: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: 
     return x / norm.clamp_min(eps).detach()
 
 
-def halved(result: Tensor, first: Tensor, second: Tensor, product: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+def uniform_rule(result: Tensor, first: Tensor, second: Tensor, product: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """A product of two activations shared equally between them (uniform rule, arXiv 2402.05602)."""
     shares = 0.5 * product(first, second.detach()) + 0.5 * product(first.detach(), second)
     return result.detach() + (shares - shares.detach())

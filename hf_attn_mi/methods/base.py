@@ -1,0 +1,226 @@
+"""The interface of a token-scoring method, and the registry that every task, command and page looks methods up in.
+
+A method is an object with the members of `TokenScorer`. Add one with `register_method`, or from another package with an
+entry point of the group "hf_attn_mi.methods".
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from types import MappingProxyType
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from hf_attn_mi.errors import HfAttnMiError, InvalidInputError
+from hf_attn_mi.methods.batch import ScoringBatch
+from hf_attn_mi.models.runner import EncoderRunner
+from hf_attn_mi.models.targets import Target
+
+ENTRY_POINTS = "hf_attn_mi.methods"
+
+
+@dataclass(frozen=True, eq=False)
+class TokenScores:
+    """Token scores of one batch.
+
+    Attributes:
+        scores: (batch, tokens) floating point; 0 at padding.
+        gaps: (batch,) share of the explained value (or difference) that the scores do not account for; None for a
+            method whose scores do not add up to anything.
+        space: what the scores are defined on, such as "word embeddings".
+        info: further facts for `Explanation.info`, JSON-like.
+        notes: what the reader of the scores should know.
+    """
+
+    scores: Tensor
+    gaps: Tensor | None = None
+    space: str = ""
+    info: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class TokenScorer(Protocol):
+    """A token-scoring method.
+
+    Two optional members are used where they are there: `check(runner, options)`, which raises an `HfAttnMiError` where
+    the method does not serve this model, and `statistics`, a frozenset of extra layer statistics that the method reads
+    from `batch.statistics` (see `methods.layer_statistics.LayerStatistics`).
+
+    Attributes:
+        name: by which users call it.
+        reference: the paper or definition.
+        class_linked: the scores belong to the explained class: a positive score speaks for it.
+        needs_gradients: the method differentiates the model, so that quantized weights are refused.
+        additive: the scores add up to the explained value, or to a difference of values; `TokenScores.gaps` says by
+            how much they miss it.
+        cost: in passes of the model for one input of n tokens, such as "1 forward + 1 backward".
+        options: name -> default of every option; values that users pass are given to `score` by name.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def reference(self) -> str: ...
+    @property
+    def class_linked(self) -> bool: ...
+    @property
+    def needs_gradients(self) -> bool: ...
+    @property
+    def additive(self) -> bool: ...
+    @property
+    def cost(self) -> str: ...
+    @property
+    def options(self) -> Mapping[str, Any]: ...
+
+    def score(self, runner: EncoderRunner, batch: ScoringBatch, target: Target, **options: Any) -> TokenScores:
+        """The scores of every input of the batch.
+
+        Args:
+            runner: runs the model: `runner.forward(arguments)`; it is in evaluation mode and locked for this thread.
+            batch: the inputs, the model's arguments, masks of real and special tokens; `batch.run()` is the forward
+                pass of the unchanged inputs, shared with the layer statistics.
+            target: `target(outputs)` gives the (batch,) explained values; `batch.settle(target)` settles the classes.
+            options: those of `options`, with the user's values.
+
+        Raises:
+            InvalidInputError: inputs that the method does not serve.
+            UnsupportedModelError: a model that it does not serve.
+        """
+        ...
+
+
+_MEMBERS = ("name", "reference", "class_linked", "needs_gradients", "additive", "cost", "options", "score")
+_methods: dict[str, TokenScorer] = {}
+_entry_points_read = False
+
+
+def register_method(scorer: TokenScorer, *, replace: bool = False) -> TokenScorer:
+    """Add a token-scoring method under its name: explain, compare, the command line and the pages know it from then on.
+
+    Args:
+        scorer: see `TokenScorer`.
+        replace: allow a name that is taken.
+
+    Returns:
+        The scorer.
+
+    Raises:
+        InvalidInputError: a member is missing, the name is no identifier-like string, or the name is taken.
+
+    Example:
+        >>> class Length:
+        ...     name, reference, cost, options = "length", "number of characters", "no pass", {}
+        ...     class_linked = needs_gradients = additive = False
+        ...     def score(self, runner, batch, target):
+        ...         return TokenScores(batch.real.float())
+        >>> register_method(Length()).name
+        'length'
+        >>> "length" in list_methods()
+        True
+        >>> unregister_method("length")
+    """
+    missing = [member for member in _MEMBERS if not hasattr(scorer, member)]
+    if missing:
+        raise InvalidInputError(f"scorer: {type(scorer).__name__} has no {', '.join(missing)}; see TokenScorer.")
+    name = scorer.name
+    if not isinstance(name, str) or not name.replace("_", "").replace("-", "").isalnum():
+        raise InvalidInputError(f"scorer: its name must be letters, digits, '_' and '-', not {name!r}.")
+    if name in _methods and not replace:
+        raise InvalidInputError(f"scorer: a method {name!r} is there already; pass replace=True to replace it.")
+    _methods[name] = scorer
+    return scorer
+
+
+def unregister_method(name: str) -> None:
+    """Take a method out of the registry.
+
+    Raises:
+        InvalidInputError: there is none of this name.
+    """
+    if name not in _methods:
+        raise InvalidInputError(f"method {name!r} is not known.")
+    del _methods[name]
+
+
+def list_methods() -> Mapping[str, TokenScorer]:
+    """Name -> scorer of every method, those of installed packages (entry points) included; read-only.
+
+    Example:
+        >>> list_methods()["relevance"].cost
+        '1 forward + 1 backward'
+    """
+    _read_entry_points()
+    return MappingProxyType(_methods)
+
+
+def find_method(name: object) -> TokenScorer:
+    """The method of this name.
+
+    Raises:
+        InvalidInputError: there is none; the message lists those that are there.
+    """
+    methods = list_methods()
+    if not isinstance(name, str) or name not in methods:
+        raise InvalidInputError(f"method {name!r} is not known; allowed are {', '.join(methods)}.")
+    return methods[name]
+
+
+def read_options(scorer: TokenScorer, options: object) -> dict[str, Any]:
+    """The options of a method with the user's values, checked.
+
+    A method may check values itself, in `check_options(options)`; otherwise a value must be of the type of its default.
+
+    Raises:
+        InvalidInputError: no mapping, a name that the method does not take, or a value that it refuses.
+    """
+    values = dict(scorer.options)
+    if options is None:
+        return values
+    if not isinstance(options, Mapping):
+        raise InvalidInputError(f"options must be a dict of names and values, not {type(options).__name__}.")
+    for name, value in options.items():
+        if name not in values:
+            known = f"allowed are {', '.join(values)}" if values else "it takes none"
+            raise InvalidInputError(f"options: method {scorer.name!r} has no option {name!r}; {known}.")
+        default = values[name]
+        checks_itself = hasattr(scorer, "check_options")
+        if not checks_itself and default is not None and type(value) is not type(default):
+            raise InvalidInputError(
+                f"options[{name!r}] of method {scorer.name!r} must be {type(default).__name__}, not {value!r}."
+            )
+    if hasattr(scorer, "check_options"):
+        scorer.check_options(options)
+    return values | dict(options)
+
+
+def describe_methods() -> Iterator[dict[str, Any]]:
+    """One row for each method: its name and properties, for tables."""
+    for name, scorer in list_methods().items():
+        yield {
+            "method": name,
+            "class_linked": scorer.class_linked,
+            "needs_gradients": scorer.needs_gradients,
+            "additive": scorer.additive,
+            "cost": scorer.cost,
+            "options": dict(scorer.options),
+            "reference": scorer.reference,
+        }
+
+
+def _read_entry_points() -> None:
+    """Register the methods of installed packages, once; one that fails names its package and is left out."""
+    global _entry_points_read
+    if _entry_points_read:
+        return
+    _entry_points_read = True
+    for entry in entry_points(group=ENTRY_POINTS):
+        try:
+            loaded = entry.load()
+            register_method(loaded() if isinstance(loaded, type) else loaded)
+        except (ImportError, AttributeError, HfAttnMiError) as error:
+            warnings.warn(f"entry point {entry.name} of {ENTRY_POINTS} is left out: {error}", stacklevel=3)

@@ -1,0 +1,159 @@
+"""Gradient x input of the linearized forward pass at the token embeddings: the scores of "relevance" and "attnlrp"."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hf_attn_mi.capture import first_layer
+from hf_attn_mi.capture.model_state import visible_attention
+from hf_attn_mi.errors import UnsupportedModelError
+from hf_attn_mi.methods.relevance.linearized_forward import LinearizedForward, SoftmaxRule
+from hf_attn_mi.models.loading import input_embedding
+from hf_attn_mi.models.runner import EncoderRunner
+
+
+@dataclass(frozen=True, eq=False)
+class Relevance:
+    """Token scores of a batch and how completely they account for the explained value."""
+
+    scores: Tensor  # (batch, tokens) signed
+    bias: Tensor  # (batch,) share of biases, positions and other constants
+    value: Tensor  # (batch,) the explained value
+    gap: Tensor  # (batch,) |value - sum of scores - bias| / max(|value|, sum of |scores|)
+    space: str  # where the input of gradient x input lives
+
+
+def relevance(
+    runner: EncoderRunner,
+    arguments: Mapping[str, Any],
+    target: Callable[[Any], Tensor],
+    *,
+    run: Callable[[Mapping[str, Any]], Any] | None = None,
+    softmax_rule: SoftmaxRule = "detach",
+) -> Relevance:
+    """Gradient x input of the linearized forward pass at the token embeddings.
+
+    Attention rows, standard deviations of normalization layers and activation gates f(x)/x are held at their
+    values; what is left is affine in the embeddings x, and score_j = <x_j, d value / d x_j>. Products of two
+    activations (gated feed-forward layers) are shared equally between their factors. Conservative propagation: Ali et
+    al., arXiv 2202.07304; by derivation the decomposition of DecompX (arXiv 2306.02873) with the bias terms kept
+    separate.
+
+    Args:
+        runner: of the model, in a `session`.
+        arguments: keyword arguments of its forward, batch first.
+        target: outputs -> (batch,) explained values, for example a class logit minus the mean of the others.
+        run: arguments -> outputs of the forward pass; by default `runner.forward`.
+        softmax_rule: "detach" holds attention rows constant; "taylor" takes the softmax as its tangent, which shares
+            relevance with queries and keys (AttnLRP, arXiv 2402.05602).
+
+    Returns:
+        A `Relevance`. Parameters, their gradients and the model's flags are untouched.
+
+    Raises:
+        UnsupportedModelError: no gradient reaches the embeddings (quantized weights, an embedding used twice).
+    """
+    model = runner.model
+    main = next(value for value in arguments.values() if isinstance(value, Tensor))
+    batch = main.shape[0]
+    network = _leaves(model, arguments, batch, softmax_rule)
+    with visible_attention(model), torch.enable_grad(), network as (linearized, changed, leaves, space):
+        with linearized:
+            outputs = (run or runner.forward)(changed)
+        value = target(outputs)
+        if not leaves() or not value.requires_grad:
+            raise UnsupportedModelError(
+                f"{type(model).__name__}: the explained value does not depend on the {space} by gradients "
+                "(quantized weights, or a target computed outside the graph). Load the model in float32, "
+                "bfloat16 or float16."
+            )
+        tensors = [leaf for _, leaf in leaves()]
+        gradients = torch.autograd.grad(value.sum(), tensors, allow_unused=True)
+    value = value.detach().double().cpu()
+    bias = linearized.bias.cpu().clone()
+    scores = torch.zeros(())
+    for (ids, leaf), gradient in zip(leaves(), gradients):
+        if gradient is None:
+            continue
+        contribution = _positions((gradient.double() * leaf.detach().double()).cpu(), model)
+        if ids is None and contribution.shape[0] != batch:
+            raise _mixed(model, space, leaf)
+        scores, constant = _place(scores, contribution, ids, _token_ids(arguments))
+        bias += constant
+    if scores.dim() != 2 or scores.shape[0] != batch:
+        raise _mixed(model, space, tensors[0])
+    missing = (value - scores.sum(1) - bias).abs()
+    scale = torch.maximum(value.abs(), scores.abs().sum(1)).clamp_min(1e-12)
+    gap = missing / scale
+    total = (value.sum() - scores.sum() - bias.sum()).abs() / scale.sum()
+    if batch > 1 and float(gap.max()) > 1e-3 > float(total):  # bias terms of a layout that is not batch-first
+        gap = total.expand(batch)
+    return Relevance(scores.float(), bias.float(), value.float(), gap.float(), space)
+
+
+@contextmanager
+def _leaves(model: nn.Module, inputs: Mapping[str, Any], batch: int, softmax_rule: SoftmaxRule) -> Iterator[Any]:
+    """The linearized forward with leaves at the embeddings, the arguments to call, the leaves, their name."""
+    if "inputs_embeds" in inputs:
+        leaf = inputs["inputs_embeds"].detach().clone().requires_grad_(True)
+        arguments = {**inputs, "inputs_embeds": leaf}
+        yield LinearizedForward(None, batch, softmax_rule), arguments, lambda: [(None, leaf)], "inputs_embeds"
+        return
+    table = input_embedding(model) if _token_ids(inputs) is not None else None
+    if table is not None:
+        linearized = LinearizedForward(table.weight, batch, softmax_rule)
+        yield linearized, inputs, lambda: linearized.leaves, "word embeddings"
+        return
+    found: list[tuple[None, Tensor]] = []
+
+    def start(module: nn.Module, args: Any, kwargs: Any) -> Any:
+        if found:
+            return None
+        states = args[0] if args else kwargs["hidden_states"]
+        leaf = states.detach().requires_grad_(True)
+        found.append((None, leaf))
+        return ((leaf, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": leaf})
+
+    handle = first_layer(model).register_forward_pre_hook(start, with_kwargs=True)
+    try:
+        yield LinearizedForward(None, batch, softmax_rule), inputs, lambda: found, "input of the first layer"
+    finally:
+        handle.remove()
+
+
+def _mixed(model: nn.Module, space: str, leaf: Tensor) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"{type(model).__name__}: the {space} (shape {tuple(leaf.shape)}) cannot be told apart by input."
+    )
+
+
+def _token_ids(inputs: Mapping[str, Any]) -> Tensor | None:
+    ids = inputs.get("input_ids", inputs.get("inputs"))
+    return ids if isinstance(ids, Tensor) and ids.dim() == 2 and not ids.is_floating_point() else None
+
+
+def _positions(products: Tensor, model: nn.Module) -> Tensor:
+    """Sum over the channels of (batch, tokens, hidden), or of a feature map with channels last or first."""
+    if products.dim() == 4:
+        hidden = getattr(getattr(model, "config", None), "hidden_size", None)
+        return products.sum(-1 if products.shape[-1] == hidden else 1).flatten(1)
+    return products.sum(-1)
+
+
+def _place(scores: Tensor, share: Tensor, ids: Tensor | None, given: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Add the share of one look-up to the tokens it stands for; the rest counts as bias, (batch,)."""
+    none = torch.zeros(share.shape[0] if given is None else given.shape[0], dtype=share.dtype)
+    if ids is None or given is None or (ids.shape == given.shape and torch.equal(ids, given)):
+        return scores + share, none
+    if ids.dim() == 2 and ids.shape == given.t().shape and torch.equal(ids, given.t()):  # (tokens, batch)
+        return scores + share.t(), none
+    if ids.shape == given.shape and torch.equal(ids[:, 1:], given[:, :-1]):  # decoder input, shifted right
+        moved = torch.cat([share[:, 1:], torch.zeros_like(share[:, :1])], 1)
+        return scores + moved, share[:, 0]
+    return scores, share.sum(1) if share.shape[0] == none.shape[0] else share.sum() / none.shape[0] + none

@@ -1,0 +1,110 @@
+"""The relevance family as token-scoring methods: "relevance", "attnlrp" and "attnlrp_iterative"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
+from hf_attn_mi.methods.base import TokenScores
+from hf_attn_mi.methods.batch import ScoringBatch
+from hf_attn_mi.methods.relevance.gradient_times_input import relevance
+from hf_attn_mi.methods.relevance.iterative import iterative_scores
+from hf_attn_mi.methods.relevance.linearized_forward import SoftmaxRule
+from hf_attn_mi.models.runner import EncoderRunner
+from hf_attn_mi.models.targets import Target
+
+
+@dataclass(frozen=True)
+class RelevanceScorer:
+    """Gradient x input of the linearized forward pass, once or iteratively.
+
+    Attributes:
+        name, reference, cost: see `TokenScorer`.
+        softmax_rule: "detach" or "taylor"; see `relevance`.
+        iterative: score again without the highest tokens of the stages before; see `iterative_scores`.
+    """
+
+    name: str
+    reference: str
+    cost: str
+    softmax_rule: SoftmaxRule = "detach"
+    iterative: bool = False
+    class_linked: bool = True
+    needs_gradients: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def additive(self) -> bool:
+        """Scores of different stages do not add up."""
+        return not self.iterative
+
+    def score(self, runner: EncoderRunner, batch: ScoringBatch, target: Target) -> TokenScores:
+        """The scores of every input; see `TokenScorer.score`.
+
+        Raises:
+            InvalidInputError: iterative, and there are no tokens to mask.
+            UnsupportedModelError: no gradient reaches the embeddings, or the scores cannot be assigned to tokens.
+        """
+        if self.iterative:
+            self._refuse_unmaskable(runner, batch)
+        result = relevance(runner, batch.arguments, target, run=batch.run, softmax_rule=self.softmax_rule)
+        longest = max(one.token_count for one in batch.inputs)
+        if batch.is_text and result.scores.shape[1] != longest:
+            raise UnsupportedModelError(
+                f"{runner.class_name}: its first layer has {result.scores.shape[1]} positions for {longest} tokens, so "
+                "the scores cannot be given to tokens."
+            )
+        if not self.iterative:
+            return TokenScores(result.scores, result.gap, result.space)
+        return self._iterate(runner, batch, target.settled(), result.scores, result.space)
+
+    def _iterate(
+        self, runner: EncoderRunner, batch: ScoringBatch, target: Target, first: Tensor, space: str
+    ) -> TokenScores:
+        mask = batch.arguments["attention_mask"]
+        removable = batch.real.cpu() & ~batch.special.cpu()
+
+        def score_again(kept: Tensor) -> Tensor:
+            arguments = {**batch.arguments, "attention_mask": mask.masked_fill(~kept.to(mask.device), 0)}
+            return relevance(runner, arguments, target, softmax_rule=self.softmax_rule).scores
+
+        notes: tuple[str, ...] = ()
+        if not batch.special_known:
+            notes = ("Without a tokenizer it is not known which tokens are special: all of them were masked.",)
+        return TokenScores(iterative_scores(first, removable, score_again), space=space, notes=notes)
+
+    def _refuse_unmaskable(self, runner: EncoderRunner, batch: ScoringBatch) -> None:
+        batch.require_text(self.name)
+        if not runner.takes("attention_mask"):
+            raise UnsupportedModelError(
+                f"{runner.class_name}.forward has no attention_mask, so none of its tokens can be masked. Use "
+                "method='relevance'."
+            )
+        mask = batch.inputs[0].tensors.get("attention_mask")
+        if mask is not None and mask.dim() != 1:
+            raise InvalidInputError(
+                f"inputs['attention_mask'] must be (batch, tokens) for method {self.name!r}, not "
+                f"{mask.dim() + 1}-dimensional: further tokens are masked in it."
+            )
+
+
+SCORERS = (
+    RelevanceScorer("relevance", "Ali et al., arXiv 2202.07304; our operationalization", "1 forward + 1 backward"),
+    RelevanceScorer(
+        "attnlrp",
+        "Achtibat et al., arXiv 2402.05602; our operationalization: relevance through queries and keys too",
+        "1 forward + 1 backward",
+        softmax_rule="taylor",
+    ),
+    RelevanceScorer(
+        "attnlrp_iterative",
+        "attnlrp in stages, each without the top tokens of those before; our operationalization",
+        "up to 4 forwards + 4 backwards",
+        softmax_rule="taylor",
+        iterative=True,
+    ),
+)

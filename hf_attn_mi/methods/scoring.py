@@ -1,0 +1,102 @@
+"""Scoring one batch by one method: the dispatch that `explain`, `compare` and `minimal_tokens` share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hf_attn_mi.capture import LayerStates
+from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
+from hf_attn_mi.methods.base import TokenScorer, TokenScores
+from hf_attn_mi.methods.batch import ScoringBatch
+from hf_attn_mi.methods.layer_statistics import LayerStatistics
+from hf_attn_mi.models.encoded_input import EncodedInput
+from hf_attn_mi.models.runner import EncoderRunner
+from hf_attn_mi.models.targets import Target
+from hf_attn_mi.models.weights import refuse_quantized
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredBatch:
+    """The scores of one batch, input by input.
+
+    Attributes:
+        scores: for each input (tokens,) float32 on the CPU, special tokens included.
+        gaps: for each input its completeness gap; None for methods without one.
+        result: what the method returned.
+        batch: the inputs and the pass that was shared.
+    """
+
+    scores: tuple[Tensor, ...]
+    gaps: tuple[float | None, ...]
+    result: TokenScores
+    batch: ScoringBatch
+
+
+def check_method(runner: EncoderRunner, scorer: TokenScorer, options: Mapping[str, Any]) -> None:
+    """Refuse a method that does not serve this model, before anything runs.
+
+    Raises:
+        InvalidInputError, UnsupportedModelError: quantized weights for a method that needs gradients, or as the
+            method's own `check` says.
+    """
+    if scorer.needs_gradients:
+        refuse_quantized(runner.model)
+    check = getattr(scorer, "check", None)
+    if check is not None:
+        check(runner, options)
+
+
+def score_batch(
+    runner: EncoderRunner,
+    inputs: Sequence[EncodedInput],
+    scorer: TokenScorer,
+    target: Target,
+    options: Mapping[str, Any],
+    *,
+    layers: str = "none",
+    states: Callable[[LayerStates], None] | None = None,
+) -> ScoredBatch:
+    """The scores of some inputs by one method.
+
+    Args:
+        runner: of the model.
+        inputs: of one batch.
+        scorer: the method.
+        target: of these inputs; settled by this call.
+        options: of the method, from `read_options`.
+        layers: which statistics of the attention layers to collect: "full", "summary" or "none".
+        states: called with the hidden states of each layer of the unchanged inputs.
+
+    Raises:
+        HfAttnMiError: the method does not serve this model or these inputs, or gives scores that are not finite or not
+            one for each token.
+    """
+    extras = frozenset(getattr(scorer, "statistics", ()))
+    with runner.session():
+        statistics = LayerStatistics.of(runner, inputs, level=layers, extras=extras)
+        batch = ScoringBatch(runner, inputs, statistics=statistics, states=states)
+        result = scorer.score(runner, batch, target, **options)
+        if layers != "none" or states is not None or target.explained is None:
+            batch.run()  # unless the method has run the unchanged inputs already
+            batch.settle(target)
+    scores = tuple(_of_input(result, i, one, scorer, runner) for i, one in enumerate(inputs))
+    gaps = (None,) * len(inputs) if result.gaps is None else tuple(float(gap) for gap in result.gaps)
+    return ScoredBatch(scores, gaps, result, batch)
+
+
+def _of_input(result: TokenScores, i: int, one: EncodedInput, scorer: TokenScorer, runner: EncoderRunner) -> Tensor:
+    """(tokens,) float32 scores of input `i`, checked."""
+    scores = torch.as_tensor(result.scores[i])[: one.length].detach().float().cpu()
+    if scores.dim() != 1 or (one.length is not None and scores.shape[0] != one.length):
+        raise UnsupportedModelError(
+            f"{runner.class_name}: method {scorer.name!r} gives scores of shape {tuple(scores.shape)} for "
+            f"{one.length} tokens; they cannot be given to tokens."
+        )
+    if not bool(scores.isfinite().all()):
+        raise InvalidInputError(f"method {scorer.name!r} gives scores that are NaN or infinite.")
+    return scores

@@ -1,0 +1,242 @@
+"""Output heads: from the outputs of a model to the value that is explained, its probability and its name.
+
+A head is an object with `name`, `accepts` and `read` (see `OutputHead`). The first registered head that accepts the
+outputs of a model reads them. Add one with `register_output_head`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from hf_attn_mi.errors import InvalidInputError
+
+TARGET_FUNCTION = "pass target=function, a function from the model's outputs to one number per input, shape (batch,)"
+
+
+@dataclass(frozen=True)
+class ExplainedTarget:
+    """What is explained for one input.
+
+    Attributes:
+        target: index of the class; None where the target has none.
+        name: of the class, or of the target function.
+        probability: that the model gives the class; None where the target has none.
+    """
+
+    target: int | None
+    name: str
+    probability: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class HeadReading:
+    """What an output head reads off the outputs of one batch.
+
+    Attributes:
+        values: (batch,) float64 explained values, connected to the outputs by gradients.
+        explained: what each value stands for.
+        predictions: for each input what the model says (the class of the largest logit; for independent labels 0 or
+            1), whatever the target is; None where the head knows no prediction.
+    """
+
+    values: Tensor
+    explained: tuple[ExplainedTarget, ...]
+    predictions: tuple[int, ...] | None
+
+
+class OutputHead(Protocol):
+    """How the outputs of one kind of model are read."""
+
+    name: str
+
+    def accepts(self, outputs: object, config: object) -> bool:
+        """Whether this head reads the outputs of a model with this configuration (None without one)."""
+
+    def read(self, outputs: object, targets: Sequence[int | None], config: object) -> HeadReading:
+        """The explained values.
+
+        Args:
+            outputs: of one forward pass, accepted by `accepts`.
+            targets: one for each input, None for what the model predicts.
+            config: of the model; None without one.
+
+        Raises:
+            InvalidInputError: a target that these outputs do not have.
+        """
+
+
+class ClassLogits:
+    """Classes that exclude each other: logit of the class minus the mean of the other logits; softmax probability."""
+
+    name = "class logits"
+
+    def accepts(self, outputs: object, config: object) -> bool:
+        """Whether there are logits (batch, classes) of two classes or more."""
+        logits = find_logits(outputs, config)
+        return logits is not None and logits.shape[1] > 1
+
+    def read(self, outputs: object, targets: Sequence[int | None], config: object) -> HeadReading:
+        """See `OutputHead.read`."""
+        logits, classes, value = _chosen(outputs, targets, config)
+        probabilities = logits.detach().double().softmax(1)
+        value = value - (logits.double().sum(1) - value) / (logits.shape[1] - 1)
+        return HeadReading(value, _named(classes, probabilities, config), tuple(logits.detach().argmax(1).tolist()))
+
+
+class MultiLabel:
+    """Labels that do not exclude each other: the logit of the label; sigmoid probability."""
+
+    name = "multi-label"
+
+    def accepts(self, outputs: object, config: object) -> bool:
+        """Whether config.problem_type says so."""
+        return _problem_type(config) == "multi_label_classification" and find_logits(outputs, config) is not None
+
+    def read(self, outputs: object, targets: Sequence[int | None], config: object) -> HeadReading:
+        """See `OutputHead.read`; the prediction is whether this label is assigned (0 or 1)."""
+        logits, classes, value = _chosen(outputs, targets, config)
+        explained = _named(classes, logits.detach().double().sigmoid(), config)
+        return HeadReading(value, explained, tuple(int((one.probability or 0.0) >= 0.5) for one in explained))
+
+
+class Regression:
+    """A value without a class: the output itself; no probability."""
+
+    name = "regression"
+
+    def accepts(self, outputs: object, config: object) -> bool:
+        """Whether config.problem_type says so, or there is a single output that is no label."""
+        logits = find_logits(outputs, config)
+        return logits is not None and (_problem_type(config) == "regression" or logits.shape[1] == 1)
+
+    def read(self, outputs: object, targets: Sequence[int | None], config: object) -> HeadReading:
+        """See `OutputHead.read`."""
+        _, classes, value = _chosen(outputs, targets, config)
+        return HeadReading(value, _named(classes, None, config), None)
+
+
+class Function:
+    """A caller's function from the outputs to (batch,) values.
+
+    Args:
+        function: called once for each batch.
+    """
+
+    def __init__(self, function: Callable[[Any], Tensor]) -> None:
+        self.function = function
+        name = getattr(function, "__name__", type(function).__name__)
+        self.name = "function" if name == "<lambda>" else name
+
+    def accepts(self, outputs: object, config: object) -> bool:
+        """Always: the function decides."""
+        return True
+
+    def read(self, outputs: object, targets: Sequence[int | None], config: object) -> HeadReading:
+        """See `OutputHead.read`; targets are not looked at.
+
+        Raises:
+            InvalidInputError: the function returns no (batch,) tensor of finite values, one for each input.
+        """
+        value = self.function(outputs)
+        if not isinstance(value, Tensor) or value.dim() != 1:
+            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise InvalidInputError(f"target: the function must return a tensor of shape (batch,), not {shape}.")
+        if value.shape[0] != len(targets):
+            raise InvalidInputError(
+                f"target: the function returned {value.shape[0]} values for {len(targets)} inputs, not one for each: it "
+                "must treat each row on its own, however many there are."
+            )
+        explained = (ExplainedTarget(None, self.name, None),) * value.shape[0]
+        return HeadReading(value.double(), explained, None)
+
+
+_heads: list[OutputHead] = [MultiLabel(), Regression(), ClassLogits()]
+
+
+def register_output_head(head: OutputHead) -> None:
+    """Add an output head; it is asked before those that are there.
+
+    Args:
+        head: see `OutputHead`.
+
+    Raises:
+        InvalidInputError: it lacks a member of the protocol.
+    """
+    missing = [name for name in ("name", "accepts", "read") if not hasattr(head, name)]
+    if missing:
+        raise InvalidInputError(f"head: {type(head).__name__} has no {', '.join(missing)}; see OutputHead.")
+    _heads.insert(0, head)
+
+
+def unregister_output_head(head: OutputHead) -> None:
+    """Take a head out that was registered before."""
+    _heads.remove(head)
+
+
+def find_output_head(outputs: object, config: object) -> OutputHead | None:
+    """The head that reads these outputs; None where no registered one does."""
+    return next((head for head in _heads if head.accepts(outputs, config)), None)
+
+
+def find_logits(outputs: object, config: object = None) -> Tensor | None:
+    """The (batch, classes) logits of a model's outputs; None where there are none that are certain.
+
+    Read are a member or entry "logits", a plain 2-dimensional tensor, and a tuple or list in which exactly one
+    2-dimensional floating-point tensor has the width `config.num_labels`.
+
+    Example:
+        >>> find_logits({"logits": torch.zeros(1, 3)}).shape
+        torch.Size([1, 3])
+        >>> find_logits((torch.zeros(1, 8), torch.zeros(1, 16))) is None
+        True
+    """
+    logits = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", None)
+    if logits is None and isinstance(outputs, Tensor):
+        logits = outputs
+    if logits is None and isinstance(outputs, tuple | list) and not hasattr(outputs, "_fields"):
+        width = getattr(config, "num_labels", None)
+        fits = [part for part in outputs if isinstance(part, Tensor) and part.dim() == 2 and part.shape[1] == width]
+        logits = fits[0] if len(fits) == 1 else None
+    if isinstance(logits, Tensor) and logits.dim() == 2 and logits.is_floating_point():
+        return logits
+    return None
+
+
+def label_names(config: object) -> dict[int, str]:
+    """Number -> name of each class of a configuration; {} where it has none."""
+    return {int(number): str(name) for number, name in (getattr(config, "id2label", None) or {}).items()}
+
+
+def _problem_type(config: object) -> str | None:
+    return getattr(config, "problem_type", None)
+
+
+def _chosen(outputs: object, targets: Sequence[int | None], config: object) -> tuple[Tensor, list[int], Tensor]:
+    """The logits, the class of each input, and the logit of that class in float64."""
+    logits = find_logits(outputs, config)
+    assert logits is not None
+    classes = logits.shape[1]
+    for target in targets:
+        if target is not None and not 0 <= target < classes:
+            raise InvalidInputError(f"target {target} is out of range: this model has classes 0 to {classes - 1}.")
+    predicted = logits.detach().argmax(1).tolist()
+    chosen = [predicted[i] if target is None else target for i, target in enumerate(targets)]
+    index = torch.tensor(chosen, device=logits.device)[:, None]
+    return logits, chosen, logits.gather(1, index)[:, 0].double()
+
+
+def _named(classes: Sequence[int], probabilities: Tensor | None, config: object) -> tuple[ExplainedTarget, ...]:
+    names = label_names(config)
+    return tuple(
+        ExplainedTarget(
+            number,
+            names.get(number, f"class {number}"),
+            None if probabilities is None else float(probabilities[i, number]),
+        )
+        for i, number in enumerate(classes)
+    )

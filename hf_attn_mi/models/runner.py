@@ -1,0 +1,283 @@
+"""`EncoderRunner`: the one object that stands for a model being run."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from hf_attn_mi._version import library_versions
+from hf_attn_mi.capture import eager_stance, model_lock, unwrap
+from hf_attn_mi.capture.model_cache import cached
+from hf_attn_mi.capture.model_state import visible_attention
+from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.models.encode import encode_tensors, encode_texts, read_texts
+from hf_attn_mi.models.encoded_input import EncodedInput, batches_by_length, collate
+from hf_attn_mi.models.loading import input_embedding, load_tokenizer
+from hf_attn_mi.models.weights import fingerprint, refuse_nonfinite_weights
+
+Value = TypeVar("Value")
+PADDING_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}  # relative to the largest output
+PADDING_TOLERANCE_REDUCED = 2e-2  # half precision
+
+
+class EncoderRunner:
+    """A model together with everything that is needed to run it: tokenizer, padding, device, lock, caches.
+
+    Every forward pass of the package goes through `forward`. The model is left as it was: `session` restores the
+    training flags and lets threads take turns.
+
+    Args:
+        model: the unwrapped module; use `EncoderRunner.of` for anything else.
+        tokenizer: for texts; None where none was passed. See `require_tokenizer`.
+
+    Attributes:
+        model: the unwrapped module.
+        tokenizer: as above.
+
+    Example:
+        >>> runner = EncoderRunner.of(model)                                      # doctest: +SKIP
+        >>> inputs, _ = runner.encode(["A quietly moving film."])                 # doctest: +SKIP
+        >>> with runner.session(), torch.no_grad():                               # doctest: +SKIP
+        ...     outputs = runner.forward(runner.collate(inputs))
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: Any = None) -> None:
+        self.model, self.tokenizer = model, tokenizer
+
+    @classmethod
+    def of(cls, model: Any, tokenizer: Any = None) -> EncoderRunner:
+        """The runner of whatever a caller passes as `model`.
+
+        Args:
+            model: a module, a transformers pipeline, or a model wrapped by torch.compile, accelerate or data
+                parallelism.
+            tokenizer: for texts; by default that of the pipeline.
+
+        Raises:
+            InvalidInputError: not a model, weights on the meta device, or weights with NaN or infinite entries.
+        """
+        if isinstance(model, str):
+            raise InvalidInputError(
+                f"model must be a loaded model, not the name {model!r}: pass "
+                "AutoModelForSequenceClassification.from_pretrained(name), or use the command hf-attn-mi explain "
+                "--model."
+            )
+        if any(kind.__name__ == "Pipeline" for kind in type(model).__mro__):  # importing the class takes seconds
+            tokenizer = model.tokenizer if tokenizer is None else tokenizer
+            model = model.model
+        module = unwrap(model)
+        if _hook(module) is None and any(parameter.is_meta for parameter in module.parameters()):
+            raise InvalidInputError(
+                f"model: the weights of {type(module).__name__} are on the meta device, so nothing can be computed. "
+                "Load them with from_pretrained, or call model.to_empty(device=...) and load a state dict."
+            )
+        refuse_nonfinite_weights(module)
+        return cls(module, tokenizer)
+
+    # --- what the model is -------------------------------------------------------------------------------------
+
+    @property
+    def config(self) -> Any:
+        """The model's configuration; None without one."""
+        return getattr(self.model, "config", None)
+
+    @property
+    def class_name(self) -> str:
+        """Name of the model's class, for messages."""
+        return type(self.model).__name__
+
+    @property
+    def name(self) -> str:
+        """Hub name of the model or the last part of its path, else its class."""
+        name = getattr(self.config, "_name_or_path", "") or ""
+        if Path(name).is_absolute() or Path(name).exists():
+            name = Path(name).name
+        return name or self.class_name
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go: the device on which accelerate runs an offloaded model, else that of the first weight."""
+        hook = _hook(self.model)
+        device = getattr(hook, "execution_device", None)
+        if device is not None:
+            return torch.device(device)
+        return next((p.device for p in self.model.parameters() if not p.is_meta), torch.device("cpu"))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the first floating-point parameter."""
+        return next((p.dtype for p in self.model.parameters() if p.is_floating_point()), torch.float32)
+
+    @property
+    def pad_id(self) -> int | None:
+        """The model's own id to pad with; None where it could not tell padding from tokens."""
+        pad_id = getattr(self.config, "pad_token_id", None)
+        return pad_id if isinstance(pad_id, int) and pad_id >= 0 else None
+
+    @property
+    def mask_token_id(self) -> int | None:
+        """The tokenizer's id of the mask token; None without one."""
+        mask_id = getattr(self.tokenizer, "mask_token_id", None)
+        return int(mask_id) if isinstance(mask_id, int) else None
+
+    @property
+    def encoder_prefix(self) -> str:
+        """Name of the encoder's module inside an encoder-decoder; "" for every other model."""
+        if not getattr(self.config, "is_encoder_decoder", False):
+            return ""
+        return next((name for name, _ in self.model.named_modules() if name.rpartition(".")[2] == "encoder"), "")
+
+    @property
+    def input_embedding(self) -> nn.Embedding | None:
+        """The table in which token ids are looked up; None where the model names none."""
+        return input_embedding(self.model)
+
+    def takes(self, argument: str) -> bool:
+        """Whether the model's forward has an argument of this name."""
+        return argument in inspect.signature(self.model.forward).parameters
+
+    def fingerprint(self) -> dict[str, str]:
+        """SHA-256 of the configuration and of the weights; see `models.weights.fingerprint`."""
+        return fingerprint(self.model)
+
+    def cached(self, key: Hashable, compute: Callable[[], Value]) -> Value:
+        """The value of `compute()`, kept until a weight of the model changes; see `capture.model_cache.cached`."""
+        return cached(self.model, key, compute)
+
+    def provenance(self) -> dict[str, Any]:
+        """What every result says about the model and the versions that made it."""
+        return {
+            "model": self.name,
+            "model_type": getattr(self.config, "model_type", self.class_name),
+            "dtype": str(next((p.dtype for p in self.model.parameters()), torch.float32)).removeprefix("torch."),
+            "versions": library_versions(),
+        }
+
+    # --- inputs ------------------------------------------------------------------------------------------------
+
+    def require_tokenizer(self) -> Any:
+        """The tokenizer; loaded from the model's own path where none was passed.
+
+        Raises:
+            InvalidInputError: the model does not name its path, or there is no tokenizer there.
+        """
+        if self.tokenizer is None:
+            self.tokenizer = load_tokenizer(self.model)
+        return self.tokenizer
+
+    def encode(
+        self, inputs: Any, *, truncation: bool = False, special_known: bool = False
+    ) -> tuple[list[EncodedInput], bool]:
+        """The encoded inputs, and whether a single one was passed.
+
+        Args:
+            inputs: a text, a pair (tuple) of texts, a list of either, or a mapping of tensors.
+            truncation: cut texts that are longer than the model's maximum, with a warning that names the cut.
+            special_known: load the tokenizer for token ids, too, if that is needed to know which are special.
+
+        Raises:
+            InvalidInputError: empty, of the wrong type, too long, or with ids that the model does not have.
+        """
+        if not isinstance(inputs, Mapping):
+            texts, single = read_texts(inputs)
+            return encode_texts(texts, self.model, self.require_tokenizer(), truncation), single
+        encoded = encode_tensors(inputs, self.model, self.tokenizer)
+        if special_known and any(one.special is None and "input_ids" in one.tensors for one in encoded):
+            encoded = encode_tensors(inputs, self.model, self.require_tokenizer())
+        return encoded, len(encoded) == 1
+
+    def collate(self, inputs: Sequence[EncodedInput]) -> dict[str, Tensor]:
+        """The arguments of one forward pass over these inputs, padded on the right, on the model's device."""
+        return collate(inputs, self.pad_id or 0, self.device)
+
+    def batches(self, inputs: Sequence[EncodedInput], size: int) -> list[list[int]]:
+        """Positions of the inputs of each batch; inputs of different length share one where padding changes nothing."""
+        lengths = {one.length for one in inputs}
+        mixed = size > 1 and self.pad_id is not None and len(lengths) > 1 and self.ignores_padding(inputs)
+        return list(batches_by_length(inputs, size, mixed=mixed))
+
+    def ignores_padding(self, inputs: Sequence[EncodedInput]) -> bool:
+        """Whether an input gives the same output alone and padded on the right; tried once for each model.
+
+        Some models read the last position, or convolve over their padding. The shortest input is run alone and beside
+        the longest. Where the outputs differ, only inputs of equal length may share a batch, so that padding never
+        changes a score.
+        """
+        if self.pad_id is None or any(one.length is None for one in inputs):
+            return False
+        return self.cached("ignores_padding", lambda: self._padding_changes_nothing(inputs))
+
+    def _padding_changes_nothing(self, inputs: Sequence[EncodedInput]) -> bool:
+        ordered = sorted(inputs, key=lambda one: one.token_count)
+        with self.session(), torch.no_grad(), visible_attention(self.model):
+            alone = _float_outputs(self.forward(self.collate([ordered[0]])))
+            padded = _float_outputs(self.forward(self.collate([ordered[0], ordered[-1]])))
+        return len(alone) == len(padded) and all(map(_same, alone, padded))
+
+    # --- running -----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Inside, the model is in evaluation mode, compiled code runs eagerly, and this thread alone uses the model.
+
+        The mode "inference" is switched off, since no gradient can be taken in it.
+        """
+        # inference_mode(False) switches gradients on, so it is entered only where it is needed.
+        inference = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+        with inference, model_lock(self.model), eager_stance(self.model):
+            training = [module for module in self.model.modules() if module.training]
+            try:
+                for module in training:
+                    module.training = False
+                yield
+            finally:
+                for module in training:
+                    module.training = True
+
+    def forward(self, arguments: Mapping[str, Any]) -> Any:
+        """The outputs of one forward pass, with names where the model can give them.
+
+        Call it inside `session`; gradients are the caller's choice.
+
+        Args:
+            arguments: keyword arguments of the model's forward, such as `collate` makes them.
+        """
+        if getattr(self.config, "return_dict", True) is False:
+            arguments = {**arguments, "return_dict": True}
+        return self.model(**arguments)
+
+
+def _hook(model: nn.Module) -> object | None:
+    """The hook with which accelerate runs this model or a part of it; None without one."""
+    if not any(hasattr(module, "_hf_hook") for module in model.modules()):
+        return None
+    from accelerate.hooks import AlignDevicesHook, ModelHook, SequentialHook
+
+    hooks: list[ModelHook] = []
+    for module in model.modules():
+        hook = getattr(module, "_hf_hook", None)
+        hooks += hook.hooks if isinstance(hook, SequentialHook) else [hook] if isinstance(hook, ModelHook) else []
+    aligned = [hook for hook in hooks if isinstance(hook, AlignDevicesHook) and hook.execution_device is not None]
+    return next(iter([*aligned, *hooks]), None)
+
+
+def _float_outputs(outputs: Any) -> list[Tensor]:
+    values = outputs.values() if hasattr(outputs, "values") else outputs
+    values = [values] if isinstance(values, Tensor) else values
+    return [value for value in values if isinstance(value, Tensor) and value.is_floating_point() and value.dim() > 1]
+
+
+def _same(alone: Tensor, padded: Tensor) -> bool:
+    first = padded[: alone.shape[0]]
+    if first.dim() > 2:
+        first = first[:, : alone.shape[1]]  # outputs of padding tokens do not count
+    if first.shape != alone.shape:
+        return False
+    limit = PADDING_TOLERANCE.get(alone.dtype, PADDING_TOLERANCE_REDUCED) * max(1.0, float(alone.abs().max()))
+    return bool(((first - alone).abs() <= limit).all())

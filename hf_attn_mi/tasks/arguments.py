@@ -1,0 +1,63 @@
+"""Arguments that all tasks share: the same name, default, meaning and message everywhere."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.results.results import Results
+
+Record = TypeVar("Record")
+
+
+def check_whole_number(name: str, value: object, least: int = 1) -> None:
+    """Refuse what is no whole number of at least `least`.
+
+    Raises:
+        InvalidInputError: names the argument.
+
+    Example:
+        >>> check_whole_number("batch_size", 16)
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        allowed = "a positive whole number" if least == 1 else f"a whole number of {least} or more"
+        raise InvalidInputError(f"{name} must be {allowed}, not {value!r}.")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Refuse what is neither True nor False."""
+    if not isinstance(value, bool):
+        raise InvalidInputError(f"{name} must be True or False, not {value!r}.")
+
+
+def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Refuse what is none of the allowed strings."""
+    if not isinstance(value, str) or value not in allowed:
+        raise InvalidInputError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}.")
+
+
+def check_seed(value: object) -> None:
+    """Refuse what seeds no generator: numpy's take 32 bits."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**32:
+        raise InvalidInputError(f"seed must be a whole number from 0 to 2**32 - 1, not {value!r}.")
+
+
+def check_indices(name: str, value: object) -> None:
+    """Refuse what is neither None nor a list of one or more whole numbers."""
+    good = isinstance(value, list | tuple | range) and len(value) > 0 and all(type(item) is int for item in value)
+    if value is not None and not good:
+        raise InvalidInputError(f"{name} must be None (all) or a list of one or more whole numbers, not {value!r}.")
+
+
+def progress_bar(total: int | None, description: str, unit: str) -> Any:
+    """A progress bar on the terminal; hidden for a single step and where standard error is no terminal."""
+    hidden = (total is not None and total < 2) or not sys.stderr.isatty()
+    return tqdm(total=total, desc=description, unit=unit, disable=hidden)
+
+
+def one_or_results(records: list[Record], single: bool) -> Record | Results[Record]:
+    """The record of a single input, or the `Results` of a list of inputs."""
+    return records[0] if single else Results(records)

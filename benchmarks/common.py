@@ -18,7 +18,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"  # data sets and fine-tuned models; benchmarks that need them say so
-EMBEDDED_MODEL = ROOT / "hf_attn_mi" / "demo_model"
+EMBEDDED_MODEL = ROOT / "hf_attn_mi" / "embedded_model"
 SHORTEST_TURN = 0.3  # seconds: a task that takes less is called several times in each turn
 
 Row = dict[str, Any]

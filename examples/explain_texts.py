@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 import hf_attn_mi
 from hf_attn_mi import explain
 
-EMBEDDED_MODEL = Path(hf_attn_mi.__file__).parent / "demo_model"
+EMBEDDED_MODEL = Path(hf_attn_mi.__file__).parent / "embedded_model"
 TEXTS = ["A warm, funny and wise film.", "The plot is thin and the jokes are old.", "It was not bad at all."]
 
 

@@ -21,7 +21,7 @@ from hf_attn_mi import explain, fit_information
 from hf_attn_mi.data import read_texts_of
 from hf_attn_mi.evaluation import rank_agreement
 
-EMBEDDED_MODEL = Path(hf_attn_mi.__file__).parent / "demo_model"
+EMBEDDED_MODEL = Path(hf_attn_mi.__file__).parent / "embedded_model"
 SUBJECTS = ("film", "story", "first hour", "cast", "ending", "music", "dialogue", "camera work", "script", "second act")
 PREDICATES = (
     "is warm and very funny",

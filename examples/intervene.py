@@ -15,7 +15,7 @@ import hf_attn_mi
 from hf_attn_mi import capture_attention, effective_attention, efficient_attention
 from hf_attn_mi.capture import AttentionCall
 
-EMBEDDED_MODEL = Path(hf_attn_mi.__file__).parent / "demo_model"
+EMBEDDED_MODEL = Path(hf_attn_mi.__file__).parent / "embedded_model"
 TEXT = (
     "The first hour moves so slowly that half of the audience had left before the story found its feet, and yet the "
     "last twenty minutes are among the most gripping and surprising that any director has put on a screen this year."

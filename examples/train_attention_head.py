@@ -32,7 +32,7 @@ import hf_attn_mi
 from hf_attn_mi.data import read_rows, text_columns
 from hf_attn_mi.heads import AttentionHeadForSequenceClassification
 
-EMBEDDED_MODEL = Path(hf_attn_mi.__file__).parent / "demo_model"
+EMBEDDED_MODEL = Path(hf_attn_mi.__file__).parent / "embedded_model"
 LABELS = ("label_name", "label", "labels", "class", "target")
 Row = tuple[tuple[str, ...], Any]  # the text or the two texts, and the label as it is stored
 

@@ -26,7 +26,7 @@ from hf_attn_mi.methods import list_methods
 from tests.zoo import Built, build, jobs
 from tests.zoo.building import rescale
 
-DEMO = Path(__file__).parents[1] / "hf_attn_mi" / "demo_model"
+DEMO = Path(__file__).parents[1] / "hf_attn_mi" / "embedded_model"
 SIZES = {"vocab_size": 8000, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 ATTENTION_AND_RELEVANCE = {
     "relevance",

@@ -13,7 +13,7 @@ from hf_attn_mi.errors import InvalidInputError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_EMBEDDED = "demo_model"
+_EMBEDDED = "embedded_model"
 
 
 def embedded_model_path() -> Path:

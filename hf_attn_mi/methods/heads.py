@@ -12,7 +12,7 @@ from hf_attn_mi.attention import effective_attention, efficient_attention
 from hf_attn_mi.capture import AttentionCall
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.models.runner import EncoderRunner
-from hf_attn_mi.results.explanation import LayerAttention
+from hf_attn_mi.results.layer_attention import LayerAttention
 
 MODEL, NAME = "AttentionHeadForSequenceClassification", "head"
 

@@ -16,7 +16,7 @@ from hf_attn_mi.kernels import AttentionStatistics, attention_statistics
 from hf_attn_mi.methods.heads import HeadStatistics, head_statistics
 from hf_attn_mi.models.encoded_input import EncodedInput, real_tokens
 from hf_attn_mi.models.runner import EncoderRunner
-from hf_attn_mi.results.explanation import LayerAttention
+from hf_attn_mi.results.layer_attention import LayerAttention
 
 CHUNK = 4_000_000  # entries of attention rows formed at a time
 

@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.results.record import Record
 from hf_attn_mi.results.results import Results
 
-Record = TypeVar("Record")
+AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
 def check_whole_number(name: str, value: object, least: int = 1) -> None:
@@ -58,6 +59,6 @@ def progress_bar(total: int | None, description: str, unit: str) -> Any:
     return tqdm(total=total, desc=description, unit=unit, disable=hidden)
 
 
-def one_or_results(records: list[Record], single: bool) -> Record | Results[Record]:
+def one_or_results(records: list[AnyRecord], single: bool) -> AnyRecord | Results[AnyRecord]:
     """The record of a single input, or the `Results` of a list of inputs."""
     return records[0] if single else Results(records)

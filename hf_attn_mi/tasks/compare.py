@@ -21,7 +21,7 @@ from hf_attn_mi.tasks.compare_arguments import mask_id_of, read_methods, read_sc
 from hf_attn_mi.tasks.compare_metrics import (
     NORMALIZED,
     PLAUSIBILITY,
-    MetricInputs,
+    ComparedInputs,
     Values,
     faithfulness_values,
     ordinary_scores,
@@ -121,7 +121,7 @@ def compare(
     given_scores = read_scores(scores, encoded)
     refuse_mask_removal(runner, removal)
     predictor = RemovalPredictor(runner, encoded, read_target(target, runner.model, len(encoded)), batch_size)
-    metric_inputs = MetricInputs(predictor, removal, mask_id_of(removal, runner.tokenizer))
+    metric_inputs = ComparedInputs(predictor, removal, mask_id_of(removal, runner.tokenizer))
     with progress_bar(len(encoded) * (len(names) + 1), "compare", "step") as bar:
         runs = {}
         for name in names:
@@ -165,7 +165,7 @@ def compare(
 def _method_metrics(
     values: Values,
     metrics: Sequence[str],
-    metric_inputs: MetricInputs,
+    metric_inputs: ComparedInputs,
     runs: Mapping[str, MethodRun],
     settings: Mapping[str, Mapping[str, Any]],
     seed: int,
@@ -195,7 +195,7 @@ def _method_metrics(
 def _plausibility(
     values: Values,
     metrics: Sequence[str],
-    metric_inputs: MetricInputs,
+    metric_inputs: ComparedInputs,
     scores: Mapping[str, Sequence[Tensor | None]],
     truths: Sequence[Tensor | None] | None,
     by: str,
@@ -215,7 +215,7 @@ def _cost(run: MethodRun) -> MethodCost:
     return MethodCost(passes.seconds / count, passes.forwards / count, passes.backwards / count)
 
 
-def _notes(metric_inputs: MetricInputs, runs: Mapping[str, MethodRun], metrics: Sequence[str]) -> list[str]:
+def _notes(metric_inputs: ComparedInputs, runs: Mapping[str, MethodRun], metrics: Sequence[str]) -> list[str]:
     """What the reader should know about the inputs and the methods."""
     notes, count = [], len(metric_inputs)
     cut = sum(bool(one.warnings) for one in metric_inputs.predictor.inputs)

@@ -38,7 +38,7 @@ Scores = Mapping[str, Sequence[Tensor | None]]  # for each method one (tokens,) 
 Values = dict[str, dict[str, list[float | None]]]
 
 
-class MetricInputs:
+class ComparedInputs:
     """The inputs of `compare` with tokens removed, as the metrics ask for them.
 
     Args:
@@ -128,7 +128,7 @@ def read_metrics(metrics: Any, default: Sequence[str], rationales: bool) -> tupl
 
 
 def faithfulness_values(
-    metric_inputs: MetricInputs,
+    metric_inputs: ComparedInputs,
     scores: Scores,
     metrics: Sequence[str],
     *,
@@ -238,6 +238,6 @@ def ordinary_scores(scores: Scores, special: Sequence[Tensor]) -> dict[str, list
     }
 
 
-def too_long_to_normalize(metric_inputs: MetricInputs) -> int:
+def too_long_to_normalize(metric_inputs: ComparedInputs) -> int:
     """How many inputs have too many tokens for the limits of AOPC."""
     return sum(int((~fixed).sum()) > MOST_ORDERED for fixed in metric_inputs.fixed_tokens())

@@ -34,7 +34,7 @@ def test_a_text_is_explained_by_the_embedded_model(capsys, demo):
     output = capsys.readouterr()
     wanted = explain(demo[0], TEXTS[0])
     assert output.err == ""
-    assert output.out.startswith(f"positive (probability {wanted.probability:.4g}, method relevance, model demo_model")
+    assert output.out.startswith(f"positive (probability {wanted.probability:.4g}, method relevance, model embedded_model")
     assert set(words_of(output.out)) == {"A", "quietly", "moving", "film", "."}
     assert words_of(output.out)[0] == wanted.top(1)[0].text
     assert "\033" not in output.out  # no colors where the output is not a terminal

@@ -209,6 +209,6 @@ def test_the_embedded_model_from_a_file_to_the_figure(tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert equals(found, InformationProfile.load(tmp_path / "saved"))
     assert (found["n"], {site["layer"] for site in found["sites"]}) == (160, {0, 2})
-    assert found["info"]["model"] == "demo_model"
+    assert found["info"]["model"] == "embedded_model"
     assert all(site["nats"] <= found["ceiling"] + 1e-6 for site in found["sites"])
     assert (tmp_path / "a.svg").is_file()

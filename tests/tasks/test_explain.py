@@ -408,7 +408,7 @@ def test_explanations_are_lean_and_reload(demo, tmp_path):
         found.save(tmp_path / f"{method}.json.gz")
         assert Explanation.load(tmp_path / f"{method}.json.gz") == found
     assert {"model", "method", "versions", "seconds", "space", "reference", "dtype"} <= set(found.info)
-    assert found.info["model"] == "demo_model"
+    assert found.info["model"] == "embedded_model"
 
 
 def test_encoder_decoders_show_their_encoder_only():

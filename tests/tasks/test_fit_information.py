@@ -280,7 +280,7 @@ def test_backgrounds_of_another_model_are_refused(fitted, fresh):
     for fingerprint in (profile.fingerprint, fingerprint_of(model)):
         assert fingerprint["weights"][:12] in str(caught.value)
     with pytest.raises(
-        InvalidInputError, match=r"background was fitted for demo_model .*this model is BertForSequence"
+        InvalidInputError, match=r"background was fitted for embedded_model .*this model is BertForSequence"
     ):
         explain(tiny_bert(), {"input_ids": torch.tensor([[2, 5, 3]])}, profile=profile)
     with pytest.raises(InvalidInputError, match="background must be a InformationProfile"):

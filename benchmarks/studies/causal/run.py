@@ -62,7 +62,7 @@ class Suite:
 
     Attributes:
         name: of the suite.
-        model: folder, or "demo_model".
+        model: folder, or "embedded_model".
         dataset: name of the data set.
         inputs: most inputs, in random order.
         longest: most tokens of an input.
@@ -88,15 +88,15 @@ SUITES = [
     Suite("AG News", "minilm-agnews", "agnews", 500, tokens=100, others=30),
     Suite("IMDB", "minilm-sentiment", "imdb", 100, details=12, tokens=100, others=32),
     Suite("SNLI", "minilm-snli", "snli", 500),
-    Suite("SST-2, embedded model", "demo_model", "sst2", 200),
+    Suite("SST-2, embedded model", "embedded_model", "sst2", 200),
     Suite("AG News, ModernBERT", "modernbert-agnews", "agnews", 200),
     Suite("SST-2, DeBERTa", "deberta-sst2", "sst2", 200),
     Suite("MRPC", "minilm-mrpc", "mrpc", 408),
     Suite("CoLA", "minilm-cola", "cola", 526),
 ]
 QUICK = [
-    Suite("short texts", "demo_model", "short", 8, details=2, tokens=4, others=2, speed=2),
-    Suite("long texts", "demo_model", "long", 8, details=2, tokens=4, others=2, speed=2),
+    Suite("short texts", "embedded_model", "short", 8, details=2, tokens=4, others=2, speed=2),
+    Suite("long texts", "embedded_model", "long", 8, details=2, tokens=4, others=2, speed=2),
 ]
 
 
@@ -124,7 +124,7 @@ def built_in_rows(name: str) -> list[tuple[str, int]]:
 
 def model_path(name: str, folders: list[Path]) -> Path | None:
     """Return the folder of a model, None where there is none."""
-    if name == "demo_model":
+    if name == "embedded_model":
         return EMBEDDED_MODEL
     return next((folder / name for folder in folders if (folder / name / "config.json").exists()), None)
 

@@ -1,4 +1,4 @@
-"""The model in `hf_attn_mi/demo_model`: its files, its shape, its precision and what it can do."""
+"""The model in `hf_attn_mi/embedded_model`: its files, its shape, its precision and what it can do."""
 
 import gzip
 import json
@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification
 
-FOLDER = Path(__file__).parents[1] / "hf_attn_mi" / "demo_model"
+FOLDER = Path(__file__).parents[1] / "hf_attn_mi" / "embedded_model"
 SHARED = Path(os.environ.get("HF_ATTN_MI_SHARED", Path(__file__).parents[2] / "shared"))
 DEV = SHARED / "data" / "sst2" / "dev.jsonl.gz"
 OBVIOUS = [

@@ -7,7 +7,7 @@ entry point of the group "hf_attn_mi.methods".
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from types import MappingProxyType
@@ -16,9 +16,6 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 
 from hf_attn_mi.errors import HfAttnMiError, InvalidInputError
-from hf_attn_mi.methods.batch import ScoringBatch
-from hf_attn_mi.models.runner import EncoderRunner
-from hf_attn_mi.models.targets import Target
 
 ENTRY_POINTS = "hf_attn_mi.methods"
 
@@ -63,28 +60,44 @@ class TokenScorer(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
-    @property
-    def reference(self) -> str: ...
-    @property
-    def class_linked(self) -> bool: ...
-    @property
-    def needs_gradients(self) -> bool: ...
-    @property
-    def additive(self) -> bool: ...
-    @property
-    def cost(self) -> str: ...
-    @property
-    def options(self) -> Mapping[str, Any]: ...
+    def name(self) -> str:
+        """See the class."""
 
-    def score(self, runner: EncoderRunner, batch: ScoringBatch, target: Target, **options: Any) -> TokenScores:
-        """The scores of every input of the batch.
+    @property
+    def reference(self) -> str:
+        """See the class."""
+
+    @property
+    def class_linked(self) -> bool:
+        """See the class."""
+
+    @property
+    def needs_gradients(self) -> bool:
+        """See the class."""
+
+    @property
+    def additive(self) -> bool:
+        """See the class."""
+
+    @property
+    def cost(self) -> str:
+        """See the class."""
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """See the class."""
+
+    @property
+    def score(self) -> Callable[..., TokenScores]:
+        """The method itself: `score(runner, batch, target, **options)` -> the scores of every input of the batch.
 
         Args:
-            runner: runs the model: `runner.forward(arguments)`; it is in evaluation mode and locked for this thread.
-            batch: the inputs, the model's arguments, masks of real and special tokens; `batch.run()` is the forward
-                pass of the unchanged inputs, shared with the layer statistics.
-            target: `target(outputs)` gives the (batch,) explained values; `batch.settle(target)` settles the classes.
+            runner: an `EncoderRunner`; `runner.forward(arguments)` runs the model, which is in evaluation mode and
+                locked for this thread.
+            batch: a `ScoringBatch`: the inputs, the model's arguments, masks of real and special tokens;
+                `batch.run()` is the forward pass of the unchanged inputs, shared with the layer statistics.
+            target: a `Target`; `target(outputs)` gives the (batch,) explained values; `batch.settle(target)` settles
+                the classes.
             options: those of `options`, with the user's values.
 
         Raises:

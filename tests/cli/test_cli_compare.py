@@ -136,7 +136,7 @@ def test_refusals_come_before_the_work(capsys, received, data, tmp_path):
         (["--data", str(data), "--plot", "c.doc"], "not as '.doc'"),
         (["--data", str(data), "--options", "{lime: 1}"], "--options is not JSON"),
         (["--data", str(data), "--options", '{"lime": {}}'], "--options: 'lime' is not compared"),
-        (["--data", str(data), "--options", '{"random": 3}'], "'random' needs an object of its settings"),
+        (["--data", str(data), "--options", '{"random": 3}'], "'random' needs an object of its options"),
         (["--data", str(data), "--rationales"], "row 0 of the data has no ['tokens', 'rationale'], but ['text']"),
         (["--data", str(data), "--model", str(tmp_path)], "--model"),
     ):

@@ -21,8 +21,10 @@ from transformers import (
     XLNetForSequenceClassification,
 )
 
-from hf_attn_mi.capture import AttentionCall, capture_attention
+from hf_attn_mi.capture import AttentionCall, capture_attention, unwrap
 from hf_attn_mi.methods import list_methods
+from hf_attn_mi.methods.relevance import Relevance, relevance
+from hf_attn_mi.models.runner import EncoderRunner
 from tests.zoo import Built, build, jobs
 from tests.zoo.building import rescale
 
@@ -128,3 +130,10 @@ def captured(model: nn.Module, inputs: dict[str, Tensor]) -> list[AttentionCall]
     with torch.no_grad(), capture_attention(model) as capture:
         model(**inputs)
     return capture.calls
+
+
+def run_relevance(model: nn.Module, inputs: dict[str, Tensor], target: Any, **options: Any) -> Relevance:
+    """`relevance` of a bare model."""
+    runner = EncoderRunner(unwrap(model))
+    with runner.session():
+        return relevance(runner, inputs, target, **options)

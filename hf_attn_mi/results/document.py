@@ -135,9 +135,6 @@ def terminal_text(blocks: Iterable[Block], color: ColorDepth | None = "none") ->
         no_color=False,
         width=_UNBROKEN,
         legacy_windows=False,
-        emoji=False,
-        markup=False,
-        highlight=False,
     )
     for block in blocks:
         if isinstance(block, Heading):

@@ -127,8 +127,6 @@ class Record:
     def __eq__(self, other: object) -> bool:
         return same(self, other) if isinstance(other, Record) else NotImplemented
 
-    __hash__ = None  # type: ignore[assignment]
-
     def __reduce__(self) -> tuple[Any, ...]:
         # A read-only mapping can be neither pickled nor copied.
         return _rebuild, (type(self), {name: thaw(getattr(self, name)) for name in _names(self)})

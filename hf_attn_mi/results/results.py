@@ -62,8 +62,6 @@ class Results(Sequence[R], Generic[R]):
             return len(self) == len(other) and all(left == right for left, right in zip(self, other))
         return NotImplemented
 
-    __hash__ = None  # type: ignore[assignment]
-
     def __repr__(self) -> str:
         shown = [repr(item) for item in self._items[:3]] + ["..."] * (len(self) > 3)
         return (

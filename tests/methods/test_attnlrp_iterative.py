@@ -10,8 +10,8 @@ from torch import nn
 from transformers import BertForSequenceClassification
 
 from hf_attn_mi import Explanation, InvalidInputError, UnsupportedModelError, explain
-from hf_attn_mi.methods.relevance import REMOVED_FRACTIONS, relevance, staged_scores
-from tests.sample_models import TEXTS, distance, load_demo, tiny_bert, zoo_model
+from hf_attn_mi.methods.relevance import REMOVED_FRACTIONS, iterative_scores
+from tests.sample_models import TEXTS, distance, load_demo, run_relevance, tiny_bert, zoo_model
 
 LONG = (
     "The plot makes no sense, but the cast is brilliant and the story is very funny in places. A quietly moving film, "
@@ -28,7 +28,7 @@ def deleted(model, ids, kept):
     """Relevance of the kept tokens alone, at their own positions: no mask is involved."""
     ids, positions = ids[:, kept], torch.tensor([kept])
     inputs = {"input_ids": ids, "position_ids": positions}
-    return relevance(model, inputs, difference, rows="linear").scores[0].tolist()
+    return run_relevance(model, inputs, difference, softmax_rule="taylor").scores[0].tolist()
 
 
 def by_hand(model, ids, special):
@@ -95,7 +95,7 @@ def test_scores_of_two_stages_by_hand():
         asked.append(kept.tolist())
         return torch.tensor([passes[len(asked) - 1], first[1].tolist()])
 
-    found = staged_scores(first, removable, again, shares=[0.25, 0.5, 0.75])
+    found = iterative_scores(first, removable, again, fractions=[0.25, 0.5, 0.75])
     # Text 1: token 1 goes with 4; 3 with 8 times .999 * 4 / 8; 4 with .5, which is below; 2 with 6 times .999 * .5 / 6.
     wanted = torch.tensor([[9.0, 4.0, 0.999 * 0.5, 0.999 * 4, 0.5, 0.0], first[1].tolist()])
     torch.testing.assert_close(found, wanted)
@@ -106,7 +106,7 @@ def test_scores_of_two_stages_by_hand():
 def test_one_token_always_stays():
     first, asked = torch.tensor([[1.0, 5.0, 3.0], [1.0, 5.0, 3.0]]), []
     removable = torch.tensor([[0, 1, 1], [0, 1, 0]]).bool()
-    found = staged_scores(first, removable, lambda kept: asked.append(kept.tolist()) or first, shares=[0.9, 0.95])
+    found = iterative_scores(first, removable, lambda kept: asked.append(kept.tolist()) or first, fractions=[0.9, 0.95])
     assert asked == [[[True, False, True], [True, True, True]]]
     assert torch.equal(found, first)
 
@@ -115,7 +115,7 @@ def test_scores_that_differ_by_rounding_alone_go_in_the_order_of_the_text():
     seen = []
     for noise in (1e-7, -1e-7):
         first = torch.tensor([[0.1, 0.7, 0.7 + noise, 0.2]])
-        staged_scores(first, torch.ones(1, 4).bool(), lambda kept: seen.append(kept.tolist()) or kept, shares=[0.25])
+        iterative_scores(first, torch.ones(1, 4).bool(), lambda kept: seen.append(kept.tolist()) or kept, fractions=[0.25])
     assert seen == [[[True, False, True, True]]] * 2
 
 
@@ -142,12 +142,12 @@ def test_a_token_that_takes_over_is_seen():
     model, ids = Stand(), torch.tensor([[4, 3, 2, 1, 4]])
 
     def score(kept):
-        return relevance(model, {"input_ids": ids, "attention_mask": kept.long()}, lambda o: o.logits[:, 1]).scores
+        return run_relevance(model, {"input_ids": ids, "attention_mask": kept.long()}, lambda o: o.logits[:, 1]).scores
 
     everything = torch.ones(1, 5, dtype=torch.bool)
     first = score(everything)
     assert float(first[0, 2]) < 1e-3 * float(first[0, 3])
-    found = staged_scores(first, everything, score, shares=[0.2, 0.4])
+    found = iterative_scores(first, everything, score, fractions=[0.2, 0.4])
     torch.testing.assert_close(found[0, 3], first[0, 3])
     torch.testing.assert_close(found[0, 2], 0.999 * found[0, 3], rtol=2e-3, atol=0)  # all the attention, and 2.0 again
     assert ranked(found[0], [False] * 5)[:3] == [3, 2, 1]

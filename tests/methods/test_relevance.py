@@ -10,9 +10,9 @@ from torch import nn
 from transformers.activations import ACT2FN
 
 from hf_attn_mi import explain
-from hf_attn_mi.methods.relevance import LinearizedForward, relevance
-from hf_attn_mi.methods.relevance.rules import tangent
-from tests.sample_models import TEXTS, distance, load_demo, zoo_model
+from hf_attn_mi.methods.relevance import LinearizedForward
+from hf_attn_mi.methods.relevance.rules import taylor_rule
+from tests.sample_models import TEXTS, distance, load_demo, run_relevance, zoo_model
 
 COMPLETE = [
     "seqcls-bert",
@@ -44,7 +44,7 @@ def halved(x):
     return x / 2 + (x / 2).detach()
 
 
-def frozen_bert(model, ids, mask, rows="constant"):
+def frozen_bert(model, ids, mask, softmax_rule="detach"):
     """Scores and value of a BERT classifier, written out by hand: every frozen factor is detached where it stands."""
     bert, heads = model.bert, model.config.num_attention_heads
     embeddings = bert.embeddings
@@ -83,13 +83,13 @@ def double():
 
 
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
-@pytest.mark.parametrize("rows", ["constant", "linear"])
+@pytest.mark.parametrize("softmax_rule", ["detach", "taylor"])
 def test_scores_equal_a_frozen_bert_written_by_hand(double, rows, implementation):
     model, inputs = double
     scores, value = frozen_bert(model, inputs["input_ids"], inputs["attention_mask"], rows)
     model = copy.deepcopy(model)
     model.set_attn_implementation(implementation)
-    found = relevance(model, dict(inputs), difference, rows=rows)
+    found = run_relevance(model, dict(inputs), difference, softmax_rule=softmax_rule)
     torch.testing.assert_close(found.value.double(), value, rtol=1e-6, atol=1e-6)
     assert distance(found.scores, scores) < 1e-6
     assert float(found.scores.abs().max()) > 0.1
@@ -117,15 +117,15 @@ def test_explain_lets_relevance_through_queries_and_keys(demo, double, implement
 def test_constants_of_the_tangents_belong_to_their_example(name):
     model, inputs = zoo_model(name)
     model = model.double()
-    found = relevance(model, inputs, difference, rows="linear")
+    found = run_relevance(model, inputs, difference, softmax_rule="taylor")
     assert float((found.bias[0] - found.bias[1]).abs()) > 1e-3
     for i in range(2):
         single = {key: value[i : i + 1] for key, value in inputs.items()}
-        torch.testing.assert_close(found.bias[i], relevance(model, single, difference, rows="linear").bias[0])
+        torch.testing.assert_close(found.bias[i], run_relevance(model, single, difference, softmax_rule="taylor").bias[0])
 
 
 def test_constants_of_heads_within_the_batch_are_added_up():
-    frozen = LinearizedForward(None, 2, "linear")
+    frozen = LinearizedForward(None, 2, "taylor")
     frozen._collect(torch.arange(6.0))  # 2 examples of 3 heads
     assert frozen.bias.tolist() == [0.0 + 1 + 2, 3.0 + 4 + 5]
     frozen._collect(torch.ones(3))  # no number of examples: spread evenly
@@ -166,21 +166,21 @@ def test_operands_of_einsum_may_stand_in_a_list():
     model, inputs = zoo_model("imgcls-cvt")
     model = model.double()
     inputs = {"pixel_values": inputs["pixel_values"].double()}
-    assert float(relevance(model, inputs, difference, rows="linear").gap.max()) <= 1e-10
+    assert float(run_relevance(model, inputs, difference, softmax_rule="taylor").gap.max()) <= 1e-10
 
 
 @pytest.mark.parametrize(("query", "others"), [(True, True), (True, False), (False, True)])
 def test_a_product_with_a_constant_is_not_halved(query, others):
     ids = torch.tensor([[1, 2, 3, 4, 5], [6, 7, 8, 1, 2]])
     by_hand, by_torch = (
-        relevance(OneHead(query, others, written), {"input_ids": ids}, lambda out: out[:, 0], rows="linear")
+        run_relevance(OneHead(query, others, written), {"input_ids": ids}, lambda out: out[:, 0], softmax_rule="taylor")
         for written in (True, False)
     )
     assert float(by_hand.gap.max()) <= 1e-10
     assert float(by_torch.gap.max()) <= 1e-10
     assert distance(by_torch.scores, by_hand.scores) <= 1e-6
     torch.testing.assert_close(by_torch.bias, by_hand.bias)
-    frozen = relevance(OneHead(query, others, True), {"input_ids": ids}, lambda out: out[:, 0])
+    frozen = run_relevance(OneHead(query, others, True), {"input_ids": ids}, lambda out: out[:, 0])
     assert distance(by_hand.scores, frozen.scores) > 1e-3  # the premise
 
 
@@ -188,14 +188,14 @@ def test_a_learned_query_of_torchs_own_attention_module():
     model, inputs = zoo_model("base-siglip_vision_model")
     model = model.double()
     inputs = {"pixel_values": inputs["pixel_values"].double()}
-    found = relevance(model, inputs, lambda out: out.pooler_output[:, 0], rows="linear")
+    found = run_relevance(model, inputs, lambda out: out.pooler_output[:, 0], softmax_rule="taylor")
     assert float(found.gap.max()) <= 1e-10
 
 
 def test_the_tangent_of_softmax_by_hand():
     logits = torch.tensor([[1.0, 0.0, -math.inf]], dtype=torch.float64, requires_grad=True)
     collected = []
-    tangent(lambda z: z.softmax(-1), [logits], collected.append)[0, 0].backward()
+    taylor_rule(lambda z: z.softmax(-1), [logits], collected.append)[0, 0].backward()
     p = math.e / (1 + math.e)
     slope = p * (1 - p)
     torch.testing.assert_close(logits.grad, torch.tensor([[slope, -slope, 0.0]], dtype=torch.float64))
@@ -204,11 +204,11 @@ def test_the_tangent_of_softmax_by_hand():
 
 def test_padding_gets_nothing(double):
     model, inputs = double
-    found = relevance(model, dict(inputs), difference)
+    found = run_relevance(model, dict(inputs), difference)
     assert float(found.scores[inputs["attention_mask"] == 0].abs().max()) == 0.0
 
 
-@pytest.mark.parametrize("rows", ["constant", "linear"])
+@pytest.mark.parametrize("softmax_rule", ["detach", "taylor"])
 @pytest.mark.parametrize("name", COMPLETE)
 def test_scores_and_bias_terms_add_up_to_the_value(name, rows):
     model, inputs = zoo_model(name)
@@ -217,10 +217,10 @@ def test_scores_and_bias_terms_add_up_to_the_value(name, rows):
         for parameter in model.parameters():
             if parameter.dim() == 1:
                 parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
-    single = relevance(model, inputs, difference, rows=rows)
+    single = run_relevance(model, inputs, difference, softmax_rule=softmax_rule)
     assert float(single.gap.max()) <= 1e-5
     model = model.double()
-    found = relevance(model, inputs, difference, rows=rows)
+    found = run_relevance(model, inputs, difference, softmax_rule=softmax_rule)
     with torch.no_grad():
         torch.testing.assert_close(found.value, difference(model(**inputs)).float())
     single_softmax = rows == "linear" and name == "seqcls-modernbert"  # its softmax stays in float32
@@ -229,7 +229,7 @@ def test_scores_and_bias_terms_add_up_to_the_value(name, rows):
     assert float(found.scores.abs().max()) > 1e-3
 
 
-@pytest.mark.parametrize("rows", ["constant", "linear"])
+@pytest.mark.parametrize("softmax_rule", ["detach", "taylor"])
 def test_bias_terms_of_torchs_own_attention_module_are_counted(rows):
     """WavLM calls torch's multi-head attention, tokens first, which adds the bias of its values itself."""
     model, inputs = zoo_model("audcls-wavlm")
@@ -240,10 +240,10 @@ def test_bias_terms_of_torchs_own_attention_module_are_counted(rows):
                 parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
     model = model.double()
     inputs = {**inputs, "input_values": inputs["input_values"].double()}
-    found = relevance(model, inputs, difference, rows=rows)
+    found = run_relevance(model, inputs, difference, softmax_rule=softmax_rule)
     assert float(found.gap.max()) <= 1e-10
     for i in range(2):  # each example has its own bias terms
-        alone = relevance(model, {key: value[i : i + 1] for key, value in inputs.items()}, difference, rows=rows)
+        alone = run_relevance(model, {key: value[i : i + 1] for key, value in inputs.items()}, difference, softmax_rule=softmax_rule)
         torch.testing.assert_close(found.bias[i], alone.bias[0])
         assert distance(found.scores[i], alone.scores[0]) < 1e-6
 
@@ -255,7 +255,7 @@ def test_without_bias_terms_the_scores_alone_add_up():
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):
                 parameter.zero_()
-    found = relevance(model, inputs, difference)
+    found = run_relevance(model, inputs, difference)
     torch.testing.assert_close(found.scores.sum(1), found.value, rtol=1e-5, atol=1e-6)
     assert float(found.bias.abs().max()) < 1e-6
 
@@ -310,8 +310,8 @@ def test_rms_norm_written_out_is_linear_with_a_frozen_scale():
 def test_embeddings_passed_in_get_the_scores_of_their_tokens(double):
     model, inputs = double
     embeds = model.bert.embeddings.word_embeddings(inputs["input_ids"]).detach()
-    by_ids = relevance(model, dict(inputs), difference)
-    by_embeds = relevance(model, {"inputs_embeds": embeds, "attention_mask": inputs["attention_mask"]}, difference)
+    by_ids = run_relevance(model, dict(inputs), difference)
+    by_embeds = run_relevance(model, {"inputs_embeds": embeds, "attention_mask": inputs["attention_mask"]}, difference)
     assert by_embeds.space == "inputs_embeds"
     assert distance(by_embeds.scores, by_ids.scores) < 1e-6
 

@@ -176,9 +176,7 @@ def test_gzip_and_other_suffixes(record, tmp_path):
     record.save(tmp_path / "a.json.gz")
     assert json.loads(gzip.decompress((tmp_path / "a.json.gz").read_bytes())) == record.to_dict()
     assert Record.load(tmp_path / "a.json.gz") == record
-    before = (tmp_path / "a.json.gz").read_bytes()
-    record.save(tmp_path / "a.json.gz", overwrite=True)
-    assert (tmp_path / "a.json.gz").read_bytes() == before  # no clock in the file
+    assert (tmp_path / "a.json.gz").read_bytes()[4:8] == bytes(4)  # no time: equal data, equal bytes
     for name in ("a.txt", "json", ""):
         with pytest.raises(InvalidInputError, match=r"must end in \.json or \.json\.gz"):
             record.save(tmp_path / name)

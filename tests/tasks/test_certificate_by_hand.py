@@ -125,7 +125,7 @@ def test_a_printed_certificate_of_a_real_review_is_what_hand_written_code_finds(
 def test_necessity_of_every_row_of_its_last_layer_by_hand(real):
     model, tokenizer, text, ids = real
     last = model.config.num_hidden_layers - 1
-    certificate = certify(model, text, tokenizer=tokenizer, layers=[last], rows=None)
+    certificate = certify(model, text, tokenizer=tokenizer, layers=[last], checked_rows=None)
     seen = []
     run(model, ids, lambda attention, values: seen.append((attention.numpy(), values.numpy())) or attention)
     attention, values = seen[last]

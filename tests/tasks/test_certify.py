@@ -139,7 +139,7 @@ def by_hand(model, inputs):
 def test_a_certificate_checked_by_hand_written_code(demo, trained):
     model = (copy.deepcopy(demo[0]) if trained else tiny_bert()).double()
     inputs = demo[1](REVIEW, return_tensors="pt")
-    made = certify(model, REVIEW, tokenizer=demo[1], rows=None)
+    made = certify(model, REVIEW, tokenizer=demo[1], checked_rows=None)
     own = logits(model, inputs)
     found, rows, kept = by_hand(model, inputs)
     assert made.scale == pytest.approx(float(own.abs().max()), rel=1e-12)
@@ -285,7 +285,7 @@ def test_the_target_is_followed(demo):
     inputs = demo[1](REVIEW, return_tensors="pt")
     chances = logits(demo[0], inputs).double().softmax(1)[0]
     for target, number in (("negative", 0), (1, 1), (None, int(chances.argmax()))):
-        made = certify(demo[0], REVIEW, tokenizer=demo[1], target=target, rows=1)
+        made = certify(demo[0], REVIEW, tokenizer=demo[1], target=target, checked_rows=1)
         assert made.target == number
         assert made.probability == pytest.approx(float(chances[number]), rel=1e-6)
         assert made.controls["uniform"].probability == pytest.approx(  # of two classes, one gains what the other loses
@@ -299,7 +299,7 @@ def test_the_target_is_followed(demo):
 )
 def test_other_architectures_hold_and_say_what_is_special(name):
     model, inputs = zoo_model(name)
-    for made in certify(model, dict(inputs), rows=16):
+    for made in certify(model, dict(inputs), checked_rows=16):
         assert made.holds, made.to_words()
         assert made.change.relative < 1e-4 < 1e-3 < made.controls["visible noise"].relative
         words = made.to_words()
@@ -329,12 +329,12 @@ def test_a_model_that_draws_in_evaluation_is_certified_at_fixed_draws(demo):
 
 
 def test_a_key_with_almost_no_weight_is_not_firm(demo):
-    single = certify(demo[0], TEXTS[2], tokenizer=demo[1], rows=None)
+    single = certify(demo[0], TEXTS[2], tokenizer=demo[1], checked_rows=None)
     for made in (*certificates(), single):
         floor = max(torch.finfo(torch.float32).eps, *(layer.residual for layer in made.layers))
         assert ("Not firm" in made.to_words()) == (made.necessity < floor)
     model, inputs = zoo_model("seqcls-mt5")  # unscaled logits: near one-hot rows
-    made = certify(model, {name: value[:1] for name, value in inputs.items()}, rows=None)
+    made = certify(model, {name: value[:1] for name, value in inputs.items()}, checked_rows=None)
     assert 0 < made.necessity < torch.finfo(torch.float32).eps
     assert "Not firm" in made.to_words()
     assert made.holds
@@ -344,11 +344,11 @@ def test_the_model_is_left_alone_and_neighbors_do_not_matter(fresh):
     model, tokenizer = fresh
     model.train()
     before = state_of(model)
-    together = certify(model, [REVIEW, TEXTS[0]], tokenizer=tokenizer, rows=16)
+    together = certify(model, [REVIEW, TEXTS[0]], tokenizer=tokenizer, checked_rows=16)
     with pytest.raises(InvalidInputError):
         certify(model, REVIEW, tokenizer=tokenizer, layers=[9])
     assert state_of(model) == before
-    alone = certify(model, TEXTS[0], tokenizer=tokenizer, rows=16)
+    alone = certify(model, TEXTS[0], tokenizer=tokenizer, checked_rows=16)
     strip = {"seconds": 0.0}
     assert replace(together[1], info={**together[1].info, **strip}) == replace(alone, info={**alone.info, **strip})
     assert alone.change.relative == pytest.approx(0, abs=1e-6)
@@ -385,11 +385,11 @@ def test_wrong_options_are_named(demo):
 
 def test_every_row_can_be_checked(demo):
     model, tokenizer = demo
-    made = certify(model, TEXTS[2], tokenizer=tokenizer, rows=None)
+    made = certify(model, TEXTS[2], tokenizer=tokenizer, checked_rows=None)
     assert made.checked == sum(layer.rows for layer in made.layers) == sum(layer.checked for layer in made.layers)
     assert made.necessity == min(layer.necessity for layer in made.layers)
     assert isinstance(made.layers[0], LayerCertificate)
-    some = certify(model, TEXTS[2], tokenizer=tokenizer, rows=20)
+    some = certify(model, TEXTS[2], tokenizer=tokenizer, checked_rows=20)
     assert some.checked == 20
     assert made.necessity <= some.necessity
     alone = certify(model, {"input_ids": torch.tensor([[101]])})  # one key: it cannot go

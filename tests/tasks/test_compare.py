@@ -23,7 +23,7 @@ from hf_attn_mi.evaluation import (
     relative_change,
     sufficiency,
 )
-from hf_attn_mi.methods.registry import METHODS
+from hf_attn_mi.methods import list_methods
 from hf_attn_mi.tasks import compare_metrics
 from hf_attn_mi.tasks.compare import DEFAULT_METHODS, compare
 from hf_attn_mi.tasks.explain import explain
@@ -138,7 +138,7 @@ def test_limits_of_a_beam_take_in_the_orders_compared(demo, monkeypatch):
 
 def test_every_method_scores_as_explain_does(demo):
     model, tokenizer = demo
-    names = [name for name in METHODS if name != "head"]
+    names = [name for name in list_methods() if name != "head"]
     outside = {
         f"{name} outside": [
             one.scores for one in explain(model, TEXTS, tokenizer=tokenizer, method=name, options=QUICK.get(name))

@@ -14,7 +14,7 @@ from transformers import BertConfig, BertForSequenceClassification, BertModel
 
 from hf_attn_mi import Explanation, InformationProfile, InvalidInputError, explain, fit_information
 from hf_attn_mi.data.reservoir import Reservoir
-from hf_attn_mi.models.fingerprint import fingerprint_of
+from hf_attn_mi.models.weights import fingerprint as fingerprint_of
 from hf_attn_mi.models.inspect_layers import survey
 from hf_attn_mi.models.tensor_inputs import tensor_examples
 from hf_attn_mi.tasks.sites import DRAWS

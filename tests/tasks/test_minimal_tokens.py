@@ -255,7 +255,7 @@ def test_every_certificate_is_confirmed_by_plain_forwards(demo, many):
 
 
 def test_strict_sets_change_the_class(demo):
-    found = minimal_tokens(demo[0], MANY, tokenizer=demo[1], strict=True, second=None)
+    found = minimal_tokens(demo[0], MANY, tokenizer=demo[1], strict=True, second_ranking=None)
     assert 3 <= sum(one.defined for one in found) < len(MANY)
     for text, one in zip(MANY, found):
         confirm(*demo, text, one)
@@ -267,7 +267,7 @@ def test_strict_sets_change_the_class(demo):
 def test_sets_from_other_starts_are_confirmed(demo, many, start):
     texts = MANY[2:5]
     scores = [torch.arange(len(one.tokens)).float() for one in many[2:5]] if start == "reversed" else start
-    for text, one in zip(texts, minimal_tokens(demo[0], texts, tokenizer=demo[1], start=scores, seed=3, second=None)):
+    for text, one in zip(texts, minimal_tokens(demo[0], texts, tokenizer=demo[1], ranking=scores, seed=3, second_ranking=None)):
         confirm(*demo, text, one)
         assert one.minimal
 
@@ -275,8 +275,8 @@ def test_sets_from_other_starts_are_confirmed(demo, many, start):
 def test_the_start_ranks_the_tokens(demo):
     text = MANY[2]  # 20 tokens, of which one is enough
     scores = explain(demo[0], text, tokenizer=demo[1]).scores
-    wanted = minimal_tokens(demo[0], text, tokenizer=demo[1], second=None)
-    same, turned = [minimal_tokens(demo[0], text, tokenizer=demo[1], start=s, second=None) for s in (scores, -scores)]
+    wanted = minimal_tokens(demo[0], text, tokenizer=demo[1], second_ranking=None)
+    same, turned = [minimal_tokens(demo[0], text, tokenizer=demo[1], ranking=s, second_ranking=None) for s in (scores, -scores)]
     assert (same.indices, same.sequences) == (wanted.indices, wanted.sequences)
     assert same.sequences < turned.sequences
     confirm(*demo, text, turned)
@@ -284,7 +284,7 @@ def test_the_start_ranks_the_tokens(demo):
 
 def test_the_jaccard_index_is_that_of_the_two_sets(demo, many):
     for text, one in zip(MANY[2:5], many[2:5]):
-        again = minimal_tokens(demo[0], text, tokenizer=demo[1], start="random", seed=1, second=None)
+        again = minimal_tokens(demo[0], text, tokenizer=demo[1], ranking="random", seed=1, second_ranking=None)
         assert one.second["indices"] == again.indices
         assert one.jaccard == len({*one.indices} & {*again.indices}) / len({*one.indices} | {*again.indices})
         assert one.second["forwards"] == pytest.approx(again.forwards)
@@ -326,7 +326,7 @@ def test_a_small_budget_is_said(demo, many):
 
 
 def test_the_cost_counts_kept_tokens(demo):
-    one = minimal_tokens(demo[0], "dull", tokenizer=demo[1], second=None)
+    one = minimal_tokens(demo[0], "dull", tokenizer=demo[1], second_ranking=None)
     # All tokens (3 of 3) and the special ones alone (2 of 3); without the only token nothing else is left to run.
     assert (one.sequences, one.forwards) == (2, pytest.approx(5 / 3))
     assert (one.indices, one.minimal, one.singles[0].fails) == ((1,), True, "both")
@@ -555,7 +555,7 @@ def test_long_texts_are_cut_only_when_asked(demo):
     with pytest.raises(InvalidInputError, match="truncation=True"):
         minimal_tokens(model, long, tokenizer=tokenizer)
     with pytest.warns(UserWarning, match="was cut") as seen:
-        one = minimal_tokens(model, long, tokenizer=tokenizer, truncation=True, second=None, budget=20)
+        one = minimal_tokens(model, long, tokenizer=tokenizer, truncation=True, second_ranking=None, budget=20)
     assert (len(seen), len(one.tokens), len(one.info["warnings"])) == (1, 256, 1)
     with pytest.warns(UserWarning, match="was cut"):
         assert recheck(model, one, tokenizer=tokenizer).holds
@@ -563,7 +563,7 @@ def test_long_texts_are_cut_only_when_asked(demo):
 
 def test_independent_labels(demo):
     model = tiny_bert(num_labels=3, problem_type="multi_label_classification")
-    one = minimal_tokens(model, MANY[2], tokenizer=demo[1], target=1, second=None)
+    one = minimal_tokens(model, MANY[2], tokenizer=demo[1], target=1, second_ranking=None)
     with torch.no_grad():
         logits = model(**demo[1](MANY[2], return_tensors="pt")).logits[0]
     assert one.p_all == pytest.approx(float(logits[1].sigmoid()), abs=1e-5)
@@ -595,8 +595,8 @@ BAD = [
     ({"budget": float("nan")}, "budget"),
     ({"batch_size": 0}, "batch_size"),
     ({"seed": -1}, "seed"),
-    ({"start": "best"}, "start='best'"),
-    ({"second": "best"}, "second='best'"),
+    ({"ranking": "best"}, "ranking='best'"),
+    ({"second_ranking": "best"}, "second_ranking='best'"),
     ({"truncation": 1}, "truncation"),
     ({"start": torch.ones(3)}, r"start\[0\]"),
     ({"start": 3}, "start must be"),

@@ -59,7 +59,7 @@ def frozen_bert(model, ids, mask, softmax_rule="detach"):
     for layer in bert.encoder.layer:
         own = layer.attention.self
         q, k, v = split(own.query(h)), split(own.key(h)), split(own.value(h))
-        if rows == "linear":
+        if rows == "taylor":
             a = (halved(q @ k.transpose(-1, -2)) / math.sqrt(q.shape[-1]) + bias).softmax(-1)
             o = halved(a @ v).transpose(1, 2).flatten(2)
         else:
@@ -84,7 +84,7 @@ def double():
 
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 @pytest.mark.parametrize("softmax_rule", ["detach", "taylor"])
-def test_scores_equal_a_frozen_bert_written_by_hand(double, rows, implementation):
+def test_scores_equal_a_frozen_bert_written_by_hand(double, softmax_rule, implementation):
     model, inputs = double
     scores, value = frozen_bert(model, inputs["input_ids"], inputs["attention_mask"], rows)
     model = copy.deepcopy(model)
@@ -210,7 +210,7 @@ def test_padding_gets_nothing(double):
 
 @pytest.mark.parametrize("softmax_rule", ["detach", "taylor"])
 @pytest.mark.parametrize("name", COMPLETE)
-def test_scores_and_bias_terms_add_up_to_the_value(name, rows):
+def test_scores_and_bias_terms_add_up_to_the_value(name, softmax_rule):
     model, inputs = zoo_model(name)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():  # biases and gains start at 0 and 1 in a random model, where a forgotten bias would not show
@@ -223,14 +223,14 @@ def test_scores_and_bias_terms_add_up_to_the_value(name, rows):
     found = run_relevance(model, inputs, difference, softmax_rule=softmax_rule)
     with torch.no_grad():
         torch.testing.assert_close(found.value, difference(model(**inputs)).float())
-    single_softmax = rows == "linear" and name == "seqcls-modernbert"  # its softmax stays in float32
+    single_softmax = rows == "taylor" and name == "seqcls-modernbert"  # its softmax stays in float32
     assert float(found.gap.max()) <= (1e-7 if single_softmax else 1e-10)
     assert distance(single.scores, found.scores) < 1e-3
     assert float(found.scores.abs().max()) > 1e-3
 
 
 @pytest.mark.parametrize("softmax_rule", ["detach", "taylor"])
-def test_bias_terms_of_torchs_own_attention_module_are_counted(rows):
+def test_bias_terms_of_torchs_own_attention_module_are_counted(softmax_rule):
     """WavLM calls torch's multi-head attention, tokens first, which adds the bias of its values itself."""
     model, inputs = zoo_model("audcls-wavlm")
     generator = torch.Generator().manual_seed(0)

@@ -59,7 +59,7 @@ def frozen_bert(model, ids, mask, softmax_rule="detach"):
     for layer in bert.encoder.layer:
         own = layer.attention.self
         q, k, v = split(own.query(h)), split(own.key(h)), split(own.value(h))
-        if rows == "taylor":
+        if softmax_rule == "taylor":
             a = (halved(q @ k.transpose(-1, -2)) / math.sqrt(q.shape[-1]) + bias).softmax(-1)
             o = halved(a @ v).transpose(1, 2).flatten(2)
         else:
@@ -223,7 +223,7 @@ def test_scores_and_bias_terms_add_up_to_the_value(name, softmax_rule):
     found = run_relevance(model, inputs, difference, softmax_rule=softmax_rule)
     with torch.no_grad():
         torch.testing.assert_close(found.value, difference(model(**inputs)).float())
-    single_softmax = rows == "taylor" and name == "seqcls-modernbert"  # its softmax stays in float32
+    single_softmax = softmax_rule == "taylor" and name == "seqcls-modernbert"  # its softmax stays in float32
     assert float(found.gap.max()) <= (1e-7 if single_softmax else 1e-10)
     assert distance(single.scores, found.scores) < 1e-3
     assert float(found.scores.abs().max()) > 1e-3

@@ -52,7 +52,7 @@ def distance_to_affine_hull(point, others):
 
 def test_the_prediction_of_a_trained_model_stands():
     for made in certificates():
-        assert made.holds, made.to_words()
+        assert made.holds, str(made)
         assert made.change.kept is True
         assert made.change.relative <= 1e-4
         assert sum(layer.changed for layer in made.layers) > 0.9 * sum(layer.rows for layer in made.layers)
@@ -78,7 +78,7 @@ def test_invisible_noise_stays_invisible_and_the_same_norm_outside_is_seen():
 def test_in_float64_nothing_moves(fresh, form):
     model, tokenizer = fresh
     made = certify(model.double(), REVIEW, tokenizer=tokenizer, form=form)
-    assert made.holds, made.to_words()
+    assert made.holds, str(made)
     assert made.change.relative <= 1e-9
     assert made.controls["null-space noise"].relative <= 1e-9
     assert made.controls["visible noise"].relative > 1e-3
@@ -218,7 +218,7 @@ def test_a_tolerance_shortens_rows_and_is_met(demo):
 def test_only_the_chosen_layers_are_replaced(demo):
     made = certify(demo[0], REVIEW, tokenizer=demo[1], layers=[1, 3])
     assert [layer.layer for layer in made.layers] == [1, 3]
-    assert "Only layers [1, 3]" in made.to_words()
+    assert "Only layers [1, 3]" in str(made)
     assert made.checked == 64
 
 
@@ -229,7 +229,7 @@ def test_short_texts_have_nothing_to_replace(demo):
     assert made.controls["null-space noise"] is None
     assert made.controls["visible noise"] is None
     assert made.controls["uniform"].relative > 0.1
-    assert "nothing to replace" in made.to_words()
+    assert "nothing to replace" in str(made)
 
 
 def test_an_encoder_without_a_head_is_compared_by_its_last_state(demo):
@@ -300,9 +300,9 @@ def test_the_target_is_followed(demo):
 def test_other_architectures_hold_and_say_what_is_special(name):
     model, inputs = zoo_model(name)
     for made in certify(model, dict(inputs), checked_rows=16):
-        assert made.holds, made.to_words()
+        assert made.holds, str(made)
         assert made.change.relative < 1e-4 < 1e-3 < made.controls["visible noise"].relative
-        words = made.to_words()
+        words = str(made)
         assert ("no linear W_O" in words) == (name == "seqcls-qwen3_5")  # a gate stands between heads and W_O
         assert ("do not sum to one" in words) == (name == "seqcls-gpt_oss")  # attention sinks
 
@@ -322,21 +322,21 @@ def test_a_model_that_draws_in_evaluation_is_certified_at_fixed_draws(demo):
     before = torch.random.get_rng_state()
     made = certify(model, REVIEW, tokenizer=demo[1])
     assert torch.equal(torch.random.get_rng_state(), before)  # the caller's own draws go on as they would have
-    assert "draws at random" in made.to_words()
+    assert "draws at random" in str(made)
     assert made.holds
     assert made.change.relative < 1e-4
-    assert "draws at random" not in certificates()[0].to_words()
+    assert "draws at random" not in str(certificates()[0])
 
 
 def test_a_key_with_almost_no_weight_is_not_firm(demo):
     single = certify(demo[0], TEXTS[2], tokenizer=demo[1], checked_rows=None)
     for made in (*certificates(), single):
         floor = max(torch.finfo(torch.float32).eps, *(layer.residual for layer in made.layers))
-        assert ("Not firm" in made.to_words()) == (made.necessity < floor)
+        assert ("Not firm" in str(made)) == (made.necessity < floor)
     model, inputs = zoo_model("seqcls-mt5")  # unscaled logits: near one-hot rows
     made = certify(model, {name: value[:1] for name, value in inputs.items()}, checked_rows=None)
     assert 0 < made.necessity < torch.finfo(torch.float32).eps
-    assert "Not firm" in made.to_words()
+    assert "Not firm" in str(made)
     assert made.holds
 
 

@@ -285,10 +285,10 @@ def test_the_start_ranks_the_tokens(demo):
 def test_the_jaccard_index_is_that_of_the_two_sets(demo, many):
     for text, one in zip(MANY[2:5], many[2:5]):
         again = minimal_tokens(demo[0], text, tokenizer=demo[1], ranking="random", seed=1, second_ranking=None)
-        assert one.second["indices"] == again.indices
+        assert one.second_ranking["indices"] == again.indices
         assert one.jaccard == len({*one.indices} & {*again.indices}) / len({*one.indices} | {*again.indices})
-        assert one.second["forwards"] == pytest.approx(again.forwards)
-        assert one.second["sequences"] == again.sequences
+        assert one.second_ranking["forwards"] == pytest.approx(again.forwards)
+        assert one.second_ranking["sequences"] == again.sequences
     assert len({one.jaccard for one in many}) > 2
 
 
@@ -316,13 +316,13 @@ def test_a_small_budget_is_said(demo, many):
     for text, one in zip(MANY[3:5], many[3:5]):
         short = minimal_tokens(demo[0], text, tokenizer=demo[1], budget=3)
         assert short.forwards <= 3
-        assert short.second["forwards"] <= 3
+        assert short.second_ranking["forwards"] <= 3
         confirm(*demo, text, short)  # what is returned still suffices and its rest does not
         assert short.minimal == (one.forwards <= 3)
     short = minimal_tokens(demo[0], MANY[4], tokenizer=demo[1], budget=3)
     assert not short.minimal
     assert "budget of 3 forwards" in short.reason
-    assert "not shown to be minimal" in short.to_words()
+    assert "not shown to be minimal" in str(short)
 
 
 def test_the_cost_counts_kept_tokens(demo):
@@ -503,7 +503,7 @@ def test_words_say_minimal_and_never_smallest(many):
     for one in many:
         told = str(one)
         assert "smallest" not in told
-        assert ("inclusion-minimal" in told) == one.defined
+        assert ("locally minimal" in told) == one.defined
         assert all(repr(word.text) in told for word in one.words)
         assert f"{one.p_special:.4f}" in told
 
@@ -532,7 +532,7 @@ def test_without_special_tokens_the_empty_set_is_never_run(demo):
     single = minimal_tokens(model, tokenizer("dull", add_special_tokens=False, return_tensors="pt"))
     assert (single.indices, single.p_rest, single.singles[0].p_set) == ((0,), None, None)
     assert (single.sequences, single.forwards) == (1, 1.0)
-    assert "Special tokens alone: none" in single.to_words()
+    assert "Special tokens alone: none" in str(single)
 
 
 @pytest.mark.parametrize("hidden", [3, 6])  # a token and the special one between the texts

@@ -176,7 +176,6 @@ def test_every_command_refuses_the_same_input_alike(capsys, tmp_path, name):
 HEAVY = {"torch", "transformers", "numpy", "pandas", "scipy", "sklearn", "datasets", "captum", "matplotlib"}
 PROBE = """
 import json, sys
-from hf_attn_mi import Explanation
 from hf_attn_mi.cli import main
 status = main(sys.argv[1:])
 print(json.dumps([status, sorted({name.split(".")[0] for name in sys.modules})]))

@@ -254,7 +254,7 @@ class Unmasked(BertForSequenceClassification):
 
 def test_what_has_no_tokens_to_mask_is_refused():
     model, inputs = zoo_model("imgcls-vit")
-    with pytest.raises(InvalidInputError, match="'relevance\\+' is for sequences of tokens; inputs has pixel_values"):
+    with pytest.raises(InvalidInputError, match="'attnlrp_iterative' is for sequences of tokens; inputs has pixel_values"):
         explain(model, inputs, method="attnlrp_iterative")
     torch.manual_seed(0)
     model = Unmasked(tiny_bert().config).eval()

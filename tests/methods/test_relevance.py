@@ -86,7 +86,7 @@ def double():
 @pytest.mark.parametrize("softmax_rule", ["detach", "taylor"])
 def test_scores_equal_a_frozen_bert_written_by_hand(double, softmax_rule, implementation):
     model, inputs = double
-    scores, value = frozen_bert(model, inputs["input_ids"], inputs["attention_mask"], rows)
+    scores, value = frozen_bert(model, inputs["input_ids"], inputs["attention_mask"], softmax_rule)
     model = copy.deepcopy(model)
     model.set_attn_implementation(implementation)
     found = run_relevance(model, dict(inputs), difference, softmax_rule=softmax_rule)
@@ -105,7 +105,7 @@ def test_explain_gives_the_same_scores_in_float32(demo, double):
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 def test_explain_lets_relevance_through_queries_and_keys(demo, double, implementation):
     model, inputs = double
-    scores, _ = frozen_bert(model, inputs["input_ids"], inputs["attention_mask"], "linear")
+    scores, _ = frozen_bert(model, inputs["input_ids"], inputs["attention_mask"], "taylor")
     watched = copy.deepcopy(demo[0])
     watched.set_attn_implementation(implementation)
     for found, wanted in zip(explain(watched, TEXTS, target=1, method="attnlrp", tokenizer=demo[1]), scores):

@@ -115,7 +115,9 @@ def test_scores_that_differ_by_rounding_alone_go_in_the_order_of_the_text():
     seen = []
     for noise in (1e-7, -1e-7):
         first = torch.tensor([[0.1, 0.7, 0.7 + noise, 0.2]])
-        iterative_scores(first, torch.ones(1, 4).bool(), lambda kept: seen.append(kept.tolist()) or kept, fractions=[0.25])
+        iterative_scores(
+            first, torch.ones(1, 4).bool(), lambda kept: seen.append(kept.tolist()) or kept, fractions=[0.25]
+        )
     assert seen == [[[True, False, True, True]]] * 2
 
 
@@ -254,14 +256,16 @@ class Unmasked(BertForSequenceClassification):
 
 def test_what_has_no_tokens_to_mask_is_refused():
     model, inputs = zoo_model("imgcls-vit")
-    with pytest.raises(InvalidInputError, match="'attnlrp_iterative' is for sequences of tokens; inputs has pixel_values"):
+    with pytest.raises(
+        InvalidInputError, match="'attnlrp_iterative' is for sequences of tokens; inputs has pixel_values"
+    ):
         explain(model, inputs, method="attnlrp_iterative")
     torch.manual_seed(0)
     model = Unmasked(tiny_bert().config).eval()
     with pytest.raises(UnsupportedModelError, match=r"Unmasked.forward has no attention_mask.*method='relevance'"):
         explain(model, {"input_ids": torch.tensor([[2, 50, 60, 3]])}, method="attnlrp_iterative")
     mask = torch.ones(1, 4, 4, dtype=torch.long)
-    with pytest.raises(InvalidInputError, match=r"\(batch, tokens\) for method 'relevance\+', not 3-dimensional"):
+    with pytest.raises(InvalidInputError, match=r"\(batch, tokens\) for method 'attnlrp_iterative', not 3-dimensional"):
         explain(
             tiny_bert(),
             {"input_ids": torch.tensor([[2, 50, 60, 3]]), "attention_mask": mask},

@@ -5,7 +5,7 @@ import torch
 from transformers import AlbertConfig, AlbertForSequenceClassification
 
 from hf_attn_mi import InvalidInputError, UnsupportedModelError, explain
-from hf_attn_mi.methods.captum.embedding_forward import EmbeddedModel
+from hf_attn_mi.methods.captum.embedding_forward import EmbeddingForward
 from tests.sample_models import TEXTS, distance, state_of, tiny_bert, zoo_model
 
 
@@ -86,7 +86,7 @@ def test_a_target_outside_the_graph(demo):
 
 
 def test_functions_must_answer_row_by_row(demo):
-    with pytest.raises(InvalidInputError, match="returned 1 values for 5 rows"):
+    with pytest.raises(InvalidInputError, match="returned 1 values for 5 inputs"):
         explain(demo[0], TEXTS[0], method="feature_ablation", target=lambda outputs: outputs.logits[:1, 0])
 
 
@@ -96,7 +96,7 @@ def test_memory_that_runs_out_halves_the_batch_and_says_so(demo, monkeypatch, me
     settings = {"samples": 40} if method == "lime" else {}
     wanted = explain(demo[0], texts, method=method, options=settings)
     assert not any("Memory" in note for note in wanted[0].info["warnings"])
-    forward, sizes = EmbeddedModel.forward, []
+    forward, sizes = EmbeddingForward.forward, []
 
     def small(self, embeddings, rows):
         sizes.append(len(rows))
@@ -104,7 +104,7 @@ def test_memory_that_runs_out_halves_the_batch_and_says_so(demo, monkeypatch, me
             raise torch.OutOfMemoryError("out of memory")
         return forward(self, embeddings, rows)
 
-    monkeypatch.setattr(EmbeddedModel, "forward", small)
+    monkeypatch.setattr(EmbeddingForward, "forward", small)
     found = explain(demo[0], texts, method=method, options=settings)
     most = max(sizes)
     assert most > 1
@@ -119,20 +119,20 @@ def test_memory_that_is_short_for_a_single_row(demo, monkeypatch):
     def never(self, embeddings, rows):
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(EmbeddedModel, "forward", never)
+    monkeypatch.setattr(EmbeddingForward, "forward", never)
     for method in ("saliency", "feature_ablation", "deeplift"):
         with pytest.raises(torch.OutOfMemoryError):
             explain(demo[0], TEXTS[0], method=method)
 
 
 def test_the_internal_batch_bounds_a_pass(demo, monkeypatch):
-    forward, sizes = EmbeddedModel.forward, []
+    forward, sizes = EmbeddingForward.forward, []
 
     def seen(self, embeddings, rows):
         sizes.append(len(rows))
         return forward(self, embeddings, rows)
 
-    monkeypatch.setattr(EmbeddedModel, "forward", seen)
+    monkeypatch.setattr(EmbeddingForward, "forward", seen)
     wanted = explain(demo[0], TEXTS[2], method="integrated_gradients", options={"steps": 20})
     sizes.clear()
     found = explain(demo[0], TEXTS[2], method="integrated_gradients", options={"steps": 20, "internal_batch": 3})

@@ -2,7 +2,6 @@
 
 import json
 import random
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,12 +9,15 @@ import torch
 
 from hf_attn_mi import Explanation, explain
 from hf_attn_mi.cli import main
-from hf_attn_mi.methods.captum import BASELINES, Options
-from hf_attn_mi.methods.captum.embedding_forward import EmbeddedModel
-from tests.methods.toys import FAST, WORDS
+from hf_attn_mi.methods import captum, controls, find_method
+from hf_attn_mi.methods.captum.embedding_forward import EmbeddingForward
+from hf_attn_mi.models.output_heads import Function
+from hf_attn_mi.models.runner import EncoderRunner
+from hf_attn_mi.models.targets import Target
+from tests.methods.toys import FAST, WORDS, batch_of, column, score
 from tests.sample_models import TEXTS, distance, load_demo, state_of, tiny_bert, zoo_model
 
-ALL = list(BASELINES)
+ALL = [scorer.name for scorer in (*captum.SCORERS, *controls.SCORERS)]
 PAIR = ("The film was long.", "Nobody liked it much.")
 
 
@@ -56,19 +58,14 @@ def test_batch_size_and_order_change_nothing_and_pairs_pass(segments, method):
 @pytest.mark.parametrize("method", ALL)
 def test_padding_and_holes_in_the_mask_score_nothing(demo, method):
     model, tokenizer = demo
-    row, settings = BASELINES[method], FAST.get(method, {})
+    settings = FAST.get(method, {})
     batch = dict(tokenizer(TEXTS[:2], padding=True, return_tensors="pt"))
     batch["attention_mask"][0, 3] = 0
     real = batch["attention_mask"].bool()
     special = torch.zeros_like(real)
-
-    def aim(outputs, rows):
-        return outputs.logits[:, 1]
-
-    with torch.no_grad():
-        found = row.score(model, batch, aim, special, real, replace(row.default, **settings)).scores
-        moved = dict(batch, input_ids=batch["input_ids"].masked_fill(~real, 77))
-        again = row.score(model, moved, aim, special, real, replace(row.default, **settings)).scores
+    found = score(method, model, batch, column, special, **settings).scores
+    moved = dict(batch, input_ids=batch["input_ids"].masked_fill(~real, 77))
+    again = score(method, model, moved, column, special, **settings).scores
     assert found.dtype == torch.float32
     assert found.shape == real.shape
     assert found[~real].tolist() == [0.0] * int((~real).sum())
@@ -77,7 +74,6 @@ def test_padding_and_holes_in_the_mask_score_nothing(demo, method):
 
 @pytest.mark.parametrize("method", ALL)
 def test_the_seed_alone_decides(demo, method):
-    row = BASELINES[method]
     torch.manual_seed(1)
     np.random.seed(1)
     first = run(demo[0], TEXTS[4], method)
@@ -92,7 +88,7 @@ def test_the_seed_alone_decides(demo, method):
     assert torch.equal(before[0], after[0])  # the caller's own draws go on as if nothing had been drawn
     assert before[1] == after[1]
     assert random.getstate() == states[2]
-    if "seed" in row.allowed:
+    if "seed" in find_method(method).options:
         other = run(demo[0], TEXTS[4], method, options={"seed": 3})
         assert distance(other.scores, first.scores) > 1e-4
 
@@ -167,12 +163,14 @@ def test_special_tokens_are_never_replaced_and_all_else_reaches_the_model(segmen
         assert all(torch.equal(kwargs[key], value.expand_as(kwargs[key])) for key, value in wanted.items())
 
 
-@pytest.mark.parametrize("method", [name for name in ALL if BASELINES[name].gradients or name in WORDS])
+@pytest.mark.parametrize("method", [name for name in ALL if find_method(name).needs_gradients or name in WORDS])
 def test_what_is_explained(demo, method):
     """The class of the prediction, at the value the info names: other classes give other signs."""
     found, other = (run(demo[0], TEXTS[2], method, target=target) for target in (1, 0))
     wanted = (
-        "the target's value, as for method 'relevance'" if BASELINES[method].gradients else "probability of the class"
+        "the target's value, as for method 'relevance'"
+        if find_method(method).needs_gradients
+        else "probability of the class"
     )
     assert found.info["explained"] == wanted
     sign = 1 if method == "saliency" else -1
@@ -216,7 +214,10 @@ def test_replacing_an_embedding_equals_replacing_the_token(name):
     model = model.eval()
     if name == "seqcls-longformer":  # pads the ids to a multiple of its window
         inputs = {key: value[:, :10] for key, value in inputs.items()}
-    network = EmbeddedModel(model, inputs, lambda outputs, rows: outputs.logits[:, 0], Options())
+    runner = EncoderRunner(model)
+    batch = batch_of(runner, inputs, torch.zeros_like(inputs["input_ids"]).bool())
+    target = Target([None] * len(batch), model, head=Function(column))
+    network = EmbeddingForward(runner, batch, target, probability=False, internal_batch=32)
     with torch.no_grad():
         own = model(**inputs).logits[:1, 0].double()
         assert distance(network.values(lambda piece: network.embeddings[:1], 1, 0), own) <= 1e-5

@@ -121,7 +121,9 @@ def test_constants_of_the_tangents_belong_to_their_example(name):
     assert float((found.bias[0] - found.bias[1]).abs()) > 1e-3
     for i in range(2):
         single = {key: value[i : i + 1] for key, value in inputs.items()}
-        torch.testing.assert_close(found.bias[i], run_relevance(model, single, difference, softmax_rule="taylor").bias[0])
+        torch.testing.assert_close(
+            found.bias[i], run_relevance(model, single, difference, softmax_rule="taylor").bias[0]
+        )
 
 
 def test_constants_of_heads_within_the_batch_are_added_up():
@@ -243,7 +245,9 @@ def test_bias_terms_of_torchs_own_attention_module_are_counted(softmax_rule):
     found = run_relevance(model, inputs, difference, softmax_rule=softmax_rule)
     assert float(found.gap.max()) <= 1e-10
     for i in range(2):  # each example has its own bias terms
-        alone = run_relevance(model, {key: value[i : i + 1] for key, value in inputs.items()}, difference, softmax_rule=softmax_rule)
+        alone = run_relevance(
+            model, {key: value[i : i + 1] for key, value in inputs.items()}, difference, softmax_rule=softmax_rule
+        )
         torch.testing.assert_close(found.bias[i], alone.bias[0])
         assert distance(found.scores[i], alone.scores[0]) < 1e-6
 

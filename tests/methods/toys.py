@@ -7,7 +7,11 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from hf_attn_mi.methods.captum import BASELINES, read_options
+from hf_attn_mi.methods import ScoringBatch, find_method, read_options
+from hf_attn_mi.models.encoded_input import EncodedInput
+from hf_attn_mi.models.output_heads import Function
+from hf_attn_mi.models.runner import EncoderRunner
+from hf_attn_mi.models.targets import Target
 
 FAST = {
     "lime": {"samples": 60},
@@ -51,7 +55,7 @@ class Toy(nn.Module):
         return SimpleNamespace(logits=self.function(states * attention_mask[..., None]))
 
 
-def column(outputs, rows):
+def column(outputs):
     return outputs.logits[:, 0]
 
 
@@ -59,8 +63,24 @@ def arguments(**more):
     return {"input_ids": IDS, "attention_mask": REAL.long(), **more}
 
 
-def score(name, model, given=None, aim=column, special=SPECIAL, real=REAL, **options):
+def batch_of(runner, arguments, special):
+    """A batch of these arguments as they are, padding included."""
+    count = len(next(iter(arguments.values())))
+    inputs = [
+        EncodedInput(
+            {key: value[i] for key, value in arguments.items()},
+            next(iter(arguments.values())).shape[1],
+            special=tuple(special[i].tolist()),
+        )
+        for i in range(count)
+    ]
+    return ScoringBatch(runner, inputs)
+
+
+def score(name, model, given=None, target=column, special=SPECIAL, **options):
     """`TokenScores` by this method."""
-    row = BASELINES[name]
-    settings = read_options(name, options, row.allowed, row.default)
-    return row.score(model, arguments() if given is None else given, aim, special, real, settings)
+    runner, scorer = EncoderRunner(model), find_method(name)
+    batch = batch_of(runner, arguments() if given is None else given, special)
+    aim = Target([None] * len(batch), model, head=Function(target))
+    with runner.session():
+        return scorer.score(runner, batch, aim, **read_options(scorer, options))

@@ -25,8 +25,8 @@ def test_a_linear_model_gives_each_token_its_own_term(name):
     model = linear()
     found = score(name, model, **EXACT.get(name, {}))
     assert float((found.scores - changes(model)).abs().max()) <= 1e-5
-    assert found.baseline == "embedding of the pad token (id 0)"
-    assert found.gap is None or float(found.gap.max()) <= 1e-5
+    assert found.info["baseline"] == "embedding of the pad token (id 0)"
+    assert found.gaps is None or float(found.gaps.max()) <= 1e-5
 
 
 def test_occlusion_is_the_mean_over_the_windows_that_hold_the_token():
@@ -55,7 +55,7 @@ def test_the_zero_and_the_mask_embedding_as_baseline():
     model = linear()
     table = model.words.weight.detach()
     zero = score("feature_ablation", model, baseline="zero")
-    assert zero.baseline == "zero embedding"
+    assert zero.info["baseline"] == "zero embedding"
     wanted = (table[IDS] @ WEIGHT) * (REAL & ~SPECIAL)
     assert float((zero.scores - wanted).abs().max()) <= 1e-5
 
@@ -82,7 +82,7 @@ def test_two_tokens_that_count_only_together_share_alike(name, options):
     # 2000 orders: a standard error of 0.5 / sqrt(2000) = 0.011, here four of them
     assert float((found.scores - wanted).abs().max()) <= 0.045
     assert float((found.scores.sum(1) - 1).abs().max()) <= 1e-4  # f(x) - f(baseline), whatever was drawn
-    assert float(found.gap.max()) <= 1e-4
+    assert float(found.gaps.max()) <= 1e-4
 
 
 def test_each_gradient_method_on_a_product():
@@ -97,7 +97,7 @@ def test_gradient_shap_comes_to_integrated_gradients():
     found = score("gradient_shap", together(), samples=4000)
     # mean of t, uniform: 1/2 with a standard error of 0.289 / sqrt(4000) = 0.0046
     assert float((found.scores[:, 1:3] - 0.5).abs().max()) <= 0.02
-    assert float(found.gap.max()) > 0.0
+    assert float(found.gaps.max()) > 0.0
 
 
 def test_deeplift_of_a_rectifier_is_the_rescale_rule():
@@ -117,7 +117,7 @@ def test_deeplift_of_a_rectifier_is_the_rescale_rule():
     assert bool(((end > 0) != (start > 0)).any())  # the premise: somewhere the rule differs from the gradient
     found = score("deeplift", model)
     assert float((found.scores - multiplier[:, None] * changes(model)).abs().max()) <= 1e-5
-    assert float(found.gap.max()) <= 1e-5
+    assert float(found.gaps.max()) <= 1e-5
 
 
 def test_segments_reach_the_model():
@@ -138,7 +138,7 @@ def test_a_text_of_special_tokens_only_scores_nothing():
     ids, everything = torch.tensor([[2, 3]]), torch.ones(1, 2, dtype=torch.bool)
     for name in WORDS:
         found = score(
-            name, linear(), {"input_ids": ids, "attention_mask": everything.long()}, special=everything, real=everything
+            name, linear(), {"input_ids": ids, "attention_mask": everything.long()}, special=everything,
         )
         assert found.scores.tolist() == [[0.0, 0.0]]
 
@@ -154,5 +154,5 @@ def test_a_single_token_takes_all():
     for name in WORDS:
         options = {"penalty": 0.0} if name == "lime" else {}
         given = {"input_ids": ids, "attention_mask": real.long()}
-        found = score(name, model, given, special=special, real=real, **options).scores[0]
+        found = score(name, model, given, special=special, **options).scores[0]
         assert found.tolist() == pytest.approx([0.0, wanted, 0.0], abs=1e-5)

@@ -9,7 +9,7 @@ from torch import nn
 
 from hf_attn_mi.methods import ScoringBatch, find_method, read_options
 from hf_attn_mi.models.encoded_input import EncodedInput
-from hf_attn_mi.models.output_heads import Function
+from hf_attn_mi.models.output_heads import ExplainedTarget, Function
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import Target
 
@@ -82,5 +82,6 @@ def score(name, model, given=None, target=column, special=SPECIAL, **options):
     runner, scorer = EncoderRunner(model), find_method(name)
     batch = batch_of(runner, arguments() if given is None else given, special)
     aim = Target([None] * len(batch), model, head=Function(target))
+    aim.explained = (ExplainedTarget(None, "column", None),) * len(batch)  # the toys have no attention to capture
     with runner.session():
         return scorer.score(runner, batch, aim, **read_options(scorer, options))

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.methods.batch import ScoringBatch
-from hf_attn_mi.models.removal_predictor import run_in_batches
+from hf_attn_mi.models.removal_predictor import out_of_memory
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import Target
 
@@ -170,19 +170,24 @@ class EmbeddingForward:
         return torch.tensor(probabilities, dtype=torch.float64, device=reading.values.device)
 
     def _in_pieces(self, run: Callable[[slice], Any], count: int) -> list[Any]:
-        """The results of `run` on slices of `count` rows, in order; smaller slices once memory has run out."""
-        results: dict[int, Any] = {}
-
-        def run_places(places: list[int]) -> None:
-            results[places[0]] = run(slice(places[0], places[-1] + 1))
-
-        def halved(size: int) -> None:
-            self.size = min(self.size, size)
+        """The results of `run` on slices of `count` rows, in order; all slices are smaller once memory has run out."""
+        results: list[Any] = []
+        start = 0
+        while start < count:
+            end = min(start + self.size, count)
+            try:
+                results.append(run(slice(start, end)))
+                start = end
+                continue
+            except RuntimeError as error:
+                if not out_of_memory(error) or end - start == 1:
+                    raise
+            # Outside `except`, where the error no longer holds the tensors of the failed pass.
+            self.size = (end - start) // 2
             self.notes = [f"Memory ran out: the internal batch was halved to {self.size}."]
-
-        batches = [list(range(start, min(start + self.size, count))) for start in range(0, count, self.size)]
-        run_in_batches(batches, run_places, halved)
-        return [results[start] for start in sorted(results)]
+            if self.embeddings.is_cuda:
+                torch.cuda.empty_cache()
+        return results
 
 
 class _Pieces(torch.autograd.Function):

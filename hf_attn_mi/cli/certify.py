@@ -18,13 +18,16 @@ def certify(
     file: opt.TextFile = None,
     pair: opt.Pair = None,
     model: opt.Model = None,
-    form: Annotated[Form, opt.method_option(help="Which rows replace the attention rows.")] = ("efficient"),
+    truncate: opt.Truncate = False,
+    target: opt.Target = None,
+    form: Annotated[Form, opt.method_option(help="Which rows replace the attention rows.")] = "efficient",
     tolerance: Annotated[
         float, opt.method_option(metavar="T", help="Of efficient rows: relative error in \\[0, 1); 0 is exact.")
     ] = 0.0,
     checked_rows: Annotated[
         int, opt.method_option(metavar="N", help="Rows, drawn at random, whose keys are checked for necessity.")
     ] = 64,
+    seed: opt.Seed = 0,
     json: opt.Json = None,
     quiet: opt.Quiet = False,
 ) -> int:
@@ -38,7 +41,15 @@ def certify(
     classifier, tokenizer = load_model(model, quiet=quiet)
     with warnings_as_lines(quiet):
         certificates = certify_texts(
-            classifier, inputs, tokenizer=tokenizer, form=form, tolerance=tolerance, checked_rows=checked_rows
+            classifier,
+            inputs,
+            tokenizer=tokenizer,
+            target=opt.read_target(target, classifier),
+            form=form,
+            tolerance=tolerance,
+            checked_rows=checked_rows,
+            truncation=truncate,
+            seed=seed,
         )
     assert not isinstance(certificates, Certificate)  # a list of texts gives a list of results
     write_json(certificates.to_dicts(), json)

@@ -86,7 +86,7 @@ def draw_texts(data: str, count: int, *, rationales: str | None = None, seed: in
     Raises:
         InvalidInputError: `count` below 1, data that cannot be read, no texts, or rationales that do not fit the words.
     """
-    from hf_attn_mi.data.texts import read_texts_of
+    from hf_attn_mi.data import read_texts_of
 
     if count < 1:
         raise InvalidInputError(f"--n must be 1 or more, not {count}.")
@@ -119,7 +119,7 @@ class _RowsWithRationales:
     """The texts of a data set with the spans of their marked words; counts the rows without a word."""
 
     def __init__(self, data: str, column: str) -> None:
-        from hf_attn_mi.data.texts import read_rows
+        from hf_attn_mi.data import read_rows
 
         self.rows: Iterable[object] = read_rows(data)
         self.column, self.empty = column, 0

@@ -1,6 +1,5 @@
 """Token-scoring methods: the interface (`base`), the registry, and one file or folder a family."""
 
-from hf_attn_mi.methods import registry as _registry  # registers the methods of this package
 from hf_attn_mi.methods.base import (
     TokenScorer,
     TokenScores,
@@ -12,8 +11,10 @@ from hf_attn_mi.methods.base import (
 )
 from hf_attn_mi.methods.batch import ScoringBatch
 from hf_attn_mi.methods.layer_statistics import LayerStatistics
+from hf_attn_mi.methods.registry import FAMILIES
 
 __all__ = [
+    "FAMILIES",
     "LayerStatistics",
     "ScoringBatch",
     "TokenScorer",

@@ -48,7 +48,8 @@ def class_logits(runner: EncoderRunner, outputs: Any, batch: int) -> Tensor:
     """The logits (batch, classes) of a classifier with two classes or more.
 
     Raises:
-        InvalidInputError: a regression, one logit, labels that do not exclude each other, no head, or logits not finite.
+        InvalidInputError: a regression, one logit, labels that do not exclude each other, no head, or logits that are
+            not finite.
     """
     kind = getattr(runner.config, "problem_type", None)
     if kind in ("regression", "multi_label_classification"):

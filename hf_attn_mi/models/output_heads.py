@@ -148,8 +148,8 @@ class Function:
             raise InvalidInputError(f"target: the function must return a tensor of shape (batch,), not {shape}.")
         if value.shape[0] != len(targets):
             raise InvalidInputError(
-                f"target: the function returned {value.shape[0]} values for {len(targets)} inputs, not one for each: it "
-                "must treat each row on its own, however many there are."
+                f"target: the function returned {value.shape[0]} values for {len(targets)} inputs, not one for each: "
+                "it must treat each row on its own, however many there are."
             )
         explained = (ExplainedTarget(None, self.name, None),) * value.shape[0]
         return HeadReading(value.double(), explained, None)

@@ -210,22 +210,22 @@ def _notes(
         )
     if difference > 0:
         notes.append(
-            f"The model draws at random in evaluation: its own {original.name} differ by up to {difference:.1e} from run to "
-            "run. Every run here used the same draws."
+            f"The model draws at random in evaluation: its own {original.name} differ by up to {difference:.1e} from "
+            "run to run. Every run here used the same draws."
         )
     row_sum_error = max(layer.own_sum_error for layer in layers)
     if row_sum_error > ROW_SUM_TOLERANCE:
         notes.append(
-            f"Rows of the model's own attention do not sum to one (off by {row_sum_error:.1e}: attention sinks, dropout or "
-            "half precision); the new rows have the same sums."
+            f"Rows of the model's own attention do not sum to one (off by {row_sum_error:.1e}: attention sinks, dropout "
+            "or half precision); the new rows have the same sums."
         )
     used = {layer.name for layer in layers}
     checks = {name: check for name, check in module_checks(runner.model).items() if name in used}
     nonlinear = sorted({check.ended_by for check in checks.values() if check.ended_by})
     if nonlinear:
         notes.append(
-            f"Between the heads and the output projection stands {', '.join(nonlinear)}, so there is no linear W_O. The "
-            "heads' outputs are the same all the same, and with them what follows."
+            f"Between the heads and the output projection stands {', '.join(nonlinear)}, so there is no linear W_O. "
+            "The heads' outputs are the same all the same, and with them what follows."
         )
     for name, check in checks.items():
         if check.deficient:

@@ -63,7 +63,8 @@ def fit_information(
         An `InformationProfile`, in nats.
 
     Raises:
-        InvalidInputError: an argument is wrong; a model without a distribution over classes; fewer than 20 inputs a class.
+        InvalidInputError: an argument is wrong; a model without a distribution over classes; fewer than 20 inputs for
+            a class.
         UnsupportedModelError: the states of this model cannot be captured.
 
     Example:

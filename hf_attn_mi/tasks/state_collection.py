@@ -98,8 +98,8 @@ class StateCollection:
         notes = []
         if kept < self.number - self.empty:
             notes.append(
-                f"{kept} of {self.number - self.empty} inputs were kept, drawn at random: the states of more do not fit "
-                f"into memory={self.memory} bytes ({self.bytes_each} an input)."
+                f"{kept} of {self.number - self.empty} inputs were kept, drawn at random: the states of more do not "
+                f"fit into memory={self.memory} bytes ({self.bytes_each} an input)."
             )
         if self.cut:
             notes.append(f"{self.cut} of {texts.seen} texts were cut to the model's maximum length.")
@@ -178,7 +178,7 @@ def read_layers(layers: object, inspection: LayerInspection) -> tuple[int, ...]:
     missing = sorted(set(layers) - set(inspection.layers))
     if missing:
         raise InvalidInputError(
-            f"layers {missing} are not there; this model has {list(inspection.layers)} (0 = embeddings, i = output of layer "
-            "i)."
+            f"layers {missing} are not there; this model has {list(inspection.layers)} (0 = embeddings, i = output of "
+            "layer i)."
         )
     return tuple(sorted(set(layers)))

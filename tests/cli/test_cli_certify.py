@@ -2,6 +2,7 @@
 
 import json
 import typing
+from dataclasses import replace
 
 import pytest
 
@@ -11,31 +12,37 @@ from hf_attn_mi.cli import main
 from hf_attn_mi.cli.certify import Form
 from hf_attn_mi.tasks.certify import FORMS
 from tests.cli.command_line import refused
+from tests.results.result_samples import certificate
 from tests.sample_models import TEXTS
 
-REVIEW = (  # close to the decision: a tolerance of 0.9 turns it
+REVIEW = (  # more tokens than a head has dimensions
     "The first hour moves so slowly that half of the audience had left before the story found its feet, and yet the "
     "last twenty minutes are among the most gripping and surprising that any director has put on a screen this year."
 )
 NOTHING = "dull"  # so few tokens that no row could change
 
 
-def test_the_text_is_printed_and_the_status_is_the_outcome(capsys, tmp_path, demo):
-    certificate = certify(demo[0], REVIEW, tokenizer=demo[1])
+def test_the_text_is_printed_and_the_status_is_the_outcome(capsys, demo):
+    wanted = certify(demo[0], REVIEW, tokenizer=demo[1])
     assert main(["certify", REVIEW]) == 0
     output = capsys.readouterr()
-    assert (output.out, output.err) == (certificate.to_text(color="none") + "\n", "")
+    assert (output.out, output.err) == (wanted.to_text(color="none") + "\n", "")
+    assert main(["certify", REVIEW, "--json", "-", "--form", "effective"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["form"] == "effective"
+
+
+def test_a_certificate_that_does_not_hold_is_status_1(capsys, monkeypatch, tmp_path):
+    good = certificate()
+    bad = replace(good, change=replace(good.change, kept=False), texts=("another text",))
+    monkeypatch.setattr(hf_attn_mi, "certify", lambda *a, **k: Results([bad, good]))
     path = tmp_path / "c.json"
-    assert main(["certify", REVIEW, TEXTS[2], "--tolerance", "0.9", "--json", str(path)]) == 1
+    assert main(["certify", "another text", *good.texts, "--json", str(path)]) == 1
     output = capsys.readouterr().out
     saved = [Certificate.from_dict(data) for data in json.loads(path.read_text(encoding="utf-8"))]
+    assert saved == [bad, good]
     assert [one.holds for one in saved] == [False, True]
-    assert saved[0].change.kept is False
     assert "does NOT hold" in output
-    assert REVIEW in output
-    assert TEXTS[2] in output
-    assert main(["certify", TEXTS[2], "--json", "-", "--form", "effective"]) in (0, 3)
-    assert json.loads(capsys.readouterr().out)[0]["form"] == "effective"
+    assert all(one.texts[0] in output for one in saved)
 
 
 def test_the_status_follows_the_outcomes_of_all_texts(capsys, monkeypatch, demo):
@@ -59,10 +66,10 @@ def test_the_status_follows_the_outcomes_of_all_texts(capsys, monkeypatch, demo)
 
 
 def test_a_text_without_a_row_that_could_change_is_status_3(capsys, demo):
-    (certificate,) = certify(demo[0], [NOTHING], tokenizer=demo[1])
-    assert certificate.outcome == "nothing to certify"
+    (wanted,) = certify(demo[0], [NOTHING], tokenizer=demo[1])
+    assert wanted.outcome == "nothing to certify"
     assert main(["certify", NOTHING]) == 3
-    assert capsys.readouterr().out == certificate.to_text(color="none") + "\n"
+    assert capsys.readouterr().out == wanted.to_text(color="none") + "\n"
 
 
 def test_the_options_arrive(monkeypatch):
@@ -73,12 +80,19 @@ def test_the_options_arrive(monkeypatch):
         return Results([])
 
     monkeypatch.setattr(hf_attn_mi, "certify", answer)
-    given = "--form effective_affine --tolerance 0.5 --checked-rows 7 --quiet"
+    given = "--form effective_affine --tolerance 0.5 --checked-rows 7 --seed 3 --target 1 --truncate --quiet"
     assert main(["certify", "a", "b", *given.split()]) == 0
     ((inputs, options),) = calls
     assert inputs == ["a", "b"]
     assert options.pop("tokenizer").vocab_size == 8000
-    assert options == {"form": "effective_affine", "tolerance": 0.5, "checked_rows": 7}
+    assert options == {
+        "target": 1,
+        "form": "effective_affine",
+        "tolerance": 0.5,
+        "checked_rows": 7,
+        "truncation": True,
+        "seed": 3,
+    }
 
 
 @pytest.mark.parametrize(

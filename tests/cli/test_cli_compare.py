@@ -176,11 +176,11 @@ def test_the_embedded_model_from_a_file_to_the_table(capsys, tmp_path, demo):
 
 def test_long_texts_are_cut_unless_that_is_refused(capsys, tmp_path):
     path = tmp_path / "long.txt"
-    path.write_text("good " * 300 + "\n" + "dull\n", encoding="utf-8")
+    path.write_text("good " * 600 + "\n" + "dull\n", encoding="utf-8")
     call = ["compare", "--data", str(path), "--methods", "relevance", "random"]
-    assert "302 tokens" in refused(capsys, *call, "--no-truncate")
+    assert "602 tokens" in refused(capsys, *call, "--no-truncate")
     assert main(call) == 0
     output = capsys.readouterr()
-    assert output.err.startswith("hf-attn-mi: warning: input 0 was cut from 302 to 256 tokens")
+    assert output.err.startswith("hf-attn-mi: warning: input 0 was cut from 602 to 512 tokens")
     assert output.err.count("\n") == 1
     assert "relevance" in output.out

@@ -34,7 +34,9 @@ def test_a_text_is_explained_by_the_embedded_model(capsys, demo):
     output = capsys.readouterr()
     wanted = explain(demo[0], TEXTS[0])
     assert output.err == ""
-    assert output.out.startswith(f"positive (probability {wanted.probability:.4g}, method relevance, model embedded_model")
+    assert output.out.startswith(
+        f"positive (probability {wanted.probability:.4g}, method relevance, model embedded_model"
+    )
     assert set(words_of(output.out)) == {"A", "quietly", "moving", "film", "."}
     assert words_of(output.out)[0] == wanted.top(1)[0].text
     assert "\033" not in output.out  # no colors where the output is not a terminal
@@ -112,7 +114,7 @@ def test_refusals_are_one_line(capsys, tmp_path, monkeypatch):
     assert "target 7 is out of range" in refused(capsys, TEXTS[0], "--target", "7")
     assert "target '--7'" in refused(capsys, TEXTS[0], "--target=--7")
     assert "inputs[0] is an empty text" in refused(capsys, " ")
-    assert "302 tokens" in refused(capsys, "good " * 300)
+    assert "602 tokens" in refused(capsys, "good " * 600)
     assert "batch_size" in refused(capsys, TEXTS[0], "--batch-size", "0")
     assert "--file" in refused(capsys, "--file", str(tmp_path / "none.txt"))
     (tmp_path / "latin").write_bytes(b"caf\xe9\n")
@@ -134,9 +136,9 @@ def test_a_model_without_a_trained_head_is_refused(capsys, tmp_path, demo):
 
 
 def test_long_texts_are_cut_on_request(capsys):
-    assert main(["explain", "good " * 300, "--truncate"]) == 0
+    assert main(["explain", "good " * 600, "--truncate"]) == 0
     output = capsys.readouterr()
-    assert output.err.startswith("hf-attn-mi: warning: input 0 was cut from 302 to 256 tokens; the rest was not seen")
+    assert output.err.startswith("hf-attn-mi: warning: input 0 was cut from 602 to 512 tokens; the rest was not seen")
     assert output.err.count("\n") == 1
     assert "Warning: input 0 was cut" in output.out
 

@@ -13,7 +13,7 @@ from hf_attn_mi.tasks.recheck import Recheck, recheck
 from tests.cli.command_line import refused
 from tests.sample_models import TEXTS
 
-DEFAULT_CLASS = "A quietly moving film, though dull in places."  # the special tokens alone give its class
+DEFAULT_CLASS = "The."  # the special tokens alone give its class
 
 
 def without_times(data):
@@ -122,12 +122,15 @@ def test_refusals(capsys):
     assert "seed must be" in refused(capsys, "minimal", "dull", "--seed", "-1")
     assert "batch_size must be" in refused(capsys, "minimal", "dull", "--batch-size", "0")
     assert "is not a label" in refused(capsys, "minimal", "dull", "--target", "happy")
-    assert "302 tokens" in refused(capsys, "minimal", "good " * 300)
+    assert "602 tokens" in refused(capsys, "minimal", "good " * 600)
 
 
 def test_a_cut_text_is_named_once(capsys):
-    text = "a charming, wise story " + "and so on " * 100
-    assert main(["minimal", "dull", text, "--truncate", "--check", "--quiet", "--keep", "0.5", "--budget", "30"]) < 2
+    text = "a charming, wise story " + "and so on " * 200
+    assert main(["minimal", "dull", text, "--truncate", "--check", "--quiet", "--keep", "0.9", "--budget", "30"]) in (
+        0,
+        1,
+    )
     output = capsys.readouterr()
     assert output.out == ""
     assert output.err.startswith("hf-attn-mi: warning: input 1 was cut from ")
@@ -146,8 +149,8 @@ def test_many_texts_show_progress_on_a_terminal(monkeypatch, demo):
     for stream, texts in ((terminal, TEXTS[:3]), (single, TEXTS[:1]), (file, TEXTS[:3])):
         monkeypatch.setattr(sys, "stderr", stream)
         minimal_tokens(demo[0], texts, tokenizer=demo[1])
-    assert "minimal tokens, start: 100%" in terminal.getvalue()
-    assert "minimal tokens, second: 100%" in terminal.getvalue()
+    assert "minimal tokens, ranking: 100%" in terminal.getvalue()
+    assert "minimal tokens, second_ranking: 100%" in terminal.getvalue()
     assert "3/3" in terminal.getvalue()
     assert single.getvalue() == file.getvalue() == ""
 

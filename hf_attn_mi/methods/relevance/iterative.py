@@ -44,8 +44,9 @@ def iterative_scores(
     Example:
         >>> without_the_first = lambda kept: torch.tensor([[0.0, 0.5, 6.0, -2.0]])
         >>> everything = torch.ones(1, 4, dtype=torch.bool)
-        >>> found = iterative_scores(torch.tensor([[3.0, 2.0, 1.0, -1.0]]), everything, without_the_first, fractions=[0.25])
-        >>> [round(score, 3) for score in found[0].tolist()]  # the second pass times 0.999 * 3 / 6
+        >>> first = torch.tensor([[3.0, 2.0, 1.0, -1.0]])
+        >>> scores = iterative_scores(first, everything, without_the_first, fractions=[0.25])
+        >>> [round(score, 3) for score in scores[0].tolist()]  # the second pass times 0.999 * 3 / 6
         [3.0, 0.25, 2.997, -2.0]
     """
     current = first.detach().float().cpu()

@@ -66,9 +66,9 @@ class LayerStatistics:
         real: (batch, tokens) bool, True for real tokens.
         encoder: prefix of the modules to keep ("" keeps all), so that a decoder's tokens are not mixed in.
         level: "full", or "summary" for entropy, attention received and the counts that decide identifiability only.
-        extras: what a method reads: "received" and "head" (always there), "efficient" (efficient
-            attention, about a millisecond a row), "matrices" (the head-mean attention of each layer), "per_query_effective" (effective attention also where queries see
-            different keys, seconds a layer on long input).
+        extras: what a method reads: "received" and "head" (always there), "efficient" (efficient attention, about a
+            millisecond a row), "matrices" (the head-mean attention of each layer), "per_query_effective" (effective
+            attention also where queries see different keys, seconds a layer on long input).
         head: takes the attention of a classification head, which is separate from the layers of the encoder.
 
     Attributes:

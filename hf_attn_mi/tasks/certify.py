@@ -216,8 +216,8 @@ def _notes(
     row_sum_error = max(layer.own_sum_error for layer in layers)
     if row_sum_error > ROW_SUM_TOLERANCE:
         notes.append(
-            f"Rows of the model's own attention do not sum to one (off by {row_sum_error:.1e}: attention sinks, dropout "
-            "or half precision); the new rows have the same sums."
+            f"Rows of the model's own attention do not sum to one (off by {row_sum_error:.1e}: attention sinks, "
+            "dropout or half precision); the new rows have the same sums."
         )
     used = {layer.name for layer in layers}
     checks = {name: check for name, check in module_checks(runner.model).items() if name in used}

@@ -74,7 +74,7 @@ def compare(
     The default methods are what people choose between: the package's own (`relevance`, `attnlrp_iterative`), raw and
     `effective` attention, the two gradient methods most in use, leave-one-out (`feature_ablation`), and `random` as the
     floor that every method has to beat. For an input of n tokens, `integrated_gradients` costs 50 forward and backward
-    passes and `feature_ablation` n + 1 forwards; `attnlrp_iterative` up to four of each, the others at most one of each.
+    passes and `feature_ablation` n + 1 forwards; `attnlrp_iterative` up to four of each, the others at most one each.
     LIME and the Shapley methods take a thousand forwards and more: name them where you want them.
 
     Args:

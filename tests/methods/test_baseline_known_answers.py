@@ -138,7 +138,10 @@ def test_a_text_of_special_tokens_only_scores_nothing():
     ids, everything = torch.tensor([[2, 3]]), torch.ones(1, 2, dtype=torch.bool)
     for name in WORDS:
         found = score(
-            name, linear(), {"input_ids": ids, "attention_mask": everything.long()}, special=everything,
+            name,
+            linear(),
+            {"input_ids": ids, "attention_mask": everything.long()},
+            special=everything,
         )
         assert found.scores.tolist() == [[0.0, 0.0]]
 

@@ -271,7 +271,7 @@ class LinearizedForward(TorchFunctionMode):
 
 
 def _uniform_shares(qkv: Sequence[Tensor]) -> tuple[float, float, float]:
-    """Shares of query, key and value by the Taylor rule: products of two factors that depend on the input are halved."""
+    """Shares of query, key and value by the Taylor rule: a product of two tracked factors is halved."""
     query, key, value = map(_tracked, qkv)
     rows = (0.5 if value else 1.0) if query or key else 0.0
     one = rows / 2 if query and key else rows

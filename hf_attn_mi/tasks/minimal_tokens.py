@@ -364,7 +364,8 @@ def _reason(result: SearchResult, state: SearchState, original: Prediction, p_sp
     if result.kept is None:
         text = (
             f"Default class: the special tokens alone give {original.explained.name!r} with probability "
-            f"{p_special:.4f}, all tokens {original.value:.4f}; no token of the text is evidence that the prediction needs."
+            f"{p_special:.4f}, all tokens {original.value:.4f}; no token of the text is evidence that the prediction "
+            "needs."
         )
         if p_special is not None and math.isclose(p_special, original.value, rel_tol=1e-12):
             text += " Masking every token changed nothing at all: does this model read attention_mask?"

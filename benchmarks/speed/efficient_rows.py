@@ -134,7 +134,7 @@ def compare(attention: Tensor, values: Tensor, result: Any, positions: list[int]
         "certified": int(result.optimal.sum()),
         "largest_residual": float(result.residual.max()),
         "row_sums_off": float((result.attention.sum(-1) - 1).abs().max()),
-        "largest_support": int(result.support.max()),
+        "largest_support": int(result.support_size.max()),
         "smallest_gap": float(result.gap.min()),
     }
     check(figures["certified"] == figures["all_rows"], f"rows without certificate: {figures}")

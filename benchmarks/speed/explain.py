@@ -29,7 +29,7 @@ from benchmarks.speed.memory import peak_memory
 from benchmarks.speed.timed_model import Rows, TimedModel, check_capture, check_explanations, ignore
 from hf_attn_mi import attention_maps, capture_attention
 from hf_attn_mi.kernels import AttentionStatistics, attention_statistics
-from hf_attn_mi.methods.layer_statistics import LayerCollector, layer_view
+from hf_attn_mi.methods.layer_statistics import LayerStatistics, layer_view
 
 RESULTS = Path(__file__).parent / "results" / "explain.jsonl"
 SHAPES = ((32, 128), (16, 512), (1, 16), (1, 128))  # batch, tokens; targets apply to the first
@@ -116,9 +116,9 @@ def layer_statistics(timed: TimedModel) -> Rows:
 
     @torch.no_grad()
     def collect() -> None:
-        collector = LayerCollector(lengths=[tokens] * batch, masks=mask)
+        statistics = LayerStatistics(lengths=[tokens] * batch, real=mask)
         for call in capture.calls:
-            collector(call)
+            statistics(call)
 
     tasks: dict[str, Callable[[], Any]] = {
         "forward": lambda: timed.forward(ids),

@@ -13,6 +13,7 @@ from benchmarks.common import Row, check
 from benchmarks.inputs import class_difference
 from hf_attn_mi import capture_attention, explain
 from hf_attn_mi.methods.relevance import relevance
+from hf_attn_mi.models.runner import EncoderRunner
 
 LARGEST_GAP = 1e-5  # completeness gap that is allowed
 Rows = Iterator[Row]
@@ -58,7 +59,9 @@ class TimedModel:
 
     def relevance(self, ids: Tensor, target: Tensor) -> Any:
         """Compute token scores without the statistics of the layers."""
-        return relevance(self.model, {"input_ids": ids}, lambda outputs: class_difference(outputs.logits, target))
+        runner = EncoderRunner.of(self.model)
+        with runner.session():
+            return relevance(runner, {"input_ids": ids}, lambda outputs: class_difference(outputs.logits, target))
 
 
 def ignore(record: Any) -> None:

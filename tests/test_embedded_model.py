@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 
 FOLDER = Path(__file__).parents[1] / "hf_attn_mi" / "embedded_model"
 SHARED = Path(os.environ.get("HF_ATTN_MI_SHARED", Path(__file__).parents[2] / "shared"))
-DEV = SHARED / "data" / "sst2" / "dev.jsonl.gz"
+DATA = SHARED / "data"
 OBVIOUS = [
     ("A wonderful, moving and beautifully acted film.", 1),
     ("One of the best movies of the year.", 1),
@@ -22,6 +22,7 @@ OBVIOUS = [
     ("One of the worst movies of the year.", 0),
     ("The acting is terrible and the plot makes no sense.", 0),
     ("This film isn't funny, it is a waste of time.", 0),
+    ("The plot is thin and the jokes are old, but the two leads are a joy to watch.", 1),
 ]
 
 
@@ -48,7 +49,7 @@ def predict(model, tokenizer, texts: list[str]) -> torch.Tensor:
 def test_the_files_are_there_and_small():
     files = {path.name: path.stat().st_size for path in FOLDER.iterdir() if path.is_file()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md"} <= set(files)
-    assert sum(files.values()) <= 5_000_000
+    assert sum(files.values()) <= 20_000_000
 
 
 def test_weights_are_stored_in_half_and_load_in_float32(model):
@@ -62,11 +63,11 @@ def test_weights_are_stored_in_half_and_load_in_float32(model):
 def test_the_architecture_is_the_stated_one(model, tokenizer):
     config = model.config
     assert isinstance(model, BertForSequenceClassification)
-    assert (config.num_hidden_layers, config.num_attention_heads) == (4, 4)
-    assert (config.hidden_size, config.intermediate_size) == (128, 512)
+    assert (config.num_hidden_layers, config.num_attention_heads) == (3, 12)
+    assert (config.hidden_size, config.intermediate_size) == (384, 1536)
     assert config.id2label == {0: "negative", 1: "positive"}
     assert config.vocab_size == len(tokenizer) == 8000
-    assert config.max_position_embeddings == tokenizer.model_max_length == 256
+    assert config.max_position_embeddings == tokenizer.model_max_length == 512
 
 
 def test_the_tokenizer_is_a_lower_casing_fast_bert_tokenizer(tokenizer):
@@ -77,7 +78,7 @@ def test_the_tokenizer_is_a_lower_casing_fast_bert_tokenizer(tokenizer):
     pair = tokenizer("good", "bad")
     assert pair["token_type_ids"] == [0, 0, 0, 1, 1]
     assert tokenizer.pad_token_id == 0
-    assert len(tokenizer("good " * 400, truncation=True)["input_ids"]) == 256
+    assert len(tokenizer("good " * 600, truncation=True)["input_ids"]) == 512
 
 
 @pytest.mark.parametrize(("text", "label"), OBVIOUS)
@@ -86,23 +87,23 @@ def test_an_obvious_sentence_is_classified(model, tokenizer, text, label):
 
 
 def test_a_text_of_full_length_keeps_its_class(model, tokenizer):
-    good, bad = "a wonderful and moving film . " * 40, "a dull and boring mess . " * 40
+    good, bad = "a wonderful and moving film . " * 80, "a dull and boring mess . " * 80
     assert predict(model, tokenizer, [good, bad]).tolist() == [1, 0]
 
 
 def test_the_card_states_the_accuracy_and_its_limits():
     card = (FOLDER / "README.md").read_text(encoding="utf-8")
-    for needed in ("Accuracy on SST-2 dev", "Socher et al.", "Not for decisions", "Apache-2.0"):
+    for needed in ("SST-2 dev", "IMDB dev", "Socher et al.", "Not for decisions", "Apache-2.0"):
         assert needed in card
 
 
-@pytest.mark.skipif(not DEV.exists(), reason="SST-2 dev is missing: set HF_ATTN_MI_SHARED to the folder with data/sst2")
-def test_accuracy_on_sst2_dev_is_at_least_80_percent(model, tokenizer):
-    with gzip.open(DEV, "rt", encoding="utf-8") as lines:
+@pytest.mark.skipif(not DATA.exists(), reason="no data sets: set HF_ATTN_MI_SHARED to the folder with data/sst2")
+@pytest.mark.parametrize(("name", "count", "least"), [("sst2", 872, 0.84), ("imdb", 245, 0.82)])
+def test_accuracy_on_the_development_sets(model, tokenizer, name, count, least):
+    with gzip.open(DATA / name / "dev.jsonl.gz", "rt", encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
-    found = predict(model, tokenizer, [row["text"] for row in rows])
-    hits = (found == torch.tensor([row["label"] for row in rows])).float().mean().item()
-    assert len(rows) == 872
-    assert hits >= 0.80
-    card = (FOLDER / "README.md").read_text(encoding="utf-8")
-    assert f"{hits:.1%}" in card
+    predicted = predict(model, tokenizer, [row["text"] for row in rows])
+    accuracy = (predicted == torch.tensor([row["label"] for row in rows])).float().mean().item()
+    assert len(rows) == count
+    assert accuracy >= least
+    assert f"{accuracy:.1%}" in (FOLDER / "README.md").read_text(encoding="utf-8")

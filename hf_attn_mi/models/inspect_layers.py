@@ -78,11 +78,11 @@ def inspect_layers(runner: EncoderRunner, one: EncodedInput) -> LayerInspection:
         UnsupportedModelError: no stack has a state for each token of the input.
     """
     prefix, length = runner.encoder_prefix, one.length
-    found: dict[str, list[LayerStates]] = {}
+    by_stack: dict[str, list[LayerStates]] = {}
 
     def keep(record: LayerStates) -> None:
         if in_stack(record, prefix):
-            found.setdefault(record.stack, []).append(record)
+            by_stack.setdefault(record.stack, []).append(record)
 
     with runner.session(), torch.enable_grad(), _differentiable(runner.input_embedding):
         with capture_attention(runner.model, lambda call: None, states=keep):
@@ -90,13 +90,13 @@ def inspect_layers(runner: EncoderRunner, one: EncodedInput) -> LayerInspection:
         logits = class_logits(runner, outputs, 1)
         stacks = {
             name: [r for r in records if r.states.dim() == 3 and r.states.shape[:2] == (1, length)]
-            for name, records in found.items()
+            for name, records in by_stack.items()
         }
         name = max(stacks, key=lambda name: len(stacks[name]), default="")
         if not stacks.get(name):
             raise UnsupportedModelError(f"{runner.class_name} has no layers with one state a token of the input.")
         records = stacks[name]
-        last, width = found[name][-1].index, records[-1].states.shape[2]
+        last, width = by_stack[name][-1].index, records[-1].states.shape[2]
         reads = _read_by(logits, records[-1].states) if records[-1].index == last else None
     layers = tuple(r.index for r in records if r.states.shape[2] == width)
     return LayerInspection(name, layers, last, width, logits.shape[1], reads)

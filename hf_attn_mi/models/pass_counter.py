@@ -44,7 +44,7 @@ def counted(model: nn.Module) -> Iterator[Passes]:
     """
     passes, device = Passes(), next((p.device for p in model.parameters()), torch.device("cpu"))
 
-    def seen(module: nn.Module, args: Any, kwargs: Any, outputs: Any) -> None:
+    def count_forward(module: nn.Module, args: Any, kwargs: Any, outputs: Any) -> None:
         rows = next((x.shape[0] for x in (*kwargs.values(), *args) if isinstance(x, Tensor) and x.dim()), 0)
         passes.forwards += rows
         tensors = [x for x in _tensors(outputs) if x.requires_grad]
@@ -55,7 +55,7 @@ def counted(model: nn.Module) -> Iterator[Passes]:
         if tensors:  # "any": once for each backward pass, whichever output it comes through
             torch.autograd.graph.register_multi_grad_hook(tensors, back, mode="any")
 
-    handle = model.register_forward_hook(seen, with_kwargs=True)
+    handle = model.register_forward_hook(count_forward, with_kwargs=True)
     try:
         started = _now(device)
         yield passes

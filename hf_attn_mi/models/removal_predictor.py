@@ -79,8 +79,8 @@ class RemovalPredictor:
         predictions: dict[int, Prediction] = {}
 
         def run(places: list[int]) -> None:
-            found = self._forward([variants[i] for i in places])
-            predictions.update(zip(places, found))
+            batch_predictions = self._forward([variants[i] for i in places])
+            predictions.update(zip(places, batch_predictions))
 
         def halved(size: int) -> None:
             self.batch_size = min(self.batch_size, size)

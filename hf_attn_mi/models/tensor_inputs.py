@@ -59,12 +59,12 @@ def split_rows(tensors: dict[str, Tensor]) -> list[EncodedInput]:
     if main is None:
         raise InvalidInputError(f"inputs has keys {list(tensors)}; one of {', '.join(MAIN_KEYS)} is needed.")
     sequence = main in ("input_ids", "inputs_embeds", "inputs") and tensors[main].dim() <= 3
-    wanted = {"input_ids": 2, "inputs_embeds": 3}.get(main)
-    if wanted is not None and tensors[main].dim() == wanted - 1:
+    dimensions = {"input_ids": 2, "inputs_embeds": 3}.get(main)
+    if dimensions is not None and tensors[main].dim() == dimensions - 1:
         tensors = {key: value.unsqueeze(0) for key, value in tensors.items()}
-    if wanted is not None and tensors[main].dim() != wanted:
+    if dimensions is not None and tensors[main].dim() != dimensions:
         raise InvalidInputError(
-            f"inputs[{main!r}] must have {wanted} dimensions, batch first, not shape {tuple(tensors[main].shape)}."
+            f"inputs[{main!r}] must have {dimensions} dimensions, batch first, not shape {tuple(tensors[main].shape)}."
         )
     if main == "input_ids" and (tensors[main].is_floating_point() or tensors[main].dtype == torch.bool):
         raise InvalidInputError(f"inputs['input_ids'] must be whole numbers, not {tensors[main].dtype}.")
@@ -82,12 +82,12 @@ def split_rows(tensors: dict[str, Tensor]) -> list[EncodedInput]:
 
 
 def _one(tensors: dict[str, Tensor], i: int, main: str, sequence: bool) -> EncodedInput:
-    own = {key: value[i] for key, value in tensors.items() if value.dim()}
+    row = {key: value[i] for key, value in tensors.items() if value.dim()}
     if not sequence:
-        return EncodedInput(tensors=own, length=None)
-    length = own[main].shape[0]
+        return EncodedInput(tensors=row, length=None)
+    length = row[main].shape[0]
     start = 0
-    mask = own.get("attention_mask")
+    mask = row.get("attention_mask")
     if mask is not None and mask.dim() == 1:
         if mask.shape[0] != length:
             raise InvalidInputError(f"inputs['attention_mask'] has {mask.shape[0]} columns, {main!r} has {length}.")
@@ -95,8 +95,8 @@ def _one(tensors: dict[str, Tensor], i: int, main: str, sequence: bool) -> Encod
         if real.numel() == 0:
             raise InvalidInputError(f"inputs['attention_mask'] is zero for every token of input {i}; one must be real.")
         start, end = int(real[0]), int(real[-1]) + 1
-        own = {k: v[start:end] if per_token(k, v, length) else v for k, v in own.items()}
-    return EncodedInput(tensors=own, length=own[main].shape[0], start=start)
+        row = {k: v[start:end] if per_token(k, v, length) else v for k, v in row.items()}
+    return EncodedInput(tensors=row, length=row[main].shape[0], start=start)
 
 
 def with_token_names(example: EncodedInput, encoding: Any, tokenizer: Any) -> EncodedInput:

@@ -61,7 +61,7 @@ def read_scores(scores: Mapping[str, Any] | None, examples: list[EncodedInput]) 
     Raises:
         InvalidInputError: numbers of inputs or tokens that differ (both are named), or scores that are not finite.
     """
-    found: dict[str, list[Tensor | None]] = {}
+    columns: dict[str, list[Tensor | None]] = {}
     for name, column in (scores or {}).items():
         if not isinstance(name, str) or not name.strip():
             raise InvalidInputError(f"scores: {name!r} is no name.")
@@ -70,8 +70,8 @@ def read_scores(scores: Mapping[str, Any] | None, examples: list[EncodedInput]) 
             raise InvalidInputError(
                 f"scores[{name!r}] has {count} entries for {len(examples)} inputs; one for each is wanted."
             )
-        found[name] = [_vector(column[i], example, f"scores[{name!r}][{i}]") for i, example in enumerate(examples)]
-    return found
+        columns[name] = [_vector(column[i], example, f"scores[{name!r}][{i}]") for i, example in enumerate(examples)]
+    return columns
 
 
 def _vector(values: Any, example: EncodedInput, name: str) -> Tensor | None:

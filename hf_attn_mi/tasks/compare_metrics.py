@@ -122,8 +122,8 @@ def read_metrics(metrics: Any, default: Sequence[str], rationales: bool) -> tupl
         raise InvalidInputError(f"metrics: {wrong!r} is not known; allowed are 'all' or some of {', '.join(known)}.")
     if len(set(names)) < len(names):
         raise InvalidInputError(f"metrics names one twice: {list(names)}.")
-    if not rationales and (wanted := [name for name in names if name in PLAUSIBILITY]):
-        raise InvalidInputError(f"metrics {wanted} need human rationales: pass rationales=..., or leave them out.")
+    if not rationales and (refused := [name for name in names if name in PLAUSIBILITY]):
+        raise InvalidInputError(f"metrics {refused} need human rationales: pass rationales=..., or leave them out.")
     return (*default, *of_rationales) if tuple(names) == tuple(default) else tuple(names)
 
 
@@ -137,14 +137,14 @@ def faithfulness_values(
     advance: Callable[[int], Any],
 ) -> Values:
     """The metrics of FAITHFULNESS among these: one input after another, its predictions shared by all methods."""
-    wanted = [name for name in metrics if name in FAITHFULNESS]
-    values: Values = {method: {name: [] for name in wanted} for method in scores}
+    chosen_metrics = [name for name in metrics if name in FAITHFULNESS]
+    values: Values = {method: {name: [] for name in chosen_metrics} for method in scores}
     for i in range(len(metric_inputs)):
-        if wanted:
+        if chosen_metrics:
             probabilities = metric_inputs.probabilities(i)
             of_input = {method: column[i] for method, column in scores.items()}
-            for method, one in _of_input(probabilities, of_input, wanted, by, seed).items():
-                for name in wanted:
+            for method, one in _of_input(probabilities, of_input, chosen_metrics, by, seed).items():
+                for name in chosen_metrics:
                     values[method][name].append(one[name])
         advance(1)
     return values
@@ -153,14 +153,14 @@ def faithfulness_values(
 def _of_input(
     found: Probabilities, scores: Mapping[str, Tensor | None], metrics: Sequence[str], by: str, seed: int
 ) -> dict[str, dict[str, float | None]]:
-    questions = {name: MetricInputs(found, one, by, seed=seed) for name, one in scores.items() if one is not None}
-    found.removed([positions for one in questions.values() for positions in faithfulness_sets(one, metrics)])
+    removal_inputs = {name: MetricInputs(found, one, by, seed=seed) for name, one in scores.items() if one is not None}
+    found.removed([positions for one in removal_inputs.values() for positions in faithfulness_sets(one, metrics)])
     limits = None
     if len(found.tokens) <= MOST_ORDERED and any(name in NORMALIZED for name in metrics):
         limits = aopc_limits(found)
         if limits is not None:
-            found.removed([s for one in questions.values() for s in one.curve_sets()])
-            ways = [(one, ascending) for one in questions.values() for ascending in (False, True)]
+            found.removed([s for one in removal_inputs.values() for s in one.curve_sets()])
+            ways = [(one, ascending) for one in removal_inputs.values() for ascending in (False, True)]
             limits = limits.widened([aopc(found, one.scores, by=by, ascending=reverse) for one, reverse in ways])
     nothing: dict[str, float | None] = dict.fromkeys(metrics)
     return {
@@ -208,10 +208,10 @@ def plausibility_values(
         assert one is not None
         assert truth is not None
         one = one.double().abs() if by == "absolute" else one.double()
-        own = (~special[i]).nonzero()[:, 0].tolist()
-        chosen.append(top_tokens(one, share, tokens=own))
+        ordinary = (~special[i]).nonzero()[:, 0].tolist()
+        chosen.append(top_tokens(one, share, tokens=ordinary))
         true.append(truth)
-        soft.append(one[own])
+        soft.append(one[ordinary])
     bare = [truth[~special[i]] for i, truth in zip(places, true)]
     tokens, pieces = token_f1(true, chosen), iou_f1([spans(t) for t in true], [spans(c) for c in chosen])
     found = {

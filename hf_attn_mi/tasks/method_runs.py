@@ -68,16 +68,16 @@ def read_all_options(
     Raises:
         InvalidInputError: options of a method that is not compared, or that it does not take.
     """
-    given = {} if options is None else options
-    if not isinstance(given, Mapping) or any(name not in names for name in given):
-        unknown = [name for name in given if name not in names] if isinstance(given, Mapping) else given
+    by_method = {} if options is None else options
+    if not isinstance(by_method, Mapping) or any(name not in names for name in by_method):
+        unknown = [name for name in by_method if name not in names] if isinstance(by_method, Mapping) else by_method
         raise InvalidInputError(
             "options must be a dict from method to its options, such as {'integrated_gradients': {'steps': 20}}, "
             f"for methods among {', '.join(names)}; not {unknown!r}."
         )
     values = {}
     for name in names:
-        scorer, chosen = find_method(name), given.get(name)
+        scorer, chosen = find_method(name), by_method.get(name)
         values[name] = read_options(scorer, chosen)
         if "seed" in values[name] and "seed" not in (chosen or {}):
             values[name]["seed"] = seed

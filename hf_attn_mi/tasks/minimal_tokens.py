@@ -207,12 +207,12 @@ def _scores(ranking: Any, argument: str, restricted: RestrictedInputs, batch_siz
                 f"{', '.join(map(repr, list_methods()))} and tensors."
             )
         return _method_scores(ranking, predictor, batch_size)
-    given = [ranking] if isinstance(ranking, Tensor) and ranking.dim() == 1 else ranking
-    if not isinstance(given, list | tuple | Tensor) or len(given) != len(lengths):
+    rows_given = [ranking] if isinstance(ranking, Tensor) and ranking.dim() == 1 else ranking
+    if not isinstance(rows_given, list | tuple | Tensor) or len(rows_given) != len(lengths):
         raise InvalidInputError(
             f"{argument} must be a name or one (tokens,) tensor of scores for each of {len(lengths)} inputs."
         )
-    rows = [torch.as_tensor(row).detach().cpu() for row in given]
+    rows = [torch.as_tensor(row).detach().cpu() for row in rows_given]
     for i, (row, n) in enumerate(zip(rows, lengths)):
         if row.shape != (n,) or not bool(torch.isfinite(row).all()):
             raise InvalidInputError(

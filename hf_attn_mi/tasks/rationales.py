@@ -39,10 +39,10 @@ def rationale_spans(words: Sequence[str], flags: Sequence[Any]) -> list[tuple[in
     chosen = [_flag(flag, f"flags[{i}]") for i, flag in enumerate(flags)]
     found: list[tuple[int, int]] = []
     start = 0
-    for word, mine in zip(words, chosen):
-        if mine and found and found[-1][1] == start - 1:
+    for word, flagged in zip(words, chosen):
+        if flagged and found and found[-1][1] == start - 1:
             found[-1] = (found[-1][0], start + len(word))
-        elif mine:
+        elif flagged:
             found.append((start, start + len(word)))
         start += len(word) + 1
     return found

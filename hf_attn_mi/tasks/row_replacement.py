@@ -89,56 +89,61 @@ class RowReplacement:
         """Return the new rows of this call, None to leave it alone."""
         if call.index not in self.chosen:
             return None
-        given = read_rows(call)
+        attention_rows = read_rows(call)
         residual: Tensor | None = None
         unproved = 0
         if self.form == "efficient":
-            new, residual, optimal = _efficient(given, self.tolerance)
+            new, residual, optimal = _efficient(attention_rows, self.tolerance)
             unproved = int((~optimal).sum())
         else:
             affine = self.form == "effective_affine"  # in float64, as the efficient rows: the residual is no rounding
-            rows, values = given.rows.double(), given.values.double()
-            new = effective_attention(rows, values, given.mask, affine=affine).attention
+            rows, values = attention_rows.rows.double(), attention_rows.values.double()
+            new = effective_attention(rows, values, attention_rows.mask, affine=affine).attention
         if self.form == "efficient":  # a distribution; the model's own row may sum to less (dropout, sinks)
-            own, found = given.rows.double().sum(-1, keepdim=True), new.double().sum(-1, keepdim=True)
-            apart = ((own - found).abs() > _SUM) & (found > 0)
-            new = torch.where(apart, new * (own / found.where(apart, torch.ones_like(found))).to(new.dtype), new)
-        self.norms[call.index] = (new.double() - given.rows.double()).norm(dim=-1)
-        self._record(call, given, new, residual, unproved)
-        return new.view(given.shape)
+            model_rows, new_sums = (
+                attention_rows.rows.double().sum(-1, keepdim=True),
+                new.double().sum(-1, keepdim=True),
+            )
+            apart = ((model_rows - new_sums).abs() > _SUM) & (new_sums > 0)
+            new = torch.where(
+                apart, new * (model_rows / new_sums.where(apart, torch.ones_like(new_sums))).to(new.dtype), new
+            )
+        self.norms[call.index] = (new.double() - attention_rows.rows.double()).norm(dim=-1)
+        self._record(call, attention_rows, new, residual, unproved)
+        return new.view(attention_rows.shape)
 
     def _record(
-        self, call: AttentionCall, given: ReplacedRows, new: Tensor, residual: Tensor | None, unproved: int
+        self, call: AttentionCall, attention_rows: ReplacedRows, new: Tensor, residual: Tensor | None, unproved: int
     ) -> None:
-        own, values = given.rows.double(), given.values.double()
-        some = own.sum(-1) > 0
-        allowed = given.allowed.expand(own.shape)
-        seen = allowed.sum(-1)
-        target = own @ values
+        model_rows, values = attention_rows.rows.double(), attention_rows.values.double()
+        nonempty = model_rows.sum(-1) > 0
+        allowed = attention_rows.allowed.expand(model_rows.shape)
+        key_counts = allowed.sum(-1)
+        target = model_rows @ values
         if residual is None:
             scale = target
             if self.tolerance > 0:
-                mean = (allowed.double() @ values) / seen.clamp_min(1)[..., None]
-                scale = target - mean * own.sum(-1, keepdim=True)
+                mean = (allowed.double() @ values) / key_counts.clamp_min(1)[..., None]
+                scale = target - mean * model_rows.sum(-1, keepdim=True)
             missed = (new.double() @ values - target).norm(dim=-1)
             residual = torch.where(missed == 0, missed, missed / scale.norm(dim=-1).clamp_min(1e-300))
         support = (new != 0).sum(-1)
-        smallest = self._necessity(new, given, target, self.chosen[call.index])
+        smallest = self._necessity(new, attention_rows, target, self.chosen[call.index])
         self.layers.append(
             LayerCertificate(
                 layer=call.layer,
                 name=call.module_name,
                 heads=call.heads,
-                rows=int(some.sum()),
-                changed=int(((new != given.rows).any(-1) & some).sum()),
-                keys=int(seen.max()),
-                support_mean=float(support[some].double().mean()) if bool(some.any()) else 0.0,
+                rows=int(nonempty.sum()),
+                changed=int(((new != attention_rows.rows).any(-1) & nonempty).sum()),
+                keys=int(key_counts.max()),
+                support_mean=float(support[nonempty].double().mean()) if bool(nonempty.any()) else 0.0,
                 support_max=int(support.max()),
-                dropped=1 - int(support[some].sum()) / max(1, int(seen[some].sum())),
-                relative_change=_mean(self.norms[call.index], own.norm(dim=-1), some),
-                residual=_max(residual[some]),
-                sum_error=_max((new.double().sum(-1) - own.sum(-1)).abs()[some]),
-                own_sum_error=_max((own.sum(-1) - 1).abs()[some]),
+                dropped=1 - int(support[nonempty].sum()) / max(1, int(key_counts[nonempty].sum())),
+                relative_change=_mean(self.norms[call.index], model_rows.norm(dim=-1), nonempty),
+                residual=_max(residual[nonempty]),
+                sum_error=_max((new.double().sum(-1) - model_rows.sum(-1)).abs()[nonempty]),
+                own_sum_error=_max((model_rows.sum(-1) - 1).abs()[nonempty]),
                 smallest_weight=float(new.where(new != 0, torch.full_like(new, torch.inf)).min()),
                 unproved=unproved,
                 checked=len(smallest),
@@ -146,24 +151,30 @@ class RowReplacement:
             )
         )
 
-    def _necessity(self, new: Tensor, given: ReplacedRows, target: Tensor, chosen: Tensor) -> Tensor:
+    def _necessity(self, new: Tensor, attention_rows: ReplacedRows, target: Tensor, chosen: Tensor) -> Tensor:
         """The smallest relative distance of each chosen row that has weight."""
         if self.form != "efficient":
             return torch.zeros(0)
         chosen = chosen.to(new.device)
         chosen = chosen[(new.flatten(0, 1)[chosen] > 0).any(-1)]
-        clean = given.values.where(given.allowed.any(1)[..., None], torch.zeros_like(given.values))
+        clean = attention_rows.values.where(
+            attention_rows.allowed.any(1)[..., None], torch.zeros_like(attention_rows.values)
+        )
         distance = necessity_distance(new, clean, chosen)
-        size = (target / given.rows.double().sum(-1, keepdim=True)).flatten(0, 1)[chosen].norm(dim=-1, keepdim=True)
+        size = (
+            (target / attention_rows.rows.double().sum(-1, keepdim=True))
+            .flatten(0, 1)[chosen]
+            .norm(dim=-1, keepdim=True)
+        )
         self.checked_keys += int((~distance.isnan()).sum())
         smallest = torch.where(distance.isnan(), torch.inf, distance / size.clamp_min(1e-300)).amin(1).cpu()
         self.smallest.append(smallest)
         return smallest
 
 
-def _efficient(given: ReplacedRows, tolerance: float) -> tuple[Tensor, Tensor | None, Tensor]:
+def _efficient(attention_rows: ReplacedRows, tolerance: float) -> tuple[Tensor, Tensor | None, Tensor]:
     """Efficient rows, their residual (None with a tolerance, which is judged later), and whether they are optimal."""
-    solved = efficient_attention(given.rows, given.values, given.mask, tolerance=tolerance)
+    solved = efficient_attention(attention_rows.rows, attention_rows.values, attention_rows.mask, tolerance=tolerance)
     new, residual, optimal = solved.attention, solved.residual, solved.optimal
     if tolerance > 0:
         return new, None, optimal
@@ -171,10 +182,10 @@ def _efficient(given: ReplacedRows, tolerance: float) -> tuple[Tensor, Tensor | 
     if bool(short.any()):
         # A direction in which the values differ by no more than their rounding was ignored, and it shows in these
         # outputs: here the values are taken at every digit.
-        again = efficient_attention(given.rows.double(), given.values.double(), given.mask)
-        new = torch.where(short[..., None], again.attention, new.double())
+        exact = efficient_attention(attention_rows.rows.double(), attention_rows.values.double(), attention_rows.mask)
+        new = torch.where(short[..., None], exact.attention, new.double())
         residual, optimal = (
-            torch.where(short, a, b) for a, b in ((again.residual, residual), (again.optimal, optimal))
+            torch.where(short, a, b) for a, b in ((exact.residual, residual), (exact.optimal, optimal))
         )
     return new, residual, optimal
 
@@ -193,39 +204,41 @@ def control(name: str, norms: dict[int, Tensor], sums: bool, seed: int) -> Calla
     def rows(call: AttentionCall) -> Tensor | None:
         if call.index not in norms:
             return None
-        given = read_rows(call)
+        attention_rows = read_rows(call)
         if name == "uniform":
-            return _uniform(given).view(given.shape)
+            return _uniform(attention_rows).view(attention_rows.shape)
         if name == "permuted":
-            return _permuted(given, generator).view(given.shape)
+            return _permuted(attention_rows, generator).view(attention_rows.shape)
         noise = unit_noise(
-            given.values.where(given.allowed.any(1)[..., None], torch.zeros_like(given.values)),
-            given.allowed,
-            given.rows.shape[1],
+            attention_rows.values.where(
+                attention_rows.allowed.any(1)[..., None], torch.zeros_like(attention_rows.values)
+            ),
+            attention_rows.allowed,
+            attention_rows.rows.shape[1],
             generator=generator,
             keep_sums=sums,
         )[name == "visible noise"]
-        return (given.rows + noise * norms[call.index][..., None]).view(given.shape)
+        return (attention_rows.rows + noise * norms[call.index][..., None]).view(attention_rows.shape)
 
     return rows
 
 
-def _uniform(given: ReplacedRows) -> Tensor:
-    allowed = given.allowed.expand(given.rows.shape).to(given.rows.dtype)
-    return allowed / allowed.sum(-1, keepdim=True).clamp_min(1) * given.rows.sum(-1, keepdim=True)
+def _uniform(attention_rows: ReplacedRows) -> Tensor:
+    allowed = attention_rows.allowed.expand(attention_rows.rows.shape).to(attention_rows.rows.dtype)
+    return allowed / allowed.sum(-1, keepdim=True).clamp_min(1) * attention_rows.rows.sum(-1, keepdim=True)
 
 
-def _permuted(given: ReplacedRows, generator: torch.Generator) -> Tensor:
+def _permuted(attention_rows: ReplacedRows, generator: torch.Generator) -> Tensor:
     """The weights of each row on its allowed keys in a random order."""
-    allowed = given.allowed.expand(given.rows.shape)
-    draw = torch.rand(given.rows.shape, generator=generator).to(allowed.device)
+    allowed = attention_rows.allowed.expand(attention_rows.rows.shape)
+    draw = torch.rand(attention_rows.rows.shape, generator=generator).to(allowed.device)
     places = (~allowed).to(torch.uint8).argsort(dim=-1, stable=True)  # allowed keys first, in order
     order = draw.masked_fill(~allowed, 2.0).argsort(dim=-1)  # allowed keys first, at random
-    return torch.zeros_like(given.rows).scatter(-1, places, given.rows.gather(-1, order))
+    return torch.zeros_like(attention_rows.rows).scatter(-1, places, attention_rows.rows.gather(-1, order))
 
 
-def _mean(top: Tensor, bottom: Tensor, some: Tensor) -> float:
-    return float((top / bottom.clamp_min(1e-300))[some].mean()) if bool(some.any()) else 0.0
+def _mean(top: Tensor, bottom: Tensor, nonempty: Tensor) -> float:
+    return float((top / bottom.clamp_min(1e-300))[nonempty].mean()) if bool(nonempty.any()) else 0.0
 
 
 def _max(numbers: Tensor) -> float:

@@ -36,8 +36,10 @@ class SitePlan:
 
     def __init__(self, chosen: Sequence[str], examples: Sequence[EncodedInput], reads: str | None, seed: int) -> None:
         self.seed = seed
-        own = f"one token drawn at random from the tokens of an input that are not special (probe: {DRAWS} of them)"
-        picks = [("tokens", own)] * DRAWS + [("first", "the first token of an input")]
+        ordinary = (
+            f"one token drawn at random from the tokens of an input that are not special (probe: {DRAWS} of them)"
+        )
+        picks = [("tokens", ordinary)] * DRAWS + [("first", "the first token of an input")]
         if reads == "last":
             picks.append(("last", "the last token of an input"))
         self.positions = range(1, POSITIONS) if "positions" in chosen else range(0)
@@ -65,18 +67,18 @@ class SitePlan:
         """The position of each pick but those by attention, -1 where the input has none."""
         length = int(example.length or 0)
         special = example.special or (False,) * length
-        own = [i for i in range(length) if not special[i]]
-        shuffled = random.Random(f"{self.seed} tokens {number}").sample(own, len(own))
-        places = [shuffled[draw % len(own)] if own else -1 for draw in range(DRAWS)] + [0]
+        ordinary = [i for i in range(length) if not special[i]]
+        shuffled = random.Random(f"{self.seed} tokens {number}").sample(ordinary, len(ordinary))
+        places = [shuffled[draw % len(ordinary)] if ordinary else -1 for draw in range(DRAWS)] + [0]
         places += [length - 1] * ("last" in self.names)
         places += [p if p < length else -1 for p in self.positions]
         tokens = example.tokens or ("",) * length
         for sign in self.special:
-            found = [i for i in range(length) if special[i] and tokens[i] == sign]
-            places.append(self._draw(found, number, sign))
+            candidates = [i for i in range(length) if special[i] and tokens[i] == sign]
+            places.append(self._draw(candidates, number, sign))
         for text in self.texts:
-            found = [i for i in own if example.sequence_ids is not None and example.sequence_ids[i] == text]
-            places.append(self._draw(found, number, TEXTS[text]))
+            candidates = [i for i in ordinary if example.sequence_ids is not None and example.sequence_ids[i] == text]
+            places.append(self._draw(candidates, number, TEXTS[text]))
         return places
 
     def ranked(self, example: EncodedInput, received: Tensor | None) -> list[int]:
@@ -89,8 +91,8 @@ class SitePlan:
         if received is None:
             return [-1] * self.ranks
         weights = received.tolist()
-        own = [i for i in range(len(weights)) if not (example.special and example.special[i])]
-        order = sorted(own, key=lambda i: (-weights[i], i))[: self.ranks]
+        ordinary = [i for i in range(len(weights)) if not (example.special and example.special[i])]
+        order = sorted(ordinary, key=lambda i: (-weights[i], i))[: self.ranks]
         return order + [-1] * (self.ranks - len(order))
 
     def _draw(self, places: list[int], number: int, what: str) -> int:

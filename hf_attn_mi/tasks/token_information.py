@@ -107,10 +107,10 @@ class TokenInformation:
         profile, states = self.profile, self.states[index]
         kl, gain = self._scores(profile.probe, index, states, outputs)
         halves = [self._scores(half, index, states, outputs)[0] for half in profile.halves]
-        found = []
+        records = []
         for i, one in enumerate(self.inputs):
             n = one.token_count
-            found.append(
+            records.append(
                 {
                     "layer": index,
                     "stack": self.stack,
@@ -120,7 +120,7 @@ class TokenInformation:
                     "mi": self._of_layer(index),
                 }
             )
-        return found
+        return records
 
     def _scores(self, probe: Probe, index: int, states: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, tokens) KL( q(Y|h) || q(Y) ) and E_{y ~ outputs}[log q(y|h) - log q(y)]; zero for masked tokens."""

@@ -31,8 +31,8 @@ def saliency(network: EmbeddingForward, special: Tensor, real: Tensor, options: 
     from captum.attr import Saliency
 
     rows = list(range(real.shape[0]))
-    found = Saliency(lambda x: network.differentiable(x, rows)).attribute(_leaf(network.embeddings), abs=False)
-    return _scored(network, found.norm(dim=-1), real)
+    attributions = Saliency(lambda x: network.differentiable(x, rows)).attribute(_leaf(network.embeddings), abs=False)
+    return _scored(network, attributions.norm(dim=-1), real)
 
 
 def input_x_gradient(network: EmbeddingForward, special: Tensor, real: Tensor, options: Options) -> TokenScores:
@@ -46,8 +46,8 @@ def input_x_gradient(network: EmbeddingForward, special: Tensor, real: Tensor, o
     from captum.attr import InputXGradient
 
     rows = list(range(real.shape[0]))
-    found = InputXGradient(lambda x: network.differentiable(x, rows)).attribute(_leaf(network.embeddings))
-    return _scored(network, found.sum(-1), real)
+    attributions = InputXGradient(lambda x: network.differentiable(x, rows)).attribute(_leaf(network.embeddings))
+    return _scored(network, attributions.sum(-1), real)
 
 
 def integrated_gradients(network: EmbeddingForward, special: Tensor, real: Tensor, options: Options) -> TokenScores:
@@ -64,8 +64,8 @@ def integrated_gradients(network: EmbeddingForward, special: Tensor, real: Tenso
     from captum.attr import IntegratedGradients
 
     def attribute(value: Callable[[Tensor], Tensor], inputs: Tensor, baseline: Tensor) -> Tensor:
-        found: Tensor = IntegratedGradients(value).attribute(inputs, baselines=baseline, n_steps=options.steps)
-        return found
+        attributions: Tensor = IntegratedGradients(value).attribute(inputs, baselines=baseline, n_steps=options.steps)
+        return attributions
 
     return _from_baseline(network, attribute, special, real, options.baseline)
 
@@ -85,10 +85,10 @@ def gradient_shap(network: EmbeddingForward, special: Tensor, real: Tensor, opti
 
     def attribute(value: Callable[[Tensor], Tensor], inputs: Tensor, baseline: Tensor) -> Tensor:
         with seeded(options.seed, inputs.device):
-            found: Tensor = GradientShap(value).attribute(
+            attributions: Tensor = GradientShap(value).attribute(
                 inputs, baselines=baseline, n_samples=options.samples, stdevs=0.0
             )
-        return found
+        return attributions
 
     return _from_baseline(network, attribute, special, real, options.baseline)
 
@@ -112,7 +112,9 @@ def deeplift(network: EmbeddingForward, special: Tensor, real: Tensor, options: 
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that hooks are set and removed
-                found: Tensor = DeepLift(_AsModule(network.runner.model, value)).attribute(inputs, baselines=baseline)
+                attributions: Tensor = DeepLift(_AsModule(network.runner.model, value)).attribute(
+                    inputs, baselines=baseline
+                )
         except (RuntimeError, AssertionError, TypeError, IndexError) as error:
             if out_of_memory(error):
                 raise
@@ -124,7 +126,7 @@ def deeplift(network: EmbeddingForward, special: Tensor, real: Tensor, options: 
             for module, names in before.items():
                 for name in set(vars(module)) - names:  # captum leaves what a failed pass had recorded
                     delattr(module, name)
-        return found
+        return attributions
 
     return _from_baseline(network, attribute, special, real, options.baseline, whole=True)
 
@@ -161,11 +163,11 @@ def _from_baseline(
         run = network.forward if whole else network.differentiable
 
         def value(some: Tensor, i: int = i, run: Any = run) -> Tensor:
-            found: Tensor = run(some, [i] * some.shape[0])
-            return found
+            attributions: Tensor = run(some, [i] * some.shape[0])
+            return attributions
 
-        found = attribute(value, _leaf(network.embeddings[i : i + 1]), baselines[i : i + 1]).detach().double()
-        scores.append(found.sum((0, -1)))
+        attributions = attribute(value, _leaf(network.embeddings[i : i + 1]), baselines[i : i + 1]).detach().double()
+        scores.append(attributions.sum((0, -1)))
         full, empty = network.values(lambda piece, ends=ends: ends[piece], 2, i).tolist()  # type: ignore[misc]
         gaps.append(missing_share(full - empty, scores[-1] * real[i].to(scores[-1].device)))
     result = _scored(network, torch.stack(scores), real)

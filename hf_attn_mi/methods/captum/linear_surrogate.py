@@ -34,12 +34,12 @@ class WeightedRidge:
         share = weights / weights.sum()
         root = weights.sqrt()[:, None]
         centered = root * (inputs - share @ inputs)
-        wanted = root * (outputs - share @ outputs)[:, None]
+        targets = root * (outputs - share @ outputs)[:, None]
         if self.penalty > 0:
             gram = centered.t() @ centered + self.penalty * torch.eye(inputs.shape[1], dtype=torch.float64)
-            self.coefficients = torch.linalg.solve(gram, centered.t() @ wanted)[:, 0]
+            self.coefficients = torch.linalg.solve(gram, centered.t() @ targets)[:, 0]
         else:
-            self.coefficients = torch.linalg.lstsq(centered, wanted, driver="gelsd").solution[:, 0]
+            self.coefficients = torch.linalg.lstsq(centered, targets, driver="gelsd").solution[:, 0]
 
     def representation(self) -> Tensor:
         """The coefficients, (1, features)."""

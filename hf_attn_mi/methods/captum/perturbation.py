@@ -33,8 +33,8 @@ def feature_ablation(network: EmbeddingForward, special: Tensor, real: Tensor, o
     from captum.attr import FeatureAblation
 
     def attribute(value: Value, present: Tensor) -> Tensor:
-        found: Tensor = FeatureAblation(value).attribute(present, perturbations_per_eval=present.shape[1])
-        return found
+        attributions: Tensor = FeatureAblation(value).attribute(present, perturbations_per_eval=present.shape[1])
+        return attributions
 
     return _by_presence(network, special, real, options, attribute, complete=False)
 
@@ -53,10 +53,10 @@ def occlusion(network: EmbeddingForward, special: Tensor, real: Tensor, options:
 
     def attribute(value: Value, present: Tensor) -> Tensor:
         count = present.shape[1]
-        found: Tensor = Occlusion(value).attribute(
+        attributions: Tensor = Occlusion(value).attribute(
             present, sliding_window_shapes=(min(options.window, count),), perturbations_per_eval=count
         )
-        return found
+        return attributions
 
     return _by_presence(network, special, real, options, attribute, complete=False)
 
@@ -73,10 +73,10 @@ def shapley_sampling(network: EmbeddingForward, special: Tensor, real: Tensor, o
     from captum.attr import ShapleyValueSampling
 
     def attribute(value: Value, present: Tensor) -> Tensor:
-        found: Tensor = ShapleyValueSampling(value).attribute(
+        attributions: Tensor = ShapleyValueSampling(value).attribute(
             present, n_samples=options.samples, perturbations_per_eval=present.shape[1]
         )
-        return found
+        return attributions
 
     return _by_presence(network, special, real, options, attribute, complete=True)
 
@@ -100,8 +100,10 @@ def kernel_shap(network: EmbeddingForward, special: Tensor, real: Tensor, option
             return single
         method = KernelShap(value)
         method.interpretable_model = WeightedRidge(0.0)  # captum's own needs scikit-learn
-        found: Tensor = method.attribute(present, n_samples=options.samples, perturbations_per_eval=options.samples)
-        return found
+        attributions: Tensor = method.attribute(
+            present, n_samples=options.samples, perturbations_per_eval=options.samples
+        )
+        return attributions
 
     return _by_presence(network, special, real, options, attribute, complete=True)
 
@@ -122,8 +124,10 @@ def lime(network: EmbeddingForward, special: Tensor, real: Tensor, options: Opti
 
     def attribute(value: Value, present: Tensor) -> Tensor:
         method = Lime(value, WeightedRidge(options.penalty), get_exp_kernel_similarity_function("cosine", LIME_WIDTH))
-        found: Tensor = method.attribute(present, n_samples=options.samples, perturbations_per_eval=options.samples)
-        return found
+        attributions: Tensor = method.attribute(
+            present, n_samples=options.samples, perturbations_per_eval=options.samples
+        )
+        return attributions
 
     return _by_presence(network, special, real, options, attribute, complete=False)
 
@@ -156,9 +160,9 @@ def _by_presence(
 
         present = torch.ones(1, len(places))
         with seeded(options.seed, present.device):
-            found = attribute(value, present).detach().double().reshape(-1)
-        scores[i, places.cpu()] = found.float()
+            attributions = attribute(value, present).detach().double().reshape(-1)
+        scores[i, places.cpu()] = attributions.float()
         if complete:
             full, empty = value(torch.cat([present, torch.zeros_like(present)])).tolist()
-            gaps[i] = missing_share(full - empty, found)
+            gaps[i] = missing_share(full - empty, attributions)
     return TokenScores(scores, gaps if complete else None, SPACE, {"baseline": name}, tuple(network.notes))

@@ -110,19 +110,19 @@ def _leaves(model: nn.Module, inputs: Mapping[str, Any], batch: int, softmax_rul
         linearized = LinearizedForward(table.weight, batch, softmax_rule)
         yield linearized, inputs, lambda: linearized.leaves, "word embeddings"
         return
-    found: list[tuple[None, Tensor]] = []
+    first_leaves: list[tuple[None, Tensor]] = []
 
     def start(module: nn.Module, args: Any, kwargs: Any) -> Any:
-        if found:
+        if first_leaves:
             return None
         states = args[0] if args else kwargs["hidden_states"]
         leaf = states.detach().requires_grad_(True)
-        found.append((None, leaf))
+        first_leaves.append((None, leaf))
         return ((leaf, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": leaf})
 
     handle = first_layer(model).register_forward_pre_hook(start, with_kwargs=True)
     try:
-        yield LinearizedForward(None, batch, softmax_rule), inputs, lambda: found, "input of the first layer"
+        yield LinearizedForward(None, batch, softmax_rule), inputs, lambda: first_leaves, "input of the first layer"
     finally:
         handle.remove()
 
@@ -146,14 +146,14 @@ def _positions(products: Tensor, model: nn.Module) -> Tensor:
     return products.sum(-1)
 
 
-def _place(scores: Tensor, share: Tensor, ids: Tensor | None, given: Tensor | None) -> tuple[Tensor, Tensor]:
+def _place(scores: Tensor, share: Tensor, ids: Tensor | None, token_ids: Tensor | None) -> tuple[Tensor, Tensor]:
     """Add the share of one look-up to the tokens it stands for; the rest counts as bias, (batch,)."""
-    none = torch.zeros(share.shape[0] if given is None else given.shape[0], dtype=share.dtype)
-    if ids is None or given is None or (ids.shape == given.shape and torch.equal(ids, given)):
+    none = torch.zeros(share.shape[0] if token_ids is None else token_ids.shape[0], dtype=share.dtype)
+    if ids is None or token_ids is None or (ids.shape == token_ids.shape and torch.equal(ids, token_ids)):
         return scores + share, none
-    if ids.dim() == 2 and ids.shape == given.t().shape and torch.equal(ids, given.t()):  # (tokens, batch)
+    if ids.dim() == 2 and ids.shape == token_ids.t().shape and torch.equal(ids, token_ids.t()):  # (tokens, batch)
         return scores + share.t(), none
-    if ids.shape == given.shape and torch.equal(ids[:, 1:], given[:, :-1]):  # decoder input, shifted right
+    if ids.shape == token_ids.shape and torch.equal(ids[:, 1:], token_ids[:, :-1]):  # decoder input, shifted right
         moved = torch.cat([share[:, 1:], torch.zeros_like(share[:, :1])], 1)
         return scores + moved, share[:, 0]
     return scores, share.sum(1) if share.shape[0] == none.shape[0] else share.sum() / none.shape[0] + none

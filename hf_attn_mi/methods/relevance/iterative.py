@@ -69,8 +69,8 @@ def iterative_scores(
             left = tokens[kept[i, tokens]]
             if len(left):
                 factors[i] = min(1.0, BELOW * lowest[i] / max(float(current[i, left].max()), 1e-30))
-                own = current[i, left]
-                scores[i, left] = torch.where(own > 0, own * factors[i], own)
+                current_scores = current[i, left]
+                scores[i, left] = torch.where(current_scores > 0, current_scores * factors[i], current_scores)
     return scores
 
 

@@ -190,17 +190,17 @@ class LinearizedForward(TorchFunctionMode):
         return func(**bound)  # type: ignore[no-any-return]
 
     def _multi_head(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        call, projection, again = multi_head_call(args, kwargs)
+        call, projection, project = multi_head_call(args, kwargs)
         bias = kwargs.get("in_proj_bias", args[6] if len(args) > 6 else None)
         names = ("query", "key", "value") if self.taylor else ("value",)
         inputs = [call[name].clone() for name in names]  # no views: gradients come in this shape
-        for part, own in zip(inputs, () if bias is None else bias.chunk(3)[-len(inputs) :]):
-            self._with_bias(part, own.reshape(1, part.shape[1], 1, -1))  # (batch, heads, tokens, head_dim)
+        for part, part_bias in zip(inputs, () if bias is None else bias.chunk(3)[-len(inputs) :]):
+            self._with_bias(part, part_bias.reshape(1, part.shape[1], 1, -1))  # (batch, heads, tokens, head_dim)
         if self.taylor:
             output = rules.taylor_rule(partial(_attend, call), inputs, self._collect, _uniform_shares(inputs))
         else:
             output = call["rows"].detach() @ inputs[0]
-        projected = again(output)
+        projected = project(output)
         if projected.dim() != 3:
             return self._with_bias(projected, projection.bias)
         batch_first = projected.transpose(0, 1).clone(memory_format=torch.contiguous_format)

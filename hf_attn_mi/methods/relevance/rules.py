@@ -74,10 +74,10 @@ class TaylorRule(torch.autograd.Function):
             leaves = [tensor.detach().requires_grad_(True) for tensor in tensors]
             grads = torch.autograd.grad(function(*leaves), leaves, grad)
         constant = _inner(result, grad)
-        for tensor, own, share in zip(tensors, grads, shares):
-            constant = constant - share * _inner(tensor, own)
+        for tensor, gradient, share in zip(tensors, grads, shares):
+            constant = constant - share * _inner(tensor, gradient)
         collect(constant)
-        return None, None, None, *(share * own for share, own in zip(shares, grads))
+        return None, None, None, *(share * gradient for share, gradient in zip(shares, grads))
 
 
 def _inner(x: Tensor, grad: Tensor) -> Tensor:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
+from hf_attn_mi.capture.model_cache import cached
 from hf_attn_mi.capture.model_state import eager_stance, model_lock, unwrap, visible_attention
 from hf_attn_mi.capture.module_names import ModuleNames, layer_stacks
 from hf_attn_mi.capture.records import AttentionCall, LayerStates
@@ -18,9 +18,6 @@ from hf_attn_mi.capture.states import stream_states
 from hf_attn_mi.capture.tracer import AttentionTracer
 from hf_attn_mi.capture.validation import CaptureValidation, ModuleCheck
 from hf_attn_mi.errors import UnsupportedModelError
-
-_checked: WeakKeyDictionary[nn.Module, dict[str, ModuleCheck]] = WeakKeyDictionary()
-_states_checked: WeakKeyDictionary[nn.Module, dict[str, bool]] = WeakKeyDictionary()
 
 
 @dataclass
@@ -93,21 +90,26 @@ def capture_attention(
         stack.enter_context(eager_stance(model))
         stack.enter_context(visible_attention(inner))
         names = ModuleNames(inner)
-        capture.checks = _checked.setdefault(inner, {})
+        capture.checks = _module_checks(inner)
         validation = CaptureValidation(names, checks=capture.checks)
         tracer = AttentionTracer(names, validation, consumer or capture.calls.append, replace)
         stack.enter_context(_pass_boundaries(inner, tracer))
         if states:
             receive = capture.states.append if states is True else states
-            stack.enter_context(stream_states(names, receive, _states_checked.setdefault(inner, {})))
+            stack.enter_context(stream_states(names, receive, cached(inner, "state_checks", dict[str, bool])))
         with tracer:
             yield capture
         tracer.flush()
 
 
+def _module_checks(model: nn.Module) -> dict[str, ModuleCheck]:
+    """The checks of this model; they are filled when a module first runs, and again after a weight has changed."""
+    return cached(model, "attention_checks", dict[str, ModuleCheck])
+
+
 def module_checks(model: nn.Module) -> dict[str, ModuleCheck]:
     """Return the check of each attention module of this model that has run under `capture_attention`."""
-    return dict(_checked.get(unwrap(model), {}))
+    return dict(_module_checks(unwrap(model)))
 
 
 def first_layer(model: nn.Module) -> nn.Module:

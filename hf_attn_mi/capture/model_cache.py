@@ -14,15 +14,15 @@ WeightState = tuple[tuple[int, int], ...]
 _entries: WeakKeyDictionary[nn.Module, tuple[WeightState, dict[Hashable, object]]] = WeakKeyDictionary()
 
 
-def weight_state(model: nn.Module) -> WeightState | None:
-    """Address and version counter of every parameter and buffer; None where a tensor keeps no version counter.
+def weight_state(model: nn.Module) -> WeightState:
+    """Address and version counter of every parameter and buffer.
 
-    Tensors that were created in inference mode keep none, so that a change in place cannot be seen.
+    Tensors that were created in inference mode keep no version counter: of these the address alone counts.
     """
-    tensors = list(chain(model.parameters(), model.buffers()))
-    if any(tensor.is_inference() for tensor in tensors):
-        return None
-    return tuple((0 if tensor.is_meta else tensor.data_ptr(), tensor._version) for tensor in tensors)
+    return tuple(
+        (0 if tensor.is_meta else tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version)
+        for tensor in chain(model.parameters(), model.buffers())
+    )
 
 
 def cached(model: nn.Module, key: Hashable, compute: Callable[[], Value]) -> Value:
@@ -30,7 +30,7 @@ def cached(model: nn.Module, key: Hashable, compute: Callable[[], Value]) -> Val
 
     The rule: a value is valid while every parameter and buffer is the same tensor with the same version counter.
     Writing through `.data` does not advance the counter; values that must notice it compare a checksum instead (see
-    `hf_attn_mi.models.weights.fingerprint`). Models whose tensors keep no version counter are not cached.
+    `hf_attn_mi.models.weights.fingerprint`).
 
     Args:
         model: the unwrapped module; it is referenced weakly.
@@ -46,8 +46,6 @@ def cached(model: nn.Module, key: Hashable, compute: Callable[[], Value]) -> Val
         1
     """
     state = weight_state(model)
-    if state is None:
-        return compute()
     known = _entries.get(model)
     if known is None or known[0] != state:
         known = _entries[model] = (state, {})

@@ -114,7 +114,7 @@ def encode_text(
             *parts, return_special_tokens_mask=True, truncation=True, max_length=limit, verbose=False, **options
         )
         notes = (f"input {index} was cut from {length} to {limit} tokens; the rest was not seen by the model.",)
-        warnings.warn(notes[0], stacklevel=4)
+        warnings.warn(notes[0], stacklevel=5)
     tensors = {k: torch.tensor(v) for k, v in full.items() if k not in ("offset_mapping", "special_tokens_mask")}
     special = tuple(map(bool, full["special_tokens_mask"]))
     if all(special):

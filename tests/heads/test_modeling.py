@@ -343,7 +343,7 @@ def test_a_newer_schema_and_another_width_are_refused(tmp_path):
     with pytest.raises(InvalidInputError, match=r"schema 2.*up to 1.*upgrade"):
         AttentionHeadForSequenceClassification.from_pretrained(tmp_path)
     edited(model, tmp_path, hidden_size=64)
-    with pytest.raises(InvalidInputError, match=r"states_size is 128.*bert.*64"):
+    with pytest.raises(InvalidInputError, match=r"states_size is 384.*bert.*64"):
         AttentionHeadForSequenceClassification.from_pretrained(tmp_path)
 
 

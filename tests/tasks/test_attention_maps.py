@@ -24,12 +24,12 @@ def own(request):
         attentions = model(**tokenizer(LONG, return_tensors="pt"), output_attentions=True).attentions
     for handle in handles:
         handle.remove()
-    return [a[0] for a in attentions], [v[0].unflatten(-1, (4, 32)).transpose(0, 1) for v in values]
+    return [a[0] for a in attentions], [v[0].unflatten(-1, (12, 32)).transpose(0, 1) for v in values]
 
 
 def test_raw_maps_are_the_models_own_attention(demo, own):
     found = attention_maps(demo[0], LONG, kind="raw")
-    assert (found.kind, found.layers, found.heads) == ("raw", (0, 1, 2, 3), (0, 1, 2, 3))
+    assert (found.kind, found.layers, found.heads) == ("raw", (0, 1, 2), tuple(range(12)))
     assert len(found.tokens) == own[0][0].shape[-1] > 33
     for layer, wanted in enumerate(own[0]):
         assert distance(found[layer], wanted) < 1e-5
@@ -84,7 +84,7 @@ def test_a_list_gives_a_list_and_padding_changes_nothing(demo):
     assert [one.tokens for one in from_batch] == [one.tokens for one in found]
     for one, text, other in zip(found, TEXTS, from_batch):
         single = attention_maps(demo[0], text, kind="raw")
-        for layer in range(4):
+        for layer in found[0].layers:
             assert torch.equal(one[layer], single[layer])
             assert torch.equal(other[layer], single[layer])
 
@@ -116,12 +116,12 @@ def test_causal_masks_stay(length):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "efective"}, "kind 'efective' is not known; allowed are raw, effective, effective_affine, efficient"),
-        ({"layers": [4]}, r"layers \[4\] are not there; this model has layers \[0, 1, 2, 3\]"),
+        ({"kind": "efective"}, "kind must be one of 'raw', 'effective', 'effective_affine', 'efficient', not 'efective'"),
+        ({"layers": [4]}, r"layers \[4\] are not there; this model has layers \[0, 1, 2\]"),
         ({"layers": [-1, 0]}, r"layers \[-1\] are not there"),
         ({"layers": []}, r"layers must be None \(all\) or a list of one or more whole numbers, not \[\]"),
         ({"layers": 3}, "layers must be None .* not 3"),
-        ({"heads": [0, 4]}, r"heads \[4\] are not there; this layer has heads 0 to 3"),
+        ({"heads": [0, 12]}, r"heads \[12\] are not there; this layer has heads 0 to 11"),
         ({"heads": []}, "heads must be None"),
         ({"heads": ["0"]}, "heads must be None"),
     ],

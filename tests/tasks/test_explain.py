@@ -335,7 +335,7 @@ def long_run():
         model(**batch)
     for handle in handles:
         handle.remove()
-    return model, batch, {at: t[0].unflatten(-1, (4, 32)).transpose(0, 1) for at, t in caught.items()}
+    return model, batch, {at: t[0].unflatten(-1, (12, 32)).transpose(0, 1) for at, t in caught.items()}
 
 
 def test_layers_equal_a_singular_value_decomposition(long_run):
@@ -347,13 +347,13 @@ def test_layers_equal_a_singular_value_decomposition(long_run):
         assert (layer.layer, layer.n, layer.head_dim) == (index, n, 32)
         assert layer.name == f"bert.encoder.layer.{index}.attention.self"
         a = (caught[index, "query"] @ caught[index, "key"].transpose(1, 2) / 32**0.5).softmax(-1)
-        for head in range(4):
+        for head in range(12):
             u, s, _ = torch.linalg.svd(caught[index, "value"][head], full_matrices=False)
             rank = int((s > s[0] * n * 1.2e-7).sum())
             assert int(layer.rank[head]) == rank
             effective = a[head] @ u[:, :rank] @ u[:, :rank].t()
             difference = (a[head] - effective).norm() / a[head].norm()
-            assert float(layer.difference[head]) == pytest.approx(float(difference), rel=1e-3)
+            assert float(layer.null_space_fraction[head]) == pytest.approx(float(difference), rel=1e-3)
             assert distance(layer.received_effective[head], effective.mean(0)) < 1e-3
         entropy = -(a * a.log()).sum(-1).mean(-1)
         torch.testing.assert_close(layer.entropy.double(), entropy, rtol=1e-4, atol=1e-5)
@@ -392,11 +392,11 @@ def test_support_of_efficient_attention_is_at_most_the_rank(long_run):
     for index, layer in enumerate(found.layers):
         values = caught[index, "value"]
         rank = torch.linalg.matrix_rank(torch.cat([values, torch.ones_like(values[..., :1])], -1))
-        assert bool((layer.support <= rank + 1e-6).all())
-        assert bool((layer.support >= 1).all())
+        assert bool((layer.support_size <= rank + 1e-6).all())
+        assert bool((layer.support_size >= 1).all())
     assert float(found.scores.sum()) == pytest.approx(1.0, abs=1e-4)
     assert bool((found.scores >= 0).all())
-    assert all(layer.support is None for layer in explain(model, TEXTS[0]).layers)
+    assert all(layer.support_size is None for layer in explain(model, TEXTS[0]).layers)
 
 
 def test_explanations_are_lean_and_reload(demo, tmp_path):
@@ -404,7 +404,7 @@ def test_explanations_are_lean_and_reload(demo, tmp_path):
     for method in ANY_MODEL:
         found = explain(demo[0], LONG, method=method)
         for layer in found.layers:
-            assert all(value.numel() <= 4 * n for value in vars(layer).values() if isinstance(value, torch.Tensor))
+            assert all(value.numel() <= 12 * n for value in vars(layer).values() if isinstance(value, torch.Tensor))
         found.save(tmp_path / f"{method}.json.gz")
         assert Explanation.load(tmp_path / f"{method}.json.gz") == found
     assert {"model", "method", "versions", "seconds", "space", "reference", "dtype"} <= set(found.info)
@@ -423,18 +423,18 @@ def test_encoder_decoders_show_their_encoder_only():
 
 
 def test_long_texts_are_cut_on_request_only(demo):
-    text = "good " * 400
-    with pytest.raises(InvalidInputError, match=r"402 tokens, the model takes 256.*truncation=True"):
+    text = "good " * 600
+    with pytest.raises(InvalidInputError, match=r"602 tokens, the model takes 512.*truncation=True"):
         explain(demo[0], text)
-    with pytest.warns(UserWarning, match="cut from 402 to 256 tokens") as caught:
+    with pytest.warns(UserWarning, match="cut from 602 to 512 tokens") as caught:
         found = explain(demo[0], [TEXTS[0], text], truncation=True)
     assert caught[0].filename == __file__
-    assert [len(one.tokens) for one in found] == [7, 256]
-    assert any("402" in note for note in found[1].info["warnings"])
+    assert [len(one.tokens) for one in found] == [7, 512]
+    assert any("602" in note for note in found[1].info["warnings"])
     assert not found[0].info["warnings"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        explain(demo[0], "good " * 254)
+        explain(demo[0], "good " * 510)
 
 
 class Screen(io.StringIO):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from hf_attn_mi.cli import options as opt
 from hf_attn_mi.cli.exit_codes import exit_code
 from hf_attn_mi.cli.inputs import read_texts
-from hf_attn_mi.cli.loading import load_model
+from hf_attn_mi.cli.loading import import_libraries, load_model
 from hf_attn_mi.cli.output import check_files, is_stdout, show, warnings_as_lines, write_json
 
 Form = Literal["efficient", "effective", "effective_affine"]
@@ -35,6 +35,7 @@ def certify(
     inputs = read_texts(texts, file, pair)
     check_files(json)
 
+    import_libraries()
     from hf_attn_mi import Certificate
     from hf_attn_mi import certify as certify_texts
 

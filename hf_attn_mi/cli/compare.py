@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from hf_attn_mi.cli import options as opt
 from hf_attn_mi.cli.exit_codes import DOES_NOT_HOLD, DONE
 from hf_attn_mi.cli.inputs import Sample, draw_texts
-from hf_attn_mi.cli.loading import load_model
+from hf_attn_mi.cli.loading import import_libraries, load_model
 from hf_attn_mi.cli.output import check_files, complain, is_stdout, show, warnings_as_lines, write_json, write_text
 from hf_attn_mi.errors import InvalidInputError
 
@@ -73,6 +73,7 @@ def compare(
     """Compare methods on the same texts: what happens to the prediction when the tokens they name are removed."""
     check_files(json, markdown, html=html)  # before an hour of work, not after
 
+    import_libraries()
     from hf_attn_mi import compare as compare_methods
     from hf_attn_mi.evaluation import METRICS
     from hf_attn_mi.results.plots import check_figure_path

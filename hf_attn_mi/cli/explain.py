@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from hf_attn_mi.cli import options as opt
 from hf_attn_mi.cli.exit_codes import DONE
 from hf_attn_mi.cli.inputs import read_texts
-from hf_attn_mi.cli.loading import load_model
+from hf_attn_mi.cli.loading import import_libraries, load_model
 from hf_attn_mi.cli.output import check_files, is_stdout, show, warnings_as_lines, write_json, write_text
 from hf_attn_mi.errors import InvalidInputError
 
@@ -55,6 +55,7 @@ def explain(
     check_files(json, html=html)
     if profile is not None and not profile.exists():
         raise InvalidInputError(f"--profile {profile}: there is no such folder; 'hf-attn-mi mi --save' writes one.")
+    import_libraries()
     opt.check_names("--method", [method], opt.method_names())
 
     from hf_attn_mi import Explanation, InformationProfile

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hf_attn_mi.cli.exit_codes import INTERRUPTED
 from hf_attn_mi.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -40,6 +44,24 @@ def names_missing_path(name: str, *, parts: int = 2) -> bool:
     names = name.replace(os.sep, "/").split("/")
     in_folder = len(names) > 1 and path.parent.is_dir()
     return name.startswith(("/", ".", "~")) or len(names) > parts or "" in names or in_folder
+
+
+def import_libraries() -> None:
+    """Import torch, transformers and the methods; Ctrl-C ends the process at once with the status of an interruption.
+
+    Nothing has been started or written yet. A KeyboardInterrupt would not do: raised while an extension module is being
+    loaded, it is lost or becomes an ImportError.
+    """
+    main_thread = threading.current_thread() is threading.main_thread()  # others may not set handlers
+    replaced = main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if replaced:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    try:
+        import_module("hf_attn_mi.tasks.compare")
+        import_module("transformers.models.auto")
+    finally:
+        if replaced:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def load_model(name: str | None, *, quiet: bool = False) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

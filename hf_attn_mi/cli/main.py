@@ -115,8 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status, see `hf_attn_mi.cli.exit_codes`. Every documented error is one line on standard error.
     """
-    command = typer.main.get_command(app)
     try:
+        command = typer.main.get_command(app)
         status = command.main(args=arguments, prog_name=PROGRAM, standalone_mode=False)
     except typer.TyperException as error:  # wrong usage
         _complain_of_usage(error)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 
 from hf_attn_mi.cli.exit_codes import DONE
+from hf_attn_mi.cli.loading import import_libraries
 from hf_attn_mi.cli.output import show
 
 
 def methods() -> int:
     """List the token-scoring methods, those of other packages included, with their cost, options and references."""
+    import_libraries()
     from hf_attn_mi.methods import list_methods
 
     rows = [

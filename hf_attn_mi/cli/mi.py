@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from hf_attn_mi.cli import options as opt
 from hf_attn_mi.cli.exit_codes import DONE
 from hf_attn_mi.cli.inputs import check_data
-from hf_attn_mi.cli.loading import load_model
+from hf_attn_mi.cli.loading import import_libraries, load_model
 from hf_attn_mi.cli.output import check_files, is_stdout, show, warnings_as_lines, write_json
 from hf_attn_mi.errors import InvalidInputError
 
@@ -58,6 +58,7 @@ def mi(
     check_files(save)
     check_data(data)
 
+    import_libraries()
     from hf_attn_mi import fit_information
     from hf_attn_mi.mi import list_estimators
     from hf_attn_mi.results.plots import check_figure_path

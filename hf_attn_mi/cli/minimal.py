@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from hf_attn_mi.cli import options as opt
 from hf_attn_mi.cli.exit_codes import exit_code
 from hf_attn_mi.cli.inputs import read_texts
-from hf_attn_mi.cli.loading import load_model
+from hf_attn_mi.cli.loading import import_libraries, load_model
 from hf_attn_mi.cli.output import check_files, is_stdout, show, warnings_as_lines, write_json
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def minimal(
     """Find tokens that carry the prediction: they suffice, the others do not, and none of them can be left out."""
     inputs = read_texts(texts, file, pair)
     check_files(json)
+    import_libraries()
     opt.check_names("--ranking", [ranking], [RANDOM, *opt.method_names()])
     opt.check_names("--second-ranking", [second_ranking], [NONE, RANDOM, *opt.method_names()])
 

@@ -116,7 +116,10 @@ def test_causal_masks_stay(length):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "efective"}, "kind must be one of 'raw', 'effective', 'effective_affine', 'efficient', not 'efective'"),
+        (
+            {"kind": "efective"},
+            "kind must be one of 'raw', 'effective', 'effective_affine', 'efficient', not 'efective'",
+        ),
         ({"layers": [4]}, r"layers \[4\] are not there; this model has layers \[0, 1, 2\]"),
         ({"layers": [-1, 0]}, r"layers \[-1\] are not there"),
         ({"layers": []}, r"layers must be None \(all\) or a list of one or more whole numbers, not \[\]"),

@@ -105,7 +105,10 @@ def test_inputs(demo, inputs, message):
         ({"target": lambda outputs: 3.0}, r"target: the function must return a tensor of shape \(batch,\), not float"),
         ({"target": lambda outputs: outputs.logits[0]}, "target: the function returned 2 values for 1 inputs"),
         ({"target": lambda outputs: outputs.logits[:, 0] / 0}, "model: the explained value is not finite"),
-        ({"method": "magic"}, r"method 'magic' is not known; allowed are relevance, attnlrp, attnlrp_iterative, attention, "),
+        (
+            {"method": "magic"},
+            r"method 'magic' is not known; allowed are relevance, attnlrp, attnlrp_iterative, attention, ",
+        ),
         ({"batch_size": 0}, "batch_size must be a positive whole number, not 0"),
         ({"batch_size": True}, "batch_size must be a positive whole number, not True"),
         ({"batch_size": 2.0}, "batch_size must be a positive whole number, not 2.0"),

@@ -17,10 +17,12 @@ from transformers import BertModel
 from hf_attn_mi.attention import efficient_attention
 from hf_attn_mi.capture import AttentionCall, capture_attention
 from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.models.runner import EncoderRunner
+from hf_attn_mi.models.targets import Target
 from hf_attn_mi.results.certificate import LayerCertificate
 from hf_attn_mi.tasks.certify import certify
-from hf_attn_mi.tasks.output_change import change, compared_output
-from hf_attn_mi.tasks.row_replacement import CONTROLS, Replacement, control, read_rows
+from hf_attn_mi.tasks.output_change import output_change, read_output
+from hf_attn_mi.tasks.row_replacement import CONTROLS, RowReplacement, control, read_rows
 from tests.sample_models import TEXTS, load_demo, logits, state_of, tiny_bert, zoo_model
 
 REVIEW = (
@@ -216,16 +218,16 @@ def test_a_tolerance_shortens_rows_and_is_met(demo):
 
 
 def test_only_the_chosen_layers_are_replaced(demo):
-    made = certify(demo[0], REVIEW, tokenizer=demo[1], layers=[1, 3])
-    assert [layer.layer for layer in made.layers] == [1, 3]
-    assert "Only layers [1, 3]" in str(made)
+    made = certify(demo[0], REVIEW, tokenizer=demo[1], layers=[0, 2])
+    assert [layer.layer for layer in made.layers] == [0, 2]
+    assert "Only layers [0, 2]" in str(made)
     assert made.checked == 64
 
 
 def test_short_texts_have_nothing_to_replace(demo):
     made = certify(demo[0], TEXTS[1], tokenizer=demo[1])
-    assert made.holds
-    assert all(layer.changed == 0 and layer.difference == 0 for layer in made.layers)
+    assert (made.outcome, made.holds) == ("nothing to certify", False)
+    assert all(layer.changed == 0 and layer.relative_change == 0 for layer in made.layers)
     assert made.controls["null-space noise"] is None
     assert made.controls["visible noise"] is None
     assert made.controls["uniform"].relative > 0.1
@@ -270,11 +272,14 @@ def test_an_encoder_without_a_head_is_compared_by_its_last_state(demo):
 )
 def test_what_counts_as_the_prediction(kind, own, new, kept):
     model = tiny_bert(problem_type=kind)
+    runner = EncoderRunner(model)
     runs = [
-        compared_output(SimpleNamespace(**{name: torch.tensor(value) for name, value in run.items()}), None, model)
+        read_output(
+            SimpleNamespace(**{name: torch.tensor(value) for name, value in run.items()}), Target([None], model), runner
+        )
         for run in (own, new)
     ]
-    found = change(*runs, model)
+    found = output_change(*runs, runner)
     assert found.kept is kept
     entries = [np.concatenate([np.ravel(value) for value in run.values()]) for run in (own, new)]
     assert found.largest == pytest.approx(np.abs(entries[1] - entries[0]).max(), rel=1e-6)
@@ -393,7 +398,7 @@ def test_every_row_can_be_checked(demo):
     assert some.checked == 20
     assert made.necessity <= some.necessity
     alone = certify(model, {"input_ids": torch.tensor([[101]])})  # one key: it cannot go
-    assert alone.holds
+    assert alone.outcome == "nothing to certify"
     assert alone.necessity == math.inf
     assert "inf" in str(json.dumps(alone.to_dict(), allow_nan=False))
 
@@ -423,7 +428,7 @@ def test_a_direction_as_small_as_rounding_is_kept_where_it_shows_in_the_output()
         rows=rows,
         raw_logits=None,
     )
-    replacement = Replacement("efficient", 0.0, {0: torch.arange(2)})
+    replacement = RowReplacement("efficient", 0.0, {0: torch.arange(2)})
     new = replacement(call).double()[0, 0]
     wanted = rows.double()[0, 0] / rows.double()[0, 0].sum(-1, keepdim=True) @ values.double()[0, 0]
     missed = (new @ values.double()[0, 0] - wanted).norm(dim=-1) / wanted.norm(dim=-1)

@@ -14,9 +14,9 @@ from transformers import BertConfig, BertForSequenceClassification, BertModel
 
 from hf_attn_mi import Explanation, InformationProfile, InvalidInputError, explain, fit_information
 from hf_attn_mi.data.reservoir import Reservoir
-from hf_attn_mi.models.weights import fingerprint as fingerprint_of
 from hf_attn_mi.models.inspect_layers import survey
 from hf_attn_mi.models.tensor_inputs import tensor_examples
+from hf_attn_mi.models.weights import fingerprint as fingerprint_of
 from hf_attn_mi.tasks.sites import DRAWS
 from hf_attn_mi.tasks.state_collection import TextPass
 from tests.sample_models import SIZES, distance, load_demo, reads_its_padding, state_of, tiny_bert, zoo_model
@@ -535,7 +535,9 @@ def test_damaged_files_are_refused(fitted, tmp_path):
     cases = {
         "must be 'hf_attn_mi.InformationProfile'": {**data, "type": "other"},
         "has schema 99; this version reads schema 1 only": {**data, "schema": 99},
-        "is not a saved information profile: probe missing": {key: value for key, value in data.items() if key != "probe"},
+        "is not a saved information profile: probe missing": {
+            key: value for key, value in data.items() if key != "probe"
+        },
         "is not a saved information profile: information has": {**data, "sites": data["sites"][1:]},
     }
     for message, changed in cases.items():

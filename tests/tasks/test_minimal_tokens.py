@@ -11,15 +11,15 @@ import torch
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
-from hf_attn_mi.models.encode import read_inputs
 from hf_attn_mi.models.encoded_input import EncodedInput
-from hf_attn_mi.models.masked_predictor import MaskedPredictor, compacted, masked
-from hf_attn_mi.models.token_dropping import choose_token_dropping
+from hf_attn_mi.models.removal_predictor import RemovalPredictor, compacted, masked
+from hf_attn_mi.models.runner import EncoderRunner
+from hf_attn_mi.models.targets import Target
 from hf_attn_mi.results.token_set import TokenSet
 from hf_attn_mi.tasks.explain import explain
-from hf_attn_mi.tasks.minimal_tokens import minimal_tokens
+from hf_attn_mi.tasks.minimal_tokens import RestrictedInputs, minimal_tokens
 from hf_attn_mi.tasks.recheck import recheck
-from hf_attn_mi.tasks.spans import pieces
+from hf_attn_mi.tasks.spans import spans_of
 from hf_attn_mi.tasks.token_search import SearchState, run_together, search
 from tests.sample_models import SIZES, TEXTS, reads_its_padding, state_of, tiny_bert
 from tests.zoo.building import rescale
@@ -267,7 +267,9 @@ def test_strict_sets_change_the_class(demo):
 def test_sets_from_other_starts_are_confirmed(demo, many, start):
     texts = MANY[2:5]
     scores = [torch.arange(len(one.tokens)).float() for one in many[2:5]] if start == "reversed" else start
-    for text, one in zip(texts, minimal_tokens(demo[0], texts, tokenizer=demo[1], ranking=scores, seed=3, second_ranking=None)):
+    for text, one in zip(
+        texts, minimal_tokens(demo[0], texts, tokenizer=demo[1], ranking=scores, seed=3, second_ranking=None)
+    ):
         confirm(*demo, text, one)
         assert one.minimal
 
@@ -276,7 +278,9 @@ def test_the_start_ranks_the_tokens(demo):
     text = MANY[2]  # 20 tokens, of which one is enough
     scores = explain(demo[0], text, tokenizer=demo[1]).scores
     wanted = minimal_tokens(demo[0], text, tokenizer=demo[1], second_ranking=None)
-    same, turned = [minimal_tokens(demo[0], text, tokenizer=demo[1], ranking=s, second_ranking=None) for s in (scores, -scores)]
+    same, turned = [
+        minimal_tokens(demo[0], text, tokenizer=demo[1], ranking=s, second_ranking=None) for s in (scores, -scores)
+    ]
     assert (same.indices, same.sequences) == (wanted.indices, wanted.sequences)
     assert same.sequences < turned.sequences
     confirm(*demo, text, turned)
@@ -371,6 +375,12 @@ def run_on(model, example):
         return model(**tensors).logits[0]
 
 
+def restricted(model, examples, classes):
+    """The model on some tokens of these inputs, for these classes."""
+    runner = EncoderRunner(model)
+    return RestrictedInputs(RemovalPredictor(runner, examples, Target(classes, model), 4))
+
+
 def roberta():
     torch.manual_seed(0)
     model = RobertaForSequenceClassification(RobertaConfig(**SIZES, intermediate_size=64, max_position_embeddings=80))
@@ -382,20 +392,19 @@ def roberta():
 def test_compaction_is_masking(demo, kind, offset):
     model = {"demo": lambda: demo[0], "bert": tiny_bert, "roberta": roberta}[kind]()
     example = an_example()
-    runs = MaskedPredictor(model, [example, an_example(23, 1)], 4)
-    choose_token_dropping(runs)
-    assert (runs.offset, runs.mixed, runs.cost(0, 2)) == (offset, True, 4 / 40)
+    runs = restricted(model, [example, an_example(23, 1)], [1, 1])
+    assert (runs.predictor.position_offset, runs.predictor.mixed, runs.cost(0, 2)) == (offset, True, 4 / 40)
     for kept in ([0, 3, 17, 39], [0, 39], [0, *range(2, 38, 3), 39], list(range(40))):
         want = run_on(model, masked(example, kept))
         assert torch.allclose(run_on(model, compacted(example, kept, offset)), want, rtol=0, atol=1e-5)
         if 3 in kept and kind != "demo":  # and the positions are what makes them equal
             assert not torch.allclose(run_on(model, compacted(example, kept, offset + 1)), want, rtol=0, atol=1e-4)
     asked = [(0, (5, 9)), (1, (2,)), (0, tuple(range(1, 39))), (1, (7, 8, 9, 10, 11))]
-    for (number, tokens), seen in zip(asked, runs.run(asked, [1] * 4)):
-        one = runs.examples[number]
+    for (number, tokens), seen in zip(asked, runs.run(asked)):
+        one = runs.predictor.inputs[number]
         logits = run_on(model, masked(one, [0, *tokens, one.length - 1]))
-        assert seen.probability == pytest.approx(float(logits.double().softmax(0)[1]), abs=1e-5)
-        assert seen.prediction == int(logits.argmax())
+        assert seen.value == pytest.approx(float(logits.double().softmax(0)[1]), abs=1e-5)
+        assert seen.predicted == int(logits.argmax())
 
 
 @pytest.mark.parametrize("kind", ["xlnet", "convbert", "half", "gapped"])
@@ -412,22 +421,21 @@ def test_where_compaction_is_not_masking_it_is_not_used(kind):
         model = reads_its_padding(kind)
     else:
         model = tiny_bert().to(torch.bfloat16)
-    runs = MaskedPredictor(model, [an_example(), an_example(21, 1)], 4)
-    choose_token_dropping(runs)
-    assert runs.offset is None
+    runs = restricted(model, [an_example(), an_example(21, 1)], [0, 0])
+    assert runs.predictor.position_offset is None
     assert runs.cost(0, 2) == 1.0
     if kind == "half":
         return
     asked = [(0, (5, 9)), (1, (2, 3)), (1, tuple(range(1, 20)))]
-    for (number, tokens), seen in zip(asked, runs.run(asked, [0] * 3)):
-        one = runs.examples[number]
+    for (number, tokens), seen in zip(asked, runs.run(asked)):
+        one = runs.predictor.inputs[number]
         logits = run_on(model, masked(one, [0, *tokens, one.length - 1]))
-        assert seen.probability == pytest.approx(float(logits.double().softmax(0)[0]), abs=1e-5)
+        assert seen.value == pytest.approx(float(logits.double().softmax(0)[0]), abs=1e-5)
 
 
 def test_masked_forwards_give_the_same_sets(demo, many, monkeypatch):
-    monkeypatch.setattr("hf_attn_mi.models.token_dropping._offset", lambda *_: None)
-    monkeypatch.setattr("hf_attn_mi.models.token_dropping._known", {})
+    monkeypatch.setattr(RemovalPredictor, "_offset", lambda *_: None)
+    monkeypatch.setattr(EncoderRunner, "cached", lambda self, key, compute: compute())
     for text, one, other in zip(MANY, many, minimal_tokens(demo[0], MANY, tokenizer=demo[1])):
         assert not other.info["compacted"]
         assert other.indices == one.indices
@@ -480,10 +488,10 @@ def test_spans_and_words_are_slices_of_the_text(many):
 
 def test_a_part_of_a_word_has_its_own_characters(demo):
     text = "An unflinchingly bleak film."
-    example = read_inputs(text, *demo, False)[0][0]
+    (example,), _ = EncoderRunner(*demo).encode(text)
     parts = [i for i, word in enumerate(example.word_ids) if word == 1]
     assert len(parts) > 1
-    spans, words = pieces(example, parts[1:2])
+    spans, words = spans_of(example, parts[1:2])
     assert [(span.text, span.tokens) for span in spans] == [(text[slice(*example.offsets[parts[1]])], (parts[1],))]
     assert [(word.text, word.start, word.tokens) for word in words] == [("unflinchingly", 3, tuple(parts))]
 
@@ -551,12 +559,12 @@ def test_hidden_tokens_are_in_neither_side(demo, hidden):
 
 def test_long_texts_are_cut_only_when_asked(demo):
     model, tokenizer = demo
-    long = "dull and boring , a quietly moving film . " * 40
+    long = "dull and boring , a quietly moving film . " * 70
     with pytest.raises(InvalidInputError, match="truncation=True"):
         minimal_tokens(model, long, tokenizer=tokenizer)
     with pytest.warns(UserWarning, match="was cut") as seen:
         one = minimal_tokens(model, long, tokenizer=tokenizer, truncation=True, second_ranking=None, budget=20)
-    assert (len(seen), len(one.tokens), len(one.info["warnings"])) == (1, 256, 1)
+    assert (len(seen), len(one.tokens), len(one.info["warnings"])) == (1, 512, 1)
     with pytest.warns(UserWarning, match="was cut"):
         assert recheck(model, one, tokenizer=tokenizer).holds
 
@@ -567,11 +575,10 @@ def test_independent_labels(demo):
     with torch.no_grad():
         logits = model(**demo[1](MANY[2], return_tensors="pt")).logits[0]
     assert one.p_all == pytest.approx(float(logits[1].sigmoid()), abs=1e-5)
-    runs = MaskedPredictor(model, [an_example(12)], 8)
-    asked = [(0, (i,)) for i in range(1, 11) for _ in range(3)]
-    seen = runs.run(asked, [0, 1, 2] * 10)
-    assert [one.prediction for one in seen] == [int(one.probability >= 0.5) for one in seen]
-    assert {one.prediction for one in seen[1::3]} | {one.prediction for one in seen[::3]} == {0, 1}
+    runs = restricted(model, [an_example(12)] * 3, [0, 1, 2])
+    seen = runs.run([(label, (i,)) for i in range(1, 11) for label in range(3)])
+    assert [one.predicted for one in seen] == [int(one.value >= 0.5) for one in seen]
+    assert {one.predicted for one in seen[1::3]} | {one.predicted for one in seen[::3]} == {0, 1}
     assert recheck(model, one, tokenizer=demo[1]).holds
 
 
@@ -598,9 +605,9 @@ BAD = [
     ({"ranking": "best"}, "ranking='best'"),
     ({"second_ranking": "best"}, "second_ranking='best'"),
     ({"truncation": 1}, "truncation"),
-    ({"start": torch.ones(3)}, r"start\[0\]"),
-    ({"start": 3}, "start must be"),
-    ({"start": torch.full((7,), float("inf"))}, r"start\[0\]"),
+    ({"ranking": torch.ones(3)}, r"ranking\[0\]"),
+    ({"ranking": 3}, "ranking must be"),
+    ({"ranking": torch.full((7,), float("inf"))}, r"ranking\[0\]"),
     ({"target": lambda outputs: outputs.logits[:, 0]}, "target is a function"),
     ({"target": 5}, "out of range"),
 ]
@@ -622,7 +629,7 @@ def test_models_without_class_probabilities(demo):
     with pytest.raises(InvalidInputError, match="no token of its own"):
         minimal_tokens(model, {"input_ids": ids[:, [0, -1]]}, tokenizer=tokenizer)
     with pytest.raises(InvalidInputError, match="special"):
-        minimal_tokens(model, {"inputs_embeds": torch.randn(1, 4, 128)}, tokenizer=tokenizer)
+        minimal_tokens(model, {"inputs_embeds": torch.randn(1, 4, 384)}, tokenizer=tokenizer)
 
 
 def test_a_model_without_a_mask_is_refused(fresh):

@@ -57,6 +57,13 @@ def _demo() -> tuple[PreTrainedModel, Any]:
     return model.eval(), AutoTokenizer.from_pretrained(DEMO, local_files_only=True)
 
 
+def load_small() -> tuple[PreTrainedModel, Any]:
+    """A trained classifier of four layers and 128 channels, and its tokenizer: the embedded model of version 0.1.0."""
+    folder = Path(__file__).parent / "golden" / "models" / "demo_model"
+    model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
+    return model.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
 def load_demo() -> tuple[PreTrainedModel, Any]:
     """A copy of the embedded model, and its tokenizer."""
     model, tokenizer = _demo()

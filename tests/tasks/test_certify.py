@@ -1,6 +1,5 @@
 """`certify`: against linear programs and hooks written by hand, closed forms, and attention that is known to differ."""
 
-import copy
 import json
 import math
 from dataclasses import replace
@@ -23,7 +22,7 @@ from hf_attn_mi.results.certificate import LayerCertificate
 from hf_attn_mi.tasks.certify import certify
 from hf_attn_mi.tasks.output_change import output_change, read_output
 from hf_attn_mi.tasks.row_replacement import CONTROLS, RowReplacement, control, read_rows
-from tests.sample_models import TEXTS, load_demo, logits, state_of, tiny_bert, zoo_model
+from tests.sample_models import TEXTS, load_demo, load_small, logits, state_of, tiny_bert, zoo_model
 
 REVIEW = (
     "The first hour moves so slowly that half of the audience had left before the story found its feet, and yet the "
@@ -138,10 +137,11 @@ def by_hand(model, inputs):
 
 
 @pytest.mark.parametrize("trained", [True, False], ids=["trained", "random"])
-def test_a_certificate_checked_by_hand_written_code(demo, trained):
-    model = (copy.deepcopy(demo[0]) if trained else tiny_bert()).double()
-    inputs = demo[1](REVIEW, return_tensors="pt")
-    made = certify(model, REVIEW, tokenizer=demo[1], checked_rows=None)
+def test_a_certificate_checked_by_hand_written_code(trained):
+    small, tokenizer = load_small()  # its weights are above HiGHS's tolerance
+    model = (small if trained else tiny_bert()).double()
+    inputs = tokenizer(REVIEW, return_tensors="pt")
+    made = certify(model, REVIEW, tokenizer=tokenizer, checked_rows=None)
     own = logits(model, inputs)
     found, rows, kept = by_hand(model, inputs)
     assert made.scale == pytest.approx(float(own.abs().max()), rel=1e-12)
@@ -170,7 +170,7 @@ def test_a_certificate_checked_by_hand_written_code(demo, trained):
 
 def test_uniform_rows_are_those_of_a_model_without_queries(fresh):
     model, tokenizer = fresh
-    texts = [REVIEW, TEXTS[1]]  # uniform attention turns the prediction of the second
+    texts = [REVIEW, "not good at all"]  # uniform attention turns the prediction of the second
     own = [logits(model, tokenizer(text, return_tensors="pt")).double() for text in texts]
     made = certify(model, texts, tokenizer=tokenizer)
     for layer in model.bert.encoder.layer:
@@ -373,7 +373,7 @@ def test_wrong_options_are_named(demo):
         "form": ["raw", None],
         "tolerance": [-0.1, 1, 1.5, math.nan, "0", True, None],
         "layers": [[], [9], [-1], [0.5], 3, "all"],
-        "rows": [0, -1, 2.5, "64", True],
+        "checked_rows": [0, -1, 2.5, "64", True],
         "seed": [0.5, None, "0"],
         "target": ["no such label", 7, 1.5],
     }

@@ -39,9 +39,8 @@ ATTENTION_AND_RELEVANCE = {
     "effective",
     "efficient",
 }
-ANY_MODEL = [  # methods that need no model of hf_attn_mi.heads; those of hf_attn_mi.methods.captum have a suite of their own
-    name for name in list_methods() if name in ATTENTION_AND_RELEVANCE
-]
+# Methods that need no model of hf_attn_mi.heads; Captum's and the controls have a suite of their own.
+ANY_MODEL = [name for name in list_methods() if name in ATTENTION_AND_RELEVANCE]
 TEXTS = [
     "A quietly moving film.",
     "dull",
@@ -57,11 +56,17 @@ def _demo() -> tuple[PreTrainedModel, Any]:
     return model.eval(), AutoTokenizer.from_pretrained(DEMO, local_files_only=True)
 
 
-def load_small() -> tuple[PreTrainedModel, Any]:
-    """A trained classifier of four layers and 128 channels, and its tokenizer: the embedded model of version 0.1.0."""
+@cache
+def _small() -> tuple[PreTrainedModel, Any]:
     folder = Path(__file__).parent / "golden" / "models" / "demo_model"
     model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
     return model.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def load_small() -> tuple[PreTrainedModel, Any]:
+    """A trained classifier of four layers and 128 channels, and its tokenizer: the embedded model of version 0.1.0."""
+    model, tokenizer = _small()
+    return copy.deepcopy(model), tokenizer
 
 
 def load_demo() -> tuple[PreTrainedModel, Any]:

@@ -23,7 +23,8 @@ from hf_attn_mi.evaluation import (
     relative_change,
     sufficiency,
 )
-from hf_attn_mi.methods import list_methods
+from hf_attn_mi.methods import base, find_method, list_methods
+from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.tasks import compare_metrics
 from hf_attn_mi.tasks.compare import DEFAULT_METHODS, compare
 from hf_attn_mi.tasks.explain import explain
@@ -325,21 +326,19 @@ def test_rationale_lengths_that_differ_are_named(demo):
 
 
 def examples(demo):
-    from hf_attn_mi.models.encode import read_inputs
-
-    return read_inputs([TEXTS[0]], *demo, False)[0]
+    return EncoderRunner(*demo).encode([TEXTS[0]])[0]
 
 
 def breaking(name, broken, monkeypatch):
     """Let this method raise on inputs for which `broken` is true."""
-    row = METHODS[name]
+    scorer = find_method(name)
 
-    def score(model, arguments, *rest):
-        if broken(arguments["input_ids"]):
+    def attribution(network, *rest):
+        if broken(network.arguments["input_ids"]):
             raise RuntimeError("one of the variables is gone\nand more")
-        return row.baseline.score(model, arguments, *rest)
+        return scorer.attribution(network, *rest)
 
-    monkeypatch.setitem(METHODS, name, replace(row, baseline=replace(row.baseline, score=score)))
+    monkeypatch.setitem(base._methods, name, replace(scorer, attribution=attribution))
 
 
 def test_what_fails_is_reported_and_the_rest_kept(demo, monkeypatch):
@@ -408,7 +407,7 @@ def test_where_memory_runs_out_batches_get_smaller_and_it_is_said(fresh, most, m
         for metric in found.metrics:
             assert found.values[name][metric] == pytest.approx(wanted.values[name][metric], abs=1e-6)
     notes = " ".join(found.info["warnings"])
-    assert re.search(r"batches of the metrics were halved to [123]\.", notes)
+    assert re.search(r"the batches were halved to [123]\.", notes)
     assert "relevance: Memory ran out: inputs were scored in smaller batches." in notes
 
 

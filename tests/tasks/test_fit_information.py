@@ -14,12 +14,12 @@ from transformers import BertConfig, BertForSequenceClassification, BertModel
 
 from hf_attn_mi import Explanation, InformationProfile, InvalidInputError, explain, fit_information
 from hf_attn_mi.data.reservoir import Reservoir
-from hf_attn_mi.models.inspect_layers import survey
-from hf_attn_mi.models.tensor_inputs import tensor_examples
+from hf_attn_mi.models.inspect_layers import inspect_layers
+from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.weights import fingerprint as fingerprint_of
 from hf_attn_mi.tasks.sites import DRAWS
-from hf_attn_mi.tasks.state_collection import TextPass
-from tests.sample_models import SIZES, distance, load_demo, reads_its_padding, state_of, tiny_bert, zoo_model
+from hf_attn_mi.tasks.state_collection import StateCollection
+from tests.sample_models import SIZES, distance, load_small, reads_its_padding, state_of, tiny_bert, zoo_model
 
 ALL = ("tokens", "first", "positions", "attention", "types")
 GOOD, BAD = ["brilliant", "moving", "funny", "beautiful"], ["dull", "boring", "awful", "worst"]
@@ -47,9 +47,21 @@ def fit(model, texts, tokenizer=None, **options):
 
 
 @pytest.fixture(scope="module")
+def demo():
+    """A small trained model and its tokenizer; tests leave both as they were."""
+    return load_small()
+
+
+@pytest.fixture
+def fresh():
+    """A copy of the small trained model that a test may change, and its tokenizer."""
+    return load_small()
+
+
+@pytest.fixture(scope="module")
 def fitted():
     """The embedded model, its tokenizer and a profile of every site."""
-    model, tokenizer = load_demo()
+    model, tokenizer = load_small()
     return model, tokenizer, fit(model, TEXTS, sites=ALL)
 
 
@@ -76,7 +88,7 @@ def alike(one, other):
 
 def sampled(model, tokenizer, size):
     """The sample of all sites by batches of this size."""
-    run = TextPass(model, tokenizer, ALL, None, 2**30, 0, len(TEXTS))
+    run = StateCollection(EncoderRunner(model, tokenizer), ALL, None, 2**30, 0, len(TEXTS))
     for start in range(0, len(TEXTS), 80):
         run.take(TEXTS[start : start + 80], size)
     return run.sample
@@ -89,7 +101,7 @@ def sampled(model, tokenizer, size):
 def test_the_sample_holds_the_states_of_its_tokens(demo, size):
     model, tokenizer = demo
     texts = TEXTS[:45]
-    run = TextPass(model, tokenizer, ALL, None, 2**30, 0)
+    run = StateCollection(EncoderRunner(model, tokenizer), ALL, None, 2**30, 0)
     run.take(texts, size)
     names = run.plan.names
     assert run.layers == (0, 1, 2, 3, 4)
@@ -122,7 +134,7 @@ def test_the_sample_holds_the_states_of_its_tokens(demo, size):
 
 
 def test_draws_are_random_tokens_without_repetition(demo):
-    run = TextPass(*demo, ("tokens",), [4], 2**30, 0)
+    run = StateCollection(EncoderRunner(*demo), ("tokens",), [4], 2**30, 0)
     run.take(["the film and the music are long and very moving"] * 400, 64)
     first = run.sample.states[0, 0, :400]
     counts = torch.unique(first, dim=0, return_counts=True)[1]
@@ -269,7 +281,7 @@ def test_halves_are_disjoint_and_differ(fitted):
 # --- which model -------------------------------------------------------------------------------------------------
 
 
-def test_backgrounds_of_another_model_are_refused(fitted, fresh):
+def test_profiles_of_another_model_are_refused(fitted, fresh):
     model, _ = fresh
     profile = fitted[2]
     assert explain(model, NEW[0], profile=profile).information is not None  # a copy is the same model
@@ -279,11 +291,9 @@ def test_backgrounds_of_another_model_are_refused(fitted, fresh):
         explain(model, NEW[0], profile=profile)
     for fingerprint in (profile.fingerprint, fingerprint_of(model)):
         assert fingerprint["weights"][:12] in str(caught.value)
-    with pytest.raises(
-        InvalidInputError, match=r"background was fitted for embedded_model .*this model is BertForSequence"
-    ):
+    with pytest.raises(InvalidInputError, match=r"profile was fitted for demo_model .*this model is BertForSequence"):
         explain(tiny_bert(), {"input_ids": torch.tensor([[2, 5, 3]])}, profile=profile)
-    with pytest.raises(InvalidInputError, match="background must be a InformationProfile"):
+    with pytest.raises(InvalidInputError, match="profile must be an InformationProfile"):
         explain(model, NEW[0], profile=["a"])
 
 
@@ -302,7 +312,7 @@ def test_fingerprints(tmp_path):
 def test_layers_of_another_pass_are_refused(fitted):
     model, _, profile = fitted
     moved = tuple(dataclasses.replace(site, layer=site.layer + 3) for site in profile.sites)
-    with pytest.raises(InvalidInputError, match=r"background has layers \[3, 4, 5, 6, 7\] of 'bert'; .* has \[3, 4\]"):
+    with pytest.raises(InvalidInputError, match=r"profile has layers \[3, 4, 5, 6, 7\] of 'bert'; .* has \[3, 4\]"):
         explain(model, NEW[0], profile=dataclasses.replace(profile, sites=moved))
 
 
@@ -336,18 +346,18 @@ def test_what_the_output_reads(name, stack, reads):
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     before = state_of(model)
-    found = survey(model, tensor_examples(inputs)[0])
+    found = inspect_layers(EncoderRunner(model), EncoderRunner(model).encode(inputs)[0][0])
     assert (found.stack, found.reads, found.layers[0]) == (stack, reads, 0)
     assert state_of(model) == before
 
 
-def test_a_model_that_reads_its_last_token_gets_that_slot(demo):
+def test_a_model_that_reads_its_last_token_gets_that_site(demo):
     model, _ = zoo_model("seqcls-gpt2")
     model.resize_token_embeddings(8000)
     model.config.pad_token_id = 0
     profile = fit(model, TEXTS, demo[1])
     assert profile.ceiling_check()["site"] == "last"
-    run = TextPass(model, demo[1], ("tokens",), None, 2**30, 0)
+    run = StateCollection(EncoderRunner(model, demo[1]), ("tokens",), None, 2**30, 0)
     run.take(TEXTS[:45], 8)
     pick = run.plan.names.index("last")
     for row, text in enumerate(TEXTS[:5]):
@@ -391,7 +401,7 @@ def test_memory_holds_a_random_sample(demo):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         alike(fit(model, TEXTS, memory=100 * each, batch_size=3), some)
-    run = TextPass(*demo, ("tokens",), None, 50 * each, 0)
+    run = StateCollection(EncoderRunner(*demo), ("tokens",), None, 50 * each, 0)
     run.take(TEXTS[:100], 16)
     run.take(TEXTS[100:], 16)
     assert sorted(run.sample.owner) == list(range(50))

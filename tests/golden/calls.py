@@ -1,6 +1,6 @@
 """The calls that the golden numbers come from: the only file here that knows the package's API.
 
-Arguments and keys have the names after the restructuring; what they were called in 0.1.0 stands in this file alone. Each
+Each
 `run_*` returns plain dictionaries {name: number, string, None, list or numpy array}, one for each input.
 """
 
@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from hf_attn_mi.api import certify, compare, minimal_tokens, recheck
-from torch import Tensor
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
+from torch import Tensor
 from transformers import (
     AutoModelForImageClassification,
     AutoModelForSequenceClassification,
@@ -27,28 +25,28 @@ from transformers import (
 )
 
 from hf_attn_mi import (
+    Results,
     attention_interval,
     attention_maps,
+    certify,
+    compare,
     effective_attention,
     efficient_attention,
     explain,
-    fit_background,
+    minimal_tokens,
     mutual_information,
+    recheck,
     rollout,
 )
-from hf_attn_mi.heads import register_auto_classes
+from hf_attn_mi import fit_information as fit
 
 Record = dict[str, Any]
 MODELS = Path(__file__).parent / "models"
-OLD_METHODS = {"attnlrp_iterative": "relevance+"}
-NEW_METHODS = {old: new for new, old in OLD_METHODS.items()}
 
 
 @cache
 def load(name: str) -> tuple[Any, Any]:
     """The stored model of this name in evaluation mode, and its tokenizer (None for the tiny models)."""
-    if name == "head":
-        register_auto_classes()
     kind = AutoModelForImageClassification if name == "vit" else AutoModelForSequenceClassification
     model = kind.from_pretrained(MODELS / name, local_files_only=True).eval()
     has_tokenizer = (MODELS / name / "tokenizer.json").exists()
@@ -65,24 +63,41 @@ def words() -> Any:
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=inner, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]", unk_token="[UNK]",
+        tokenizer_object=inner,
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        unk_token="[UNK]",
         mask_token="[MASK]",
-    )  # fmt: skip
+    )
 
 
 def run_explain(
-    name: str, inputs: Any, method: str, *, options: dict[str, Any] | None = None, target: Any = None,
-    batch_size: int = 16, profile: Any = None, layers: bool = False,
-) -> list[Record]:  # fmt: skip
+    name: str,
+    inputs: Any,
+    method: str,
+    *,
+    options: dict[str, Any] | None = None,
+    target: Any = None,
+    batch_size: int = 16,
+    profile: Any = None,
+    layers: bool = False,
+) -> list[Record]:
     """Scores and probabilities; with `layers` the statistics of each layer, with `profile` the information."""
     model, tokenizer = load(name)
     if tokenizer is None and not isinstance(inputs, dict):
         tokenizer = words()
     found = explain(
-        model, inputs, tokenizer=tokenizer, method=OLD_METHODS.get(method, method), options=options, target=target,
-        batch_size=batch_size, background=profile,
-    )  # fmt: skip
-    return [_explanation(one, layers) for one in (found if isinstance(found, list) else [found])]
+        model,
+        inputs,
+        tokenizer=tokenizer,
+        method=method,
+        options=options,
+        target=target,
+        batch_size=batch_size,
+        profile=profile,
+    )
+    return [_explanation(one, layers) for one in _each(found)]
 
 
 def run_maps(name: str, inputs: Any, *, kind: str, layers: list[int] | None, heads: list[int] | None) -> list[Record]:
@@ -90,7 +105,7 @@ def run_maps(name: str, inputs: Any, *, kind: str, layers: list[int] | None, hea
     model, tokenizer = load(name)
     found = attention_maps(model, inputs, tokenizer=tokenizer, kind=kind, layers=layers, heads=heads)
     records = []
-    for one in found if isinstance(found, list) else [found]:
+    for one in _each(found):
         record: Record = {"layers": list(one.layers), "heads": list(one.heads)}
         for place, layer in enumerate(one.layers):
             record[f"{layer}/matrices"] = one.matrices[place].numpy()
@@ -101,67 +116,132 @@ def run_maps(name: str, inputs: Any, *, kind: str, layers: list[int] | None, hea
 
 
 def run_certify(
-    name: str, inputs: Any, *, form: str = "efficient", tolerance: float = 0.0, layers: list[int] | None = None,
-    checked_rows: int | None = 64, seed: int = 0,
-) -> list[Record]:  # fmt: skip
+    name: str,
+    inputs: Any,
+    *,
+    form: str = "efficient",
+    tolerance: float = 0.0,
+    layers: list[int] | None = None,
+    checked_rows: int | None = 64,
+    seed: int = 0,
+) -> list[Record]:
     """Certificates: what changed, in each layer and under the controls."""
     model, tokenizer = load(name)
     found = certify(
-        model, inputs, tokenizer=tokenizer, form=form, tolerance=tolerance, layers=layers, rows=checked_rows, seed=seed
+        model,
+        inputs,
+        tokenizer=tokenizer,
+        form=form,
+        tolerance=tolerance,
+        layers=layers,
+        checked_rows=checked_rows,
+        seed=seed,
     )
     records = []
-    for one in found if isinstance(found, list) else [found]:
+    for one in _each(found):
         record: Record = {
             field: getattr(one, field)
             for field in (
-                "holds", "output", "scale", "rounding", "tokens", "target", "target_name", "probability", "checked",
-                "checked_keys", "necessity", "necessity_median",
+                "holds",
+                "output",
+                "scale",
+                "rounding",
+                "tokens",
+                "target",
+                "target_name",
+                "probability",
+                "checked",
+                "checked_keys",
+                "necessity",
+                "necessity_median",
             )
-        }  # fmt: skip
+        }
         record |= _change("change", one.change)
         for control, change in one.controls.items():
             record |= _change(f"controls/{control}", change)
         for layer in one.layers:
             prefix = f"layers/{layer.name}"
             for field in (
-                "layer", "heads", "rows", "changed", "keys", "support_mean", "support_max", "dropped", "residual",
-                "sum_error", "own_sum_error", "smallest_weight", "unproved", "checked", "necessity",
-            ):  # fmt: skip
+                "layer",
+                "heads",
+                "rows",
+                "changed",
+                "keys",
+                "support_mean",
+                "support_max",
+                "dropped",
+                "residual",
+                "sum_error",
+                "own_sum_error",
+                "smallest_weight",
+                "unproved",
+                "checked",
+                "necessity",
+            ):
                 record[f"{prefix}/{field}"] = getattr(layer, field)
-            record[f"{prefix}/relative_change"] = layer.difference
+            record[f"{prefix}/relative_change"] = layer.relative_change
         records.append(record)
     return records
 
 
 def run_minimal_tokens(
-    name: str, inputs: Any, *, ranking: Any = "relevance", second_ranking: Any = "random", keep: float = 0.9,
-    strict: bool = False, budget: float = 200.0, batch_size: int = 32, seed: int = 0, check: bool = False,
-) -> list[Record]:  # fmt: skip
+    name: str,
+    inputs: Any,
+    *,
+    ranking: Any = "relevance",
+    second_ranking: Any = "random",
+    keep: float = 0.9,
+    strict: bool = False,
+    budget: float = 200.0,
+    batch_size: int = 32,
+    seed: int = 0,
+    check: bool = False,
+) -> list[Record]:
     """Token sets; with `check` also what `recheck` says of each."""
     model, tokenizer = load(name)
     tokenizer = tokenizer or words()
     found = minimal_tokens(
-        model, inputs, tokenizer=tokenizer, keep=keep, strict=strict, budget=budget, batch_size=batch_size, seed=seed,
-        start=OLD_METHODS.get(ranking, ranking) if isinstance(ranking, str) else ranking, second=second_ranking,
-    )  # fmt: skip
+        model,
+        inputs,
+        tokenizer=tokenizer,
+        keep=keep,
+        strict=strict,
+        budget=budget,
+        batch_size=batch_size,
+        seed=seed,
+        ranking=ranking,
+        second_ranking=second_ranking,
+    )
     records = []
-    for one in found if isinstance(found, list) else [found]:
+    for one in _each(found):
         record: Record = {
             field: getattr(one, field)
             for field in (
-                "target", "target_name", "p_all", "p_set", "p_rest", "p_special", "rest_same", "defined", "minimal",
-                "keep", "strict", "forwards", "sequences", "jaccard",
+                "target",
+                "target_name",
+                "p_all",
+                "p_set",
+                "p_rest",
+                "p_special",
+                "rest_same",
+                "defined",
+                "minimal",
+                "keep",
+                "strict",
+                "forwards",
+                "sequences",
+                "jaccard",
             )
-        }  # fmt: skip
+        }
         record["indices"] = list(one.indices)
         record["words"] = [word.text for word in one.words]
         for single in one.singles:
             for field in ("p_set", "p_rest", "set_same", "rest_same", "fails"):
                 record[f"singles/{single.index}/{field}"] = getattr(single, field)
-        if one.second:
-            record["second/indices"] = list(one.second["indices"])
-            record["second/minimal"] = one.second["minimal"]
-            record["second/sequences"] = one.second["sequences"]
+        if one.second_ranking:
+            record["second/indices"] = list(one.second_ranking["indices"])
+            record["second/minimal"] = one.second_ranking["minimal"]
+            record["second/sequences"] = one.second_ranking["sequences"]
         if check:
             again = recheck(model, one, tokenizer=tokenizer)
             record |= {"recheck/holds": again.holds, "recheck/difference": again.difference}
@@ -173,16 +253,15 @@ def fit_information(name: str, texts: Sequence[Any], **options: Any) -> Any:
     """The profile itself. Options: sites, layers, estimator, permutations, limit, batch_size, seed."""
     model, tokenizer = load(name)
     tokenizer = tokenizer or words()
-    options["slots"] = options.pop("sites")
-    return fit_background(model, texts, tokenizer=tokenizer, **options)
+    return fit(model, texts, tokenizer=tokenizer, **options)
 
 
 def profile_record(profile: Any) -> Record:
     """The numbers of an information profile."""
     check = profile.ceiling_check()
     record: Record = {
-        "sites": [f"{site.layer} {site.name}" for site in profile.slots],
-        "n_of_sites": [site.n for site in profile.slots],
+        "sites": [f"{site.layer} {site.name}" for site in profile.sites],
+        "n_of_sites": [site.n for site in profile.sites],
         "reads": profile.info["reads"],
         "prior": profile.prior.numpy(),
         "ceiling_check/share": check["share"],
@@ -197,31 +276,26 @@ def profile_record(profile: Any) -> Record:
 def run_compare(name: str, inputs: Any, *, methods: Sequence[str], metrics: Any, **options: Any) -> Record:
     """One comparison of methods. Options: rationales, removal, by, options, batch_size, seed."""
     model, tokenizer = load(name)
-    if options.get("options"):
-        options["options"] = {OLD_METHODS.get(name, name): own for name, own in options["options"].items()}
-    old = [OLD_METHODS.get(method, method) for method in methods]
-    found = compare(model, inputs, tokenizer=tokenizer, methods=old, metrics=metrics, **options)
+    found = compare(model, inputs, tokenizer=tokenizer, methods=list(methods), metrics=metrics, **options)
     record: Record = {
-        "methods": [NEW_METHODS.get(method, method) for method in found.methods],
+        "methods": list(found.methods),
         "metrics": list(found.metrics),
-        "recommended": NEW_METHODS.get(found.recommended, found.recommended),
+        "recommended": found.recommended,
         "failures": sorted(found.failures),
     }
     for method, row in found.table.items():
-        new = NEW_METHODS.get(method, method)
         for metric, estimate in row.items():
-            record[f"values/{new}/{metric}"] = _numbers(found.values[method][metric])
-            record |= _estimate(f"table/{new}/{metric}", estimate)
+            record[f"values/{method}/{metric}"] = _numbers(found.values[method][metric])
+            record |= _estimate(f"table/{method}/{metric}", estimate)
     for metric, tests in found.tests.items():
         for test in tests:
-            pair = " - ".join(NEW_METHODS.get(method, method) for method in (test.first, test.second))
+            pair = f"{test.first} - {test.second}"
             record |= _estimate(f"tests/{metric}/{pair}/difference", test.difference)
             record[f"tests/{metric}/{pair}/p_value"] = test.p_value
             record[f"tests/{metric}/{pair}/adjusted"] = test.adjusted
     record["agreement/tau"] = np.array([_numbers([cell.mean for cell in row]) for row in found.agreement.tau])
     for method, cost in found.costs.items():
-        new = NEW_METHODS.get(method, method)
-        record |= {f"costs/{new}/forwards": cost.forwards, f"costs/{new}/backwards": cost.backwards}
+        record |= {f"costs/{method}/forwards": cost.forwards, f"costs/{method}/backwards": cost.backwards}
     return record
 
 
@@ -229,20 +303,25 @@ def run_effective(attention: Tensor, values: Tensor, mask: Tensor | None = None,
     """`effective_attention` of tensors. Options: affine, query_mask."""
     found = effective_attention(attention, values, mask, **options)
     return {
-        "attention": found.attention.numpy(), "rank": found.rank.numpy(), "n": found.n.numpy(),
+        "attention": found.attention.numpy(),
+        "rank": found.rank.numpy(),
+        "n": found.n.numpy(),
         "null_space_fraction": found.null_space_fraction.numpy(),
-    }  # fmt: skip
+    }
 
 
 def run_efficient(attention: Tensor, values: Tensor, mask: Tensor | None = None, **options: Any) -> Record:
     """`efficient_attention` of tensors. Options: tolerance, objective, query_mask, backend."""
     found = efficient_attention(attention, values, mask, **options)
     return {
-        "attention": found.attention.numpy(), "support_size": found.support_size.numpy(),
-        "residual": found.residual.numpy(), "gap": found.gap.numpy(),
-        "smallest_weight": found.smallest_weight.numpy(), "smallest_singular": found.smallest_singular.numpy(),
+        "attention": found.attention.numpy(),
+        "support_size": found.support_size.numpy(),
+        "residual": found.residual.numpy(),
+        "gap": found.gap.numpy(),
+        "smallest_weight": found.smallest_weight.numpy(),
+        "smallest_singular": found.smallest_singular.numpy(),
         "optimal": found.optimal.numpy(),
-    }  # fmt: skip
+    }
 
 
 def run_interval(rows: Tensor, values: Tensor, keys: Sequence[int], mask: Tensor | None = None) -> Record:
@@ -260,24 +339,30 @@ def run_mutual_information(states: Tensor, outputs: Tensor, **options: Any) -> R
     return _information(mutual_information(states, outputs, **options))
 
 
+def _each(found: Any) -> list[Any]:
+    """The results of one input or of several."""
+    return list(found) if isinstance(found, Results) else [found]
+
+
 def _explanation(one: Any, layers: bool) -> Record:
     record: Record = {
-        "scores": one.scores.numpy(), "target": one.target, "target_name": one.target_name,
-        "probability": one.probability, "completeness_gap": one.completeness_gap, "tokens": list(one.tokens),
-    }  # fmt: skip
+        "scores": one.scores.numpy(),
+        "target": one.target,
+        "target_name": one.target_name,
+        "probability": one.probability,
+        "completeness_gap": one.completeness_gap,
+        "tokens": list(one.tokens),
+    }
     for layer in one.layers if layers else ():
         prefix = f"layers/{layer.name}"
         record |= {f"{prefix}/layer": layer.layer, f"{prefix}/n": layer.n, f"{prefix}/head_dim": layer.head_dim}
-        for new, old in (
-            ("rank", "rank"), ("null_space_fraction", "difference"), ("entropy", "entropy"), ("received", "received"),
-            ("received_effective", "received_effective"), ("support_size", "support"),
-        ):  # fmt: skip
-            value = getattr(layer, old)
-            record[f"{prefix}/{new}"] = None if value is None else value.numpy()
+        for field in ("rank", "null_space_fraction", "entropy", "received", "received_effective", "support_size"):
+            value = getattr(layer, field)
+            record[f"{prefix}/{field}"] = None if value is None else value.numpy()
     if one.information is not None:
-        told = one.information
-        record |= {"information/ceiling": told["ceiling"], "information/n": told["n"]}
-        for layer in told["layers"]:
+        information = one.information
+        record |= {"information/ceiling": information["ceiling"], "information/n": information["n"]}
+        for layer in information["layers"]:
             for field in ("kl", "v_information", "split_half"):
                 record[f"information/{layer['layer']}/{field}"] = np.array(layer[field])
             for site, mi in layer["mi"].items():

@@ -139,7 +139,19 @@ def tensors(name: str) -> dict[str, Tensor]:
 
 def fitted_texts(count: int) -> list[str]:
     """Reviews from a template, no two alike."""
-    things = ["film", "plot", "cast", "score", "script", "camera work", "dialogue", "ending", "opening", "pace", "humour"]
+    things = [
+        "film",
+        "plot",
+        "cast",
+        "score",
+        "script",
+        "camera work",
+        "dialogue",
+        "ending",
+        "opening",
+        "pace",
+        "humour",
+    ]
     words = [
         "brilliant", "dull", "moving", "clumsy", "funny", "tired", "elegant", "awful", "fresh", "predictable", "warm",
         "lifeless", "clever", "silly", "gripping", "boring", "lovely",
@@ -198,7 +210,7 @@ def _explained(method: str) -> dict[str, Record]:
 
 def _tiny(name: str) -> dict[str, Record]:
     records = {}
-    methods: dict[str, Any] = {method: None for method in FOLLOWED} if name == "vit" else dict(TINY)
+    methods: dict[str, Any] = dict.fromkeys(FOLLOWED) if name == "vit" else dict(TINY)
     if name == "head":
         methods["head"] = None
     for method, options in methods.items():
@@ -296,7 +308,15 @@ def _information() -> dict[str, Record]:
 
 
 def _compared() -> dict[str, Record]:
-    methods = ("relevance", "attnlrp_iterative", "attention", "effective", "input_x_gradient", "feature_ablation", "random")
+    methods = (
+        "relevance",
+        "attnlrp_iterative",
+        "attention",
+        "effective",
+        "input_x_gradient",
+        "feature_ablation",
+        "random",
+    )
     inputs = SHORT[4:16]
     marked = [[(0, len(text) // 2)] for text in inputs]
     return {

@@ -14,7 +14,7 @@ OF_ROUNDING = {"residual", "sum_error", "own_sum_error", "difference"}
 # Shares, probabilities and changes whose own size may be that of rounding: relative to one where they are smaller.
 OF_ONE = {
     "completeness_gap", "largest", "relative", "probability", "value", "gap", "smallest_weight", "smallest_singular",
-    "necessity", "necessity_median", "p_value", "adjusted", "null_mean", "family_p_value",
+    "necessity", "necessity_median", "p_value", "adjusted", "null_mean", "family_p_value", "nats", "interval",
 }  # fmt: skip
 
 

@@ -142,7 +142,6 @@ def run_certify(
         record: Record = {
             field: getattr(one, field)
             for field in (
-                "holds",
                 "output",
                 "scale",
                 "rounding",
@@ -156,6 +155,8 @@ def run_certify(
                 "necessity_median",
             )
         }
+        # 0.1.0 called it "holds", too, where no row could change; that is an outcome of its own now.
+        record["holds"] = one.outcome != "does not hold"
         record |= _change("change", one.change)
         for control, change in one.controls.items():
             record |= _change(f"controls/{control}", change)
@@ -253,7 +254,7 @@ def fit_information(name: str, texts: Sequence[Any], **options: Any) -> Any:
     """The profile itself. Options: sites, layers, estimator, permutations, limit, batch_size, seed."""
     model, tokenizer = load(name)
     tokenizer = tokenizer or words()
-    return fit(model, texts, tokenizer=tokenizer, **options)
+    return fit(model, texts, tokenizer=tokenizer, **{"batch_size": 32, **options})  # 32: the default of 0.1.0
 
 
 def profile_record(profile: Any) -> Record:

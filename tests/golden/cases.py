@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (recorded texts)
 """What was recorded: inputs, options, and groups of calls. Names of methods and options are the new ones."""
 
 from __future__ import annotations

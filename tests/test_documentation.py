@@ -30,8 +30,6 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^( *)```python[^\n]*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 # Page -> why its blocks do not run. The aim is an empty table; a page that runs must not stand in it.
 EXPECTED_FAILURES: dict[str, str] = {
-    "docs/methods/comparison.md": "has '...' for the scores of an input, and undefined words and flags",
-    "docs/methods/heads.md": "uses AutoModelForSequenceClassification, pipeline and folder without defining them",
 }
 
 SIZES = {"vocab_size": 8000, "num_labels": 2, "id2label": {0: "NEGATIVE", 1: "POSITIVE"}}

@@ -29,8 +29,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^( *)```python[^\n]*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 # Page -> why its blocks do not run. The aim is an empty table; a page that runs must not stand in it.
-EXPECTED_FAILURES: dict[str, str] = {
-}
+EXPECTED_FAILURES: dict[str, str] = {}
 
 SIZES = {"vocab_size": 8000, "num_labels": 2, "id2label": {0: "NEGATIVE", 1: "POSITIVE"}}
 BERT = {**SIZES, "hidden_size": 48, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 64}

@@ -103,7 +103,7 @@ def inspect_layers(runner: EncoderRunner, one: EncodedInput) -> LayerInspection:
 
 
 def _read_by(logits: Tensor, states: Tensor) -> str | None:
-    """Which of the (1, tokens, width) states the logits depend on; None for several, or where it cannot be told."""
+    """Which of the (1, tokens, width) states the logits depend on; None for several, or where it is not known."""
     if not (logits.requires_grad and states.requires_grad) or states.shape[1] < 2:
         return None
     weights = torch.arange(1.0, logits.shape[1] + 1, device=logits.device, dtype=logits.dtype)

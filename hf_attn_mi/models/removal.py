@@ -28,7 +28,7 @@ def remove_tokens(
     - "mask": the ids become `mask_id`; length, positions and all other tensors stay.
     - "attention_mask": the attention mask is zero there (ones are taken where none is given); ids, length and
       positions stay. Attention alone does not see the token: its own row still runs through the network, so a model
-      that pools over all rows without heeding the mask still reads it.
+      that pools over all rows without using the mask still reads it.
 
     Args:
         example: one unpadded input, (tokens, ...) tensors by the model's argument names; others pass through.

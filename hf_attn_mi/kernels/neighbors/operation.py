@@ -17,7 +17,7 @@ TRITON_RANK = 16  # neighbors that a Triton program keeps
 
 @dataclass(frozen=True, eq=False)
 class NeighborCounts:
-    """What Ross's estimator reads. Points that are alone in their class have zeros everywhere and count for nobody."""
+    """What Ross's estimator reads. Points that are alone in their class have zeros everywhere and are not counted."""
 
     within: Tensor  # (..., n) long: m_i, points of any class inside the radius, i among them
     neighbors: Tensor  # (n,) long: k_i = min(k, N_i - 1)

@@ -9,7 +9,7 @@ from torch import Tensor
 def reference_neighbor_counts(states: Tensor, labels: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return Ross's m_i, k_i and N_i of each point.
 
-    Points that are alone in their class do not exist: they get zeros and nobody counts them. For the others N_i is
+    Points that are alone in their class are left out: they get zeros and are not counted. For the others N_i is
     the size of the class, k_i = min(k, N_i - 1), r_i the distance to the k_i-th nearest other point of the class, and
     m_i the number of points of any class, i among them, that are closer than r_i or at distance zero.
 

@@ -14,7 +14,7 @@ _turns = threading.RLock()  # the generators belong to the process: two threads 
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Draws inside depend on the seed alone; outside, nobody's sequence of draws changes.
+    """Draws inside depend on the seed alone; outside, the sequences of draws do not change.
 
     Args:
         seed: of torch's and numpy's global generators.

@@ -121,7 +121,7 @@ def _fit(sample: Reservoir, plan: SitePlan, cells: list[Cell], rows: Tensor, see
         if chosen:
             states = torch.stack([sample.states[layer, pick : pick + draws, rows] for layer, pick in chosen])
             # The draws of an input share its output and much of its text: they share its fold, too. With random folds
-            # the probe of an early layer had less information about new inputs than that of one draw (.055 to .068 nats, n = 300).
+            # the probe of an early layer was worse on new inputs than that of one draw (.055 to .068 nats, n = 300).
             by_input = states.transpose(1, 2).flatten(1, 2), outputs.repeat_interleave(draws, 0)
             probe = fit_probe(*by_input, folds=fold_of.repeat_interleave(draws), seed=seed)
             made |= {cell: (probe.directions[i], probe.offsets[i]) for i, cell in enumerate(chosen)}

@@ -129,7 +129,7 @@ def _leaves(model: nn.Module, inputs: Mapping[str, Any], batch: int, softmax_rul
 
 def _mixed(model: nn.Module, space: str, leaf: Tensor) -> UnsupportedModelError:
     return UnsupportedModelError(
-        f"{type(model).__name__}: the {space} (shape {tuple(leaf.shape)}) cannot be assigned to the inputs of the batch."
+        f"{type(model).__name__}: the {space} (shape {tuple(leaf.shape)}) cannot be assigned to inputs."
     )
 
 

@@ -545,3 +545,31 @@ def test_decoder_inputs_are_not_taken_for_the_encoders():
 
 def test_the_embedded_model_lies_where_the_tests_say():
     assert (DEMO / "config.json").is_file()
+
+
+# --- statistics of the layers -------------------------------------------------------------------------------------
+
+
+def test_less_of_the_layers_changes_no_score(demo):
+    model, tokenizer = demo
+    for method in ("relevance", "attention", "effective", "efficient", "saliency"):
+        full, summary, none = (
+            explain(model, LONG, tokenizer=tokenizer, method=method, layers=layers)
+            for layers in ("full", "summary", "none")
+        )
+        assert distance(summary.scores, full.scores) <= 1e-6
+        assert distance(none.scores, full.scores) <= 1e-6
+        assert (len(full.layers), len(none.layers)) == (3, 0)
+        for layer, wanted in zip(summary.layers, full.layers, strict=True):
+            assert torch.equal(layer.rank, wanted.rank)
+            assert distance(layer.entropy, wanted.entropy) <= 1e-6
+            assert distance(layer.received, wanted.received) <= 1e-6
+            assert (layer.null_space_fraction is None) == (method != "effective")
+        assert "layers" in none.info
+        assert str(none)
+        assert none.to_html()
+
+
+def test_a_level_of_the_layers_that_does_not_exist_is_refused(demo):
+    with pytest.raises(InvalidInputError, match="layers must be one of 'full', 'summary', 'none', not 'all'"):
+        explain(demo[0], TEXTS[0], layers="all")

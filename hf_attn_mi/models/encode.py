@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import nn
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.models.encoded_input import ALLOWED, EncodedInput
 from hf_attn_mi.models.loading import input_embedding, maximum_length
-from hf_attn_mi.models.tensor_inputs import read_tensors, split_rows, with_token_names
+from hf_attn_mi.models.tensor_inputs import padding_ends, read_tensors, split_rows, with_token_names
 
 Text = str | tuple[str, str]
 
@@ -29,7 +29,7 @@ def encode_texts(texts: Sequence[Text], model: nn.Module, tokenizer: Any, trunca
     encoded = []
     for i, text in enumerate(texts):
         one = encode_text(text, tokenizer, limit, truncation, i)
-        _check(one, i, model, limit)
+        _check(one, one.token_count, i, model, limit)
         known = {key: value for key, value in one.tensors.items() if key in accepted}
         encoded.append(replace(one, tensors=known))
     return encoded
@@ -38,20 +38,35 @@ def encode_texts(texts: Sequence[Text], model: nn.Module, tokenizer: Any, trunca
 def encode_tensors(tensors: Mapping[str, Any], model: nn.Module, tokenizer: Any) -> list[EncodedInput]:
     """The encoded inputs of a BatchEncoding or another mapping from argument names to tensors, one for each row.
 
+    Rows are as given, padding included; see `EncoderRunner.encode`. Labels are left out, but where an encoder-decoder
+    derives the tokens of its decoder from them, these are given in their place.
+
     Raises:
         InvalidInputError: keys that the model has no argument for, shapes that disagree, values that are not finite,
             too many tokens, or ids that the model does not have.
     """
     limit = maximum_length(model, tokenizer)
-    rows = split_rows(read_tensors(tensors, argument_names(model)))
+    rows = split_rows(read_tensors(_with_decoder_tokens(tensors, model), argument_names(model)))
     for i, one in enumerate(rows):
-        _check(one, i, model, limit)
+        start, end = padding_ends(one)
+        _check(one, end - start, i, model, limit)
     encodings = getattr(tensors, "encodings", None) or [None] * len(rows)
     return [with_token_names(one, encoding, tokenizer) for one, encoding in zip(rows, encodings)]
 
 
+def _with_decoder_tokens(tensors: Mapping[str, Any], model: nn.Module) -> Mapping[str, Any]:
+    """The mapping with decoder_input_ids where only (batch, tokens) labels say what the decoder reads."""
+    labels, prepare = tensors.get("labels"), getattr(model, "prepare_decoder_input_ids_from_labels", None)
+    if prepare is None or "decoder_input_ids" in tensors or not isinstance(labels, torch.Tensor) or labels.dim() != 2:
+        return tensors
+    return {**tensors, "decoder_input_ids": prepare(labels=labels)}
+
+
 def argument_names(model: nn.Module) -> set[str]:
-    """Every argument that the forward of this model, or of a module inside it, has a name for."""
+    """Every argument that the forward of this model takes; with **kwargs also those of the modules inside it."""
+    parameters = inspect.signature(model.forward).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return set(parameters)
     classes = {type(module): module for module in reversed(list(model.modules()))}
     return {name for module in classes.values() for name in inspect.signature(module.forward).parameters}
 
@@ -64,15 +79,22 @@ def read_texts(inputs: Any) -> tuple[list[str | tuple[str, str]], bool]:
     """
     if isinstance(inputs, str) or _is_pair(inputs):
         items, single = [inputs], True
-    elif isinstance(inputs, (list, tuple)):
+    elif isinstance(inputs, tuple):
+        raise InvalidInputError(
+            f"inputs is a tuple of {len(inputs)}: a tuple of two texts is one pair; pass several inputs as a list."
+        )
+    elif _is_container(inputs):
         items, single = list(inputs), False
     else:
         raise InvalidInputError(f"inputs must be {ALLOWED}; not {type(inputs).__name__}.")
     if not items:
         raise InvalidInputError(f"inputs is an empty {type(inputs).__name__}; allowed is {ALLOWED}.")
     for i, item in enumerate(items):
-        if isinstance(item, list) and len(item) == 2 and all(isinstance(part, str) for part in item):
-            items[i] = item = tuple(item)
+        if isinstance(item, list) and item and all(isinstance(part, str) for part in item):
+            raise InvalidInputError(
+                f"inputs[{i}] is a list of {len(item)} strings: is it a pair, or one text as words? Pass a pair as a "
+                "tuple, and words joined to one text."
+            )
         if not isinstance(item, str) and not _is_pair(item):
             raise InvalidInputError(
                 f"inputs[{i}] must be a text or a pair of texts, not {type(item).__name__}: {repr(item)[:80]}; "
@@ -84,6 +106,16 @@ def read_texts(inputs: Any) -> tuple[list[str | tuple[str, str]], bool]:
                     f"inputs[{i}] is an empty text ({part!r}); pass at least one visible character."
                 )
     return items, single
+
+
+def _is_container(value: Any) -> bool:
+    """Whether this holds several inputs: a list, an array or column of texts, or an iterator."""
+    if isinstance(value, Mapping | bytes) or hasattr(value, "columns"):
+        return False
+    dtype = getattr(value, "dtype", None)
+    if isinstance(value, torch.Tensor) or (dtype is not None and getattr(dtype, "kind", "O") in "biufc"):
+        return False
+    return isinstance(value, Iterable) and getattr(value, "ndim", 1) == 1
 
 
 def _is_pair(value: Any) -> bool:
@@ -135,11 +167,11 @@ def encode_text(
     )
 
 
-def _check(example: EncodedInput, index: int, model: nn.Module, limit: int | None) -> None:
+def _check(example: EncodedInput, real: int, index: int, model: nn.Module, limit: int | None) -> None:
     if example.length is None:
         return
-    if limit is not None and example.length > limit:
-        raise InvalidInputError(f"inputs[{index}] has {example.length} tokens, the model takes {limit}. Shorten it.")
+    if limit is not None and real > limit:
+        raise InvalidInputError(f"inputs[{index}] has {real} tokens, the model takes {limit}. Shorten it.")
     table = input_embedding(model)
     ids, embeds = example.tensors.get("input_ids"), example.tensors.get("inputs_embeds")
     if table is None:

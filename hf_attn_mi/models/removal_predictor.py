@@ -87,7 +87,8 @@ class RemovalPredictor:
             self.notes[:] = [f"Memory ran out: the batches were halved to {self.batch_size}."]
 
         lengths = [variant.token_count for _, variant in variants]
-        run_in_batches(list(length_buckets(lengths, self.batch_size, mixed=self.mixed)), run, halved)
+        size = 1 if self.target.is_function else self.batch_size  # a function sees one row at a time, without padding
+        run_in_batches(list(length_buckets(lengths, size, mixed=self.mixed)), run, halved)
         return [predictions[i] for i in range(len(variants))]
 
     def _forward(self, variants: Sequence[tuple[int, EncodedInput]]) -> list[Prediction]:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from hf_attn_mi._version import library_versions
 from hf_attn_mi.capture import eager_stance, model_lock, unwrap
@@ -19,11 +21,13 @@ from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.models.encode import encode_tensors, encode_texts, read_texts
 from hf_attn_mi.models.encoded_input import EncodedInput, batches_by_length, collate
 from hf_attn_mi.models.loading import input_embedding, load_tokenizer
+from hf_attn_mi.models.tensor_inputs import padding_ends, with_positions, without_padding
 from hf_attn_mi.models.weights import fingerprint, refuse_nonfinite_weights
 
 Value = TypeVar("Value")
 PADDING_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}  # relative to the largest output
 PADDING_TOLERANCE_REDUCED = 2e-2  # half precision
+ROW_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}  # of a row whose padding was cut off
 
 
 class EncoderRunner:
@@ -138,6 +142,22 @@ class EncoderRunner:
         """The table in which token ids are looked up; None where the model names none."""
         return input_embedding(self.model)
 
+    def looks_up(self, arguments: Mapping[str, Any], token_ids: Tensor | None) -> bool:
+        """Whether some embedding of the model looks these token ids up; tried once for each model.
+
+        For models that name no table of token embeddings: own classes around an encoder, adapters that wrap the table.
+        """
+        if token_ids is None:
+            return False
+
+        def look() -> bool:
+            lookups = _LookUps(token_ids)
+            with self.session(), torch.no_grad(), lookups:
+                self.forward(arguments)
+            return lookups.seen
+
+        return self.cached("looks_up_token_ids", look)
+
     def takes(self, argument: str) -> bool:
         """Whether the model's forward has an argument of this name."""
         return argument in inspect.signature(self.model.forward).parameters
@@ -190,7 +210,35 @@ class EncoderRunner:
         encoded = encode_tensors(inputs, self.model, self.tokenizer)
         if special_known and any(one.special is None and "input_ids" in one.tensors for one in encoded):
             encoded = encode_tensors(inputs, self.model, self.require_tokenizer())
-        return encoded, len(encoded) == 1
+        trimmed = [self._without_padding(one) for one in encoded]
+        if any("position_ids" in one.tensors for one in trimmed):  # every row states its positions, or none
+            trimmed = [with_positions(one) for one in trimmed]
+        return trimmed, len(encoded) == 1
+
+    def _without_padding(self, one: EncodedInput) -> EncodedInput:
+        """The input without the padding at its ends, if that changes no output; else as given.
+
+        Tried on the model, once for padding on each side: as it stands, and with the positions that the tokens have in
+        the padded row. What is explained is what the model says about the row as the caller passed it.
+        """
+        start, end = padding_ends(one)
+        if (start, end) == (0, one.token_count):
+            return one
+
+        def try_forms() -> bool | None:
+            for position_ids in (False, True):
+                if position_ids and not self.takes("position_ids"):
+                    continue
+                with self.session(), torch.no_grad(), visible_attention(self.model):
+                    padded = _float_outputs(self.forward(self.collate([one])))
+                    cut = without_padding(one, position_ids=position_ids)
+                    alone = _float_outputs(self.forward(self.collate([cut])))
+                if len(padded) == len(alone) and all(_same_tokens(*pair, start, end) for pair in zip(padded, alone)):
+                    return position_ids
+            return None
+
+        form = self.cached(("padding", start > 0, end < one.token_count), try_forms)
+        return one if form is None else without_padding(one, position_ids=form)
 
     def collate(self, inputs: Sequence[EncodedInput]) -> dict[str, Tensor]:
         """The arguments of one forward pass over these inputs, padded on the right, on the model's device."""
@@ -198,8 +246,10 @@ class EncoderRunner:
 
     def batches(self, inputs: Sequence[EncodedInput], size: int) -> list[list[int]]:
         """Positions of the inputs of each batch; inputs of different length share one where padding changes nothing."""
+        if size == 1:
+            return [[i] for i in range(len(inputs))]  # in the caller's order
         lengths = {one.length for one in inputs}
-        mixed = size > 1 and self.pad_id is not None and len(lengths) > 1 and self.ignores_padding(inputs)
+        mixed = self.pad_id is not None and len(lengths) > 1 and self.ignores_padding(inputs)
         return list(batches_by_length(inputs, size, mixed=mixed))
 
     def ignores_padding(self, inputs: Sequence[EncodedInput]) -> bool:
@@ -253,6 +303,23 @@ class EncoderRunner:
         return self.model(**arguments)
 
 
+class _LookUps(TorchFunctionMode):
+    """Watches whether an embedding is indexed with exactly these ids."""
+
+    def __init__(self, token_ids: Tensor) -> None:
+        super().__init__()
+        self.token_ids, self.seen = token_ids, False
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.embedding:
+            ids = args[0] if args else kwargs["input"]
+            self.seen = self.seen or (ids.shape == self.token_ids.shape and torch.equal(ids, self.token_ids))
+        return func(*args, **kwargs)
+
+
 def _hook(model: nn.Module) -> object | None:
     """The hook with which accelerate runs this model or a part of it; None without one."""
     if not any(hasattr(module, "_hf_hook") for module in model.modules()):
@@ -271,6 +338,17 @@ def _float_outputs(outputs: Any) -> list[Tensor]:
     values = outputs.values() if hasattr(outputs, "values") else outputs
     values = [values] if isinstance(values, Tensor) else values
     return [value for value in values if isinstance(value, Tensor) and value.is_floating_point() and value.dim() > 1]
+
+
+def _same_tokens(padded: Tensor, alone: Tensor, start: int, end: int) -> bool:
+    """Whether an output of the padded row is that of the row alone; of the real tokens where it has one for each."""
+    for dim in range(1, min(padded.dim(), alone.dim())):  # of states the tokens are dimension 1, of attention the last
+        if padded.shape[dim] != alone.shape[dim] == end - start:
+            padded = padded.narrow(dim, start, end - start)
+    if padded.shape != alone.shape:
+        return False
+    limit = ROW_TOLERANCE.get(padded.dtype, PADDING_TOLERANCE_REDUCED) * max(1.0, float(padded.abs().max()))
+    return bool(((padded - alone).abs() <= limit).all())
 
 
 def _same(alone: Tensor, padded: Tensor) -> bool:

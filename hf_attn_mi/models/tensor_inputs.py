@@ -1,4 +1,4 @@
-"""From dicts of tensors to examples."""
+"""From mappings of tensors to encoded inputs."""
 
 from __future__ import annotations
 
@@ -20,24 +20,27 @@ BOOKKEEPING = {  # what tokenizers return beside the model's arguments
     "length",
     "num_truncated_tokens",
 }
+LABELS = {"labels", "label", "label_ids", "start_positions", "end_positions", "next_sentence_label"}  # for a loss only
 
 
 def read_tensors(inputs: Mapping[str, Any], accepted: set[str]) -> dict[str, Tensor]:
     """The model's arguments as tensors, copied out of inference mode, in which no gradient can be taken.
+
+    Labels are left out: they belong to a loss, and with them a model may compute another output.
 
     Raises:
         InvalidInputError: nothing, keys the model has no argument for, or values that make no tensor.
     """
     if not inputs:
         raise InvalidInputError(f"inputs is an empty {type(inputs).__name__}; allowed is {ALLOWED}.")
-    unknown = [key for key in inputs if key not in accepted | BOOKKEEPING]
+    unknown = [key for key in inputs if key not in accepted | BOOKKEEPING | LABELS]
     if unknown:
         raise InvalidInputError(
             f"inputs has keys {unknown} that this model does not know; it needs one of {', '.join(MAIN_KEYS)}."
         )
     tensors: dict[str, Tensor] = {}
     for key, value in inputs.items():
-        if value is None or key not in accepted:
+        if value is None or key not in accepted or key in LABELS:
             continue
         try:
             tensor = value if isinstance(value, Tensor) else torch.tensor(value)
@@ -50,7 +53,7 @@ def read_tensors(inputs: Mapping[str, Any], accepted: set[str]) -> dict[str, Ten
 
 
 def split_rows(tensors: dict[str, Tensor]) -> list[EncodedInput]:
-    """One example for each row, without the padding at its ends.
+    """One encoded input for each row, as given, padding included.
 
     Raises:
         InvalidInputError: no main input, shapes that disagree, or entries that are not finite.
@@ -86,17 +89,54 @@ def _one(tensors: dict[str, Tensor], i: int, main: str, sequence: bool) -> Encod
     if not sequence:
         return EncodedInput(tensors=row, length=None)
     length = row[main].shape[0]
-    start = 0
     mask = row.get("attention_mask")
     if mask is not None and mask.dim() == 1:
         if mask.shape[0] != length:
             raise InvalidInputError(f"inputs['attention_mask'] has {mask.shape[0]} columns, {main!r} has {length}.")
-        real = mask.nonzero()[:, 0]
-        if real.numel() == 0:
+        if not bool(mask.any()):
             raise InvalidInputError(f"inputs['attention_mask'] is zero for every token of input {i}; one must be real.")
-        start, end = int(real[0]), int(real[-1]) + 1
-        row = {k: v[start:end] if per_token(k, v, length) else v for k, v in row.items()}
-    return EncodedInput(tensors=row, length=row[main].shape[0], start=start)
+    return EncodedInput(tensors=row, length=length)
+
+
+def padding_ends(one: EncodedInput) -> tuple[int, int]:
+    """(start, end): the real tokens lie in one[start:end]; the whole input where there is no padding at its ends."""
+    mask = one.tensors.get("attention_mask")
+    if one.length is None or mask is None or mask.dim() != 1:
+        return 0, one.token_count
+    real = mask.nonzero()[:, 0]
+    return int(real[0]), int(real[-1]) + 1
+
+
+def with_positions(one: EncodedInput) -> EncodedInput:
+    """The input with the position of each token counted from 0, unless it states its positions already."""
+    return replace(one, tensors={"position_ids": torch.arange(one.token_count), **one.tensors})
+
+
+def without_padding(one: EncodedInput, *, position_ids: bool) -> EncodedInput:
+    """The input without the padding at its ends.
+
+    Args:
+        one: with padding.
+        position_ids: state the positions that the tokens have in the padded row.
+    """
+    start, end = padding_ends(one)
+    tensors = with_positions(one).tensors if position_ids else one.tensors
+
+    def cut(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        return None if values is None else values[start:end]
+
+    length = one.token_count
+    return replace(
+        one,
+        tensors={k: v[start:end] if per_token(k, v, length) else v for k, v in tensors.items()},
+        length=end - start,
+        start=start,
+        tokens=cut(one.tokens),
+        offsets=cut(one.offsets),
+        sequence_ids=cut(one.sequence_ids),
+        word_ids=cut(one.word_ids),
+        special=cut(one.special),
+    )
 
 
 def with_token_names(example: EncodedInput, encoding: Any, tokenizer: Any) -> EncodedInput:

@@ -46,9 +46,9 @@ def explain(
         inputs: a text, a pair (tuple) of texts, a list of either, or a BatchEncoding / dict of tensors
             (input_ids, inputs_embeds, pixel_values, input_features, input_values).
         target: None (the predicted class), a class number, a label name, one of these for each input, or a
-            function from the outputs to (batch,) values for models without a class. The function sees one batch
-            at a time, short inputs first: where it depends on the input, pass one input, or batch_size=1.
-            "attnlrp_iterative" calls it at every stage: let it name a fixed class.
+            function from the outputs to (batch,) values for models without a class. The function sees one input at
+            a time, without padding, in the order of `inputs`. "attnlrp_iterative" calls it at every stage: let it
+            name a fixed class.
         method: a name of `list_methods()`: "relevance" (gradient x input of the linearized model, the default),
             "attnlrp", "attnlrp_iterative", "attention", "rollout", "effective", "efficient", "head", a method of
             Captum such as "integrated_gradients", or one that was registered.
@@ -84,7 +84,8 @@ def explain(
         encoded, single = runner.encode(inputs, truncation=truncation)
         check_method(runner, scorer, values)
         targets = read_target(target, runner.model, len(encoded))
-        batches = runner.batches(encoded, batch_size)
+        # A function sees one input at a time, without padding and in the caller's order.
+        batches = runner.batches(encoded, 1 if targets.is_function else batch_size)
         with progress_bar(len(batches), "explain", "batch") as bar:
             for places in batches:
                 batch = [encoded[i] for i in places]

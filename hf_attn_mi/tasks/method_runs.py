@@ -113,7 +113,8 @@ def run_method(
         advance: called with the number of inputs that are done.
     """
     run = MethodRun.empty(len(inputs))
-    queue = list(batches_by_length(inputs, batch_size, mixed=mixed))
+    size = 1 if target.is_function else batch_size  # a function sees one input at a time, without padding
+    queue = list(batches_by_length(inputs, size, mixed=mixed))
 
     def score(places: list[int]) -> None:
         with counted(runner.model) as passes:

@@ -14,7 +14,6 @@ from hf_attn_mi.capture import first_layer
 from hf_attn_mi.capture.model_state import visible_attention
 from hf_attn_mi.errors import UnsupportedModelError
 from hf_attn_mi.methods.relevance.linearized_forward import LinearizedForward, SoftmaxRule
-from hf_attn_mi.models.loading import input_embedding
 from hf_attn_mi.models.runner import EncoderRunner
 
 
@@ -62,7 +61,7 @@ def relevance(
     model = runner.model
     main = next(value for value in arguments.values() if isinstance(value, Tensor))
     batch = main.shape[0]
-    network = _leaves(model, arguments, batch, softmax_rule)
+    network = _leaves(runner, arguments, batch, softmax_rule)
     with visible_attention(model), torch.enable_grad(), network as (linearized, changed, leaves, space):
         with linearized:
             outputs = (run or runner.forward)(changed)
@@ -98,16 +97,18 @@ def relevance(
 
 
 @contextmanager
-def _leaves(model: nn.Module, inputs: Mapping[str, Any], batch: int, softmax_rule: SoftmaxRule) -> Iterator[Any]:
+def _leaves(runner: EncoderRunner, inputs: Mapping[str, Any], batch: int, softmax_rule: SoftmaxRule) -> Iterator[Any]:
     """The linearized forward with leaves at the embeddings, the arguments to call, the leaves, their name."""
     if "inputs_embeds" in inputs:
         leaf = inputs["inputs_embeds"].detach().clone().requires_grad_(True)
         arguments = {**inputs, "inputs_embeds": leaf}
         yield LinearizedForward(None, batch, softmax_rule), arguments, lambda: [(None, leaf)], "inputs_embeds"
         return
-    table = input_embedding(model) if _token_ids(inputs) is not None else None
-    if table is not None:
-        linearized = LinearizedForward(table.weight, batch, softmax_rule)
+    token_ids = _token_ids(inputs)
+    table = runner.input_embedding if token_ids is not None else None
+    if table is not None or runner.looks_up(inputs, token_ids):
+        weight = None if table is None else table.weight
+        linearized = LinearizedForward(weight, batch, softmax_rule, token_ids=token_ids)
         yield linearized, inputs, lambda: linearized.leaves, "word embeddings"
         return
     first_leaves: list[tuple[None, Tensor]] = []
@@ -120,7 +121,7 @@ def _leaves(model: nn.Module, inputs: Mapping[str, Any], batch: int, softmax_rul
         first_leaves.append((None, leaf))
         return ((leaf, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": leaf})
 
-    handle = first_layer(model).register_forward_pre_hook(start, with_kwargs=True)
+    handle = first_layer(runner.model).register_forward_pre_hook(start, with_kwargs=True)
     try:
         yield LinearizedForward(None, batch, softmax_rule), inputs, lambda: first_leaves, "input of the first layer"
     finally:

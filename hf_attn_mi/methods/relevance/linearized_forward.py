@@ -94,14 +94,23 @@ class LinearizedForward(TorchFunctionMode):
         softmax_rule: "detach" holds attention rows constant; "taylor" takes the softmax as its tangent and shares
             products of rows and values, and of queries and keys, equally (AttnLRP, arXiv 2402.05602; the constants of
             the tangents go to the bias terms).
+        token_ids: where the model names no table of token embeddings: look-ups of exactly these ids become leaves.
 
     Attributes:
         leaves: (token ids, leaf) of every look-up.
         bias: (batch,) contributions of biases, positions and every other constant; complete after backward.
     """
 
-    def __init__(self, embedding_weight: Tensor | None, batch: int, softmax_rule: SoftmaxRule = "detach") -> None:
+    def __init__(
+        self,
+        embedding_weight: Tensor | None,
+        batch: int,
+        softmax_rule: SoftmaxRule = "detach",
+        *,
+        token_ids: Tensor | None = None,
+    ) -> None:
         super().__init__()
+        self.token_ids = token_ids
         self.embedding_weight, self.batch, self.taylor = embedding_weight, batch, softmax_rule == "taylor"
         self.leaves: list[tuple[Tensor, Tensor]] = []
         self.bias = torch.zeros(batch, dtype=torch.float64)
@@ -164,12 +173,18 @@ class LinearizedForward(TorchFunctionMode):
     def _embedding(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         weight = args[1] if len(args) > 1 else kwargs["weight"]
         result: Tensor = func(*args, **kwargs).detach()
-        table = self.embedding_weight
-        if table is not None and weight.data_ptr() == table.data_ptr() and weight.shape == table.shape:
+        ids = args[0] if args else kwargs["input"]
+        if self._looks_up_tokens(weight, ids):
             leaf = result.requires_grad_(True)
-            self.leaves.append((args[0] if args else kwargs["input"], leaf))
+            self.leaves.append((ids, leaf))
             result = leaf.clone()  # the model may scale its embeddings in place
         return result
+
+    def _looks_up_tokens(self, weight: Tensor, ids: Tensor) -> bool:
+        table = self.embedding_weight
+        if table is not None:
+            return weight.data_ptr() == table.data_ptr() and weight.shape == table.shape
+        return self.token_ids is not None and ids.shape == self.token_ids.shape and torch.equal(ids, self.token_ids)
 
     def _gate(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         if func in (torch.tanh, T.tanh, F.tanh) and _inside_activation():

@@ -19,8 +19,21 @@ from hf_attn_mi.models.tensor_inputs import padding_ends, read_tensors, split_ro
 Text = str | tuple[str, str]
 
 
-def encode_texts(texts: Sequence[Text], model: nn.Module, tokenizer: Any, truncation: bool) -> list[EncodedInput]:
+def encode_texts(
+    texts: Sequence[Text],
+    model: nn.Module,
+    tokenizer: Any,
+    truncation: bool,
+    tokenizer_options: Mapping[str, Any] | None = None,
+) -> list[EncodedInput]:
     """The encoded inputs of texts and pairs of texts.
+
+    Args:
+        texts: texts and pairs.
+        model: takes them.
+        tokenizer: of the model.
+        truncation: cut what is too long, with a warning.
+        tokenizer_options: what a pipeline passes to its tokenizer.
 
     Raises:
         InvalidInputError: a text without tokens, too long without `truncation`, or ids that the model does not have.
@@ -28,7 +41,7 @@ def encode_texts(texts: Sequence[Text], model: nn.Module, tokenizer: Any, trunca
     limit, accepted = maximum_length(model, tokenizer), argument_names(model)
     encoded = []
     for i, text in enumerate(texts):
-        one = encode_text(text, tokenizer, limit, truncation, i)
+        one = encode_text(text, tokenizer, limit, truncation, i, tokenizer_options)
         _check(one, one.token_count, i, model, limit)
         known = {key: value for key, value in one.tensors.items() if key in accepted}
         encoded.append(replace(one, tensors=known))
@@ -123,7 +136,12 @@ def _is_pair(value: Any) -> bool:
 
 
 def encode_text(
-    text: str | tuple[str, str], tokenizer: Any, limit: int | None, truncation: bool, index: int
+    text: str | tuple[str, str],
+    tokenizer: Any,
+    limit: int | None,
+    truncation: bool,
+    index: int,
+    tokenizer_options: Mapping[str, Any] | None = None,
 ) -> EncodedInput:
     """The example of one text or pair, its place in `inputs` being `index`.
 
@@ -136,6 +154,12 @@ def encode_text(
     full = tokenizer(*parts, return_special_tokens_mask=True, verbose=False, **options)
     notes: tuple[str, ...] = ()
     length = len(full["input_ids"])
+    if tokenizer_options:
+        full = tokenizer(*parts, return_special_tokens_mask=True, verbose=False, **options, **tokenizer_options)
+        kept = len(full["input_ids"])
+        if kept < length:
+            notes = (f"input {index} was cut from {length} to {kept} tokens by the pipeline's own settings.",)
+        length = kept
     if limit is not None and length > limit:
         if not truncation:
             raise InvalidInputError(

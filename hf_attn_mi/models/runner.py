@@ -21,6 +21,7 @@ from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.models.encode import encode_tensors, encode_texts, read_texts
 from hf_attn_mi.models.encoded_input import EncodedInput, batches_by_length, collate
 from hf_attn_mi.models.loading import input_embedding, load_tokenizer
+from hf_attn_mi.models.output_heads import ClassLogits, MultiLabel, OutputHead, Regression
 from hf_attn_mi.models.tensor_inputs import padding_ends, with_positions, without_padding
 from hf_attn_mi.models.weights import fingerprint, refuse_nonfinite_weights
 
@@ -43,6 +44,8 @@ class EncoderRunner:
     Attributes:
         model: the unwrapped module.
         tokenizer: as above.
+        tokenizer_options: what a pipeline passes to its tokenizer, such as truncation and max_length.
+        output_head: how a pipeline turns logits into scores; None for the registered output heads.
 
     Example:
         >>> runner = EncoderRunner.of(model)                                      # doctest: +SKIP
@@ -53,6 +56,8 @@ class EncoderRunner:
 
     def __init__(self, model: nn.Module, tokenizer: Any = None) -> None:
         self.model, self.tokenizer = model, tokenizer
+        self.tokenizer_options: dict[str, Any] = {}
+        self.output_head: OutputHead | None = None
 
     @classmethod
     def of(cls, model: Any, tokenizer: Any = None) -> EncoderRunner:
@@ -72,9 +77,14 @@ class EncoderRunner:
                 "AutoModelForSequenceClassification.from_pretrained(name), or use the command hf-attn-mi explain "
                 "--model."
             )
+        options: dict[str, Any] = {}
+        head: OutputHead | None = None
         if any(kind.__name__ == "Pipeline" for kind in type(model).__mro__):  # importing the class takes seconds
+            options, head = _pipeline_settings(model)
             tokenizer = model.tokenizer if tokenizer is None else tokenizer
             model = model.model
+        if not isinstance(model, nn.Module):
+            _refuse_wrapper(model)
         module = unwrap(model)
         if _hook(module) is None and any(parameter.is_meta for parameter in module.parameters()):
             raise InvalidInputError(
@@ -82,7 +92,9 @@ class EncoderRunner:
                 "Load them with from_pretrained, or call model.to_empty(device=...) and load a state dict."
             )
         refuse_nonfinite_weights(module)
-        return cls(module, tokenizer)
+        runner = cls(module, tokenizer)
+        runner.tokenizer_options, runner.output_head = options, head
+        return runner
 
     # --- what the model is -------------------------------------------------------------------------------------
 
@@ -204,9 +216,13 @@ class EncoderRunner:
         Raises:
             InvalidInputError: empty, of the wrong type, too long, or with ids that the model does not have.
         """
+        if isinstance(inputs, Mapping) and isinstance(inputs.get("text"), str):  # as pipelines take a text or a pair
+            pair = inputs.get("text_pair")
+            inputs = inputs["text"] if pair is None else (inputs["text"], pair)
         if not isinstance(inputs, Mapping):
             texts, single = read_texts(inputs)
-            return encode_texts(texts, self.model, self.require_tokenizer(), truncation), single
+            tokenizer, options = self.require_tokenizer(), self.tokenizer_options
+            return encode_texts(texts, self.model, tokenizer, truncation, options), single
         encoded = encode_tensors(inputs, self.model, self.tokenizer)
         if special_known and any(one.special is None and "input_ids" in one.tensors for one in encoded):
             encoded = encode_tensors(inputs, self.model, self.require_tokenizer())
@@ -318,6 +334,38 @@ class _LookUps(TorchFunctionMode):
             ids = args[0] if args else kwargs["input"]
             self.seen = self.seen or (ids.shape == self.token_ids.shape and torch.equal(ids, self.token_ids))
         return func(*args, **kwargs)
+
+
+def _pipeline_settings(pipeline: Any) -> tuple[dict[str, Any], OutputHead | None]:
+    """The tokenizer's options and the output head of a text-classification pipeline.
+
+    Raises:
+        InvalidInputError: a pipeline for another task.
+    """
+    if pipeline.task != "text-classification":
+        raise InvalidInputError(
+            f"model is a pipeline for the task {pipeline.task!r}; only text-classification is explained as the "
+            "pipeline answers it. Pass its model: explain(pipe.model, inputs, tokenizer=pipe.tokenizer, target=...)."
+        )
+    options = {k: v for k, v in pipeline._preprocess_params.items() if k not in ("padding", "return_tensors")}
+    applied = pipeline._postprocess_params.get("function_to_apply")
+    name = "" if applied is None else str(getattr(applied, "value", applied)).lower()
+    config = pipeline.model.config
+    if applied is None and config.num_labels == 1 and config.problem_type != "regression":
+        name = "sigmoid"  # the pipeline's default for a single output
+    heads: dict[str, OutputHead] = {"sigmoid": MultiLabel(), "softmax": ClassLogits(), "none": Regression()}
+    return options, heads.get(name)
+
+
+def _refuse_wrapper(model: object) -> None:
+    """Raise `InvalidInputError` for objects that hold a model, with the attribute to pass."""
+    for attribute in ("model", "model_body", "transformers_model"):
+        inner = getattr(model, attribute, None)
+        if isinstance(inner, nn.Module):
+            raise InvalidInputError(
+                f"model is a {type(model).__name__}, which is no torch.nn.Module; pass its attribute .{attribute} "
+                f"({type(inner).__name__}), and tokenizer=..."
+            )
 
 
 def _hook(model: nn.Module) -> object | None:

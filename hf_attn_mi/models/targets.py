@@ -100,7 +100,7 @@ class Target:
         )
 
 
-def read_target(target: Any, model: nn.Module, count: int) -> Target:
+def read_target(target: Any, model: nn.Module, count: int, head: OutputHead | None = None) -> Target:
     """The `Target` of `count` inputs, from what a caller passes as `target=`.
 
     Args:
@@ -108,6 +108,7 @@ def read_target(target: Any, model: nn.Module, count: int) -> Target:
             from the model's outputs to (batch,) values.
         model: the unwrapped model.
         count: number of inputs.
+        head: reads classes off the outputs; None for the registered output heads.
 
     Raises:
         InvalidInputError: unknown label, number out of range, or not one target for each input.
@@ -121,8 +122,8 @@ def read_target(target: Any, model: nn.Module, count: int) -> Target:
             raise InvalidInputError(
                 f"target has {len(target)} entries for {count} inputs; pass one for each, or one for all."
             )
-        return Target([_class_number(item, model) for item in target], model)
-    return Target([_class_number(target, model)] * count, model)
+        return Target([_class_number(item, model) for item in target], model, head=head)
+    return Target([_class_number(target, model)] * count, model, head=head)
 
 
 def _class_number(target: Any, model: nn.Module) -> int | None:

@@ -85,7 +85,7 @@ def certify(
     records = []
     with torch.inference_mode(False), torch.no_grad():
         encoded, single = runner.encode(inputs, truncation=truncation)
-        targets = read_target(target, runner.model, len(encoded))
+        targets = read_target(target, runner.model, len(encoded), runner.output_head)
         for i, one in enumerate(encoded):
             with runner.session():
                 records.append(_certify(runner, one, targets.select([i]), options))

@@ -120,7 +120,9 @@ def compare(
     truths = None if rationales is None else rationale_masks(rationales, encoded)
     given_scores = read_scores(scores, encoded)
     refuse_mask_removal(runner, removal)
-    predictor = RemovalPredictor(runner, encoded, read_target(target, runner.model, len(encoded)), batch_size)
+    predictor = RemovalPredictor(
+        runner, encoded, read_target(target, runner.model, len(encoded), runner.output_head), batch_size
+    )
     metric_inputs = ComparedInputs(predictor, removal, mask_id_of(removal, runner.tokenizer))
     with progress_bar(len(encoded) * (len(names) + 1), "compare", "step") as bar:
         runs = {}

@@ -83,7 +83,7 @@ def explain(
     with torch.inference_mode(False):  # no gradient can be taken of tensors that are made in inference mode
         encoded, single = runner.encode(inputs, truncation=truncation)
         check_method(runner, scorer, values)
-        targets = read_target(target, runner.model, len(encoded))
+        targets = read_target(target, runner.model, len(encoded), runner.output_head)
         # A function sees one input at a time, without padding and in the caller's order.
         batches = runner.batches(encoded, 1 if targets.is_function else batch_size)
         with progress_bar(len(batches), "explain", "batch") as bar:

@@ -99,7 +99,9 @@ def minimal_tokens(
         )
     encoded, single = runner.encode(inputs, truncation=truncation, special_known=True)
     restricted = RestrictedInputs(
-        RemovalPredictor(runner, encoded, read_target(target, runner.model, len(encoded)), batch_size)
+        RemovalPredictor(
+            runner, encoded, read_target(target, runner.model, len(encoded), runner.output_head), batch_size
+        )
     )
     originals = restricted.run_originals()
     rankings = [ranking] if second_ranking is None else [ranking, second_ranking]

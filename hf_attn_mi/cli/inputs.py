@@ -25,12 +25,12 @@ def read_texts(texts: list[str] | None, file: Path | None, pair: str | None) -> 
     Raises:
         InvalidInputError: a file that cannot be read, or no text at all.
     """
-    lines = [text for text in texts or () if text != "-"]
+    lines: list[Text] = [text for text in texts or () if text != "-"]
     if file is not None and not file.exists():
         raise InvalidInputError(f"--file {file}: there is no such file.")
     try:
         if file is not None:
-            lines += _lines(file.read_text(encoding="utf-8-sig"))
+            lines += _texts_of_file(file)
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"--file {file}: {error}; a UTF-8 file with one text a line is needed.") from error
     try:
@@ -40,7 +40,21 @@ def read_texts(texts: list[str] | None, file: Path | None, pair: str | None) -> 
         raise InvalidInputError(f"standard input: {error}; UTF-8 with one text a line is needed.") from error
     if not lines:
         raise InvalidInputError("no text: pass TEXT, --file FILE, or lines on standard input.")
-    return [(text, pair) for text in lines] if pair is not None else list(lines)
+    if pair is None:
+        return lines
+    if any(not isinstance(text, str) for text in lines):
+        raise InvalidInputError("--pair: the rows of --file are pairs already.")
+    return [(text, pair) for text in lines if isinstance(text, str)]
+
+
+def _texts_of_file(file: Path) -> list[Text]:
+    """The texts or pairs of a file: by its suffix, one a line where it has none that is known."""
+    suffix = Path(file.name.removesuffix(".gz")).suffix.lower()
+    if suffix in (".jsonl", ".json", ".csv", ".tsv", ".arrow") or file.name.endswith(".gz"):
+        from hf_attn_mi.data import read_texts_of
+
+        return list(read_texts_of(str(file)))
+    return list(_lines(file.read_text(encoding="utf-8-sig")))
 
 
 def _lines(text: str) -> list[str]:

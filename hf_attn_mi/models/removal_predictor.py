@@ -87,7 +87,9 @@ class RemovalPredictor:
             self.notes[:] = [f"Memory ran out: the batches were halved to {self.batch_size}."]
 
         lengths = [variant.token_count for _, variant in variants]
-        size = 1 if self.target.is_function else self.batch_size  # a function sees one row at a time, without padding
+        # A function sees one row at a time, without padding.
+        alone = self.target.is_function or not self.runner.takes_batches(self.inputs[0])
+        size = 1 if alone else self.batch_size
         run_in_batches(list(length_buckets(lengths, size, mixed=self.mixed)), run, halved)
         return [predictions[i] for i in range(len(variants))]
 

@@ -17,18 +17,17 @@ from hf_attn_mi._version import library_versions
 from hf_attn_mi.capture import eager_stance, model_lock, unwrap
 from hf_attn_mi.capture.model_cache import cached
 from hf_attn_mi.capture.model_state import visible_attention
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.models.encode import encode_tensors, encode_texts, read_texts
 from hf_attn_mi.models.encoded_input import EncodedInput, batches_by_length, collate
 from hf_attn_mi.models.loading import input_embedding, load_tokenizer
-from hf_attn_mi.models.output_heads import ClassLogits, MultiLabel, OutputHead, Regression
+from hf_attn_mi.models.output_heads import OutputHead
+from hf_attn_mi.models.output_tests import float_outputs, same_outputs, same_tokens
 from hf_attn_mi.models.tensor_inputs import padding_ends, with_positions, without_padding
 from hf_attn_mi.models.weights import fingerprint, refuse_nonfinite_weights
+from hf_attn_mi.models.wrappers import device_hook, pipeline_settings, refuse_wrapper
 
 Value = TypeVar("Value")
-PADDING_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}  # relative to the largest output
-PADDING_TOLERANCE_REDUCED = 2e-2  # half precision
-ROW_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}  # of a row whose padding was cut off
 
 
 class EncoderRunner:
@@ -80,13 +79,13 @@ class EncoderRunner:
         options: dict[str, Any] = {}
         head: OutputHead | None = None
         if any(kind.__name__ == "Pipeline" for kind in type(model).__mro__):  # importing the class takes seconds
-            options, head = _pipeline_settings(model)
+            options, head = pipeline_settings(model)
             tokenizer = model.tokenizer if tokenizer is None else tokenizer
             model = model.model
         if not isinstance(model, nn.Module):
-            _refuse_wrapper(model)
+            refuse_wrapper(model)
         module = unwrap(model)
-        if _hook(module) is None and any(parameter.is_meta for parameter in module.parameters()):
+        if device_hook(module) is None and any(parameter.is_meta for parameter in module.parameters()):
             raise InvalidInputError(
                 f"model: the weights of {type(module).__name__} are on the meta device, so nothing can be computed. "
                 "Load them with from_pretrained, or call model.to_empty(device=...) and load a state dict."
@@ -119,7 +118,7 @@ class EncoderRunner:
     @property
     def device(self) -> torch.device:
         """Where inputs go: the device on which accelerate runs an offloaded model, else that of the first weight."""
-        hook = _hook(self.model)
+        hook = device_hook(self.model)
         device = getattr(hook, "execution_device", None)
         if device is not None:
             return torch.device(device)
@@ -246,10 +245,10 @@ class EncoderRunner:
                 if position_ids and not self.takes("position_ids"):
                     continue
                 with self.session(), torch.no_grad(), visible_attention(self.model):
-                    padded = _float_outputs(self.forward(self.collate([one])))
+                    padded = float_outputs(self.forward(self.collate([one])))
                     cut = without_padding(one, position_ids=position_ids)
-                    alone = _float_outputs(self.forward(self.collate([cut])))
-                if len(padded) == len(alone) and all(_same_tokens(*pair, start, end) for pair in zip(padded, alone)):
+                    alone = float_outputs(self.forward(self.collate([cut])))
+                if len(padded) == len(alone) and all(same_tokens(*pair, start, end) for pair in zip(padded, alone)):
                     return position_ids
             return None
 
@@ -262,11 +261,29 @@ class EncoderRunner:
 
     def batches(self, inputs: Sequence[EncodedInput], size: int) -> list[list[int]]:
         """Positions of the inputs of each batch; inputs of different length share one where padding changes nothing."""
-        if size == 1:
+        if size == 1 or not self.takes_batches(inputs[0]):
             return [[i] for i in range(len(inputs))]  # in the caller's order
         lengths = {one.length for one in inputs}
         mixed = self.pad_id is not None and len(lengths) > 1 and self.ignores_padding(inputs)
         return list(batches_by_length(inputs, size, mixed=mixed))
+
+    def takes_batches(self, one: EncodedInput) -> bool:
+        """Whether the model takes more than one row in a pass; tried once for models without a padding token.
+
+        Decoders that classify by the last token refuse batches where they could not tell padding from tokens.
+        """
+        if self.pad_id is not None:
+            return True
+
+        def accepts() -> bool:
+            try:
+                with self.session(), torch.no_grad():
+                    self.forward(self.collate([one, one]))
+            except UnsupportedModelError:
+                return False
+            return True
+
+        return self.cached("takes_batches", accepts)
 
     def ignores_padding(self, inputs: Sequence[EncodedInput]) -> bool:
         """Whether an input gives the same output alone and padded on the right; tried once for each model.
@@ -282,9 +299,9 @@ class EncoderRunner:
     def _padding_changes_nothing(self, inputs: Sequence[EncodedInput]) -> bool:
         ordered = sorted(inputs, key=lambda one: one.token_count)
         with self.session(), torch.no_grad(), visible_attention(self.model):
-            alone = _float_outputs(self.forward(self.collate([ordered[0]])))
-            padded = _float_outputs(self.forward(self.collate([ordered[0], ordered[-1]])))
-        return len(alone) == len(padded) and all(map(_same, alone, padded))
+            alone = float_outputs(self.forward(self.collate([ordered[0]])))
+            padded = float_outputs(self.forward(self.collate([ordered[0], ordered[-1]])))
+        return len(alone) == len(padded) and all(map(same_outputs, alone, padded))
 
     # --- running -----------------------------------------------------------------------------------------------
 
@@ -316,7 +333,15 @@ class EncoderRunner:
         """
         if getattr(self.config, "return_dict", True) is False:
             arguments = {**arguments, "return_dict": True}
-        return self.model(**arguments)
+        try:
+            return self.model(**arguments)
+        except ValueError as error:
+            if "batch sizes > 1" not in str(error):
+                raise
+            raise UnsupportedModelError(
+                f"{self.class_name} takes one row in a pass, since it names no padding token: set "
+                "model.config.pad_token_id."
+            ) from error
 
 
 class _LookUps(TorchFunctionMode):
@@ -334,76 +359,3 @@ class _LookUps(TorchFunctionMode):
             ids = args[0] if args else kwargs["input"]
             self.seen = self.seen or (ids.shape == self.token_ids.shape and torch.equal(ids, self.token_ids))
         return func(*args, **kwargs)
-
-
-def _pipeline_settings(pipeline: Any) -> tuple[dict[str, Any], OutputHead | None]:
-    """The tokenizer's options and the output head of a text-classification pipeline.
-
-    Raises:
-        InvalidInputError: a pipeline for another task.
-    """
-    if pipeline.task != "text-classification":
-        raise InvalidInputError(
-            f"model is a pipeline for the task {pipeline.task!r}; only text-classification is explained as the "
-            "pipeline answers it. Pass its model: explain(pipe.model, inputs, tokenizer=pipe.tokenizer, target=...)."
-        )
-    options = {k: v for k, v in pipeline._preprocess_params.items() if k not in ("padding", "return_tensors")}
-    applied = pipeline._postprocess_params.get("function_to_apply")
-    name = "" if applied is None else str(getattr(applied, "value", applied)).lower()
-    config = pipeline.model.config
-    if applied is None and config.num_labels == 1 and config.problem_type != "regression":
-        name = "sigmoid"  # the pipeline's default for a single output
-    heads: dict[str, OutputHead] = {"sigmoid": MultiLabel(), "softmax": ClassLogits(), "none": Regression()}
-    return options, heads.get(name)
-
-
-def _refuse_wrapper(model: object) -> None:
-    """Raise `InvalidInputError` for objects that hold a model, with the attribute to pass."""
-    for attribute in ("model", "model_body", "transformers_model"):
-        inner = getattr(model, attribute, None)
-        if isinstance(inner, nn.Module):
-            raise InvalidInputError(
-                f"model is a {type(model).__name__}, which is no torch.nn.Module; pass its attribute .{attribute} "
-                f"({type(inner).__name__}), and tokenizer=..."
-            )
-
-
-def _hook(model: nn.Module) -> object | None:
-    """The hook with which accelerate runs this model or a part of it; None without one."""
-    if not any(hasattr(module, "_hf_hook") for module in model.modules()):
-        return None
-    from accelerate.hooks import AlignDevicesHook, ModelHook, SequentialHook
-
-    hooks: list[ModelHook] = []
-    for module in model.modules():
-        hook = getattr(module, "_hf_hook", None)
-        hooks += hook.hooks if isinstance(hook, SequentialHook) else [hook] if isinstance(hook, ModelHook) else []
-    aligned = [hook for hook in hooks if isinstance(hook, AlignDevicesHook) and hook.execution_device is not None]
-    return next(iter([*aligned, *hooks]), None)
-
-
-def _float_outputs(outputs: Any) -> list[Tensor]:
-    values = outputs.values() if hasattr(outputs, "values") else outputs
-    values = [values] if isinstance(values, Tensor) else values
-    return [value for value in values if isinstance(value, Tensor) and value.is_floating_point() and value.dim() > 1]
-
-
-def _same_tokens(padded: Tensor, alone: Tensor, start: int, end: int) -> bool:
-    """Whether an output of the padded row is that of the row alone; of the real tokens where it has one for each."""
-    for dim in range(1, min(padded.dim(), alone.dim())):  # of states the tokens are dimension 1, of attention the last
-        if padded.shape[dim] != alone.shape[dim] == end - start:
-            padded = padded.narrow(dim, start, end - start)
-    if padded.shape != alone.shape:
-        return False
-    limit = ROW_TOLERANCE.get(padded.dtype, PADDING_TOLERANCE_REDUCED) * max(1.0, float(padded.abs().max()))
-    return bool(((padded - alone).abs() <= limit).all())
-
-
-def _same(alone: Tensor, padded: Tensor) -> bool:
-    first = padded[: alone.shape[0]]
-    if first.dim() > 2:
-        first = first[:, : alone.shape[1]]  # outputs of padding tokens do not count
-    if first.shape != alone.shape:
-        return False
-    limit = PADDING_TOLERANCE.get(alone.dtype, PADDING_TOLERANCE_REDUCED) * max(1.0, float(alone.abs().max()))
-    return bool(((first - alone).abs() <= limit).all())

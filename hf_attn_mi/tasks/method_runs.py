@@ -113,7 +113,8 @@ def run_method(
         advance: called with the number of inputs that are done.
     """
     run = MethodRun.empty(len(inputs))
-    size = 1 if target.is_function else batch_size  # a function sees one input at a time, without padding
+    # A function sees one input at a time, without padding.
+    size = 1 if target.is_function or not runner.takes_batches(inputs[0]) else batch_size
     queue = list(batches_by_length(inputs, size, mixed=mixed))
 
     def score(places: list[int]) -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from hf_attn_mi.cli.inputs import draw_texts
+from hf_attn_mi.cli.inputs import draw_texts, read_texts
 from hf_attn_mi.tasks.rationales import rationale_spans
 from tests.cli.command_line import marked, refused
 
@@ -77,3 +77,19 @@ def test_rationales_that_do_not_fit_are_refused(capsys, tmp_path, row, words):
     message = refused(capsys, "compare", "--data", marked(tmp_path, good, row), "--rationales")
     assert words in message
     assert "row 1" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("texts.txt", "A good film.\nA bad film.\n"),
+        ("texts.jsonl", '{"text": "A good film.", "label": 1}\n{"text": "A bad film.", "label": 0}\n'),
+        ("texts.csv", "text,label\nA good film.,1\nA bad film.,0\n"),
+        ("texts.json", '[{"text": "A good film."}, {"text": "A bad film."}]'),
+        ("texts", "A good film.\nA bad film.\n"),
+    ],
+)
+def test_a_file_is_read_by_its_suffix(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_text(content, encoding="utf-8")
+    assert read_texts([], path, None) == ["A good film.", "A bad film."]

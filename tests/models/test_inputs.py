@@ -6,7 +6,7 @@ import pytest
 import torch
 from datasets import Dataset
 from torch import nn
-from transformers import BertPreTrainedModel
+from transformers import BertPreTrainedModel, Qwen2Config, Qwen2ForSequenceClassification
 
 from hf_attn_mi import InvalidInputError, explain
 from tests.sample_models import TEXTS, distance, logits, state_of, tiny_bert, zoo_model
@@ -151,3 +151,19 @@ def test_a_module_around_an_encoder_is_explained():
 
     model, ids = Around().eval(), {"input_ids": torch.tensor([[2, 50, 60, 70, 3]])}
     assert distance(explain(model, ids).scores, explain(model.inner, ids).scores) <= 1e-5
+
+
+@pytest.mark.parametrize("method", ["relevance", "integrated_gradients", "lime", "occlusion", "attention"])
+def test_decoders_without_a_padding_token_run_row_by_row(method):
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 100, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    config = Qwen2Config(**sizes, num_attention_heads=4, num_key_value_heads=2, pad_token_id=None)
+    model = Qwen2ForSequenceClassification(config).eval()
+    ids = torch.randint(5, 90, (2, 8))
+    options = {"samples": 20} if method == "lime" else None
+    together = explain(model, {"input_ids": ids}, method=method, options=options)
+    for row, one in zip(ids, together, strict=True):
+        alone = explain(model, {"input_ids": row[None]}, method=method, options=options)
+        assert distance(one.scores, alone.scores) <= 1e-5
+        chances = logits(model, {"input_ids": row[None]}).double().softmax(1)[0]
+        assert one.probability == pytest.approx(float(chances.max()), abs=1e-5)

@@ -44,7 +44,8 @@ class EmbeddingForward:
         self, runner: EncoderRunner, batch: ScoringBatch, target: Target, *, probability: bool, internal_batch: int
     ) -> None:
         self.runner, self.arguments, self.target = runner, batch.arguments, target
-        self.probability, self.size, self.notes = probability, internal_batch, list[str]()
+        self.size = internal_batch if runner.takes_batches(batch.inputs[0]) else 1
+        self.probability, self.notes = probability, list[str]()
         key = next((key for key in ("inputs_embeds", "input_ids", "inputs") if key in batch.arguments), None)
         self.table = runner.input_embedding
         if key is None:

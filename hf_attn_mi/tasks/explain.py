@@ -13,6 +13,7 @@ from hf_attn_mi.methods import TokenScorer, find_method, read_options
 from hf_attn_mi.methods.layer_statistics import LEVELS, LayerStatistics
 from hf_attn_mi.methods.scoring import ScoredBatch, check_method, score_batch
 from hf_attn_mi.models.encoded_input import EncodedInput
+from hf_attn_mi.models.patches import patch_names
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import Target, read_target
 from hf_attn_mi.results.explanation import Explanation
@@ -142,7 +143,9 @@ def _explanation(
 ) -> Explanation:
     scores, gap = scored.scores[i], scored.gaps[i]
     count = scores.shape[0]
-    kind = "patch" if one.length is None else "token"
+    tokens, special = one.tokens or tuple(f"token {j}" for j in range(count)), one.special or (False,) * count
+    if one.length is None:
+        tokens, special = patch_names(scored.batch.runner.config, one.tensors.get("pixel_values"), count)
     warnings = [*one.warnings, *notes]
     if gap is not None:
         warnings += gap_warning(scorer, gap)
@@ -150,7 +153,7 @@ def _explanation(
     explained = target.explained[i]
     statistics = scored.batch.statistics
     return Explanation(
-        tokens=one.tokens or tuple(f"{kind} {j}" for j in range(count)),
+        tokens=tokens,
         scores=scores,
         target=explained.target,
         target_name=explained.name,
@@ -159,7 +162,7 @@ def _explanation(
         offsets=one.offsets,
         sequence_ids=one.sequence_ids,
         word_ids=one.word_ids,
-        special=one.special or (False,) * count,
+        special=special,
         layers=() if statistics is None or layers == "none" else statistics.of_input(i),
         completeness_gap=gap,
         information=information,

@@ -345,6 +345,13 @@ def _each(found: Any) -> list[Any]:
     return list(found) if isinstance(found, Results) else [found]
 
 
+def _names(tokens: Sequence[str]) -> list[str]:
+    """Positions of images were numbered in 0.1.0; they have a row and a column now, prefix tokens a name."""
+    if any(token.startswith("patch ") for token in tokens):
+        return [f"patch {i}" for i in range(len(tokens))]
+    return list(tokens)
+
+
 def _explanation(one: Any, layers: bool) -> Record:
     record: Record = {
         "scores": one.scores.numpy(),
@@ -352,7 +359,7 @@ def _explanation(one: Any, layers: bool) -> Record:
         "target_name": one.target_name,
         "probability": one.probability,
         "completeness_gap": one.completeness_gap,
-        "tokens": list(one.tokens),
+        "tokens": _names(one.tokens),
     }
     for layer in one.layers if layers else ():
         prefix = f"layers/{layer.name}"

@@ -60,10 +60,8 @@ NO_LINEAR_OUTPUT = {  # exact rows, values and head outputs; what stands between
 }
 NEEDS_A_PACKAGE = {"seqcls-layoutlmv2": "detectron2", "imgcls-dinat": "natten", "imgcls-timm_wrapper": "timm"}
 NOT_EXPLAINED = {  # encoders whose capture is exact and whose inputs `explain` does not take
-    "seqcls-perceiver": "latents in the place of tokens",
     "base-blip_2_qformer": "no input it knows (query_embeds)",
     "base-patchtst": "no input it knows (past_values)",
-    "base-pixtral": "the patches of all images in one row",
     "base-vilt": "as many image embeddings as tokens: taken for tokens and cut",
     "base-videoprism_vision_model": "frames folded into the batch",
 }

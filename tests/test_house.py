@@ -34,6 +34,7 @@ ROOMS = [  # a room imports from itself and from those further down
     "kernels",
     "data",
     "heads",
+    "atomic_files",
     "errors",
     "_version",
 ]

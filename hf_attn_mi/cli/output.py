@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from hf_attn_mi.atomic_files import write_file
 from hf_attn_mi.cli.exit_codes import PIPE_CLOSED
 from hf_attn_mi.errors import InvalidInputError
 
@@ -107,8 +108,6 @@ def is_stdout(path: Path | None) -> bool:
 
 def write_text(text: str, path: Path) -> None:
     """Write a UTF-8 file in one step: an interruption leaves the old file, or none."""
-    from hf_attn_mi.results.storage import write_file
-
     content, path = text.encode("utf-8"), path.resolve()  # a link keeps pointing to its file
     if path.exists() and not path.is_file():  # a device or a pipe, which must not be replaced by a file
         path.write_bytes(content)

@@ -9,6 +9,7 @@ from typing import Any
 from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig
 
+from hf_attn_mi.atomic_files import write_file
 from hf_attn_mi.errors import InvalidInputError
 
 SCHEMA = 1
@@ -156,4 +157,4 @@ def replace_generated_card(folder: Path, config: AttentionHeadConfig, name: str)
     path = folder / "README.md"
     if path.exists() and GENERATED not in path.read_text(encoding="utf-8"):
         return
-    path.write_text(model_card(config, name), encoding="utf-8")
+    write_file(model_card(config, name).encode(), path, overwrite=True)

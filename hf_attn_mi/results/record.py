@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from torch import Tensor
 
+from hf_attn_mi.atomic_files import as_path
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.results.codec import decode, encode, read_field, same, thaw
 from hf_attn_mi.results.document import Block, ColorDepth, html_page, html_section, terminal_text
@@ -73,13 +74,14 @@ class Record:
 
         Raises:
             InvalidInputError: another suffix, a missing folder, or an existing file without `overwrite=True`.
+            OSError: the file cannot be written (no permission, a full disk); what was there before stays.
         """
         if self.FOLDER:
             tensors: dict[str, Tensor] = {}
             data = {**self._head(), **encode(self, tensors)}
-            write_folder(data, tensors, Path(path), self.FOLDER, overwrite=overwrite)
+            write_folder(data, tensors, path, self.FOLDER, overwrite=overwrite)
         else:
-            write_json(self.to_dict(), Path(path), overwrite=overwrite)
+            write_json(self.to_dict(), path, overwrite=overwrite)
 
     @classmethod
     def load(cls: type[R], path: str | Path) -> R:
@@ -89,10 +91,11 @@ class Record:
             InvalidInputError: the file holds no such record, or one of another schema; the message names the file.
             OSError: the file cannot be read.
         """
+        path = as_path(path)
         try:
             if cls is not Record and cls.FOLDER:
-                return cls._read(*read_folder(Path(path), cls.FOLDER))
-            return cls._read(read_json(Path(path)), None)
+                return cls._read(*read_folder(path, cls.FOLDER))
+            return cls._read(read_json(path), None)
         except InvalidInputError as error:
             raise InvalidInputError(f"cannot load {str(path)!r}: {error}") from error
 

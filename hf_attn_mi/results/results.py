@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
+from hf_attn_mi.atomic_files import as_path
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.results.document import ColorDepth, Paragraph, html_page, html_section, terminal_text
 from hf_attn_mi.results.record import Record
@@ -118,8 +119,9 @@ class Results(Sequence[R], Generic[R]):
 
         Raises:
             InvalidInputError: another suffix, a missing folder, or an existing file without `overwrite=True`.
+            OSError: the file cannot be written (no permission, a full disk); what was there before stays.
         """
-        path = Path(path)
+        path = as_path(path)
         if path.name.endswith(_LINES):
             write_json_lines(self.to_dicts(), path, overwrite=overwrite)
         elif path.name.endswith((".json", ".json.gz")):
@@ -135,7 +137,7 @@ class Results(Sequence[R], Generic[R]):
             InvalidInputError: the file is not a list of saved results of one kind; the message names it.
             OSError: the file cannot be read.
         """
-        path = Path(path)
+        path = as_path(path)
         data = read_json_lines(path) if path.name.endswith(_LINES) else read_json(path)
         if isinstance(data, Mapping) or not isinstance(data, list):
             raise InvalidInputError(f"cannot load {str(path)!r}: it holds no list of results")

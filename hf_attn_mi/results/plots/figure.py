@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hf_attn_mi.atomic_files import as_path, new_file
 from hf_attn_mi.errors import BackendUnavailableError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def check_figure_path(path: str | Path | None) -> None:
     """
     if path is None:
         return
-    path, known = Path(path), new_figure().canvas.get_supported_filetypes()
+    path, known = as_path(path), new_figure().canvas.get_supported_filetypes()
     if path.suffix[1:].lower() not in known:
         raise InvalidInputError(
             f"{path}: a figure can be written as .{', .'.join(sorted(known))}; not as '{path.suffix}'."
@@ -49,7 +50,9 @@ def check_figure_path(path: str | Path | None) -> None:
 
 
 def save_figure(figure: Figure | SubFigure, path: str | Path | None) -> None:
-    """Write a figure (None: do nothing) without dates or random names in it: equal figures give equal files.
+    """Write a figure (None: do nothing), whole or not at all.
+
+    There are no dates or random names in it: equal figures give equal files.
 
     Raises:
         InvalidInputError: as `check_figure_path`.
@@ -59,6 +62,7 @@ def save_figure(figure: Figure | SubFigure, path: str | Path | None) -> None:
     check_figure_path(path)
     from matplotlib import rc_context
 
-    dated = {".svg": "Date", ".pdf": "CreationDate"}.get(Path(path).suffix.lower())
-    with rc_context({"svg.hashsalt": "hf_attn_mi"}):
-        figure.figure.savefig(path, dpi=120, metadata=None if dated is None else {dated: None})
+    form = as_path(path).suffix[1:].lower()
+    dated = {"svg": "Date", "pdf": "CreationDate"}.get(form)
+    with rc_context({"svg.hashsalt": "hf_attn_mi"}), new_file(path, overwrite=True) as temporary:
+        figure.figure.savefig(temporary, format=form, dpi=120, metadata=None if dated is None else {dated: None})

@@ -28,7 +28,7 @@ def attention_interval(
     distribution with this output. A wide interval: the weight cannot be identified from the output. Each row and key
     takes two linear programs (HiGHS), a few milliseconds; the values of a head are factored once for all its rows. The
     row is first divided by its sum over real keys; its weight always lies in the interval. Where n <= rank([V, 1]) both
-    ends are that weight; for a mrequested key and for a fully mrequested row they are 0.
+    ends are that weight; for a masked key and for a fully masked row they are 0.
 
     Args:
         attention_row: (keys,) for one row, or whole heads: (..., queries, keys). Non-negative.

@@ -97,7 +97,7 @@ def _information_lines(results: Results[Explanation], most: int = 3) -> list[str
             continue
         lines.append(
             f"Information of single states{f' of text {number}' if len(results) > 1 else ''} about the output, nats "
-            f"(KL; {information['n']} texts, ceiling of their mean {information['ceiling']:.3g}), most first:"
+            f"(KL; {information['n']} texts, largest possible mean {information['ceiling']:.3g}), highest first:"
         )
         places = [place for place, special in enumerate(result.special) if not special]
         for layer in information["layers"]:

@@ -114,7 +114,7 @@ def _recheck(
 
 
 def _as_data(token_sets: Results[TokenSet], checks: list[Recheck]) -> list[dict[str, Any]]:
-    """What `TokenSet.from_dict` reads, with the check of each set that was checked; it leaves the check unread."""
+    """The dictionaries that `TokenSet.from_dict` reads; the entry `check` of a checked set is ignored by it."""
     data = token_sets.to_dicts()
     return [{**one, "check": vars(check)} for one, check in zip(data, checks)] + data[len(checks) :]
 

@@ -21,7 +21,7 @@ from hf_attn_mi.models.targets import Target
 
 @dataclass(frozen=True)
 class AttentionScorer:
-    """Scores that are attention received: not negative (but for effective attention), and of no class.
+    """Scores by attention received: not negative (except effective attention), and not tied to a class.
 
     Attributes:
         name, reference: see `TokenScorer`.

@@ -61,31 +61,31 @@ class TokenScorer(Protocol):
 
     @property
     def name(self) -> str:
-        """See the class."""
+        """The name that users pass as `method=`."""
 
     @property
     def reference(self) -> str:
-        """See the class."""
+        """The paper or package that defines the method."""
 
     @property
     def class_linked(self) -> bool:
-        """See the class."""
+        """Whether the scores speak for or against the explained class."""
 
     @property
     def needs_gradients(self) -> bool:
-        """See the class."""
+        """Whether the method differentiates the model."""
 
     @property
     def additive(self) -> bool:
-        """See the class."""
+        """Whether the scores add up to the explained value."""
 
     @property
     def cost(self) -> str:
-        """See the class."""
+        """The cost of one input, in passes of the model."""
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """See the class."""
+        """Every option with its default."""
 
     @property
     def score(self) -> Callable[..., TokenScores]:

@@ -35,7 +35,7 @@ class RandomScorer:
     options: Mapping[str, Any] = field(default_factory=lambda: {"seed": 0})
 
     def check_options(self, options: Mapping[str, Any]) -> None:
-        """Refuse a seed that is none."""
+        """Check the options: `seed` must be a whole number of at least 0."""
         for name, value in options.items():
             check_option(self.name, name, value)
 

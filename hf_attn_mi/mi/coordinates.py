@@ -13,7 +13,7 @@ from hf_attn_mi.kernels.products import gram, product
 MAX_COMPONENTS_OF_N = 0.6  # with more components than this share of n, covariances are not worth inverting
 KEPT_OF_N = 4  # then n / 4 components are kept
 MIN_PIVOT = 1e-4  # share of a feature's variance that the features before it leave unexplained
-ROWS_AT_A_TIME = 256  # is_first memory for the squares of all examples would cost more than computing them
+ROWS_AT_A_TIME = 256  # with more rows at a time, memory access for the squares would cost more than the arithmetic
 SMALLEST = 1e-7  # variances below this share of the largest are rounding error of float32 states
 HEAVY = 4.0  # fourth moment of a standardized coordinate: 3 for a normal one, 6 for a Laplacian
 FEW_VALUES = 8  # distinct values of every coordinate: discrete states

@@ -1,4 +1,4 @@
-"""What stands around a model: a pipeline and its settings, accelerate's hooks, objects that hold a model."""
+"""Unwrap a model: pipelines and their settings, accelerate's hooks, objects that hold a model."""
 
 from __future__ import annotations
 

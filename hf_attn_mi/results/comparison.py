@@ -278,7 +278,7 @@ def _ends(mean: Estimate) -> list[float]:
 
 
 def _difference(test: PairedTest, metric: str) -> list[str]:
-    """Who, by how much the first is better, p, p adjusted, inputs."""
+    """A row of the table: the pair, by how much the first is better, p, adjusted p, number of inputs."""
     mean, interval = verdict.gain(test, metric, test.first)
     better = f"{verdict.number(mean)}{verdict.bracket(interval)}"
     p_values = (verdict.small(test.p_value), verdict.small(test.adjusted))

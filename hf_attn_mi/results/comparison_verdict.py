@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from hf_attn_mi.results.comparison import Comparison
 
 LEVEL = 0.05  # of the adjusted p value below which two methods are said to differ
-CHANCE = "random"  # the method whose scores are random: the floor, never a candidate
+CHANCE = "random"  # the method whose scores are random: a baseline that is never recommended
 
 
 @dataclass(frozen=True)

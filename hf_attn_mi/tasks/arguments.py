@@ -15,7 +15,7 @@ AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
 def check_whole_number(name: str, value: object, least: int = 1) -> None:
-    """Refuse what is no whole number of at least `least`.
+    """Check that the value is a whole number of at least `least`.
 
     Raises:
         InvalidInputError: names the argument.
@@ -29,25 +29,25 @@ def check_whole_number(name: str, value: object, least: int = 1) -> None:
 
 
 def check_flag(name: str, value: object) -> None:
-    """Refuse what is neither True nor False."""
+    """Check that the value is True or False."""
     if not isinstance(value, bool):
         raise InvalidInputError(f"{name} must be True or False, not {value!r}.")
 
 
 def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    """Refuse what is none of the allowed strings."""
+    """Check that the value is one of the allowed strings."""
     if not isinstance(value, str) or value not in allowed:
         raise InvalidInputError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}.")
 
 
 def check_seed(value: object) -> None:
-    """Refuse what seeds no generator: numpy's take 32 bits."""
+    """Check that the seed is a whole number from 0 to 2**32 - 1, the range of numpy's generators."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**32:
         raise InvalidInputError(f"seed must be a whole number from 0 to 2**32 - 1, not {value!r}.")
 
 
 def check_indices(name: str, value: object) -> None:
-    """Refuse what is neither None nor a list of one or more whole numbers."""
+    """Check that the value is None or a list of one or more whole numbers."""
     good = isinstance(value, list | tuple | range) and len(value) > 0 and all(type(item) is int for item in value)
     if value is not None and not good:
         raise InvalidInputError(f"{name} must be None (all) or a list of one or more whole numbers, not {value!r}.")

@@ -225,12 +225,12 @@ def _notes(
     if nonlinear:
         notes.append(
             f"Between the heads and the output projection stands {', '.join(nonlinear)}, so there is no linear W_O. "
-            "The heads' outputs are the same all the same, and with them what follows."
+            "The outputs of the heads are unchanged nevertheless, and so is everything that is computed from them."
         )
     for name, check in checks.items():
         if check.deficient:
             heads = ", ".join(map(str, check.deficient))
-            notes.append(f"{name}: W_O of heads {heads} has not full rank; fewer keys than the kept ones could do.")
+            notes.append(f"{name}: W_O of heads {heads} does not have full rank; fewer keys than the kept ones may suffice.")
     unproved = sum(layer.unproved for layer in layers)
     if unproved:
         lacks = "miss the tolerance" if options.tolerance else "were not proved to keep most of the model's attention"

@@ -98,7 +98,7 @@ def compare(
         seed: of random methods that `options` gives none, of the bootstrap and of infidelity.
 
     Returns:
-        A `Comparison`; print it, or `to_markdown()`, `to_html()`, `save(path)`, `views.plot_comparison(it, path)`.
+        A `Comparison`; print it, or `to_markdown()`, `to_html()`, `save(path)`, `plot()`.
 
     Raises:
         InvalidInputError: an argument is wrong, with what is allowed; or no method could be run.
@@ -172,7 +172,7 @@ def _method_metrics(
     settings: Mapping[str, Mapping[str, Any]],
     seed: int,
 ) -> list[str]:
-    """Put the metrics into `values` that are of a method and not of its scores; returns notes on them."""
+    """Add to `values` the metrics that need the method itself and not only its scores; return notes on them."""
     predictor, notes = metric_inputs.predictor, []
     for name, row in values.items():
         if "completeness_gap" in metrics:

@@ -68,7 +68,7 @@ def read_scores(scores: Mapping[str, Any] | None, examples: list[EncodedInput]) 
         if not hasattr(column, "__len__") or len(column) != len(examples):
             count = len(column) if hasattr(column, "__len__") else "no"
             raise InvalidInputError(
-                f"scores[{name!r}] has {count} entries for {len(examples)} inputs; one for each is wanted."
+                f"scores[{name!r}] has {count} entries for {len(examples)} inputs; pass one for each."
             )
         columns[name] = [_vector(column[i], example, f"scores[{name!r}][{i}]") for i, example in enumerate(examples)]
     return columns

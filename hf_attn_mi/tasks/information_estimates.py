@@ -20,7 +20,7 @@ Cell = tuple[int, int]  # layer and pick, as places in the sample
 
 @dataclass(frozen=True, eq=False)
 class Estimates:
-    """What a `InformationProfile` is made of, and warnings."""
+    """The parts of an `InformationProfile`, and warnings."""
 
     sites: tuple[Site, ...]
     information: MutualInformation
@@ -100,13 +100,13 @@ def _problems(sample: Reservoir, plan: SitePlan, layers: tuple[int, ...], notes:
             present = sample.present[place, pick, :kept]
             count = int(present.sum())
             if (name.startswith("position ") and 2 * count < kept) or (name.startswith("attention ") and layer == 0):
-                continue  # by their definition: not aligned in most inputs; no attention made the embeddings
+                continue  # not aligned in most inputs, or embeddings, which have no attention to rank by
             if count < 2:
                 short[name] = count
                 continue
             key = present.numpy().tobytes()
             found.setdefault(key, Problem([], present.nonzero()[:, 0])).cells.append((place, pick))
-    notes += [f"{name}: left out, {count} examples; two are the least." for name, count in short.items()]
+    notes += [f"{name}: left out, since it has {count} examples and needs at least two." for name, count in short.items()]
     return list(found.values())
 
 

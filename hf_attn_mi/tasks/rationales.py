@@ -35,7 +35,7 @@ def rationale_spans(words: Sequence[str], flags: Sequence[Any]) -> list[tuple[in
         [(2, 16)]
     """
     if len(words) != len(flags):
-        raise InvalidInputError(f"flags has {len(flags)} entries for {len(words)} words; one for each word is wanted.")
+        raise InvalidInputError(f"flags has {len(flags)} entries for {len(words)} words; pass one for each word.")
     chosen = [_flag(flag, f"flags[{i}]") for i, flag in enumerate(flags)]
     found: list[tuple[int, int]] = []
     start = 0
@@ -58,7 +58,7 @@ def rationale_masks(rationales: Any, examples: list[EncodedInput]) -> list[Tenso
         raise InvalidInputError(f"rationales must be a list: {WAYS}; not {type(rationales).__name__}.")
     if len(rationales) != len(examples):
         raise InvalidInputError(
-            f"rationales has {len(rationales)} entries for {len(examples)} inputs; one for each is wanted."
+            f"rationales has {len(rationales)} entries for {len(examples)} inputs; pass one for each."
         )
     return [_mask(rationales[i], example, i) for i, example in enumerate(examples)]
 
@@ -76,8 +76,8 @@ def _mask(rationale: Any, example: EncodedInput, index: int) -> Tensor | None:
         return _touched(items, example, index) & ordinary
     if len(items) != count:
         raise InvalidInputError(
-            f"rationales[{index}] has {len(items)} entries, inputs[{index}] has {count} tokens: {example.tokens}. One "
-            "for each token of the model is wanted, special ones too; or character spans, see rationale_spans."
+            f"rationales[{index}] has {len(items)} entries, inputs[{index}] has {count} tokens: {example.tokens}. Pass "
+            "one for each token of the model, special ones too; or character spans, see rationale_spans."
         )
     return torch.tensor([_flag(item, f"rationales[{index}][{i}]") for i, item in enumerate(items)]) & ordinary
 
@@ -107,4 +107,4 @@ def _touched(spans: list[Any], example: EncodedInput, index: int) -> Tensor:
 def _flag(value: Any, name: str) -> bool:
     if value in (0, 1):
         return bool(value)
-    raise InvalidInputError(f"{name} is {value!r}; 0 or 1 is wanted.")
+    raise InvalidInputError(f"{name} is {value!r}; it must be 0 or 1.")

@@ -181,7 +181,7 @@ def _efficient(attention_rows: ReplacedRows, tolerance: float) -> tuple[Tensor, 
     short = residual > _MISSED
     if bool(short.any()):
         # A direction in which the values differ by no more than their rounding was ignored, and it shows in these
-        # outputs: here the values are taken at every digit.
+        # outputs: these rows are solved again at full precision.
         exact = efficient_attention(attention_rows.rows.double(), attention_rows.values.double(), attention_rows.mask)
         new = torch.where(short[..., None], exact.attention, new.double())
         residual, optimal = (

@@ -30,8 +30,8 @@ class SitePlan:
         seed: of the draws.
 
     Attributes:
-        names: of the picks; the further draws of "tokens" come right behind it, under the same name.
-        pooled: in words.
+        names: the names of the picks; the further draws of "tokens" follow it directly, under the same name.
+        pooled: a description of the sampled token.
     """
 
     def __init__(self, chosen: Sequence[str], examples: Sequence[EncodedInput], reads: str | None, seed: int) -> None:

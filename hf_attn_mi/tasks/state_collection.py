@@ -155,7 +155,7 @@ class StateCollection:
         self.sample.outputs[rows] = logits.double().softmax(1).cpu()
 
     def _ranked(self, statistics: LayerStatistics | None, i: int, one: EncodedInput, index: int) -> list[int]:
-        """Picks by attention in the layer whose output the states of this index are."""
+        """Positions ranked by the attention they receive in the layer that produced the states of this index."""
         layers = [] if statistics is None else statistics.layers[i]
         layer = next((layer for layer in layers if layer.layer == index - 1), None)
         return self.plan.ranked(one, None if layer is None else layer.received.mean(0))

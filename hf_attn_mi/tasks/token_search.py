@@ -99,7 +99,7 @@ Search = Generator[list[Tokens], list[Answer], SearchResult]
 
 
 def search(order: Sequence[int], state: SearchState) -> Search:
-    """Searches an locally minimal set that suffices while the rest does not.
+    """Search for a locally minimal set that suffices while the rest does not.
 
     The shortest known prefix of `order` that qualifies, by bisection (in the geometric mean, as short ones are
     likelier); then chunks of it are dropped, then single tokens, until none can go. Every set returned was itself

@@ -127,8 +127,8 @@ def _start_keys(points, rank, keys):
 def _stream(points, cost, most, inverse, keys, weights, column, pivot_row):
     """Bring keys with much attention into the basis, in place: a better start for a row that has no neighbor.
 
-    The basis begins with its own attention; the other keys, largest first, bring theirs, and where a weight would fall
-    below zero its key leaves. No key comes twice. After `most` keys the dual method takes over.
+    The basis begins with the attention of its own keys. The attention of the other keys is added, largest first; a key
+    whose weight would become negative leaves the basis. No key enters twice. After `most` keys the dual method continues.
     """
     rank = len(keys)
     inside = np.zeros(len(cost), np.bool_)

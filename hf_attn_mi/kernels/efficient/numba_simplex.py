@@ -75,7 +75,7 @@ def left(vector, inverse, out):
 
 @njit(**OPTIONS)
 def exchange(inverse, column, k, pivot_row):
-    """Put the entering key in site k; leave the new row k in pivot_row."""
+    """Put the entering key at position k of the basis; write the new row k to pivot_row."""
     width = inverse.shape[1]
     factor = 1.0 / column[k]
     for q in range(width):
@@ -109,7 +109,9 @@ def fresh_inverse(points, keys, inverse):
 
 @njit(**_NO_NAN)
 def _most_negative(weights, norms, ratio):
-    """Return the site that leaves, by steepest edge; -1 where no weight is negative. No branches: they mispredict."""
+    """Return the basis position that leaves, by steepest edge; -1 where no weight is negative.
+
+    Written without branches, which the processor would predict badly."""
     best = 0.0
     for i in range(len(weights)):
         value = weights[i] * weights[i] / norms[i] if weights[i] < -_NEGATIVE else 0.0
@@ -126,7 +128,7 @@ def _most_negative(weights, norms, ratio):
 def _dual_ratio(reduced, alpha, ratio, smallest, count):
     """Return the key that enters and the step of the reduced costs; -1 where none may.
 
-    Shifted costs tie in masses: without the largest pivot among them the method cycles.
+    Many shifted costs are equal: unless the largest pivot among them is chosen, the method cycles.
     """
     zero, far = reduced.dtype.type(0.0), reduced.dtype.type(1e30)
     step = far
@@ -225,7 +227,7 @@ def dual(points, across, smallest, cost, target, inverse, keys, weights, column,
 
 @njit(**_NO_NAN)
 def _leave(keys, weights, column, entering, bland, ratio):
-    """Return the site that the entering key takes and how much weight it gets; change weights and keys. -1: none.
+    """Return the basis position that the entering key takes (-1: none) and its weight; change weights and keys.
 
     Harris's rule: among the keys that leave before any weight falls below -_NEGATIVE, the largest pivot. A small one
     would magnify what rounding has left of a weight of zero.

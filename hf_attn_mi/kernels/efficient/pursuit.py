@@ -35,7 +35,7 @@ def pursue(points: Tensor, head: Tensor, weights: Tensor, tolerance: float) -> t
     target = times_head_matrix(weights, points, head)
     length = target.norm(dim=1)
     width = min(points.shape[2] + 2, keys)
-    # Slots hold keys; an empty site has held False. The first key is the one nearest to the output.
+    # A slot holds one key; an empty slot has held=False. The first key is the one nearest to the output.
     distance = times_head_matrix(-2 * target, across, head) + points.square().sum(2)[head]
     sites = torch.zeros(count, width, dtype=torch.long, device=weights.device)
     sites[:, 0] = distance.argmin(1)

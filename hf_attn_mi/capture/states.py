@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from hf_attn_mi.capture.module_names import ModuleNames, layer_stacks, ties_last_state
 from hf_attn_mi.capture.records import LayerStates
+from hf_attn_mi.capture.torch_ops import recomputing
 
 Consumer = Callable[[LayerStates], None]
 EndHook = Callable[[nn.Module, Any, Any, Any], None]
@@ -143,6 +144,9 @@ def _stream_stack(names: ModuleNames, owner: str, layers: list[str], consumer: C
     count = [0]
     tie = ties_last_state(names.modules[owner])
 
+    def active() -> bool:
+        return threading.get_ident() == thread and not recomputing()
+
     def emit(states: Tensor) -> None:
         if newest:
             consumer(LayerStates(count[0], owner, newest.pop()))
@@ -150,20 +154,20 @@ def _stream_stack(names: ModuleNames, owner: str, layers: list[str], consumer: C
         newest.append(states)
 
     def before(module: nn.Module, args: Any, kwargs: Any) -> None:
-        if threading.get_ident() == thread and not newest:
+        if active() and not newest:
             count[0] = 0
             first = args[0] if args else next(iter(kwargs.values()), None)
             if isinstance(first, Tensor):
                 emit(first)
 
     def after(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        if threading.get_ident() == thread:
+        if active():
             states = output[0] if isinstance(output, (tuple, list)) else getattr(output, "last_hidden_state", output)
             if isinstance(states, Tensor):
                 emit(states)
 
     def finish(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        if threading.get_ident() == thread and newest:
+        if active() and newest:
             last = getattr(output, "last_hidden_state", None)
             if last is None and isinstance(output, tuple) and output:
                 last = output[0]

@@ -26,6 +26,11 @@ def _getters(names: str) -> set[Any]:
     return {getattr(Tensor, name).__get__ for name in names.split()}
 
 
+def recomputing() -> bool:
+    """Whether this thread is in a backward pass: what runs there is recomputation, not a new call."""
+    return bool(torch._C._current_graph_task_id() != -1)
+
+
 SOFTMAX = _both("softmax") | {F.softmax}
 PRODUCT = _both("matmul bmm __matmul__")
 EINSUM = {torch.einsum}

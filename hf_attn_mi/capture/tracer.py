@@ -69,7 +69,7 @@ class AttentionTracer(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if torch._C._current_graph_task_id() != -1:  # recomputation in a backward pass is not a new call
+        if ops.recomputing():
             return func(*args, **kwargs)
         with ops.tags_of(self):
             return self._trace(func, args, kwargs)

@@ -26,6 +26,21 @@ ALLOWED = (
 )
 
 
+def check_encodable(text: str, name: str) -> None:
+    """Refuse a text that no file can hold and no tokenizer takes.
+
+    Raises:
+        InvalidInputError: a lone surrogate; the message has `name` and the place.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(
+            f"{name} holds the lone surrogate {text[error.start]!r} at character {error.start}, which no UTF-8 text "
+            "has: read the source with errors='replace', or pass text.encode('utf-8', 'replace').decode()."
+        ) from error
+
+
 class TextReader:
     """Texts and pairs of texts in the order of the data set, with counts of texts read and skipped.
 
@@ -47,6 +62,8 @@ class TextReader:
                 return
             parts = self._parts(row, number)
             if all(isinstance(part, str) and part.strip() for part in parts):
+                for part in parts:
+                    check_encodable(part, f"dataset: row {number}")
                 self.seen += 1
                 yield parts[0] if len(parts) == 1 else (parts[0], parts[1])
             else:
@@ -104,6 +121,13 @@ def read_texts_of(
         )
     if not isinstance(rows, Iterable) or isinstance(rows, (str, bytes)):
         raise InvalidInputError(f"dataset must be {ALLOWED}; not {type(rows).__name__}.")
+    if hasattr(rows, "columns") and not hasattr(rows, "column_names"):  # a table iterates over the names of its columns
+        raise InvalidInputError(
+            f"dataset is a {type(rows).__name__} with columns {list(rows.columns)}; pass one column, such as "
+            "table['text'], or pairs as list(zip(table['a'], table['b']))."
+        )
+    if hasattr(rows, "to_pylist"):  # pyarrow
+        rows = rows.to_pylist()
     names = getattr(rows, "column_names", None)  # datasets: read these columns only
     if isinstance(names, list) and hasattr(rows, "select_columns"):
         columns = text_columns(names) if columns is None else columns

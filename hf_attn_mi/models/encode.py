@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,43 +12,76 @@ import torch
 from torch import nn
 
 from hf_attn_mi.errors import InvalidInputError
-from hf_attn_mi.models.encoded_input import ALLOWED, EncodedInput
-from hf_attn_mi.models.loading import input_embedding, maximum_length
-from hf_attn_mi.models.tensor_inputs import padding_ends, read_tensors, split_rows, with_token_names
-
-Text = str | tuple[str, str]
+from hf_attn_mi.models.encoded_input import EncodedInput, EncodedInputs, FailedInput
+from hf_attn_mi.models.loading import maximum_length
+from hf_attn_mi.models.tensor_checks import check_ranges, refuse_choices
+from hf_attn_mi.models.tensor_inputs import padding_ends, read_tensors, split_rows
+from hf_attn_mi.models.texts import TextParts, read_item, read_items, shown_texts
+from hf_attn_mi.models.token_names import with_token_names
+from hf_attn_mi.models.words import number_words, trimmed
 
 
 def encode_texts(
-    texts: Sequence[Text],
+    inputs: Any,
     model: nn.Module,
-    tokenizer: Any,
-    truncation: bool,
+    require_tokenizer: Callable[[], Any],
+    *,
+    truncation: bool = False,
+    is_split_into_words: bool = False,
     tokenizer_options: Mapping[str, Any] | None = None,
-) -> list[EncodedInput]:
+    skip: bool = False,
+) -> EncodedInputs:
     """The encoded inputs of texts and pairs of texts.
 
     Args:
-        texts: texts and pairs.
+        inputs: a text, a pair, or a container of them.
         model: takes them.
-        tokenizer: of the model.
+        require_tokenizer: gives the tokenizer of the model.
         truncation: cut what is too long, with a warning.
+        is_split_into_words: texts are lists of words.
         tokenizer_options: what a pipeline passes to its tokenizer.
+        skip: keep what cannot be encoded in `failures`; else the first such input raises.
 
     Raises:
-        InvalidInputError: a text without tokens, too long without `truncation`, or ids that the model does not have.
+        InvalidInputError: no texts; unless they are skipped: an empty text, one without tokens, too long without
+            `truncation`, or ids that the model does not have.
     """
+    items, single = read_items(inputs, is_split_into_words=is_split_into_words)
+    parts, failures = list[tuple[int, TextParts]](), dict[int, FailedInput]()
+    skip = skip and not single
+    for i, item in enumerate(items):
+        try:
+            parts.append((i, read_item(item, i, is_split_into_words=is_split_into_words)))
+        except InvalidInputError as error:
+            if not skip:
+                raise
+            failures[i] = FailedInput(shown_texts(item), error)
+    if not parts:
+        return EncodedInputs([], [], failures, single)
+    tokenizer = require_tokenizer()
+    refuse_choices(model)
     limit, accepted = maximum_length(model, tokenizer), argument_names(model)
-    encoded = []
-    for i, text in enumerate(texts):
-        one = encode_text(text, tokenizer, limit, truncation, i, tokenizer_options)
-        _check(one, one.token_count, i, model, limit)
-        known = {key: value for key, value in one.tensors.items() if key in accepted}
-        encoded.append(replace(one, tensors=known))
-    return encoded
+    encoded: list[EncodedInput] = []
+    for i, one_parts in parts:
+        try:
+            one = encode_text(one_parts, tokenizer, limit, truncation, i, tokenizer_options)
+            if not has_tokens(one):
+                raise InvalidInputError(
+                    f"inputs[{i}] has no token of its own ({one.texts!r}): the tokenizer drops all of it. Pass a text "
+                    "with at least one visible character."
+                )
+            check_ranges(one, one.token_count, i, model, limit)
+        except InvalidInputError as error:
+            if not skip:
+                raise
+            failures[i] = FailedInput(one_parts.texts, error)
+        else:
+            known = {key: value for key, value in one.tensors.items() if key in accepted}
+            encoded.append(replace(one, tensors=known))
+    return EncodedInputs(encoded, [i for i, _ in parts if i not in failures], failures, single)
 
 
-def encode_tensors(tensors: Mapping[str, Any], model: nn.Module, tokenizer: Any) -> list[EncodedInput]:
+def encode_tensors(inputs: Mapping[str, Any], model: nn.Module, tokenizer: Any, *, skip: bool = False) -> EncodedInputs:
     """The encoded inputs of a BatchEncoding or another mapping from argument names to tensors, one for each row.
 
     Rows are as given, padding included; see `EncoderRunner.encode`. Labels are left out, but where an encoder-decoder
@@ -56,15 +89,23 @@ def encode_tensors(tensors: Mapping[str, Any], model: nn.Module, tokenizer: Any)
 
     Raises:
         InvalidInputError: keys that the model has no argument for, shapes that disagree, values that are not finite,
-            too many tokens, or ids that the model does not have.
+            too many tokens, or ids, types or positions that the model does not have.
     """
     limit = maximum_length(model, tokenizer)
-    rows = split_rows(read_tensors(_with_decoder_tokens(tensors, model), argument_names(model)))
-    for i, one in enumerate(rows):
-        start, end = padding_ends(one)
-        _check(one, end - start, i, model, limit)
-    encodings = getattr(tensors, "encodings", None) or [None] * len(rows)
-    return [with_token_names(one, encoding, tokenizer) for one, encoding in zip(rows, encodings)]
+    rows = split_rows(read_tensors(_with_decoder_tokens(inputs, model), argument_names(model)), model)
+    encodings = getattr(inputs, "encodings", None) or [None] * len(rows)
+    encoded, failures = dict[int, EncodedInput](), dict[int, FailedInput]()
+    for i, (row, encoding) in enumerate(zip(rows, encodings)):
+        try:
+            start, end = padding_ends(row)
+            check_ranges(row, end - start, i, model, limit)
+        except InvalidInputError as error:
+            if not skip or len(rows) == 1:
+                raise
+            failures[i] = FailedInput((), error)
+        else:
+            encoded[i] = with_token_names(row, encoding, tokenizer, inputs, i)
+    return EncodedInputs(list(encoded.values()), list(encoded), failures, len(rows) == 1)
 
 
 def _with_decoder_tokens(tensors: Mapping[str, Any], model: nn.Module) -> Mapping[str, Any]:
@@ -84,78 +125,24 @@ def argument_names(model: nn.Module) -> set[str]:
     return {name for module in classes.values() for name in inspect.signature(module.forward).parameters}
 
 
-def read_texts(inputs: Any) -> tuple[list[str | tuple[str, str]], bool]:
-    """The texts and pairs, and whether a single one was passed.
-
-    Raises:
-        InvalidInputError: no texts, or an empty one.
-    """
-    if isinstance(inputs, str) or _is_pair(inputs):
-        items, single = [inputs], True
-    elif isinstance(inputs, tuple):
-        raise InvalidInputError(
-            f"inputs is a tuple of {len(inputs)}: a tuple of two texts is one pair; pass several inputs as a list."
-        )
-    elif _is_container(inputs):
-        items, single = list(inputs), False
-    else:
-        raise InvalidInputError(f"inputs must be {ALLOWED}; not {type(inputs).__name__}.")
-    if not items:
-        raise InvalidInputError(f"inputs is an empty {type(inputs).__name__}; allowed is {ALLOWED}.")
-    for i, item in enumerate(items):
-        if isinstance(item, list) and item and all(isinstance(part, str) for part in item):
-            raise InvalidInputError(
-                f"inputs[{i}] is a list of {len(item)} strings: is it a pair, or one text as words? Pass a pair as a "
-                "tuple, and words joined to one text."
-            )
-        if not isinstance(item, str) and not _is_pair(item):
-            raise InvalidInputError(
-                f"inputs[{i}] must be a text or a pair of texts, not {type(item).__name__}: {repr(item)[:80]}; "
-                "pass token ids as a dict: inputs={'input_ids': [[...]]}."
-            )
-        for part in (item,) if isinstance(item, str) else item:
-            if not part.strip():
-                raise InvalidInputError(
-                    f"inputs[{i}] is an empty text ({part!r}); pass at least one visible character."
-                )
-    return items, single
-
-
-def _is_container(value: Any) -> bool:
-    """Whether this holds several inputs: a list, an array or column of texts, or an iterator."""
-    if isinstance(value, Mapping | bytes) or hasattr(value, "columns"):
-        return False
-    dtype = getattr(value, "dtype", None)
-    if isinstance(value, torch.Tensor) or (dtype is not None and getattr(dtype, "kind", "O") in "biufc"):
-        return False
-    return isinstance(value, Iterable) and getattr(value, "ndim", 1) == 1
-
-
-def _is_pair(value: Any) -> bool:
-    return isinstance(value, tuple) and len(value) == 2 and all(isinstance(part, str) for part in value)
-
-
 def encode_text(
-    text: str | tuple[str, str],
+    parts: TextParts,
     tokenizer: Any,
     limit: int | None,
     truncation: bool,
     index: int,
     tokenizer_options: Mapping[str, Any] | None = None,
 ) -> EncodedInput:
-    """The example of one text or pair, its place in `inputs` being `index`.
+    """The encoded input of one text or pair, its place in `inputs` being `index`.
 
     Raises:
-        InvalidInputError: more tokens than `limit` without `truncation`, or none of its own.
+        InvalidInputError: more tokens than `limit` without `truncation`, or what the tokenizer refuses.
     """
-    parts = (text,) if isinstance(text, str) else text
-    fast = bool(getattr(tokenizer, "is_fast", False))
-    options = {"return_offsets_mapping": True} if fast else {}
-    full = tokenizer(*parts, return_special_tokens_mask=True, verbose=False, **options)
+    full = _tokenize(parts, tokenizer, index)
     notes: tuple[str, ...] = ()
     length = len(full["input_ids"])
     if tokenizer_options:
-        full = tokenizer(*parts, return_special_tokens_mask=True, verbose=False, **options, **tokenizer_options)
+        full = _tokenize(parts, tokenizer, index, **tokenizer_options)
         kept = len(full["input_ids"])
         if kept < length:
             notes = (f"input {index} was cut from {length} to {kept} tokens by the pipeline's own settings.",)
@@ -166,48 +153,83 @@ def encode_text(
                 f"inputs[{index}] has {length} tokens, the model takes {limit}. Shorten it, or pass truncation=True to "
                 "explain its first part only."
             )
-        full = tokenizer(
-            *parts, return_special_tokens_mask=True, truncation=True, max_length=limit, verbose=False, **options
-        )
+        full = _tokenize(parts, tokenizer, index, truncation=True, max_length=limit)
         notes = (f"input {index} was cut from {length} to {limit} tokens; the rest was not seen by the model.",)
-        warnings.warn(notes[0], stacklevel=5)
-    tensors = {k: torch.tensor(v) for k, v in full.items() if k not in ("offset_mapping", "special_tokens_mask")}
+        warnings.warn(notes[0], stacklevel=6)
     special = tuple(map(bool, full["special_tokens_mask"]))
-    if all(special):
-        raise InvalidInputError(
-            f"inputs[{index}] has no token of its own ({text!r}): the tokenizer drops all of it. Pass a text with at "
-            "least one visible character."
-        )
-    return EncodedInput(
-        tensors=tensors,
+    fast = "offset_mapping" in full
+    one = EncodedInput(
+        tensors={k: torch.tensor(v) for k, v in full.items() if k not in ("offset_mapping", "special_tokens_mask")},
         length=len(full["input_ids"]),
-        texts=parts,
-        tokens=tuple(tokenizer.convert_ids_to_tokens(full["input_ids"])),
+        texts=parts.texts,
+        tokens=tuple(map(str, tokenizer.convert_ids_to_tokens(full["input_ids"]))),
         offsets=tuple(map(tuple, full["offset_mapping"])) if fast else None,
         sequence_ids=tuple(full.sequence_ids(0)) if fast else None,
         word_ids=tuple(full.word_ids(0)) if fast else None,
         special=special,
         warnings=notes,
     )
+    return _with_words(one, parts) if fast else one
 
 
-def _check(example: EncodedInput, real: int, index: int, model: nn.Module, limit: int | None) -> None:
-    if example.length is None:
-        return
-    if limit is not None and real > limit:
-        raise InvalidInputError(f"inputs[{index}] has {real} tokens, the model takes {limit}. Shorten it.")
-    table = input_embedding(model)
-    ids, embeds = example.tensors.get("input_ids"), example.tensors.get("inputs_embeds")
-    if table is None:
-        return
-    if embeds is not None and embeds.shape[-1] != table.embedding_dim:
+def has_tokens(one: EncodedInput) -> bool:
+    """Whether the tokenizer made a token of a text, beside the special ones."""
+    return one.special is None or not all(one.special)
+
+
+def _tokenize(parts: TextParts, tokenizer: Any, index: int, **options: Any) -> Any:
+    """What the tokenizer makes of one input; whatever it raises names the input."""
+    if getattr(tokenizer, "is_fast", False):
+        options["return_offsets_mapping"] = True
+    texts: Sequence[Any] = parts.texts
+    if parts.words is not None:
+        texts, options["is_split_into_words"] = [list(words) for words in parts.words], True
+    try:
+        full = tokenizer(*texts, return_special_tokens_mask=True, verbose=False, **options)
+        missing = [name for name in ("input_ids", "special_tokens_mask") if name not in full]
+    except Exception as error:  # tokenizers are code of many kinds; some raise plain Exception
+        first = (str(error).strip() or "no message").splitlines()[0]
         raise InvalidInputError(
-            f"inputs['inputs_embeds'] has width {embeds.shape[-1]}, the embeddings of {type(model).__name__} have "
-            f"{table.embedding_dim}."
-        )
-    if ids is not None and (int(ids.max()) >= table.num_embeddings or int(ids.min()) < 0):
-        wrong = int(ids.min()) if int(ids.min()) < 0 else int(ids.max())
+            f"inputs[{index}] cannot be encoded by {type(tokenizer).__name__}: {type(error).__name__}: {first}; "
+            f"the text is {parts.texts!r:.80}."
+        ) from error
+    if missing:
         raise InvalidInputError(
-            f"inputs[{index}] holds token id {wrong}, but {type(model).__name__} has embeddings for ids 0 to "
-            f"{table.num_embeddings - 1} only: the tokenizer is another model's. Pass the one saved with this model."
+            f"tokenizer: {type(tokenizer).__name__} gives no {', '.join(missing)}; pass a PreTrainedTokenizer."
         )
+    return full
+
+
+def _with_words(one: EncodedInput, parts: TextParts) -> EncodedInput:
+    """The input with trimmed offsets and the number of the word of each token, text by text."""
+    assert one.offsets is not None
+    assert one.sequence_ids is not None
+    assert one.word_ids is not None
+    assert one.special is not None
+    offsets, words = list(one.offsets), list(one.word_ids)
+    for sequence, text in enumerate(parts.texts):
+        own = [i for i, number in enumerate(one.sequence_ids) if number == sequence]
+        if parts.words is not None:
+            starts = _starts(parts.words[sequence])
+            for i in own:  # the offsets count from the beginning of each word
+                word = one.word_ids[i]
+                start = 0 if word is None else starts[word]
+                stop = len(text) if word is None else start + len(parts.words[sequence][word])
+                offsets[i] = (min(start + offsets[i][0], stop), min(start + offsets[i][1], stop))
+        for i in own:
+            offsets[i] = trimmed(text, *offsets[i])
+        if parts.words is None:
+            ordinary = [i for i in own if not one.special[i]]
+            numbers = number_words(text, offsets, ordinary, one.word_ids)
+            for i in own:
+                words[i] = numbers.get(i)
+    return replace(one, offsets=tuple(offsets), word_ids=tuple(words))
+
+
+def _starts(words: Sequence[str]) -> list[int]:
+    """Where each word begins in the words joined by blanks."""
+    starts, place = [], 0
+    for word in words:
+        starts.append(place)
+        place += len(word) + 1
+    return starts

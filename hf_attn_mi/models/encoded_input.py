@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from hf_attn_mi.errors import HfAttnMiError, InvalidInputError
+
 MAIN_KEYS = (
     "input_ids",
     "inputs_embeds",
@@ -21,6 +23,28 @@ ALLOWED = (
     "a text, a pair (tuple) of texts, a list of either, or a dict / BatchEncoding of tensors with one of "
     + ", ".join(MAIN_KEYS)
 )
+PER_TOKEN = frozenset(  # arguments with an entry for each token; every other argument is passed on as it is given
+    {
+        "input_ids",
+        "inputs_embeds",
+        "inputs",
+        "attention_mask",
+        "token_type_ids",
+        "position_ids",
+        "special_tokens_mask",
+        "bbox",  # LayoutLM and relatives
+        "global_attention_mask",  # Longformer
+        "image_embeds_position_mask",  # Kosmos-2
+        "input_mask",  # XLNet
+        "input_pronunciation_ids",  # RoCBert
+        "input_shape_ids",
+        "langs",  # XLM
+        "mm_token_type_ids",  # models of text and images
+        "task_type_ids",  # ERNIE
+        "xpath_subs_seq",  # MarkupLM
+        "xpath_tags_seq",
+    }
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,9 +57,11 @@ class EncodedInput:
         start: columns of padding that were cut off on the left.
         texts: the original text, or both texts of a pair; () for tensors.
         tokens: the tokenizer's strings; None without a tokenizer.
-        offsets: (start, end) characters of each token in its text; None without a fast tokenizer.
+        offsets: (start, end) characters of each token in its text, without blanks at its ends; None without a fast
+            tokenizer.
         sequence_ids: which text each token belongs to, None for special tokens.
-        word_ids: the tokenizer's number of the word of each token, within its text.
+        word_ids: the number of the word of each token, within its text: the word segments of UAX #29 (see
+            `models.words`), the words that the caller passed, or the tokenizer's own where the text is not known.
         special: whether each token is special; None where that is not known.
         warnings: what the reader of a result should know about this input.
     """
@@ -57,9 +83,52 @@ class EncodedInput:
         return self.length or 0
 
 
+@dataclass(frozen=True)
+class FailedInput:
+    """An input that cannot be encoded.
+
+    Attributes:
+        texts: its texts; () where it is none.
+        error: why it was refused.
+    """
+
+    texts: tuple[str, ...]
+    error: HfAttnMiError
+
+
+@dataclass(frozen=True)
+class EncodedInputs:
+    """What a caller passed as `inputs`.
+
+    Attributes:
+        inputs: those that can be encoded.
+        places: the index of each of them in what the caller passed.
+        failures: index -> an input that cannot be encoded; empty unless these are to be skipped.
+        single: whether one input was passed, and not a list.
+    """
+
+    inputs: list[EncodedInput]
+    places: list[int]
+    failures: dict[int, FailedInput]
+    single: bool
+
+    @property
+    def count(self) -> int:
+        """Number of inputs that the caller passed."""
+        return len(self.inputs) + len(self.failures)
+
+
 def per_token(key: str, value: Tensor, length: int) -> bool:
-    """Whether this argument has an entry for each token (a decoder's own tokens are others)."""
-    return value.dim() > 0 and value.shape[0] == length and not key.startswith(("decoder_", "labels"))
+    """Whether this argument of one input has an entry for each of its `length` tokens: decided by its name.
+
+    A mask with a row for each query is none: it is for the whole input.
+    """
+    return key in PER_TOKEN and value.dim() > 0 and value.shape[0] == length and not is_query_mask(key, value)
+
+
+def is_query_mask(key: str, value: Tensor) -> bool:
+    """Whether this argument of one input is an attention mask by query, (queries, keys) or (heads, queries, keys)."""
+    return key == "attention_mask" and value.dim() > 1
 
 
 def collate(inputs: Sequence[EncodedInput], pad_id: int, device: torch.device) -> dict[str, Tensor]:
@@ -83,6 +152,12 @@ def collate(inputs: Sequence[EncodedInput], pad_id: int, device: torch.device) -
                 fill = value.new_full((missing, *value.shape[1:]), pad_id if key in ("input_ids", "inputs") else 0)
                 value = torch.cat([value, fill])
             rows.append(value)
+        if any(row.shape != rows[0].shape for row in rows):
+            shapes = ", ".join(dict.fromkeys(str(tuple(row.shape)) for row in rows))
+            raise InvalidInputError(
+                f"inputs[{key!r}] has the shapes {shapes} for different inputs and is not known to have an entry for "
+                "each token, so that it cannot be padded: pass batch_size=1, or one input at a time."
+            )
         batch[key] = torch.stack(rows).to(device)
     if "attention_mask" not in batch:
         mask = [[1] * one.token_count + [0] * (longest - one.token_count) for one in inputs]

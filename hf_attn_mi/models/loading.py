@@ -27,6 +27,25 @@ def input_embedding(model: nn.Module) -> nn.Embedding | None:
     return module if isinstance(module, nn.Embedding) else None
 
 
+def check_tokenizer(tokenizer: Any) -> None:
+    """Refuse what is no tokenizer of transformers, nor an object with the same methods.
+
+    Raises:
+        InvalidInputError: says what to pass.
+    """
+    if tokenizer is None or (callable(tokenizer) and hasattr(tokenizer, "convert_ids_to_tokens")):
+        return
+    way = "AutoTokenizer.from_pretrained(name)"
+    if hasattr(tokenizer, "tokenizer"):
+        way = "its attribute .tokenizer"
+    elif hasattr(tokenizer, "encode_batch"):
+        way = "PreTrainedTokenizerFast(tokenizer_object=tokenizer)"
+    raise InvalidInputError(
+        f"tokenizer must be a tokenizer of transformers, not {type(tokenizer).__name__}: {repr(tokenizer)[:80]}; "
+        f"pass {way}."
+    )
+
+
 def load_tokenizer(model: nn.Module) -> Any:
     """The tokenizer saved beside the model.
 
@@ -54,9 +73,21 @@ def maximum_length(model: nn.Module, tokenizer: Any) -> int | None:
     stated = getattr(tokenizer, "model_max_length", None)
     if isinstance(stated, int) and stated < 1_000_000:
         limits.append(stated)
+    for size, start in position_tables(model):
+        limits.append(size - start)
+    return min(limits) if limits else None
+
+
+def position_tables(model: nn.Module) -> list[tuple[int, int]]:
+    """(number of positions, the position id of the first token) of each table of positions of a text.
+
+    Position ids count from 0 in what is passed to the model; BART's tables have two rows more, which are not counted.
+    """
+    tables = []
     for name, module in model.named_modules():
         of_patches = any(word in name for word in ("vision", "visual", "image"))
         if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in POSITION_TABLES and not of_patches:
-            start = 0 if module.padding_idx is None else module.padding_idx + 1
-            limits.append(module.num_embeddings - max(start, int(getattr(module, "offset", 0) or 0)))
-    return min(limits) if limits else None
+            offset = int(getattr(module, "offset", 0) or 0)
+            first = 0 if module.padding_idx is None else module.padding_idx + 1
+            tables.append((module.num_embeddings - offset, max(first - offset, 0)))
+    return tables

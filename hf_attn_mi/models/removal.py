@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.models.encoded_input import per_token
 
 WAYS = ("delete", "mask", "attention_mask")
-OTHER_TOKENS = ("decoder_", "labels")  # these arguments have tokens of their own
 
 
 def remove_tokens(
@@ -22,9 +22,10 @@ def remove_tokens(
 ) -> dict[str, Tensor]:
     """Return the example without the tokens at these positions.
 
-    - "delete": the token ids and every other per-token tensor are shortened. `position_ids`, where given, are closed
-      up, each run of consecutive positions on its own, so that they are what the shorter text would have (also where
-      they restart in the second text of a pair); where not given, the model numbers the shorter text itself.
+    - "delete": the token ids and every other argument for each token (`PER_TOKEN`) are shortened. `position_ids`,
+      where given, are closed up, each run of consecutive positions on its own, so that they are what the shorter text
+      would have (also where they restart in the second text of a pair); where not given, the model numbers the shorter
+      text itself.
     - "mask": the ids become `mask_id`; length, positions and all other tensors stay.
     - "attention_mask": the attention mask is zero there (ones are taken where none is given); ids, length and
       positions stay. Attention alone does not see the token: its own row still runs through the network, so a model
@@ -62,7 +63,7 @@ def remove_tokens(
     changed = dict(example)
     if removal == "delete":
         for name, values in example.items():
-            if values.dim() and values.shape[0] == length and not name.startswith(OTHER_TOKENS):
+            if per_token(name, values, length):
                 kept = ~gone.to(values.device)
                 changed[name] = closed_up(values, kept) if name == "position_ids" else values[kept]
     elif removal == "mask":

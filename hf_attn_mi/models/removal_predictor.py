@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.models.encoded_input import EncodedInput, length_buckets, per_token
+from hf_attn_mi.models.memory import out_of_memory
 from hf_attn_mi.models.output_heads import ExplainedTarget, find_logits
 from hf_attn_mi.models.removal import remove_tokens
 from hf_attn_mi.models.runner import EncoderRunner
@@ -223,16 +224,6 @@ def run_in_batches(
         half = (len(places) + 1) // 2
         halved(half)
         queue[:0] = [places[:half], places[half:]]
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an accelerator or the machine had no memory left.
-
-    Example:
-        >>> out_of_memory(torch.OutOfMemoryError()), out_of_memory(RuntimeError("shapes differ"))
-        (True, False)
-    """
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)  # the latter: a CPU
 
 
 def masked(one: EncodedInput, kept: Sequence[int]) -> EncodedInput:

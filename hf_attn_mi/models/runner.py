@@ -5,29 +5,30 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from hf_attn_mi._version import library_versions
 from hf_attn_mi.capture import eager_stance, model_lock, unwrap
 from hf_attn_mi.capture.model_cache import cached
 from hf_attn_mi.capture.model_state import visible_attention
-from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
-from hf_attn_mi.models.encode import encode_tensors, encode_texts, read_texts
-from hf_attn_mi.models.encoded_input import EncodedInput, batches_by_length, collate
-from hf_attn_mi.models.loading import input_embedding, load_tokenizer
+from hf_attn_mi.errors import HfAttnMiError, InvalidInputError, UnsupportedModelError
+from hf_attn_mi.models.encode import encode_tensors, encode_texts
+from hf_attn_mi.models.encoded_input import EncodedInput, EncodedInputs, batches_by_length, collate
+from hf_attn_mi.models.loading import check_tokenizer, input_embedding, load_tokenizer
+from hf_attn_mi.models.memory import out_of_memory
 from hf_attn_mi.models.output_heads import OutputHead
-from hf_attn_mi.models.output_tests import float_outputs, same_outputs, same_tokens
+from hf_attn_mi.models.output_tests import LookUps, float_outputs, same_outputs, same_tokens
 from hf_attn_mi.models.tensor_inputs import padding_ends, with_positions, without_padding
 from hf_attn_mi.models.weights import fingerprint, refuse_nonfinite_weights
 from hf_attn_mi.models.wrappers import device_hook, pipeline_settings, refuse_wrapper
 
 Value = TypeVar("Value")
+REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class EncoderRunner:
@@ -82,6 +83,7 @@ class EncoderRunner:
             options, head = pipeline_settings(model)
             tokenizer = model.tokenizer if tokenizer is None else tokenizer
             model = model.model
+        check_tokenizer(tokenizer)
         if not isinstance(model, nn.Module):
             refuse_wrapper(model)
         module = unwrap(model)
@@ -162,7 +164,7 @@ class EncoderRunner:
             return False
 
         def look() -> bool:
-            lookups = _LookUps(token_ids)
+            lookups = LookUps(token_ids)
             with self.session(), torch.no_grad(), lookups:
                 self.forward(arguments)
             return lookups.seen
@@ -203,32 +205,57 @@ class EncoderRunner:
         return self.tokenizer
 
     def encode(
-        self, inputs: Any, *, truncation: bool = False, special_known: bool = False
+        self, inputs: Any, *, truncation: bool = False, special_known: bool = False, is_split_into_words: bool = False
     ) -> tuple[list[EncodedInput], bool]:
-        """The encoded inputs, and whether a single one was passed.
+        """The encoded inputs, and whether a single one was passed; see `encode_each`, which can skip inputs."""
+        encoded = self.encode_each(
+            inputs, truncation=truncation, special_known=special_known, is_split_into_words=is_split_into_words
+        )
+        return encoded.inputs, encoded.single
+
+    def encode_each(
+        self,
+        inputs: Any,
+        *,
+        truncation: bool = False,
+        special_known: bool = False,
+        is_split_into_words: bool = False,
+        skip: bool = False,
+    ) -> EncodedInputs:
+        """The encoded inputs, with their places in what the caller passed.
 
         Args:
             inputs: a text, a pair (tuple) of texts, a list of either, or a mapping of tensors.
             truncation: cut texts that are longer than the model's maximum, with a warning that names the cut.
             special_known: load the tokenizer for token ids, too, if that is needed to know which are special.
+            is_split_into_words: texts are lists of words.
+            skip: keep inputs of a list that cannot be encoded in `failures`, in place of raising.
 
         Raises:
             InvalidInputError: empty, of the wrong type, too long, or with ids that the model does not have.
         """
-        if isinstance(inputs, Mapping) and isinstance(inputs.get("text"), str):  # as pipelines take a text or a pair
-            pair = inputs.get("text_pair")
-            inputs = inputs["text"] if pair is None else (inputs["text"], pair)
-        if not isinstance(inputs, Mapping):
-            texts, single = read_texts(inputs)
-            tokenizer, options = self.require_tokenizer(), self.tokenizer_options
-            return encode_texts(texts, self.model, tokenizer, truncation, options), single
-        encoded = encode_tensors(inputs, self.model, self.tokenizer)
-        if special_known and any(one.special is None and "input_ids" in one.tensors for one in encoded):
-            encoded = encode_tensors(inputs, self.model, self.require_tokenizer())
-        trimmed = [self._without_padding(one) for one in encoded]
+        if not isinstance(inputs, Mapping) or isinstance(inputs.get("text"), str):
+            texts = dict(inputs) if isinstance(inputs, Mapping) else inputs
+            if isinstance(texts, dict):  # as pipelines take a text or a pair
+                texts = texts["text"] if texts.get("text_pair") is None else (texts["text"], texts["text_pair"])
+            return encode_texts(
+                texts,
+                self.model,
+                self.require_tokenizer,
+                truncation=truncation,
+                is_split_into_words=is_split_into_words,
+                tokenizer_options=self.tokenizer_options,
+                skip=skip,
+            )
+        if is_split_into_words:
+            raise InvalidInputError("is_split_into_words=True is for lists of words; inputs is a mapping of tensors.")
+        encoded = encode_tensors(inputs, self.model, self.tokenizer, skip=skip)
+        if special_known and any(one.special is None and "input_ids" in one.tensors for one in encoded.inputs):
+            encoded = encode_tensors(inputs, self.model, self.require_tokenizer(), skip=skip)
+        trimmed = [self._without_padding(one) for one in encoded.inputs]
         if any("position_ids" in one.tensors for one in trimmed):  # every row states its positions, or none
             trimmed = [with_positions(one) for one in trimmed]
-        return trimmed, len(encoded) == 1
+        return replace(encoded, inputs=trimmed)
 
     def _without_padding(self, one: EncodedInput) -> EncodedInput:
         """The input without the padding at its ends, if that changes no output; else as given.
@@ -244,10 +271,13 @@ class EncoderRunner:
             for position_ids in (False, True):
                 if position_ids and not self.takes("position_ids"):
                     continue
+                cut = without_padding(one, position_ids=position_ids)
                 with self.session(), torch.no_grad(), visible_attention(self.model):
                     padded = float_outputs(self.forward(self.collate([one])))
-                    cut = without_padding(one, position_ids=position_ids)
-                    alone = float_outputs(self.forward(self.collate([cut])))
+                    try:
+                        alone = float_outputs(self.forward(self.collate([cut])))
+                    except UnsupportedModelError:  # another argument has the length of the padded row
+                        continue
                 if len(padded) == len(alone) and all(same_tokens(*pair, start, end) for pair in zip(padded, alone)):
                     return position_ids
             return None
@@ -326,7 +356,8 @@ class EncoderRunner:
     def forward(self, arguments: Mapping[str, Any]) -> Any:
         """The outputs of one forward pass, with names where the model can give them.
 
-        Call it inside `session`; gradients are the caller's choice.
+        Call it inside `session`; gradients are the caller's choice. What the model's own code raises because of its
+        arguments becomes an `UnsupportedModelError`; memory that ran out is raised as it is.
 
         Args:
             arguments: keyword arguments of the model's forward, such as `collate` makes them.
@@ -335,27 +366,17 @@ class EncoderRunner:
             arguments = {**arguments, "return_dict": True}
         try:
             return self.model(**arguments)
-        except ValueError as error:
-            if "batch sizes > 1" not in str(error):
+        except HfAttnMiError:
+            raise
+        except REFUSALS as error:
+            if out_of_memory(error):
                 raise
+            if isinstance(error, ValueError) and "batch sizes > 1" in str(error):
+                reason = "takes one row in a pass, since it names no padding token: set model.config.pad_token_id."
+                raise UnsupportedModelError(f"{self.class_name} {reason}") from error
+            first = (str(error).strip() or "no message").splitlines()[0]
+            shapes = ", ".join(f"{key} {tuple(getattr(value, 'shape', ()))}" for key, value in arguments.items())
             raise UnsupportedModelError(
-                f"{self.class_name} takes one row in a pass, since it names no padding token: set "
-                "model.config.pad_token_id."
+                f"{self.class_name}.forward raised {type(error).__name__}: {first} (arguments: {shapes}). Check the "
+                "inputs by calling model(**inputs) yourself."
             ) from error
-
-
-class _LookUps(TorchFunctionMode):
-    """Watches whether an embedding is indexed with exactly these ids."""
-
-    def __init__(self, token_ids: Tensor) -> None:
-        super().__init__()
-        self.token_ids, self.seen = token_ids, False
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is F.embedding:
-            ids = args[0] if args else kwargs["input"]
-            self.seen = self.seen or (ids.shape == self.token_ids.shape and torch.equal(ids, self.token_ids))
-        return func(*args, **kwargs)

@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.models.encoded_input import ALLOWED, MAIN_KEYS, EncodedInput, per_token
+from hf_attn_mi.models.tensor_checks import check_lengths, check_tensor, refuse_choices
 
 BOOKKEEPING = {  # what tokenizers return beside the model's arguments
     "offset_mapping",
@@ -44,16 +45,19 @@ def read_tensors(inputs: Mapping[str, Any], accepted: set[str]) -> dict[str, Ten
             continue
         try:
             tensor = value if isinstance(value, Tensor) else torch.tensor(value)
-        except (TypeError, ValueError, RuntimeError) as error:
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise InvalidInputError(
                 f"inputs[{key!r}] must be a tensor or lists of equal length, not {type(value).__name__}: {error}."
             ) from error
+        check_tensor(key, tensor)
         tensors[key] = tensor.clone() if tensor.is_inference() else tensor
     return tensors
 
 
-def split_rows(tensors: dict[str, Tensor]) -> list[EncodedInput]:
+def split_rows(tensors: dict[str, Tensor], model: nn.Module) -> list[EncodedInput]:
     """One encoded input for each row, as given, padding included.
+
+    Arguments for each token are known by their names (`PER_TOKEN`); every other argument goes to the model row by row.
 
     Raises:
         InvalidInputError: no main input, shapes that disagree, or entries that are not finite.
@@ -61,6 +65,9 @@ def split_rows(tensors: dict[str, Tensor]) -> list[EncodedInput]:
     main = next((key for key in MAIN_KEYS if key in tensors), None)
     if main is None:
         raise InvalidInputError(f"inputs has keys {list(tensors)}; one of {', '.join(MAIN_KEYS)} is needed.")
+    if "input_ids" in tensors and "inputs_embeds" in tensors:
+        raise InvalidInputError("inputs has both 'input_ids' and 'inputs_embeds'; pass one of them.")
+    refuse_choices(model)
     sequence = main in ("input_ids", "inputs_embeds", "inputs") and tensors[main].dim() <= 3
     dimensions = {"input_ids": 2, "inputs_embeds": 3}.get(main)
     if dimensions is not None and tensors[main].dim() == dimensions - 1:
@@ -69,14 +76,10 @@ def split_rows(tensors: dict[str, Tensor]) -> list[EncodedInput]:
         raise InvalidInputError(
             f"inputs[{main!r}] must have {dimensions} dimensions, batch first, not shape {tuple(tensors[main].shape)}."
         )
-    if main == "input_ids" and (tensors[main].is_floating_point() or tensors[main].dtype == torch.bool):
-        raise InvalidInputError(f"inputs['input_ids'] must be whole numbers, not {tensors[main].dtype}.")
     count = tensors[main].shape[0]
     if count == 0 or tensors[main].numel() == 0:
         raise InvalidInputError(f"inputs[{main!r}] is empty: shape {tuple(tensors[main].shape)}.")
     for key, value in tensors.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise InvalidInputError(f"inputs[{key!r}] holds NaN or infinite entries; every entry must be finite.")
         if value.dim() and value.shape[0] != count:
             raise InvalidInputError(
                 f"inputs[{key!r}] has {value.shape[0]} rows, inputs[{main!r}] has {count}; every tensor is batch first."
@@ -89,13 +92,9 @@ def _one(tensors: dict[str, Tensor], i: int, main: str, sequence: bool) -> Encod
     if not sequence:
         return EncodedInput(tensors=row, length=None)
     length = row[main].shape[0]
-    mask = row.get("attention_mask")
-    if mask is not None and mask.dim() == 1:
-        if mask.shape[0] != length:
-            raise InvalidInputError(f"inputs['attention_mask'] has {mask.shape[0]} columns, {main!r} has {length}.")
-        if not bool(mask.any()):
-            raise InvalidInputError(f"inputs['attention_mask'] is zero for every token of input {i}; one must be real.")
-    return EncodedInput(tensors=row, length=length)
+    one = EncodedInput(tensors=row, length=length)
+    check_lengths(one, main, i)
+    return one
 
 
 def padding_ends(one: EncodedInput) -> tuple[int, int]:
@@ -137,25 +136,3 @@ def without_padding(one: EncodedInput, *, position_ids: bool) -> EncodedInput:
         word_ids=cut(one.word_ids),
         special=cut(one.special),
     )
-
-
-def with_token_names(example: EncodedInput, encoding: Any, tokenizer: Any) -> EncodedInput:
-    """The example with its tokens' names: from a fast tokenizer's encoding, else from the tokenizer, else ids."""
-    if example.length is None or "input_ids" not in example.tensors:
-        return example
-    ids = example.tensors["input_ids"].tolist()
-    span = slice(example.start, example.start + example.length)
-    if encoding is not None and encoding.ids[span] == ids:
-        return replace(
-            example,
-            tokens=tuple(encoding.tokens[span]),
-            special=tuple(map(bool, encoding.special_tokens_mask[span])),
-            word_ids=tuple(encoding.word_ids[span]),
-            sequence_ids=tuple(encoding.sequence_ids[span]),
-        )
-    if tokenizer is None:
-        return replace(example, tokens=tuple(map(str, ids)))
-    in_text = {getattr(tokenizer, "unk_token_id", None), getattr(tokenizer, "mask_token_id", None)}
-    special = set(tokenizer.all_special_ids) - in_text
-    tokens = tuple(str(token) for token in tokenizer.convert_ids_to_tokens(ids))
-    return replace(example, tokens=tokens, special=tuple(token in special for token in ids))

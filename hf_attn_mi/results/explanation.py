@@ -61,9 +61,12 @@ class Explanation(Record):
         target_name: its name.
         probability: of the class explained; None when the target has none.
         texts: the original texts, two for a sentence pair, () when the input was tensors.
-        offsets: characters (start, end) of each token in `texts[sequence]`; (0, 0) for special tokens.
+        offsets: characters (start, end) of each token in its text, without blanks at its ends; (0, 0) for special
+            tokens. Also where the text itself is not known, as in a BatchEncoding.
         sequence_ids: which text a token belongs to; None for special tokens.
-        word_ids: the tokenizer's number of the word within its text.
+        word_ids: the number of the word within its text. `explain` takes the word segments of Unicode (UAX #29):
+            "aren't" is one word, a token that spans several segments keeps them together, and in scripts without blanks
+            (Chinese, Thai) tokens are words. Of a list of words and of tensors without text: the caller's words.
         special: whether a token is special ([CLS], [SEP], ...).
         layers: statistics of each attention layer.
         completeness_gap: relative distance between the target's value and the sum of scores and bias terms.
@@ -109,8 +112,8 @@ class Explanation(Record):
     def to_words(self) -> tuple[Word, ...]:
         """Return the words in reading order; a word's score is the sum of its tokens' scores.
 
-        Words are the tokenizer's own (`word_ids` within each text), never guessed from signs such as "##"; without
-        `word_ids` every token is a word. Special tokens are left out. Text is cut from the original by offsets.
+        Words are numbered by `word_ids` within each text, never guessed from signs such as "##"; without `word_ids`
+        every token is a word. Special tokens are left out. Text is cut from the original by offsets.
         """
         groups: dict[tuple[object, ...], list[int]] = {}
         for index in self._ordinary():
@@ -189,7 +192,8 @@ class Explanation(Record):
         if self.offsets is None or sequence is None:
             return Word("".join(self.tokens[i] for i in indices), score, None, None, sequence, indices)
         start, end = min(self.offsets[i][0] for i in indices), max(self.offsets[i][1] for i in indices)
-        return Word(self.texts[sequence][start:end], score, start, end, sequence, indices)
+        text = self.texts[sequence][start:end] if self.texts else "".join(self.tokens[i] for i in indices)
+        return Word(text, score, start, end, sequence, indices)
 
     def _pieces(self) -> list[list[Piece]]:
         """The words in their texts, and a row of the words that are in no text."""
@@ -197,7 +201,7 @@ class Explanation(Record):
         outside: list[Piece] = []
         for word in self.to_words():
             label = word.text if word.text.strip() else "".join(self.tokens[i] for i in word.tokens)
-            if word.sequence is None or word.start is None or word.end is None:
+            if not self.texts or word.sequence is None or word.start is None or word.end is None:
                 outside += [Piece(" ")] * bool(outside) + [Piece(word.text, word.score, label)]
             else:
                 spans[word.sequence].append((word.start, word.end, word.score, label))
@@ -244,15 +248,13 @@ def _check_lengths(explanation: Explanation) -> None:
 
 def _check_offsets(explanation: Explanation) -> None:
     texts, offsets = explanation.texts, explanation.offsets
-    if offsets is not None and not texts:
-        raise InvalidInputError("offsets need texts: pass the original texts, or offsets=None")
     if offsets is not None and len(texts) > 1 and explanation.sequence_ids is None:
         raise InvalidInputError(f"sequence_ids is None for {len(texts)} texts: offsets need to know their text")
     for index in explanation._ordinary():
         sequence = explanation._sequence(index)
         if sequence is not None and texts and not 0 <= sequence < len(texts):
             raise InvalidInputError(f"sequence_ids[{index}] is {sequence}, but there are {len(texts)} texts")
-        if sequence is not None and offsets is not None:
+        if sequence is not None and offsets is not None and texts:
             start, end = offsets[index]
             if not 0 <= start <= end <= len(texts[sequence]):
                 raise InvalidInputError(

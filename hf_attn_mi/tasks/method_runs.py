@@ -12,8 +12,8 @@ from hf_attn_mi.errors import BackendUnavailableError, HfAttnMiError, InvalidInp
 from hf_attn_mi.methods import TokenScorer, find_method, read_options
 from hf_attn_mi.methods.scoring import check_method, score_batch
 from hf_attn_mi.models.encoded_input import EncodedInput, batches_by_length
+from hf_attn_mi.models.memory import out_of_memory
 from hf_attn_mi.models.pass_counter import Passes, counted
-from hf_attn_mi.models.removal_predictor import out_of_memory
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import Target
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import warnings
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,11 +14,12 @@ from hf_attn_mi.data.reservoir import Reservoir
 from hf_attn_mi.data.texts import TextReader
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.methods.layer_statistics import LayerStatistics
-from hf_attn_mi.models.encode import encode_text
+from hf_attn_mi.models.encode import encode_text, has_tokens
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.inspect_layers import LayerInspection, class_logits, inspect_layers
 from hf_attn_mi.models.loading import maximum_length
 from hf_attn_mi.models.runner import EncoderRunner
+from hf_attn_mi.models.texts import read_item
 from hf_attn_mi.tasks.sites import SitePlan
 
 LEAST = 50  # inputs: 20 for each of two classes, and five for each of ten folds
@@ -109,12 +109,11 @@ class StateCollection:
         numbers = range(self.number, self.number + len(texts))
         self.number += len(texts)
         tokenizer = self.runner.require_tokenizer()
-        limit, usable = maximum_length(self.runner.model, tokenizer), []
+        limit, usable = maximum_length(self.runner.model, tokenizer), list[tuple[int, Any]]()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # one for each text that is cut; they are counted
             for number, text in zip(numbers, texts):
-                with suppress(InvalidInputError):  # a text without a token of its own
-                    encode_text(text, tokenizer, limit, True, number)
+                if has_tokens(encode_text(read_item(text, number), tokenizer, limit, True, number)):
                     usable.append((number, text))
             self.empty += len(texts) - len(usable)
             if not usable:

@@ -129,7 +129,7 @@ def test_every_container_of_texts_is_a_list_of_inputs(demo, kind):
         (("a",), "a tuple of 1"),
         ([["Jim", "Henson"]], r"inputs\[0\] is a list of 2 strings: is it a pair, or one text as words"),
         (["fine", ["one", "two", "three"]], r"inputs\[1\] is a list of 3 strings"),
-        (pd.DataFrame({"text": ["a"]}), "inputs must be .* not DataFrame"),
+        (pd.DataFrame({"a": ["b"]}), r"inputs is a DataFrame with columns \['a'\].*pass one column, .*table\['text'\]"),
         (b"bytes", "inputs must be .* not bytes"),
         (np.array([1.0, 2.0]), "inputs must be .* not ndarray"),
     ],

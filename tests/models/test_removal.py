@@ -17,7 +17,8 @@ def pair():
         "attention_mask": torch.ones(7, dtype=torch.long),
         "token_type_ids": torch.tensor([0, 0, 0, 0, 1, 1, 1]),
         "position_ids": torch.tensor([0, 1, 2, 3, 0, 1, 2]),  # restart in the second text
-        "inputs_seen": torch.arange(14.0).view(7, 2),
+        "bbox": torch.arange(14.0).view(7, 2),
+        "features": torch.arange(14.0).view(7, 2),  # as many rows as tokens, by chance
         "decoder_input_ids": torch.arange(7),
         "labels": torch.arange(7),
         "pixel": torch.zeros(3),
@@ -31,8 +32,8 @@ def test_delete_shortens_every_per_token_tensor_and_closes_positions_up():
     assert found["attention_mask"].tolist() == [1] * 5
     assert found["token_type_ids"].tolist() == [0, 0, 0, 1, 1]
     assert found["position_ids"].tolist() == [0, 1, 2, 0, 1]
-    assert found["inputs_seen"][:, 0].tolist() == [0, 4, 6, 10, 12]
-    for untouched in ("decoder_input_ids", "labels", "pixel"):
+    assert found["bbox"][:, 0].tolist() == [0, 4, 6, 10, 12]
+    for untouched in ("decoder_input_ids", "labels", "pixel", "features"):
         assert found[untouched] is example[untouched]
     assert all(torch.equal(example[name], other) for name, other in pair().items())  # the argument is as it was
 

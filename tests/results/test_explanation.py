@@ -114,7 +114,6 @@ def test_top_refuses_unknown_options(options, name):
         ({"tokens": (), "scores": torch.zeros(0)}, "tokens must not be empty"),
         ({"tokens": "abcde"}, "tokens must be a tuple"),
         ({"texts": None}, "texts must be a tuple"),
-        ({"texts": ()}, "offsets need texts"),
         ({"texts": ("Unbelievable",)}, r"offsets\[3\] is \(14, 18\), outside of texts\[0\]"),
         ({"texts": ("Unbelievable  film!", "b"), "sequence_ids": None}, "sequence_ids is None for 2 texts"),
         ({"sequence_ids": (None, 0, 0, 1, None)}, r"sequence_ids\[3\] is 1"),

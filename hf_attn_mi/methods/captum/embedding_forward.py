@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.methods.batch import ScoringBatch
-from hf_attn_mi.models.removal_predictor import out_of_memory
+from hf_attn_mi.models.memory import out_of_memory
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import Target
 

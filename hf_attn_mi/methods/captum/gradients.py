@@ -14,7 +14,7 @@ from hf_attn_mi.methods.base import TokenScores
 from hf_attn_mi.methods.captum.embedding_forward import EmbeddingForward
 from hf_attn_mi.methods.captum.options import Options, missing_share
 from hf_attn_mi.methods.captum.rng import seeded
-from hf_attn_mi.models.removal_predictor import out_of_memory
+from hf_attn_mi.models.memory import out_of_memory
 
 SPACE = "word embeddings"
 

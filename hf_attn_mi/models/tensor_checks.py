@@ -1,0 +1,131 @@
+"""Tensors that a model cannot take, refused by name before it runs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.models.encoded_input import PER_TOKEN, EncodedInput, is_query_mask
+from hf_attn_mi.models.loading import input_embedding, position_tables
+
+DTYPES = {
+    torch.bool,
+    torch.uint8,
+    torch.int8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+    torch.float16,
+    torch.bfloat16,
+    torch.float32,
+    torch.float64,
+}
+INDEX_DTYPES = {torch.int32, torch.int64}
+INDICES = ("input_ids", "token_type_ids", "position_ids", "decoder_input_ids", "decoder_position_ids")
+
+
+def check_tensor(key: str, value: Tensor) -> None:
+    """Refuse a tensor without plain values in memory, or of a type that no model takes under this name.
+
+    Raises:
+        InvalidInputError: the message says how to convert it.
+    """
+    kinds = {
+        "on the meta device, so that it has no values: pass a tensor with data": value.is_meta,
+        "nested: pass a padded tensor, nested.to_padded_tensor(0), and its attention_mask": value.is_nested,
+        "sparse: pass it with .to_dense()": value.layout != torch.strided,
+        "quantized: pass it with .dequantize()": value.is_quantized,
+    }
+    for kind, applies in kinds.items():
+        if applies:
+            raise InvalidInputError(f"inputs[{key!r}] is {kind}.")
+    if value.dtype not in DTYPES:
+        raise InvalidInputError(f"inputs[{key!r}] has the dtype {value.dtype}; pass it with .long() or .float().")
+    if key in INDICES and value.dtype not in INDEX_DTYPES:
+        raise InvalidInputError(f"inputs[{key!r}] must be whole numbers, not {value.dtype}: pass it with .long().")
+    if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        raise InvalidInputError(f"inputs[{key!r}] holds NaN or infinite entries; every entry must be finite.")
+
+
+def refuse_choices(model: nn.Module) -> None:
+    """Refuse models whose inputs are several texts to choose from.
+
+    Raises:
+        InvalidInputError: a model for multiple choice.
+    """
+    if any(kind.__name__.endswith("ForMultipleChoice") for kind in type(model).__mro__):  # transformers' name for them
+        raise InvalidInputError(
+            f"model: {type(model).__name__} chooses among several texts, (batch, choices, tokens); such inputs are not "
+            "supported. Pass its encoder with a target function, or a sequence classifier."
+        )
+
+
+def check_lengths(one: EncodedInput, main: str, index: int) -> None:
+    """Refuse arguments for each token that do not have one entry for each.
+
+    Raises:
+        InvalidInputError: a wrong length, or a mask without any real token.
+    """
+    for key, value in one.tensors.items():
+        wrong = key in PER_TOKEN and not is_query_mask(key, value) and (not value.dim() or value.shape[0] != one.length)
+        if wrong:
+            columns = value.shape[0] if value.dim() else "no"
+            raise InvalidInputError(f"inputs[{key!r}] has {columns} columns, {main!r} has {one.length}.")
+    mask = one.tensors.get("attention_mask")
+    if mask is not None and not bool(mask.any()):
+        raise InvalidInputError(f"inputs['attention_mask'] is zero for every token of input {index}; one must be real.")
+
+
+def check_ranges(one: EncodedInput, real: int, index: int, model: nn.Module, limit: int | None) -> None:
+    """Refuse an input with more tokens than the model takes, or ids that its tables do not have.
+
+    Args:
+        one: the input.
+        real: number of its tokens that are not padding.
+        index: its place in the caller's inputs, for messages.
+        model: takes it.
+        limit: most tokens; None for any number.
+
+    Raises:
+        InvalidInputError: names the input and the entry.
+    """
+    if one.length is None:
+        return
+    if limit is not None and real > limit:
+        raise InvalidInputError(f"inputs[{index}] has {real} tokens, the model takes {limit}. Shorten it.")
+    table = input_embedding(model)
+    ids, embeds = one.tensors.get("input_ids"), one.tensors.get("inputs_embeds")
+    if table is not None and embeds is not None and embeds.shape[-1] != table.embedding_dim:
+        raise InvalidInputError(
+            f"inputs['inputs_embeds'] has width {embeds.shape[-1]}, the embeddings of {type(model).__name__} have "
+            f"{table.embedding_dim}."
+        )
+    if table is not None and ids is not None and (wrong := _outside(ids, table.num_embeddings)) is not None:
+        raise InvalidInputError(
+            f"inputs[{index}] holds token id {wrong}, but {type(model).__name__} has embeddings for ids 0 to "
+            f"{table.num_embeddings - 1} only: the tokenizer is another model's. Pass the one saved with this model."
+        )
+    sizes = {
+        "token_type_ids": [
+            module.num_embeddings
+            for name, module in model.named_modules()
+            if name.rpartition(".")[2] == "token_type_embeddings" and isinstance(module, nn.Embedding)
+        ],
+        "position_ids": [size for size, _ in position_tables(model)],
+    }
+    for key, rows in sizes.items():
+        value = one.tensors.get(key)
+        if value is None or value.dim() != 1 or not rows:
+            continue
+        if (wrong := _outside(value, min(rows))) is not None:
+            raise InvalidInputError(
+                f"inputs[{key!r}] holds {wrong} in input {index}, but {type(model).__name__} has embeddings for 0 to "
+                f"{min(rows) - 1} only."
+            )
+
+
+def _outside(values: Tensor, count: int) -> int | None:
+    """An entry that is below zero or not below `count`; None where there is none."""
+    least, most = int(values.min()), int(values.max())
+    return least if least < 0 else most if most >= count else None

@@ -15,3 +15,16 @@ class UnsupportedModelError(HfAttnMiError):
 
 class BackendUnavailableError(HfAttnMiError):
     """A backend was asked for by name and is not there."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during a task over several inputs.
+
+    Attributes:
+        results: `Results` of the inputs that were finished.
+        places: their numbers in the list of inputs.
+    """
+
+    def __init__(self, results: object, places: list[int]) -> None:
+        super().__init__(f"interrupted after {len(places)} inputs; their results are in the attribute `results`")
+        self.results, self.places = results, places

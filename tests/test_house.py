@@ -44,6 +44,7 @@ LATE = OPTIONAL | {
     "jinja2",
     "markupsafe",
     "pandas",
+    "pyarrow",
     "rich",
 }  # may be imported inside functions: slow, and rarely needed
 DOORS = {  # what else may be imported inside the functions of a part

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from hf_attn_mi.cli import options as opt
-from hf_attn_mi.cli.exit_codes import exit_code
+from hf_attn_mi.cli.exit_codes import INTERRUPTED, exit_code
 from hf_attn_mi.cli.inputs import read_texts
 from hf_attn_mi.cli.loading import import_libraries, load_model
-from hf_attn_mi.cli.output import check_files, is_stdout, show, warnings_as_lines, write_json
+from hf_attn_mi.cli.output import check_files, is_stdout, show, until_interrupted, warnings_as_lines, write_json
 
 Form = Literal["efficient", "effective", "effective_affine"]
 
@@ -41,19 +41,22 @@ def certify(
 
     classifier, tokenizer = load_model(model, quiet=quiet)
     with warnings_as_lines(quiet):
-        certificates = certify_texts(
-            classifier,
-            inputs,
-            tokenizer=tokenizer,
-            target=opt.read_target(target, classifier),
-            form=form,
-            tolerance=tolerance,
-            checked_rows=checked_rows,
-            truncation=truncate,
-            seed=seed,
+        certificates, interrupted = until_interrupted(
+            lambda: certify_texts(
+                classifier,
+                inputs,
+                tokenizer=tokenizer,
+                target=opt.read_target(target, classifier),
+                form=form,
+                tolerance=tolerance,
+                checked_rows=checked_rows,
+                truncation=truncate,
+                seed=seed,
+            ),
+            len(inputs),
         )
     assert not isinstance(certificates, Certificate)  # a list of texts gives a list of results
     write_json(certificates.to_dicts(), json)
     if not quiet and not is_stdout(json):
         show(certificates.to_text())
-    return exit_code(certificate.outcome for certificate in certificates)
+    return INTERRUPTED if interrupted else exit_code(certificate.outcome for certificate in certificates)

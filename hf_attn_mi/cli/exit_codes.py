@@ -8,6 +8,7 @@ DONE = 0  # done, and what the command claims holds
 DOES_NOT_HOLD = 1  # done, but a claim does not hold or a method failed: the output says which
 REFUSED = 2  # wrong usage, wrong input, a model that is not supported, a file that cannot be read or written
 NOTHING_TO_CERTIFY = 3  # done, but for some input there is no claim to make
+FAULT = 70  # a defect of this program: EX_SOFTWARE of sysexits.h
 INTERRUPTED = 130  # Ctrl-C: 128 + SIGINT, as shells report it
 PIPE_CLOSED = 141  # the reader of standard output went away: 128 + SIGPIPE
 

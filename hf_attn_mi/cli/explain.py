@@ -6,10 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from hf_attn_mi.cli import options as opt
-from hf_attn_mi.cli.exit_codes import DONE
+from hf_attn_mi.cli.exit_codes import DONE, INTERRUPTED
 from hf_attn_mi.cli.inputs import read_texts
 from hf_attn_mi.cli.loading import import_libraries, load_model
-from hf_attn_mi.cli.output import check_files, is_stdout, show, warnings_as_lines, write_json, write_text
+from hf_attn_mi.cli.output import (
+    check_files,
+    is_stdout,
+    show,
+    until_interrupted,
+    warnings_as_lines,
+    write_json,
+    write_text,
+)
 from hf_attn_mi.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -64,28 +72,30 @@ def explain(
     information = None if profile is None else InformationProfile.load(profile)
     classifier, tokenizer = load_model(model, quiet=quiet)
     with warnings_as_lines(quiet):
-        results = explain_texts(
-            classifier,
-            inputs,
-            tokenizer=tokenizer,
-            target=opt.read_target(target, classifier),
-            method=method,
-            profile=information,
-            layers=layers,
-            batch_size=batch_size,
-            truncation=truncate,
-            options=settings,
+        results, interrupted = until_interrupted(
+            lambda: explain_texts(
+                classifier,
+                inputs,
+                tokenizer=tokenizer,
+                target=opt.read_target(target, classifier),
+                method=method,
+                profile=information,
+                layers=layers,
+                batch_size=batch_size,
+                truncation=truncate,
+                options=settings,
+            ),
+            len(inputs),
         )
     assert not isinstance(results, Explanation)  # a list of texts gives a list of results
     write_json(results.to_dicts(), json)
-    printing = not quiet and not is_stdout(json)
-    if printing:
-        show("\n".join([results.to_text(), *_information_lines(results)]))
     if html is not None:
         write_text(results.to_html(), html)
-        if printing:
+    if not quiet and not is_stdout(json):
+        show("\n".join([results.to_text(), *_information_lines(results)]))
+        if html is not None:
             show(f"\nHTML page: {html.resolve()}")
-    return DONE
+    return INTERRUPTED if interrupted else DONE
 
 
 def _information_lines(results: Results[Explanation], most: int = 3) -> list[str]:

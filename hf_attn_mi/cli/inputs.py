@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import random
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,19 +26,21 @@ def read_texts(texts: list[str] | None, file: Path | None, pair: str | None) -> 
     Raises:
         InvalidInputError: a file that cannot be read, or no text at all.
     """
+    for number, text in enumerate(texts or (), 1):
+        _check_argument(text, f"TEXT {number}")
+    _check_argument(pair or "", "--pair")
     lines: list[Text] = [text for text in texts or () if text != "-"]
-    if file is not None and not file.exists():
-        raise InvalidInputError(f"--file {file}: there is no such file.")
-    try:
-        if file is not None:
+    if file is not None:
+        if not file.exists():
+            raise InvalidInputError(f"--file {file}: there is no such file.")
+        if file.is_dir():
+            raise InvalidInputError(f"--file {file}: it is a folder; name a file.")
+        try:
             lines += _texts_of_file(file)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInputError(f"--file {file}: {error}; a UTF-8 file with one text a line is needed.") from error
-    try:
-        if "-" in (texts or ()) or (not texts and file is None and not sys.stdin.isatty()):
-            lines += _lines(sys.stdin.read())
-    except UnicodeDecodeError as error:
-        raise InvalidInputError(f"standard input: {error}; UTF-8 with one text a line is needed.") from error
+        except OSError as error:
+            raise InvalidInputError(f"--file {file}: {error}; a UTF-8 file with one text a line is needed.") from error
+    if "-" in (texts or ()) or (not texts and file is None and not (sys.stdin and sys.stdin.isatty())):
+        lines += _lines(_read_stdin(), "standard input")
     if not lines:
         raise InvalidInputError("no text: pass TEXT, --file FILE, or lines on standard input.")
     if pair is None:
@@ -50,15 +53,45 @@ def read_texts(texts: list[str] | None, file: Path | None, pair: str | None) -> 
 def _texts_of_file(file: Path) -> list[Text]:
     """The texts or pairs of a file: by its suffix, one a line where it has none that is known."""
     suffix = Path(file.name.removesuffix(".gz")).suffix.lower()
-    if suffix in (".jsonl", ".json", ".csv", ".tsv", ".arrow") or file.name.endswith(".gz"):
+    if suffix in (".jsonl", ".json", ".csv", ".tsv", ".arrow", ".parquet") or file.name.endswith(".gz"):
         from hf_attn_mi.data import read_texts_of
 
         return list(read_texts_of(str(file)))
-    return list(_lines(file.read_text(encoding="utf-8-sig")))
+    return list(_lines(file.read_bytes(), f"--file {file}"))
 
 
-def _lines(text: str) -> list[str]:
-    return [line.rstrip("\r") for line in text.split("\n") if line.strip()]  # splitlines() would also cut at U+2028
+def _read_stdin() -> bytes:
+    if sys.stdin is None:
+        raise InvalidInputError("standard input is closed: pass TEXT or --file FILE.")
+    buffer = getattr(sys.stdin, "buffer", None)
+    return sys.stdin.read().encode("utf-8", "surrogatepass") if buffer is None else bytes(buffer.read())
+
+
+def _lines(content: bytes, place: str) -> list[str]:
+    """The lines of a UTF-8 file that are not empty.
+
+    Raises:
+        InvalidInputError: a line is not UTF-8.
+    """
+    lines = []
+    for number, line in enumerate(content.removeprefix(codecs.BOM_UTF8).split(b"\n"), 1):
+        try:
+            text = line.decode("utf-8").rstrip("\r")  # not splitlines(), which would also cut at U+2028
+        except UnicodeDecodeError as error:
+            raise InvalidInputError(
+                f"{place}: line {number}: {error}; UTF-8 with one text a line is needed."
+            ) from error
+        if text.strip():
+            lines.append(text)
+    return lines
+
+
+def _check_argument(text: str, place: str) -> None:
+    """Refuse an argument with bytes that are not UTF-8, which Python hands over as lone surrogates."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(f"{place}: character {error.start} is not UTF-8; pass text in UTF-8.") from error
 
 
 @dataclass(frozen=True)

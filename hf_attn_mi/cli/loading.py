@@ -89,8 +89,10 @@ def load_model(name: str | None, *, quiet: bool = False) -> tuple[PreTrainedMode
             source, dtype="float32", output_loading_info=True
         )  # half precision is slower and less exact on a CPU
     except Exception as error:  # transformers, tokenizers, safetensors and huggingface_hub each have their own
+        missing_here = "" if Path(source).exists() else "there is no folder of this name here. As a Hub name: "
         raise InvalidInputError(
-            f"--model {source}: {error} A Hub name, or a folder with the model and its tokenizer, is needed."
+            f"--model {source}: {missing_here}{error} A Hub name, or a folder with the model and its tokenizer, is "
+            "needed."
         ) from error
     finally:
         logging.set_verbosity(verbosity)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -10,17 +12,19 @@ import typer
 from hf_attn_mi import __version__
 from hf_attn_mi.cli.certify import certify
 from hf_attn_mi.cli.compare import CompareCommand, compare
-from hf_attn_mi.cli.exit_codes import INTERRUPTED, REFUSED, in_words
+from hf_attn_mi.cli.exit_codes import FAULT, INTERRUPTED, PIPE_CLOSED, REFUSED, in_words
 from hf_attn_mi.cli.explain import explain
 from hf_attn_mi.cli.methods import methods
 from hf_attn_mi.cli.mi import mi
 from hf_attn_mi.cli.minimal import minimal
 from hf_attn_mi.cli.models import models
 from hf_attn_mi.cli.options import ManyValues
-from hf_attn_mi.cli.output import PROGRAM, complain
+from hf_attn_mi.cli.output import PROGRAM, complain, discard_output
 from hf_attn_mi.errors import HfAttnMiError
 
 TEXTS, DATA_SETS, LISTS = "Commands for texts", "Commands for a data set", "What there is"  # panels of the help
+
+_TRACEBACK = "HF_ATTN_MI_TRACEBACK"  # environment variable: show the traceback of a defect
 
 app = typer.Typer(name=PROGRAM, no_args_is_help=True, rich_markup_mode="rich")
 
@@ -113,20 +117,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the name of the program; by default those of the process.
 
     Returns:
-        The exit status, see `hf_attn_mi.cli.exit_codes`. Every documented error is one line on standard error.
+        The exit status, see `hf_attn_mi.cli.exit_codes`. Every error is one line on standard error.
     """
     try:
+        _occupy_closed_streams()
         command = typer.main.get_command(app)
         status = command.main(args=arguments, prog_name=PROGRAM, standalone_mode=False)
     except typer.TyperException as error:  # wrong usage
         _complain_of_usage(error)
         return REFUSED
+    except BrokenPipeError:
+        discard_output()
+        return PIPE_CLOSED
     except (HfAttnMiError, OSError) as error:
         complain(error)
         return REFUSED
     except KeyboardInterrupt:
         return INTERRUPTED
+    except Exception as error:
+        if os.environ.get(_TRACEBACK):
+            raise
+        complain(
+            f"a defect of this program: {type(error).__name__}: {error}. Please report it, with the traceback that "
+            f"{_TRACEBACK}=1 in the environment shows."
+        )
+        return FAULT
     return int(status or 0)
+
+
+def _occupy_closed_streams() -> None:
+    """Put the null device in the place of standard streams that are closed.
+
+    Else the first files that are opened would get their numbers, and libraries would fail that look at standard error.
+    `sys.stdout` stays None: a command that has something to print says that it cannot.
+    """
+    for number, stream in enumerate((sys.__stdin__, sys.__stdout__, sys.__stderr__)):
+        if stream is None:
+            try:
+                os.fstat(number)
+            except OSError:
+                os.dup2(os.open(os.devnull, os.O_RDWR), number)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (until the process ends)
 
 
 def _complain_of_usage(error: typer.TyperException) -> None:

@@ -40,8 +40,8 @@ Data = Annotated[
     str,
     input_option(
         metavar="FILE_OR_DATASET",
-        help="A .txt, .jsonl, .json, .csv, .tsv (each also .gz) or .arrow file, a folder saved by `datasets`, or a Hub "
-        "name such as name/config:split.",
+        help="A .txt, .jsonl, .json, .csv, .tsv (each also .gz), .arrow or .parquet file, a folder saved by "
+        "`datasets`, or a Hub name such as name/config:split.",
     ),
 ]
 Model = Annotated[
@@ -143,7 +143,7 @@ def read_target(target: str | None, model: PreTrainedModel) -> str | int | None:
     labels = list(map(str, model.config.id2label.values()))
     if target is None or target in labels:
         return target
-    if re.fullmatch(r"[+-]?[0-9]+", target):
+    if re.fullmatch(r"[+-]?[0-9]{1,18}", target):
         return int(target)
     hint = did_you_mean(target, labels)
     if hint and target.lower() not in map(str.lower, labels):

@@ -9,9 +9,10 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import typer
 from rich.console import Console
@@ -19,27 +20,44 @@ from rich.text import Text
 
 from hf_attn_mi.atomic_files import write_file
 from hf_attn_mi.cli.exit_codes import PIPE_CLOSED
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import Interrupted, InvalidInputError
+
+Finished = TypeVar("Finished")
 
 PROGRAM = "hf-attn-mi"
 _ALIKE = 3  # warnings that differ only by numbers and are printed one by one
+_LONGEST = 2000  # characters of a message: those of libraries can hold whole files
 _HTML = (".html", ".htm")
 
 
 def show(text: str) -> None:
-    r"""Print text as it is; characters that the output cannot encode become escapes such as \u2603."""
+    r"""Print text as it is; characters that the output cannot encode become escapes such as \u2603.
+
+    Raises:
+        InvalidInputError: standard output is closed.
+        OSError: it cannot be written, such as to a full disk.
+        typer.Exit: its reader went away.
+    """
+    if sys.stdout is None:
+        raise InvalidInputError("standard output is closed: pass --quiet to print nothing.")
     encoding = sys.stdout.encoding or "utf-8"
-    _print(text.encode(encoding, "backslashreplace").decode(encoding))
-
-
-def _print(text: str) -> None:
-    """Write a line to standard output; where its reader went away, end the command with the status that says so."""
     try:
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes the output when it ends
+        discard_output()
         raise typer.Exit(PIPE_CLOSED) from None
+    except OSError:
+        discard_output()
+        raise
+
+
+def discard_output() -> None:
+    """Write what is left of standard output nowhere: Python flushes it once more when it ends."""
+    with suppress(OSError, ValueError, AttributeError):
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(descriptor, sys.stdout.fileno())
+        os.close(descriptor)
 
 
 def complain(message: object, kind: str = "") -> None:
@@ -49,8 +67,27 @@ def complain(message: object, kind: str = "") -> None:
         message: an error or a text.
         kind: such as "warning: ", printed before the message.
     """
-    words = "".join(character if character.isprintable() else " " for character in str(message)).split()
+    words = "".join(character if character.isprintable() else " " for character in _shortened(str(message))).split()
     Console(stderr=True).print(Text.assemble((f"{PROGRAM}: {kind}", "bold"), " ".join(words)), soft_wrap=True)
+
+
+def _shortened(text: str) -> str:
+    half = _LONGEST // 2
+    return text if len(text) <= _LONGEST else f"{text[:half]} ... {text[-half:]}"
+
+
+def until_interrupted(task: Callable[[], Finished], count: int) -> tuple[Finished, bool]:
+    """Return what a task over several inputs returns, and whether Ctrl-C ended it before the last one.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C before the first result.
+    """
+    try:
+        return task(), False
+    except Interrupted as stop:
+        complain(f"interrupted: the output has the {len(stop.places)} of {count} inputs that were finished.")
+        finished: Finished = stop.results  # type: ignore[assignment]
+        return finished, True
 
 
 @contextmanager
@@ -108,7 +145,7 @@ def is_stdout(path: Path | None) -> bool:
 
 def write_text(text: str, path: Path) -> None:
     """Write a UTF-8 file in one step: an interruption leaves the old file, or none."""
-    content, path = text.encode("utf-8"), path.resolve()  # a link keeps pointing to its file
+    content, path = text.encode("utf-8", "backslashreplace"), path.resolve()  # a link keeps pointing to its file
     if path.exists() and not path.is_file():  # a device or a pipe, which must not be replaced by a file
         path.write_bytes(content)
     else:
@@ -119,12 +156,23 @@ def write_json(data: object, path: Path | None) -> None:
     """Write strict JSON to a file, or print it for "-"; nothing without a path."""
     if path is None:
         return
-    readable = not is_stdout(path) or (sys.stdout.encoding or "utf-8").lower() in ("utf-8", "utf8")
+    encoding = getattr(sys.stdout, "encoding", None) if is_stdout(path) else None
+    readable = (encoding or "utf-8").lower() in ("utf-8", "utf8")
     text = json.dumps(strict(data), allow_nan=False, ensure_ascii=not readable)
+    if not _encodable(text):  # a lone surrogate, which JSON can only hold as an escape
+        text = json.dumps(strict(data), allow_nan=False)
     if is_stdout(path):
-        _print(text)
+        show(text)
     else:
         write_text(text + "\n", path)
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def strict(value: object) -> object:

@@ -6,15 +6,54 @@ import csv
 import gzip
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from hf_attn_mi.errors import InvalidInputError
 
-FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".arrow")
+FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".arrow", ".parquet")
 HUB_NAME = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+){0,2})(:(?P<split>[\w.]+(\[[\w:%-]+\])?))?")
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")  # bytes that were read with errors="surrogateescape"
+_LONGEST_CELL = 2**31 - 1  # characters of a CSV cell; the csv module refuses more than 131,072 by default
+
+
+class NumberedRows:
+    """The rows of a data set whose errors name the row.
+
+    Args:
+        rows: any iterable of rows, such as a `datasets` object.
+        name: of the data set, for messages.
+        unit: what a row is called: "row", counted from 0, or "line", counted from 1.
+    """
+
+    def __init__(self, rows: Iterable[Any], name: str, unit: str = "row") -> None:
+        self.rows, self.name, self.unit = rows, name, unit
+        self.column_names = getattr(rows, "column_names", None)
+        self.size = len(rows) if isinstance(rows, Sized) else None
+
+    def select_columns(self, columns: list[str]) -> NumberedRows:
+        """Return the rows of a `datasets` object with these columns only."""
+        rows: Any = self.rows
+        return NumberedRows(rows.select_columns(columns), self.name, self.unit)
+
+    def __iter__(self) -> Iterator[Any]:
+        rows, first = iter(self.rows), int(self.unit == "line")
+        number = first - 1
+        while True:
+            number += 1
+            try:
+                row = next(rows)
+            except StopIteration:
+                return
+            except InvalidInputError:
+                raise
+            except Exception as error:  # pyarrow, zlib, gzip, csv, json and datasets each have their own
+                raise InvalidInputError(
+                    f"dataset: {self.unit} {number} of {self.name} cannot be read: {_in_words(error)}."
+                ) from error
+            yield row
 
 
 @dataclass(frozen=True)
@@ -25,33 +64,38 @@ class FileRows:
     suffix: str
 
     def __iter__(self) -> Iterator[Any]:
+        table = self.suffix in (".csv", ".tsv")  # csv reads line breaks inside quotes itself
+        unit = "line" if self.suffix in (".txt", ".jsonl") else "row"
+        return iter(NumberedRows(self._read("" if table else None), f"{str(self.path)!r}", unit))
+
+    def _read(self, newline: str | None) -> Iterator[Any]:
         opened: Any = gzip.open if self.path.suffix == ".gz" else open
-        try:
-            lines = "" if self.suffix in (".csv", ".tsv") else None  # csv reads line breaks inside quotes itself
-            with opened(self.path, "rt", encoding="utf-8-sig", newline=lines) as file:
-                yield from _ROWS[self.suffix](file)
-        except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, csv.Error, json.JSONDecodeError) as error:
-            raise InvalidInputError(
-                f"dataset: {str(self.path)!r} is no {self.suffix} file in UTF-8: {error}."
-            ) from error
+        # What is not UTF-8 is kept as lone surrogates until its row is known.
+        with opened(self.path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline=newline) as file:
+            yield from _ROWS[self.suffix](file)
 
 
 def _lines(file: TextIO) -> Iterator[str]:
     for line in file:
-        yield line.rstrip("\r\n")
+        yield _in_utf8(line).rstrip("\r\n")
 
 
 def _json_lines(file: TextIO) -> Iterator[Any]:
     for number, line in enumerate(file, 1):
         if line.strip():
             try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InvalidInputError(f"dataset: line {number} of {file.name!r} is not JSON: {error}.") from error
+                yield json.loads(_in_utf8(line))
+            except (ValueError, RecursionError) as error:
+                raise InvalidInputError(
+                    f"dataset: line {number} of {file.name!r} is not JSON: {_in_words(error)}."
+                ) from error
 
 
 def _json(file: TextIO) -> Iterator[Any]:
-    rows = json.load(file)
+    try:
+        rows = json.loads(_in_utf8(file.read()))
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"dataset: {file.name!r} is not JSON: {_in_words(error)}.") from error
     if not isinstance(rows, list):
         raise InvalidInputError(
             f"dataset: {file.name!r} holds a {type(rows).__name__}; a list of texts or rows is needed."
@@ -59,49 +103,104 @@ def _json(file: TextIO) -> Iterator[Any]:
     yield from rows
 
 
+def _table(file: TextIO, **form: Any) -> Iterator[Any]:
+    reader = csv.DictReader(file, **form)
+    while True:
+        limit = csv.field_size_limit(_LONGEST_CELL)  # of the whole process, so only while a row is read
+        try:
+            row = next(reader, None)
+        finally:
+            csv.field_size_limit(limit)
+        names = reader.fieldnames or ()
+        _in_utf8("".join(names))
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise InvalidInputError(
+                f"dataset: {file.name!r} has several columns of the name {twice[0]!r}; rename them."
+            )
+        if row is None:
+            return
+        for cell in row.values():
+            _in_utf8(cell if isinstance(cell, str) else "".join(cell or ()))
+        yield row
+
+
+def _in_utf8(text: str) -> str:
+    """Return a text as it is.
+
+    Raises:
+        ValueError: it was read from bytes that are not UTF-8.
+    """
+    found = _NOT_UTF8.search(text)
+    if found:
+        raise ValueError(f"byte 0x{ord(found[0]) - 0xDC00:02x} is not UTF-8")
+    return text
+
+
+def _in_words(error: Exception) -> str:
+    """What is wrong with a row, in one sentence."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    text = str(error).partition("; use sys.set_int_max_str_digits")[0].rstrip(".")
+    name = type(error).__name__
+    return text if name in ("ValueError", "Error", "error") else f"{name}: {text}"
+
+
 _ROWS: dict[str, Any] = {
     ".txt": _lines,
     ".jsonl": _json_lines,
     ".json": _json,
-    ".csv": csv.DictReader,
-    ".tsv": lambda file: csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE),
+    ".csv": _table,
+    ".tsv": lambda file: _table(file, delimiter="\t", quoting=csv.QUOTE_NONE),
 }
 
 
 def read_file(path: Path) -> Iterable[Any]:
-    """Return the rows of a file; one whose name also ends in .gz is decompressed while reading.
+    """Return the rows of a file; a text file whose name also ends in .gz is decompressed while reading.
 
     Raises:
-        InvalidInputError: another suffix, or (when rows are read) content that is not in this format.
+        InvalidInputError: another suffix, or (when rows are read) content that is not in this format; the message names
+            the row.
     """
-    suffix = Path(path.name.removesuffix(".gz")).suffix
-    if suffix == ".arrow":
-        from datasets import Dataset
-
-        try:
-            rows: Iterable[Any] = Dataset.from_file(str(path))
-        except Exception as error:
-            raise InvalidInputError(f"dataset: {str(path)!r} is no Arrow file of datasets: {error}.") from error
-        return rows
+    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
+    if suffix in (".arrow", ".parquet"):
+        return NumberedRows(_load_table(path, suffix), repr(str(path)))
     if suffix not in _ROWS:
         raise InvalidInputError(f"dataset: {str(path)!r} must end in one of {', '.join(FORMATS)} (or these with .gz).")
     return FileRows(path, suffix)
+
+
+def _load_table(path: Path, suffix: str) -> Any:
+    """The `datasets` object of an Arrow or Parquet file."""
+    from datasets import Dataset
+
+    try:
+        if suffix == ".arrow":
+            return Dataset.from_file(str(path))
+        import pyarrow.parquet
+
+        return Dataset(pyarrow.parquet.read_table(path, memory_map=True))
+    except Exception as error:
+        kind = "Arrow file of datasets" if suffix == ".arrow" else "Parquet file"
+        raise InvalidInputError(f"dataset: {str(path)!r} is no {kind}: {_in_words(error)}.") from error
 
 
 def load_folder(path: Path) -> Any:
     """Return the data set that `Dataset.save_to_disk` wrote.
 
     Raises:
-        InvalidInputError: the folder contains no data set.
+        InvalidInputError: the folder contains no data set, or a damaged one.
     """
     from datasets import load_from_disk
 
     try:
-        return one_split(load_from_disk(str(path)), str(path), None)
-    except FileNotFoundError as error:
+        loaded = load_from_disk(str(path))
+    except Exception as error:
         raise InvalidInputError(
-            f"dataset: the folder {str(path)!r} was not saved by datasets (save_to_disk)."
+            f"dataset: the folder {str(path)!r} was not saved by datasets (save_to_disk), or is damaged: "
+            f"{_in_words(error)}."
         ) from error
+    return NumberedRows(one_split(loaded, str(path), None), repr(str(path)))
 
 
 def load_hub(name: str) -> Any:

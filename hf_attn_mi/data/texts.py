@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sized
 from pathlib import Path
 from typing import Any
 
-from hf_attn_mi.data.files import FORMATS, load_folder, load_hub, read_file
+from hf_attn_mi.data.files import FORMATS, NumberedRows, load_folder, load_hub, read_file
 from hf_attn_mi.errors import InvalidInputError
 
 # Column names of texts in GLUE, SNLI, SQuAD and similar data sets; pairs before single columns that they contain.
@@ -52,7 +52,7 @@ class TextReader:
 
     def __init__(self, rows: Iterable[Any], text_field: Any, limit: int | None) -> None:
         self.rows, self.limit, self.columns = rows, limit, text_field
-        known = len(rows) if isinstance(rows, Sized) else None
+        known = rows.size if isinstance(rows, NumberedRows) else len(rows) if isinstance(rows, Sized) else None
         self.size = limit if known is None else known if limit is None else min(known, limit)
         self.seen = self.empty = 0
 
@@ -94,9 +94,9 @@ def read_texts_of(
 
     Args:
         dataset: a list (or any iterable) of texts, of pairs or of rows with columns; a datasets.Dataset or
-            IterableDataset; a path to .txt (a text a line), .jsonl, .json, .csv, .tsv (each also as .gz) or .arrow;
-            a folder saved by `datasets`; or a Hub name "name", "name:split", "name/config:split" (split: by default
-            "train").
+            IterableDataset; a path to .txt (a text a line), .jsonl, .json, .csv, .tsv (each also as .gz), .arrow or
+            .parquet; a folder saved by `datasets`; or a Hub name "name", "name:split", "name/config:split" (split: by
+            default "train").
         text_field: column of the text, or two columns of a pair; by default the first of `COLUMNS` that exists.
         limit: maximum number of texts to read.
 
@@ -133,7 +133,8 @@ def read_texts_of(
         columns = text_columns(names) if columns is None else columns
         if set(columns) - set(names):
             raise InvalidInputError(f"text_field {list(columns)} is not in the data; its columns are {names}.")
-        rows = rows.select_columns(list(columns))
+        numbered = rows if isinstance(rows, NumberedRows) else NumberedRows(rows, "the data set")
+        rows = numbered.select_columns(list(columns))
     return TextReader(rows, columns, limit)
 
 

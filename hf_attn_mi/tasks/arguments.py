@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import Interrupted, InvalidInputError
 from hf_attn_mi.results.record import Record
 from hf_attn_mi.results.results import Results
 
@@ -55,8 +57,24 @@ def check_indices(name: str, value: object) -> None:
 
 def progress_bar(total: int | None, description: str, unit: str) -> Any:
     """A progress bar on the terminal; hidden for a single step and where standard error is no terminal."""
-    hidden = (total is not None and total < 2) or not sys.stderr.isatty()
+    hidden = (total is not None and total < 2) or not (sys.stderr and sys.stderr.isatty())
     return tqdm(total=total, desc=description, unit=unit, disable=hidden)
+
+
+@contextmanager
+def results_on_interrupt(records: Mapping[int, Record]) -> Iterator[None]:
+    """Turn Ctrl-C into an `Interrupted` that holds the results so far, if there are any.
+
+    Args:
+        records: by number of the input; the block fills it.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        places = sorted(records)
+        if not places:
+            raise
+        raise Interrupted(Results([records[place] for place in places]), places) from interrupt
 
 
 def one_or_results(records: list[AnyRecord], single: bool) -> AnyRecord | Results[AnyRecord]:

@@ -25,6 +25,7 @@ from hf_attn_mi.tasks.arguments import (
     check_seed,
     check_whole_number,
     one_or_results,
+    results_on_interrupt,
 )
 from hf_attn_mi.tasks.output_change import RunOutput, output_change, read_output
 from hf_attn_mi.tasks.row_replacement import CONTROLS, RowReplacement, control
@@ -72,6 +73,7 @@ def certify(
     Raises:
         InvalidInputError: an argument is wrong; the message names it.
         UnsupportedModelError: the attention of this model cannot be captured exactly.
+        KeyboardInterrupt: Ctrl-C; its `results` are those of the inputs that were finished.
 
     Example:
         >>> certificate = certify(model, "A quietly moving film.")     # doctest: +SKIP
@@ -82,14 +84,15 @@ def certify(
     check_flag("truncation", truncation)
     runner = EncoderRunner.of(model, tokenizer)
     options = _Options(form, float(tolerance), None if layers is None else frozenset(layers), checked_rows, seed)
-    records = []
+    records: dict[int, Certificate] = {}
     with torch.inference_mode(False), torch.no_grad():
         encoded, single = runner.encode(inputs, truncation=truncation)
         targets = read_target(target, runner.model, len(encoded), runner.output_head)
-        for i, one in enumerate(encoded):
-            with runner.session():
-                records.append(_certify(runner, one, targets.select([i]), options))
-    return one_or_results(records, single)
+        with results_on_interrupt(records):
+            for i, one in enumerate(encoded):
+                with runner.session():
+                    records[i] = _certify(runner, one, targets.select([i]), options)
+    return one_or_results(list(records.values()), single)
 
 
 @dataclass(frozen=True)

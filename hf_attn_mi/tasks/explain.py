@@ -19,7 +19,14 @@ from hf_attn_mi.models.targets import Target, read_target
 from hf_attn_mi.results.explanation import Explanation
 from hf_attn_mi.results.information_profile import InformationProfile
 from hf_attn_mi.results.results import Results
-from hf_attn_mi.tasks.arguments import check_choice, check_flag, check_whole_number, one_or_results, progress_bar
+from hf_attn_mi.tasks.arguments import (
+    check_choice,
+    check_flag,
+    check_whole_number,
+    one_or_results,
+    progress_bar,
+    results_on_interrupt,
+)
 from hf_attn_mi.tasks.token_information import TokenInformation, read_profile
 
 LARGEST_GAP = 0.02  # completeness gap from which on a warning is given; half precision reaches 0.01
@@ -68,6 +75,7 @@ def explain(
     Raises:
         InvalidInputError: an argument is wrong; the message names it.
         UnsupportedModelError: the attention of this model cannot be captured exactly.
+        KeyboardInterrupt: Ctrl-C; its `results` are those of the inputs that were finished.
 
     Example:
         >>> explanation = explain(model, "A quietly moving film.")     # doctest: +SKIP
@@ -87,7 +95,7 @@ def explain(
         targets = read_target(target, runner.model, len(encoded), runner.output_head)
         # A function sees one input at a time, without padding and in the caller's order.
         batches = runner.batches(encoded, 1 if targets.is_function else batch_size)
-        with progress_bar(len(batches), "explain", "batch") as bar:
+        with progress_bar(len(batches), "explain", "batch") as bar, results_on_interrupt(records):
             for places in batches:
                 batch = [encoded[i] for i in places]
                 explanations = _explain_batch(runner, batch, scorer, targets.select(places), values, layers, profile)

@@ -45,7 +45,7 @@ def fit_information(
     Args:
         model: a classifier with two classes or more, as in `explain`.
         dataset: texts or pairs of texts, at least a few hundred; a list, a datasets.Dataset or IterableDataset, a file
-            (.txt, .jsonl, .json, .csv, .tsv, .arrow), a saved folder or a Hub name (see `read_texts_of`).
+            (.txt, .jsonl, .json, .csv, .tsv, .arrow, .parquet), a saved folder or a Hub name (see `read_texts_of`).
         tokenizer: by default the one saved beside the model.
         layers: indices of states, 0 for the embeddings, i for the output of layer i; None for all.
         sites: one or several of "tokens" (a token drawn at random), "first" (both are always there), "positions" (the

@@ -1,6 +1,8 @@
 """The texts that a command works on: samples of a data set, and their rationales."""
 
+import io
 import json
+import os
 import random
 from collections import Counter
 
@@ -93,3 +95,30 @@ def test_a_file_is_read_by_its_suffix(tmp_path, name, content):
     path = tmp_path / name
     path.write_text(content, encoding="utf-8")
     assert read_texts([], path, None) == ["A good film.", "A bad film."]
+
+
+@pytest.mark.parametrize("name", ["explain", "certify", "minimal"])
+def test_text_that_is_not_utf8_is_refused_by_its_place(tmp_path, capsys, monkeypatch, name):
+    stdin = io.TextIOWrapper(io.BytesIO(b"fine\n\ncaf\xe9\n"))
+    monkeypatch.setattr("sys.stdin", stdin)
+    assert "standard input: line 3: 'utf-8' codec can't decode byte 0xe9" in refused(capsys, name)
+    (tmp_path / "a.txt").write_bytes(b"fine\ncaf\xe9\n")
+    assert "a.txt: line 2: 'utf-8' codec" in refused(capsys, name, "--file", str(tmp_path / "a.txt"))
+    invalid = os.fsdecode(b"caf\xe9")
+    assert "TEXT 2: character 3 is not UTF-8" in refused(capsys, name, "fine", invalid)
+    assert "--pair: character 3 is not UTF-8" in refused(capsys, name, "fine", "--pair", invalid)
+
+
+def test_folders_and_missing_files_are_said_to_be_that(tmp_path, capsys):
+    assert "it is a folder; name a file" in refused(capsys, "explain", "--file", str(tmp_path))
+    assert "there is no folder of this name here. As a Hub name:" in refused(
+        capsys, "explain", "a", "--model", "no/such"
+    )
+    assert "no file or folder 'none.parquet'" in refused(capsys, "mi", "--data", "none.parquet")
+    assert "there is no such file" in refused(capsys, "explain", "--file", "no-such-file")
+
+
+def test_a_number_of_thousands_of_digits_is_no_label(capsys):
+    message = refused(capsys, "explain", "a", "--target", "1" * 5000)
+    assert "is not a label" in message
+    assert len(message) < 3000

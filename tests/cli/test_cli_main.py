@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+from importlib import import_module
 from types import MappingProxyType
 from typing import get_args
 
@@ -95,8 +97,13 @@ def test_what_a_command_raises_is_a_status_and_one_line(monkeypatch, capsys, rai
     assert capsys.readouterr().err.count("\n") == (status == 2)
 
 
-def test_a_fault_of_the_program_is_not_a_refusal(monkeypatch):
+def test_a_defect_of_the_program_is_one_line_and_not_a_refusal(monkeypatch, capsys):
     monkeypatch.setattr("hf_attn_mi.cli.models.files", lambda name: 1 / 0)
+    assert main(["models"]) == 70
+    message = capsys.readouterr().err
+    assert message.startswith("hf-attn-mi: a defect of this program: ZeroDivisionError: division by zero.")
+    assert message.count("\n") == 1
+    monkeypatch.setenv("HF_ATTN_MI_TRACEBACK", "1")
     with pytest.raises(ZeroDivisionError):
         main(["models"])
 
@@ -270,3 +277,67 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(arguments):
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "closed", "status", "words"),
+    [
+        (["models"], ">&-", 2, "standard output is closed: pass --quiet to print nothing."),
+        (["models"], "> /dev/full", 2, "No space left on device"),
+        (["explain"], "<&-", 2, "standard input is closed: pass TEXT or --file FILE."),
+        (["explain", "a", "--file", "none"], "<&- >&- 2>&-", 2, ""),
+        (["models"], "2>&-", 0, ""),
+    ],
+)
+def test_closed_streams_and_a_full_disk_end_the_command_in_one_line(arguments, closed, status, words):
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "hf_attn_mi", *arguments],
+        capture_output=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == status
+    assert words in done.stderr
+    assert done.stderr.count("\n") == bool(words)
+
+
+def test_what_was_computed_is_written_where_standard_output_is_closed(capsys, tmp_path, monkeypatch):
+    json_file, page = tmp_path / "a.json", tmp_path / "a.html"
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", None)  # as Python does for `>&-`
+        assert main(["explain", "dull", "--json", str(json_file), "--html", str(page)]) == 2
+        assert main(["explain", "dull", "--quiet"]) == 0
+        assert main(["explain", "dull", "--json", "-"]) == 2
+    assert "standard output is closed" in capsys.readouterr().err
+    assert Explanation.from_dict(json.loads(json_file.read_text(encoding="utf-8"))[0]).texts == ("dull",)
+    assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
+@pytest.mark.parametrize("name", ["explain", "certify"])
+def test_an_interruption_writes_the_results_so_far(capsys, tmp_path, monkeypatch, name):
+    place = {"explain": "hf_attn_mi.tasks.explain._explain_batch", "certify": "hf_attn_mi.tasks.certify._certify"}[name]
+    module, _, attribute = place.rpartition(".")
+    original, calls = getattr(import_module(module), attribute), []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            signal.raise_signal(signal.SIGINT)  # Ctrl-C
+        return original(*arguments)
+
+    monkeypatch.setattr(place, interrupted)
+    path = tmp_path / "a.json"
+    batch = ["--batch-size", "1"] if name == "explain" else []
+    assert main([name, "one", "two two", "three three three", "four", "--json", str(path), *batch]) == 130
+    output = capsys.readouterr()
+    assert "interrupted: the output has the 2 of 4 inputs that were finished." in output.err
+    written = json.loads(path.read_text(encoding="utf-8"))
+    assert len(written) == 2
+    assert all(text in output.out for item in written for text in item["texts"])
+    path.unlink()
+    calls += [None] * 3
+    monkeypatch.setattr(place, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert main([name, "one", "two", "--json", str(path)]) == 130  # nothing was finished: nothing is written
+    assert not path.exists()

@@ -1,12 +1,15 @@
 """Texts out of every kind of data set."""
 
+import csv
 import gzip
 import json
 import sys
 import types
 
+import pyarrow as pa
 import pytest
 from datasets import Dataset, DatasetDict, IterableDataset
+from pyarrow import parquet
 
 from hf_attn_mi import InvalidInputError
 from hf_attn_mi.data.texts import read_texts_of
@@ -157,21 +160,89 @@ def test_other_data_is_refused(dataset, message):
         list(read_texts_of(dataset))
 
 
-def test_broken_files_are_refused(tmp_path):
-    cases = {
-        "a.jsonl": ('{"text": "x"}\n{"text":\n', "line 2 of .*a.jsonl' is not JSON"),
-        "a.json": ('{"text": "x"}', "holds a dict; a list of texts or rows is needed"),
-        "b.json": ("[1,", "is no .json file in UTF-8"),
-        "a.csv.gz": (None, "is no .csv file in UTF-8"),
-        "a.txt": (None, "is no .txt file in UTF-8"),
-        "a.arrow": (None, "is no Arrow file"),
-        "a.parquet": (None, "must end in one of .txt, .jsonl"),
-    }
-    for name, (content, message) in cases.items():
-        path = tmp_path / name
-        path.write_bytes(b"\xff\xfe\x00") if content is None else path.write_text(content)
-        with pytest.raises(InvalidInputError, match=message):
-            list(read_texts_of(path))
+def flipped(content, place):
+    """The gzipped content with one byte changed."""
+    data = bytearray(gzip.compress(content))
+    data[place] ^= 0xFF
+    return bytes(data)
+
+
+ROW = b'{"text": "a fine film"}\n'
+DAMAGED = {
+    "a.jsonl": (b'{"text": "x"}\n\n{"text":\n', "line 3 of .*a.jsonl' is not JSON"),
+    "deep.jsonl": (ROW + b"[" * 100_000, "line 2 of .*deep.jsonl' is not JSON: it is nested too deeply"),
+    "long.jsonl": (ROW + b'{"n": ' + b"1" * 5000 + b"}", "line 2 of .* is not JSON: Exceeds the limit .4300 digits"),
+    "latin.jsonl": (ROW * 2 + b'{"text": "caf\xe9"}', "line 3 of .* is not JSON: byte 0xe9 is not UTF-8"),
+    "flipped.jsonl.gz": (flipped(ROW * 900, 30), r"line [0-9]+ of .*flipped.jsonl.gz' cannot be read"),
+    "short.jsonl.gz": (gzip.compress(ROW * 9)[:-9], r"line 10 of .* cannot be read: EOFError"),
+    "a.json": (b'{"text": "x"}', "holds a dict; a list of texts or rows is needed"),
+    "b.json": (b"[1,", "b.json' is not JSON: JSONDecodeError"),
+    "deep.json": (b"[" * 100_000, "deep.json' is not JSON: it is nested too deeply"),
+    "long.json": (b"[" + b"1" * 5000 + b"]", "long.json' is not JSON: Exceeds the limit"),
+    "a.csv.gz": (b"\xff\xfe\x00", "row 0 of .* cannot be read: BadGzipFile"),
+    "latin.csv": (b"text\nfine\ncaf\xe9\n", "row 1 of .*latin.csv' cannot be read: byte 0xe9 is not UTF-8"),
+    "wide.csv": ("text\nfine\n".encode("utf-16"), "row 0 of .* cannot be read: byte 0xff is not UTF-8"),
+    "twice.csv": (b"text,text\na,b\n", "several columns of the name 'text'; rename them"),
+    "a.txt": (b"fine\n\xff\xfe\x00", "line 2 of .* cannot be read: byte 0xff is not UTF-8"),
+    "a.arrow": (b"\xff\xfe\x00", "is no Arrow file"),
+    "a.parquet": (b"\xff\xfe\x00", "is no Parquet file"),
+    "a.xlsx": (b"\xff\xfe\x00", "must end in one of .txt, .jsonl"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_files_are_refused_by_row(tmp_path, name):
+    content, message = DAMAGED[name]
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(InvalidInputError, match=message):
+        list(read_texts_of(path))
+
+
+def text_with_bad_bytes():
+    """An Arrow table whose second text is not UTF-8."""
+    ends = b"".join(end.to_bytes(4, "little") for end in (0, 4, 8))
+    texts = pa.Array.from_buffers(pa.string(), 2, [None, pa.py_buffer(ends), pa.py_buffer(b"fine\xff\xfe\xfd\xfc")])
+    return pa.table({"text": texts})
+
+
+def test_tables_with_a_text_that_is_not_utf8_are_refused_by_row(tmp_path):
+    table = text_with_bad_bytes()
+    parquet.write_table(table, tmp_path / "a.parquet")
+    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+        stream.write_table(table)
+    for dataset in (tmp_path / "a.parquet", tmp_path / "a.arrow", Dataset(table)):
+        rows = iter(read_texts_of(dataset))
+        assert next(rows) == "fine"
+        with pytest.raises(InvalidInputError, match=r"row 1 of .* cannot be read: UnicodeDecodeError"):
+            next(rows)
+
+
+def test_a_parquet_file_is_read(tmp_path):
+    parquet.write_table(pa.table({"label": [0] * len(TEXTS), "text": TEXTS}), tmp_path / "a.parquet")
+    reader = read_texts_of(tmp_path / "a.parquet")
+    assert reader.size == len(TEXTS)
+    assert list(reader) == TEXTS
+
+
+def test_cells_longer_than_the_csv_module_allows_are_read(tmp_path):
+    text = "long " * 40_000
+    path = write(tmp_path / "a.csv", f"text,label\n{text},1\nfine,0\n")
+    limit = csv.field_size_limit()
+    assert list(read_texts_of(path)) == [text, "fine"]
+    assert csv.field_size_limit() == limit
+
+
+@pytest.mark.parametrize("content", [b"{bad", b"[1, 2]", b'{"features": {"text": {"_type": "Nope"}}}'])
+@pytest.mark.parametrize("file", ["dataset_info.json", "state.json", "data-00000-of-00001.arrow"])
+def test_a_folder_with_a_damaged_file_is_refused_by_name(tmp_path, file, content):
+    Dataset.from_list(rows_of(TEXTS)).save_to_disk(tmp_path / "saved")
+    (tmp_path / "saved" / file).write_bytes(content)
+    with pytest.raises(InvalidInputError, match=r"saved' was not saved by datasets \(save_to_disk\), or is damaged: "):
+        list(read_texts_of(tmp_path / "saved"))
+
+
+def test_folders_without_one_data_set_are_refused(tmp_path):
     with pytest.raises(InvalidInputError, match="was not saved by datasets"):
         read_texts_of(tmp_path)
     Dataset.from_list(rows_of(TEXTS)).save_to_disk(tmp_path / "train")

@@ -38,7 +38,7 @@ ROOMS = [  # a room imports from itself and from those further down
     "errors",
     "_version",
 ]
-OPTIONAL = {"captum", "datasets", "evaluate", "matplotlib", "triton"}  # never imported at the top of a file
+OPTIONAL = {"PIL", "captum", "datasets", "evaluate", "matplotlib", "triton"}  # never imported at the top of a file
 LATE = OPTIONAL | {
     "accelerate",
     "jinja2",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,6 +64,10 @@ class EncodedInput:
         word_ids: the number of the word of each token, within its text: the word segments of UAX #29 (see
             `models.words`), the words that the caller passed, or the tokenizer's own where the text is not known.
         special: whether each token is special; None where that is not known.
+        grid: (rows, columns) of the positions that are not special, row by row; None where they are no grid.
+        seconds: (start, end) of each position in a recording; None for other inputs.
+        waveform: (samples,) of a recording, at `sampling_rate`; None for other inputs.
+        sampling_rate: samples a second of `waveform`; None where it is not known.
         warnings: what the reader of a result should know about this input.
     """
 
@@ -75,12 +80,23 @@ class EncodedInput:
     sequence_ids: tuple[int | None, ...] | None = None
     word_ids: tuple[int | None, ...] | None = None
     special: tuple[bool, ...] | None = None
+    grid: tuple[int, int] | None = None
+    seconds: tuple[tuple[float, float], ...] | None = None
+    waveform: Tensor | None = None
+    sampling_rate: int | None = None
     warnings: tuple[str, ...] = field(default_factory=tuple)
 
     @property
     def token_count(self) -> int:
-        """Number of tokens, 0 where the model makes its own."""
-        return self.length or 0
+        """Number of tokens; of positions where the model makes its own (images, audio), 0 where it is not known."""
+        return len(self.tokens or ()) if self.length is None else self.length
+
+    @property
+    def shape_key(self) -> tuple[Any, ...]:
+        """What two inputs must share for one batch without padding: the length, or the shape of every argument."""
+        if self.length is not None:
+            return (self.length,)
+        return tuple((key, tuple(value.shape)) for key, value in sorted(self.tensors.items()))
 
 
 @dataclass(frozen=True)
@@ -191,12 +207,12 @@ def batches_by_length(inputs: Sequence[EncodedInput], size: int, *, mixed: bool)
         size: most inputs in one batch.
         mixed: whether lengths may differ within a batch; False keeps to equal lengths.
     """
-    order = sorted(range(len(inputs)), key=lambda i: inputs[i].token_count)
+    order = sorted(range(len(inputs)), key=lambda i: (inputs[i].token_count, () if mixed else inputs[i].shape_key))
     start = 0
     while start < len(order):
         chunk = order[start : start + size]
         if not mixed:
-            chunk = [i for i in chunk if inputs[i].length == inputs[chunk[0]].length]
+            chunk = [i for i in chunk if inputs[i].shape_key == inputs[chunk[0]].shape_key]
         start += len(chunk)
         yield chunk
 

@@ -1,46 +1,63 @@
-"""Names of the positions that a vision model makes of an image: prefix tokens, then patches by row and column."""
+"""The grid of patches that a vision model makes of an image, and the names of the prefix tokens in front of it."""
 
 from __future__ import annotations
+
+import math
 
 from torch import Tensor
 
 LARGEST_PREFIX = 16  # class token, distillation token and registers; more positions are not explained by them
 
 
-def patch_names(config: object, pixels: Tensor | None, count: int) -> tuple[tuple[str, ...], tuple[bool, ...]]:
-    """A name for each of `count` positions, and whether it is special (a prefix token, no part of the image).
+def patch_grid(config: object, pixels: Tensor, count: int, shape: Tensor | None = None) -> tuple[int, int] | None:
+    """(rows, columns) of the patches among `count` positions, row by row; None where they form no grid.
 
-    The grid of patches follows from the image and the patch size; what is left over in front of it are the prefix
-    tokens. Positions that do not fit such a grid are numbered.
+    The grid follows from the image and the patch size; what is left over in front of it are the prefix tokens. Without
+    a patch size that fits, the positions are a grid if they have the proportions of the image.
 
     Args:
         config: of the model; `patch_size` (or that of its `vision_config`) is read.
-        pixels: (channels, height, width) of the image; None for other inputs.
+        pixels: (channels, height, width) of the image, or (patches, values).
         count: number of positions at the input of the first layer.
+        shape: (2,) rows and columns of an image that is passed as patches; None for other images.
 
     Example:
         >>> from types import SimpleNamespace
         >>> import torch
-        >>> names, special = patch_names(SimpleNamespace(patch_size=4, model_type="vit"), torch.zeros(3, 8, 8), 5)
-        >>> names
-        ('[CLS]', 'patch 0,0', 'patch 0,1', 'patch 1,0', 'patch 1,1')
-        >>> special
-        (True, False, False, False, False)
+        >>> patch_grid(SimpleNamespace(patch_size=4), torch.zeros(3, 8, 12), 7)
+        (2, 3)
+        >>> patch_grid(SimpleNamespace(), torch.zeros(3, 64, 32), 128)  # 4 x 4 pixels each
+        (16, 8)
     """
+    if shape is not None:
+        rows, columns = (int(size) for size in shape.tolist())
+        return (rows, columns) if 0 < rows * columns <= count else None
+    if pixels.dim() != 3:
+        return None
+    height, width = int(pixels.shape[1]), int(pixels.shape[2])
     size = getattr(config, "patch_size", None) or getattr(getattr(config, "vision_config", None), "patch_size", None)
-    height, width = (
-        (size, size) if isinstance(size, int) else (tuple(size) if isinstance(size, list | tuple) else (0, 0))
-    )
-    if pixels is not None and pixels.dim() == 3 and height and width:
-        rows, columns = pixels.shape[1] // height, pixels.shape[2] // width
-        prefix = count - rows * columns
-        if rows * columns and 0 <= prefix <= LARGEST_PREFIX:
-            grid = [f"patch {row},{column}" for row in range(rows) for column in range(columns)]
-            return (*_prefix_names(config, prefix), *grid), (True,) * prefix + (False,) * len(grid)
-    return tuple(f"patch {i}" for i in range(count)), (False,) * count
+    sides = (size, size) if isinstance(size, int) else size
+    if isinstance(sides, list | tuple) and len(sides) == 2 and all(isinstance(x, int) and x > 0 for x in sides):
+        for rounded in (math.floor, math.ceil):  # what does not fill a patch is cut off, or padded
+            rows, columns = rounded(height / sides[0]), rounded(width / sides[1])
+            if rows * columns and 0 <= count - rows * columns <= LARGEST_PREFIX:
+                return rows, columns
+    rows = math.isqrt(count * height // width)
+    if rows and count % rows == 0 and rows * width == count // rows * height:
+        return rows, count // rows
+    return None
 
 
-def _prefix_names(config: object, count: int) -> list[str]:
-    distilled = getattr(config, "model_type", "") == "deit" and count == 2
+def prefix_names(config: object, count: int) -> tuple[str, ...]:
+    """Names of the positions in front of the patches: the class token, DeiT's distillation token, registers.
+
+    Example:
+        >>> prefix_names(None, 3)
+        ('[CLS]', '[REG 0]', '[REG 1]')
+    """
+    distilled = getattr(config, "model_type", "") in DISTILLED and count == 2
     names = ["[CLS]", "[DIST]"] if distilled else ["[CLS]"]
-    return [*names, *(f"[REG {i}]" for i in range(count - len(names)))][:count]
+    return tuple([*names, *(f"[REG {i}]" for i in range(count - len(names)))][:count])
+
+
+DISTILLED = ("deit", "audio-spectrogram-transformer")

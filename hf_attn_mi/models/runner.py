@@ -20,12 +20,14 @@ from hf_attn_mi.errors import HfAttnMiError, InvalidInputError, UnsupportedModel
 from hf_attn_mi.models.encode import encode_tensors, encode_texts
 from hf_attn_mi.models.encoded_input import EncodedInput, EncodedInputs, batches_by_length, collate
 from hf_attn_mi.models.loading import check_tokenizer, input_embedding, load_tokenizer
+from hf_attn_mi.models.media import encode_media
 from hf_attn_mi.models.memory import out_of_memory
 from hf_attn_mi.models.output_heads import OutputHead
 from hf_attn_mi.models.output_tests import LookUps, float_outputs, same_outputs, same_tokens
+from hf_attn_mi.models.positions import with_positions_named
 from hf_attn_mi.models.tensor_inputs import padding_ends, with_positions, without_padding
 from hf_attn_mi.models.weights import fingerprint, refuse_nonfinite_weights
-from hf_attn_mi.models.wrappers import device_hook, pipeline_settings, refuse_wrapper
+from hf_attn_mi.models.wrappers import device_hook, pipeline_processor, pipeline_settings, refuse_wrapper
 
 Value = TypeVar("Value")
 REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -44,6 +46,8 @@ class EncoderRunner:
     Attributes:
         model: the unwrapped module.
         tokenizer: as above.
+        processor: for images and audio; None where none was passed. See `models.media.find_processor`.
+        sampling_rate: of recordings that are passed as arrays.
         tokenizer_options: what a pipeline passes to its tokenizer, such as truncation and max_length.
         output_head: how a pipeline turns logits into scores; None for the registered output heads.
 
@@ -56,17 +60,24 @@ class EncoderRunner:
 
     def __init__(self, model: nn.Module, tokenizer: Any = None) -> None:
         self.model, self.tokenizer = model, tokenizer
+        self.processor: Any = None
+        self.sampling_rate: int | None = None
         self.tokenizer_options: dict[str, Any] = {}
         self.output_head: OutputHead | None = None
 
     @classmethod
-    def of(cls, model: Any, tokenizer: Any = None) -> EncoderRunner:
+    def of(
+        cls, model: Any, tokenizer: Any = None, *, processor: Any = None, sampling_rate: int | None = None
+    ) -> EncoderRunner:
         """The runner of whatever a caller passes as `model`.
 
         Args:
             model: a module, a transformers pipeline, or a model wrapped by torch.compile, accelerate or data
                 parallelism.
             tokenizer: for texts; by default that of the pipeline.
+            processor: for images and audio; by default that of the pipeline. One that holds a tokenizer serves
+                texts too.
+            sampling_rate: of recordings that are passed as arrays.
 
         Raises:
             InvalidInputError: not a model, weights on the meta device, or weights with NaN or infinite entries.
@@ -82,6 +93,8 @@ class EncoderRunner:
         if any(kind.__name__ == "Pipeline" for kind in type(model).__mro__):  # importing the class takes seconds
             options, head = pipeline_settings(model)
             tokenizer = model.tokenizer if tokenizer is None else tokenizer
+            processor = pipeline_processor(model) if processor is None else processor
+            sampling_rate = sampling_rate or getattr(processor, "sampling_rate", None)  # as the pipeline takes arrays
             model = model.model
         check_tokenizer(tokenizer)
         if not isinstance(model, nn.Module):
@@ -93,7 +106,8 @@ class EncoderRunner:
                 "Load them with from_pretrained, or call model.to_empty(device=...) and load a state dict."
             )
         refuse_nonfinite_weights(module)
-        runner = cls(module, tokenizer)
+        runner = cls(module, getattr(processor, "tokenizer", None) if tokenizer is None else tokenizer)
+        runner.processor, runner.sampling_rate = processor, sampling_rate
         runner.tokenizer_options, runner.output_head = options, head
         return runner
 
@@ -234,6 +248,9 @@ class EncoderRunner:
         Raises:
             InvalidInputError: empty, of the wrong type, too long, or with ids that the model does not have.
         """
+        media = encode_media(self, inputs, skip=skip)
+        if media is not None:
+            return replace(media, inputs=[with_positions_named(self, one) for one in media.inputs])
         if not isinstance(inputs, Mapping) or isinstance(inputs.get("text"), str):
             texts = dict(inputs) if isinstance(inputs, Mapping) else inputs
             if isinstance(texts, dict):  # as pipelines take a text or a pair
@@ -252,7 +269,7 @@ class EncoderRunner:
         encoded = encode_tensors(inputs, self.model, self.tokenizer, skip=skip)
         if special_known and any(one.special is None and "input_ids" in one.tensors for one in encoded.inputs):
             encoded = encode_tensors(inputs, self.model, self.require_tokenizer(), skip=skip)
-        trimmed = [self._without_padding(one) for one in encoded.inputs]
+        trimmed = [with_positions_named(self, self._without_padding(one)) for one in encoded.inputs]
         if any("position_ids" in one.tensors for one in trimmed):  # every row states its positions, or none
             trimmed = [with_positions(one) for one in trimmed]
         return replace(encoded, inputs=trimmed)

@@ -9,17 +9,26 @@ from torch import nn
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.models.output_heads import ClassLogits, MultiLabel, OutputHead, Regression
 
+CLASSIFICATION = ("text-classification", "image-classification", "audio-classification")
+
+
+def pipeline_processor(pipeline: Any) -> Any:
+    """The processor of a pipeline for images or audio; None for texts."""
+    parts = (getattr(pipeline, name, None) for name in ("image_processor", "feature_extractor", "processor"))
+    return next((part for part in parts if part is not None), None)
+
 
 def pipeline_settings(pipeline: Any) -> tuple[dict[str, Any], OutputHead | None]:
-    """The tokenizer's options and the output head of a text-classification pipeline.
+    """The tokenizer's options and the output head of a pipeline that classifies texts, images or audio.
 
     Raises:
         InvalidInputError: a pipeline for another task.
     """
-    if pipeline.task != "text-classification":
+    if pipeline.task not in CLASSIFICATION:
         raise InvalidInputError(
-            f"model is a pipeline for the task {pipeline.task!r}; only text-classification is explained as the "
-            "pipeline answers it. Pass its model: explain(pipe.model, inputs, tokenizer=pipe.tokenizer, target=...)."
+            f"model is a pipeline for the task {pipeline.task!r}; only {', '.join(CLASSIFICATION)} are explained "
+            "as the pipeline answers them. Pass its model: explain(pipe.model, inputs, tokenizer=pipe.tokenizer, "
+            "target=...)."
         )
     options = {k: v for k, v in pipeline._preprocess_params.items() if k not in ("padding", "return_tensors")}
     applied = pipeline._postprocess_params.get("function_to_apply")

@@ -103,7 +103,16 @@ class Table:
         return [[Cell(item) if isinstance(item, str) else item for item in row] for row in self.rows]
 
 
-Block = Heading | Paragraph | Facts | Table | Words
+@dataclass(frozen=True)
+class Drawing:
+    """Scores drawn over an image or a waveform: `html` is markup of this package; other forms show the words."""
+
+    html: str
+    words: Words
+    kind: ClassVar[Literal["drawing"]] = "drawing"
+
+
+Block = Drawing | Heading | Paragraph | Facts | Table | Words
 
 
 # --- terminal --------------------------------------------------------------------------------------------------------
@@ -148,6 +157,12 @@ def terminal_text(blocks: Iterable[Block], color: ColorDepth | None = "none") ->
         elif isinstance(block, Facts):
             for line in block.lines:
                 console.print(Text(_printable(line)))
+        elif isinstance(block, Drawing):
+            _print_words(
+                console,
+                Words([[piece] for piece in block.words.ranked], block.words.label, block.words.class_linked),
+                "none",
+            )
         elif isinstance(block, Words):
             _print_words(console, block, depth)
         elif not block.folded:

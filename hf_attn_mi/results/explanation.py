@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError
-from hf_attn_mi.results.document import Block, Facts, Heading, Table
+from hf_attn_mi.results.document import Block, Drawing, Facts, Heading, Table
+from hf_attn_mi.results.drawings import picture_html, sound_html
 from hf_attn_mi.results.layer_attention import LayerAttention, identifiability, layer_table
+from hf_attn_mi.results.media import Picture, Sound, heatmap
+from hf_attn_mi.results.plots.media import plot_picture, plot_sound, plot_words
 from hf_attn_mi.results.record import Record
 from hf_attn_mi.results.words import Piece, Words, format_score, magnitude_order, split_text
 
@@ -69,6 +74,10 @@ class Explanation(Record):
             (Chinese, Thai) tokens are words. Of a list of words and of tensors without text: the caller's words.
         special: whether a token is special ([CLS], [SEP], ...).
         layers: statistics of each attention layer.
+        grid: (rows, columns) of the tokens that are not special, row by row: patches of an image, or (frequency bands,
+            time) of a spectrogram; None for other inputs.
+        picture: the image as the model sees it; None for other inputs.
+        sound: the recording, and where each token lies in it; None for other inputs.
         completeness_gap: relative distance between the target's value and the sum of scores and bias terms.
         information: mutual information, JSON-like; None unless asked for.
         info: how it was computed, JSON-like: model, method, versions, seconds, space, reference, warnings;
@@ -108,6 +117,52 @@ class Explanation(Record):
     completeness_gap: float | None = None
     information: Mapping[str, Any] | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
+    grid: tuple[int, int] | None = None
+    picture: Picture | None = None
+    sound: Sound | None = None
+
+    def heatmap(self, size: tuple[int, int] | None = None) -> np.ndarray[Any, Any]:
+        """Return the scores as a map over the image (or over frequency and time), special tokens left out.
+
+        Args:
+            size: (height, width) to interpolate to, such as those of the image, bilinear; None for one entry a patch.
+
+        Returns:
+            (rows, columns) or `size`, float64.
+
+        Raises:
+            InvalidInputError: the tokens form no grid, or a size that is none.
+        """
+        if self.grid is None:
+            raise InvalidInputError(
+                f"a map needs patches in rows and columns; these are {len(self.tokens)} tokens without a grid"
+            )
+        return heatmap(self.scores[self._ordinary()], self.grid, size)
+
+    def plot(self, path: str | Path | None = None, *, axes: Any = None) -> Any:
+        """Return the figure of the scores: over the image, over time with the waveform, or bars of the strongest words.
+
+        Args:
+            path: where to write it; the suffix names the format (.png, .svg, .pdf). Equal results give equal files.
+            axes: matplotlib axes to draw in instead of those of a new figure.
+
+        Returns:
+            The `matplotlib.figure.Figure`. No window is opened.
+
+        Raises:
+            BackendUnavailableError: matplotlib is not installed (extra `plots`).
+            InvalidInputError: a path that cannot be written.
+        """
+        places = self._ordinary()
+        scores = self.scores[places]
+        title = self.target_name if self.probability is None else f"{self.target_name} ({self.probability:.3g})"
+        if self.sound is not None:
+            seconds = self.sound.seconds[places]
+            return plot_sound(self.sound, scores, seconds, self.grid, path, title=title, axes=axes)
+        if self.grid is not None:
+            return plot_picture(self.picture, scores, self.grid, path, title=title, axes=axes)
+        strongest = self.top(20)
+        return plot_words([word.text for word in strongest], [word.score for word in strongest], path, title, axes)
 
     def to_words(self) -> tuple[Word, ...]:
         """Return the words in reading order; a word's score is the sum of its tokens' scores.
@@ -144,6 +199,7 @@ class Explanation(Record):
 
     def _check(self) -> None:
         _check_lengths(self)
+        _check_media(self)
         _check_offsets(self)
 
     def _blocks(self) -> list[Block]:
@@ -151,12 +207,22 @@ class Explanation(Record):
         names = ("method", "model", "space", "reference")
         details |= {name: str(self.info[name]) for name in names if self.info.get(name) is not None}
         words = Words(self._pieces(), self.target_name, bool(self.info.get("class_linked", True)))
-        blocks: list[Block] = [Heading(self.target_name, details), words, Facts(self._facts())]
+        blocks: list[Block] = [Heading(self.target_name, details), self._drawn(words), Facts(self._facts())]
         if self.layers:
             blocks.append(replace(layer_table(self.layers), title="Attention per layer", folded=True))
         sign = "Positive speaks for the class named above." if words.class_linked else "It does not refer to a class."
         rows = [[name, meaning.format(sign=sign)] for name, meaning in _DEFINITIONS.items()]
         return [*blocks, Table((), rows, title="What these numbers mean", folded=True)]
+
+    def _drawn(self, words: Words) -> Block:
+        """The words, drawn over the image or the waveform where there is one."""
+        places = self._ordinary()
+        scores, names = self.scores[places], [self.tokens[i] for i in places]
+        if self.sound is not None and self.grid is None:
+            return Drawing(sound_html(self.sound, scores, self.sound.seconds[places], names), words)
+        if self.grid is not None:
+            return Drawing(picture_html(self.picture, scores, self.grid, names, upward=self.sound is not None), words)
+        return words
 
     def _columns(self) -> dict[str, list[Any]]:
         columns = {"token": list(self.tokens), "score": self.scores.tolist(), "special": list(self.special)}
@@ -164,6 +230,16 @@ class Explanation(Record):
             columns[name] = [None] * len(self.tokens) if values is None else list(values)
         for place, name in enumerate(("start", "end")):
             columns[name] = [None] * len(self.tokens) if self.offsets is None else [x[place] for x in self.offsets]
+        if self.grid is not None:
+            place_of = {index: place for place, index in enumerate(self._ordinary())}
+            cells = [
+                divmod(place_of[i], self.grid[1]) if i in place_of else (None, None) for i in range(len(self.tokens))
+            ]
+            columns |= {"row": [row for row, _ in cells], "column": [column for _, column in cells]}
+        if self.sound is not None:
+            columns |= {
+                name: self.sound.seconds[:, i].tolist() for i, name in enumerate(("seconds_from", "seconds_to"))
+            }
         return columns
 
     def _summary(self) -> dict[str, object]:
@@ -244,6 +320,17 @@ def _check_lengths(explanation: Explanation) -> None:
             raise InvalidInputError(
                 f"layers[{index}].received has {layer.received.shape[1]} tokens, tokens has {count}"
             )
+
+
+def _check_media(explanation: Explanation) -> None:
+    grid, count = explanation.grid, len(explanation.tokens)
+    ordinary = len(explanation._ordinary())
+    if grid is not None and (min(grid) < 1 or grid[0] * grid[1] != ordinary):
+        raise InvalidInputError(
+            f"grid is {grid}, but {ordinary} tokens are not special; rows x columns must be so many"
+        )
+    if explanation.sound is not None and tuple(explanation.sound.seconds.shape) != (count, 2):
+        raise InvalidInputError(f"sound.seconds must be ({count}, 2), got {tuple(explanation.sound.seconds.shape)}")
 
 
 def _check_offsets(explanation: Explanation) -> None:

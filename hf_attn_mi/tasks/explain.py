@@ -13,7 +13,6 @@ from hf_attn_mi.methods import TokenScorer, find_method, read_options
 from hf_attn_mi.methods.layer_statistics import LEVELS, LayerStatistics
 from hf_attn_mi.methods.scoring import ScoredBatch, check_method, score_batch
 from hf_attn_mi.models.encoded_input import EncodedInput
-from hf_attn_mi.models.patches import patch_names
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import Target, read_target
 from hf_attn_mi.results.explanation import Explanation
@@ -27,6 +26,7 @@ from hf_attn_mi.tasks.arguments import (
     progress_bar,
     results_on_interrupt,
 )
+from hf_attn_mi.tasks.media import picture_of, sound_of
 from hf_attn_mi.tasks.token_information import TokenInformation, read_profile
 
 LARGEST_GAP = 0.02  # completeness gap from which on a warning is given; half precision reaches 0.01
@@ -42,6 +42,8 @@ def explain(
     layers: str = "full",
     profile: InformationProfile | None = None,
     tokenizer: Any = None,
+    processor: Any = None,
+    sampling_rate: int | None = None,
     batch_size: int = 16,
     truncation: bool = False,
 ) -> Explanation | Results[Explanation]:
@@ -52,7 +54,9 @@ def explain(
     Args:
         model: a PreTrainedModel, a transformers pipeline, or a model wrapped by torch.compile or accelerate.
         inputs: a text, a pair (tuple) of texts, a list of either, or a BatchEncoding / dict of tensors
-            (input_ids, inputs_embeds, pixel_values, input_features, input_values).
+            (input_ids, inputs_embeds, pixel_values, input_features, input_values). For models of images: a PIL image,
+            an array or the path of a file, or a list of these; for models of audio: an array, a dict with array and
+            sampling_rate, or the path of a .wav file, or a list of these.
         target: None (the predicted class), a class number, a label name, one of these for each input, or a
             function from the outputs to (batch,) values for models without a class. The function sees one input at
             a time, without padding, in the order of `inputs`. "attnlrp_iterative" calls it at every stage: let it
@@ -66,6 +70,8 @@ def explain(
         profile: of this model, from `fit_information`: fills `Explanation.information` with what each token tells
             about the output, in nats, layer by layer.
         tokenizer: for texts; by default the pipeline's, or the one saved beside the model.
+        processor: for images and audio; by default the pipeline's, or the one saved beside the model.
+        sampling_rate: samples a second of recordings that are passed as arrays.
         batch_size: inputs in one forward pass.
         truncation: cut texts that are longer than the model's maximum, with a warning that names the cut.
 
@@ -86,7 +92,7 @@ def explain(
     check_choice("layers", layers, LEVELS)
     check_flag("truncation", truncation)
     check_whole_number("batch_size", batch_size)
-    runner = EncoderRunner.of(model, tokenizer)
+    runner = EncoderRunner.of(model, tokenizer, processor=processor, sampling_rate=sampling_rate)
     profile = read_profile(profile, runner)
     records: dict[int, Explanation] = {}
     with torch.inference_mode(False):  # no gradient can be taken of tensors that are made in inference mode
@@ -152,8 +158,6 @@ def _explanation(
     scores, gap = scored.scores[i], scored.gaps[i]
     count = scores.shape[0]
     tokens, special = one.tokens or tuple(f"token {j}" for j in range(count)), one.special or (False,) * count
-    if one.length is None:
-        tokens, special = patch_names(scored.batch.runner.config, one.tensors.get("pixel_values"), count)
     warnings = [*one.warnings, *notes]
     if gap is not None:
         warnings += gap_warning(scorer, gap)
@@ -173,6 +177,9 @@ def _explanation(
         special=special,
         layers=() if statistics is None or layers == "none" else statistics.of_input(i),
         completeness_gap=gap,
+        grid=one.grid,
+        picture=picture_of(scored.batch.runner, one),
+        sound=sound_of(one),
         information=information,
         info={**info, "warnings": warnings},
     )

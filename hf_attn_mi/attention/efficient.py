@@ -28,7 +28,8 @@ class EfficientAttention:
         gap: (..., queries) smallest reduced-cost gap / largest cost; inf: there is no other row; nan: tolerance > 0.
         smallest_weight: (..., queries) smallest weight of the kept keys.
         smallest_singular: (..., queries) see `efficient_attention`; nan: tolerance > 0.
-        optimal: (..., queries) bool: dual feasible and weights >= 0; with a tolerance: the tolerance is met.
+        optimal: (..., queries) bool: dual feasible, weights >= 0 and residual <= 1e-6; with a tolerance: the tolerance
+            is met.
         backend: the solver that ran: "torch", "numba" or "triton".
     """
 
@@ -66,8 +67,9 @@ def efficient_attention(
     n <= rank([V, 1]) the row itself is returned, unchanged.
 
     Computed in float64; each row is first divided by its sum over real keys, and o_i is defined by the result.
-    Directions in which the values differ by less than the precision of the input are ignored and weights below 1e-12
-    are zero: where such directions matter (an output much smaller than the values), the residual grows to that size.
+    Directions in which the values differ by less than the precision of the input are ignored, unless that leaves a
+    residual above 5e-7: then the row is solved again with every digit of the values. Weights below 1e-12 are zero:
+    where they matter (an output much smaller than the values), the residual grows and the row is not optimal.
 
     Args:
         attention: (..., queries, keys), non-negative, rows summing to one.

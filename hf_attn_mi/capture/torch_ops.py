@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def _both(names: str) -> set[Any]:
+def both(names: str) -> set[Any]:
     """Return the functions of these names in `torch` and the methods of these names of `Tensor`, where they exist."""
     return {getattr(owner, name) for owner in (torch, Tensor) for name in names.split() if hasattr(owner, name)}
 
@@ -31,18 +31,18 @@ def recomputing() -> bool:
     return bool(torch._C._current_graph_task_id() != -1)
 
 
-SOFTMAX = _both("softmax") | {F.softmax}
-PRODUCT = _both("matmul bmm __matmul__")
+SOFTMAX = both("softmax") | {F.softmax}
+PRODUCT = both("matmul bmm __matmul__")
 EINSUM = {torch.einsum}
 CONCAT = {torch.cat, torch.concat, torch.concatenate}
-MOVE = _both("transpose permute swapaxes swapdims movedim") | _getters("T mT")  # may move the last dimension
-SHAPE = MOVE | _both("view reshape flatten squeeze unsqueeze unflatten view_as expand narrow __getitem__")
-SAME = _both("clone detach dropout") | {F.dropout} | _getters("data")  # keep shape and meaning
+MOVE = both("transpose permute swapaxes swapdims movedim") | _getters("T mT")  # may move the last dimension
+SHAPE = MOVE | both("view reshape flatten squeeze unsqueeze unflatten view_as expand narrow __getitem__")
+SAME = both("clone detach dropout") | {F.dropout} | _getters("data")  # keep shape and meaning
 SAME |= _methods("contiguous to type_as float type half bfloat16 double requires_grad_ cpu cuda")
-ADD = _both("add __add__ __radd__ __iadd__ add_")
-MULTIPLY = _both("mul __mul__ __rmul__ __imul__ mul_") | {torch.multiply}
-DIVIDE = _both("div __truediv__ __itruediv__ div_") | {torch.true_divide}
-LOGITS = _both("masked_fill masked_fill_ where sub __sub__ tanh clamp") | {torch.max, torch.maximum}
+ADD = both("add __add__ __radd__ __iadd__ add_")
+MULTIPLY = both("mul __mul__ __rmul__ __imul__ mul_") | {torch.multiply}
+DIVIDE = both("div __truediv__ __itruediv__ div_") | {torch.true_divide}
+LOGITS = both("masked_fill masked_fill_ where sub __sub__ tanh clamp") | {torch.max, torch.maximum}
 
 
 @dataclass

@@ -31,6 +31,8 @@ class TokenScores:
         space: what the scores are defined on, such as "word embeddings".
         info: further facts for `Explanation.info`, JSON-like.
         notes: what the reader of the scores should know.
+        target_gaps: (batch,) the part of `gaps` that is due to the target function, not to the model; None where that
+            is not known.
     """
 
     scores: Tensor
@@ -38,6 +40,7 @@ class TokenScores:
     space: str = ""
     info: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    target_gaps: Tensor | None = None
 
 
 @runtime_checkable

@@ -160,7 +160,8 @@ def _explanation(
     tokens, special = one.tokens or tuple(f"token {j}" for j in range(count)), one.special or (False,) * count
     warnings = [*one.warnings, *notes]
     if gap is not None:
-        warnings += gap_warning(scorer, gap)
+        of_target = scored.result.target_gaps
+        warnings += gap_warning(scorer, gap, 0.0 if of_target is None else float(of_target[i]))
     assert target.explained is not None
     explained = target.explained[i]
     statistics = scored.batch.statistics
@@ -185,14 +186,25 @@ def _explanation(
     )
 
 
-def gap_warning(scorer: TokenScorer, gap: float) -> list[str]:
-    """What a completeness gap says about the scores: one sentence, or none where the gap is small."""
+def gap_warning(scorer: TokenScorer, gap: float, target_gap: float = 0.0) -> list[str]:
+    """What a completeness gap says about the scores: one sentence, or none where the gap is small.
+
+    Args:
+        scorer: the method.
+        gap: of one input.
+        target_gap: the part of it that is due to the target function.
+    """
     always = bool(getattr(scorer, "gap_reason", ""))
     if gap <= LARGEST_GAP and not always:
         return []
     note = getattr(scorer, "gap_note", None)
     if note is not None:
         return [str(note(gap))]
+    if target_gap > LARGEST_GAP:
+        return [
+            f"The scores miss {gap:.0%} of the explained value, {target_gap:.0%} because of the target: it is not "
+            "linear in the model's outputs. Return a logit, a difference of logits or a similarity."
+        ]
     return [f"The scores miss {gap:.0%} of the explained value: part of this model is not followed exactly."]
 
 

@@ -13,7 +13,6 @@ from hf_attn_mi.capture import AttentionCall
 from hf_attn_mi.results.certificate import LayerCertificate
 
 CONTROLS = ("null-space noise", "visible noise", "uniform", "permuted")
-_MISSED = 5e-7  # residual above which a row is solved again with every digit of the values
 _SUM = 5e-7  # where the model's rows sum to less or more than one by more than this, the new rows get the same sums
 
 
@@ -174,20 +173,10 @@ class RowReplacement:
 
 def _efficient(attention_rows: ReplacedRows, tolerance: float) -> tuple[Tensor, Tensor | None, Tensor]:
     """Efficient rows, their residual (None with a tolerance, which is judged later), and whether they are optimal."""
-    solved = efficient_attention(attention_rows.rows, attention_rows.values, attention_rows.mask, tolerance=tolerance)
+    rows = attention_rows.rows.double()  # so that the new rows are not rounded to the model's precision
+    solved = efficient_attention(rows, attention_rows.values, attention_rows.mask, tolerance=tolerance)
     new, residual, optimal = solved.attention, solved.residual, solved.optimal
-    if tolerance > 0:
-        return new, None, optimal
-    short = residual > _MISSED
-    if bool(short.any()):
-        # A direction in which the values differ by no more than their rounding was ignored, and it shows in these
-        # outputs: these rows are solved again at full precision.
-        exact = efficient_attention(attention_rows.rows.double(), attention_rows.values.double(), attention_rows.mask)
-        new = torch.where(short[..., None], exact.attention, new.double())
-        residual, optimal = (
-            torch.where(short, a, b) for a, b in ((exact.residual, residual), (exact.optimal, optimal))
-        )
-    return new, residual, optimal
+    return new, None if tolerance > 0 else residual, optimal
 
 
 def control(name: str, norms: dict[int, Tensor], sums: bool, seed: int) -> Callable[[AttentionCall], Tensor | None]:

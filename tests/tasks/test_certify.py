@@ -411,8 +411,8 @@ def test_a_direction_as_small_as_rounding_is_kept_where_it_shows_in_the_output()
     flat = torch.tensor([0.003, 5.0])[:, None]  # the first row is nearly uniform: its output all but vanishes
     rows = (flat * torch.rand(1, 1, 2, 40, generator=generator)).softmax(-1)
     plain = efficient_attention(rows, values)
-    assert plain.residual[0, 0, 0] > 1e-6
-    assert plain.residual[0, 0, 1] < 1e-6
+    assert plain.residual[0, 0, 0] < 1e-9  # solved again with every digit
+    assert 1e-12 < plain.residual[0, 0, 1] < 5e-7
     call = AttentionCall(
         index=0,
         layer=0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -16,6 +17,8 @@ from hf_attn_mi.kernels.inputs import check_attention_weights, check_floats
 
 NUMBA_ROWS = 1_000  # below, the solver in PyTorch is done before numba is loaded
 TRITON_RANK = 129  # of [V, 1]: the inverse of a larger basis does not fit into a program's registers
+RESIDUAL = 1e-6  # an exact row whose residual is larger is not optimal
+_MISSED = RESIDUAL / 2  # residual above which a row is solved again with every digit of the values
 _ZERO = 1e-12  # weights below this are rounding of a weight of zero
 _TIE = 1e-7  # size of the second, lexicographic cost relative to the row's largest cost
 
@@ -30,7 +33,8 @@ class EfficientRows:
     gap: Tensor  # (heads, queries) smallest reduced-cost gap / largest cost; inf: no other row; nan: tolerance > 0
     smallest_weight: Tensor  # (heads, queries) smallest weight of the support
     smallest_singular: Tensor  # (heads, queries) of the kept keys' points; nan: tolerance > 0
-    optimal: Tensor  # (heads, queries) bool: dual feasible, weights >= 0; with a tolerance: the tolerance is met
+    # bool: dual feasible, weights >= 0 and residual <= 1e-6; with a tolerance: the tolerance is met
+    optimal: Tensor  # (heads, queries)
     backend: str  # which solver ran: "torch", "numba" or "triton"
 
 
@@ -81,7 +85,9 @@ def efficient_rows(
         avoid=("numba",) if rows.shape[:2].numel() < NUMBA_ROWS else (),
     )
     result = _nothing(rows)
-    for problems in cut_problems(rows, wide, allowed, max(_epsilon(attention.dtype), _epsilon(values.dtype))):
+    again = tolerance == 0 and objective == "own"  # the objective "head" is that of all rows of a head together
+    epsilon = max(_epsilon(attention.dtype), _epsilon(values.dtype))
+    for problems in _passes(rows, wide, allowed, epsilon, result["residual"] if again else None):
         part = _exact(problems, objective, chosen)
         if tolerance > 0:
             part = _shortened(problems, part, tolerance)
@@ -89,9 +95,27 @@ def efficient_rows(
             unchanged = rows.flatten(0, 1)[problems.place].gather(1, problems.keys)
             part = replace(part, attention=unchanged.double())
         _write(result, part, problems)
+    if tolerance == 0:
+        result["optimal"] &= result["residual"] <= RESIDUAL
     heads, queries, keys = rows.shape
     shaped = {name: whole.reshape(heads, queries) for name, whole in result.items() if name != "attention"}
     return EfficientRows(attention=result["attention"].reshape(heads, queries, keys), backend=chosen, **shaped)
+
+
+def _passes(
+    rows: Tensor, values: Tensor, allowed: Tensor, epsilon: float, residual: Tensor | None
+) -> Iterator[Problems]:
+    """All problems, then once more those of rows whose `residual` has become too large, with every digit of the values.
+
+    There a direction in which the values differ by no more than their rounding was ignored, and shows in the output.
+    """
+    yield from cut_problems(rows, values, allowed, epsilon)
+    precise = _epsilon(torch.float64)
+    if residual is None or epsilon <= precise:
+        return
+    missed = (residual > _MISSED).view(*rows.shape[:2], 1)
+    if bool(missed.any()):
+        yield from cut_problems(rows.where(missed, torch.zeros_like(rows)), values, allowed, precise)
 
 
 def _triton_refusal(keys: int, dim: int) -> str | None:

@@ -14,6 +14,7 @@ from hf_attn_mi.capture import first_layer
 from hf_attn_mi.capture.model_state import visible_attention
 from hf_attn_mi.errors import UnsupportedModelError
 from hf_attn_mi.methods.relevance.linearized_forward import LinearizedForward, SoftmaxRule
+from hf_attn_mi.methods.relevance.linearized_target import LinearizedTarget, map_tensors
 from hf_attn_mi.models.runner import EncoderRunner
 
 
@@ -26,6 +27,8 @@ class Relevance:
     value: Tensor  # (batch,) the explained value
     gap: Tensor  # (batch,) |value - sum of scores - bias| / max(|value|, sum of |scores|)
     space: str  # where the input of gradient x input lives
+    target_gap: Tensor  # (batch,) the part of the gap that the target function leaves, not the model
+    tangents: tuple[str, ...] = ()  # functions of the target that were taken as their tangent
 
 
 def relevance(
@@ -47,7 +50,8 @@ def relevance(
     Args:
         runner: of the model, in a `session`.
         arguments: keyword arguments of its forward, batch first.
-        target: outputs -> (batch,) explained values, for example a class logit minus the mean of the others.
+        target: outputs -> (batch,) explained values, for example a class logit minus the mean of the others. It runs
+            inside the linearized network: see `LinearizedTarget` for the rules of its operations.
         run: arguments -> outputs of the forward pass; by default `runner.forward`.
         softmax_rule: "detach" holds attention rows constant; "taylor" takes the softmax as its tangent, which shares
             relevance with queries and keys (AttnLRP, arXiv 2402.05602).
@@ -65,17 +69,19 @@ def relevance(
     with visible_attention(model), torch.enable_grad(), network as (linearized, changed, leaves, space):
         with linearized:
             outputs = (run or runner.forward)(changed)
-        value = target(outputs)
-        if not leaves() or not value.requires_grad:
-            raise UnsupportedModelError(
-                f"{type(model).__name__}: the explained value does not depend on the {space} by gradients "
-                "(quantized weights, or a target computed outside the graph). Load the model in float32, "
-                "bfloat16 or float16."
-            )
+        read: list[Tensor] = []  # what the target reads: the outputs that depend on the leaves
+        outputs = map_tensors(outputs, lambda tensor: _noted(tensor, read))
+        with LinearizedTarget(batch) as reading:
+            value = target(outputs)
+        _refuse_without_gradient(model, space, bool(leaves()), value, read)
         tensors = [leaf for _, leaf in leaves()]
-        gradients = torch.autograd.grad(value.sum(), tensors, allow_unused=True)
+        everything = torch.autograd.grad(value.sum(), [*tensors, *read], allow_unused=True)
+        gradients, of_outputs = everything[: len(tensors)], everything[len(tensors) :]
     value = value.detach().double().cpu()
-    bias = linearized.bias.cpu().clone()
+    left = value - reading.bias.cpu()  # what the outputs, linearly, and the target's constants do not add up to
+    for output, gradient in zip(read, of_outputs):
+        left = left - _by_example(output, gradient, batch)
+    bias = linearized.bias.cpu() + reading.bias.cpu()
     scores = torch.zeros(())
     for (ids, leaf), gradient in zip(leaves(), gradients):
         if gradient is None:
@@ -93,7 +99,43 @@ def relevance(
     total = (value.sum() - scores.sum() - bias.sum()).abs() / scale.sum()
     if batch > 1 and float(gap.max()) > 1e-3 > float(total):  # bias terms of a layout that is not batch-first
         gap = total.expand(batch)
-    return Relevance(scores.float(), bias.float(), value.float(), gap.float(), space)
+    target_gap = (left.abs() / scale).float() if read else torch.zeros(batch)
+    return Relevance(
+        scores.float(), bias.float(), value.float(), gap.float(), space, target_gap, tuple(reading.tangents)
+    )
+
+
+def _noted(tensor: Tensor, read: list[Tensor]) -> Tensor:
+    """The tensor; one that a gradient can reach as a view of its own, appended to `read`."""
+    if not tensor.requires_grad:
+        return tensor
+    read.append(tensor.view_as(tensor))
+    return read[-1]
+
+
+def _by_example(output: Tensor, gradient: Tensor | None, batch: int) -> Tensor | float:
+    """(batch,) <output, gradient>; shared out equally where the output is not batch-first."""
+    if gradient is None:
+        return 0.0
+    product = torch.where(gradient == 0, 0.0, output.detach().double() * gradient.double()).cpu()
+    if product.dim() and product.shape[0] == batch:
+        return product.reshape(batch, -1).sum(1)
+    return (product.sum() / batch).expand(batch)
+
+
+def _refuse_without_gradient(model: nn.Module, space: str, found: bool, value: Tensor, read: list[Tensor]) -> None:
+    if found and value.requires_grad:
+        return
+    if found and read:
+        raise UnsupportedModelError(
+            f"target: no gradient leads from its value to the outputs of {type(model).__name__}. It must be computed "
+            "by PyTorch from the outputs, without detach, argmax or comparison, and not as a constant divided by them."
+        )
+    raise UnsupportedModelError(
+        f"{type(model).__name__}: the explained value does not depend on the {space} by gradients "
+        "(quantized weights, or a target computed outside the graph). Load the model in float32, "
+        "bfloat16 or float16."
+    )
 
 
 @contextmanager

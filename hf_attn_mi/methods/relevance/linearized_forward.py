@@ -123,15 +123,15 @@ class LinearizedForward(TorchFunctionMode):
             return self._embedding(func, args, kwargs)
         if func is T.register_hook or not torch.is_grad_enabled():
             return func(*args, **kwargs)
-        args = tuple(_plain(a) for a in args)
-        kwargs = {k: _plain(v) for k, v in kwargs.items()}
-        if self.taylor and func in SOFTMAX and _tracked(logits := args[0] if args else kwargs["input"]):
+        args = tuple(without_gradient(a) for a in args)
+        kwargs = {k: without_gradient(v) for k, v in kwargs.items()}
+        if self.taylor and func in SOFTMAX and is_tracked(logits := args[0] if args else kwargs["input"]):
             rest = {key: value for key, value in kwargs.items() if key != "input"}
             return rules.taylor_rule(lambda x: func(x, *args[1:], **rest), [logits], self._collect)
         if func in CONSTANT or (func in POWER and args and _is_negative(args[-1])):
             result = func(*args, **kwargs)
             return result.detach() if isinstance(result, Tensor) else result
-        if func in GATED and _tracked(args[0]):
+        if func in GATED and is_tracked(args[0]):
             return self._gate(func, args, kwargs)
         if func in NORMS:
             result = NORMS[func](*args, **kwargs)
@@ -141,7 +141,7 @@ class LinearizedForward(TorchFunctionMode):
             return self._attention(func, args, kwargs)
         if func is F.multi_head_attention_forward:
             return self._multi_head(args, kwargs), None
-        if func is F.batch_norm and _tracked(args[0]):
+        if func is F.batch_norm and is_tracked(args[0]):
             bound = dict(zip(("input", "mean", "var", "weight", "bias", "training", "momentum", "eps"), args)) | kwargs
             mean, var = bound.get("mean", bound.get("running_mean")), bound.get("var", bound.get("running_var"))
             if not bound.get("training") and mean is not None and var is not None:
@@ -154,16 +154,16 @@ class LinearizedForward(TorchFunctionMode):
             return value * gate.sigmoid().detach()
         if func in MULTIPLY or func in PRODUCT or func is torch.einsum:
             return self._bilinear(func, args, kwargs)
-        if func in DIVIDE and len(args) > 1 and _tracked(args[1]):
+        if func in DIVIDE and len(args) > 1 and is_tracked(args[1]):
             return func(args[0], args[1].detach(), *args[2:], **kwargs)
         result = func(*args, **kwargs)
         if func in ADD and len(args) > 1 and isinstance(result, Tensor):
-            constants = [a for a in args[:2] if not _tracked(a)]
-            if len(constants) == 1 and _tracked(result):
+            constants = [a for a in args[:2] if not is_tracked(a)]
+            if len(constants) == 1 and is_tracked(result):
                 return self._with_constant(result, constants[0])
-        if func in CONCAT and _tracked(result):
+        if func in CONCAT and is_tracked(result):
             parts = args[0] if args else kwargs["tensors"]
-            constants_only = [torch.zeros_like(part) if _tracked(part) else _plain(part) for part in parts]
+            constants_only = [torch.zeros_like(part) if is_tracked(part) else without_gradient(part) for part in parts]
             return self._with_constant(result, func(constants_only, *args[1:], **kwargs))
         if func in BIASED:
             bias = kwargs.get("bias", args[BIASED[func]] if len(args) > BIASED[func] else None)
@@ -197,7 +197,7 @@ class LinearizedForward(TorchFunctionMode):
         names = ("query", "key", "value")
         if isinstance(bound.get("attn_mask"), Tensor):
             bound["attn_mask"] = bound["attn_mask"].detach()
-        if self.taylor and any(_tracked(bound[name]) for name in names):
+        if self.taylor and any(is_tracked(bound[name]) for name in names):
             inputs = [bound.pop(name) for name in names]
             return rules.taylor_rule(lambda *qkv: func(*qkv, **bound), inputs, self._collect, _uniform_shares(inputs))
         for name in names[:2]:
@@ -227,7 +227,7 @@ class LinearizedForward(TorchFunctionMode):
         if not self.taylor:
             args = tuple(a.detach() if is_attention_rows(a) else a for a in args)
         result = func(*args, **kwargs)
-        positions = [i for i, a in enumerate(args) if _tracked(a)]
+        positions = [i for i, a in enumerate(args) if is_tracked(a)]
         if len(positions) < 2 or not isinstance(result, Tensor):
             return result
         i, j = positions[:2]
@@ -246,12 +246,13 @@ class LinearizedForward(TorchFunctionMode):
 
     def _collect(self, shares: Tensor) -> None:
         """Add shares to the bias terms of their examples: the first dimension is the batch, or batch times heads."""
+        shares = shares.reshape(1) if shares.dim() == 0 else shares
         if shares.shape[0] % self.batch:
             shares = (shares.sum() / self.batch).expand(self.batch)
         self.bias += shares.reshape(self.batch, -1).sum(1).to(self.bias.device)
 
     def _with_bias(self, result: Tensor, bias: Tensor | None, channels_first: bool = False) -> Tensor:
-        if bias is not None and _tracked(result):
+        if bias is not None and is_tracked(result):
             shape = (1, -1, *([1] * (result.dim() - 2))) if channels_first else bias.shape
             self._with_constant(result, bias.reshape(shape))
         return result
@@ -287,7 +288,7 @@ class LinearizedForward(TorchFunctionMode):
 
 def _uniform_shares(qkv: Sequence[Tensor]) -> tuple[float, float, float]:
     """Shares of query, key and value by the Taylor rule: a product of two tracked factors is halved."""
-    query, key, value = map(_tracked, qkv)
+    query, key, value = map(is_tracked, qkv)
     rows = (0.5 if value else 1.0) if query or key else 0.0
     one = rows / 2 if query and key else rows
     return one * query, one * key, (1 - rows) * value
@@ -297,7 +298,8 @@ def _attend(call: dict[str, Any], query: Tensor, key: Tensor, value: Tensor) -> 
     return rows_and_logits(query, key, call["mask"], call["scale"])[0] @ value
 
 
-def _tracked(value: Any) -> bool:
+def is_tracked(value: Any) -> bool:
+    """Whether a gradient can be taken with respect to this value."""
     return isinstance(value, Tensor) and value.requires_grad
 
 
@@ -305,7 +307,8 @@ def _is_negative(value: Any) -> bool:
     return isinstance(value, (int, float)) and value < 0
 
 
-def _plain(value: Any) -> Any:
+def without_gradient(value: Any) -> Any:
+    """The value; a parameter of the model as a constant."""
     return value.detach() if isinstance(value, nn.Parameter) else value
 
 

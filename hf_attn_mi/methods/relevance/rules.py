@@ -82,7 +82,8 @@ class TaylorRule(torch.autograd.Function):
 
 def _inner(x: Tensor, grad: Tensor) -> Tensor:
     """<x, grad> for each leading index; logits that are masked by -inf have no gradient and no share."""
-    return torch.where(grad == 0, 0.0, x.double() * grad).flatten(1).sum(1)
+    product = torch.where(grad == 0, 0.0, x.double() * grad)
+    return product.flatten(1).sum(1) if product.dim() > 1 else product
 
 
 def taylor_rule(
@@ -149,6 +150,20 @@ def normalize(x: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: 
     """`torch.nn.functional.normalize` with a frozen norm."""
     norm: Tensor = x.norm(p, dim, keepdim=True)
     return x / norm.clamp_min(eps).detach()
+
+
+def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
+    """`torch.nn.functional.cosine_similarity` with both norms frozen; shared equally where both sides are signals."""
+    norms = x1.norm(dim=dim).clamp_min(eps) * x2.norm(dim=dim).clamp_min(eps)
+
+    def product(first: Tensor, second: Tensor) -> Tensor:
+        return (first * second).sum(dim) / norms.detach()
+
+    result = torch.nn.functional.cosine_similarity(x1, x2, dim, eps)
+    if x1.requires_grad and x2.requires_grad:
+        return uniform_rule(result, x1, x2, product)
+    shares = product(x1, x2)
+    return result.detach() + (shares - shares.detach())
 
 
 def uniform_rule(result: Tensor, first: Tensor, second: Tensor, product: Callable[[Tensor, Tensor], Tensor]) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.methods.base import TokenScores
 from hf_attn_mi.methods.batch import ScoringBatch
-from hf_attn_mi.methods.relevance.gradient_times_input import relevance
+from hf_attn_mi.methods.relevance.gradient_times_input import Relevance, relevance
 from hf_attn_mi.methods.relevance.iterative import iterative_scores
 from hf_attn_mi.methods.relevance.linearized_forward import SoftmaxRule
 from hf_attn_mi.models.runner import EncoderRunner
@@ -59,7 +59,9 @@ class RelevanceScorer:
                 "the scores cannot be given to tokens."
             )
         if not self.iterative:
-            return TokenScores(result.scores, result.gap, result.space)
+            return TokenScores(
+                result.scores, result.gap, result.space, notes=_tangent_note(result), target_gaps=result.target_gap
+            )
         return self._iterate(runner, batch, target.settled(), result.scores, result.space)
 
     def _iterate(
@@ -90,6 +92,17 @@ class RelevanceScorer:
                 f"inputs['attention_mask'] must be (batch, tokens) for method {self.name!r}, not "
                 f"{mask.dim() + 1}-dimensional: further tokens are masked in it."
             )
+
+
+def _tangent_note(result: Relevance) -> tuple[str, ...]:
+    if not result.tangents:
+        return ()
+    names = ", ".join(result.tangents)
+    return (
+        f"The target is not linear in the model's outputs ({names}): explained is its tangent at this input (for a "
+        "softmax the margin of its logits, times a slope), and the rest of the value is in the bias terms. Return a "
+        "logit or a difference of logits to explain the value itself.",
+    )
 
 
 SCORERS = (

@@ -1,0 +1,136 @@
+"""The linearized target: rules for what a target function computes from the outputs of the model.
+
+A target function belongs to the network, so its operations get rules as those of the model do. A norm by which is
+divided is a scale and is held constant (cosine similarity, normalize); a norm that is itself the value, such as a
+distance, is linear along its argument. Functions without such a form (softmax, log-softmax, exponentials, losses) are
+taken as their tangent at the current outputs; the constants of the tangents go to the bias terms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hf_attn_mi.capture.torch_ops import PRODUCT, SOFTMAX, both
+from hf_attn_mi.methods.relevance import rules
+from hf_attn_mi.methods.relevance.linearized_forward import LinearizedForward, is_tracked, without_gradient
+
+TANGENT = SOFTMAX | both("log_softmax logsumexp sigmoid exp exp2 expm1 log log1p log2 log10 logit erf sin cos atan")
+TANGENT |= {
+    F.log_softmax,
+    F.softmin,
+    F.sigmoid,
+    F.logsigmoid,
+    F.softplus,
+    F.cross_entropy,
+    F.binary_cross_entropy,
+    F.binary_cross_entropy_with_logits,
+    F.kl_div,
+    F.mse_loss,
+    torch.special.softmax,
+    torch.special.log_softmax,
+    torch.special.logsumexp,
+    torch.special.expit,
+    torch.special.logit,
+}
+SCALED = both("sqrt") | {torch.pow, Tensor.pow, Tensor.__pow__}  # f(x) = x * f(x)/x with the factor held constant
+LENGTHS = both("norm std") | {  # homogeneous of degree one: f(x) = <x, gradient of f>
+    torch.linalg.norm,
+    torch.linalg.vector_norm,
+    torch.linalg.matrix_norm,
+}
+DISTANCES = both("cdist dist") | {F.pairwise_distance}  # the same in both arguments together
+SUBTRACT = both("sub subtract __sub__ sub_ __isub__")
+REVERSED = both("rsub __rsub__")
+BILINEAR = PRODUCT | both("mm dot inner mv vdot outer tensordot")
+
+
+class LinearizedTarget(LinearizedForward):
+    """Runs a target function on the outputs of a linearized model; inside, no look-up of embeddings becomes a leaf.
+
+    Args:
+        batch: number of examples, for the bias terms of each.
+
+    Attributes:
+        tangents: names of the functions that were taken as their tangent, in the order of their first use.
+    """
+
+    def __init__(self, batch: int) -> None:
+        super().__init__(None, batch)
+        self.tangents: dict[str, None] = {}
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        tracked = [a for a in (*args, *kwargs.values()) if is_tracked(a)]
+        if func is Tensor.register_hook or not torch.is_grad_enabled() or not tracked:
+            return super().__torch_function__(func, types, args, kwargs)
+        args = tuple(without_gradient(a) for a in args)
+        kwargs = {k: without_gradient(v) for k, v in kwargs.items()}
+        if func in TANGENT:
+            self.tangents[getattr(func, "__name__", str(func)).removeprefix("special_")] = None
+        if func in TANGENT or func in DISTANCES:
+            return self._tangent(func, args, kwargs)
+        if func in LENGTHS:
+            return func(*args, **kwargs)
+        if func in SCALED and is_tracked(args[0]) and not _is_reciprocal(args):
+            return rules.identity_rule(func, *args, **kwargs)
+        if func is F.cosine_similarity:
+            return rules.cosine_similarity(*args, **kwargs)
+        if func in BILINEAR:
+            return self._bilinear(func, args, kwargs)
+        if func in SUBTRACT | REVERSED and len(args) > 1:
+            return self._difference(func, args, kwargs)
+        return super().__torch_function__(func, types, args, kwargs)
+
+    def _tangent(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        places = [i for i, a in enumerate(args) if is_tracked(a)]
+        names = [k for k, v in kwargs.items() if is_tracked(v)]
+
+        def call(*tensors: Tensor) -> Tensor:
+            given, rest = list(args), dict(kwargs)
+            for place, tensor in zip(places, tensors):
+                given[place] = tensor
+            rest |= dict(zip(names, tensors[len(places) :]))
+            result: Tensor = func(*given, **rest)
+            return result
+
+        tensors = [*(args[i] for i in places), *(kwargs[k] for k in names)]
+        return rules.taylor_rule(call, tensors, self._collect, (1.0,) * len(tensors))
+
+    def _difference(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = func(*args, **kwargs)
+        constants = [a for a in args[:2] if not is_tracked(a)]
+        if len(constants) != 1 or kwargs or not is_tracked(result):
+            return result
+        added = (func in SUBTRACT) != (constants[0] is args[1])
+        return self._with_constant(result, constants[0] if added else -constants[0])
+
+
+def _is_reciprocal(args: tuple[Any, ...]) -> bool:
+    """Whether the exponent of a power is negative: then the result is a factor, not a signal."""
+    return len(args) > 1 and isinstance(args[1], (int, float)) and args[1] < 0
+
+
+def map_tensors(outputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Outputs of the same form with `change` applied to every tensor; objects of unknown form stay as they are."""
+    if isinstance(outputs, Tensor):
+        return change(outputs)
+    if isinstance(outputs, Mapping) and is_dataclass(outputs):  # ModelOutput
+        return type(outputs)(**{key: map_tensors(value, change) for key, value in outputs.items()})
+    if isinstance(outputs, Mapping):
+        return {key: map_tensors(value, change) for key, value in outputs.items()}
+    if isinstance(outputs, tuple) and hasattr(outputs, "_fields"):
+        return type(outputs)(*(map_tensors(value, change) for value in outputs))
+    if isinstance(outputs, tuple | list):
+        return type(outputs)(map_tensors(value, change) for value in outputs)
+    if is_dataclass(outputs) and not isinstance(outputs, type):
+        changed = {f.name: map_tensors(getattr(outputs, f.name), change) for f in fields(outputs) if f.init}
+        return replace(outputs, **changed)
+    return outputs

@@ -1,0 +1,148 @@
+"""Target functions run inside the linearized network: norms, softmax and the rest have rules of their own."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import AutoModel
+
+from hf_attn_mi import UnsupportedModelError, explain
+from tests.sample_models import DEMO, TEXTS, distance, run_relevance, zoo_model
+
+
+@pytest.fixture(scope="module")
+def encoder(demo):
+    """The embedded model's encoder in float64, its tokenizer, and the embedding of another text."""
+    model = AutoModel.from_pretrained(DEMO, local_files_only=True).eval().double()
+    with torch.no_grad():
+        other = pooled(model(**demo[1](TEXTS[4], return_tensors="pt")))
+    return model, demo[1], other
+
+
+def pooled(outputs):
+    return outputs.last_hidden_state.mean(1)
+
+
+def length(x):
+    return x.norm(dim=-1, keepdim=True)
+
+
+NORMS = {
+    "cosine_similarity": lambda x, other: F.cosine_similarity(x, other),
+    "normalize": lambda x, other: (F.normalize(x, dim=-1) * F.normalize(other, dim=-1)).sum(-1),
+    "x / x.norm()": lambda x, other: (x / length(x) @ other.T)[:, 0] / length(other)[:, 0],
+    "torch.linalg.norm": lambda x, other: (x / torch.linalg.norm(x, dim=-1, keepdim=True) @ F.normalize(other).T)[:, 0],
+    "mm": lambda x, other: torch.mm(F.normalize(x), F.normalize(other).T)[:, 0],
+    "root of a sum of squares": lambda x, other: (x / x.pow(2).sum(-1, True).sqrt() * F.normalize(other)).sum(-1),
+    "powers": lambda x, other: (x / ((x**2).sum(-1, keepdim=True) ** 0.5) * F.normalize(other)).sum(-1),
+}
+
+
+@pytest.mark.parametrize("method", ["relevance", "attnlrp"])
+@pytest.mark.parametrize("form", NORMS)
+def test_a_norm_by_which_is_divided_is_held_constant(encoder, form, method):
+    model, tokenizer, other = encoder
+    with torch.no_grad():
+        norm = length(pooled(model(**tokenizer(TEXTS[2], return_tensors="pt"))))
+
+    def by_hand(outputs):
+        return ((pooled(outputs) / norm) @ F.normalize(other).T)[:, 0]
+
+    options = {"tokenizer": tokenizer, "layers": "none", "method": method}
+    found = explain(model, TEXTS[2], target=lambda o: NORMS[form](pooled(o), other), **options)
+    wanted = explain(model, TEXTS[2], target=by_hand, **options)
+    assert distance(found.scores, wanted.scores) < 1e-5
+    assert found.completeness_gap < 1e-6
+    assert not found.info["warnings"]
+
+
+def test_a_norm_that_is_the_value_is_linear_along_its_argument(encoder):
+    model, tokenizer, other = encoder
+    inputs = dict(tokenizer(TEXTS[2], return_tensors="pt"))
+    with torch.no_grad():
+        difference = pooled(model(**inputs)) - other
+    direction = difference / length(difference)
+    wanted = run_relevance(model, inputs, lambda o: -((pooled(o) - other) * direction).sum(-1))
+    for target in (
+        lambda o: -(pooled(o) - other).norm(dim=-1),
+        lambda o: -torch.linalg.vector_norm(pooled(o) - other, dim=-1),
+        lambda o: -((pooled(o) - other) ** 2).sum(-1).sqrt(),
+        lambda o: -torch.cdist(pooled(o)[None], other[None])[0, 0],
+    ):
+        found = run_relevance(model, inputs, target)
+        assert distance(found.scores, wanted.scores) < 1e-5
+        assert float(found.gap) < 1e-6 > float(found.target_gap)
+
+
+def test_the_similarity_of_two_outputs_is_shared_equally():
+    model, inputs = zoo_model("seqcls-bert")
+    model, inputs = model.double(), {key: value[:1] for key, value in inputs.items()}
+
+    def states(outputs):
+        return outputs.hidden_states[-1][:, 0], outputs.hidden_states[-1][:, 1]
+
+    inputs["output_hidden_states"] = True
+    with torch.no_grad():
+        first, second = states(model(**inputs))
+    scale = length(first)[:, 0] * length(second)[:, 0]
+
+    def by_hand(outputs):
+        x, y = states(outputs)
+        return ((x * second).sum(-1) + (y * first).sum(-1)) / (2 * scale)
+
+    found = run_relevance(model, inputs, lambda o: F.cosine_similarity(*states(o)))
+    assert distance(found.scores, run_relevance(model, inputs, by_hand).scores) < 1e-6
+    assert float(found.gap) < 1e-6
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "sigmoid", "cross_entropy"])
+def test_a_probability_is_explained_by_its_tangent_and_the_target_is_named(demo, name):
+    model, _tokenizer = demo
+    targets = {
+        "softmax": (lambda o: o.logits.softmax(-1)[:, 1], lambda p: p * (1 - p)),
+        "log_softmax": (lambda o: F.log_softmax(o.logits, -1)[:, 1], lambda p: 1 - p),
+        "sigmoid": (lambda o: torch.sigmoid(o.logits[:, 1] - o.logits[:, 0]), lambda p: p * (1 - p)),
+        "cross_entropy": (lambda o: -F.cross_entropy(o.logits, torch.tensor([1]))[None], lambda p: 1 - p),
+    }
+    target, slope = targets[name]
+    margin = explain(model, TEXTS[2], target=1, layers="none")
+    found = explain(model, TEXTS[2], target=target, layers="none")
+    assert distance(found.scores, margin.scores * slope(margin.probability)) < 1e-4
+    assert found.completeness_gap < 1e-5
+    (warning,) = found.info["warnings"]
+    assert warning.startswith("The target is not linear")
+    assert name in warning
+
+
+def test_what_has_no_rule_is_blamed_on_the_target_and_not_on_the_model(encoder):
+    model, tokenizer, _ = encoder
+    found = explain(model, TEXTS[2], target=lambda o: pooled(o).var(-1), tokenizer=tokenizer, layers="none")
+    (warning,) = found.info["warnings"]
+    assert "because of the target" in warning
+    assert "part of this model" not in warning
+
+
+@pytest.mark.parametrize("target", [lambda o: 1 / o.logits[:, 0], lambda o: o.logits[:, 0].detach()])
+def test_a_target_through_which_no_gradient_flows_is_named(demo, target):
+    with pytest.raises(UnsupportedModelError, match=r"^target: no gradient"):
+        explain(demo[0], TEXTS[0], target=target)
+
+
+def test_every_form_of_outputs_is_read(demo):
+    model, tokenizer = demo
+    inputs = dict(tokenizer(TEXTS[0], return_tensors="pt"))
+    wanted = run_relevance(model, inputs, lambda o: o.logits.softmax(-1)[:, 1])
+    forms = {
+        "dict": (lambda o: {"logits": o.logits}, lambda o: o["logits"]),
+        "tuple": (lambda o: (o.logits,), lambda o: o[0]),
+        "list": (lambda o: [o.logits], lambda o: o[0]),
+        "tensor": (lambda o: o.logits, lambda o: o),
+    }
+    for form, read in forms.values():
+        found = run_relevance(
+            model,
+            inputs,
+            lambda o, read=read: read(o).softmax(-1)[:, 1],
+            run=lambda arguments, form=form: form(model(**arguments)),
+        )
+        assert torch.equal(found.scores, wanted.scores)
+        assert float(found.target_gap) < 1e-6

@@ -157,7 +157,8 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     norms = x1.norm(dim=dim).clamp_min(eps) * x2.norm(dim=dim).clamp_min(eps)
 
     def product(first: Tensor, second: Tensor) -> Tensor:
-        return (first * second).sum(dim) / norms.detach()
+        share: Tensor = (first * second).sum(dim) / norms.detach()
+        return share
 
     result = torch.nn.functional.cosine_similarity(x1, x2, dim, eps)
     if x1.requires_grad and x2.requires_grad:

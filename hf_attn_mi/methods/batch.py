@@ -61,6 +61,8 @@ class ScoringBatch:
     @property
     def real(self) -> Tensor:
         """(batch, tokens) bool, False at padding and masked tokens."""
+        if not self.is_text:
+            return torch.ones(len(self), self.inputs[0].token_count, dtype=torch.bool, device=self.runner.device)
         return real_tokens(self.arguments)
 
     @property
@@ -79,6 +81,14 @@ class ScoringBatch:
             raise InvalidInputError(
                 f"method {method!r} is for sequences of tokens; inputs has {', '.join(self.inputs[0].tensors)}. Use "
                 "method='relevance'."
+            )
+
+    def require_positions(self, method: str) -> None:
+        """Raise `InvalidInputError` where it is not known which positions the model makes of images or audio."""
+        if not self.is_text and not self.inputs[0].token_count:
+            raise InvalidInputError(
+                f"method {method!r}: {self.runner.class_name} has no layers with attention whose positions could be "
+                f"scored; inputs has {', '.join(self.inputs[0].tensors)}."
             )
 
     def run(self, arguments: Mapping[str, Any] | None = None) -> Any:

@@ -15,6 +15,7 @@ from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.methods.base import TokenScores
 from hf_attn_mi.methods.batch import ScoringBatch
 from hf_attn_mi.methods.captum.options import check_option
+from hf_attn_mi.models.encoded_input import MAIN_KEYS
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import Target
 
@@ -41,12 +42,12 @@ class RandomScorer:
 
     def score(self, runner: EncoderRunner, batch: ScoringBatch, target: Target, *, seed: int = 0) -> TokenScores:
         """The scores of every input; see `TokenScorer.score`."""
-        batch.require_text(self.name)
-        keys = ("input_ids", "inputs_embeds", "inputs")
-        main = next(value for key in keys if (value := batch.arguments.get(key)) is not None)
+        batch.require_positions(self.name)
+        main = next(value for key in MAIN_KEYS if (value := batch.arguments.get(key)) is not None)
         scores = torch.zeros(batch.real.shape)
         for i, keep in enumerate(batch.real.cpu()):
-            content = main[i].detach().cpu()[keep].double().numpy().tobytes()
+            values = main[i].detach().cpu()
+            content = (values[keep] if batch.is_text else values).double().numpy().tobytes()
             generator = torch.Generator().manual_seed(zlib.crc32(content, seed))  # it reads 32 bits
             scores[i, keep] = torch.rand(int(keep.sum()), generator=generator)
         info = {"options": {"seed": seed}, "explained": "nothing"}
@@ -76,7 +77,7 @@ class ValueNormScorer:
             InvalidInputError: no attention over the input's own tokens.
             UnsupportedModelError: the attention has no linear output map W_O, or cannot be captured.
         """
-        batch.require_text(self.name)
+        batch.require_positions(self.name)
         real, prefix = batch.real, runner.encoder_prefix
         prefix = f"{prefix}." if prefix else ""
         layers: list[Tensor] = []

@@ -1,7 +1,6 @@
-"""The explained value as a function of the token embeddings; the rest of the model's arguments stays as it is.
+"""The explained value as a function of the embeddings of tokens, or of the states of patches and frames.
 
-Token ids are passed unchanged and their embeddings are replaced where the model looks them up: whatever the model
-reads off the ids (positions, masks, the last token) is that of the original text.
+The rest of the model's arguments stays as it is.
 """
 
 from __future__ import annotations
@@ -10,12 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
-from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
+from hf_attn_mi.errors import UnsupportedModelError
 from hf_attn_mi.methods.batch import ScoringBatch
+from hf_attn_mi.methods.captum.sites import FirstLayerStates, InputSite, TokenEmbeddings
 from hf_attn_mi.models.memory import out_of_memory
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import Target
@@ -33,6 +31,8 @@ class EmbeddingForward:
 
     Attributes:
         embeddings: (batch, tokens, hidden) of the inputs, float32 or wider, detached.
+        space: what they are.
+        grids: for each input (rows, columns) of its patches; None for other inputs.
         notes: what the reader of the scores should know.
 
     Raises:
@@ -46,56 +46,23 @@ class EmbeddingForward:
         self.runner, self.arguments, self.target = runner, batch.arguments, target
         self.size = internal_batch if runner.takes_batches(batch.inputs[0]) else 1
         self.probability, self.notes = probability, list[str]()
-        key = next((key for key in ("inputs_embeds", "input_ids", "inputs") if key in batch.arguments), None)
-        self.table = runner.input_embedding
-        if key is None:
-            raise InvalidInputError(
-                "inputs: this method needs tokens (input_ids or inputs_embeds); use method='relevance'."
-            )
-        self.key, tokens = key, batch.arguments[key]
-        if key == "inputs_embeds":
-            embeddings = tokens.detach()
-        elif self.table is None or tokens.is_floating_point():
-            raise UnsupportedModelError(
-                f"{runner.class_name} names no table of token embeddings (get_input_embeddings), where this method "
-                "changes its input."
-            )
-        else:
-            if self.table.weight.is_meta:
-                raise UnsupportedModelError(
-                    f"{runner.class_name}: its token embeddings are offloaded, so none can be taken from the table. "
-                    "Load the model onto one device."
-                )
-            with torch.no_grad():
-                embeddings = F.embedding(tokens, self.table.weight)
-        self.embeddings: Tensor = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
+        self.site: InputSite = TokenEmbeddings(runner, batch) if batch.is_text else FirstLayerStates(runner, batch)
+        self.embeddings, self.space = self.site.embeddings, self.site.space
+        self.grids = [one.grid for one in batch.inputs]
 
     def baseline(self, fixed: Tensor, choice: str | None) -> tuple[Tensor, str]:
-        """Embeddings without the text, (batch, tokens, hidden), and their name.
+        """Embeddings without the input, (batch, tokens, hidden), and their name.
 
         Args:
             fixed: (batch, tokens) bool, tokens that keep their own embedding: special tokens and padding.
-            choice: "pad", "mask" or "zero"; None for "pad" where the model has such a token, else "zero".
+            choice: "pad", "mask", "blank" or "zero"; None for "pad" where the model has such a token, else "zero"; for
+                images and audio "blank".
 
         Raises:
             InvalidInputError: the model or its tokenizer has no such token.
         """
-        ids = {"pad": getattr(self.runner.config, "pad_token_id", None), "mask": self.runner.mask_token_id}
-        if choice is None:
-            choice = "pad" if self._row(ids["pad"]) is not None else "zero"
-        row = torch.zeros_like(self.embeddings[0, 0]) if choice == "zero" else self._row(ids[choice])
-        if row is None:
-            raise InvalidInputError(
-                f"options['baseline'] is {choice!r}, but {self.runner.class_name} or its tokenizer has no such "
-                "token; pass 'zero'."
-            )
-        name = "zero embedding" if choice == "zero" else f"embedding of the {choice} token (id {ids[choice]})"
-        return torch.where(fixed[..., None].to(row.device), self.embeddings, row), name
-
-    def _row(self, number: int | None) -> Tensor | None:
-        if self.table is None or number is None or not 0 <= number < self.table.num_embeddings:
-            return None
-        return self.table.weight[number].detach().to(self.embeddings)
+        removed, name = self.site.baseline(choice)
+        return torch.where(fixed[..., None].to(removed.device), self.embeddings, removed), name
 
     def values(self, make: Callable[[slice], Tensor], count: int, example: int) -> Tensor:
         """(count,) float64 explained values, without gradients.
@@ -147,23 +114,12 @@ class EmbeddingForward:
 
     def forward(self, embeddings: Tensor, rows: list[int]) -> Tensor:
         """(n,) float64 explained values of one pass over (n, tokens, hidden) embeddings."""
-        tokens = self.arguments[self.key]
-        batch, index = tokens.shape[0], torch.tensor(rows, device=tokens.device)
+        batch, index = self.embeddings.shape[0], torch.tensor(rows, device=self.embeddings.device)
         arguments = {
             key: value[index] if isinstance(value, Tensor) and value.dim() and value.shape[0] == batch else value
             for key, value in self.arguments.items()
         }
-        if self.key == "inputs_embeds":
-            outputs = self.runner.forward({**arguments, self.key: embeddings.to(tokens.dtype)})
-        else:
-            assert self.table is not None
-            with _ReplacedEmbeddings(self.table.weight, arguments[self.key], embeddings) as replaced:
-                outputs = self.runner.forward(arguments)
-            if not replaced.done:
-                raise UnsupportedModelError(
-                    f"{self.runner.class_name} does not look the token ids up in its table of embeddings as they are "
-                    "(permuted or cut input), so that no token can be replaced."
-                )
+        outputs = self.site.run(arguments, embeddings)
         reading = self.target.select(rows).read(outputs)
         probabilities = [one.probability for one in reading.explained]
         if not self.probability or None in probabilities:
@@ -204,45 +160,3 @@ class _Pieces(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
         (gradients,) = ctx.saved_tensors
         return upstream[0][:, None, None].to(gradients.dtype) * gradients, None, None
-
-
-class _ReplacedEmbeddings(TorchFunctionMode):
-    """Other embeddings wherever the model looks up these token ids.
-
-    Args:
-        weight: of the table.
-        ids: (n, tokens).
-        embeddings: (n, tokens, hidden) to use instead.
-    """
-
-    def __init__(self, weight: Tensor, ids: Tensor, embeddings: Tensor) -> None:
-        super().__init__()
-        self.weight, self.ids, self.embeddings, self.done = weight, ids, embeddings, False
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        if func is not F.embedding:
-            return result
-        weight = args[1] if len(args) > 1 else kwargs["weight"]
-        if weight.data_ptr() != self.weight.data_ptr() or weight.shape != self.weight.shape:
-            return result
-        return self._placed(args[0] if args else kwargs["input"], result)
-
-    def _placed(self, ids: Tensor, original: Tensor) -> Tensor:
-        expected, new = self.ids, self.embeddings.to(original.dtype)
-        count = expected.shape[1]
-        if ids.shape == expected.shape and torch.equal(ids, expected):
-            placed = new.clone()  # the model may scale its embeddings in place
-        elif ids.dim() == 2 and ids.shape == expected.t().shape and torch.equal(ids, expected.t()):  # (tokens, n)
-            placed = new.transpose(0, 1).clone()
-        elif ids.shape == expected.shape and torch.equal(ids[:, 1:], expected[:, :-1]):  # decoder input, shifted right
-            placed = torch.cat([original[:, :1], new[:, :-1]], 1)
-        elif ids.dim() == 2 and ids.shape[1] > count and torch.equal(ids[:, :count], expected):  # the model padded it
-            placed = torch.cat([new, original[:, count:]], 1)
-        else:
-            return original
-        self.done = True
-        return placed

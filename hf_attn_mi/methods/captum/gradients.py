@@ -16,8 +16,6 @@ from hf_attn_mi.methods.captum.options import Options, missing_share
 from hf_attn_mi.methods.captum.rng import seeded
 from hf_attn_mi.models.memory import out_of_memory
 
-SPACE = "word embeddings"
-
 
 def saliency(network: EmbeddingForward, special: Tensor, real: Tensor, options: Options) -> TokenScores:
     """Norm of the gradient at each token's embedding, ||d f / d x_j||_2; not negative.
@@ -171,9 +169,9 @@ def _from_baseline(
         full, empty = network.values(lambda piece, ends=ends: ends[piece], 2, i).tolist()  # type: ignore[misc]
         gaps.append(missing_share(full - empty, scores[-1] * real[i].to(scores[-1].device)))
     result = _scored(network, torch.stack(scores), real)
-    return TokenScores(result.scores, torch.tensor(gaps), SPACE, {"baseline": name}, result.notes)
+    return TokenScores(result.scores, torch.tensor(gaps), network.space, {"baseline": name}, result.notes)
 
 
 def _scored(network: EmbeddingForward, scores: Tensor, real: Tensor) -> TokenScores:
     cleared = torch.where(real.to(scores.device), scores, torch.zeros_like(scores))  # also where a pad's is not finite
-    return TokenScores(cleared.detach().float().cpu(), space=SPACE, notes=tuple(network.notes))
+    return TokenScores(cleared.detach().float().cpu(), space=network.space, notes=tuple(network.notes))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError
 
-BASELINES = ("pad", "mask", "zero")
+BASELINES = ("pad", "mask", "blank", "zero")
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,9 @@ class Options:
         samples: random points, subsets or orders.
         internal_batch: most variants of an input in one pass.
         baseline: what stands in for a removed token: "pad", "mask" or "zero"; None for "pad" where the model has such
-            a token, else "zero".
-        window: tokens of an occlusion window.
+            a token, else "zero". For patches and frames: "blank" (the state of an input of zeros, the default) or
+            "zero".
+        window: tokens of an occlusion window; patches on each side of a square window.
         penalty: of LIME's ridge regression.
         seed: of random draws.
     """

@@ -20,6 +20,7 @@ SPACE = "presence of tokens"
 
 LIME_WIDTH = 0.25  # of the kernel over cosine distance: 25 over distance x 100 in the package lime
 Value = Callable[[Tensor], Tensor]
+Grid = tuple[int, int] | None
 
 
 def feature_ablation(network: EmbeddingForward, special: Tensor, real: Tensor, options: Options) -> TokenScores:
@@ -32,7 +33,7 @@ def feature_ablation(network: EmbeddingForward, special: Tensor, real: Tensor, o
     """
     from captum.attr import FeatureAblation
 
-    def attribute(value: Value, present: Tensor) -> Tensor:
+    def attribute(value: Value, present: Tensor, grid: Grid) -> Tensor:
         attributions: Tensor = FeatureAblation(value).attribute(present, perturbations_per_eval=present.shape[1])
         return attributions
 
@@ -43,18 +44,21 @@ def occlusion(network: EmbeddingForward, special: Tensor, real: Tensor, options:
     """Mean, over the windows of neighboring tokens that hold this token, of f(x) minus f without the window.
 
     Zeiler and Fergus, arXiv 1311.2901. `window` tokens (all, where there are fewer) of the sequence without its
-    special tokens: in a pair of texts a window may hold the end of the first and the start of the second. One
-    forward pass, and one for each window. For the arguments see `CaptumScorer`.
+    special tokens: in a pair of texts a window may hold the end of the first and the start of the second. Where patches
+    form a grid, a window is a square of `window` x `window` patches. One forward pass, and one for each window. For the
+    arguments see `CaptumScorer`.
 
     Raises:
         InvalidInputError: the model has no token of the kind that the baseline asks for.
     """
     from captum.attr import Occlusion
 
-    def attribute(value: Value, present: Tensor) -> Tensor:
-        count = present.shape[1]
-        attributions: Tensor = Occlusion(value).attribute(
-            present, sliding_window_shapes=(min(options.window, count),), perturbations_per_eval=count
+    def attribute(value: Value, present: Tensor, grid: Grid) -> Tensor:
+        shape = (present.shape[1],) if grid is None else grid  # in two dimensions a window is a square of patches
+        attributions: Tensor = Occlusion(lambda some: value(some.flatten(1))).attribute(
+            present.reshape(1, *shape),
+            sliding_window_shapes=tuple(min(options.window, size) for size in shape),
+            perturbations_per_eval=present.shape[1],
         )
         return attributions
 
@@ -72,7 +76,7 @@ def shapley_sampling(network: EmbeddingForward, special: Tensor, real: Tensor, o
     """
     from captum.attr import ShapleyValueSampling
 
-    def attribute(value: Value, present: Tensor) -> Tensor:
+    def attribute(value: Value, present: Tensor, grid: Grid) -> Tensor:
         attributions: Tensor = ShapleyValueSampling(value).attribute(
             present, n_samples=options.samples, perturbations_per_eval=present.shape[1]
         )
@@ -93,7 +97,7 @@ def kernel_shap(network: EmbeddingForward, special: Tensor, real: Tensor, option
     """
     from captum.attr import KernelShap
 
-    def attribute(value: Value, present: Tensor) -> Tensor:
+    def attribute(value: Value, present: Tensor, grid: Grid) -> Tensor:
         if present.shape[1] == 1:  # the kernel has no subset to draw; the Shapley value of a single player
             full, empty = value(torch.cat([present, torch.zeros_like(present)]))
             single: Tensor = (full - empty).reshape(1, 1)
@@ -122,7 +126,7 @@ def lime(network: EmbeddingForward, special: Tensor, real: Tensor, options: Opti
     from captum.attr import Lime
     from captum.attr._core.lime import get_exp_kernel_similarity_function
 
-    def attribute(value: Value, present: Tensor) -> Tensor:
+    def attribute(value: Value, present: Tensor, grid: Grid) -> Tensor:
         method = Lime(value, WeightedRidge(options.penalty), get_exp_kernel_similarity_function("cosine", LIME_WIDTH))
         attributions: Tensor = method.attribute(
             present, n_samples=options.samples, perturbations_per_eval=options.samples
@@ -137,7 +141,7 @@ def _by_presence(
     special: Tensor,
     real: Tensor,
     options: Options,
-    attribute: Callable[[Value, Tensor], Tensor],
+    attribute: Callable[[Value, Tensor, Grid], Tensor],
     *,
     complete: bool,
 ) -> TokenScores:
@@ -160,7 +164,7 @@ def _by_presence(
 
         present = torch.ones(1, len(places))
         with seeded(options.seed, present.device):
-            attributions = attribute(value, present).detach().double().reshape(-1)
+            attributions = attribute(value, present, network.grids[i]).detach().double().reshape(-1)
         scores[i, places.cpu()] = attributions.float()
         if complete:
             full, empty = value(torch.cat([present, torch.zeros_like(present)])).tolist()

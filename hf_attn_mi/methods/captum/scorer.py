@@ -87,7 +87,7 @@ class CaptumScorer:
 
     def score(self, runner: EncoderRunner, batch: ScoringBatch, target: Target, **options: Any) -> TokenScores:
         """The scores of every input; see `TokenScorer.score`."""
-        batch.require_text(self.name)
+        batch.require_positions(self.name)
         settled = batch.settle(target)
         values = Options(**{**self.options, **options})
         network = EmbeddingForward(

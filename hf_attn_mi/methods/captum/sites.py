@@ -1,0 +1,250 @@
+"""Where the input of a model can be replaced: its token embeddings, or the states that enter its first layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from hf_attn_mi.capture import first_layer
+from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
+from hf_attn_mi.methods.batch import ScoringBatch
+from hf_attn_mi.models.positions import channels_last
+from hf_attn_mi.models.runner import EncoderRunner
+
+
+class InputSite(Protocol):
+    """A place at which every token of the input has a vector that can be replaced.
+
+    Attributes:
+        embeddings: (batch, tokens, hidden) of the unchanged inputs, float32 or wider, detached.
+        space: what the scores are defined on.
+    """
+
+    embeddings: Tensor
+    space: str
+
+    def baseline(self, choice: str | None) -> tuple[Tensor, str]:
+        """What stands in for a removed token, broadcast to (batch, tokens, hidden), and its name.
+
+        Raises:
+            InvalidInputError: there is nothing of this kind.
+        """
+
+    def run(self, arguments: Mapping[str, Any], embeddings: Tensor) -> Any:
+        """The outputs of a pass over the arguments with these (rows, tokens, hidden) embeddings in their place."""
+
+
+class TokenEmbeddings:
+    """The embeddings of tokens: replaced where the model looks the token ids up, or as the argument inputs_embeds.
+
+    Whatever the model reads off the ids (positions, masks, the last token) is that of the original text.
+
+    Args:
+        runner: of the model, in a `session`.
+        batch: with input_ids, inputs or inputs_embeds.
+
+    Raises:
+        InvalidInputError: the arguments hold no tokens.
+        UnsupportedModelError: the model names no table of token embeddings, or it is offloaded.
+    """
+
+    space = "word embeddings"
+
+    def __init__(self, runner: EncoderRunner, batch: ScoringBatch) -> None:
+        self.runner, self.table = runner, runner.input_embedding
+        key = next((key for key in ("inputs_embeds", "input_ids", "inputs") if key in batch.arguments), None)
+        if key is None:
+            raise InvalidInputError(
+                "inputs: this method needs tokens (input_ids or inputs_embeds); use method='relevance'."
+            )
+        self.key, tokens = key, batch.arguments[key]
+        if key == "inputs_embeds":
+            embeddings = tokens.detach()
+        elif self.table is None or tokens.is_floating_point():
+            raise UnsupportedModelError(
+                f"{runner.class_name} names no table of token embeddings (get_input_embeddings), where this method "
+                "changes its input."
+            )
+        else:
+            if self.table.weight.is_meta:
+                raise UnsupportedModelError(
+                    f"{runner.class_name}: its token embeddings are offloaded, so none can be taken from the table. "
+                    "Load the model onto one device."
+                )
+            with torch.no_grad():
+                embeddings = F.embedding(tokens, self.table.weight)
+        self.embeddings = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
+
+    def baseline(self, choice: str | None) -> tuple[Tensor, str]:
+        """The embedding of the pad or mask token, or zero; None for "pad" where the model has such a token."""
+        ids = {"pad": getattr(self.runner.config, "pad_token_id", None), "mask": self.runner.mask_token_id}
+        if choice is None:
+            choice = "pad" if self._row(ids["pad"]) is not None else "zero"
+        row = torch.zeros_like(self.embeddings[0, 0]) if choice == "zero" else self._row(ids.get(choice))
+        if row is None:
+            raise InvalidInputError(
+                f"options['baseline'] is {choice!r}, but {self.runner.class_name} or its tokenizer has no such "
+                "token; pass 'zero'."
+            )
+        return row, "zero embedding" if choice == "zero" else f"embedding of the {choice} token (id {ids[choice]})"
+
+    def _row(self, number: int | None) -> Tensor | None:
+        if self.table is None or number is None or not 0 <= number < self.table.num_embeddings:
+            return None
+        return self.table.weight[number].detach().to(self.embeddings)
+
+    def run(self, arguments: Mapping[str, Any], embeddings: Tensor) -> Any:
+        """See `InputSite.run`.
+
+        Raises:
+            UnsupportedModelError: the model does not look the ids up as they are.
+        """
+        tokens = arguments[self.key]
+        if self.key == "inputs_embeds":
+            return self.runner.forward({**arguments, self.key: embeddings.to(tokens.dtype)})
+        assert self.table is not None
+        with _ReplacedEmbeddings(self.table.weight, tokens, embeddings) as replaced:
+            outputs = self.runner.forward(arguments)
+        if not replaced.done:
+            raise UnsupportedModelError(
+                f"{self.runner.class_name} does not look the token ids up in its table of embeddings as they are "
+                "(permuted or cut input), so that no token can be replaced."
+            )
+        return outputs
+
+
+class FirstLayerStates:
+    """The states that enter the first layer, one for each patch of an image or frame of a recording.
+
+    Args:
+        runner: of the model, in a `session`.
+        batch: of images or recordings.
+
+    Raises:
+        UnsupportedModelError: the model has no layers, or its first layer does not see these positions.
+    """
+
+    space = "input of the first layer"
+
+    def __init__(self, runner: EncoderRunner, batch: ScoringBatch) -> None:
+        self.runner, self.batch = runner, batch
+        self.layer = first_layer(runner.model)
+        states = self._states(batch.arguments)
+        self.shape, self.last = states.shape[1:], states.dim() != 4 or channels_last(states, runner.config)
+        flat = self._flat(states)
+        count = batch.inputs[0].token_count
+        if flat.shape[:2] != (len(batch), count):
+            raise UnsupportedModelError(
+                f"{runner.class_name}: its first layer sees states of shape {tuple(states.shape)}, not {count} "
+                f"positions of {len(batch)} inputs, so that none can be replaced. Use method='relevance'."
+            )
+        self.embeddings = flat.to(torch.promote_types(flat.dtype, torch.float32))
+
+    def baseline(self, choice: str | None) -> tuple[Tensor, str]:
+        """The states of an input of zeros ("blank", the default), which keep their positions; or zero states."""
+        if choice == "zero":
+            return torch.zeros_like(self.embeddings[0, 0]), "zero state"
+        if choice not in (None, "blank"):
+            raise InvalidInputError(
+                f"options['baseline'] is {choice!r}, which is for tokens; for images and audio pass 'blank' (an input "
+                "of zeros, after the processor's normalization) or 'zero'."
+            )
+        blank = {
+            key: torch.zeros_like(value) if key in MEDIA and value.is_floating_point() else value
+            for key, value in self.batch.arguments.items()
+        }
+        return self._flat(self._states(blank)).to(self.embeddings), "states of an input of zeros"
+
+    def run(self, arguments: Mapping[str, Any], embeddings: Tensor) -> Any:
+        """See `InputSite.run`."""
+        shaped = embeddings
+        if len(self.shape) == 3:
+            if self.last:
+                shaped = embeddings.reshape(-1, *self.shape)
+            else:
+                shaped = embeddings.transpose(1, 2).reshape(-1, *self.shape)
+        done: list[bool] = []
+
+        def replace(module: nn.Module, args: Any, kwargs: Any) -> Any:
+            if done:
+                return None
+            done.append(True)
+            if args:
+                return (shaped.to(args[0].dtype), *args[1:]), kwargs
+            return args, {**kwargs, "hidden_states": shaped.to(kwargs["hidden_states"].dtype)}
+
+        handle = self.layer.register_forward_pre_hook(replace, with_kwargs=True)
+        try:
+            return self.runner.forward(arguments)
+        finally:
+            handle.remove()
+
+    def _states(self, arguments: Mapping[str, Any]) -> Tensor:
+        found: list[Tensor] = []
+
+        def keep(module: nn.Module, args: Any, kwargs: Any) -> None:
+            found.append((args[0] if args else kwargs["hidden_states"]).detach())
+
+        handle = self.layer.register_forward_pre_hook(keep, with_kwargs=True)
+        try:
+            with torch.no_grad():
+                self.runner.forward(arguments)
+        finally:
+            handle.remove()
+        return found[0]
+
+    def _flat(self, states: Tensor) -> Tensor:
+        """(batch, positions, hidden) of states or of a feature map with channels first or last."""
+        if states.dim() != 4:
+            return states
+        return states.flatten(1, 2) if self.last else states.flatten(2).transpose(1, 2)
+
+
+MEDIA = ("pixel_values", "input_values", "input_features", "inputs", "pixel_values_videos")
+
+
+class _ReplacedEmbeddings(TorchFunctionMode):
+    """Other embeddings wherever the model looks up these token ids.
+
+    Args:
+        weight: of the table.
+        ids: (n, tokens).
+        embeddings: (n, tokens, hidden) to use instead.
+    """
+
+    def __init__(self, weight: Tensor, ids: Tensor, embeddings: Tensor) -> None:
+        super().__init__()
+        self.weight, self.ids, self.embeddings, self.done = weight, ids, embeddings, False
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if func is not F.embedding:
+            return result
+        weight = args[1] if len(args) > 1 else kwargs["weight"]
+        if weight.data_ptr() != self.weight.data_ptr() or weight.shape != self.weight.shape:
+            return result
+        return self._placed(args[0] if args else kwargs["input"], result)
+
+    def _placed(self, ids: Tensor, original: Tensor) -> Tensor:
+        expected, new = self.ids, self.embeddings.to(original.dtype)
+        count = expected.shape[1]
+        if ids.shape == expected.shape and torch.equal(ids, expected):
+            placed = new.clone()  # the model may scale its embeddings in place
+        elif ids.dim() == 2 and ids.shape == expected.t().shape and torch.equal(ids, expected.t()):  # (tokens, n)
+            placed = new.transpose(0, 1).clone()
+        elif ids.shape == expected.shape and torch.equal(ids[:, 1:], expected[:, :-1]):  # decoder input, shifted right
+            placed = torch.cat([original[:, :1], new[:, :-1]], 1)
+        elif ids.dim() == 2 and ids.shape[1] > count and torch.equal(ids[:, :count], expected):  # the model padded it
+            placed = torch.cat([new, original[:, count:]], 1)
+        else:
+            return original
+        self.done = True
+        return placed

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Comparison,
         Explanation,
         InformationProfile,
+        Report,
         Results,
         TokenSet,
     )
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from hf_attn_mi.tasks.fit_information import fit_information
     from hf_attn_mi.tasks.minimal_tokens import minimal_tokens
     from hf_attn_mi.tasks.recheck import recheck
+    from hf_attn_mi.tasks.report import report
 
 __all__ = [
     "AttentionMaps",
@@ -45,6 +47,7 @@ __all__ = [
     "HfAttnMiError",
     "InformationProfile",
     "InvalidInputError",
+    "Report",
     "Results",
     "TokenSet",
     "UnsupportedModelError",
@@ -62,6 +65,7 @@ __all__ = [
     "mutual_information",
     "recheck",
     "register_method",
+    "report",
     "rollout",
 ]
 _NAMES_OF_MODULE = {  # the imports above, once more for the run time; a test compares the two
@@ -76,6 +80,7 @@ _NAMES_OF_MODULE = {  # the imports above, once more for the run time; a test co
         "Comparison",
         "Explanation",
         "InformationProfile",
+        "Report",
         "Results",
         "TokenSet",
     ),
@@ -86,6 +91,7 @@ _NAMES_OF_MODULE = {  # the imports above, once more for the run time; a test co
     "tasks.fit_information": ("fit_information",),
     "tasks.minimal_tokens": ("minimal_tokens",),
     "tasks.recheck": ("recheck",),
+    "tasks.report": ("report",),
 }
 _MODULE_OF_NAME = {name: f"{__name__}.{module}" for module, names in _NAMES_OF_MODULE.items() for name in names}
 

@@ -20,6 +20,7 @@ from hf_attn_mi.cli.minimal import minimal
 from hf_attn_mi.cli.models import models
 from hf_attn_mi.cli.options import ManyValues
 from hf_attn_mi.cli.output import PROGRAM, complain, discard_output
+from hf_attn_mi.cli.report import report
 from hf_attn_mi.errors import HfAttnMiError
 
 TEXTS, DATA_SETS, LISTS = "Commands for texts", "Commands for a data set", "What there is"  # panels of the help
@@ -67,6 +68,15 @@ app.command(
         "explain --method integrated_gradients --options '{\"steps\": 50}' TEXT",
     ),
 )(explain)
+app.command(
+    rich_help_panel=TEXTS,
+    epilog=_epilog(
+        in_words("done"),
+        'report "A warm and funny film."',
+        "report --file reviews.txt --compare --html reviews.html",
+        'report --label positive --also lime --also rollout "A warm and funny film."',
+    ),
+)(report)
 app.command(
     rich_help_panel=TEXTS,
     epilog=_epilog(

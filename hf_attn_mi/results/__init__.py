@@ -8,14 +8,20 @@ from hf_attn_mi.results.information_profile import InformationProfile, Site
 from hf_attn_mi.results.layer_attention import LayerAttention
 from hf_attn_mi.results.outcome import Outcome
 from hf_attn_mi.results.record import Record
+from hf_attn_mi.results.report import Report, ReportItem
+from hf_attn_mi.results.report_parts import AttentionDetail, AttentionLinks, ClassOutput, HeadDetail, WeightInterval
 from hf_attn_mi.results.results import Results
 from hf_attn_mi.results.token_set import Removal, Span, TokenSet
 
 __all__ = [
+    "AttentionDetail",
+    "AttentionLinks",
     "AttentionMaps",
     "Certificate",
+    "ClassOutput",
     "Comparison",
     "Explanation",
+    "HeadDetail",
     "InformationProfile",
     "LayerAttention",
     "LayerCertificate",
@@ -24,9 +30,12 @@ __all__ = [
     "OutputChange",
     "Record",
     "Removal",
+    "Report",
+    "ReportItem",
     "Results",
     "Site",
     "Span",
     "TokenSet",
+    "WeightInterval",
     "Word",
 ]

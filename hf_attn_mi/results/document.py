@@ -280,7 +280,7 @@ def html_section(blocks: Iterable[Block], *, style: bool = True) -> str:
         >>> "<mark>" in html_section([Words([[Piece("<mark>", 1.0)]], label="A & B")])
         False
     """
-    return _environment().get_template("section.html.j2").render(blocks=list(blocks), style=style)
+    return html_environment().get_template("section.html.j2").render(blocks=list(blocks), style=style)
 
 
 def html_page(sections: Iterable[Iterable[Block]], title: str) -> str:
@@ -294,11 +294,12 @@ def html_page(sections: Iterable[Iterable[Block]], title: str) -> str:
         >>> html_page([], "1 < 2").count("1 &lt; 2")
         2
     """
-    return _environment().get_template("page.html.j2").render(sections=list(map(list, sections)), title=title)
+    return html_environment().get_template("page.html.j2").render(sections=list(map(list, sections)), title=title)
 
 
 @cache
-def _environment() -> Environment:
+def html_environment() -> Environment:
+    """Return the environment of all HTML templates: what they are given is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup, escape
 
@@ -323,10 +324,13 @@ def _environment() -> Environment:
 def _levels(dark: bool) -> list[tuple[str, str, str]]:
     """CSS class, background and text color of each color level."""
     colors = {level: level_colors(level, dark=dark) for level in range(-LEVELS, LEVELS + 1)}
-    return [(css_of_level(level), _hex(background), _hex(text)) for level, (background, text) in colors.items()]
+    return [
+        (css_of_level(level), hex_color(background), hex_color(text)) for level, (background, text) in colors.items()
+    ]
 
 
-def _hex(color: Rgb) -> str:
+def hex_color(color: Rgb) -> str:
+    """Return a color as CSS writes it."""
     return "#{:02x}{:02x}{:02x}".format(*color)
 
 

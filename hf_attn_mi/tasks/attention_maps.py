@@ -111,19 +111,9 @@ def _maps(
 ) -> AttentionMaps:
     matrices, residuals, supports = [], [], []
     for call, view in calls:
-        precise = call.output.dtype in (torch.float32, torch.float64)
         chosen = list(range(view.rows.shape[1])) if heads is None else heads
-        rows, values, keys = view.rows[0, chosen], view.values[0, chosen], view.keys[0]
-        keys = keys.expand(len(chosen), *keys.shape)  # a (queries, keys) mask alone could be read as (heads, keys)
-        if kind == "efficient":
-            new = efficient_attention(rows, values, keys).attention
-        elif kind == "raw":
-            new = rows
-        else:
-            outputs = view.call.output[0, chosen]
-            new = effective_attention(
-                rows, values, keys, affine=kind == "effective_affine", outputs=outputs if precise else None
-            ).attention
+        rows, values = view.rows[0, chosen], view.values[0, chosen]
+        new = rows_of_kind(kind, call, view, chosen)
         target = rows.double() @ values.double()
         missed = (new.double() @ values.double() - target).norm(dim=-1)
         matrices.append(new)
@@ -140,3 +130,29 @@ def _maps(
         tuple(supports),
         info,
     )
+
+
+def rows_of_kind(
+    kind: str, call: AttentionCall, view: LayerView, heads: list[int], queries: list[int] | None = None
+) -> Tensor:
+    """(heads, queries, tokens) attention of one input in one layer.
+
+    Args:
+        kind: one of `KINDS`.
+        call: of the layer; its precision decides whether the output that the model computed is used.
+        view: of the same call; its first input is read.
+        heads: the chosen heads.
+        queries: the chosen rows, None for all.
+    """
+    places = list(range(view.rows.shape[2])) if queries is None else queries
+    rows, values, keys = view.rows[0, heads][:, places], view.values[0, heads], view.keys[0]
+    if view.per_query:
+        keys = keys[places]
+    keys = keys.expand(len(heads), *keys.shape)  # a (queries, keys) mask alone could be read as (heads, keys)
+    if kind == "raw":
+        return rows
+    if kind == "efficient":
+        return efficient_attention(rows, values, keys).attention
+    precise = call.output.dtype in (torch.float32, torch.float64)
+    outputs = view.call.output[0, heads][:, places] if precise else None
+    return effective_attention(rows, values, keys, affine=kind == "effective_affine", outputs=outputs).attention

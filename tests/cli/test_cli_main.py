@@ -21,9 +21,10 @@ from hf_attn_mi.methods import TokenScores, register_method, unregister_method
 from hf_attn_mi.results import Outcome
 from tests.cli.command_line import ROOT, command, refused
 
-COMMANDS = ("explain", "certify", "minimal", "compare", "mi", "methods", "models")
+COMMANDS = ("explain", "report", "certify", "minimal", "compare", "mi", "methods", "models")
 HELP = {  # how the line of each command begins
     "explain": "Explain",
+    "report": "Write",
     "certify": "Certify",
     "minimal": "Find",
     "compare": "Compare",
@@ -56,7 +57,7 @@ def test_every_command_states_the_statuses_that_it_can_end_with(capsys, name):
     assert statuses == wanted
 
 
-@pytest.mark.parametrize("name", ["explain", "certify", "minimal", "compare", "mi"])
+@pytest.mark.parametrize("name", ["explain", "report", "certify", "minimal", "compare", "mi"])
 def test_options_are_grouped(capsys, name):
     assert main([name, "--help"]) == 0
     panels = re.findall("╭─ (.*?) ─", capsys.readouterr().out)
@@ -162,7 +163,7 @@ def test_without_a_command_the_help_is_printed_and_the_status_is_2(capsys):
     assert output.err == ""
 
 
-@pytest.mark.parametrize("name", ["explain", "certify", "minimal"])
+@pytest.mark.parametrize("name", ["explain", "report", "certify", "minimal"])
 def test_every_command_refuses_the_same_input_alike(capsys, tmp_path, name):
     (tmp_path / "latin").write_bytes(b"caf\xe9\n")
     for arguments, words in (

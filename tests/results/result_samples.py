@@ -6,18 +6,26 @@ import torch
 
 from hf_attn_mi.evaluation import Estimate, RankMatrix
 from hf_attn_mi.results import (
+    AttentionDetail,
+    AttentionLinks,
     AttentionMaps,
     Certificate,
+    ClassOutput,
     Comparison,
     Explanation,
+    HeadDetail,
     LayerAttention,
     LayerCertificate,
     MethodCost,
     OutputChange,
     Removal,
+    Report,
+    ReportItem,
     Span,
     TokenSet,
+    WeightInterval,
 )
+from hf_attn_mi.results.report_parts import pack_matrices
 from tests.tasks import sample_profile
 
 
@@ -157,6 +165,30 @@ def attention_maps(**changes):
     return AttentionMaps(**{**values, **changes})
 
 
+def report(**changes):
+    """One input, two classes, two heads, one of them with matrices."""
+    generator = torch.Generator().manual_seed(0)
+    raw = torch.rand(5, 5, generator=generator).softmax(1)
+    scale, packed = pack_matrices([raw, raw - 0.1, raw])
+    places = torch.arange(5)[:, None]
+    head = HeadDetail(0, 1, 0.25, 2, (WeightInterval(1, 0.2, 0.1, 0.5),), tuple(range(5)), (5,) * 5, scale, **packed)
+    links = AttentionLinks(places, torch.ones(5, 1), places, torch.ones(5, 1))
+    item = ReportItem(
+        classes=(ClassOutput(0, "negative", 0.25, -1.0), ClassOutput(1, "positive", 0.75, 1.0)),
+        explanations=(explanation(), explanation(target=0, target_name="negative", probability=0.25, layers=())),
+        methods=(explanation(info={"model": "m", "method": "attention", "class_linked": False}),),
+        label="negative",
+        token_set=token_set(
+            tokens=explanation().tokens, special=explanation().special, indices=(1, 2), target_name="positive"
+        ),
+        certificate=certificate(),
+        attention=AttentionDetail((HeadDetail(0, 0, -0.5, 0), head), links, "one head is left out"),
+        notes={"lime": "not installed"},
+    )
+    values = {"items": (item,), "comparison": comparison(), "info": {"model": "m", "method": "relevance"}}
+    return Report(**{**values, **changes})
+
+
 SAMPLES = {
     "explanation": explanation(),
     "layer": layer_attention(),
@@ -165,4 +197,5 @@ SAMPLES = {
     "comparison": comparison(),
     "profile": sample_profile.made(),
     "maps": attention_maps(),
+    "report": report(),
 }

@@ -25,6 +25,8 @@ from tests.results.result_samples import SAMPLES, attention_maps, certificate, e
 EVERY = pytest.mark.parametrize("record", SAMPLES.values(), ids=SAMPLES)
 FILES = pytest.mark.parametrize("record", [x for x in SAMPLES.values() if not x.FOLDER], ids=lambda x: x.NOUN)
 FOLDERS = pytest.mark.parametrize("record", [x for x in SAMPLES.values() if x.FOLDER], ids=lambda x: x.NOUN)
+# A report's page has a script of its own: tests/results/test_report_page.py.
+STATIC = pytest.mark.parametrize("record", [x for x in SAMPLES.values() if x.NOUN != "report"], ids=lambda x: x.NOUN)
 OTHER = {  # a value of another record for one field of each kind
     "explanation": {"target": None},
     "attention layer": {"n": 7},
@@ -33,6 +35,7 @@ OTHER = {  # a value of another record for one field of each kind
     "comparison": {"info": {}},
     "information profile": {"labels": ("a", "b")},
     "attention maps": {"kind": "raw"},
+    "report": {"info": {}},
 }
 RECORDS = list(SAMPLES.values())
 
@@ -346,7 +349,7 @@ def test_text_has_no_escape_sequence_unless_asked_for(record, monkeypatch):
     assert set(plain.split()) <= set(colored.split())
 
 
-@EVERY
+@STATIC
 def test_the_page_is_whole_and_loads_nothing(record):
     page, section = record.to_html(), record._repr_html_()
     assert page.startswith("<!DOCTYPE html>")
@@ -366,7 +369,16 @@ def test_repr_is_one_line(record):
     assert len(repr(record)) < 200
 
 
-ROWS = {"explanation": 5, "layer": 2, "certificate": 2, "token set": 4, "comparison": 2, "profile": 8, "maps": 18}
+ROWS = {
+    "explanation": 5,
+    "layer": 2,
+    "certificate": 2,
+    "token set": 4,
+    "comparison": 2,
+    "profile": 8,
+    "maps": 18,
+    "report": 1,
+}
 
 
 @pytest.mark.parametrize("name", SAMPLES)

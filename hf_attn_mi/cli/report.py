@@ -1,0 +1,94 @@
+"""`hf-attn-mi report TEXT... --html FILE`: everything about some predictions on one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from hf_attn_mi.cli import options as opt
+from hf_attn_mi.cli.exit_codes import DONE
+from hf_attn_mi.cli.inputs import read_texts
+from hf_attn_mi.cli.loading import import_libraries, load_model
+from hf_attn_mi.cli.output import check_files, is_stdout, show, warnings_as_lines, write_json, write_text
+from hf_attn_mi.errors import InvalidInputError
+
+Attention = Literal["auto", "all", "top", "rows", "none"]
+DEFAULT_PAGE = Path("report.html")
+
+
+def report(
+    texts: opt.Texts = None,
+    file: opt.TextFile = None,
+    pair: opt.Pair = None,
+    model: opt.Model = None,
+    truncate: opt.Truncate = False,
+    target: opt.Target = None,
+    label: Annotated[
+        list[str] | None,
+        opt.input_option(metavar="LABEL", help="The correct class of each text, in their order; repeat the option."),
+    ] = None,
+    method: Annotated[
+        str, opt.method_name(help="How tokens are scored; `hf-attn-mi methods` lists the names.")
+    ] = "relevance",
+    also: Annotated[
+        list[str] | None,
+        opt.method_name(help="A further method, shown below the first; repeat the option.", show_default=False),
+    ] = None,
+    attention: Annotated[
+        Attention,
+        opt.method_option(help="Attention matrices on the page; auto chooses by the number of tokens and texts."),
+    ] = "auto",
+    compare: Annotated[
+        bool, opt.method_option("--compare", help="Compare methods on these texts and show the recommendation.")
+    ] = False,
+    profile: Annotated[
+        Path | None,
+        opt.method_option(metavar="FOLDER", help="What 'mi --save' wrote: adds information, layer by layer."),
+    ] = None,
+    seed: opt.Seed = 0,
+    batch_size: opt.BatchSize = 16,
+    html: opt.Html = DEFAULT_PAGE,
+    json: opt.Json = None,
+    quiet: opt.Quiet = False,
+) -> int:
+    """Write a page that can be clicked: words, classes, minimal token set, certificate, attention, other methods."""
+    inputs = read_texts(texts, file, pair)
+    check_files(json, html=html)
+    if profile is not None and not profile.exists():
+        raise InvalidInputError(f"--profile {profile}: there is no such folder; 'hf-attn-mi mi --save' writes one.")
+    if label is not None and len(label) != len(inputs):
+        raise InvalidInputError(f"--label: {len(label)} labels for {len(inputs)} texts; give one for each text.")
+    import_libraries()
+    opt.check_names("--method", [method], opt.method_names())
+    opt.check_names("--also", also or (), opt.method_names())
+
+    from hf_attn_mi import InformationProfile
+    from hf_attn_mi import compare as compare_methods
+    from hf_attn_mi import report as make_report
+    from hf_attn_mi.tasks.report import METHODS
+
+    information = None if profile is None else InformationProfile.load(profile)
+    classifier, tokenizer = load_model(model, quiet=quiet)
+    labels = None if label is None else [opt.read_target(one, classifier) for one in label]
+    with warnings_as_lines(quiet):
+        result = make_report(
+            classifier,
+            inputs,
+            tokenizer=tokenizer,
+            target=opt.read_target(target, classifier),
+            labels=labels,
+            method=method,
+            methods=METHODS if also is None else also,
+            attention=None if attention == "auto" else attention,
+            comparison=compare_methods(classifier, inputs, tokenizer=tokenizer, seed=seed) if compare else None,
+            profile=information,
+            truncation=truncate,
+            batch_size=batch_size,
+            seed=seed,
+        )
+    write_json(result.to_dict() if json is not None else None, json)
+    assert html is not None
+    write_text(result.to_html(), html)
+    if not quiet and not is_stdout(json):
+        show(f"{result.to_text()}\n\nHTML page: {html.resolve()}")
+    return DONE

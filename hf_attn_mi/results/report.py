@@ -1,0 +1,175 @@
+"""`Report`: everything that is known about some predictions, as one self-contained page that can be clicked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.results.certificate import Certificate
+from hf_attn_mi.results.comparison import Comparison
+from hf_attn_mi.results.document import Block, Facts, Heading, Paragraph
+from hf_attn_mi.results.explanation import Explanation, Word
+from hf_attn_mi.results.record import Record
+from hf_attn_mi.results.report_page import report_frame, report_page
+from hf_attn_mi.results.report_parts import AttentionDetail, ClassOutput
+from hf_attn_mi.results.storage import write_file
+from hf_attn_mi.results.token_set import TokenSet
+
+NAMED = 3  # words that the sentence names at most
+NAMED_SHARE = 0.6  # of the strongest word's score, which a further named word reaches
+PAGES = (".html", ".htm")
+
+
+@dataclass(frozen=True)
+class ReportItem:
+    """One input of a report.
+
+    Attributes:
+        classes: what the model gives to each class, in the order of their numbers; () for a target function.
+        explanations: one for each explained class by the method of the report; the first one is of the target.
+        methods: explanations of the same class by other methods.
+        label: name of the class that the input has according to its author; None where it is not known.
+        token_set: None where it was not computed, like the certificate and the attention.
+        certificate: of efficient attention.
+        attention: its heads.
+        notes: for what was not computed, the reason: "token_set", "certificate", "attention", or a method's name.
+    """
+
+    classes: tuple[ClassOutput, ...]
+    explanations: tuple[Explanation, ...]
+    methods: tuple[Explanation, ...] = ()
+    label: str | None = None
+    token_set: TokenSet | None = None
+    certificate: Certificate | None = None
+    attention: AttentionDetail | None = None
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def explanation(self) -> Explanation:
+        """The explanation of the target."""
+        return self.explanations[0]
+
+    @property
+    def prediction(self) -> ClassOutput | None:
+        """The class that the model gives the largest value; None without classes."""
+        return max(self.classes, key=lambda one: one.value, default=None)
+
+    @property
+    def correct(self) -> bool | None:
+        """Whether the prediction is the label; None where one of the two is not known."""
+        prediction = self.prediction
+        return None if self.label is None or prediction is None else prediction.name == self.label
+
+    @property
+    def because(self) -> tuple[Word, ...]:
+        """The words that the sentence names: those with the highest scores, () where none speaks for the target."""
+        first = self.explanation.top(NAMED, by="positive")
+        return tuple(word for word in first if word.score >= NAMED_SHARE * first[0].score)
+
+    @property
+    def sentence(self) -> str:
+        """The prediction, its probability and the words that made it, as in "positive, 97.6 %, because of 'joy'"."""
+        words = ", ".join(repr(word.text.strip()) for word in self.because)
+        opening = self.explanation.target_name
+        if self.explanation.probability is not None:
+            opening += f", {100 * self.explanation.probability:.1f} %"
+        if not self.explanation.info.get("class_linked", True):
+            return f"{opening}; {self.explanation.info.get('method')} puts most weight on {words or 'no word'}."
+        return f"{opening}, because of {words}." if words else f"{opening}; no word speaks for it."
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Report(Record):
+    """What a model predicts on some inputs, which words and attention weights made it, and how that is known.
+
+    `save("report.html")` writes one self-contained page: nothing is loaded, and its only script is its own. A name that
+    ends in .json or .json.gz gets the data instead, which `load` reads. `to_pandas` has a row for each input.
+
+    Attributes:
+        items: one for each input.
+        comparison: of methods on these or other inputs; its verdict is shown. None without one.
+        info: how it was computed, JSON-like.
+
+    Raises:
+        InvalidInputError: no item, an item without an explanation, or `info` that is not JSON-like.
+    """
+
+    TYPE: ClassVar[str] = "hf_attn_mi.Report"
+    NOUN: ClassVar[str] = "report"
+
+    items: tuple[ReportItem, ...]
+    comparison: Comparison | None = None
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_html(self) -> str:
+        """Return the page: one file of HTML, CSS, data and a script that loads nothing.
+
+        Its content security policy allows this script only, by its hash. Texts and tokens are data, never markup.
+        """
+        return report_page(self)
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the page (.html, .htm) or the data (.json, .json.gz), whole or not at all.
+
+        Args:
+            path: the file; its suffix says which.
+            overwrite: replace what is there. Else the file is created exclusively.
+
+        Raises:
+            InvalidInputError: another suffix, a missing folder, or an existing file without `overwrite=True`.
+        """
+        name = Path(path).name.lower()
+        if name.endswith(PAGES):
+            write_file(self.to_html().encode("utf-8"), Path(path), overwrite=overwrite)
+        elif name.endswith((".json", ".json.gz")):
+            super().save(path, overwrite=overwrite)
+        else:
+            raise InvalidInputError(
+                f"path={str(path)!r}: the name must end in .json or .json.gz (the data) or in .html (the page)"
+            )
+
+    def _repr_html_(self) -> str:
+        return report_frame(self)
+
+    def _check(self) -> None:
+        if not self.items:
+            raise InvalidInputError("items is empty: a report is about one input or more")
+        for place, item in enumerate(self.items):
+            if not item.explanations:
+                raise InvalidInputError(f"items[{place}].explanations is empty: one of the target is needed")
+
+    def _blocks(self) -> Sequence[Block]:
+        names = {name: str(self.info[name]) for name in ("model", "method") if name in self.info}
+        blocks: list[Block] = [Heading(f"Report on {len(self.items)} input{'s' * (len(self.items) > 1)}", names)]
+        for item in self.items:
+            lines = []
+            if item.label is not None:
+                lines.append(f"Gold label {item.label}: {'correct' if item.correct else 'the prediction is wrong'}.")
+            if item.token_set is not None and item.token_set.defined:
+                words = ", ".join(repr(word.text) for word in item.token_set.words)
+                lines.append(f"Minimal token set ({item.token_set.outcome}): {words}.")
+            if item.certificate is not None:
+                lines.append(f"Certificate of efficient attention: {item.certificate.outcome}.")
+            blocks += [Paragraph(item.sentence[:1].upper() + item.sentence[1:]), Facts(lines)]
+        if self.comparison is not None:
+            blocks.append(Paragraph(self.comparison.recommendation))
+        return blocks
+
+    def _columns(self) -> dict[str, list[Any]]:
+        items = self.items
+        return {
+            "text": [" | ".join(item.explanation.texts) for item in items],
+            "target": [item.explanation.target_name for item in items],
+            "probability": [item.explanation.probability for item in items],
+            "label": [item.label for item in items],
+            "correct": [item.correct for item in items],
+            "because": [", ".join(word.text.strip() for word in item.because) for item in items],
+            "token_set": [None if item.token_set is None else item.token_set.outcome for item in items],
+            "certificate": [None if item.certificate is None else item.certificate.outcome for item in items],
+        }
+
+    def _summary(self) -> dict[str, object]:
+        return {"inputs": len(self.items), "model": self.info.get("model"), "method": self.info.get("method")}

@@ -1,0 +1,276 @@
+"""The data of a report's page: plain JSON, which the script of the page reads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from hf_attn_mi.evaluation.rank_correlation import rank_correlations
+from hf_attn_mi.results.certificate import Certificate, OutputChange
+from hf_attn_mi.results.explanation import Explanation
+from hf_attn_mi.results.layer_attention import LayerAttention, identifiability
+from hf_attn_mi.results.report_parts import AttentionDetail, HeadDetail
+from hf_attn_mi.results.token_set import TokenSet
+from hf_attn_mi.results.words import split_text
+
+if TYPE_CHECKING:
+    from hf_attn_mi.results.report import Report, ReportItem
+
+DIGITS = 6  # significant digits of a number on the page
+FEW_TOKENS = 2  # of fewer ordinary tokens there is no rank agreement
+
+
+def page_data(report: Report) -> dict[str, Any]:
+    """Return everything that the page shows, as strict JSON."""
+    comparison = report.comparison
+    return {
+        "title": report._title(),
+        "items": [_item(item) for item in report.items],
+        "comparison": None
+        if comparison is None
+        else {
+            "recommendation": comparison.recommendation,
+            "recommended": comparison.recommended,
+            "metric": comparison.deciding,
+            "inputs": comparison.inputs,
+        },
+        "info": {
+            name: value
+            for name, value in _plain(report.info).items()
+            if isinstance(value, str | int | float | list) and name != "warnings"
+        },
+        "versions": _plain(report.info.get("versions", {})),
+        "warnings": _plain(report.info.get("warnings", ())),
+    }
+
+
+def _item(item: ReportItem) -> dict[str, Any]:
+    explanation = item.explanation
+    words = explanation.to_words()
+    prediction = item.prediction
+    return {
+        "texts": list(explanation.texts),
+        "tokens": list(explanation.tokens),
+        "special": [place for place, special in enumerate(explanation.special) if special],
+        "words": [[word.text.strip(), *word.tokens] for word in words],
+        "pieces": _pieces(explanation, [(word.sequence, word.start, word.end) for word in words]),
+        "tokenPieces": _token_pieces(explanation),
+        "sentence": {
+            "target": explanation.target_name,
+            "probability": _number(explanation.probability),
+            "classLinked": bool(explanation.info.get("class_linked", True)),
+            "method": str(explanation.info.get("method", "")),
+            "because": [words.index(word) for word in item.because],
+        },
+        "label": item.label,
+        "prediction": None if prediction is None else prediction.name,
+        "correct": item.correct,
+        "classes": [[one.target, one.name, _number(one.probability), _number(one.value)] for one in item.classes],
+        "explanations": [_explanation(one, item) for one in (*item.explanations, *item.methods)],
+        "agreement": _agreement(item),
+        "tokenSet": None if item.token_set is None else _token_set(item.token_set),
+        "certificate": None if item.certificate is None else _certificate(item.certificate),
+        "layers": [_layer(layer) for layer in explanation.layers],
+        "identifiability": identifiability(explanation.layers) if explanation.layers else "",
+        "attention": None if item.attention is None else _attention(item.attention),
+        "information": None if explanation.information is None else _information(explanation),
+        "notes": dict(item.notes),
+    }
+
+
+def _pieces(explanation: Explanation, spans: Sequence[tuple[int | None, int | None, int | None]]) -> list[Any]:
+    """For each text its pieces: [text, number of the word or token] and plain strings between them.
+
+    What has no place in a text comes in one more row.
+    """
+    texts: list[list[tuple[int, int, float, str]]] = [[] for _ in explanation.texts]
+    outside: list[Any] = []
+    for number, (sequence, start, end) in enumerate(spans):
+        if sequence is None or start is None or end is None:
+            outside.append(number)
+        else:
+            texts[sequence].append((start, end, float(number), ""))
+    rows = []
+    if explanation.offsets is not None:
+        for text, words in zip(explanation.texts, texts):
+            pieces = split_text(text, words)
+            rows.append([piece.text if piece.score is None else [piece.text, int(piece.score)] for piece in pieces])
+    return [*rows, [["", number] for number in outside]] if outside else rows
+
+
+def _token_pieces(explanation: Explanation) -> list[Any]:
+    spans: list[tuple[int | None, int | None, int | None]] = []
+    for index, special in enumerate(explanation.special):
+        sequence = None if special else explanation._sequence(index)
+        placed = explanation.offsets is not None and sequence is not None
+        start, end = explanation.offsets[index] if explanation.offsets is not None and placed else (None, None)
+        spans.append((sequence if placed else None, start, end))
+    return _pieces(explanation, spans)
+
+
+def _explanation(one: Explanation, item: ReportItem) -> dict[str, Any]:
+    value = next((output.value for output in item.classes if output.target == one.target), None)
+    return {
+        "target": one.target,
+        "name": one.target_name,
+        "method": str(one.info.get("method", "")),
+        "probability": _number(one.probability),
+        "classLinked": bool(one.info.get("class_linked", True)),
+        "additive": bool(one.info.get("additive", True)) and one.completeness_gap is not None,
+        "scores": [_number(score) for score in one.scores.tolist()],
+        "wordScores": [_number(word.score) for word in one.to_words()],
+        "value": _number(value),
+        "gap": _number(one.completeness_gap),
+        "reference": str(one.info.get("reference", "")),
+        "warnings": list(one.info.get("warnings", ())),
+    }
+
+
+def _agreement(item: ReportItem) -> list[float | None] | None:
+    """Kendall's tau-b of the target's explanation with itself and each further method; None without methods."""
+    together = (item.explanation, *item.methods)
+    ordinary = [place for place, special in enumerate(item.explanation.special) if not special]
+    if not item.methods or len(ordinary) < FEW_TOKENS:
+        return None
+    scores = torch.stack([one.scores[ordinary].double() for one in together])
+    tau, _ = rank_correlations(scores[0], scores)
+    return [_number(x) for x in tau.tolist()]
+
+
+def _token_set(found: TokenSet) -> dict[str, Any]:
+    return {
+        "outcome": found.outcome,
+        "indices": list(found.indices),
+        "words": [word.text for word in found.words],
+        "total": len(found.indices) + len(found.rest),
+        "target": found.target_name,
+        "pAll": _number(found.p_all),
+        "pSet": _number(found.p_set),
+        "pRest": _number(found.p_rest),
+        "pSpecial": _number(found.p_special),
+        "keep": found.keep,
+        "strict": found.strict,
+        "reason": found.reason,
+        "jaccard": _number(found.jaccard),
+        "sequences": found.sequences,
+        "singles": [[one.index, one.text, _number(one.p_set), _number(one.p_rest), one.fails] for one in found.singles],
+    }
+
+
+def _certificate(certificate: Certificate) -> dict[str, Any]:
+    layers = certificate.layers
+    rows, changed = sum(layer.rows for layer in layers), sum(layer.changed for layer in layers)
+    return {
+        "outcome": certificate.outcome,
+        "reasons": list(certificate.reasons),
+        "form": certificate.form,
+        "output": certificate.output,
+        "rows": rows,
+        "changed": changed,
+        "heads": sum(layer.heads for layer in layers),
+        "modules": len(layers),
+        "support": _number(sum(layer.support_mean * layer.rows for layer in layers) / max(1, rows)),
+        "keys": max(layer.keys for layer in layers),
+        "dropped": _number(sum(layer.dropped * layer.rows for layer in layers) / max(1, rows)),
+        "change": _change(certificate.change),
+        "rounding": certificate.rounding,
+        "necessity": _number(certificate.necessity),
+        "checked": certificate.checked,
+        "checkedKeys": certificate.checked_keys,
+        "controls": [
+            [name, None if change is None else _change(change)] for name, change in certificate.controls.items()
+        ],
+        "notes": list(certificate.notes),
+    }
+
+
+def _change(change: OutputChange) -> dict[str, Any]:
+    return {
+        "relative": _number(change.relative),
+        "probability": _number(change.probability),
+        "kept": change.kept,
+    }
+
+
+def _layer(layer: LayerAttention) -> dict[str, Any]:
+    fraction = layer.null_space_fraction
+    return {
+        "layer": layer.layer,
+        "name": layer.name,
+        "n": layer.n,
+        "dim": layer.head_dim,
+        "rank": layer.rank.tolist(),
+        "invisible": None if fraction is None else [_number(x, 4) for x in fraction.tolist()],
+        "entropy": [_number(x, 4) for x in layer.entropy.tolist()],
+    }
+
+
+def _attention(detail: AttentionDetail) -> dict[str, Any]:
+    links = detail.links
+    return {
+        "heads": [_head(head) for head in detail.heads],
+        "keys": [_pairs(*row) for row in zip(links.keys, links.key_weights)],
+        "queries": [_pairs(*row) for row in zip(links.queries, links.query_weights)],
+        "leftOut": detail.left_out,
+        "contributionNote": detail.contribution_note,
+    }
+
+
+def _pairs(places: Tensor, weights: Tensor) -> list[list[Any]]:
+    return [[place, _number(weight, 3)] for place, weight in zip(places.tolist(), weights.tolist())]
+
+
+def _head(head: HeadDetail) -> dict[str, Any]:
+    data: dict[str, Any] = {"layer": head.layer, "head": head.head}
+    if head.contribution is not None:
+        data |= {"contribution": _number(head.contribution), "query": head.query}
+    if head.intervals:
+        data["intervals"] = [
+            [one.key, _number(one.weight), _number(one.low), _number(one.high)] for one in head.intervals
+        ]
+    if head.rows:
+        whole = len(head.rows) > 1
+        data |= {
+            "rows": None if whole else list(head.rows),
+            "scale": _number(head.scale),
+            "support": list(head.support),
+        }
+        data |= {"raw": head.raw, "effective": head.effective, "efficient": head.efficient}
+    return data
+
+
+def _information(explanation: Explanation) -> dict[str, Any]:
+    information = explanation.information
+    assert information is not None
+    layers = [
+        {
+            "layer": layer["layer"],
+            "kl": [_number(x, 4) for x in layer["kl"]],
+            "mi": {
+                name: [_number(site["nats"], 4), *(_number(end, 4) for end in site["interval"])]
+                for name, site in layer.get("mi", {}).items()
+            },
+        }
+        for layer in information.get("layers", ())
+    ]
+    return {"ceiling": _number(information.get("ceiling")), "n": information.get("n"), "layers": layers}
+
+
+def _number(value: float | None, digits: int = DIGITS) -> float | None:
+    """The number with some significant digits; None where there is none, or none that JSON has."""
+    if value is None or not math.isfinite(value):
+        return None
+    return float(f"{value:.{digits}g}")
+
+
+def _plain(value: Any) -> Any:
+    """Frozen data as dictionaries and lists; numbers that JSON lacks become None."""
+    if hasattr(value, "items"):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,872 @@
+"use strict";
+// The page of a report. It reads the data in the page, draws one panel after the other, and keeps the state of the view
+// in the address. Texts reach the page as text nodes only; nothing is loaded and nothing is evaluated.
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const LEVELS = 10;
+  const FEW_WORDS = 24;
+  const LONG_TEXT = 400; // words from which on the text scrolls by itself
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+
+  // --- elements --------------------------------------------------------------------------------------------------
+
+  function make(namespace, tag, attributes, children) {
+    const element = namespace ? document.createElementNS(namespace, tag) : document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes || {})) {
+      if (value === null || value === undefined || value === false) continue;
+      if (name === "on") for (const [event, act] of Object.entries(value)) element.addEventListener(event, act);
+      else if (name === "css") for (const [key, entry] of Object.entries(value)) element.style.setProperty(key, entry);
+      else element.setAttribute(name, value === true ? "" : String(value));
+    }
+    for (const child of children.flat(4)) {
+      if (child !== null && child !== undefined && child !== false) element.append(child);
+    }
+    return element;
+  }
+  const h = (tag, attributes, ...children) => make(null, tag, attributes, children);
+  const s = (tag, attributes, ...children) => make("http://www.w3.org/2000/svg", tag, attributes, children);
+  const button = (label, act, attributes) => h("button", { type: "button", on: { click: act }, ...attributes }, label);
+
+  function switcher(label, options, current, choose) {
+    const buttons = options.map(([value, name]) =>
+      button(name, () => choose(value), { "aria-pressed": String(value === current) }));
+    return h("span", { class: "switch", role: "group", "aria-label": label }, buttons);
+  }
+
+  // --- numbers and colors ----------------------------------------------------------------------------------------
+
+  const digits = (x, n) => String(Number(x.toPrecision(n)));
+  const number = (x, n = 3) => (x === null || x === undefined ? "none" : digits(x, n).replace("-", "\u2212"));
+  const score = (x) => (x === null ? "NaN" : x > 0 ? `+${number(x, 4)}` : number(x, 4));
+  const percent = (x, n = 1) => (x === null ? "" : `${(100 * x).toFixed(n)}\u202f%`);
+  const share = (x) => `${Math.round(100 * x)}\u202f%`;
+  const quoted = (text) => `\u201c${text}\u201d`;
+  const plural = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
+  const sum = (values) => values.reduce((total, x) => total + (x || 0), 0);
+  const largest = (values) => values.reduce((most, x) => Math.max(most, Math.abs(x || 0)), 0);
+
+  function level(x, scale, linked = true) { // CSS class of a score's color; weights without a class have their own
+    if (x === null) return "u";
+    if (x === 0 || scale <= 0) return "z";
+    const step = Math.round(LEVELS * Math.max(-1, Math.min(1, x / scale)));
+    return step === 0 ? "z" : `${step > 0 ? (linked ? "p" : "q") : "n"}${Math.abs(step)}`;
+  }
+  const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const rgb = (color) => [1, 3, 5].map((i) => parseInt((color.length === 4
+    ? `#${[...color.slice(1)].map((x) => x + x).join("")}` : color).slice(i, i + 2), 16));
+  const between = (from, to, t) => from.map((x, i) => Math.round(x + (to[i] - x) * t));
+  const contrast = (color) => {
+    const [r, g, b] = color.map((x) => (x / 255 <= 0.04045 ? x / 255 / 12.92 : ((x / 255 + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05 >= Math.sqrt(1.05 * 0.05) ? "#000" : "#fff";
+  };
+
+  // --- state -----------------------------------------------------------------------------------------------------
+
+  const defaults = { input: 0, view: 0, unit: "words", scale: "own", word: null, layer: null, head: null, row: null };
+  const state = { ...defaults };
+  const item = () => data.items[state.input];
+  const shown = () => item().explanations[state.view] || item().explanations[0];
+
+  function readAddress() {
+    const query = new URLSearchParams(location.hash.slice(1));
+    Object.assign(state, defaults);
+    for (const name of Object.keys(defaults)) {
+      if (!query.has(name)) continue;
+      const text = query.get(name);
+      state[name] = typeof defaults[name] === "string" ? text : /^\d+$/.test(text) ? Number(text) : defaults[name];
+    }
+    state.input = Math.max(0, state.input - (query.has("input") ? 1 : 0));
+    if (!data.items[state.input]) state.input = 0;
+    if (!item().explanations[state.view]) state.view = 0;
+    if (state.unit !== "tokens") state.unit = "words";
+    if (state.scale !== "shared") state.scale = "own";
+    if (!item().words[state.word]) state.word = null;
+    if (!headAt(state.layer, state.head)) state.layer = state.head = null;
+    if (state.row !== null && state.row >= item().tokens.length) state.row = null;
+  }
+  function writeAddress() {
+    const query = new URLSearchParams();
+    for (const [name, value] of Object.entries(state)) {
+      if (value !== defaults[name] && value !== null) query.set(name, name === "input" ? value + 1 : value);
+    }
+    const text = query.toString();
+    try { // a frame without an address of its own has nothing to keep it in
+      history.replaceState(null, "", text ? `#${text}` : location.pathname + location.search);
+    } catch { /* the view works without */ }
+  }
+  function set(changes, names) {
+    Object.assign(state, changes);
+    writeAddress();
+    draw(names);
+  }
+  function choose(input) {
+    set({ ...defaults, input, unit: state.unit, scale: state.scale });
+    document.getElementById("said").textContent = `Input ${input + 1}: ${item().sentence.target}`;
+    scrollTo(0, 0);
+  }
+
+  // --- the floating label ----------------------------------------------------------------------------------------
+
+  const tip = document.getElementById("tip");
+  function showTip(text, x, y) {
+    tip.textContent = text;
+    tip.hidden = false;
+    const box = tip.getBoundingClientRect();
+    tip.style.left = `${Math.max(6, Math.min(x + 12, innerWidth - box.width - 6))}px`;
+    tip.style.top = `${y + 20 + box.height > innerHeight ? y - box.height - 10 : y + 18}px`;
+  }
+  const hideTip = () => { tip.hidden = true; };
+  function tipped(text) { // events of an element that has a label; `text` is called when it is needed
+    return {
+      pointerenter: (event) => showTip(text(), event.clientX, event.clientY),
+      pointermove: (event) => showTip(text(), event.clientX, event.clientY),
+      pointerleave: hideTip,
+      focus: (event) => {
+        const box = event.target.getBoundingClientRect();
+        if (event.target.matches(":focus-visible")) showTip(text(), box.left, box.bottom - 10);
+      },
+      blur: hideTip,
+    };
+  }
+  // Arrow keys move between the members of a group, of which one can be reached by the tabulator.
+  function roving(group, members, columns = 1) {
+    members.forEach((one, i) => one.setAttribute("tabindex", i === 0 ? "0" : "-1"));
+    group.addEventListener("keydown", (event) => {
+      const here = members.indexOf(document.activeElement);
+      const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns }[event.key];
+      const next = event.key === "Home" ? 0 : event.key === "End" ? members.length - 1 : here + (step || 0);
+      if (here < 0 || next === here || !members[next]) return;
+      event.preventDefault();
+      members[here].setAttribute("tabindex", "-1");
+      members[next].setAttribute("tabindex", "0");
+      members[next].focus();
+    });
+  }
+
+  // --- panels ----------------------------------------------------------------------------------------------------
+
+  let numbering = 0;
+  function panel(title, meaning, controls, ...content) {
+    const id = `meaning-${++numbering}`;
+    const text = meaning && h("p", { class: "meaning", id, hidden: true }, meaning);
+    const ask = meaning && button("?", () => {
+      text.hidden = !text.hidden;
+      ask.setAttribute("aria-expanded", String(!text.hidden));
+    }, { class: "what", "aria-expanded": "false", "aria-controls": id, "aria-label": `What is this: ${title}` });
+    return [h("div", { class: "head" }, h("h2", null, title), ask, h("span", { class: "grow" }), controls, text), content];
+  }
+  const note = (text) => h("p", { class: "soft small" }, text);
+
+  function verdict() {
+    const one = item(), sentence = one.sentence, main = one.explanations[0];
+    const scale = largest(main.wordScores);
+    const words = sentence.because.map((i, place) => [
+      place > 0 ? (place === sentence.because.length - 1 ? " and " : ", ") : "",
+      h("span", { class: `because ${level(main.wordScores[i], scale, main.classLinked)}` }, one.words[i][0]),
+    ]);
+    const text = [h("strong", null, sentence.target)];
+    if (sentence.probability !== null) text.push(`, ${percent(sentence.probability)}`);
+    if (!sentence.classLinked) text.push(`; ${sentence.method} puts most weight on `, words.length ? words : "no word");
+    else text.push(words.length ? [", because of ", words] : "; no word speaks for it");
+    const many = data.items.length > 1;
+    const tags = [];
+    if (one.label !== null) {
+      tags.push(h("span", { class: `tag ${one.correct ? "good" : "bad"}` },
+        one.correct ? `gold label ${one.label}: correct` : `gold label ${one.label}: the prediction is wrong`));
+    }
+    if (one.prediction !== null && one.prediction !== sentence.target) {
+      tags.push(h("span", { class: "tag" }, `the model predicts ${one.prediction}`));
+    }
+    const pages = many && h("span", { class: "row" },
+      button("\u2190 previous", () => choose(state.input - 1), { class: "quiet", disabled: state.input === 0 }),
+      h("span", { class: "meta" }, `input ${state.input + 1} of ${data.items.length}`),
+      button("next \u2192", () => choose(state.input + 1), { class: "quiet", disabled: state.input + 1 === data.items.length }));
+    return [
+      h("div", { class: "row meta" }, h("span", null, "Model ", h("b", null, data.info.model || "")),
+        h("span", null, "method ", h("b", null, main.method)),
+        h("span", null, plural(one.tokens.length, "token")), h("span", { class: "grow" }), pages),
+      h("h1", null, text, "."),
+      tags.length > 0 && h("div", { class: "row" }, tags),
+    ];
+  }
+
+  const unitScores = (explanation) => (state.unit === "words" ? explanation.wordScores : explanation.scores);
+  const unitTokens = (one, i) => (state.unit === "words" ? one.words[i].slice(1) : [i]);
+  const unitName = (one, i) => (state.unit === "words" ? one.words[i][0] || "(blank)" : one.tokens[i]);
+  function unitScale() {
+    const chosen = shown();
+    if (state.scale === "own") return largest(ordinary(chosen));
+    return Math.max(...data.items.flatMap((one) => one.explanations)
+      .filter((one) => one.method === chosen.method).map((one) => largest(unitScores(one))));
+  }
+  const ordinary = (explanation) =>
+    (state.unit === "words" ? explanation.wordScores : explanation.scores.filter((_, i) => !item().special.includes(i)));
+  const wordOf = (token) => item().words.findIndex((word) => word.indexOf(token, 1) > 0);
+
+  function textPanel() {
+    const one = item(), chosen = shown(), scale = unitScale(), values = unitScores(chosen);
+    const inSet = new Set(one.tokenSet ? one.tokenSet.indices : []);
+    const members = [];
+    const linked = new Set();
+    if (state.word !== null && one.attention) {
+      for (const link of linksOf(state.word, "keys")) linked.add(link[0]);
+    }
+    function describe(i) {
+      const tokens = unitTokens(one, i);
+      const place = tokens.length > 1 ? `tokens ${tokens[0]} to ${tokens[tokens.length - 1]}` : `token ${tokens[0]}`;
+      const where = state.unit === "words" ? `word ${i + 1}, ${place}` : place;
+      const member = tokens.some((t) => inSet.has(t)) ? "\nin the minimal token set" : "";
+      return `${unitName(one, i)}  ${score(values[i])}\n${where}${member}`;
+    }
+    function chip(text, i) {
+      const tokens = unitTokens(one, i), word = state.unit === "words" ? i : wordOf(i);
+      const marks = [level(values[i], scale, chosen.classLinked), tokens.some((t) => inSet.has(t)) && "in", !text.trim() && "e",
+        word >= 0 && word === state.word && "on", tokens.some((t) => linked.has(t)) && "to"];
+      const element = h("span", {
+        class: `w ${marks.filter(Boolean).join(" ")}`, role: "button", "data-i": i,
+        "aria-label": `${unitName(one, i)}: ${score(values[i])}${marks[1] ? ", in the minimal token set" : ""}`,
+        "aria-pressed": String(word >= 0 && word === state.word),
+      }, text);
+      members.push(element);
+      return element;
+    }
+    const rows = (state.unit === "words" ? one.pieces : one.tokenPieces).map((pieces) =>
+      pieces.map((piece) => (typeof piece === "string" ? piece : chip(piece[0] || unitName(one, piece[1]), piece[1]))));
+    const long = one.words.length > LONG_TEXT ? " long" : "";
+    const texts = rows.map((pieces, i) =>
+      h("div", { class: `text${long}`, dir: "auto", role: "group", tabindex: long ? "0" : null,
+        "aria-label": rows.length > 1 ? `Text ${i + 1}` : "The text, each word with its score" }, pieces));
+    const group = h("div", null, texts);
+    roving(group, members);
+    // One listener for all words: a long text has thousands.
+    const at = (event) => { const found = event.target.closest(".w"); return found && Number(found.dataset.i); };
+    group.addEventListener("pointermove", (event) => {
+      const i = at(event);
+      if (i === null) hideTip(); else showTip(describe(i), event.clientX, event.clientY);
+    });
+    group.addEventListener("pointerleave", hideTip);
+    group.addEventListener("focusin", (event) => {
+      const i = at(event), box = event.target.getBoundingClientRect();
+      if (i !== null && event.target.matches(":focus-visible")) showTip(describe(i), box.left, box.bottom - 10);
+    });
+    group.addEventListener("focusout", hideTip);
+    const pick = (event) => {
+      const i = at(event);
+      if (i === null) return;
+      const word = state.unit === "words" ? i : wordOf(i);
+      if (word >= 0) set({ word: word === state.word ? null : word, row: one.words[word][1] }, ["text", "attention"]);
+      const again = document.querySelector(`#text .w[data-i="${i}"]`);
+      if (again) { members.forEach((m) => m.setAttribute("tabindex", "-1")); again.setAttribute("tabindex", "0"); again.focus({ preventScroll: true }); }
+    };
+    group.addEventListener("click", pick);
+    group.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" || event.key === " ") { event.preventDefault(); pick(event); }
+    });
+    const outside = one.special.map((t) => [t, chosen.scores[t]]);
+    const special = outside.length > 0 && h("p", { class: "meta" }, "Special tokens, not in the text: ",
+      outside.slice(0, 6).map(([t, x], i) => [i > 0 ? ", " : "", one.tokens[t], " ", h("b", { class: "nums" }, score(x))]));
+    const views = one.explanations.length > 1 && h("select", { class: "quiet", "aria-label": "Which scores are shown",
+      on: { change: (event) => set({ view: Number(event.target.value) }, ["text", "classes", "waterfall", "methods"]) } },
+      one.explanations.map((view, i) => h("option", { value: i, selected: i === state.view }, viewName(view))));
+    const controls = [views,
+      switcher("Unit", [["words", "words"], ["tokens", "tokens"]], state.unit, (unit) => set({ unit }, ["text"])),
+      switcher("Scale", [["own", "own scale"], ["shared", "shared"]], state.scale, (x) => set({ scale: x }, ["text"])),
+      menu([["SVG", exportSvg], ["PNG", exportPng], ["CSV", exportCsv], ["LaTeX", exportLatex]])];
+    return panel("The words", meaningOfScores(chosen), controls, group, legend(chosen, scale, inSet.size > 0), special,
+      state.word !== null && links());
+  }
+  const viewName = (view) => (view.method === item().explanations[0].method ? `${view.method}: ${view.name}` : view.method);
+
+  function meaningOfScores(one) {
+    const unit = one.method.startsWith("attnlrp") || one.method === "relevance"
+      ? "The unit is the logit of the class minus the mean of the other logits."
+      : "Scores of different methods have different units, so compare their order and not their size.";
+    return one.classLinked
+      ? `The number of a word says how much it adds to the model\u2019s output for ${one.name} (blue) or takes away from it (orange). ${unit}`
+      : `The number of a word is the attention or weight that it receives by ${one.method}; it knows no class, so color does not mean for or against. ${unit}`;
+  }
+
+  function legend(one, scale, underlined) {
+    const steps = [];
+    for (let i = -LEVELS; i <= LEVELS; i += 1) steps.push(h("span", { class: level(i, LEVELS, one.classLinked) }));
+    const negative = unitScores(one).some((x) => x < 0);
+    const left = one.classLinked ? `against ${one.name}` : "less than zero", right = one.classLinked ? `for ${one.name}` : "more weight";
+    return h("div", { class: "legend" },
+      (one.classLinked || negative) && [h("span", { class: "nums" }, `${left} ${score(-scale)}`)],
+      h("span", { class: "ramp", "aria-hidden": "true" }, one.classLinked || negative ? steps : steps.slice(LEVELS)),
+      h("span", { class: "nums" }, `${score(scale)} ${right}`),
+      !one.classLinked && h("span", null, "\u00b7 knows no class"),
+      underlined && h("span", null, "\u00b7 ", h("span", { class: "underlined" }, "underlined"), ": minimal token set"));
+  }
+
+  function linksOf(word, direction) { // tokens that the word's tokens attend to, or that attend to them
+    const found = new Map();
+    for (const token of item().words[word].slice(1)) {
+      for (const [other, weight] of item().attention[direction][token]) {
+        found.set(other, Math.max(found.get(other) || 0, weight));
+      }
+    }
+    return [...found].sort((a, b) => b[1] - a[1]).slice(0, 8);
+  }
+  function links() {
+    const one = item();
+    if (!one.attention) return note(`What this word attends to: ${one.notes.attention || "not computed."}`);
+    const list = (title, direction) => {
+      const found = linksOf(state.word, direction), most = largest(found.map((x) => x[1]));
+      return h("div", null, h("h3", null, title), h("div", { class: "bars" }, found.map(([token, weight]) => [
+        h("span", { class: "name" }, tokenName(token)), bar([[0, weight / most, "plain"]]),
+        h("span", { class: "value" }, weight.toFixed(3))])));
+    };
+    const name = quoted(one.words[state.word][0]);
+    return h("div", { class: "links" }, list(`${name} attends to`, "keys"), list(`What attends to ${name}`, "queries"),
+      h("p", { class: "soft small" }, "Mean of the attention over all layers and heads. ",
+        button("clear", () => set({ word: null }, ["text", "attention"]), { class: "quiet" })));
+  }
+  function tokenName(token) {
+    return item().special.includes(token) ? item().tokens[token] : item().tokens[token].replace(/^(##|\u0120|\u2581)/, "");
+  }
+
+  function bar(parts, base) { // parts: [from, to, class] from 0 to 1
+    return h("span", { class: `track${base ? " base" : ""}` }, parts.map(([from, to, kind]) =>
+      h("i", { class: kind, css: { left: `${100 * Math.min(from, to)}%`, width: `${100 * Math.abs(to - from)}%` } })));
+  }
+
+  function classes() {
+    const one = item();
+    const explained = new Map(one.explanations.map((x, i) => [x.method === one.explanations[0].method ? x.target : null, i]));
+    const ordered = [...one.classes].sort((a, b) => b[3] - a[3]);
+    const first = ordered.slice(0, 8), rest = ordered.slice(8);
+    const probable = first.some((x) => x[2] !== null), most = largest(first.map((x) => x[3]));
+    const rows = first.map(([target, name, probability, value]) => {
+      const view = explained.get(target);
+      const chosen = view === state.view;
+      const label = view === undefined ? h("span", { class: "name" }, name)
+        : button(name, () => set({ view }, ["text", "classes", "waterfall", "methods"]), { class: "name", "aria-pressed": String(chosen), "data-class": target });
+      const width = probability === null ? Math.abs(value) / (most || 1) : probability;
+      return [label, bar([[0, width, chosen ? "for" : "plain"]], true),
+        h("span", { class: "value" }, probability === null ? number(value) : percent(probability))];
+    });
+    const more = rest.length > 0 && note(`${plural(rest.length, "further class")}`.replace("classs", "classes") +
+      (probable ? `, together ${percent(sum(rest.map((x) => x[2])))}.` : "."));
+    return panel("The classes", "The bar of a class is the probability that the model gives to it. Choose a class whose name is a button to see the words that speak for and against it.",
+      null, h("div", { class: "bars" }, rows), more);
+  }
+
+  function waterfall() {
+    const one = item(), chosen = shown();
+    if (!chosen.additive || chosen.value === null) {
+      return panel("From words to the output", null, null, note(`The scores of ${chosen.method} are not meant to add up to the model\u2019s output, so there is no sum to show.`));
+    }
+    const total = chosen.value, special = sum(one.special.map((t) => chosen.scores[t]));
+    const order = one.words.map((_, i) => i).sort((a, b) => Math.abs(chosen.wordScores[b]) - Math.abs(chosen.wordScores[a]));
+    const named = order.slice(0, 7).sort((a, b) => a - b), others = order.slice(7);
+    const constant = total - sum(chosen.scores);
+    const steps = [["bias terms", constant]];
+    if (one.special.length) steps.push(["special tokens", special]);
+    named.forEach((i) => steps.push([quoted(one.words[i][0] || "(blank)"), chosen.wordScores[i]]));
+    if (others.length) steps.push([plural(others.length, "other word"), sum(others.map((i) => chosen.wordScores[i]))]);
+    let at = 0;
+    const ends = steps.map(([name, x]) => { const from = at; at += x; return [name, x, from, at]; });
+    const low = Math.min(0, ...ends.map((x) => x[3])), high = Math.max(0, ...ends.map((x) => x[3]), total);
+    const place = (x) => (x - low) / (high - low || 1);
+    const zero = () => h("span", { class: "zero", css: { left: `${100 * place(0)}%` } });
+    const rows = ends.map(([name, x, from, to]) => {
+      const track = bar([[place(from), place(to), x >= 0 ? "for" : "against"]]);
+      track.append(zero());
+      return [h("span", { class: "name" }, name), track, h("span", { class: "value" }, score(x))];
+    });
+    const last = bar([[place(0), place(total), "total"]]);
+    last.append(zero());
+    return panel("From words to the output",
+      `Each bar starts where the one above ends: bias terms, special tokens and words add up to the output for ${chosen.name} (its logit minus the mean of the others). What they miss is ${number(chosen.gap, 2)} of its size, the completeness gap.`,
+      null, h("div", { class: "bars", id: "sums" }, rows, h("span", { class: "name sum" }, `output for ${chosen.name}`), last, h("span", { class: "value sum" }, score(total))));
+  }
+
+  const TONES = { holds: "good", "does not hold": "bad", "nothing to certify": "neutral" };
+  function tokenSetPanel() {
+    const found = item().tokenSet;
+    const meaning = "These words alone keep the prediction, the rest alone does not, and without any one of them that is no longer true. It is locally minimal: there may be a smaller set elsewhere.";
+    if (!found) return panel("Minimal token set", meaning, null, note(`Not computed: ${item().notes.token_set || ""}`));
+    const words = found.words.map((word, i) => [i > 0 ? ", " : "", h("b", null, word)]);
+    const box = found.outcome === "nothing to certify"
+      ? ["Nothing to find: ", h("span", null, found.reason)]
+      : [`${found.indices.length} of ${plural(found.total, "token")} decide: `, h("span", null, words)];
+    const rows = [["all tokens", found.pAll], ["the set alone", found.pSet], ["the rest alone", found.pRest], ["special tokens alone", found.pSpecial]];
+    const singles = found.singles.length > 0 && h("details", { class: "fold" }, h("summary", null, "Without one of them"),
+      h("div", { class: "scroll" }, h("table", null, h("thead", null, h("tr", null, ["without", "set", "rest", "what fails"].map((x) => h("th", { scope: "col" }, x)))),
+        h("tbody", null, found.singles.map(([, text, pSet, pRest, fails]) => h("tr", null, h("td", null, text), h("td", null, number(pSet)), h("td", null, number(pRest)),
+          h("td", null, { set: "the set no longer suffices", rest: "the rest is enough", both: "both", "": "nothing: it can go" }[fails])))))));
+    return panel("Minimal token set", meaning, null, h("div", { class: `box ${TONES[found.outcome]}` }, box),
+      found.outcome === "does not hold" && note(found.reason),
+      h("div", { class: "bars" }, rows.filter((x) => x[1] !== null).map(([name, p]) => [h("span", { class: "name" }, name), bar([[0, p, "plain"]], true), h("span", { class: "value" }, percent(p))])),
+      h("p", { class: "soft small" }, `Probability of ${found.target}; a set suffices where it keeps ${share(found.keep)} of that of all tokens.`,
+        found.jaccard !== null && (found.jaccard === 1 ? " A second search found the same set." : ` A second search found another set (Jaccard index ${number(found.jaccard, 2)}): this one is not the only one.`)), singles);
+  }
+
+  function certificatePanel() {
+    const found = item().certificate;
+    const meaning = "All attention rows were replaced by other rows with few keys and the same head output, and the model was run again. Where the certificate holds, the prediction stands on these few keys; the controls show what other rows do.";
+    if (!found) return panel("Certificate of efficient attention", meaning, null, note(`Not computed: ${item().notes.certificate || ""}`));
+    const text = {
+      holds: ["Holds. ", h("span", null, `${plural(found.changed, "row")} of ${found.rows.toLocaleString("en")} were replaced; the ${found.output} moved by ${number(found.change.relative, 2)} of their size.`)],
+      "does not hold": ["Does not hold. ", h("span", null, found.reasons.join(" "))],
+      "nothing to certify": ["Nothing to certify. ", h("span", null, "The text has so few tokens that the output of each head determines its attention: no row could be replaced.")],
+    }[found.outcome];
+    const size = (x) => Math.max(0, Math.min(1, 1 + Math.log10(Math.max(x, 1e-8)) / 8));
+    const rows = [["certified rows", found.change], ...found.controls].map(([name, change]) => [
+      h("span", { class: "name" }, name), bar([[0, change ? size(change.relative) : 0, name === "certified rows" ? "for" : change && change.kept === false ? "against" : "plain"]], true),
+      h("span", { class: "value" }, change ? change.relative.toExponential(0) : "none")]);
+    const facts = [`${number(found.support, 3)} of up to ${found.keys} keys have weight in a row, on average; ${share(found.dropped)} of all weights are zero.`];
+    if (found.necessity !== null) facts.push(`Of ${plural(found.checked, "checked row")}, each misses its output without any one of its keys.`);
+    return panel("Certificate of efficient attention", meaning, null, h("div", { class: `box ${TONES[found.outcome]}` }, text),
+      found.outcome !== "nothing to certify" && [h("div", { class: "bars" }, rows),
+        h("p", { class: "soft small" }, `Change of the ${found.output}, relative to their size, on a logarithmic scale from 1e\u22128 to 1.${found.controls.some((x) => x[1] && x[1].kept === false) ? " Orange: the prediction changed." : ""}`)],
+      found.outcome !== "nothing to certify" && facts.map(note), found.notes.length > 0 && h("details", { class: "fold" }, h("summary", null, "Notes"), found.notes.map(note)));
+  }
+
+  function methods() {
+    const one = item(), rows = one.explanations.map((x, i) => [x, i])
+      .filter(([x], i) => i === 0 || x.method !== one.explanations[0].method);
+    const failed = Object.entries(one.notes).filter(([name]) => !["token_set", "certificate", "attention", "subgraph"].includes(name));
+    const verdictText = data.comparison && h("div", { class: "box neutral" }, h("b", null, "compare: "),
+      h("span", null, data.comparison.recommendation));
+    const meaning = "Each row shows the same words by another method, colored on its own scale. tau is Kendall\u2019s rank agreement with the first row: 1 is the same order, 0 is no relation.";
+    if (rows.length < 2) return verdictText || failed.length ? panel("Other methods", meaning, null, verdictText, failed.map(([name, why]) => note(`${name}: ${why}`))) : null;
+    const first = one.explanations[0].wordScores;
+    const kept = one.words.map((_, i) => i).sort((a, b) => Math.abs(first[b]) - Math.abs(first[a])).slice(0, FEW_WORDS).sort((a, b) => a - b);
+    const table = h("table", { class: "strip" },
+      h("thead", null, h("tr", null, h("th", { scope: "col" }, h("span", { class: "unseen" }, "method")), kept.map((i) => h("th", { scope: "col" }, h("span", null, one.words[i][0] || "\u00b7"))),
+        h("th", { scope: "col", class: "tau" }, one.agreement ? "tau" : ""))),
+      h("tbody", null, rows.map(([view, i], line) => {
+        const scale = largest(view.wordScores);
+        const tau = one.agreement && one.agreement[line];
+        return h("tr", null, h("th", { scope: "row" }, button(view.method, () => set({ view: i }, ["text", "classes", "waterfall", "methods"]), { "aria-pressed": String(i === state.view) })),
+          kept.map((word) => h("td", { class: level(view.wordScores[word], scale, view.classLinked), on: tipped(() => `${view.method}\n${one.words[word][0]}  ${score(view.wordScores[word])}`) },
+            h("span", { class: "unseen" }, score(view.wordScores[word])))),
+          h("td", { class: "tau nums" }, line === 0 ? "" : tau === null || tau === undefined ? "none" : number(tau, 2)));
+      })));
+    const blind = rows.filter(([x]) => !x.classLinked).map(([x]) => x.method);
+    return panel("Do other methods agree?", meaning, null, h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Methods and words" }, table),
+      note([one.words.length > kept.length ? `The ${kept.length} strongest words of ${one.words.length}.` : "", blind.length ? `${blind.join(", ")}: no class, the color is the size only.` : ""].join(" ")),
+      verdictText, failed.map(([name, why]) => note(`${name}: ${why}`)));
+  }
+
+  // --- attention -------------------------------------------------------------------------------------------------
+
+  const headAt = (layer, head) => (layer === null || head === null || !item().attention ? null
+    : item().attention.heads.find((x) => x.layer === layer && x.head === head) || null);
+  const byContribution = () => (item().attention ? item().attention.heads.filter((x) => x.contribution !== undefined)
+    .sort((a, b) => Math.abs(b.contribution) - Math.abs(a.contribution)) : []);
+
+  function attention() {
+    const one = item();
+    const meaning = "The color of a head is the share of its attention that its output cannot see: other weights would give the same output. A dot marks the 8 heads that contribute most to the explained output.";
+    if (one.layers.length === 0) return panel("Attention", meaning, null, note("No statistics of attention layers were computed."));
+    const strongest = byContribution();
+    const strong = new Set(strongest.slice(0, 8));
+    const current = headAt(state.layer, state.head) || strongest[0] || (one.attention && one.attention.heads[0]) || null;
+    const heads = Math.max(...one.layers.map((x) => x.rank.length));
+    const cells = [], from = rgb(css("--share0")), to = rgb(css("--share1"));
+    const grid = h("div", { class: "heads", role: "group", "aria-label": "Layers and heads", css: { "grid-template-columns": `max-content repeat(${heads}, max-content)` } },
+      h("span", { class: "label" }, "head"), Array.from({ length: heads }, (_, i) => h("span", { class: "label top" }, i)),
+      one.layers.map((layer, place) => [h("span", { class: "label", title: layer.name }, `layer ${layer.layer}`), layer.rank.map((_, head) => {
+        const x = layer.invisible ? layer.invisible[head] : null, detail = headAt(place, head);
+        const color = x === null ? null : between(from, to, x);
+        const chosen = detail !== null && detail === current;
+        const label = `Layer ${layer.layer}, head ${head}: ${x === null ? "not computed" : `${share(x)} invisible to the output`}${detail && detail.contribution !== undefined ? `\ncontribution ${score(detail.contribution)}` : ""}`;
+        const cell = button(x === null ? "\u00b7" : Math.round(100 * x), () => set({ layer: place, head, row: null }, ["attention"]), {
+          class: `${x === null ? "none" : ""}${strong.has(detail) ? " strong" : ""}`, "aria-pressed": String(chosen), "aria-label": label, "data-head": `${place}.${head}`,
+          disabled: detail === null, on: { click: () => detail && set({ layer: place, head, row: null }, ["attention"]), ...tipped(() => label) },
+          css: color ? { "background-color": `rgb(${color})`, color: contrast(color) } : null });
+        cells.push(cell);
+        return cell;
+      }), Array.from({ length: heads - layer.rank.length }, () => h("span"))]));
+    roving(grid, cells, heads);
+    const ramp = Array.from({ length: 22 }, (_, i) => h("span", { css: { "background-color": `rgb(${between(from, to, i / 21)})`, flex: "1" } }));
+    const left = h("div", null, h("div", { class: "scroll" }, grid), h("div", { class: "legend", css: { "margin-top": "10px" } }, "0\u202f%", h("span", { class: "ramp share", "aria-hidden": "true" }, ramp), "100\u202f% invisible to the output"),
+      h("p", { class: "soft small", css: { "max-width": "52ch" } }, one.identifiability), current && headFacts(current, strongest));
+    const missing = one.attention ? one.attention.leftOut : one.notes.attention && `Not on this page: ${one.notes.attention}`;
+    return panel("Attention: which part can have an effect", meaning, null,
+      h("div", { class: "attention" }, left, h("div", { id: "head" }, current ? headPanel(current) : null, missing && note(missing),
+        one.attention && one.attention.contributionNote && note(one.attention.contributionNote))));
+  }
+
+  function headFacts(detail, strongest) {
+    const one = item(), layer = one.layers[detail.layer], rank = strongest.indexOf(detail) + 1;
+    const facts = [];
+    if (detail.contribution !== undefined) facts.push(["contribution", `${score(detail.contribution)} to the output for ${one.explanations[0].name}, number ${rank} of ${strongest.length}`]);
+    if (layer.invisible) facts.push(["invisible", `${share(layer.invisible[detail.head])} of the norm of its attention`]);
+    facts.push(["rank", `${layer.rank[detail.head]} of ${plural(layer.n, "token")}${layer.rank[detail.head] >= layer.n ? ": its output determines its attention" : ""}`]);
+    facts.push(["entropy", `${number(layer.entropy[detail.head])} nats of at most ${number(Math.log(layer.n))}`]);
+    return [h("h3", null, `Layer ${layer.layer}, head ${detail.head}`), h("dl", { class: "facts", id: "facts" }, facts.map(([name, text]) => [h("dt", null, name), h("dd", null, text)]))];
+  }
+  function headPanel(detail) {
+    const holder = h("div");
+    if (!detail.raw) {
+      return [note(`The matrices of layer ${item().layers[detail.layer].layer}, head ${detail.head} are not on the page.`),
+        detail.intervals && [h("h3", null, `What ${quoted(tokenName(detail.query))} attends to`), fan(detail, null, detail.query)]];
+    }
+    drawHead(holder, detail);
+    return holder;
+  }
+
+  const unpacked = new Map();
+  async function unpack(text) { // zlib in base64 -> signed bytes
+    if (!unpacked.has(text)) {
+      const bytes = Uint8Array.from(atob(text), (x) => x.charCodeAt(0));
+      const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+      unpacked.set(text, new Int8Array(await new Response(stream).arrayBuffer()));
+    }
+    return unpacked.get(text);
+  }
+  const KINDS = ["raw", "effective", "efficient"];
+  async function matrices(detail) {
+    const all = await Promise.all(KINDS.map((kind) => unpack(detail[kind])));
+    return Object.fromEntries(KINDS.map((kind, i) => [kind, { steps: all[i], at: (row, key) => (all[i][row * item().tokens.length + key] * detail.scale) / 127 }]));
+  }
+
+  async function drawHead(holder, detail) {
+    const found = await matrices(detail), n = item().tokens.length;
+    const rowOf = (query) => (detail.rows ? detail.rows.indexOf(query) : query);
+    let row = state.row !== null && rowOf(state.row) >= 0 ? state.row : detail.query ?? 0;
+    if (rowOf(row) < 0) row = detail.rows[0];
+    holder.replaceChildren();
+    if (!detail.rows) {
+      const maps = KINDS.map((kind) => mapFigure(kind, found[kind], detail, row, n));
+      const crosses = maps.map((x) => x.cross);
+      const move = (event, map) => {
+        const box = map.getBoundingClientRect();
+        const key = Math.min(n - 1, Math.max(0, Math.floor(((event.clientX - box.left) / box.width) * n)));
+        const query = Math.min(n - 1, Math.max(0, Math.floor(((event.clientY - box.top) / box.height) * n)));
+        crosses.forEach((cross) => cross(query, key));
+        showTip(`${tokenName(query)} \u2192 ${tokenName(key)}\n${KINDS.map((kind) => `${kind} ${number(found[kind].at(query, key))}`).join("\n")}`, event.clientX, event.clientY);
+        return query;
+      };
+      maps.forEach(({ map }) => {
+        map.addEventListener("pointermove", (event) => move(event, map));
+        map.addEventListener("pointerleave", () => { hideTip(); crosses.forEach((cross) => cross(null)); });
+        map.addEventListener("click", (event) => set({ row: move(event, map), layer: detail.layer, head: detail.head }, ["attention"]));
+      });
+      holder.append(h("div", { class: "maps" }, maps.map((x) => x.figure)));
+      holder.append(note(`raw: as the model computes it; effective: the part that the output can see; efficient: the same output from few keys. Rows are queries, columns are keys. One scale for all three: full color is ${number(detail.scale)}, and color grows with the square root. Weights are kept in steps of ${number(detail.scale / 127, 2)}.`));
+    }
+    const rows = Object.fromEntries(KINDS.map((kind) => [kind, (key) => found[kind].at(rowOf(row), key)]));
+    holder.append(rowChoice(detail, row), fan(detail, rows, row));
+  }
+
+  function rowChoice(detail, row) {
+    const one = item();
+    const which = row === detail.query ? "the row that contributes most" : "the chosen row";
+    const pick = !detail.rows && h("select", { class: "quiet", "aria-label": "Row (query)", on: { change: (event) => set({ row: Number(event.target.value), layer: detail.layer, head: detail.head }, ["attention"]) } },
+      one.tokens.map((token, i) => h("option", { value: i, selected: i === row }, `${i}: ${token}`)));
+    return h("div", { class: "row", css: { "margin-top": "16px" } }, h("h3", { css: { margin: 0 } }, `What ${quoted(tokenName(row))} attends to`), h("span", { class: "meta" }, which), h("span", { class: "grow" }), pick,
+      menu([...(detail.rows ? [] : [["PNG of the maps", () => exportMaps(detail)]]), ["SVG of this row", () => exportFan()], ["CSV of the weights", () => exportMatrix(detail)]]));
+  }
+
+  function colorTable() { // 255 colors for steps -127 to 127
+    const zero = rgb(css("--card")), plus = rgb(css("--for")), minus = rgb(css("--against"));
+    return Array.from({ length: 255 }, (_, i) => between(zero, i >= 127 ? plus : minus, Math.sqrt(Math.abs(i - 127) / 127)));
+  }
+  function mapFigure(kind, matrix, detail, row, n) {
+    const canvas = h("canvas", { width: n, height: n, role: "img", "aria-label": `${kind} attention of the head, ${n} by ${n} weights` });
+    const context = canvas.getContext("2d"), image = context.createImageData(n, n), colors = colorTable();
+    matrix.steps.forEach((step, i) => {
+      const color = colors[step + 127];
+      image.data.set([color[0], color[1], color[2], 255], 4 * i);
+    });
+    context.putImageData(image, 0, 0);
+    const place = (i) => ({ top: `${(100 * i) / n}%`, height: `${100 / n}%` });
+    const fixed = h("span", { class: "h fixed", css: place(row) });
+    const across = h("span", { class: "h", hidden: true }), down = h("span", { class: "v", hidden: true });
+    const cross = (query, key) => {
+      across.hidden = down.hidden = query === null;
+      if (query === null) return;
+      Object.assign(across.style, place(query));
+      Object.assign(down.style, { left: `${(100 * key) / n}%`, width: `${100 / n}%` });
+    };
+    const map = h("div", { class: "map" }, canvas, fixed, across, down);
+    return { map, cross, figure: h("figure", null, h("figcaption", null, h("b", null, kind)), map) };
+  }
+
+  // The row of one query: lines to its keys, the weights by the three kinds, and the intervals where they are known.
+  function fan(detail, rows, query) {
+    const one = item(), n = one.tokens.length;
+    const intervals = new Map(query === detail.query && detail.intervals ? detail.intervals.map((x) => [x[0], x]) : []);
+    const weight = (key) => (rows ? rows.raw(key) : (intervals.get(key) || [0, 0])[1]);
+    const size = (key) => (rows ? Math.max(...KINDS.map((kind) => Math.abs(rows[kind](key)))) : weight(key));
+    const all = one.tokens.map((_, i) => i);
+    const keys = [...new Set([...all.sort((a, b) => size(b) - size(a)).slice(0, 14), ...intervals.keys()])].filter((key) => size(key) > 0).sort((a, b) => a - b);
+    const line = 21, top = 26, height = top + keys.length * line + 6, narrow = innerWidth < 560;
+    const [width, from, name, left, right] = narrow ? [360, 74, 138, 226, 348] : [640, 108, 210, 320, 620], most = narrow ? 11 : 14;
+    const high = Math.max(...keys.map(size), ...[...intervals.values()].map((x) => x[3]), 1e-9);
+    const low = Math.min(0, ...(rows ? keys.map((key) => rows.effective(key)) : [0]));
+    const x = (value) => left + ((value - low) / (high - low)) * (right - left);
+    const middle = top + (keys.length * line) / 2;
+    const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}\u2026` : text);
+    const parts = [s("text", { x: from - 8, y: middle + 4, "text-anchor": "end" }, cut(tokenName(query), most)),
+      s("line", { x1: x(0), x2: x(0), y1: top - 6, y2: height - 4, stroke: css("--line") }),
+      s("text", { x: x(0), y: 13, "text-anchor": "middle", class: "soft" }, "0"), s("text", { x: x(high), y: 13, "text-anchor": "end", class: "soft" }, number(high))];
+    keys.forEach((key, i) => {
+      const y = top + i * line + line / 2;
+      const w = weight(key), interval = intervals.get(key);
+      parts.push(s("path", { d: `M${from} ${middle} C${(from + name) / 2} ${middle} ${(from + name) / 2} ${y} ${name - 6} ${y}`, fill: "none", stroke: css("--for"), "stroke-opacity": 0.75, "stroke-width": Math.max(0.4, (6 * w) / high) }));
+      parts.push(s("text", { x: name, y: y + 4 }, cut(tokenName(key), most)));
+      if (interval) {
+        parts.push(s("line", { x1: x(interval[2]), x2: x(interval[3]), y1: y, y2: y, stroke: css("--faint"), "stroke-width": 5, "stroke-opacity": 0.45, "stroke-linecap": "round", class: "interval" }));
+      }
+      if (rows) {
+        const effective = x(rows.effective(key)), efficient = rows.efficient(key);
+        parts.push(s("path", { d: `M${effective} ${y - 5}V${y + 5}`, stroke: css("--ink"), "stroke-width": 2 }));
+        parts.push(s("circle", { cx: x(w), cy: y, r: 4.6, fill: css("--card"), stroke: css("--for"), "stroke-width": 1.8 }));
+        if (efficient > 0) parts.push(s("path", { d: `M${x(efficient)} ${y - 3.4}l3.4 3.4l-3.4 3.4l-3.4 -3.4z`, fill: css("--against") }));
+      } else {
+        parts.push(s("circle", { cx: x(w), cy: y, r: 4.6, fill: css("--card"), stroke: css("--for"), "stroke-width": 1.8 }));
+      }
+      const label = [`${tokenName(query)} \u2192 ${tokenName(key)}`, ...(rows ? KINDS.map((kind) => `${kind} ${number(rows[kind](key))}`) : [`weight ${number(w)}`]),
+        interval ? `this weight can lie between ${number(interval[2], 2)} and ${number(interval[3], 2)} without a change of the head\u2019s output` : "interval not computed"].join("\n");
+      parts.push(s("rect", { x: name - 10, y: y - line / 2, width: width - name + 10, height: line, fill: "transparent", "data-key": key, on: tipped(() => label) }, s("title", null, label)));
+    });
+    const support = rows ? detail.support[detail.rows ? detail.rows.indexOf(query) : query] : null;
+    const legendLine = h("p", { class: "soft small" }, "\u25cb weight of the model", rows && ["  \u00b7  \u2503 effective  \u00b7  ", h("span", { css: { color: "var(--against)" } }, "\u25c6"), " efficient"],
+      intervals.size > 0 ? "  \u00b7  grey bar: where the weight can lie with the same output (of the 5 largest weights)." : "  \u00b7  intervals: not computed for this row.",
+      support !== null && ` Efficient attention keeps ${support} of ${n} keys of this row${keys.length < n ? `; the ${keys.length} largest are shown` : ""}.`);
+    const figure = s("svg", { viewBox: `0 0 ${width} ${height}`, class: "fan", role: "img", id: "fan", "aria-label": `Weights of the row of ${tokenName(query)}: ${keys.map((key) => `${tokenName(key)} ${number(weight(key), 2)}`).join(", ")}` }, parts);
+    return h("div", null, figure, legendLine);
+  }
+
+  // --- information -----------------------------------------------------------------------------------------------
+
+  function information() {
+    const one = item(), found = one.information;
+    if (!found) return null;
+    const meaning = "How much one state of a layer tells about the model\u2019s output, in nats, over the texts of the profile; the dashed line is the most that is possible. The table shows for each token of this text how far its state alone moves the prediction.";
+    const sites = [...new Set(found.layers.flatMap((x) => Object.keys(x.mi)))];
+    const width = 420, height = 170, left = 44, bottom = 28;
+    const high = Math.max(found.ceiling || 0, ...found.layers.flatMap((x) => Object.values(x.mi).map((y) => y[2] || y[0] || 0)), 1e-9);
+    const last = Math.max(1, found.layers.length - 1);
+    const x = (i) => left + 14 + (i / last) * (width - left - 40), y = (v) => 10 + (1 - Math.max(0, v) / high) * (height - bottom - 10);
+    const strokes = ["--for", "--orange", "--good", "--share1"];
+    const parts = [s("line", { x1: left, x2: width - 10, y1: y(0), y2: y(0), stroke: css("--line") })];
+    if (found.ceiling !== null) parts.push(s("line", { x1: left, x2: width - 10, y1: y(found.ceiling), y2: y(found.ceiling), stroke: css("--soft"), "stroke-dasharray": "4 4" }), s("text", { x: left - 6, y: y(found.ceiling) + 4, "text-anchor": "end", class: "soft" }, number(found.ceiling, 2)));
+    parts.push(s("text", { x: left - 6, y: y(0) + 4, "text-anchor": "end", class: "soft" }, "0"));
+    found.layers.forEach((layer, i) => parts.push(s("text", { x: x(i), y: height - 8, "text-anchor": "middle", class: "soft" }, layer.layer)));
+    sites.forEach((site, k) => {
+      const color = css(strokes[k % strokes.length]);
+      const points = found.layers.map((layer, i) => [i, layer.mi[site]]).filter((p) => p[1]);
+      parts.push(s("path", { d: points.map(([i, v], j) => `${j ? "L" : "M"}${x(i)} ${y(v[0])}`).join(""), fill: "none", stroke: color, "stroke-width": 1.5 }));
+      points.forEach(([i, v]) => parts.push(s("line", { x1: x(i), x2: x(i), y1: y(v[1]), y2: y(v[2]), stroke: color, "stroke-opacity": 0.5, "stroke-width": 3 }),
+        s("circle", { cx: x(i), cy: y(v[0]), r: 3.5, fill: color, on: tipped(() => `layer ${found.layers[i].layer}, ${site}\n${number(v[0])} nats, interval ${number(v[1])} to ${number(v[2])}`) })));
+    });
+    const first = one.explanations[0].wordScores;
+    const kept = one.words.map((_, i) => i).sort((a, b) => Math.abs(first[b]) - Math.abs(first[a])).slice(0, FEW_WORDS).sort((a, b) => a - b);
+    const kl = (layer, word) => Math.max(...one.words[word].slice(1).map((t) => layer.kl[t]));
+    const most = largest(found.layers.flatMap((layer) => kept.map((word) => kl(layer, word))));
+    const table = h("table", { class: "strip" }, h("thead", null, h("tr", null, h("th", { scope: "col" }, h("span", { class: "unseen" }, "layer")), kept.map((i) => h("th", { scope: "col" }, h("span", null, one.words[i][0] || "\u00b7"))))),
+      h("tbody", null, found.layers.map((layer) => h("tr", null, h("th", { scope: "row" }, `layer ${layer.layer}`), kept.map((word) =>
+        h("td", { class: level(kl(layer, word), most, false), on: tipped(() => `${one.words[word][0]}, layer ${layer.layer}\n${number(kl(layer, word))} nats`) }, h("span", { class: "unseen" }, number(kl(layer, word)))))))));
+    return panel("Information about the output, layer by layer", meaning, null, h("div", { class: "row", css: { "align-items": "flex-start", gap: "24px" } },
+      h("div", null, s("svg", { viewBox: `0 0 ${width} ${height}`, width, class: "fan", role: "img", "aria-label": "Mutual information of each layer with the output" }, parts),
+        h("p", { class: "soft small" }, sites.map((site, k) => [k > 0 ? " \u00b7 " : "", h("span", { css: { color: `var(${strokes[k % strokes.length]})` } }, "\u25cf"), ` ${site}`]), ` \u00b7 dashed: ceiling \u00b7 ${plural(found.n, "text")}`)),
+      h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Information of the words" }, table)));
+  }
+
+  // --- questions and provenance ----------------------------------------------------------------------------------
+
+  function questions() {
+    const one = item(), main = one.explanations[0];
+    const order = one.words.map((_, i) => i).sort((a, b) => main.wordScores[b] - main.wordScores[a]);
+    const best = order[0], worst = order[order.length - 1];
+    const name = (i) => quoted(one.words[i][0] || "(blank)");
+    const classNames = one.classes.filter((x) => x[1] !== main.name).sort((a, b) => b[3] - a[3]);
+    const list = [
+      ["Why is this word blue, and that one orange?", main.classLinked
+        ? `Blue words add to the output for ${main.name}, orange ones take away from it. Here ${name(best)} adds ${score(main.wordScores[best])}${main.wordScores[worst] < 0 ? ` and ${name(worst)} takes away ${number(Math.abs(main.wordScores[worst]), 4)}` : ""}.`
+        : `${main.method} knows no class: a strong color is a large weight, and means neither for nor against ${main.name}.`],
+      ["Is the prediction certain?", main.probability === null ? "The model gives a value and no probability here." : `The model gives ${percent(main.probability)} to ${main.name}. That is the model\u2019s own number: it says nothing about whether the model is right.`],
+      ["What is the other class?", classNames.length ? `The next is ${classNames[0][1]}${classNames[0][2] === null ? "" : ` with ${percent(classNames[0][2])}`}. Choose it in the panel of classes, and the text shows what speaks for it.` : "This output has no other class."],
+      ["Are the scores complete?", main.gap === null ? `The scores of ${main.method} are not meant to add up; read their order.` : `Scores and bias terms miss the output by ${number(main.gap, 2)} of its size. Up to about 0.001 that is rounding; above, a part of the model is not followed.`],
+      ["What do the underlined words mean?", one.tokenSet ? (one.tokenSet.outcome === "nothing to certify" ? "There are none here: the special tokens alone already give this answer." : `They are a minimal token set: alone they give ${percent(one.tokenSet.pSet)} to ${one.tokenSet.target}, and all the others together only ${percent(one.tokenSet.pRest)}.`) : "A minimal token set was not computed for this input."],
+      ["Is that the only explanation?", one.tokenSet && one.tokenSet.jaccard !== null ? (one.tokenSet.jaccard === 1 ? "A second search from another order found the same set. Other sets may exist all the same: minimal means that no single token can go." : "No: a second search from another order found another set that also suffices.") : "No explanation is the only one: several sets of words can each be enough. The panel of methods shows where methods disagree."],
+      ["What is the attention that the output cannot see?", "A head mixes the values of the tokens by its weights. With more tokens than the rank of the values, many weights give the same mixture; what differs between them has no effect."],
+      ["How is that known?", one.certificate ? (one.certificate.outcome === "holds" ? `The model was run with other attention rows of the same head output: its output moved by ${number(one.certificate.change.relative, 2)} of its size, and the prediction stayed.` : one.certificate.outcome === "nothing to certify" ? "On a text this short each head\u2019s output determines its attention, so there is nothing to replace." : `It is not: the certificate does not hold. ${one.certificate.reasons[0]}`) : "No certificate was computed for this input; `certify` makes one."],
+      ["Which heads matter?", byContribution().length ? `By contribution to ${main.name}: ${byContribution().slice(0, 3).map((x) => `layer ${one.layers[x.layer].layer} head ${x.head} (${score(x.contribution)})`).join(", ")}. The dots in the grid mark the first eight.` : "The contribution of the heads was not computed for this input."],
+      ["Can I trust one method?", one.agreement ? `Compare them: here the rank agreement (tau) with ${main.method} is ${one.agreement.slice(1).map((x, i) => `${number(x, 2)} for ${one.explanations.filter((y, j) => j === 0 || y.method !== main.method)[i + 1].method}`).join(", ")}. Which one follows the model best on your texts, \`compare\` measures.` : "Which method follows the model best on your texts, `compare` measures."],
+    ];
+    return panel("Questions about this page", null, null, h("div", { class: "questions" }, list.map(([ask, answer]) => h("details", null, h("summary", null, ask), h("p", null, answer)))));
+  }
+
+  function provenance() {
+    const one = item(), main = one.explanations[0];
+    const facts = Object.entries(data.info).map(([name, value]) => [name, Array.isArray(value) ? value.join(", ") : typeof value === "number" ? number(value) : value]);
+    facts.push(["reference", main.reference], ["versions", Object.entries(data.versions).map(([name, version]) => `${name} ${version}`).join(", ")]);
+    const warnings = [...data.warnings, ...one.explanations.flatMap((x) => x.warnings)];
+    return panel("How it was computed", null, null, h("dl", { class: "facts" }, facts.map(([name, text]) => [h("dt", null, name), h("dd", null, text)])),
+      [...new Set(warnings)].map((text) => note(`Warning: ${text}`)));
+  }
+
+  // --- index of many inputs --------------------------------------------------------------------------------------
+
+  const filter = { text: "", label: "", which: "", sort: "order" };
+  function index() {
+    const holder = document.getElementById("index");
+    if (data.items.length < 2) return;
+    holder.hidden = false;
+    const list = h("ol");
+    const count = h("p", { class: "meta", role: "status" });
+    const confidence = (one) => (one.sentence.probability === null ? 1 : one.sentence.probability);
+    const tests = { "": () => true, right: (one) => one.correct === true, wrong: (one) => one.correct === false,
+      unsure: (one) => confidence(one) < 0.7, sure: (one) => confidence(one) >= 0.9 };
+    function fill() {
+      const wanted = filter.text.toLowerCase();
+      const kept = data.items.map((one, i) => [one, i]).filter(([one]) => tests[filter.which](one)
+        && (!filter.label || one.sentence.target === filter.label) && (!wanted || one.texts.join(" ").toLowerCase().includes(wanted)));
+      const orders = { order: (a, b) => a[1] - b[1], sure: (a, b) => confidence(b[0]) - confidence(a[0]), unsure: (a, b) => confidence(a[0]) - confidence(b[0]), long: (a, b) => b[0].tokens.length - a[0].tokens.length };
+      kept.sort(orders[filter.sort]);
+      list.replaceChildren(...kept.map(([one, i]) => h("li", null, button([h("span", { class: one.correct === false ? "wrong" : "" }, `${one.sentence.target}${one.sentence.probability === null ? "" : ` ${percent(one.sentence.probability)}`}${one.correct === false ? ` \u00b7 label ${one.label}` : ""}`),
+        h("span", { class: "snippet" }, one.texts.join(" | ").slice(0, 160) || one.tokens.slice(0, 20).join(" "))], () => choose(i), { "data-input": i, "aria-current": String(i === state.input) }))));
+      count.textContent = `${kept.length} of ${plural(data.items.length, "input")}`;
+    }
+    const select = (label, name, options) => h("select", { "aria-label": label, on: { change: (event) => { filter[name] = event.target.value; fill(); } } }, options.map(([value, text]) => h("option", { value, selected: filter[name] === value }, text)));
+    const labels = [...new Set(data.items.map((one) => one.sentence.target))].sort();
+    const gold = data.items.some((one) => one.label !== null);
+    const which = [["", "all inputs"], ["unsure", "below 70 %"], ["sure", "90 % and more"], ...(gold ? [["wrong", "wrong"], ["right", "correct"]] : [])];
+    holder.replaceChildren(h("input", { type: "search", placeholder: "Search the texts", "aria-label": "Search the texts", value: filter.text, on: { input: (event) => { filter.text = event.target.value; fill(); } } }),
+      h("div", { class: "pair" }, select("Explained class", "label", [["", "every class"], ...labels.map((x) => [x, x])]), select("Which inputs", "which", which)),
+      select("Order", "sort", [["order", "in order"], ["unsure", "least certain first"], ["sure", "most certain first"], ["long", "longest first"]]), count, list);
+    fill();
+  }
+  function markIndex() {
+    for (const one of document.querySelectorAll("#index li button")) one.setAttribute("aria-current", String(Number(one.dataset.input) === state.input));
+  }
+
+  // --- export ----------------------------------------------------------------------------------------------------
+
+  function menu(entries) {
+    const box = h("details", { class: "menu" }, h("summary", null, "Export"), h("div", null, entries.map(([name, act]) => button(name, () => { box.open = false; act(); }))));
+    box.addEventListener("focusout", (event) => { if (!box.contains(event.relatedTarget)) box.open = false; });
+    return box;
+  }
+  function download(content, name, type) {
+    const url = URL.createObjectURL(content instanceof Blob ? content : new Blob([content], { type }));
+    const link = h("a", { href: url, download: name });
+    document.body.append(link);
+    link.click();
+    link.remove();
+    setTimeout(() => URL.revokeObjectURL(url), 10000);
+  }
+  const fileName = (what, suffix) => `${what}-${state.input + 1}.${suffix}`;
+  const csvCell = (x) => { const text = String(x ?? ""); return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text; };
+  const csv = (rows) => `${rows.map((row) => row.map(csvCell).join(",")).join("\r\n")}\r\n`;
+  function exportCsv() {
+    const one = item(), views = one.explanations;
+    const names = state.unit === "words" ? one.words.map((x) => x[0]) : one.tokens;
+    download(csv([[state.unit === "words" ? "word" : "token", ...views.map((x) => `${x.method}:${x.name}`)], ...names.map((name, i) => [name, ...views.map((x) => unitScores(x)[i])])]), fileName("scores", "csv"), "text/csv");
+  }
+  const latexText = (text) => text.replace(/[\\{}$&#_%~^]/g, (x) => ({ "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}" }[x] || `\\${x}`));
+  function exportLatex() {
+    const one = item(), scale = unitScale(), values = unitScores(shown());
+    const inSet = new Set(one.tokenSet ? one.tokenSet.indices : []);
+    const piece = (x) => {
+      if (typeof x === "string") return latexText(x);
+      const value = values[x[1]], strength = scale > 0 ? Math.round((100 * Math.abs(value)) / scale) : 0;
+      const text = unitTokens(one, x[1]).some((t) => inSet.has(t)) ? `\\underline{${latexText(x[0])}}` : latexText(x[0]);
+      return strength < 1 ? text : `\\colorbox{${value > 0 ? "for" : "against"}!${strength}}{${strength > 60 ? `\\textcolor{white}{${text}}` : text}}`;
+    };
+    const rows = (state.unit === "words" ? one.pieces : one.tokenPieces).map((row) => row.map(piece).join(""));
+    download(`% \\usepackage{xcolor}\n\\definecolor{for}{RGB}{33,102,172}\\definecolor{against}{RGB}{205,74,20}\n{\\setlength{\\fboxsep}{1pt}%\n${rows.join("\\par\n")}}\n`, fileName("words", "tex"), "text/x-tex");
+  }
+  function textSvg() { // the words as they stand on the page, with their colors
+    const group = document.querySelector("#text .text").parentElement, box = group.getBoundingClientRect();
+    const style = getComputedStyle(group.querySelector(".text"));
+    const parts = [];
+    const walker = document.createTreeWalker(group, NodeFilter.SHOW_TEXT);
+    for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+      const range = document.createRange(), around = getComputedStyle(node.parentElement);
+      const marked = node.parentElement.classList.contains("w");
+      for (const part of node.data.matchAll(/\S+/g)) {
+        range.setStart(node, part.index);
+        range.setEnd(node, part.index + part[0].length);
+        const place = range.getClientRects()[0];
+        if (!place) continue;
+        const [left, top] = [place.left - box.left + 4, place.top - box.top + 4];
+        if (marked) parts.push(s("rect", { x: left - 2, y: top + 2, width: place.width + 4, height: place.height - 4, rx: 3, fill: around.backgroundColor }));
+        parts.push(s("text", { x: left, y: top + place.height * 0.76, fill: around.color, "font-family": style.fontFamily, "font-size": style.fontSize, "text-decoration": node.parentElement.classList.contains("in") ? "underline" : null }, part[0]));
+      }
+    }
+    return s("svg", { xmlns: "http://www.w3.org/2000/svg", width: Math.ceil(box.width) + 8, height: Math.ceil(box.height) + 8 }, s("rect", { width: "100%", height: "100%", fill: css("--card") }), parts);
+  }
+  const serialized = (figure) => new XMLSerializer().serializeToString(figure);
+  const exportSvg = () => download(serialized(textSvg()), fileName("words", "svg"), "image/svg+xml");
+  const exportPng = () => png(textSvg(), fileName("words", "png"));
+  function png(figure, name) {
+    const image = new Image(), width = Number(figure.getAttribute("width")), height = Number(figure.getAttribute("height"));
+    const url = URL.createObjectURL(new Blob([serialized(figure)], { type: "image/svg+xml" }));
+    image.onload = () => {
+      const canvas = h("canvas", { width: 2 * width, height: 2 * height }), context = canvas.getContext("2d");
+      context.drawImage(image, 0, 0, 2 * width, 2 * height);
+      URL.revokeObjectURL(url);
+      canvas.toBlob((blob) => download(blob, name));
+    };
+    image.src = url;
+  }
+  function exportFan() {
+    const figure = document.getElementById("fan").cloneNode(true);
+    for (const text of figure.querySelectorAll("text")) {
+      text.setAttribute("font-size", "12");
+      text.setAttribute("font-family", "sans-serif");
+      text.setAttribute("fill", css(text.classList.contains("soft") ? "--soft" : "--ink"));
+    }
+    figure.setAttribute("xmlns", "http://www.w3.org/2000/svg");
+    download(serialized(figure), fileName("attention-row", "svg"), "image/svg+xml");
+  }
+  function exportMaps(detail) {
+    const canvases = [...document.querySelectorAll("#head canvas")], n = canvases[0].width, zoom = Math.max(1, Math.floor(400 / n));
+    const out = h("canvas", { width: 3 * n * zoom + 24, height: n * zoom }), context = out.getContext("2d");
+    context.imageSmoothingEnabled = false;
+    canvases.forEach((canvas, i) => context.drawImage(canvas, i * (n * zoom + 12), 0, n * zoom, n * zoom));
+    out.toBlob((blob) => download(blob, fileName(`layer${item().layers[detail.layer].layer}-head${detail.head}`, "png")));
+  }
+  async function exportMatrix(detail) {
+    const found = await matrices(detail), tokens = item().tokens, queries = detail.rows || tokens.map((_, i) => i);
+    const rows = queries.flatMap((query, row) => tokens.map((token, key) => [query, tokens[query], key, token, ...KINDS.map((kind) => number(found[kind].at(row, key)).replace("\u2212", "-"))]));
+    download(csv([["query", "query_token", "key", "key_token", ...KINDS], ...rows]), fileName(`layer${item().layers[detail.layer].layer}-head${detail.head}`, "csv"), "text/csv");
+  }
+
+  // --- drawing ---------------------------------------------------------------------------------------------------
+
+  const PANELS = [["verdict", verdict, "bare"], ["text", textPanel, ""], ["classes", classes, "third"], ["waterfall", waterfall, "rest"],
+    ["tokenset", tokenSetPanel, "half"], ["certificate", certificatePanel, "half"], ["attention", attention, ""], ["methods", methods, ""],
+    ["information", information, ""], ["questions", questions, ""], ["provenance", provenance, ""]];
+  const holder = document.getElementById("panels");
+  for (const [name, , kind] of PANELS) holder.append(h("section", { id: name, class: `panel ${kind}` }));
+
+  let drawing = 0;
+  function draw(names) { // the panels above the fold at once, the others one by one, so that no step takes long
+    const turn = ++drawing;
+    hideTip();
+    markIndex();
+    const chosen = PANELS.filter(([name]) => !names || names.includes(name));
+    const step = (i) => {
+      if (i >= chosen.length || (turn !== drawing && !names)) return;
+      const [name, build] = chosen[i];
+      const section = document.getElementById(name), content = build();
+      section.hidden = content === null;
+      section.replaceChildren(...[content].flat(4).filter((x) => x));
+      if (names || i < 1) step(i + 1); else setTimeout(() => step(i + 1), 0);
+    };
+    step(0);
+  }
+
+  readAddress();
+  index();
+  draw();
+  addEventListener("hashchange", () => { readAddress(); draw(); });
+  dark.addEventListener("change", () => draw());
+  addEventListener("keydown", (event) => {
+    if (event.key === "Escape") hideTip();
+    if (event.target.closest("input, select, textarea, .text, .heads") || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === "j" && data.items[state.input + 1]) choose(state.input + 1);
+    if (event.key === "k" && state.input > 0) choose(state.input - 1);
+  });
+  document.documentElement.dataset.ready = "true";
+})();

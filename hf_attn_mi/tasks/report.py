@@ -1,0 +1,312 @@
+"""`report`: everything about some predictions on one page: the words, the attention weights, and how that is known."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+
+from hf_attn_mi.errors import HfAttnMiError, InvalidInputError
+from hf_attn_mi.methods import find_method
+from hf_attn_mi.models.encoded_input import EncodedInput
+from hf_attn_mi.models.output_heads import find_logits, find_output_head, label_names
+from hf_attn_mi.models.runner import EncoderRunner
+from hf_attn_mi.models.targets import Target, read_target
+from hf_attn_mi.results.comparison import Comparison
+from hf_attn_mi.results.explanation import Explanation
+from hf_attn_mi.results.information_profile import InformationProfile
+from hf_attn_mi.results.record import Record
+from hf_attn_mi.results.report import Report, ReportItem
+from hf_attn_mi.results.report_parts import AttentionDetail, ClassOutput
+from hf_attn_mi.results.results import Results
+from hf_attn_mi.tasks.arguments import check_choice, check_flag, check_seed, check_whole_number, progress_bar
+from hf_attn_mi.tasks.certify import certify
+from hf_attn_mi.tasks.explain import explain
+from hf_attn_mi.tasks.minimal_tokens import minimal_tokens
+from hf_attn_mi.tasks.report_attention import LEVELS, attention_detail, default_level
+
+MOST_CLASSES = 100  # whose probabilities are kept: the most probable ones
+METHODS = ("attnlrp", "attention", "effective")  # each costs one pass
+FEW_INPUTS = 20  # up to which token sets and certificates are computed by default
+FEW_PAGES = 4  # inputs up to which matrices are kept by default
+Notes = list[dict[str, str]]  # for each input: part -> why it was not computed
+RecordT = TypeVar("RecordT", bound=Record)
+
+
+def report(
+    model: Any,
+    inputs: Any,
+    *,
+    target: Any = None,
+    method: str = "relevance",
+    options: Mapping[str, Any] | None = None,
+    methods: Sequence[str] = METHODS,
+    classes: int = 5,
+    labels: Any = None,
+    token_set: bool | None = None,
+    certificate: bool | None = None,
+    attention: str | None = None,
+    comparison: Comparison | None = None,
+    profile: InformationProfile | None = None,
+    tokenizer: Any = None,
+    batch_size: int = 16,
+    truncation: bool = False,
+    seed: int = 0,
+) -> Report:
+    """Explain predictions on one self-contained page: which words and attention weights made them, and the evidence.
+
+    Runs `explain` for the predicted and further classes and by further methods, `minimal_tokens`, `certify`, and the
+    attention of every layer. What a model does not allow is left out, and the page says why.
+
+    Args:
+        model: as in `explain`.
+        inputs: a text, a pair (tuple) of texts, a list of either, or a dict / BatchEncoding of tensors with tokens.
+        target: as in `explain`: by default the predicted class.
+        method: that scores the tokens, as in `explain`.
+        options: of this method.
+        methods: further methods whose scores are shown below those of `method`.
+        classes: how many classes are explained: the target and the most probable others.
+        labels: the correct class of each input, a name or number; None where an input has none.
+        token_set: whether a minimal set of tokens is searched; None for up to 20 inputs.
+        certificate: whether efficient attention is certified; None for up to 20 inputs.
+        attention: matrices on the page: "all"; "top", of the 8 heads with the largest contribution; "rows", of these
+            the row that contributes most; "none". None chooses by the number of tokens, and "none" for more than 4
+            inputs. What is left out, the page says.
+        comparison: of methods by `compare`; its verdict is shown.
+        profile: of this model, from `fit_information`: shows what each token tells about the output, layer by layer.
+        tokenizer, batch_size, truncation: as in `explain`.
+        seed: of random draws.
+
+    Returns:
+        A `Report`; `save("report.html")` writes the page, and a notebook displays it.
+
+    Raises:
+        InvalidInputError: an argument is wrong; the message names it.
+        UnsupportedModelError: the attention of this model cannot be captured exactly; or what was asked for by
+            `token_set=True`, `certificate=True` or `attention=...` is not possible.
+
+    Example:
+        >>> page = report(model, "A quietly moving film.")     # doctest: +SKIP
+        >>> page.save("report.html")                           # doctest: +SKIP
+    """
+    _check(methods, classes, attention, comparison)
+    check_whole_number("batch_size", batch_size)
+    for name, value in (("truncation", truncation), ("token_set", token_set), ("certificate", certificate)):
+        check_flag(name, False if value is None else value)
+    check_seed(seed)
+    started = time.perf_counter()
+    runner = EncoderRunner.of(model, tokenizer)
+    run = {"model": model, "inputs": inputs, "tokenizer": tokenizer, "truncation": truncation}
+    scoring = {**run, "batch_size": batch_size}
+    with _warned_once():
+        encoded = _encode(runner, inputs, truncation)
+        gold = _read_labels(labels, runner, len(encoded))
+        notes: Notes = [{} for _ in encoded]
+        first = _all(explain(**scoring, target=target, method=method, options=options, profile=profile))
+        targets = _targets(target, first, runner)
+        outputs = [_class_outputs(runner, one, targets[i]) for i, one in enumerate(encoded)]
+        others = _other_classes(first, outputs, classes, {**scoring, "method": method, "options": options})
+        further = _further_methods(first, [name for name in methods if name != method], notes, scoring, target)
+        few = len(encoded) <= FEW_INPUTS
+        sets = _optional(
+            "token_set", token_set, few, notes, lambda: minimal_tokens(**scoring, target=target, seed=seed)
+        )
+        certificates = _optional(
+            "certificate", certificate, few, notes, lambda: certify(**run, target=target, seed=seed)
+        )
+        details = _attention(runner, encoded, targets, first, attention, notes)
+    items = [
+        ReportItem(outputs[i], (first[i], *others[i]), further[i], gold[i], sets[i], certificates[i], details[i], note)
+        for i, note in enumerate(notes)
+    ]
+    info = {
+        **runner.provenance(),
+        "method": method,
+        "methods": list(methods),
+        "seed": seed,
+        "seconds": time.perf_counter() - started,
+    }
+    return Report(tuple(items), comparison, info)
+
+
+def _check(methods: object, classes: object, attention: object, comparison: object) -> None:
+    if isinstance(methods, str) or not isinstance(methods, Sequence) or not all(isinstance(x, str) for x in methods):
+        raise InvalidInputError(
+            f"methods must be a list of names of list_methods(), such as ['attnlrp'], not {methods!r}."
+        )
+    for name in methods:
+        find_method(name)
+    check_whole_number("classes", classes)
+    if attention is not None:
+        check_choice("attention", attention, LEVELS)
+    if comparison is not None and not isinstance(comparison, Comparison):
+        raise InvalidInputError(f"comparison must be the result of compare, not {type(comparison).__name__}.")
+
+
+def _encode(runner: EncoderRunner, inputs: Any, truncation: bool) -> list[EncodedInput]:
+    encoded, _ = runner.encode(inputs, truncation=truncation)
+    if encoded[0].length is None:
+        raise InvalidInputError(
+            f"inputs has {', '.join(encoded[0].tensors)}: a report is for texts and sequences of tokens. Use explain "
+            "and certify for images and audio."
+        )
+    return encoded
+
+
+def _read_labels(labels: Any, runner: EncoderRunner, count: int) -> list[str | None]:
+    """The name of the correct class of each input."""
+    if labels is None:
+        return [None] * count
+    if hasattr(labels, "tolist"):
+        labels = labels.tolist()
+    given = [labels] if isinstance(labels, str | int) else labels
+    if not isinstance(given, Sequence) or len(given) != count:
+        what = len(given) if isinstance(given, Sequence) else type(labels).__name__
+        raise InvalidInputError(f"labels has {what} entries for {count} inputs; pass one for each, None where unknown.")
+    names = label_names(runner.config)
+    found: list[str | None] = []
+    for place, label in enumerate(given):
+        number = isinstance(label, int) and not isinstance(label, bool)
+        if label is not None and not (label in names if number else label in names.values()):
+            raise InvalidInputError(
+                f"labels[{place}] is {label!r}; allowed are the classes of this model, {list(names.values())}, their "
+                "numbers, and None."
+            )
+        found.append(names[label] if number else label)
+    return found
+
+
+@contextmanager
+def _warned_once() -> Iterator[None]:
+    """Of warnings that every step repeats (a text was cut) only the first is given."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    seen = set()
+    for warning in caught:
+        if (key := (warning.category, str(warning.message))) not in seen:
+            seen.add(key)
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+def _all(results: RecordT | Results[RecordT]) -> list[RecordT]:
+    return list(results) if isinstance(results, Results) else [results]
+
+
+def _targets(target: Any, first: Sequence[Explanation], runner: EncoderRunner) -> list[Target]:
+    """The settled target of each input."""
+    if callable(target):
+        return [read_target(target, runner.model, 1) for _ in first]
+    return [read_target(one.target, runner.model, 1, runner.output_head) for one in first]
+
+
+def _class_outputs(runner: EncoderRunner, one: EncodedInput, target: Target) -> tuple[ClassOutput, ...]:
+    """What the model gives to each class; () for a target function and for outputs without class logits."""
+    if target.is_function:
+        return ()
+    with runner.session(), torch.no_grad():
+        outputs = runner.forward(runner.collate([one]))
+    logits = find_logits(outputs, runner.config)
+    head = find_output_head(outputs, runner.config) if target.head is None else target.head
+    if logits is None or head is None:
+        return ()
+    found = []
+    for number in sorted(logits[0].float().topk(min(MOST_CLASSES, logits.shape[1])).indices.tolist()):
+        reading = head.read(outputs, [number], runner.config)
+        explained = reading.explained[0]
+        found.append(ClassOutput(number, explained.name, explained.probability, float(reading.values[0])))
+    return tuple(found)
+
+
+def _other_classes(
+    first: Sequence[Explanation],
+    outputs: Sequence[tuple[ClassOutput, ...]],
+    classes: int,
+    options: Mapping[str, Any],
+) -> list[list[Explanation]]:
+    """For each input the explanations of the most probable classes besides its target, the most probable first."""
+    others: list[list[Explanation]] = [[] for _ in first]
+    ranked = [
+        [x.target for x in sorted(output, key=lambda x: -x.value) if x.target != one.target]
+        for one, output in zip(first, outputs)
+    ]
+    for place in range(min(classes - 1, *(len(row) for row in ranked)) if len(ranked) else 0):
+        for i, one in enumerate(_all(explain(**options, target=[row[place] for row in ranked], layers="none"))):
+            others[i].append(one)
+    return others
+
+
+def _further_methods(
+    first: Sequence[Explanation], names: Sequence[str], notes: Notes, options: Mapping[str, Any], target: Any
+) -> list[tuple[Explanation, ...]]:
+    """For each input the explanations of its target by further methods; a method that fails is noted."""
+    targets = target if callable(target) else [one.target for one in first]
+    found: list[list[Explanation]] = [[] for _ in first]
+    for name in names:
+        try:
+            results = _all(explain(**options, target=targets, method=name, layers="none"))
+        except (HfAttnMiError, ImportError) as error:
+            for note in notes:
+                note[name] = str(error)
+            continue
+        for row, one in zip(found, results):
+            row.append(one)
+    return [tuple(row) for row in found]
+
+
+def _optional(
+    name: str,
+    wanted: bool | None,
+    few: bool,
+    notes: Notes,
+    compute: Callable[[], RecordT | Results[RecordT]],
+) -> list[RecordT | None]:
+    """The results of each input; None and a note where they are not wanted, or not possible and not asked for."""
+    reason = ""
+    if wanted is False:
+        reason = f"not asked for ({name}=False)."
+    elif wanted is None and not few:
+        reason = f"not computed for more than {FEW_INPUTS} inputs; {name}=True computes it."
+    else:
+        try:
+            return list(_all(compute()))
+        except HfAttnMiError as error:
+            if wanted:
+                raise
+            reason = str(error)
+    for note in notes:
+        note[name] = reason
+    return [None] * len(notes)
+
+
+def _attention(
+    runner: EncoderRunner,
+    encoded: Sequence[EncodedInput],
+    targets: Sequence[Target],
+    first: Sequence[Explanation],
+    level: str | None,
+    notes: Notes,
+) -> list[AttentionDetail | None]:
+    """The heads of each input, by default as much as a page can hold."""
+    if level is None and len(encoded) > FEW_INPUTS:
+        for note in notes:
+            note["attention"] = f"not computed for more than {FEW_INPUTS} inputs; attention='top' computes it."
+        return [None] * len(encoded)
+    details: list[AttentionDetail | None] = []
+    with progress_bar(len(encoded), "attention", "input") as bar:
+        for one, target, explanation, note in zip(encoded, targets, first, notes):
+            heads = sum(len(layer.rank) for layer in explanation.layers)
+            chosen = level or ("none" if len(encoded) > FEW_PAGES else default_level(one.token_count, heads))
+            try:
+                details.append(attention_detail(runner, one, target, explanation.layers, chosen))
+            except HfAttnMiError as error:
+                if level is not None:
+                    raise
+                note["attention"] = str(error)
+                details.append(None)
+            bar.update()
+    return details

@@ -1,0 +1,41 @@
+"""`hf-attn-mi report`: the page, its options, and what is refused before the work begins."""
+
+import json
+
+from hf_attn_mi import Report
+from hf_attn_mi.cli import main
+from tests.cli.command_line import refused
+
+TEXT = "A quietly moving film."
+
+
+def test_the_page_and_the_data_are_written(tmp_path, capsys):
+    page, data = tmp_path / "page.html", tmp_path / "data.json"
+    arguments = ["--label", "positive", "--also", "attention", "--attention", "none"]
+    assert main(["report", TEXT, "--html", str(page), "--json", str(data), *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert "because of" in printed
+    assert "Gold label positive: correct." in printed
+    assert str(page) in printed
+    result = Report.from_dict(json.loads(data.read_text(encoding="utf-8")))
+    assert page.read_text(encoding="utf-8") == result.to_html()
+    assert [one.info["method"] for one in result.items[0].methods] == ["attention"]
+
+
+def test_quiet_prints_nothing(tmp_path, capsys):
+    arguments = ["--also", "attention", "--attention", "none", "--quiet"]
+    assert main(["report", TEXT, "--html", str(tmp_path / "page.html"), *arguments]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_wrong_options_are_refused_by_name(capsys, tmp_path):
+    for arguments, words in (
+        (["--html", str(tmp_path / "page.txt")], "its name must end in .html"),
+        (["--label", "positive", "--label", "negative"], "--label: 2 labels for 1 texts"),
+        (["--label", "good"], "labels[0] is 'good'"),
+        (["--also", "atention"], "Did you mean 'attention'?"),
+        (["--method", "nothing"], "--method: 'nothing' is not known"),
+        (["--attention", "some"], "some"),
+        (["--profile", str(tmp_path / "none")], "there is no such folder"),
+    ):
+        assert words in refused(capsys, "report", TEXT, *arguments)

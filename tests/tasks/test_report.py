@@ -1,0 +1,229 @@
+"""`report`: what it computes for each input, what it leaves out, and what it refuses."""
+
+import json
+import warnings
+
+import pytest
+import torch
+
+from hf_attn_mi import attention_interval, attention_maps, certify, compare, explain, minimal_tokens, report
+from hf_attn_mi.capture import capture_attention
+from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
+from hf_attn_mi.results.report_parts import KINDS
+from hf_attn_mi.tasks.report_attention import default_level
+from tests.sample_models import TEXTS, load_small, logits, state_of, tiny_bert, zoo_model
+
+TEXT = TEXTS[2]
+
+
+@pytest.fixture(scope="module")
+def small():
+    return load_small()
+
+
+@pytest.fixture(scope="module")
+def page(small):
+    """The report on one text, with everything."""
+    model, tokenizer = small
+    return report(model, TEXT, tokenizer=tokenizer, labels="positive")
+
+
+def test_every_part_is_what_its_own_task_returns(small, page):
+    model, tokenizer = small
+    item = page.items[0]
+    assert torch.equal(item.explanation.scores, explain(model, TEXT, tokenizer=tokenizer).scores)
+    other = explain(model, TEXT, tokenizer=tokenizer, target=1 - item.explanation.target)
+    assert torch.equal(item.explanations[1].scores, other.scores)
+    assert [one.info["method"] for one in item.methods] == ["attnlrp", "attention", "effective"]
+    assert item.token_set.indices == minimal_tokens(model, TEXT, tokenizer=tokenizer).indices
+    assert item.certificate.change == certify(model, TEXT, tokenizer=tokenizer).change
+    assert item.label == "positive"
+
+
+def test_classes_have_the_logits_and_probabilities_of_the_model(small, page):
+    model, tokenizer = small
+    row = logits(model, dict(tokenizer(TEXT, return_tensors="pt")))[0].double()
+    classes = page.items[0].classes
+    assert [one.probability for one in classes] == pytest.approx(row.softmax(0).tolist(), abs=1e-6)
+    assert classes[0].value == pytest.approx(float(row[0] - row[1]), abs=1e-5)
+    assert [one.name for one in classes] == [model.config.id2label[i] for i in range(2)]
+
+
+def test_matrices_are_those_of_attention_maps(small, page):
+    model, tokenizer = small
+    detail = page.items[0].attention
+    assert detail.left_out == ""
+    for kind in KINDS:
+        maps = attention_maps(model, TEXT, kind=kind, tokenizer=tokenizer)
+        for head in detail.heads[::5]:
+            exact = maps.matrices[head.layer][head.head]
+            assert float((head.matrix(kind) - exact).abs().max()) <= head.scale / 254 * (1 + 1e-4)
+            if kind == "efficient":
+                assert head.support == tuple((exact != 0).sum(-1).tolist())
+
+
+def test_intervals_are_those_of_the_row_that_contributes_most(small, page):
+    model, tokenizer = small
+    calls = []
+    with torch.no_grad(), capture_attention(model, calls.append):
+        model(**tokenizer(TEXT, return_tensors="pt"))
+    measured = [head for head in page.items[0].attention.heads if head.intervals]
+    assert len(measured) == 8
+    head = measured[-1]
+    row, values = calls[head.layer].attention()[0, head.head, head.query], calls[head.layer].value[0, head.head]
+    keys = [one.key for one in head.intervals]
+    assert keys == row.argsort(descending=True)[:5].tolist()
+    expected = attention_interval(row, values, keys)
+    assert torch.tensor([[x.low, x.high] for x in head.intervals]).sub(expected).abs().max() < 1e-6
+
+
+def test_the_contribution_of_a_head_is_the_slope_of_the_output_where_the_model_is_linear():
+    # Without normalization and with an identity activation, scaling a head of the last layer moves the value linearly.
+    model = tiny_bert(hidden_act="linear")
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, torch.nn.LayerNorm | torch.nn.Tanh):
+                setattr(module, name, torch.nn.Identity())
+    inputs = {"input_ids": torch.arange(5, 17)[None]}
+    target = 1
+    heads = (
+        report(model, inputs, target=target, token_set=False, certificate=False, attention="none", methods=())
+        .items[0]
+        .attention.heads
+    )
+
+    def value(factor):
+        def scaled(call):
+            return (
+                call.attention() * torch.where(torch.arange(4) == 2, factor, 1.0)[:, None, None]
+                if call.layer == 1
+                else None
+            )
+
+        with torch.no_grad(), capture_attention(model, replace=scaled):
+            row = model(**inputs).logits[0].double()
+        return float(row[1] - row[0])
+
+    (head,) = (one for one in heads if (one.layer, one.head) == (1, 2))
+    assert head.contribution == pytest.approx(value(1.0) - value(0.0), rel=1e-3, abs=1e-6)
+
+
+def test_how_much_attention_is_kept_depends_on_the_size():
+    assert default_level(128, 72) == "all"
+    assert default_level(128, 144) == "top"
+    assert default_level(512, 12) == "top"
+    assert default_level(513, 12) == "rows"
+
+
+@pytest.mark.parametrize(("level", "rows"), [("top", 8), ("rows", 1), ("none", 0)])
+def test_what_is_left_out_is_said(level, rows):
+    model = tiny_bert()
+    ids = torch.arange(5, 45)[None]
+    detail = (
+        report(model, {"input_ids": ids}, token_set=False, certificate=False, methods=(), attention=level)
+        .items[0]
+        .attention
+    )
+    stored = [head for head in detail.heads if head.raw]
+    assert len(stored) == (0 if level == "none" else 8)
+    assert {len(head.rows) for head in stored} <= {40 if level == "top" else 1}
+    assert "left out" in detail.left_out
+    assert len(detail.heads) == 8
+
+
+def test_what_cannot_be_computed_is_noted_or_refused_when_asked_for(small):
+    regression, tokenizer = tiny_bert(num_labels=1), small[1]
+    item = report(regression, TEXT, tokenizer=tokenizer, methods=("attention", "head"), attention="none").items[0]
+    assert item.token_set is None
+    assert "regression" in item.notes["token_set"]
+    assert "head" in item.notes
+    assert item.explanation.probability is None
+    with pytest.raises(InvalidInputError, match="regression"):
+        report(regression, TEXT, tokenizer=tokenizer, token_set=True, certificate=False)
+    function = report(
+        tiny_bert(), TEXT, tokenizer=tokenizer, target=lambda outputs: outputs.logits[:, 1], attention="none"
+    )
+    assert function.items[0].classes == ()
+    assert "function" in function.items[0].notes["token_set"]
+    json.dumps(function.to_dict(), allow_nan=False)
+    function.to_html()
+
+
+def test_many_inputs_have_the_costly_parts_only_on_request(small):
+    model, tokenizer = small
+    many = report(model, TEXTS[:3] * 7, tokenizer=tokenizer, methods=(), labels=[0, "positive", None] * 7)
+    assert len(many.items) == 21
+    assert {item.token_set for item in many.items} == {item.attention for item in many.items} == {None}
+    assert "more than 20 inputs; token_set=True" in many.items[0].notes["token_set"]
+    assert [item.label for item in many.items[:3]] == ["negative", "positive", None]
+    assert many.to_pandas()["correct"].tolist()[2] is None
+    assert len(many.to_html()) < 60_000 + 21 * 15_000
+
+
+def test_a_long_text_is_cut_with_one_warning(small):
+    model, tokenizer = small
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        report(
+            model, "joy " * 600, tokenizer=tokenizer, truncation=True, methods=(), token_set=False, certificate=False
+        )
+    assert sum("cut" in str(one.message) for one in caught) == 1
+
+
+def test_a_comparison_is_shown(small):
+    model, tokenizer = small
+    comparison = compare(model, TEXTS[:2], tokenizer=tokenizer, methods=["attention", "random"])
+    page = report(model, TEXTS[0], tokenizer=tokenizer, comparison=comparison, token_set=False, certificate=False)
+    assert comparison.recommendation in str(page)
+
+
+def test_the_model_is_left_as_it_was():
+    model = tiny_bert()
+    model.train()
+    before = state_of(model)
+    report(model, {"input_ids": torch.arange(5, 25)[None]}, methods=("attnlrp", "attention"))
+    assert state_of(model) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": "good"}, r"labels\[0\] is 'good'; allowed are the classes"),
+        ({"labels": [0, 1]}, "labels has 2 entries for 1 inputs"),
+        ({"labels": 3.5}, "labels has float entries for 1 inputs"),
+        ({"methods": "attention"}, "methods must be a list of names"),
+        ({"methods": ["atention"]}, "atention"),
+        ({"classes": 0}, "classes must be a positive whole number"),
+        ({"attention": "some"}, "attention must be one of 'all', 'top', 'rows', 'none'"),
+        ({"token_set": 1}, "token_set must be True or False"),
+        ({"comparison": "best"}, "comparison must be the result of compare, not str"),
+        ({"seed": -1}, "seed must be"),
+        ({"profile": 1}, "profile must be"),
+    ],
+)
+def test_wrong_arguments_are_refused_by_name(small, options, message):
+    model, tokenizer = small
+    with pytest.raises(InvalidInputError, match=message):
+        report(model, TEXT, tokenizer=tokenizer, **options)
+
+
+@pytest.mark.parametrize("name", ["seqcls-bart", "seqcls-modernbert", "seqcls-gpt2"])
+def test_decoders_and_windows_have_a_page_too(name):
+    model, inputs = zoo_model(name)
+    page = report(model, inputs, token_set=False, certificate=False, methods=("attention",), attention="all")
+    detail = page.items[0].attention
+    assert len(detail.heads) == sum(len(layer.rank) for layer in page.items[0].explanation.layers)
+    assert all(head.raw and head.contribution is not None for head in detail.heads)
+    for head in detail.heads[:2]:
+        rows = head.matrix("efficient")
+        assert float((rows.sum(-1) - head.matrix("raw").sum(-1)).abs().max()) < 0.1
+    page.to_html()
+
+
+def test_a_model_without_attention_and_images_are_refused():
+    model, inputs = zoo_model("imgcls-vit")
+    with pytest.raises(InvalidInputError, match="report is for texts"):
+        report(model, inputs)
+    model, inputs = zoo_model("seqcls-fnet")
+    with pytest.raises(UnsupportedModelError, match="cannot be captured exactly"):
+        report(model, {"input_ids": inputs["input_ids"]})

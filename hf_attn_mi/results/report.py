@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from hf_attn_mi.atomic_files import as_path, write_file
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.results.certificate import Certificate
 from hf_attn_mi.results.comparison import Comparison
@@ -15,7 +16,6 @@ from hf_attn_mi.results.explanation import Explanation, Word
 from hf_attn_mi.results.record import Record
 from hf_attn_mi.results.report_page import report_frame, report_page
 from hf_attn_mi.results.report_parts import AttentionDetail, ClassOutput
-from hf_attn_mi.results.storage import write_file
 from hf_attn_mi.results.token_set import TokenSet
 
 NAMED = 3  # words that the sentence names at most
@@ -121,9 +121,9 @@ class Report(Record):
         Raises:
             InvalidInputError: another suffix, a missing folder, or an existing file without `overwrite=True`.
         """
-        name = Path(path).name.lower()
+        name = as_path(path).name.lower()
         if name.endswith(PAGES):
-            write_file(self.to_html().encode("utf-8"), Path(path), overwrite=overwrite)
+            write_file(self.to_html().encode("utf-8"), path, overwrite=overwrite)
         elif name.endswith((".json", ".json.gz")):
             super().save(path, overwrite=overwrite)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import version
 
 __version__ = "0.1.0"
@@ -14,4 +15,9 @@ def library_versions() -> dict[str, str]:
         >>> sorted(library_versions())
         ['hf_attn_mi', 'torch', 'transformers']
     """
-    return {"hf_attn_mi": __version__, "torch": version("torch"), "transformers": version("transformers")}
+    return {"hf_attn_mi": __version__, "torch": _installed("torch"), "transformers": _installed("transformers")}
+
+
+@cache  # reading the metadata of a package takes a millisecond
+def _installed(package: str) -> str:
+    return version(package)

@@ -7,6 +7,7 @@ from itertools import chain
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import nn
 
 Value = TypeVar("Value")
@@ -19,10 +20,20 @@ def weight_state(model: nn.Module) -> WeightState:
 
     Tensors that were created in inference mode keep no version counter: of these the address alone counts.
     """
-    return tuple(
-        (0 if tensor.is_meta else tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version)
-        for tensor in chain(model.parameters(), model.buffers())
-    )
+    state: list[tuple[int, int]] = []
+    modules, seen = [model], {id(model)}
+    with torch._C.DisableTorchFunction():  # an active mode, such as a tracer, must not see these reads
+        while modules:  # one walk without generators: this runs several times for each explanation
+            module = modules.pop()
+            for tensor in chain(module._parameters.values(), module._buffers.values()):
+                if tensor is not None:
+                    address = 0 if tensor.is_meta else tensor.data_ptr()
+                    state.append((address, -1 if tensor.is_inference() else tensor._version))
+            for child in module._modules.values():
+                if child is not None and id(child) not in seen:
+                    seen.add(id(child))
+                    modules.append(child)
+    return tuple(state)
 
 
 def cached(model: nn.Module, key: Hashable, compute: Callable[[], Value]) -> Value:

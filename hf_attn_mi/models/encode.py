@@ -6,6 +6,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -121,8 +122,19 @@ def argument_names(model: nn.Module) -> set[str]:
     parameters = inspect.signature(model.forward).parameters
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return set(parameters)
-    classes = {type(module): module for module in reversed(list(model.modules()))}
-    return {name for module in classes.values() for name in inspect.signature(module.forward).parameters}
+    names: set[str] = set()
+    classes = set()
+    for module in model.modules():
+        if "forward" in vars(module):  # replaced for this module alone
+            names.update(inspect.signature(module.forward).parameters)
+        else:
+            classes.add(type(module))
+    return names.union(*map(_parameter_names, classes))
+
+
+@lru_cache(maxsize=1024)  # reading the signatures of every class of a model takes milliseconds
+def _parameter_names(kind: type[nn.Module]) -> frozenset[str]:
+    return frozenset(list(inspect.signature(kind.forward).parameters)[1:])
 
 
 def encode_text(

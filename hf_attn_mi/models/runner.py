@@ -100,7 +100,7 @@ class EncoderRunner:
         if not isinstance(model, nn.Module):
             refuse_wrapper(model)
         module = unwrap(model)
-        if device_hook(module) is None and any(parameter.is_meta for parameter in module.parameters()):
+        if any(parameter.is_meta for parameter in module.parameters()) and device_hook(module) is None:
             raise InvalidInputError(
                 f"model: the weights of {type(module).__name__} are on the meta device, so nothing can be computed. "
                 "Load them with from_pretrained, or call model.to_empty(device=...) and load a state dict."

@@ -106,23 +106,27 @@ def check_ranges(one: EncodedInput, real: int, index: int, model: nn.Module, lim
             f"inputs[{index}] holds token id {wrong}, but {type(model).__name__} has embeddings for ids 0 to "
             f"{table.num_embeddings - 1} only: the tokenizer is another model's. Pass the one saved with this model."
         )
-    sizes = {
-        "token_type_ids": [
-            module.num_embeddings
-            for name, module in model.named_modules()
-            if name.rpartition(".")[2] == "token_type_embeddings" and isinstance(module, nn.Embedding)
-        ],
-        "position_ids": [size for size, _ in position_tables(model)],
-    }
-    for key, rows in sizes.items():
+    for key, row_counts in (("token_type_ids", _token_type_rows), ("position_ids", _position_rows)):
         value = one.tensors.get(key)
-        if value is None or value.dim() != 1 or not rows:
+        if value is None or value.dim() != 1 or not (rows := row_counts(model)):
             continue
         if (wrong := _outside(value, min(rows))) is not None:
             raise InvalidInputError(
                 f"inputs[{key!r}] holds {wrong} in input {index}, but {type(model).__name__} has embeddings for 0 to "
                 f"{min(rows) - 1} only."
             )
+
+
+def _token_type_rows(model: nn.Module) -> list[int]:
+    return [
+        module.num_embeddings
+        for name, module in model.named_modules()
+        if name.rpartition(".")[2] == "token_type_embeddings" and isinstance(module, nn.Embedding)
+    ]
+
+
+def _position_rows(model: nn.Module) -> list[int]:
+    return [size for size, _ in position_tables(model)]
 
 
 def _outside(values: Tensor, count: int) -> int | None:

@@ -162,7 +162,7 @@ def test_other_data_is_refused(dataset, message):
 
 def flipped(content, place):
     """The gzipped content with one byte changed."""
-    data = bytearray(gzip.compress(content))
+    data = bytearray(gzip.compress(content, mtime=0))
     data[place] ^= 0xFF
     return bytes(data)
 
@@ -174,7 +174,7 @@ DAMAGED = {
     "long.jsonl": (ROW + b'{"n": ' + b"1" * 5000 + b"}", "line 2 of .* is not JSON: Exceeds the limit .4300 digits"),
     "latin.jsonl": (ROW * 2 + b'{"text": "caf\xe9"}', "line 3 of .* is not JSON: byte 0xe9 is not UTF-8"),
     "flipped.jsonl.gz": (flipped(ROW * 900, 30), r"line [0-9]+ of .*flipped.jsonl.gz' cannot be read"),
-    "short.jsonl.gz": (gzip.compress(ROW * 9)[:-9], r"line 10 of .* cannot be read: EOFError"),
+    "short.jsonl.gz": (gzip.compress(ROW * 9, mtime=0)[:-9], r"line 10 of .* cannot be read: EOFError"),
     "a.json": (b'{"text": "x"}', "holds a dict; a list of texts or rows is needed"),
     "b.json": (b"[1,", "b.json' is not JSON: JSONDecodeError"),
     "deep.json": (b"[" * 100_000, "deep.json' is not JSON: it is nested too deeply"),

@@ -129,7 +129,7 @@ def argument_names(model: nn.Module) -> set[str]:
             names.update(inspect.signature(module.forward).parameters)
         else:
             classes.add(type(module))
-    return names.union(*map(_parameter_names, classes))
+    return names.union(*(_parameter_names(kind) for kind in classes))
 
 
 @lru_cache(maxsize=1024)  # reading the signatures of every class of a model takes milliseconds

@@ -129,12 +129,12 @@ def argument_names(model: nn.Module) -> set[str]:
             names.update(inspect.signature(module.forward).parameters)
         else:
             classes.add(type(module))
-    return names.union(*(_parameter_names(kind) for kind in classes))
+    return names.union(*(_parameter_names(kind.forward) for kind in classes))
 
 
 @lru_cache(maxsize=1024)  # reading the signatures of every class of a model takes milliseconds
-def _parameter_names(kind: type[nn.Module]) -> frozenset[str]:
-    return frozenset(list(inspect.signature(kind.forward).parameters)[1:])
+def _parameter_names(forward: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(list(inspect.signature(forward).parameters)[1:])
 
 
 def encode_text(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.capture import first_layer
-from hf_attn_mi.errors import UnsupportedModelError
+from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.patches import LARGEST_PREFIX, patch_grid, prefix_names
 
@@ -34,7 +34,18 @@ def with_positions_named(runner: EncoderRunner, one: EncodedInput) -> EncodedInp
     if one.sampling_rate is None and "pixel_values" not in one.tensors:  # tensors do not bring their own
         rate = runner.sampling_rate or getattr(runner.processor, "sampling_rate", None)
         one = replace(one, sampling_rate=rate)
-    return name_positions(runner.config, one, count, runner.processor)
+    return _with_padding_said(name_positions(runner.config, one, count, runner.processor))
+
+
+def _with_padding_said(one: EncodedInput) -> EncodedInput:
+    """The input with a note where the feature extractor has made the recording longer (Whisper: to 30 seconds)."""
+    if one.seconds is None or one.waveform is None or one.sampling_rate is None:
+        return one
+    duration, (start, _) = len(one.waveform) / one.sampling_rate, one.seconds[-1]
+    if start < duration:
+        return one
+    note = f"The recording has {duration:.2f} s; later positions are padding that the feature extractor appended."
+    return replace(one, warnings=(*one.warnings, note))
 
 
 def name_positions(config: object, one: EncodedInput, count: int, processor: Any = None) -> EncodedInput:
@@ -137,6 +148,13 @@ def _count(runner: EncoderRunner, one: EncodedInput) -> int | None:
     try:
         with runner.session(), torch.no_grad():
             runner.forward(runner.collate([one]))
+    except UnsupportedModelError as error:
+        if one.waveform is None:
+            raise
+        raise InvalidInputError(
+            f"inputs: {runner.class_name} does not take a recording of {len(one.waveform)} samples; is it too short? "
+            f"({error})"
+        ) from error
     finally:
         handle.remove()
     return counts[0] if counts else None

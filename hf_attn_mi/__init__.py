@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         InformationProfile,
         Report,
         Results,
+        SkippedInput,
         TokenSet,
     )
     from hf_attn_mi.tasks.attention_maps import attention_maps
@@ -49,6 +50,7 @@ __all__ = [
     "InvalidInputError",
     "Report",
     "Results",
+    "SkippedInput",
     "TokenSet",
     "UnsupportedModelError",
     "attention_interval",
@@ -82,6 +84,7 @@ _NAMES_OF_MODULE = {  # the imports above, once more for the run time; a test co
         "InformationProfile",
         "Report",
         "Results",
+        "SkippedInput",
         "TokenSet",
     ),
     "tasks.attention_maps": ("attention_maps",),

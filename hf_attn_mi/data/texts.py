@@ -113,7 +113,15 @@ def read_texts_of(
     if isinstance(dataset, TextReader):
         return TextReader(dataset, None, limit) if limit is not None else dataset
     columns: tuple[str, ...] | None = (text_field,) if isinstance(text_field, str) else text_field
+    if columns is not None and not (
+        isinstance(columns, list | tuple) and 1 <= len(columns) <= 2 and all(isinstance(name, str) for name in columns)
+    ):
+        raise InvalidInputError(
+            f"text_field must be None, the name of a column or a pair of names, not {text_field!r}."
+        )
     rows = read_rows(dataset) if isinstance(dataset, (str, Path)) else dataset
+    if hasattr(rows, "to_pylist"):  # pyarrow
+        rows = rows.to_pylist()
     if isinstance(rows, Mapping):
         keys = list(map(str, rows))
         raise InvalidInputError(
@@ -126,8 +134,6 @@ def read_texts_of(
             f"dataset is a {type(rows).__name__} with columns {list(rows.columns)}; pass one column, such as "
             "table['text'], or pairs as list(zip(table['a'], table['b']))."
         )
-    if hasattr(rows, "to_pylist"):  # pyarrow
-        rows = rows.to_pylist()
     names = getattr(rows, "column_names", None)  # datasets: read these columns only
     if isinstance(names, list) and hasattr(rows, "select_columns"):
         columns = text_columns(names) if columns is None else columns

@@ -252,11 +252,8 @@ class EncoderRunner:
         if media is not None:
             return replace(media, inputs=[with_positions_named(self, one) for one in media.inputs])
         if not isinstance(inputs, Mapping) or isinstance(inputs.get("text"), str):
-            texts = dict(inputs) if isinstance(inputs, Mapping) else inputs
-            if isinstance(texts, dict):  # as pipelines take a text or a pair
-                texts = texts["text"] if texts.get("text_pair") is None else (texts["text"], texts["text_pair"])
             return encode_texts(
-                texts,
+                inputs,
                 self.model,
                 self.require_tokenizer,
                 truncation=truncation,
@@ -308,7 +305,7 @@ class EncoderRunner:
 
     def batches(self, inputs: Sequence[EncodedInput], size: int) -> list[list[int]]:
         """Positions of the inputs of each batch; inputs of different length share one where padding changes nothing."""
-        if size == 1 or not self.takes_batches(inputs[0]):
+        if size == 1 or not inputs or not self.takes_batches(inputs[0]):
             return [[i] for i in range(len(inputs))]  # in the caller's order
         lengths = {one.length for one in inputs}
         mixed = self.pad_id is not None and len(lengths) > 1 and self.ignores_padding(inputs)
@@ -341,7 +338,10 @@ class EncoderRunner:
         """
         if self.pad_id is None or any(one.length is None for one in inputs):
             return False
-        return self.cached("ignores_padding", lambda: self._padding_changes_nothing(inputs))
+        try:
+            return self.cached("ignores_padding", lambda: self._padding_changes_nothing(inputs))
+        except UnsupportedModelError:  # one of these inputs fails in the model, and will fail alone
+            return False
 
     def _padding_changes_nothing(self, inputs: Sequence[EncodedInput]) -> bool:
         ordered = sorted(inputs, key=lambda one: one.token_count)

@@ -41,6 +41,8 @@ def read_items(inputs: Any, *, is_split_into_words: bool = False) -> tuple[list[
                 "inputs is one string, but is_split_into_words=True: pass the list of its words, or leave it out."
             )
         return [inputs], True
+    if isinstance(inputs, Mapping) and not is_split_into_words:  # {"text": ..., "text_pair": ...}
+        return [inputs], True
     if isinstance(inputs, tuple) and not is_split_into_words:
         if len(inputs) == 2 and all(isinstance(part, str) for part in inputs):
             return [inputs], True

@@ -11,6 +11,7 @@ from hf_attn_mi.results.record import Record
 from hf_attn_mi.results.report import Report, ReportItem
 from hf_attn_mi.results.report_parts import AttentionDetail, AttentionLinks, ClassOutput, HeadDetail, WeightInterval
 from hf_attn_mi.results.results import Results
+from hf_attn_mi.results.skipped_input import SkippedInput
 from hf_attn_mi.results.token_set import Removal, Span, TokenSet
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "ReportItem",
     "Results",
     "Site",
+    "SkippedInput",
     "Span",
     "TokenSet",
     "WeightInterval",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
@@ -10,6 +11,7 @@ from hf_attn_mi.atomic_files import as_path
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.results.document import ColorDepth, Paragraph, html_page, html_section, terminal_text
 from hf_attn_mi.results.record import Record
+from hf_attn_mi.results.skipped_input import SkippedInput
 from hf_attn_mi.results.storage import read_json, read_json_lines, write_json, write_json_lines
 
 if TYPE_CHECKING:
@@ -21,6 +23,9 @@ _LINES = (".jsonl", ".jsonl.gz")
 
 class Results(Sequence[R], Generic[R]):
     """An immutable sequence of results of one kind: what a task returns for a list of inputs.
+
+    Where a task was called with errors="skip", a `SkippedInput` stands in the place of each input without a result, so
+    that `results[i]` belongs to `inputs[i]`; `answered` and `skipped` tell the two apart.
 
     Args:
         items: the results, in the order of the inputs.
@@ -38,9 +43,10 @@ class Results(Sequence[R], Generic[R]):
 
     def __init__(self, items: Iterable[R] = ()) -> None:
         self._items = tuple(items)
+        kinds = [type(item) for item in self._items if not isinstance(item, SkippedInput)]
         for place, item in enumerate(self._items):
-            if not isinstance(item, Record) or type(item) is not type(self._items[0]):
-                first = type(self._items[0]).__name__ if isinstance(self._items[0], Record) else "result"
+            if not isinstance(item, Record) or not isinstance(item, (SkippedInput, *kinds[:1])):
+                first = kinds[0].__name__ if kinds and issubclass(kinds[0], Record) else "result"
                 raise InvalidInputError(
                     f"items[{place}] is a {type(item).__name__}; every item must be a {first} of this package"
                 )
@@ -51,6 +57,16 @@ class Results(Sequence[R], Generic[R]):
     def __getitem__(self, index: slice) -> Results[R]: ...
     def __getitem__(self, index: int | slice) -> R | Results[R]:
         return Results(self._items[index]) if isinstance(index, slice) else self._items[index]
+
+    @property
+    def answered(self) -> Results[R]:
+        """The results without the inputs that were skipped."""
+        return Results(item for item in self if not isinstance(item, SkippedInput))
+
+    @property
+    def skipped(self) -> tuple[SkippedInput, ...]:
+        """The inputs that were skipped, each with its index and the reason."""
+        return tuple(item for item in self if isinstance(item, SkippedInput))
 
     def __len__(self) -> int:
         return len(self._items)
@@ -65,9 +81,9 @@ class Results(Sequence[R], Generic[R]):
 
     def __repr__(self) -> str:
         shown = [repr(item) for item in self._items[:3]] + ["..."] * (len(self) > 3)
-        return (
-            f"Results({len(self)} x {type(self._items[0]).__name__}: [{', '.join(shown)}])" if self else "Results([])"
-        )
+        counts = Counter(type(item).__name__ for item in self)
+        names = ", ".join(f"{count} x {name}" for name, count in counts.items())
+        return f"Results({names}: [{', '.join(shown)}])" if self else "Results([])"
 
     def __str__(self) -> str:
         return self.to_text(color="none")
@@ -95,14 +111,17 @@ class Results(Sequence[R], Generic[R]):
             title: of the page; None for the title of the first result.
         """
         if title is None:
-            title = self[0]._title() if self else "No results"
+            title = (self.answered or self)[0]._title() if self else "No results"
         return html_page([item._blocks() for item in self], title)
 
     def _repr_html_(self) -> str:
         return "".join(html_section(item._blocks(), style=place == 0) for place, item in enumerate(self))
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return the tables of all results below each other; the column `input` numbers the inputs from 0."""
+        """Return the tables of all results below each other; the column `input` numbers the inputs from 0.
+
+        An input that was skipped has one row, with the reason in the column `skipped` and nothing in the others.
+        """
         import pandas as pd
 
         tables = [item.to_pandas() for item in self]

@@ -5,15 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 from tqdm import tqdm
 
 from hf_attn_mi.errors import Interrupted, InvalidInputError
 from hf_attn_mi.results.record import Record
 from hf_attn_mi.results.results import Results
-
-AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
 def check_whole_number(name: str, value: object, least: int = 1) -> None:
@@ -75,8 +73,3 @@ def results_on_interrupt(records: Mapping[int, Record]) -> Iterator[None]:
         if not places:
             raise
         raise Interrupted(Results([records[place] for place in places]), places) from interrupt
-
-
-def one_or_results(records: list[AnyRecord], single: bool) -> AnyRecord | Results[AnyRecord]:
-    """The record of a single input, or the `Results` of a list of inputs."""
-    return records[0] if single else Results(records)

@@ -15,7 +15,8 @@ from hf_attn_mi.models.encoded_input import real_tokens
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.results.attention_maps import AttentionMaps
 from hf_attn_mi.results.results import Results
-from hf_attn_mi.tasks.arguments import check_choice, check_flag, check_indices, one_or_results
+from hf_attn_mi.tasks.arguments import check_choice, check_indices
+from hf_attn_mi.tasks.each_input import check_input_options, read_inputs, result_of_each
 
 KINDS = ("raw", "effective", "effective_affine", "efficient")
 
@@ -29,6 +30,8 @@ def attention_maps(
     heads: list[int] | None = None,
     tokenizer: Any = None,
     truncation: bool = False,
+    is_split_into_words: bool = False,
+    errors: str = "raise",
 ) -> AttentionMaps | Results[AttentionMaps]:
     """Attention matrices (heads, tokens, tokens) of chosen layers and heads.
 
@@ -40,7 +43,7 @@ def attention_maps(
             same output that keeps most of the model's own attention; about a millisecond a row).
         layers: layer indices, None for all.
         heads: head indices, None for all.
-        tokenizer, truncation: as in `explain`.
+        tokenizer, truncation, is_split_into_words, errors: as in `explain`.
 
     Returns:
         One `AttentionMaps` for one input, `Results` of them for a list.
@@ -52,20 +55,23 @@ def attention_maps(
     check_choice("kind", kind, KINDS)
     check_indices("layers", layers)
     check_indices("heads", heads)
-    check_flag("truncation", truncation)
+    check_input_options(errors, truncation, is_split_into_words)
     runner = EncoderRunner.of(model, tokenizer)
-    encoded, single = runner.encode(inputs, truncation=truncation)
-    if encoded[0].length is None:
+    encoded = read_inputs(runner, inputs, errors=errors, truncation=truncation, is_split_into_words=is_split_into_words)
+    if any(one.length is None for one in encoded.inputs):
         raise InvalidInputError(
-            f"inputs has {', '.join(encoded[0].tensors)}, but attention maps are for token sequences; use "
+            f"inputs has {', '.join(encoded.inputs[0].tensors)}, but attention maps are for token sequences; use "
             "capture_attention for images and audio."
         )
-    records = []
-    for one in encoded:
+
+    def run(positions: list[int]) -> list[AttentionMaps]:
+        (one,) = (encoded.inputs[i] for i in positions)
         calls = _capture(runner, runner.collate([one]), layers, heads)
         tokens = one.tokens or tuple(f"token {i}" for i in range(one.token_count))
-        records.append(_maps(kind, tokens, calls, heads, {**runner.provenance(), "warnings": list(one.warnings)}))
-    return one_or_results(records, single)
+        return [_maps(kind, tokens, calls, heads, {**runner.provenance(), "warnings": list(one.warnings)})]
+
+    batches = [[i] for i in range(len(encoded.inputs))]
+    return result_of_each(encoded, batches, run, errors=errors, task="attention maps")
 
 
 def _capture(

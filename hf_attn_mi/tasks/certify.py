@@ -20,13 +20,11 @@ from hf_attn_mi.results.certificate import Certificate, OutputChange
 from hf_attn_mi.results.results import Results
 from hf_attn_mi.tasks.arguments import (
     check_choice,
-    check_flag,
     check_indices,
     check_seed,
     check_whole_number,
-    one_or_results,
-    results_on_interrupt,
 )
+from hf_attn_mi.tasks.each_input import check_input_options, read_inputs, result_of_each
 from hf_attn_mi.tasks.output_change import RunOutput, output_change, read_output
 from hf_attn_mi.tasks.row_replacement import CONTROLS, RowReplacement, control
 
@@ -47,6 +45,8 @@ def certify(
     checked_rows: int | None = 64,
     tokenizer: Any = None,
     truncation: bool = False,
+    is_split_into_words: bool = False,
+    errors: str = "raise",
     seed: int = 0,
 ) -> Certificate | Results[Certificate]:
     """Run the model with new attention rows in every layer and certifies what changes.
@@ -64,7 +64,7 @@ def certify(
             (projections of the row on what the output can see).
         tolerance: of efficient rows: 0 for the same output, else in (0, 1) as in `efficient_attention`.
         checked_rows: how many rows, drawn at random over layers and heads, are checked for necessity; None for all.
-        tokenizer, truncation: as in `explain`.
+        tokenizer, truncation, is_split_into_words, errors: as in `explain`.
         seed: of that sample, the noise and the permutations.
 
     Returns:
@@ -81,18 +81,20 @@ def certify(
         True
     """
     _check(form, tolerance, layers, checked_rows, seed)
-    check_flag("truncation", truncation)
+    check_input_options(errors, truncation, is_split_into_words)
     runner = EncoderRunner.of(model, tokenizer)
     options = _Options(form, float(tolerance), None if layers is None else frozenset(layers), checked_rows, seed)
-    records: dict[int, Certificate] = {}
     with torch.inference_mode(False), torch.no_grad():
-        encoded, single = runner.encode(inputs, truncation=truncation)
-        targets = read_target(target, runner.model, len(encoded), runner.output_head)
-        with results_on_interrupt(records):
-            for i, one in enumerate(encoded):
-                with runner.session():
-                    records[i] = _certify(runner, one, targets.select([i]), options)
-    return one_or_results(list(records.values()), single)
+        encoded = read_inputs(
+            runner, inputs, errors=errors, truncation=truncation, is_split_into_words=is_split_into_words
+        )
+        targets = read_target(target, runner.model, encoded.count, runner.output_head).select(encoded.places)
+
+        def run(positions: list[int]) -> list[Certificate]:
+            with runner.session():
+                return [_certify(runner, encoded.inputs[i], targets.select([i]), options) for i in positions]
+
+        return result_of_each(encoded, [[i] for i in range(len(encoded.inputs))], run, errors=errors, task="certify")
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,9 @@ def _notes(
     for name, check in checks.items():
         if check.deficient:
             heads = ", ".join(map(str, check.deficient))
-            notes.append(f"{name}: W_O of heads {heads} does not have full rank; fewer keys than the kept ones may suffice.")
+            notes.append(
+                f"{name}: W_O of heads {heads} does not have full rank; fewer keys than the kept ones may suffice."
+            )
     unproved = sum(layer.unproved for layer in layers)
     if unproved:
         lacks = "miss the tolerance" if options.tolerance else "were not proved to keep most of the model's attention"

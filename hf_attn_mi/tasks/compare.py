@@ -63,6 +63,7 @@ def compare(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     batch_size: int = 16,
     truncation: bool = False,
+    is_split_into_words: bool = False,
     seed: int = 0,
 ) -> Comparison:
     """Compares methods by how well their token scores say what the model reads.
@@ -95,6 +96,7 @@ def compare(
         options: {method: its options}, as for `explain`.
         batch_size: inputs, or versions of them, in one forward pass.
         truncation: cut texts that are longer than the model's maximum, with a warning that names the cut.
+        is_split_into_words: as for `explain`.
         seed: of random methods that `options` gives none, of the bootstrap and of infidelity.
 
     Returns:
@@ -111,11 +113,14 @@ def compare(
     check_choice("by", by, ORDERS)
     check_whole_number("batch_size", batch_size)
     check_flag("truncation", truncation)
+    check_flag("is_split_into_words", is_split_into_words)
     check_seed(seed)
     names = read_methods(methods, scores)
     chosen = read_metrics(metrics, DEFAULT_METRICS, rationales is not None)
     runner = EncoderRunner.of(model, tokenizer)
-    encoded, _ = runner.encode(inputs, truncation=truncation, special_known=True)
+    encoded, _ = runner.encode(
+        inputs, truncation=truncation, special_known=True, is_split_into_words=is_split_into_words
+    )
     settings = read_all_options(names, options, runner, seed)
     truths = None if rationales is None else rationale_masks(rationales, encoded)
     given_scores = read_scores(scores, encoded)

@@ -18,14 +18,8 @@ from hf_attn_mi.models.targets import Target, read_target
 from hf_attn_mi.results.explanation import Explanation
 from hf_attn_mi.results.information_profile import InformationProfile
 from hf_attn_mi.results.results import Results
-from hf_attn_mi.tasks.arguments import (
-    check_choice,
-    check_flag,
-    check_whole_number,
-    one_or_results,
-    progress_bar,
-    results_on_interrupt,
-)
+from hf_attn_mi.tasks.arguments import check_choice, check_whole_number
+from hf_attn_mi.tasks.each_input import check_input_options, read_inputs, result_of_each
 from hf_attn_mi.tasks.media import picture_of, sound_of
 from hf_attn_mi.tasks.token_information import TokenInformation, read_profile
 
@@ -46,6 +40,8 @@ def explain(
     sampling_rate: int | None = None,
     batch_size: int = 16,
     truncation: bool = False,
+    is_split_into_words: bool = False,
+    errors: str = "raise",
 ) -> Explanation | Results[Explanation]:
     """Score the tokens of each input by their contribution to the model's prediction.
 
@@ -54,9 +50,10 @@ def explain(
     Args:
         model: a PreTrainedModel, a transformers pipeline, or a model wrapped by torch.compile or accelerate.
         inputs: a text, a pair (tuple) of texts, a list of either, or a BatchEncoding / dict of tensors
-            (input_ids, inputs_embeds, pixel_values, input_features, input_values). For models of images: a PIL image,
-            an array or the path of a file, or a list of these; for models of audio: an array, a dict with array and
-            sampling_rate, or the path of a .wav file, or a list of these.
+            (input_ids, inputs_embeds, pixel_values, input_features, input_values). A list may be any container: a
+            column of a data set or a table, an array, an iterator; of a data set the columns that hold texts are read.
+            For models of images: a PIL image, an array or the path of a file, or a list of these; for models of audio:
+            an array, a dict with array and sampling_rate, or the path of a .wav file, or a list of these.
         target: None (the predicted class), a class number, a label name, one of these for each input, or a
             function from the outputs to (batch,) values for models without a class. The function sees one input at
             a time, without padding, in the order of `inputs`. "attnlrp_iterative" calls it at every stage: let it
@@ -74,9 +71,13 @@ def explain(
         sampling_rate: samples a second of recordings that are passed as arrays.
         batch_size: inputs in one forward pass.
         truncation: cut texts that are longer than the model's maximum, with a warning that names the cut.
+        is_split_into_words: each text is a list of words; a list of them is one input, a list of lists several, and a
+            tuple of two lists a pair. The words are those of the result.
+        errors: "raise", or "skip": an input of a list that cannot be used comes back as a `SkippedInput` with the
+            reason, in its place among the results.
 
     Returns:
-        One `Explanation` for one input, `Results` of them for a list.
+        One `Explanation` for one input, `Results` of them for a list; see `Results.skipped` for errors="skip".
 
     Raises:
         InvalidInputError: an argument is wrong; the message names it.
@@ -90,24 +91,24 @@ def explain(
     scorer = find_method(method)
     values = read_options(scorer, options)
     check_choice("layers", layers, LEVELS)
-    check_flag("truncation", truncation)
+    check_input_options(errors, truncation, is_split_into_words)
     check_whole_number("batch_size", batch_size)
     runner = EncoderRunner.of(model, tokenizer, processor=processor, sampling_rate=sampling_rate)
     profile = read_profile(profile, runner)
-    records: dict[int, Explanation] = {}
     with torch.inference_mode(False):  # no gradient can be taken of tensors that are made in inference mode
-        encoded, single = runner.encode(inputs, truncation=truncation)
+        encoded = read_inputs(
+            runner, inputs, errors=errors, truncation=truncation, is_split_into_words=is_split_into_words
+        )
         check_method(runner, scorer, values)
-        targets = read_target(target, runner.model, len(encoded), runner.output_head)
+        targets = read_target(target, runner.model, encoded.count, runner.output_head).select(encoded.places)
+
+        def run(positions: list[int]) -> list[Explanation]:
+            batch = [encoded.inputs[i] for i in positions]
+            return _explain_batch(runner, batch, scorer, targets.select(positions), values, layers, profile)
+
         # A function sees one input at a time, without padding and in the caller's order.
-        batches = runner.batches(encoded, 1 if targets.is_function else batch_size)
-        with progress_bar(len(batches), "explain", "batch") as bar, results_on_interrupt(records):
-            for places in batches:
-                batch = [encoded[i] for i in places]
-                explanations = _explain_batch(runner, batch, scorer, targets.select(places), values, layers, profile)
-                records.update(zip(places, explanations))
-                bar.update()
-    return one_or_results([records[i] for i in range(len(encoded))], single)
+        batches = runner.batches(encoded.inputs, 1 if targets.is_function else batch_size)
+        return result_of_each(encoded, batches, run, errors=errors, task="explain")
 
 
 def _explain_batch(

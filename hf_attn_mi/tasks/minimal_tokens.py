@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError
-from hf_attn_mi.methods import find_method, list_methods, read_options
-from hf_attn_mi.methods.scoring import check_method, score_batch
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.removal_predictor import Prediction, RemovalPredictor, fixed_and_movable, refuse_unmaskable
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import read_target
 from hf_attn_mi.results.results import Results
 from hf_attn_mi.results.token_set import Removal, TokenSet
-from hf_attn_mi.tasks.arguments import check_flag, check_seed, check_whole_number, one_or_results, progress_bar
+from hf_attn_mi.tasks.arguments import check_flag, check_seed, check_whole_number, progress_bar
+from hf_attn_mi.tasks.each_input import check_input_options, read_inputs, result_of_each
+from hf_attn_mi.tasks.rankings import RANDOM, check_ranking, ranking_name, ranking_scores
 from hf_attn_mi.tasks.spans import spans_of
 from hf_attn_mi.tasks.token_search import (
     EMPTY,
@@ -32,7 +32,6 @@ from hf_attn_mi.tasks.token_search import (
     search,
 )
 
-RANDOM = "random"
 NO_TOKENS: Answer = (0.0, False)  # the empty set of a model without special tokens: there is no such input
 
 
@@ -49,6 +48,8 @@ def minimal_tokens(
     tokenizer: Any = None,
     batch_size: int = 16,
     truncation: bool = False,
+    is_split_into_words: bool = False,
+    errors: str = "raise",
     seed: int = 0,
 ) -> TokenSet | Results[TokenSet]:
     """Search tokens that carry the prediction of each input: they suffice, the rest does not, and none can go.
@@ -74,7 +75,7 @@ def minimal_tokens(
             runs out, `minimal` is False.
         tokenizer: as in `explain`; also names the special tokens of tensors.
         batch_size: sequences in one forward pass.
-        truncation: cut texts that are longer than the model's maximum, with a warning that names the cut.
+        truncation, is_split_into_words, errors: as in `explain`.
         seed: of random rankings; the same for each input, whatever its place.
 
     Returns:
@@ -90,42 +91,44 @@ def minimal_tokens(
     """
     _check(keep, strict, budget)
     check_whole_number("batch_size", batch_size)
-    check_flag("truncation", truncation)
+    check_input_options(errors, truncation, is_split_into_words)
     check_seed(seed)
     runner = EncoderRunner.of(model, tokenizer)
     if callable(target):
         raise InvalidInputError(
             "target is a function; a set of tokens is defined for a class: pass its number or name."
         )
-    encoded, single = runner.encode(inputs, truncation=truncation, special_known=True)
-    restricted = RestrictedInputs(
-        RemovalPredictor(
-            runner, encoded, read_target(target, runner.model, len(encoded), runner.output_head), batch_size
-        )
+    encoded = read_inputs(
+        runner,
+        inputs,
+        errors=errors,
+        truncation=truncation,
+        is_split_into_words=is_split_into_words,
+        special_known=True,
     )
-    originals = restricted.run_originals()
-    rankings = [ranking] if second_ranking is None else [ranking, second_ranking]
-    results: list[list[tuple[SearchResult, SearchState]]] = []
-    seconds: list[float] = []
-    for name, chosen, number in zip(("ranking", "second_ranking"), rankings, range(2)):
-        started = time.perf_counter()
-        scores = _scores(chosen, name, restricted, batch_size, seed + number)
-        with progress_bar(len(encoded), f"minimal tokens, {name}", "input") as bar:
-            results.append(_search(restricted, originals, scores, bar, keep=keep, strict=strict, budget=float(budget)))
-        seconds.append((time.perf_counter() - started) / len(encoded))
-    info = {
-        **runner.provenance(),
-        "compacted": restricted.predictor.position_offset is not None,
-        "ranking": _name(ranking),
-        "budget": budget,
-        "seed": seed,
-        "seconds": seconds,
-    }
-    records = [
-        _token_set(one, i, restricted, originals[i], [result[i] for result in results], second_ranking, info)
-        for i, one in enumerate(encoded)
-    ]
-    return one_or_results(records, single)
+    targets = read_target(target, runner.model, encoded.count, runner.output_head).select(encoded.places)
+    rankings = {"ranking": check_ranking(ranking, "ranking", encoded.count)}
+    if second_ranking is not None:
+        rankings["second_ranking"] = check_ranking(second_ranking, "second_ranking", encoded.count)
+    options = _Options(keep, strict, float(budget), rankings, batch_size, seed)
+
+    def run(positions: list[int]) -> list[TokenSet]:
+        chosen, places = [encoded.inputs[i] for i in positions], [encoded.places[i] for i in positions]
+        predictor = RemovalPredictor(runner, chosen, targets.select(positions), batch_size)
+        return _token_sets(RestrictedInputs(predictor, places), options)
+
+    batches = [list(range(len(encoded.inputs)))] if encoded.inputs else []
+    return result_of_each(encoded, batches, run, errors=errors, task="minimal tokens")
+
+
+@dataclass(frozen=True)
+class _Options:
+    keep: float
+    strict: bool
+    budget: float
+    rankings: Mapping[str, Any]  # by the name of the argument: a name, or the scores of each of the caller's inputs
+    batch_size: int
+    seed: int
 
 
 class RestrictedInputs:
@@ -133,9 +136,11 @@ class RestrictedInputs:
 
     Args:
         predictor: of the whole inputs, with special tokens known.
+        places: of these inputs in what the caller passed; None for all of them.
 
     Attributes:
         predictor: as above.
+        places: as above.
         fixed: for each input the tokens that always stay.
         movable: for each input the tokens that may be left out.
 
@@ -144,13 +149,14 @@ class RestrictedInputs:
         InvalidInputError: an input without tokens of its own, or whose special tokens are not known.
     """
 
-    def __init__(self, predictor: RemovalPredictor) -> None:
+    def __init__(self, predictor: RemovalPredictor, places: Sequence[int] | None = None) -> None:
         refuse_unmaskable(
             predictor.runner,
             "It cannot be restricted to some of its tokens: minimal_tokens needs a classifier that takes one.",
         )
         self.predictor = predictor
-        pairs = [fixed_and_movable(one, i) for i, one in enumerate(predictor.inputs)]
+        self.places = tuple(range(len(predictor.inputs)) if places is None else places)
+        pairs = [fixed_and_movable(one, i) for i, one in zip(self.places, predictor.inputs)]
         self.fixed, self.movable = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         predictor.try_compaction(self.fixed, self.movable)
 
@@ -192,49 +198,32 @@ def _check(keep: object, strict: object, budget: object) -> None:
         raise InvalidInputError(f"budget must be a number of forwards, 2 or more, not {budget!r}.")
 
 
-def _name(ranking: object) -> str:
-    return ranking if isinstance(ranking, str) else "given"
-
-
-def _scores(ranking: Any, argument: str, restricted: RestrictedInputs, batch_size: int, seed: int) -> list[Tensor]:
-    """(tokens,) scores of each input by this ranking."""
-    predictor = restricted.predictor
-    lengths = [one.token_count for one in predictor.inputs]
-    if isinstance(ranking, str):
-        if ranking == RANDOM:
-            return [torch.rand(n, generator=torch.Generator().manual_seed(seed)) for n in lengths]
-        if ranking not in list_methods():
-            raise InvalidInputError(
-                f"{argument}={ranking!r} is not known; allowed are 'random', "
-                f"{', '.join(map(repr, list_methods()))} and tensors."
-            )
-        return _method_scores(ranking, predictor, batch_size)
-    rows_given = [ranking] if isinstance(ranking, Tensor) and ranking.dim() == 1 else ranking
-    if not isinstance(rows_given, list | tuple | Tensor) or len(rows_given) != len(lengths):
-        raise InvalidInputError(
-            f"{argument} must be a name or one (tokens,) tensor of scores for each of {len(lengths)} inputs."
+def _token_sets(restricted: RestrictedInputs, options: _Options) -> list[TokenSet]:
+    """The token set of each input: searched by one ranking, and by a second one."""
+    originals = restricted.run_originals()
+    results: list[list[tuple[SearchResult, SearchState]]] = []
+    seconds: list[float] = []
+    for number, (argument, ranking) in enumerate(options.rankings.items()):
+        started = time.perf_counter()
+        scores = ranking_scores(
+            ranking, argument, restricted.predictor, restricted.places, options.batch_size, options.seed + number
         )
-    rows = [torch.as_tensor(row).detach().cpu() for row in rows_given]
-    for i, (row, n) in enumerate(zip(rows, lengths)):
-        if row.shape != (n,) or not bool(torch.isfinite(row).all()):
-            raise InvalidInputError(
-                f"{argument}[{i}] must be {n} finite scores, one for each token of inputs[{i}], special ones too; not "
-                f"{tuple(row.shape)}."
-            )
-    return rows
-
-
-def _method_scores(name: str, predictor: RemovalPredictor, batch_size: int) -> list[Tensor]:
-    """The scores of a token-scoring method for the classes that are explained."""
-    scorer, runner = find_method(name), predictor.runner
-    options = read_options(scorer, None)
-    check_method(runner, scorer, options)
-    scores: dict[int, Tensor] = {}
-    for places in runner.batches(predictor.inputs, batch_size):
-        batch = [predictor.inputs[i] for i in places]
-        scored = score_batch(runner, batch, scorer, predictor.target.select(places), options)
-        scores.update(zip(places, scored.scores))
-    return [scores[i] for i in range(len(predictor.inputs))]
+        with progress_bar(len(originals), f"minimal tokens, {argument}", "input") as bar:
+            results.append(_search(restricted, originals, scores, bar, options))
+        seconds.append((time.perf_counter() - started) / len(originals))
+    names = [ranking_name(ranking) for ranking in options.rankings.values()]
+    info = {
+        **restricted.predictor.runner.provenance(),
+        "compacted": restricted.predictor.position_offset is not None,
+        "ranking": names[0],
+        "budget": options.budget,
+        "seed": options.seed,
+        "seconds": seconds,
+    }
+    return [
+        _token_set(one, i, restricted, originals[i], [result[i] for result in results], names[-1], info)
+        for i, one in enumerate(restricted.predictor.inputs)
+    ]
 
 
 def _search(
@@ -242,10 +231,7 @@ def _search(
     originals: Sequence[Prediction],
     scores: Sequence[Tensor],
     bar: Any,
-    *,
-    keep: float,
-    strict: bool,
-    budget: float,
+    options: _Options,
 ) -> list[tuple[SearchResult, SearchState]]:
     """The result of the search for each input, and what it knows; `bar` counts the inputs that are done."""
 
@@ -267,10 +253,10 @@ def _search(
             answers[EMPTY] = NO_TOKENS
         state = SearchState(
             everything,
-            keep,
-            strict,
+            options.keep,
+            options.strict,
             lambda size, i=i: restricted.cost(i, size),  # type: ignore[misc]
-            budget,
+            options.budget,
             answers,
             spent=1.0,
             sequences=1,
@@ -288,7 +274,7 @@ def _token_set(
     restricted: RestrictedInputs,
     original: Prediction,
     results: Sequence[tuple[SearchResult, SearchState]],
-    second_ranking: Any,
+    second_ranking: str,
     info: dict[str, Any],
 ) -> TokenSet:
     result, state = results[0]
@@ -309,7 +295,7 @@ def _token_set(
         assert second.kept is not None  # the special tokens do not depend on the ranking
         jaccard = len(chosen & set(second.kept)) / len(chosen | set(second.kept))
         second_search = {
-            "ranking": _name(second_ranking),
+            "ranking": second_ranking,
             "indices": sorted(second.kept),
             "minimal": second.minimal,
             "forwards": cost.spent,

@@ -1,0 +1,96 @@
+"""A list of inputs, one result for each: what is done with inputs that fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
+
+from hf_attn_mi.errors import HfAttnMiError
+from hf_attn_mi.models.encoded_input import EncodedInputs, FailedInput
+from hf_attn_mi.models.runner import EncoderRunner
+from hf_attn_mi.results.record import Record
+from hf_attn_mi.results.results import Results
+from hf_attn_mi.results.skipped_input import SkippedInput
+from hf_attn_mi.tasks.arguments import check_choice, check_flag, progress_bar, results_on_interrupt
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+ERRORS = ("raise", "skip")
+
+
+def check_input_options(errors: object, truncation: object, is_split_into_words: object) -> None:
+    """Refuse wrong values of the options about inputs that all tasks share."""
+    check_choice("errors", errors, ERRORS)
+    check_flag("truncation", truncation)
+    check_flag("is_split_into_words", is_split_into_words)
+
+
+def read_inputs(
+    runner: EncoderRunner,
+    inputs: Any,
+    *,
+    errors: str,
+    truncation: bool,
+    is_split_into_words: bool,
+    special_known: bool = False,
+) -> EncodedInputs:
+    """The encoded inputs; with errors="skip" those of a list that cannot be encoded are kept as failures."""
+    return runner.encode_each(
+        inputs,
+        truncation=truncation,
+        special_known=special_known,
+        is_split_into_words=is_split_into_words,
+        skip=errors == "skip",
+    )
+
+
+def result_of_each(
+    encoded: EncodedInputs,
+    batches: Sequence[Sequence[int]],
+    run: Callable[[list[int]], Sequence[AnyRecord]],
+    *,
+    errors: str,
+    task: str,
+) -> AnyRecord | Results[AnyRecord]:
+    """The results of all inputs, in the caller's order.
+
+    With errors="skip" a batch that fails is run again one input at a time, and those that fail alone come back as
+    `SkippedInput`. Where every input that could be encoded fails, the first error is raised: it is not about an input.
+
+    Args:
+        encoded: the inputs.
+        batches: positions in `encoded.inputs`.
+        run: gives the results of the inputs at these positions.
+        errors: "raise" or "skip".
+        task: its name, for the progress bar.
+
+    Raises:
+        HfAttnMiError: what `run` raises, unless it is skipped.
+    """
+    records: dict[int, Record] = {}
+    failures = dict(encoded.failures)
+    reasons: list[HfAttnMiError] = []
+    queue = [list(batch) for batch in batches]
+    with progress_bar(len(queue), task, "batch") as bar, results_on_interrupt(records):
+        while queue:
+            positions = queue.pop(0)
+            try:
+                found = run(positions)
+            except HfAttnMiError as error:
+                if errors == "raise" or encoded.single:
+                    raise
+                if len(positions) > 1:
+                    queue[:0] = [[position] for position in positions]
+                    bar.total += len(positions) - 1
+                    continue
+                reasons.append(error)
+                failures[encoded.places[positions[0]]] = FailedInput(encoded.inputs[positions[0]].texts, error)
+            else:
+                records.update(zip((encoded.places[position] for position in positions), found))
+            bar.update()
+    if reasons and len(reasons) == len(encoded.inputs):
+        raise reasons[0]
+    for index, failed in failures.items():
+        records[index] = SkippedInput(index, failed.texts, type(failed.error).__name__, str(failed.error))
+    ordered = cast("list[AnyRecord]", [records[i] for i in range(encoded.count)])  # or SkippedInput, on request
+    return ordered[0] if encoded.single else Results(ordered)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from hf_attn_mi.cli import options as opt
 from hf_attn_mi.cli.exit_codes import DONE, INTERRUPTED
-from hf_attn_mi.cli.inputs import read_texts
-from hf_attn_mi.cli.loading import import_libraries, load_model
+from hf_attn_mi.cli.loading import import_libraries
+from hf_attn_mi.cli.media import load_for, read_inputs
 from hf_attn_mi.cli.output import (
     check_files,
     is_stdout,
@@ -30,6 +30,8 @@ def explain(
     texts: opt.Texts = None,
     file: opt.TextFile = None,
     pair: opt.Pair = None,
+    image: opt.Images = None,
+    audio: opt.Recordings = None,
     model: opt.Model = None,
     truncate: opt.Truncate = False,
     target: opt.Target = None,
@@ -57,8 +59,8 @@ def explain(
     html: opt.Html = None,
     quiet: opt.Quiet = False,
 ) -> int:
-    """Explain the prediction of a model on texts: the score of each token."""
-    inputs = read_texts(texts, file, pair)
+    """Explain the prediction of a model on texts, images or recordings: the score of each token, patch or moment."""
+    inputs = read_inputs(texts, file, pair, image, audio)
     settings = opt.read_options(options, '{"steps": 20}')
     check_files(json, html=html)
     if profile is not None and not profile.exists():
@@ -70,13 +72,13 @@ def explain(
     from hf_attn_mi import explain as explain_texts
 
     information = None if profile is None else InformationProfile.load(profile)
-    classifier, tokenizer = load_model(model, quiet=quiet)
+    classifier, preparer = load_for(inputs, model, quiet=quiet)
     with warnings_as_lines(quiet):
         results, interrupted = until_interrupted(
             lambda: explain_texts(
                 classifier,
-                inputs,
-                tokenizer=tokenizer,
+                inputs.items,
+                **preparer,
                 target=opt.read_target(target, classifier),
                 method=method,
                 profile=information,
@@ -85,7 +87,7 @@ def explain(
                 truncation=truncate,
                 options=settings,
             ),
-            len(inputs),
+            len(inputs.items),
         )
     assert not isinstance(results, Explanation)  # a list of texts gives a list of results
     write_json(results.to_dicts(), json)

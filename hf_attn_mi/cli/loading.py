@@ -9,7 +9,7 @@ import threading
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_attn_mi.cli.exit_codes import INTERRUPTED
 from hf_attn_mi.errors import InvalidInputError
@@ -64,19 +64,53 @@ def import_libraries() -> None:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+class ModelKind(NamedTuple):
+    """What is loaded for one kind of input.
+
+    Attributes:
+        model, preparer: names of classes of transformers.
+        has: what a folder must hold beside the model.
+        task: what the model must have been trained for.
+    """
+
+    model: str
+    preparer: str
+    has: str
+    task: str
+
+
+MODEL_KINDS = {
+    "text": ModelKind("AutoModelForSequenceClassification", "AutoTokenizer", "tokenizer", "text classification"),
+    "image": ModelKind(
+        "AutoModelForImageClassification", "AutoImageProcessor", "image processor", "image classification"
+    ),
+    "audio": ModelKind(
+        "AutoModelForAudioClassification", "AutoFeatureExtractor", "feature extractor", "audio classification"
+    ),
+}
+
+
 def load_model(name: str | None, *, quiet: bool = False) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Return the text classifier of this name or folder, in float32, and its tokenizer; the embedded one for None.
 
     Raises:
         InvalidInputError: there is no such folder, it cannot be loaded, or its head was never trained.
     """
-    source = str(embedded_model_path()) if name is None else name
+    return load_of_kind(str(embedded_model_path()) if name is None else name, MODEL_KINDS["text"], quiet=quiet)
+
+
+def load_of_kind(source: str, kind: ModelKind, *, quiet: bool = False) -> tuple[PreTrainedModel, Any]:
+    """Return the classifier of this name or folder, in float32, and what prepares its inputs.
+
+    Raises:
+        InvalidInputError: as `load_model`.
+    """
     if names_missing_path(source):
         raise InvalidInputError(
-            f"--model {source}: there is no such folder. A Hub name, or a folder with the model and its tokenizer, "
+            f"--model {source}: there is no such folder. A Hub name, or a folder with the model and its {kind.has}, "
             "is needed."
         )
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    import transformers
     from transformers.utils import logging
 
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -84,14 +118,14 @@ def load_model(name: str | None, *, quiet: bool = False) -> tuple[PreTrainedMode
     if quiet or not sys.stderr.isatty():
         logging.disable_progress_bar()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        model, report = AutoModelForSequenceClassification.from_pretrained(
+        preparer = getattr(transformers, kind.preparer).from_pretrained(source)
+        model, report = getattr(transformers, kind.model).from_pretrained(
             source, dtype="float32", output_loading_info=True
         )  # half precision is slower and less exact on a CPU
     except Exception as error:  # transformers, tokenizers, safetensors and huggingface_hub each have their own
         missing_here = "" if Path(source).exists() else "there is no folder of this name here. As a Hub name: "
         raise InvalidInputError(
-            f"--model {source}: {missing_here}{error} A Hub name, or a folder with the model and its tokenizer, is "
+            f"--model {source}: {missing_here}{error} A Hub name, or a folder with the model and its {kind.has}, is "
             "needed."
         ) from error
     finally:
@@ -102,6 +136,6 @@ def load_model(name: str | None, *, quiet: bool = False) -> tuple[PreTrainedMode
     if missing:
         raise InvalidInputError(
             f"--model {source}: it has no weights for {', '.join(missing[:3])}, so its predictions would be random. "
-            "Name a model that was trained for text classification."
+            f"Name a model that was trained for {kind.task}."
         )
-    return model, tokenizer
+    return model, preparer

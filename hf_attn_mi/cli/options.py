@@ -36,6 +36,14 @@ Texts = Annotated[
 ]
 TextFile = Annotated[Path | None, input_option(metavar="FILE", help="A file with one text a line.")]
 Pair = Annotated[str | None, input_option(metavar="TEXT", help="The second text, for models of sentence pairs.")]
+Images = Annotated[
+    list[Path] | None,
+    input_option("--image", metavar="FILE", help="An image, in the place of texts; may be repeated."),
+]
+Recordings = Annotated[
+    list[Path] | None,
+    input_option("--audio", metavar="FILE", help="A .wav file, in the place of texts; may be repeated."),
+]
 Data = Annotated[
     str,
     input_option(

@@ -1,0 +1,63 @@
+"""Images and recordings on the command line: which files are explained, and the model that takes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_attn_mi.cli.inputs import Text, read_texts
+from hf_attn_mi.cli.loading import MODEL_KINDS, ModelKind, load_model, load_of_kind
+from hf_attn_mi.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a command explains.
+
+    Attributes:
+        kind: the name of one of `MODEL_KINDS`.
+        items: texts, or the paths of files.
+    """
+
+    kind: str
+    items: list[Text] | list[Path]
+
+
+def read_inputs(
+    texts: list[str] | None, file: Path | None, pair: str | None, images: list[Path] | None, audio: list[Path] | None
+) -> Inputs:
+    """Return the texts, or the files of --image or --audio.
+
+    Raises:
+        InvalidInputError: more than one kind of input, a file that does not exist, or nothing.
+    """
+    given = {"image": images or [], "audio": audio or []}
+    kinds = [kind for kind, paths in given.items() if paths]
+    if not kinds:
+        return Inputs("text", read_texts(texts, file, pair))
+    if len(kinds) > 1 or texts or file is not None or pair is not None:
+        raise InvalidInputError(f"--{kinds[0]} takes files in the place of texts; pass one kind of input.")
+    for path in given[kinds[0]]:
+        if not path.is_file():
+            raise InvalidInputError(f"--{kinds[0]} {path}: there is no such file.")
+    return Inputs(kinds[0], given[kinds[0]])
+
+
+def load_for(inputs: Inputs, name: str | None, *, quiet: bool) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Return the classifier of this name or folder for these inputs, and the option of `explain` that prepares them.
+
+    Raises:
+        InvalidInputError: images or audio without --model, or as `load_model`.
+    """
+    if inputs.kind == "text":
+        model, tokenizer = load_model(name, quiet=quiet)
+        return model, {"tokenizer": tokenizer}
+    kind: ModelKind = MODEL_KINDS[inputs.kind]
+    if name is None:
+        raise InvalidInputError(f"--{inputs.kind} needs --model: the embedded model reads texts.")
+    model, processor = load_of_kind(name, kind, quiet=quiet)
+    return model, {"processor": processor}

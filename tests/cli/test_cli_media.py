@@ -1,0 +1,58 @@
+"""Images and recordings on the command line."""
+
+import json
+
+import pytest
+
+from hf_attn_mi import Explanation, explain
+from hf_attn_mi.cli import main
+from tests.cli.command_line import refused
+from tests.media_models import feature_extractor, image_processor, media_model, picture, tone, write_wav
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Folders with a model of images and one of audio, an image and a recording."""
+    media_model("vit").save_pretrained(tmp_path / "vit")
+    image_processor().save_pretrained(tmp_path / "vit")
+    media_model("wav2vec2").save_pretrained(tmp_path / "speech")
+    feature_extractor("wav2vec2").save_pretrained(tmp_path / "speech")
+    picture().save(tmp_path / "one.png")
+    write_wav(tmp_path / "tone.wav", tone(0.2))
+    return tmp_path
+
+
+def test_an_image_is_explained_and_drawn(files, capsys):
+    page = files / "page.html"
+    arguments = ["explain", "--image", str(files / "one.png"), "--model", str(files / "vit"), "--html", str(page)]
+    assert main(arguments) == 0
+    wanted = explain(media_model("vit"), picture(), processor=image_processor())
+    assert capsys.readouterr().out.startswith(f"{wanted.target_name} (probability {wanted.probability:.4g}")
+    assert "data:image/" in page.read_text()
+
+
+def test_several_images_are_one_list(files, capsys):
+    image = str(files / "one.png")
+    assert main(["explain", "--image", image, "--image", image, "--model", str(files / "vit"), "--json", "-"]) == 0
+    first, second = map(Explanation.from_dict, json.loads(capsys.readouterr().out))
+    assert first.grid == (4, 4)
+    assert first.scores.tolist() == pytest.approx(second.scores.tolist())
+
+
+def test_a_recording_is_explained_over_time(files, capsys):
+    arguments = ["explain", "--audio", str(files / "tone.wav"), "--model", str(files / "speech"), "--target", "dog"]
+    assert main(arguments) == 0
+    output = capsys.readouterr().out
+    assert output.startswith("dog")
+    assert " s " in output
+
+
+def test_what_does_not_go_together_is_refused(files, capsys):
+    image, vit = str(files / "one.png"), str(files / "vit")
+    assert "needs --model" in refused(capsys, "explain", "--image", image)
+    assert "one kind of input" in refused(capsys, "explain", "a text", "--image", image, "--model", vit)
+    assert "no such file" in refused(capsys, "explain", "--image", "no.png", "--model", vit)
+    assert "cannot be read as an image" in refused(
+        capsys, "explain", "--image", str(files / "tone.wav"), "--model", vit
+    )
+    assert "feature extractor" in refused(capsys, "explain", "--audio", str(files / "tone.wav"), "--model", "./none")

@@ -53,6 +53,7 @@ class AttentionScorer:
             InvalidInputError: the model computes no attention over the input's own tokens.
         """
         batch.run()
+        self._refuse_other_tokens(runner, batch)
         rows = [None if batch.statistics is None else self.read(batch.statistics, i) for i in range(len(batch))]
         if any(row is None for row in rows):
             raise InvalidInputError(
@@ -65,6 +66,16 @@ class AttentionScorer:
             assert row is not None
             scores[i, : row.shape[0]] = row
         return TokenScores(scores, space="attention received")
+
+    def _refuse_other_tokens(self, runner: EncoderRunner, batch: ScoringBatch) -> None:
+        """Refuse images and audio of which a part of the layers sees other tokens than the first layer."""
+        skipped = [] if batch.is_text or batch.statistics is None else list(dict.fromkeys(batch.statistics.other_keys))
+        if skipped:
+            raise InvalidInputError(
+                f"method {self.name!r} needs attention over the same positions in every layer; in {runner.class_name} "
+                f"{len(skipped)} attention modules, such as {skipped[0]}, see windows of patches, merged patches or "
+                "latents. Use method='relevance' or 'occlusion'."
+            )
 
 
 def _mean(values: Sequence[Tensor | None]) -> Tensor | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from hf_attn_mi.capture import AttentionCall, LayerStates, capture_attention
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.methods.layer_statistics import LayerStatistics
-from hf_attn_mi.models.encoded_input import EncodedInput, real_tokens, special_tokens
+from hf_attn_mi.models.encoded_input import EncodedInput, real_positions, special_tokens
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import Target
 
@@ -61,9 +61,7 @@ class ScoringBatch:
     @property
     def real(self) -> Tensor:
         """(batch, tokens) bool, False at padding and masked tokens."""
-        if not self.is_text:
-            return torch.ones(len(self), self.inputs[0].token_count, dtype=torch.bool, device=self.runner.device)
-        return real_tokens(self.arguments)
+        return real_positions(self.inputs, self.arguments)
 
     @property
     def special(self) -> Tensor:

@@ -14,7 +14,7 @@ from hf_attn_mi.capture import AttentionCall
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.kernels import AttentionStatistics, attention_statistics
 from hf_attn_mi.methods.heads import HeadStatistics, head_statistics
-from hf_attn_mi.models.encoded_input import EncodedInput, real_tokens
+from hf_attn_mi.models.encoded_input import EncodedInput, real_positions
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.results.layer_attention import LayerAttention
 
@@ -76,6 +76,8 @@ class LayerStatistics:
         efficient_received: for each input and layer (heads, tokens) efficient attention received ("efficient").
         matrices: for each input and layer (tokens, tokens) attention, mean over heads ("matrices").
         skipped: names of attention modules over other tokens.
+        other_keys: those of `skipped` whose keys are other tokens (windows, merged patches, latents), not their queries
+            alone (as in pooling by attention).
     """
 
     lengths: list[int]
@@ -88,6 +90,7 @@ class LayerStatistics:
     efficient_received: list[list[Tensor]] = field(default_factory=list)
     matrices: list[list[Tensor]] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    other_keys: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.layers = [[] for _ in self.lengths]
@@ -111,12 +114,12 @@ class LayerStatistics:
             level: "full", "summary", or "none" for `extras` only.
             extras: see the class.
         """
-        if inputs[0].length is None or (level == "none" and not extras):
+        if not inputs[0].token_count or (level == "none" and not extras):
             return None
         unknown = sorted(extras - EXTRAS)
         if unknown:
             raise InvalidInputError(f"statistics {unknown} are not known; allowed are {', '.join(sorted(EXTRAS))}.")
-        real = real_tokens(runner.collate(inputs))
+        real = real_positions(inputs, runner.collate(inputs))
         lengths = [one.token_count for one in inputs]
         head = head_statistics(runner.model, lengths, real, "efficient" in extras)
         level = "summary" if level == "none" else level
@@ -129,6 +132,8 @@ class LayerStatistics:
             return
         if not covers_tokens(call, self.real, self.encoder):
             self.skipped.append(call.module_name)
+            if call.value.shape[0] != len(self.lengths) or call.value.shape[2] != self.real.shape[1]:
+                self.other_keys.append(call.module_name)
             return
         with torch.no_grad():
             efficient = "efficient" in self.extras

@@ -190,6 +190,14 @@ def real_tokens(arguments: Mapping[str, Tensor]) -> Tensor:
     return torch.ones(main.shape[:2], dtype=torch.bool, device=main.device)
 
 
+def real_positions(inputs: Sequence[EncodedInput], arguments: Mapping[str, Tensor]) -> Tensor:
+    """(batch, tokens) bool like `real_tokens`; all True where the model makes its own positions (images, audio)."""
+    if inputs[0].length is not None:
+        return real_tokens(arguments)
+    device = next(iter(arguments.values())).device
+    return torch.ones(len(inputs), inputs[0].token_count, dtype=torch.bool, device=device)
+
+
 def special_tokens(inputs: Sequence[EncodedInput], real: Tensor) -> Tensor:
     """(batch, tokens) bool like `real`, True for special tokens; False where that is not known."""
     special = torch.zeros_like(real)

@@ -11,7 +11,7 @@ from hf_attn_mi.attention import effective_attention, efficient_attention
 from hf_attn_mi.capture import AttentionCall, capture_attention
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.methods.layer_statistics import LayerView, covers_tokens, layer_view
-from hf_attn_mi.models.encoded_input import real_tokens
+from hf_attn_mi.models.encoded_input import EncodedInput, real_positions
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.results.attention_maps import AttentionMaps
 from hf_attn_mi.results.results import Results
@@ -29,6 +29,8 @@ def attention_maps(
     layers: list[int] | None = None,
     heads: list[int] | None = None,
     tokenizer: Any = None,
+    processor: Any = None,
+    sampling_rate: int | None = None,
     truncation: bool = False,
     is_split_into_words: bool = False,
     errors: str = "raise",
@@ -43,7 +45,7 @@ def attention_maps(
             same output that keeps most of the model's own attention; about a millisecond a row).
         layers: layer indices, None for all.
         heads: head indices, None for all.
-        tokenizer, truncation, is_split_into_words, errors: as in `explain`.
+        tokenizer, processor, sampling_rate, truncation, is_split_into_words, errors: as in `explain`.
 
     Returns:
         One `AttentionMaps` for one input, `Results` of them for a list.
@@ -56,17 +58,17 @@ def attention_maps(
     check_indices("layers", layers)
     check_indices("heads", heads)
     check_input_options(errors, truncation, is_split_into_words)
-    runner = EncoderRunner.of(model, tokenizer)
+    runner = EncoderRunner.of(model, tokenizer, processor=processor, sampling_rate=sampling_rate)
     encoded = read_inputs(runner, inputs, errors=errors, truncation=truncation, is_split_into_words=is_split_into_words)
-    if any(one.length is None for one in encoded.inputs):
+    if any(not one.token_count for one in encoded.inputs):
         raise InvalidInputError(
-            f"inputs has {', '.join(encoded.inputs[0].tensors)}, but attention maps are for token sequences; use "
-            "capture_attention for images and audio."
+            f"inputs has {', '.join(encoded.inputs[0].tensors)}, of which {runner.class_name} makes no positions that are "
+            "known, so there are no maps; use capture_attention."
         )
 
     def run(positions: list[int]) -> list[AttentionMaps]:
         (one,) = (encoded.inputs[i] for i in positions)
-        calls = _capture(runner, runner.collate([one]), layers, heads)
+        calls = _capture(runner, one, layers, heads)
         tokens = one.tokens or tuple(f"token {i}" for i in range(one.token_count))
         return [_maps(kind, tokens, calls, heads, {**runner.provenance(), "warnings": list(one.warnings)})]
 
@@ -75,10 +77,11 @@ def attention_maps(
 
 
 def _capture(
-    runner: EncoderRunner, arguments: dict[str, Tensor], layers: list[int] | None, heads: list[int] | None
+    runner: EncoderRunner, one: EncodedInput, layers: list[int] | None, heads: list[int] | None
 ) -> list[tuple[AttentionCall, LayerView]]:
     """The attention calls of the chosen layers in one forward pass."""
-    real, encoder = real_tokens(arguments), runner.encoder_prefix
+    arguments = runner.collate([one])
+    real, encoder = real_positions([one], arguments), runner.encoder_prefix
     calls: list[tuple[AttentionCall, LayerView]] = []
     available: set[int] = set()
 

@@ -136,9 +136,9 @@ def test_errors_name_the_argument(demo, options, message):
     assert state_of(demo[0]) == before
 
 
-def test_images_and_windows_are_refused_by_name():
-    model, inputs = zoo_model("imgcls-vit")
-    with pytest.raises(InvalidInputError, match=r"pixel_values.*token sequences.*capture_attention"):
+def test_windows_and_mixing_without_attention_are_refused_by_name():
+    model, inputs = zoo_model("imgcls-swin")
+    with pytest.raises(UnsupportedModelError, match=r"windows, patches or latents.*capture_attention"):
         attention_maps(model, inputs)
     model, inputs = zoo_model("seqcls-fnet")
     with pytest.raises(UnsupportedModelError, match="FNet"):

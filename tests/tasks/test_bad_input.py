@@ -241,6 +241,6 @@ def test_weights_on_the_meta_device():
 
 
 def test_attention_methods_need_tokens():
-    model, inputs = zoo_model("imgcls-vit")
-    message = "method 'attention' needs attention over the input's own tokens.*method='relevance'"
+    model, inputs = zoo_model("imgcls-swin")
+    message = "method 'attention' needs attention over the same positions in every layer.*method='relevance'"
     refused(InvalidInputError, message, model, inputs, method="attention")

@@ -15,7 +15,7 @@ test: $(VENV)/.ready-test  ## the whole suite
 
 # Under 90 seconds: without the tests marked slow and without the folders and files that build or run many models.
 SLOW_TESTS := tests/capture/test_architectures.py tests/kernels tests/mi tests/studies tests/heads tests/test_golden.py \
-  tests/test_documentation.py tests/methods/test_baseline_contract.py tests/attention/test_efficient_real.py
+  tests/test_documentation.py tests/methods/test_baseline_contract.py tests/attention/test_efficient_real.py tests/browser
 test-fast: $(VENV)/.ready-test
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow" $(addprefix --ignore=,$(SLOW_TESTS))
 

@@ -65,9 +65,16 @@ class ReportItem:
 
     @property
     def because(self) -> tuple[Word, ...]:
-        """The words that the sentence names: those with the highest scores, () where none speaks for the target."""
-        first = self.explanation.top(NAMED, by="positive")
-        return tuple(word for word in first if word.score >= NAMED_SHARE * first[0].score)
+        """The words that the sentence names: those with the highest scores, () where none speaks for the target.
+
+        A word that occurs several times is named once.
+        """
+        named: dict[str, Word] = {}
+        for word in self.explanation.top(len(self.explanation.tokens), by="positive"):
+            if len(named) < NAMED and word.text.strip():
+                named.setdefault(word.text.strip().casefold(), word)
+        strongest = max((word.score for word in named.values()), default=0.0)
+        return tuple(word for word in named.values() if word.score >= NAMED_SHARE * strongest)
 
     @property
     def sentence(self) -> str:

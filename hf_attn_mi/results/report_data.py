@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -57,7 +57,7 @@ def _item(item: ReportItem) -> dict[str, Any]:
         "tokens": list(explanation.tokens),
         "special": [place for place, special in enumerate(explanation.special) if special],
         "words": [[word.text.strip(), *word.tokens] for word in words],
-        "pieces": _pieces(explanation, [(word.sequence, word.start, word.end) for word in words]),
+        "pieces": _pieces(explanation, [(i, word.sequence, word.start, word.end) for i, word in enumerate(words)]),
         "tokenPieces": _token_pieces(explanation),
         "sentence": {
             "target": explanation.target_name,
@@ -77,21 +77,23 @@ def _item(item: ReportItem) -> dict[str, Any]:
         "layers": [_layer(layer) for layer in explanation.layers],
         "identifiability": identifiability(explanation.layers) if explanation.layers else "",
         "attention": None if item.attention is None else _attention(item.attention),
-        "information": None if explanation.information is None else _information(explanation),
+        "information": _information(explanation.information),
         "notes": dict(item.notes),
     }
 
 
-def _pieces(explanation: Explanation, spans: Sequence[tuple[int | None, int | None, int | None]]) -> list[Any]:
-    """For each text its pieces: [text, number of the word or token] and plain strings between them.
+def _pieces(explanation: Explanation, spans: Sequence[tuple[int, int | None, int | None, int | None]]) -> list[Any]:
+    """For each text its pieces: [text, number of the word or token], and plain strings between them.
 
-    What has no place in a text comes in one more row.
+    Args:
+        explanation: with the texts.
+        spans: number, text, start and end of each word or token; what has no place in a text comes in one more row.
     """
     texts: list[list[tuple[int, int, float, str]]] = [[] for _ in explanation.texts]
     outside: list[Any] = []
-    for number, (sequence, start, end) in enumerate(spans):
+    for number, sequence, start, end in spans:
         if sequence is None or start is None or end is None:
-            outside.append(number)
+            outside.append(["", number])
         else:
             texts[sequence].append((start, end, float(number), ""))
     rows = []
@@ -99,16 +101,17 @@ def _pieces(explanation: Explanation, spans: Sequence[tuple[int | None, int | No
         for text, words in zip(explanation.texts, texts):
             pieces = split_text(text, words)
             rows.append([piece.text if piece.score is None else [piece.text, int(piece.score)] for piece in pieces])
-    return [*rows, [["", number] for number in outside]] if outside else rows
+    return [*rows, outside] if outside else rows
 
 
 def _token_pieces(explanation: Explanation) -> list[Any]:
-    spans: list[tuple[int | None, int | None, int | None]] = []
-    for index, special in enumerate(explanation.special):
-        sequence = None if special else explanation._sequence(index)
-        placed = explanation.offsets is not None and sequence is not None
-        start, end = explanation.offsets[index] if explanation.offsets is not None and placed else (None, None)
-        spans.append((sequence if placed else None, start, end))
+    spans: list[tuple[int, int | None, int | None, int | None]] = []
+    for index in explanation._ordinary():
+        sequence = explanation._sequence(index)
+        if explanation.offsets is None or sequence is None:
+            spans.append((index, None, None, None))
+        else:
+            spans.append((index, sequence, *explanation.offsets[index]))
     return _pieces(explanation, spans)
 
 
@@ -243,9 +246,9 @@ def _head(head: HeadDetail) -> dict[str, Any]:
     return data
 
 
-def _information(explanation: Explanation) -> dict[str, Any]:
-    information = explanation.information
-    assert information is not None
+def _information(information: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if information is None or not information.get("layers"):
+        return None
     layers = [
         {
             "layer": layer["layer"],
@@ -255,7 +258,7 @@ def _information(explanation: Explanation) -> dict[str, Any]:
                 for name, site in layer.get("mi", {}).items()
             },
         }
-        for layer in information.get("layers", ())
+        for layer in information["layers"]
     ]
     return {"ceiling": _number(information.get("ceiling")), "n": information.get("n"), "layers": layers}
 

@@ -106,7 +106,9 @@ def _problems(sample: Reservoir, plan: SitePlan, layers: tuple[int, ...], notes:
                 continue
             key = present.numpy().tobytes()
             found.setdefault(key, Problem([], present.nonzero()[:, 0])).cells.append((place, pick))
-    notes += [f"{name}: left out, since it has {count} examples and needs at least two." for name, count in short.items()]
+    notes += [
+        f"{name}: left out, since it has {count} examples and needs at least two." for name, count in short.items()
+    ]
     return list(found.values())
 
 

@@ -268,9 +268,9 @@ def _optional(
     """The results of each input; None and a note where they are not wanted, or not possible and not asked for."""
     reason = ""
     if wanted is False:
-        reason = f"not asked for ({name}=False)."
+        reason = f"Not asked for ({name}=False)."
     elif wanted is None and not few:
-        reason = f"not computed for more than {FEW_INPUTS} inputs; {name}=True computes it."
+        reason = f"Not computed for more than {FEW_INPUTS} inputs; {name}=True computes it."
     else:
         try:
             return list(_all(compute()))
@@ -294,7 +294,7 @@ def _attention(
     """The heads of each input, by default as much as a page can hold."""
     if level is None and len(encoded) > FEW_INPUTS:
         for note in notes:
-            note["attention"] = f"not computed for more than {FEW_INPUTS} inputs; attention='top' computes it."
+            note["attention"] = f"Not computed for more than {FEW_INPUTS} inputs; attention='top' computes it."
         return [None] * len(encoded)
     details: list[AttentionDetail | None] = []
     with progress_bar(len(encoded), "attention", "input") as bar:

@@ -216,7 +216,7 @@
       const place = tokens.length > 1 ? `tokens ${tokens[0]} to ${tokens[tokens.length - 1]}` : `token ${tokens[0]}`;
       const where = state.unit === "words" ? `word ${i + 1}, ${place}` : place;
       const member = tokens.some((t) => inSet.has(t)) ? "\nin the minimal token set" : "";
-      return `${unitName(one, i)}  ${score(values[i])}\n${where}${member}`;
+      return `${unitName(one, i)}\u2002${score(values[i])}\n${where}${member}`;
     }
     function chip(text, i) {
       const tokens = unitTokens(one, i), word = state.unit === "words" ? i : wordOf(i);
@@ -310,7 +310,7 @@
   }
   function links() {
     const one = item();
-    if (!one.attention) return note(`What this word attends to: ${one.notes.attention || "not computed."}`);
+    if (!one.attention) return note(`What this word attends to is not on the page. ${one.notes.attention || ""}`);
     const list = (title, direction) => {
       const found = linksOf(state.word, direction), most = largest(found.map((x) => x[1]));
       return h("div", null, h("h3", null, title), h("div", { class: "bars" }, found.map(([token, weight]) => [
@@ -382,11 +382,17 @@
       null, h("div", { class: "bars", id: "sums" }, rows, h("span", { class: "name sum" }, `output for ${chosen.name}`), last, h("span", { class: "value sum" }, score(total))));
   }
 
+  function leftOut() { // parts that are not on the page, and why
+    const names = { token_set: "Minimal token set", certificate: "Certificate", attention: "Attention matrices", subgraph: "Attention subgraph" };
+    const lines = Object.entries(item().notes).filter(([name]) => names[name]).map(([name, why]) => h("p", null, h("b", null, names[name]), `: ${why}`));
+    return lines.length ? lines : null;
+  }
+
   const TONES = { holds: "good", "does not hold": "bad", "nothing to certify": "neutral" };
   function tokenSetPanel() {
     const found = item().tokenSet;
     const meaning = "These words alone keep the prediction, the rest alone does not, and without any one of them that is no longer true. It is locally minimal: there may be a smaller set elsewhere.";
-    if (!found) return panel("Minimal token set", meaning, null, note(`Not computed: ${item().notes.token_set || ""}`));
+    if (!found) return null;
     const words = found.words.map((word, i) => [i > 0 ? ", " : "", h("b", null, word)]);
     const box = found.outcome === "nothing to certify"
       ? ["Nothing to find: ", h("span", null, found.reason)]
@@ -406,7 +412,7 @@
   function certificatePanel() {
     const found = item().certificate;
     const meaning = "All attention rows were replaced by other rows with few keys and the same head output, and the model was run again. Where the certificate holds, the prediction stands on these few keys; the controls show what other rows do.";
-    if (!found) return panel("Certificate of efficient attention", meaning, null, note(`Not computed: ${item().notes.certificate || ""}`));
+    if (!found) return null;
     const text = {
       holds: ["Holds. ", h("span", null, `${plural(found.changed, "row")} of ${found.rows.toLocaleString("en")} were replaced; the ${found.output} moved by ${number(found.change.relative, 2)} of their size.`)],
       "does not hold": ["Does not hold. ", h("span", null, found.reasons.join(" "))],
@@ -441,7 +447,7 @@
         const scale = largest(view.wordScores);
         const tau = one.agreement && one.agreement[line];
         return h("tr", null, h("th", { scope: "row" }, button(view.method, () => set({ view: i }, ["text", "classes", "waterfall", "methods"]), { "aria-pressed": String(i === state.view) })),
-          kept.map((word) => h("td", { class: level(view.wordScores[word], scale, view.classLinked), on: tipped(() => `${view.method}\n${one.words[word][0]}  ${score(view.wordScores[word])}`) },
+          kept.map((word) => h("td", { class: level(view.wordScores[word], scale, view.classLinked), on: tipped(() => `${view.method}\n${one.words[word][0]}\u2002${score(view.wordScores[word])}`) },
             h("span", { class: "unseen" }, score(view.wordScores[word])))),
           h("td", { class: "tau nums" }, line === 0 ? "" : tau === null || tau === undefined ? "none" : number(tau, 2)));
       })));
@@ -485,7 +491,7 @@
     const ramp = Array.from({ length: 22 }, (_, i) => h("span", { css: { "background-color": `rgb(${between(from, to, i / 21)})`, flex: "1" } }));
     const left = h("div", null, h("div", { class: "scroll" }, grid), h("div", { class: "legend", css: { "margin-top": "10px" } }, "0\u202f%", h("span", { class: "ramp share", "aria-hidden": "true" }, ramp), "100\u202f% invisible to the output"),
       h("p", { class: "soft small", css: { "max-width": "52ch" } }, one.identifiability), current && headFacts(current, strongest));
-    const missing = one.attention ? one.attention.leftOut : one.notes.attention && `Not on this page: ${one.notes.attention}`;
+    const missing = one.attention && one.attention.leftOut;
     return panel("Attention: which part can have an effect", meaning, null,
       h("div", { class: "attention" }, left, h("div", { id: "head" }, current ? headPanel(current) : null, missing && note(missing),
         one.attention && one.attention.contributionNote && note(one.attention.contributionNote))));
@@ -557,7 +563,7 @@
   function rowChoice(detail, row) {
     const one = item();
     const which = row === detail.query ? "the row that contributes most" : "the chosen row";
-    const pick = !detail.rows && h("select", { class: "quiet", "aria-label": "Row (query)", on: { change: (event) => set({ row: Number(event.target.value), layer: detail.layer, head: detail.head }, ["attention"]) } },
+    const pick = !detail.rows && h("select", { class: "quiet", "aria-label": "Row (query)", css: { "max-width": "8.5em" }, on: { change: (event) => set({ row: Number(event.target.value), layer: detail.layer, head: detail.head }, ["attention"]) } },
       one.tokens.map((token, i) => h("option", { value: i, selected: i === row }, `${i}: ${token}`)));
     return h("div", { class: "row", css: { "margin-top": "16px" } }, h("h3", { css: { margin: 0 } }, `What ${quoted(tokenName(row))} attends to`), h("span", { class: "meta" }, which), h("span", { class: "grow" }), pick,
       menu([...(detail.rows ? [] : [["PNG of the maps", () => exportMaps(detail)]]), ["SVG of this row", () => exportFan()], ["CSV of the weights", () => exportMatrix(detail)]]));
@@ -835,10 +841,10 @@
   // --- drawing ---------------------------------------------------------------------------------------------------
 
   const PANELS = [["verdict", verdict, "bare"], ["text", textPanel, ""], ["classes", classes, "third"], ["waterfall", waterfall, "rest"],
-    ["tokenset", tokenSetPanel, "half"], ["certificate", certificatePanel, "half"], ["attention", attention, ""], ["methods", methods, ""],
+    ["tokenset", tokenSetPanel, "half"], ["certificate", certificatePanel, "half"], ["leftout", leftOut, "left"], ["attention", attention, ""], ["methods", methods, ""],
     ["information", information, ""], ["questions", questions, ""], ["provenance", provenance, ""]];
   const holder = document.getElementById("panels");
-  for (const [name, , kind] of PANELS) holder.append(h("section", { id: name, class: `panel ${kind}` }));
+  for (const [name, , kind] of PANELS) holder.append(h("section", { id: name, class: kind === "left" ? kind : `panel ${kind}` }));
 
   let drawing = 0;
   function draw(names) { // the panels above the fold at once, the others one by one, so that no step takes long
@@ -849,7 +855,14 @@
     const step = (i) => {
       if (i >= chosen.length || (turn !== drawing && !names)) return;
       const [name, build] = chosen[i];
-      const section = document.getElementById(name), content = build();
+      const section = document.getElementById(name);
+      let content;
+      try {
+        content = build();
+      } catch (error) { // one panel that fails does not take the others with it
+        content = note(`This panel could not be drawn: ${error.message}`);
+        reportError(error);
+      }
       section.hidden = content === null;
       section.replaceChildren(...[content].flat(4).filter((x) => x));
       if (names || i < 1) step(i + 1); else setTimeout(() => step(i + 1), 0);

@@ -1,0 +1,56 @@
+"""The texts of the pages that are looked at."""
+
+from dataclasses import replace
+
+from tests.results.result_samples import explanation, report
+
+REVIEW = (
+    "I went in with low hopes. The plot is thin and the jokes are old, and for the first half hour I thought about "
+    "leaving. But then the two leads meet, and the film comes alive: they are a joy to watch, quick and warm and never "
+    "sentimental. The ending is a little too neat, and the music is far too loud, but I walked out smiling, and I "
+    "would happily see it again with friends."
+)
+SHORT = "A warm and funny film."
+PAIR = ("The film was long.", "Nobody liked it much, but the music is lovely.")
+LONG_REVIEW = " ".join([REVIEW] * 5)  # 430 words
+HOSTILE = (
+    "</script><script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "<!--\u2028\u2029&lt;b&gt;",
+)
+
+
+def two_hundred():
+    """Texts of different length and class, each of which occurs once."""
+    words = REVIEW.split()
+    ends = (".", "! But it is dull and boring.", ", a joy to watch.")
+    return [f"{' '.join(words[i % 60 : i % 60 + 6 + i % 23])} {i}{ends[i % 3]}" for i in range(200)]
+
+
+def hostile_report():
+    """A report whose tokens, names and texts would be markup, if they were not text."""
+    item = report().items[0]
+    tokens = ("[CLS]", *HOSTILE, "[SEP]")
+    text = " ".join(HOSTILE)
+    starts = [text.index(part) for part in HOSTILE]
+    offsets = ((0, 0), *((start, start + len(part)) for start, part in zip(starts, HOSTILE)), (0, 0))
+    one = explanation(
+        tokens=tokens,
+        texts=(text,),
+        offsets=offsets,
+        word_ids=(None, 0, 1, 2, None),
+        target_name=HOSTILE[1],
+        info={"model": HOSTILE[0], "method": "relevance", "warnings": [HOSTILE[0]]},
+    )
+    classes = tuple(replace(x, name=name) for x, name in zip(item.classes, HOSTILE))
+    token_set = replace(item.token_set, tokens=tokens, texts=(text,), target_name=HOSTILE[1])
+    hostile = replace(
+        item,
+        classes=classes,
+        explanations=(one,),
+        methods=(),
+        token_set=token_set,
+        label=HOSTILE[1],
+        notes={"lime": text},
+    )
+    return report(items=(hostile, hostile), info={"model": HOSTILE[0], "method": HOSTILE[1]})

@@ -34,6 +34,8 @@ def explain(
     audio: opt.Recordings = None,
     model: opt.Model = None,
     truncate: opt.Truncate = False,
+    stride: opt.Stride = None,
+    aggregation: opt.Aggregation = "mean",
     target: opt.Target = None,
     method: Annotated[
         str, opt.method_name(help="How tokens are scored; `hf-attn-mi methods` lists the names.")
@@ -85,6 +87,8 @@ def explain(
                 layers=layers,
                 batch_size=batch_size,
                 truncation=truncate,
+                stride=stride,
+                aggregation=aggregation,
                 options=settings,
             ),
             len(inputs.items),

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NoReturn
 
 import typer
 from typer.core import TyperCommand
@@ -57,6 +57,13 @@ Model = Annotated[
 ]
 Truncate = Annotated[
     bool, input_option("--truncate", help="Cut texts that are too long for the model, with a warning.")
+]
+Stride = Annotated[
+    int | None,
+    input_option(metavar="N", help="Explain texts of any length by windows that share N tokens."),
+]
+Aggregation = Annotated[
+    Literal["mean", "max"], input_option(help="How the logits of windows are put together, class by class.")
 ]
 Target = Annotated[
     str | None,

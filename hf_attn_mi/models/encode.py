@@ -31,6 +31,7 @@ def encode_texts(
     is_split_into_words: bool = False,
     tokenizer_options: Mapping[str, Any] | None = None,
     skip: bool = False,
+    unlimited: bool = False,
 ) -> EncodedInputs:
     """The encoded inputs of texts and pairs of texts.
 
@@ -42,6 +43,7 @@ def encode_texts(
         is_split_into_words: texts are lists of words.
         tokenizer_options: what a pipeline passes to its tokenizer.
         skip: keep what cannot be encoded in `failures`; else the first such input raises.
+        unlimited: take texts that are longer than the model's limit as they are, for windows.
 
     Raises:
         InvalidInputError: no texts; unless they are skipped: an empty text, one without tokens, too long without
@@ -61,7 +63,7 @@ def encode_texts(
         return EncodedInputs([], [], failures, single)
     tokenizer = require_tokenizer()
     refuse_choices(model)
-    limit, accepted = maximum_length(model, tokenizer), argument_names(model)
+    limit, accepted = None if unlimited else maximum_length(model, tokenizer), argument_names(model)
     encoded: list[EncodedInput] = []
     for i, one_parts in parts:
         try:

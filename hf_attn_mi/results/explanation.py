@@ -296,6 +296,11 @@ class Explanation(Record):
             facts = ["Completeness: not measured."]
         else:
             facts = ["Completeness: the scores of this method do not add up to the output; read their order."]
+        if windows := self.info.get("windows"):
+            facts.append(
+                f"Explained over {windows['count']} windows of at most {windows['limit']} tokens, of which neighbors "
+                f"share {windows['stride']}: the class is that of the {windows['aggregation']}."
+            )
         if self.layers:
             facts.append(identifiability(self.layers))
         if outside := [index for index, special in enumerate(self.special) if special]:

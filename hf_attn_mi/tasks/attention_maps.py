@@ -62,8 +62,8 @@ def attention_maps(
     encoded = read_inputs(runner, inputs, errors=errors, truncation=truncation, is_split_into_words=is_split_into_words)
     if any(not one.token_count for one in encoded.inputs):
         raise InvalidInputError(
-            f"inputs has {', '.join(encoded.inputs[0].tensors)}, of which {runner.class_name} makes no positions that are "
-            "known, so there are no maps; use capture_attention."
+            f"inputs has {', '.join(encoded.inputs[0].tensors)}, of which {runner.class_name} makes no positions that "
+            "are known, so there are no maps; use capture_attention."
         )
 
     def run(positions: list[int]) -> list[AttentionMaps]:

@@ -22,6 +22,7 @@ from hf_attn_mi.tasks.arguments import check_choice, check_whole_number
 from hf_attn_mi.tasks.each_input import check_input_options, read_inputs, result_of_each
 from hf_attn_mi.tasks.media import picture_of, sound_of
 from hf_attn_mi.tasks.token_information import TokenInformation, read_profile
+from hf_attn_mi.tasks.windows import AGGREGATIONS, WindowExplainer, refuse_with_stride
 
 LARGEST_GAP = 0.02  # completeness gap from which on a warning is given; half precision reaches 0.01
 
@@ -40,6 +41,8 @@ def explain(
     sampling_rate: int | None = None,
     batch_size: int = 16,
     truncation: bool = False,
+    stride: int | None = None,
+    aggregation: str = "mean",
     is_split_into_words: bool = False,
     errors: str = "raise",
 ) -> Explanation | Results[Explanation]:
@@ -71,6 +74,10 @@ def explain(
         sampling_rate: samples a second of recordings that are passed as arrays.
         batch_size: inputs in one forward pass.
         truncation: cut texts that are longer than the model's maximum, with a warning that names the cut.
+        stride: explain texts of any length by windows that share so many tokens; see `aggregation`. None refuses, or
+            with `truncation` cuts, what is longer than the model's maximum.
+        aggregation: how the logits of windows become those that are explained, class by class: "mean" or "max". The
+            result says it in `info["windows"]`.
         is_split_into_words: each text is a list of words; a list of them is one input, a list of lists several, and a
             tuple of two lists a pair. The words are those of the result.
         errors: "raise", or "skip": an input of a list that cannot be used comes back as a `SkippedInput` with the
@@ -95,7 +102,14 @@ def explain(
     check_whole_number("batch_size", batch_size)
     runner = EncoderRunner.of(model, tokenizer, processor=processor, sampling_rate=sampling_rate)
     profile = read_profile(profile, runner)
+    check_choice("aggregation", aggregation, AGGREGATIONS)
     with torch.inference_mode(False):  # no gradient can be taken of tensors that are made in inference mode
+        if stride is not None:
+            refuse_with_stride(truncation=truncation, profile=profile)
+            windows = WindowExplainer(
+                runner, scorer, values, stride=stride, aggregation=aggregation, batch_size=batch_size
+            )
+            return windows.explain_each(inputs, target, errors=errors, is_split_into_words=is_split_into_words)
         encoded = read_inputs(
             runner, inputs, errors=errors, truncation=truncation, is_split_into_words=is_split_into_words
         )

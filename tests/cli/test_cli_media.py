@@ -56,3 +56,10 @@ def test_what_does_not_go_together_is_refused(files, capsys):
         capsys, "explain", "--image", str(files / "tone.wav"), "--model", vit
     )
     assert "feature extractor" in refused(capsys, "explain", "--audio", str(files / "tone.wav"), "--model", "./none")
+
+
+def test_a_long_text_is_explained_over_windows(capsys):
+    text = "A joy to watch. " * 200
+    assert "stride" in refused(capsys, "explain", text, "--stride", "-1")
+    assert main(["explain", text, "--stride", "32", "--aggregation", "max"]) == 0
+    assert "windows of at most" in capsys.readouterr().out

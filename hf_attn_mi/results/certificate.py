@@ -169,6 +169,8 @@ class Certificate(Record):
     def _check(self) -> None:
         if not self.layers:
             raise InvalidInputError("layers is empty: a certificate is about one attention module or more")
+        if (self.necessity is None) != (self.necessity_median is None):
+            raise InvalidInputError("necessity and necessity_median must be numbers, or both None")
 
     def _computed(self) -> dict[str, Any]:
         return {"outcome": self.outcome, "holds": self.holds, "reasons": list(self.reasons)}

@@ -283,15 +283,18 @@ def _float(value: Any) -> float:
         if isinstance(value, str | bytes):
             raise TypeError
         return float(value)
-    except (TypeError, ValueError, RuntimeError):
-        raise MismatchError("", f" must be a number, got {value!r}") from None
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise MismatchError("", f" must be a number, got {repr(value)[:80]}") from None
 
 
 def _integer(value: Any) -> int:
     try:
-        return int(operator.index(value))
+        number = int(operator.index(value))
     except (TypeError, RuntimeError):
-        raise MismatchError("", f" must be a whole number, got {value!r}") from None
+        raise MismatchError("", f" must be a whole number, got {repr(value)[:80]}") from None
+    if not -(2**63) <= number < 2**63:
+        raise MismatchError("", " must be a whole number of at most 64 bits")
+    return number
 
 
 def _boolean(value: Any) -> bool:

@@ -185,6 +185,16 @@ class Comparison(Record):
         for method, row in self.values.items():
             if wrong := {metric: len(column) for metric, column in row.items() if len(column) != self.inputs}:
                 raise InvalidInputError(f"values[{method!r}] has {wrong} numbers for {self.inputs} inputs.")
+        tests = [test for column in self.tests.values() for test in column]
+        if strangers := {name for test in tests for name in (test.first, test.second)} - set(self.methods):
+            raise InvalidInputError(f"tests name {sorted(strangers)}, which are no methods of {self.methods}.")
+        estimates = [x for row in self.table.values() for x in row.values()] + [test.difference for test in tests]
+        if wrong_counts := [x.inputs for x in estimates if not 0 <= x.inputs <= self.inputs]:
+            raise InvalidInputError(f"table and tests count {wrong_counts[0]} inputs of {self.inputs}.")
+        if len(self.agreement.tau) != len(self.agreement.methods) or any(
+            len(row) != len(self.agreement.methods) for row in self.agreement.tau
+        ):
+            raise InvalidInputError("agreement must hold one entry for each two of its methods.")
 
     def _computed(self) -> dict[str, Any]:
         return {"recommended": self.recommended, "recommendation": self.recommendation}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -205,7 +206,7 @@ def _few(comparison: Comparison) -> str:
     if not comparison.tests[comparison.deciding]:
         return "There is no second method to compare it with."
     most = max((test.difference.inputs for test in tests), default=0)
-    if len(tests) * 2 / 2**most < LEVEL:
+    if math.ldexp(2.0 * len(tests), -most) < LEVEL:
         return ""
     return (
         f"With {most} inputs and {len(tests)} pairs of methods no difference can reach p < {LEVEL:g}: take more inputs."

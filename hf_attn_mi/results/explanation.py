@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -272,11 +273,17 @@ class Explanation(Record):
         return Word(text, score, start, end, sequence, indices)
 
     def _pieces(self) -> list[list[Piece]]:
-        """The words in their texts, and a row of the words that are in no text."""
+        """The words in their texts, and a row of those in no text; the names of words that occur twice say where."""
         spans: list[list[tuple[int, int, float, str]]] = [[] for _ in self.texts]
         outside: list[Piece] = []
-        for word in self.to_words():
+        words = self.to_words()
+        times, numbers = Counter(word.text for word in words), Counter[int | None]()
+        for word in words:
+            numbers[word.sequence] += 1
             label = word.text if word.text.strip() else "".join(self.tokens[i] for i in word.tokens)
+            if times[word.text] > 1:  # which of them: its number in its text
+                text = f"text {(word.sequence or 0) + 1}, " if len(self.texts) > 1 else ""
+                label = f"{label.strip()} ({text}word {numbers[word.sequence]})"
             if not self.texts or word.sequence is None or word.start is None or word.end is None:
                 outside += [Piece(" ")] * bool(outside) + [Piece(word.text, word.score, label)]
             else:
@@ -307,7 +314,8 @@ class Explanation(Record):
             names = " ".join(dict.fromkeys(self.tokens[i] for i in outside))
             facts.append(f"Special tokens ({names}) hold {format_score(self._total(outside))} in sum, not shown.")
         warnings = self.info.get("warnings") or ()
-        return facts + [f"Warning: {text}" for text in ((warnings,) if isinstance(warnings, str) else warnings)]
+        listed = warnings if isinstance(warnings, tuple) else (warnings,)  # of a file that was edited: any value
+        return facts + [f"Warning: {text}" for text in listed]
 
 
 def _check_lengths(explanation: Explanation) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -81,6 +81,21 @@ class InformationProfile(Record):
         for name, length in lengths.items():
             if length != count:
                 raise InvalidInputError(f"{name} has {length} sites, sites has {count}; one for each is needed")
+        for name, tensor, shape in self._shapes():
+            if tuple(tensor.shape) != shape:
+                raise InvalidInputError(f"{name} must have shape {shape}, got {tuple(tensor.shape)}")
+
+    def _shapes(self) -> Iterator[tuple[str, torch.Tensor, tuple[int, ...]]]:
+        """Each tensor with the shape that it must have."""
+        count, classes = len(self.sites), len(self.labels)
+        for name in ("nats", "p_value", "family_p_value", "null_mean"):
+            yield f"information.{name}", getattr(self.information, name), (count,)
+        yield "information.interval", self.information.interval, (count, 2)
+        for name, probe in (("probe", self.probe), *((f"halves[{i}]", half) for i, half in enumerate(self.halves))):
+            width = probe.directions.shape[-1] if probe.directions.dim() else 0
+            yield f"{name}.directions", probe.directions, (count, classes, width)
+            yield f"{name}.offsets", probe.offsets, (count, classes)
+            yield f"{name}.prior", probe.prior, (classes,)
 
     @property
     def n(self) -> int:

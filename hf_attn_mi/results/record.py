@@ -13,7 +13,7 @@ from hf_attn_mi.atomic_files import as_path
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.results.codec import decode, encode, read_field, same, thaw
 from hf_attn_mi.results.document import Block, ColorDepth, html_page, html_section, terminal_text
-from hf_attn_mi.results.storage import read_folder, read_json, write_folder, write_json
+from hf_attn_mi.results.storage import MAX_BYTES, read_folder, read_json, write_folder, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,18 +84,24 @@ class Record:
             write_json(self.to_dict(), path, overwrite=overwrite)
 
     @classmethod
-    def load(cls: type[R], path: str | Path) -> R:
+    def load(cls: type[R], path: str | Path, *, max_bytes: int = MAX_BYTES) -> R:
         """Return the record saved at `path`.
 
+        Args:
+            path: what `save` wrote.
+            max_bytes: most bytes of JSON when unpacked, 512 MiB; see `results.storage.read_json`. Raise it for a larger
+                file that you trust.
+
         Raises:
-            InvalidInputError: the file holds no such record, or one of another schema; the message names the file.
+            InvalidInputError: the file holds no such record, one of another schema, or more than the limit; the message
+                names the file.
             OSError: the file cannot be read.
         """
         path = as_path(path)
         try:
             if cls is not Record and cls.FOLDER:
-                return cls._read(*read_folder(path, cls.FOLDER))
-            return cls._read(read_json(path), None)
+                return cls._read(*read_folder(path, cls.FOLDER, max_bytes=max_bytes))
+            return cls._read(read_json(path, max_bytes=max_bytes), None)
         except InvalidInputError as error:
             raise InvalidInputError(f"cannot load {str(path)!r}: {error}") from error
 

@@ -12,7 +12,7 @@ from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.results.document import ColorDepth, Paragraph, html_page, html_section, terminal_text
 from hf_attn_mi.results.record import Record
 from hf_attn_mi.results.skipped_input import SkippedInput
-from hf_attn_mi.results.storage import read_json, read_json_lines, write_json, write_json_lines
+from hf_attn_mi.results.storage import MAX_BYTES, read_json, read_json_lines, write_json, write_json_lines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,15 +149,22 @@ class Results(Sequence[R], Generic[R]):
             raise InvalidInputError(f"path={str(path)!r}: the name must end in .json, .jsonl, .json.gz or .jsonl.gz")
 
     @classmethod
-    def load(cls, path: str | Path) -> Results[Any]:
+    def load(cls, path: str | Path, *, max_bytes: int = MAX_BYTES) -> Results[Any]:
         """Return the results saved at `path`, of whatever kind.
 
+        Args:
+            path: what `save` wrote.
+            max_bytes: most bytes of JSON when unpacked, 512 MiB; see `results.storage.read_json`. Raise it for a larger
+                file that you trust.
+
         Raises:
-            InvalidInputError: the file is not a list of saved results of one kind; the message names it.
+            InvalidInputError: the file is not a list of saved results of one kind, or exceeds the limit; the message
+                names it.
             OSError: the file cannot be read.
         """
         path = as_path(path)
-        data = read_json_lines(path) if path.name.endswith(_LINES) else read_json(path)
+        read = read_json_lines if path.name.endswith(_LINES) else read_json
+        data = read(path, max_bytes=max_bytes)
         if isinstance(data, Mapping) or not isinstance(data, list):
             raise InvalidInputError(f"cannot load {str(path)!r}: it holds no list of results")
         items: list[Any] = []

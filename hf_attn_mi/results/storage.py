@@ -6,8 +6,9 @@ import gzip
 import json
 import zlib
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -15,6 +16,10 @@ from torch import Tensor
 
 from hf_attn_mi.atomic_files import as_path, new_folder, whole_folder, write_file
 from hf_attn_mi.errors import InvalidInputError
+
+MAX_BYTES = 512 * 2**20  # of a file, when unpacked
+BYTES_OF_A_VALUE = 32  # one list, dictionary or entry of these for so many bytes of the limit
+MAX_DEPTH = 32  # lists and dictionaries inside of one another; results need eight
 
 
 def write_json(data: Any, path: str | Path, *, overwrite: bool) -> None:
@@ -34,27 +39,51 @@ def write_json_lines(items: list[Any], path: str | Path, *, overwrite: bool) -> 
     _write(b"".join(_dump(item) + b"\n" for item in items), as_path(path), overwrite=overwrite)
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *, max_bytes: int = MAX_BYTES) -> Any:
     """Return the data of a strict JSON file, gzipped or not.
 
+    A small file may unpack to any size, and short values take many times their bytes in memory. So the unpacked text
+    has at most `max_bytes` bytes and `max_bytes` / 32 values, and lists and dictionaries stand at most 32 deep.
+
+    Args:
+        path: the file.
+        max_bytes: the limit.
+
     Raises:
-        InvalidInputError: the file is not strict JSON.
+        InvalidInputError: the file is not strict JSON, or exceeds a limit, which the message names.
         OSError: it cannot be read (FileNotFoundError among them).
     """
-    (data,) = _parse(path, [read_text(path)])
+    (data,) = _parse(path, [read_text(path, max_bytes=max_bytes)])
     return data
 
 
-def read_json_lines(path: Path) -> list[Any]:
-    """Return the data of each line of a JSON-lines file, gzipped or not. Raises as `read_json`."""
-    return _parse(path, [line for line in read_text(path).split("\n") if line.strip()])
+def read_json_lines(path: Path, *, max_bytes: int = MAX_BYTES) -> list[Any]:
+    """Return the data of each line of a JSON-lines file, gzipped or not. Arguments and errors as `read_json`."""
+    return _parse(path, [line for line in read_text(path, max_bytes=max_bytes).split("\n") if line.strip()])
 
 
-def read_text(path: Path) -> str:
-    """Return the text of a UTF-8 file, gzipped or not. Raises as `read_json`."""
-    content = path.read_bytes()
+def read_text(path: Path, *, max_bytes: int = MAX_BYTES) -> str:
+    """Return the text of a UTF-8 file, gzipped or not. Arguments and errors as `read_json`."""
+    if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1:
+        raise InvalidInputError(f"max_bytes must be a positive whole number, not {max_bytes!r}.")
+    way = "pass a larger max_bytes to load it if you trust the file"
+    with open(path, "rb") as file:
+        content = _read_at_most(file, max_bytes + 1)
     try:
-        return (gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content).decode("utf-8")
+        if content[:2] == b"\x1f\x8b" and len(content) <= max_bytes:
+            with gzip.GzipFile(fileobj=BytesIO(content)) as unpacked:
+                content = _read_at_most(unpacked, max_bytes + 1)
+        if len(content) > max_bytes:
+            raise InvalidInputError(f"path={str(path)!r} holds more than max_bytes={max_bytes} bytes of text; {way}")
+        values = sum(map(content.count, (b",", b"[", b"{")))
+        if values > max(max_bytes // BYTES_OF_A_VALUE, 1):
+            raise InvalidInputError(
+                f"path={str(path)!r} holds {values} values, more than max_bytes / {BYTES_OF_A_VALUE} = "
+                f"{max_bytes // BYTES_OF_A_VALUE}; {way}"
+            )
+        return content.decode("utf-8")
+    except InvalidInputError:
+        raise
     except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InvalidInputError(f"path={str(path)!r} is not a strict JSON file: {error}") from error
 
@@ -67,8 +96,22 @@ def write_folder(data: Any, tensors: Mapping[str, Tensor], path: str | Path, ste
         (folder / f"{stem}.json").write_bytes(_dump(data, indent=1))
 
 
-def read_folder(path: Path, stem: str) -> tuple[Any, dict[str, Tensor]]:
+def _read_at_most(file: BinaryIO | gzip.GzipFile, count: int) -> bytes:
+    """The first `count` bytes, read in pieces: one read of so many would set aside that much memory beforehand."""
+    pieces, left = [], count
+    while left and (piece := file.read(min(left, 2**20))):
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
+
+
+def read_folder(path: Path, stem: str, *, max_bytes: int = MAX_BYTES) -> tuple[Any, dict[str, Tensor]]:
     """Return the data and the tensors of a folder that `write_folder` wrote.
+
+    Args:
+        path: the folder.
+        stem: of its files.
+        max_bytes: limit of the JSON file; see `read_json`. The tensors take the memory that their file has.
 
     Raises:
         InvalidInputError: a file is missing or damaged.
@@ -80,7 +123,7 @@ def read_folder(path: Path, stem: str) -> tuple[Any, dict[str, Tensor]]:
             f"path={str(path)!r} is not a saved {stem}: a folder with {' and '.join(names)} is needed"
         )
     try:
-        return read_json(path / names[0]), load_file(path / names[1])
+        return read_json(path / names[0], max_bytes=max_bytes), load_file(path / names[1])
     except SafetensorError as error:
         raise InvalidInputError(f"path={str(path)!r} is damaged: SafetensorError: {error}") from error
 
@@ -97,9 +140,22 @@ def _dump(data: Any, indent: int | None = None) -> bytes:
 
 def _parse(path: Path, texts: list[str]) -> list[Any]:
     try:
-        return [json.loads(text, parse_constant=_refuse_constant) for text in texts]
+        items = [json.loads(text, parse_constant=_refuse_constant) for text in texts]
+        for item in items:
+            _check_depth(item)
+        return items
     except (ValueError, RecursionError) as error:
         raise InvalidInputError(f"path={str(path)!r} is not a strict JSON file: {error}") from error
+
+
+def _check_depth(data: Any) -> None:
+    level = [data] if isinstance(data, list | dict) else []
+    for _ in range(MAX_DEPTH):
+        inner = (item for one in level for item in (one.values() if isinstance(one, dict) else one))
+        level = [item for item in inner if isinstance(item, list | dict)]
+        if not level:
+            return
+    raise ValueError(f"its lists and dictionaries stand more than {MAX_DEPTH} deep")
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -172,6 +172,15 @@ class TokenSet(Record):
     def _computed(self) -> dict[str, Any]:
         return {"outcome": self.outcome, "holds": self.holds}
 
+    def _named(self, text: str, tokens: tuple[int, ...]) -> str:
+        """A part of the input for a sentence: its text, and its first token where the same tokens occur twice."""
+        if not tokens:
+            return repr(text)
+        part = self.tokens[tokens[0] : tokens[-1] + 1]
+        places = range(len(self.tokens) - len(part) + 1)
+        twice = sum(self.tokens[i : i + len(part)] == part for i in places) > 1
+        return repr(text) + (f" (token {tokens[0]})" if twice else "")
+
     def _columns(self) -> dict[str, list[Any]]:
         removals = {removal.index: removal for removal in self.singles}
         numbers = {
@@ -190,7 +199,7 @@ class TokenSet(Record):
         tone = tones[self.outcome]
         if not self.defined:
             return [Paragraph(f"Nothing to certify: no set of tokens for {self.target_name!r}. {self.reason}", tone)]
-        words = ", ".join(repr(word.text) for word in self.words)
+        words = ", ".join(self._named(word.text, word.tokens) for word in self.words)
         kind = "holds: locally minimal" if self.minimal else "does not hold: not shown to be minimal"
         rest = "it changes the prediction" if self.strict else "it does not suffice"
         count = len(self.indices)
@@ -199,11 +208,12 @@ class TokenSet(Record):
                 f"{count} of {count + len(self.rest)} tokens determine {self.target_name!r} ({kind}): {words}.", tone
             )
         ]
+        names = [self._named(removal.text, (removal.index,)) for removal in self.singles]
         lines = [
             f"All tokens: {self.p_all:.4f}. The set alone: {_number(self.p_set)}; it keeps the prediction and at least "
             f"{self.keep:g} of the probability.",
             f"The rest alone: {_number(self.p_rest)}; {rest}. Special tokens alone: {_number(self.p_special)}.",
-            *(_removal_sentence(removal) for removal in self.singles[:_LISTED]),
+            *(_removal_sentence(removal, name) for removal, name in list(zip(self.singles, names))[:_LISTED]),
         ]
         if others := Counter(_FAILURES[removal.fails] for removal in self.singles[_LISTED:]):
             counts = ", ".join(f"{what} ({count})" for what, count in others.most_common())
@@ -214,18 +224,15 @@ class TokenSet(Record):
         lines.append(f"Found in {self.sequences} sequences, at the cost of {self.forwards:.1f} forwards of all tokens.")
         blocks.append(Facts(lines + [self.reason] * bool(self.reason)))
         rows = [
-            [removal.text, _number(removal.p_set), _number(removal.p_rest), _FAILURES[removal.fails]]
-            for removal in self.singles
+            [name, _number(removal.p_set), _number(removal.p_rest), _FAILURES[removal.fails]]
+            for removal, name in zip(self.singles, names)
         ]
         header = ("without", "probability with the set", "with the rest", "what fails")
         return [*blocks, Table(header, rows, title="Single removals", folded=True)]
 
 
-def _removal_sentence(removal: Removal) -> str:
-    return (
-        f"Without {removal.text!r}: set {_number(removal.p_set)}, rest {_number(removal.p_rest)}: "
-        f"{_FAILURES[removal.fails]}."
-    )
+def _removal_sentence(removal: Removal, name: str) -> str:
+    return f"Without {name}: set {_number(removal.p_set)}, rest {_number(removal.p_rest)}: {_FAILURES[removal.fails]}."
 
 
 def _number(value: float | None) -> str:

@@ -7,6 +7,8 @@ from transformers import PreTrainedTokenizerFast
 
 from hf_attn_mi import InvalidInputError, explain, minimal_tokens
 from hf_attn_mi.models.words import number_words, trimmed, word_segments
+from hf_attn_mi.results import Removal, Span
+from tests.results.result_samples import token_set
 from tests.sample_models import TEXTS, tiny_bert
 
 
@@ -116,6 +118,25 @@ def test_a_contraction_is_one_word_with_the_sum_of_its_tokens(demo):
     assert len(words[1].tokens) >= 3
     token_set = minimal_tokens(model, TEXT, tokenizer=tokenizer, second_ranking=None)
     assert {word.text for word in token_set.words} <= {word.text for word in words}
+
+
+def test_words_that_occur_twice_are_shown_with_their_place(demo):
+    model, tokenizer = demo
+    text = explain(model, TEXT, tokenizer=tokenizer).to_text(color="none")
+    for name in ("aren't (word 2)", "aren't (word 7)", "a (word 3)", "a (word 8)"):
+        assert f" {name} " in text
+    assert " film " in text
+    assert "film (word" not in text
+    pair = explain(model, ("A fine film.", "A film."), tokenizer=tokenizer).to_text(color="none")
+    assert "film (text 1, word 3)" in pair
+    assert "film (text 2, word 2)" in pair
+    tokens = tuple(tokenizer.convert_ids_to_tokens(tokenizer("so so bad")["input_ids"]))
+    span = Span("so", 3, 5, 0, (2,))
+    changes = {"tokens": tokens, "texts": ("so so bad",), "special": (True, *[False] * (len(tokens) - 2), True)}
+    removal = Removal(2, "so", 0.5, 0.95, True, True, "both")
+    shown = token_set(**changes, indices=(2,), spans=(span,), words=(span,), singles=(removal,)).to_text(color="none")
+    assert "(holds: locally minimal): 'so' (token 2)." in shown
+    assert "Without 'so' (token 2): set" in shown
 
 
 def test_offsets_and_words_of_a_batch_encoding_are_kept(demo):

@@ -34,6 +34,10 @@ EXPECTED_FAILURES: dict[str, str] = {}
 SIZES = {"vocab_size": 8000, "num_labels": 2, "id2label": {0: "NEGATIVE", 1: "POSITIVE"}}
 BERT = {**SIZES, "hidden_size": 48, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 64}
 DISTILBERT = {**SIZES, "dim": 48, "n_layers": 6, "n_heads": 12, "hidden_dim": 64}
+ENTITIES = {0: "O", 1: "B-PER", 2: "B-LOC"}
+SPECIAL = {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0, "decoder_start_token_id": 2}
+BART = {"encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}
+BART |= {"encoder_attention_heads": 4, "decoder_attention_heads": 4}
 HUB_MODELS = {  # Hub name -> class of the model and options of its configuration
     "distilbert/distilbert-base-uncased-finetuned-sst-2-english": ("DistilBertForSequenceClassification", DISTILBERT),
     "sentence-transformers/all-MiniLM-L6-v2": ("BertModel", BERT),
@@ -152,6 +156,10 @@ def namespace(folder):
         "mask": ids["attention_mask"],
         "encoder": encoder,
         "qa_model": tiny("BertForQuestionAnswering", **BERT),
+        "ner_model": tiny("BertForTokenClassification", **BERT | {"num_labels": 3, "id2label": ENTITIES}),
+        "mlm_model": tiny("BertForMaskedLM", **BERT),
+        "causal_model": tiny("GPT2LMHeadModel", vocab_size=8000, n_embd=32, n_layer=2, n_head=4, **SPECIAL),
+        "seq2seq_model": tiny("BartForConditionalGeneration", vocab_size=8000, d_model=32, **BART, **SPECIAL),
         "question": "Who is dull?",
         "context": " ".join(TEXTS * 4),
         "vit": tiny("ViTForImageClassification", image_size=32, patch_size=8, **vision),

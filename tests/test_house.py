@@ -29,6 +29,7 @@ ROOMS = [  # a room imports from itself and from those further down
     "evaluation",
     "attention",
     "mi",
+    "targets",
     "models",
     "capture",
     "kernels",

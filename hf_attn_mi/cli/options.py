@@ -67,7 +67,11 @@ Aggregation = Annotated[
 ]
 Target = Annotated[
     str | None,
-    method_option(metavar="LABEL", help="The class to explain, a label or a number (default: the predicted class)."),
+    method_option(
+        metavar="TARGET",
+        help='What to explain: a label, a number, or a call such as \'token(word="Paris", label="B-LOC")\' or '
+        "'mask(\"paris\")' (default: the predicted class, or what the model's head calls for).",
+    ),
 ]
 method_name = partial(method_option, metavar="METHOD", autocompletion=complete_methods)
 BatchSize = Annotated[int, method_option(metavar="N", help="Inputs in one forward pass.")]
@@ -160,6 +164,8 @@ def read_target(target: str | None, model: PreTrainedModel) -> str | int | None:
         return target
     if re.fullmatch(r"[+-]?[0-9]{1,18}", target):
         return int(target)
+    if re.fullmatch(r"\s*[a-z_]+\s*\(.*\)\s*", target, re.DOTALL):  # a call, which the task reads
+        return target
     hint = did_you_mean(target, labels)
     if hint and target.lower() not in map(str.lower, labels):
         raise InvalidInputError(f"target {target!r} is not a label of this model.{hint} Its labels are {labels}.")

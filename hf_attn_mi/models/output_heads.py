@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.models.encoded_input import EncodedInput
+from hf_attn_mi.models.labels import label_name
 
 TARGET_FUNCTION = "pass target=function, a function from the model's outputs to one number per input, shape (batch,)"
 
@@ -125,12 +127,21 @@ class Function:
 
     Args:
         function: called once for each batch.
+        with_input: it takes the encoded input, too: `function(outputs, encoded)`.
     """
 
-    def __init__(self, function: Callable[[Any], Tensor]) -> None:
-        self.function = function
+    def __init__(self, function: Callable[..., Tensor], *, with_input: bool = False) -> None:
+        self.function, self.with_input = function, with_input
         name = getattr(function, "__name__", type(function).__name__)
         self.name = "function" if name == "<lambda>" else name
+
+    def of_input(self, one: EncodedInput) -> Function:
+        """The function of the outputs alone, for this input."""
+        if not self.with_input:
+            return self
+        function = Function(lambda outputs: self.function(outputs, one))
+        function.name = self.name
+        return function
 
     def accepts(self, outputs: object, config: object) -> bool:
         """Always: the function decides."""
@@ -207,11 +218,6 @@ def find_logits(outputs: object, config: object = None) -> Tensor | None:
     return None
 
 
-def label_names(config: object) -> dict[int, str]:
-    """Number -> name of each class of a configuration; {} where it has none."""
-    return {int(number): str(name) for number, name in (getattr(config, "id2label", None) or {}).items()}
-
-
 def _problem_type(config: object) -> str | None:
     return getattr(config, "problem_type", None)
 
@@ -231,11 +237,10 @@ def _chosen(outputs: object, targets: Sequence[int | None], config: object) -> t
 
 
 def _named(classes: Sequence[int], probabilities: Tensor | None, config: object) -> tuple[ExplainedTarget, ...]:
-    names = label_names(config)
     return tuple(
         ExplainedTarget(
             number,
-            names.get(number, f"class {number}"),
+            label_name(number, config),
             None if probabilities is None else float(probabilities[i, number]),
         )
         for i, number in enumerate(classes)

@@ -19,6 +19,7 @@ from hf_attn_mi.models.memory import out_of_memory
 from hf_attn_mi.models.output_heads import ExplainedTarget, find_logits
 from hf_attn_mi.models.removal import remove_tokens
 from hf_attn_mi.models.runner import EncoderRunner
+from hf_attn_mi.models.target_kinds.base import BoundTarget
 from hf_attn_mi.models.targets import Target
 
 Batch = TypeVar("Batch")
@@ -63,6 +64,7 @@ class RemovalPredictor:
     def __init__(self, runner: EncoderRunner, inputs: Sequence[EncodedInput], target: Target, batch_size: int) -> None:
         self.runner, self.inputs, self.target, self.batch_size = runner, list(inputs), target, batch_size
         self.sequences, self.notes = 0, list[str]()
+        self._bound: dict[int, BoundTarget] = {}
         self.mixed = False
         self.position_offset: int | None = None
 
@@ -89,16 +91,18 @@ class RemovalPredictor:
 
         lengths = [variant.token_count for _, variant in variants]
         # A function sees one row at a time, without padding.
-        alone = self.target.is_function or not self.runner.takes_batches(self.inputs[0])
+        alone = self.target.alone or not self.runner.takes_batches(self.inputs[0])
         size = 1 if alone else self.batch_size
         run_in_batches(list(length_buckets(lengths, size, mixed=self.mixed)), run, halved)
         return [predictions[i] for i in range(len(variants))]
 
     def _forward(self, variants: Sequence[tuple[int, EncodedInput]]) -> list[Prediction]:
-        target = self.target.select([index for index, _ in variants])
+        target = self.target.select([index for index, _ in variants], [variant for _, variant in variants])
         arguments = self.runner.collate([variant for _, variant in variants])
         with self.runner.session(), torch.no_grad():
             reading = target.read(self.runner.forward(arguments))
+        if self.target.bound is None and target.bound is not None:
+            self._bound.update(zip((index for index, _ in variants), target.bound))
         self.sequences += len(variants)
         values, predicted = reading.values.detach().cpu().tolist(), reading.predictions
         return [
@@ -111,6 +115,28 @@ class RemovalPredictor:
     def settle(self, predictions: Sequence[Prediction]) -> None:
         """Keep the targets that were explained for the whole inputs: later runs follow the same classes."""
         self.target.explained = tuple(one.explained for one in predictions)
+        if self._bound:
+            self.target.bound = tuple(self._bound[i] for i in range(len(self.inputs)))
+
+    def settle_tokens(self) -> None:
+        """Settle targets that read the outputs of single tokens, which have to stay where others are removed.
+
+        Targets that are classes are settled by the first run over the whole inputs.
+        """
+        if self.target.is_function or self.target.explained is not None:
+            return
+        if not self.target.reads_rows and self.runner.cached("reads_classes", self._reads_classes):
+            return
+        self.settle(self.predict(list(enumerate(self.inputs))))
+
+    def _reads_classes(self) -> bool:
+        """Whether the model gives class logits, tried on the first input."""
+        if self.target.head is not None or any(target is not None for target in self.target.targets):
+            return True
+        first = self.target.select([0]).unsettled()
+        with self.runner.session(), torch.no_grad():
+            first.read(self.runner.forward(self.runner.collate(self.inputs[:1])))
+        return first.bound is None
 
     # --- variants by attention masks ---------------------------------------------------------------------------
 
@@ -139,10 +165,11 @@ class RemovalPredictor:
         offsets = set()
         for kind, group in groups.items():
             longest = max(group, key=lambda i: self.inputs[i].token_count)
-            known = self.runner.cached(("compaction", kind), dict[str, tuple[int, int | None]])
+            by_row = self.target.bound is not None
+            known = self.runner.cached(("compaction", by_row, kind), dict[str, tuple[int, int | None]])
             length, _ = known.get("tried", (0, None))
             if length < self.inputs[longest].token_count:
-                offset = self._offset(self.inputs[longest], fixed[longest], movable[longest])
+                offset = self._offset(longest, fixed[longest], movable[longest])
                 known["tried"] = (self.inputs[longest].token_count, offset)
             offsets.add(known["tried"][1])
         self.position_offset = offsets.pop() if len(offsets) == 1 else None
@@ -170,8 +197,9 @@ class RemovalPredictor:
             return False  # nothing to try it on: equal lengths only, which is always right
         return self.runner.ignores_padding(inputs)
 
-    def _offset(self, one: EncodedInput, fixed: Collection[int], movable: Sequence[int]) -> int | None:
+    def _offset(self, index: int, fixed: Collection[int], movable: Sequence[int]) -> int | None:
         """Position id of the first token, for the first choice that gives the logits of masking on every set."""
+        one = self.inputs[index]
         tolerance = COMPACTION_TOLERANCE.get(self.runner.dtype)
         if not self.runner.takes("position_ids") or tolerance is None:
             return None
@@ -179,20 +207,22 @@ class RemovalPredictor:
         offsets = [0] if not isinstance(pad_id, int) or "position_ids" in one.tensors else [0, pad_id + 1]
         sets = [sorted({*fixed, *some}) for some in (movable[1::3], movable[-2:], movable[: len(movable) // 2])]
         sets = [tokens for tokens in sets if tokens]
-        references = [self._logits(masked(one, tokens)) for tokens in sets]
+        references = [self._logits(index, masked(one, tokens)) for tokens in sets]
         for offset in offsets:
             for tokens, reference in zip(sets, references):
-                logits = self._logits(compacted(one, tokens, offset))
+                logits = self._logits(index, compacted(one, tokens, offset))
                 if not bool(((logits - reference).abs() <= tolerance * reference.abs().max()).all()):
                     break
             else:
                 return offset
         return None
 
-    def _logits(self, one: EncodedInput) -> Tensor:
-        """(1, classes) logits of a pass without gradients."""
+    def _logits(self, index: int, one: EncodedInput) -> Tensor:
+        """(1, classes) logits of a pass without gradients; (1,) the explained value of targets that are no classes."""
         with self.runner.session(), torch.no_grad():
             outputs = self.runner.forward(self.runner.collate([one]))
+            if self.target.bound is not None:
+                return self.target.select([index], [one])(outputs)
             Target([None], self.runner.model)(outputs)  # refuses what cannot be read
         logits = find_logits(outputs, self.runner.config)
         assert logits is not None
@@ -240,21 +270,25 @@ def compacted(one: EncodedInput, kept: Sequence[int], offset: int) -> EncodedInp
     places = torch.tensor(list(kept), dtype=torch.long)
     cut = {k: v[places.to(v.device)] if per_token(k, v, length) else v for k, v in tensors.items()}
     cut["attention_mask"] = torch.ones(len(places), dtype=torch.long)
-    return replace(one, tensors=cut, length=len(places))
+    return replace(one, tensors=cut, length=len(places), origin=tuple(kept))
 
 
 def deleted(one: EncodedInput, tokens: Collection[int]) -> EncodedInput:
     """The input without these tokens; see `remove_tokens`."""
     tensors: dict[str, Any] = remove_tokens(one.tensors, tokens)
-    return replace(one, tensors=tensors, length=int(tensors["input_ids"].shape[0]))
+    origin = tuple(i for i in range(one.token_count) if i not in set(tokens))
+    return replace(one, tensors=tensors, length=len(origin), origin=origin)
 
 
-def fixed_and_movable(one: EncodedInput, index: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Special tokens, and the others; tokens that the input's own mask hides are in neither.
+def fixed_and_movable(
+    one: EncodedInput, index: int, anchors: Collection[int] = ()
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Special tokens and anchors, and the others; tokens that the input's own mask hides are in neither.
 
     Args:
         one: the input.
         index: its place in the caller's inputs, for messages.
+        anchors: tokens whose outputs are read.
 
     Raises:
         InvalidInputError: no tokens, special tokens not known, no other tokens, or a mask by query.
@@ -267,10 +301,11 @@ def fixed_and_movable(one: EncodedInput, index: int) -> tuple[tuple[int, ...], t
     if mask.dim() != 1:
         raise InvalidInputError(f"inputs['attention_mask'] must be (batch, tokens), not {mask.dim() + 1}-dimensional.")
     real = mask.bool().tolist()
-    fixed = tuple(i for i, special in enumerate(one.special) if special and real[i])
-    movable = tuple(i for i, special in enumerate(one.special) if not special and real[i])
+    fixed = tuple(i for i, special in enumerate(one.special) if (special or i in anchors) and real[i])
+    movable = tuple(i for i, special in enumerate(one.special) if not (special or i in anchors) and real[i])
     if not movable:
-        raise InvalidInputError(f"inputs[{index}] has no token of its own beside the special ones.")
+        beside = "special ones" if not anchors else "special ones and those whose output is explained"
+        raise InvalidInputError(f"inputs[{index}] has no token of its own beside the {beside}.")
     return fixed, movable
 
 

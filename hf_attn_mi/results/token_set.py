@@ -78,7 +78,7 @@ class TokenSet(Record):
         indices: tokens of the set in reading order; () where no set is defined.
         spans: one for each token of the set.
         words: the words that contain a token of the set.
-        target: index of the class.
+        target: index of the class; None where the target has none (the span of an answer).
         target_name: its name.
         p_all, p_set, p_rest: probability of the class with all tokens, with the set, and with all others.
         p_special: with the special tokens alone; None where there are none.
@@ -120,7 +120,7 @@ class TokenSet(Record):
     indices: tuple[int, ...]
     spans: tuple[Span, ...]
     words: tuple[Span, ...]
-    target: int
+    target: int | None
     target_name: str
     p_all: float
     p_set: float | None

@@ -15,7 +15,7 @@ from hf_attn_mi.capture import AttentionCall, capture_attention, module_checks
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.runner import EncoderRunner
-from hf_attn_mi.models.targets import Target, read_target
+from hf_attn_mi.models.targets import Target
 from hf_attn_mi.results.certificate import Certificate, OutputChange
 from hf_attn_mi.results.results import Results
 from hf_attn_mi.tasks.arguments import (
@@ -24,7 +24,7 @@ from hf_attn_mi.tasks.arguments import (
     check_seed,
     check_whole_number,
 )
-from hf_attn_mi.tasks.each_input import check_input_options, read_inputs, result_of_each
+from hf_attn_mi.tasks.each_input import bind_targets, check_input_options, read_inputs, result_of_each
 from hf_attn_mi.tasks.output_change import RunOutput, output_change, read_output
 from hf_attn_mi.tasks.row_replacement import CONTROLS, RowReplacement, control
 
@@ -88,7 +88,7 @@ def certify(
         encoded = read_inputs(
             runner, inputs, errors=errors, truncation=truncation, is_split_into_words=is_split_into_words
         )
-        targets = read_target(target, runner.model, encoded.count, runner.output_head).select(encoded.places)
+        targets, encoded = bind_targets(target, runner, encoded, errors=errors)
 
         def run(positions: list[int]) -> list[Certificate]:
             with runner.session():
@@ -137,7 +137,7 @@ def _certify(runner: EncoderRunner, one: EncodedInput, target: Target, options: 
         return run(capture_attention(runner.model, _checks_only, replace=rows), target)
 
     original = run(capture_attention(runner.model, count), target)
-    if not target.is_function and original.target is not None:
+    if not target.is_function and not target.reads_rows and original.target is not None:
         target = Target([original.target], runner.model)
     repeated = run(nullcontext(), target, options.seed + 1)
     replacement = RowReplacement(options.form, options.tolerance, _sample(calls, options))

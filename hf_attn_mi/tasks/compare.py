@@ -121,13 +121,12 @@ def compare(
     encoded, _ = runner.encode(
         inputs, truncation=truncation, special_known=True, is_split_into_words=is_split_into_words
     )
+    explained, encoded = read_target(target, runner, encoded)
     settings = read_all_options(names, options, runner, seed)
     truths = None if rationales is None else rationale_masks(rationales, encoded)
     given_scores = read_scores(scores, encoded)
     refuse_mask_removal(runner, removal)
-    predictor = RemovalPredictor(
-        runner, encoded, read_target(target, runner.model, len(encoded), runner.output_head), batch_size
-    )
+    predictor = RemovalPredictor(runner, encoded, explained, batch_size)
     metric_inputs = ComparedInputs(predictor, removal, mask_id_of(removal, runner.tokenizer))
     with progress_bar(len(encoded) * (len(names) + 1), "compare", "step") as bar:
         runs = {}

@@ -32,6 +32,7 @@ from hf_attn_mi.models.runner import EncoderRunner
 PLAUSIBILITY = ("token_f1", "iou_f1", "auprc", "average_precision")
 OWN = ("completeness_gap", "max_sensitivity")  # of the method, not of its scores
 NORMALIZED = ("normalized_aopc", "normalized_aopc_ascending")
+ORIGIN = "hf_attn_mi_origin"  # name of a tensor with the place of each token in the whole input
 MOST_ORDERED = 40  # tokens of an input whose AOPC is normalized: the search for its limits makes 5 n^2 predictions
 
 Scores = Mapping[str, Sequence[Tensor | None]]  # for each method one (tokens,) an input
@@ -63,10 +64,11 @@ class ComparedInputs:
         return len(self.predictor.inputs)
 
     def fixed_tokens(self) -> list[Tensor]:
-        """For each input (tokens,) bool: special tokens, and those that the input's own mask hides."""
+        """For each input (tokens,) bool: special tokens, those whose output is explained, and those that are masked."""
         masks = []
-        for one in self.predictor.inputs:
+        for i, one in enumerate(self.predictor.inputs):
             fixed = torch.tensor(one.special)
+            fixed[list(self.predictor.target.anchors(i))] = True
             if "attention_mask" in one.tensors:
                 fixed = fixed | (one.tensors["attention_mask"].cpu() == 0)
             masks.append(fixed)
@@ -75,15 +77,21 @@ class ComparedInputs:
     def probabilities(self, index: int) -> Probabilities:
         """The probabilities of this input, to be shared by all methods and metrics."""
         one = self.predictor.inputs[index]
+        example = {**one.tensors, ORIGIN: torch.arange(one.token_count)}  # cut like every other per-token tensor
+
+        def variant(version: dict[str, Tensor]) -> EncodedInput:
+            tensors = dict(version)
+            origin = tuple(tensors.pop(ORIGIN).tolist())
+            return replace(one, tensors=tensors, length=len(origin), origin=origin)
 
         def predict(versions: Sequence[dict[str, Tensor]]) -> Tensor:
-            variants = [replace(one, tensors=dict(x), length=int(x["input_ids"].shape[0])) for x in versions]
+            variants = [variant(version) for version in versions]
             predictions = self.predictor.predict([(index, variant) for variant in variants])
             return torch.tensor([prediction.value for prediction in predictions], dtype=torch.float64)
 
-        return Probabilities(
-            predict, one.tensors, torch.tensor(one.special), removal=self.removal, mask_id=self.mask_id
-        )
+        fixed = torch.tensor(one.special)
+        fixed[list(self.predictor.target.anchors(index))] = True
+        return Probabilities(predict, example, fixed, removal=self.removal, mask_id=self.mask_id)
 
 
 def _refuse_without_ids(one: EncodedInput, index: int) -> None:

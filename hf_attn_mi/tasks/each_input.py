@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 from hf_attn_mi.errors import HfAttnMiError
-from hf_attn_mi.models.encoded_input import EncodedInputs, FailedInput
+from hf_attn_mi.models.encoded_input import EncodedInput, EncodedInputs, FailedInput
 from hf_attn_mi.models.runner import EncoderRunner
+from hf_attn_mi.models.targets import Target, read_target
 from hf_attn_mi.results.record import Record
 from hf_attn_mi.results.results import Results
 from hf_attn_mi.results.skipped_input import SkippedInput
@@ -42,6 +44,40 @@ def read_inputs(
         is_split_into_words=is_split_into_words,
         skip=errors == "skip",
     )
+
+
+def bind_targets(
+    target: Any, runner: EncoderRunner, encoded: EncodedInputs, *, errors: str
+) -> tuple[Target, EncodedInputs]:
+    """The target of the inputs, and the inputs to run; with errors="skip" those that the target does not fit fail.
+
+    Raises:
+        HfAttnMiError: the target fits none of the inputs, or one of them that is not skipped.
+    """
+
+    def bind(positions: Sequence[int]) -> tuple[Target, list[EncodedInput]]:
+        chosen, places = [encoded.inputs[i] for i in positions], [encoded.places[i] for i in positions]
+        return read_target(target, runner, chosen, places=places, count=encoded.count)
+
+    positions = list(range(len(encoded.inputs)))
+    try:
+        bound, inputs = bind(positions)
+    except HfAttnMiError:
+        if errors == "raise" or encoded.single:
+            raise
+        failures, reasons = dict(encoded.failures), {}
+        for i in positions:
+            try:
+                bind([i])
+            except HfAttnMiError as error:
+                reasons[i] = error
+        positions = [i for i in positions if i not in reasons]
+        if not positions:
+            raise
+        failures |= {encoded.places[i]: FailedInput(encoded.inputs[i].texts, error) for i, error in reasons.items()}
+        bound, inputs = bind(positions)
+        encoded = replace(encoded, places=[encoded.places[i] for i in positions], failures=failures)
+    return bound, replace(encoded, inputs=inputs)
 
 
 def result_of_each(

@@ -14,12 +14,12 @@ from hf_attn_mi.methods.layer_statistics import LEVELS, LayerStatistics
 from hf_attn_mi.methods.scoring import ScoredBatch, check_method, score_batch
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.runner import EncoderRunner
-from hf_attn_mi.models.targets import Target, read_target
+from hf_attn_mi.models.targets import Target
 from hf_attn_mi.results.explanation import Explanation
 from hf_attn_mi.results.information_profile import InformationProfile
 from hf_attn_mi.results.results import Results
 from hf_attn_mi.tasks.arguments import check_choice, check_whole_number
-from hf_attn_mi.tasks.each_input import check_input_options, read_inputs, result_of_each
+from hf_attn_mi.tasks.each_input import bind_targets, check_input_options, read_inputs, result_of_each
 from hf_attn_mi.tasks.media import picture_of, sound_of
 from hf_attn_mi.tasks.token_information import TokenInformation, read_profile
 from hf_attn_mi.tasks.windows import AGGREGATIONS, WindowExplainer, refuse_with_stride
@@ -114,14 +114,14 @@ def explain(
             runner, inputs, errors=errors, truncation=truncation, is_split_into_words=is_split_into_words
         )
         check_method(runner, scorer, values)
-        targets = read_target(target, runner.model, encoded.count, runner.output_head).select(encoded.places)
+        targets, encoded = bind_targets(target, runner, encoded, errors=errors)
 
         def run(positions: list[int]) -> list[Explanation]:
             batch = [encoded.inputs[i] for i in positions]
             return _explain_batch(runner, batch, scorer, targets.select(positions), values, layers, profile)
 
         # A function sees one input at a time, without padding and in the caller's order.
-        batches = runner.batches(encoded.inputs, 1 if targets.is_function else batch_size)
+        batches = runner.batches(encoded.inputs, 1 if targets.alone else batch_size)
         return result_of_each(encoded, batches, run, errors=errors, task="explain")
 
 
@@ -197,7 +197,7 @@ def _explanation(
         picture=picture_of(scored.batch.runner, one),
         sound=sound_of(one),
         information=information,
-        info={**info, "warnings": warnings},
+        info={**info, **({} if (call := target.call(i)) is None else {"target": call}), "warnings": warnings},
     )
 
 

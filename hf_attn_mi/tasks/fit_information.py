@@ -12,7 +12,7 @@ import torch
 
 from hf_attn_mi.data.texts import TextReader, read_texts_of
 from hf_attn_mi.mi import get_estimator
-from hf_attn_mi.models.output_heads import label_names
+from hf_attn_mi.models.labels import label_names
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.results.information_profile import InformationProfile
 from hf_attn_mi.tasks.arguments import check_seed, check_whole_number, progress_bar

@@ -14,11 +14,11 @@ from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.removal_predictor import Prediction, RemovalPredictor, fixed_and_movable, refuse_unmaskable
 from hf_attn_mi.models.runner import EncoderRunner
-from hf_attn_mi.models.targets import read_target
+from hf_attn_mi.models.target_kinds.base import TargetKind
 from hf_attn_mi.results.results import Results
 from hf_attn_mi.results.token_set import Removal, TokenSet
 from hf_attn_mi.tasks.arguments import check_flag, check_seed, check_whole_number, progress_bar
-from hf_attn_mi.tasks.each_input import check_input_options, read_inputs, result_of_each
+from hf_attn_mi.tasks.each_input import bind_targets, check_input_options, read_inputs, result_of_each
 from hf_attn_mi.tasks.rankings import RANDOM, check_ranking, ranking_name, ranking_scores
 from hf_attn_mi.tasks.spans import spans_of
 from hf_attn_mi.tasks.token_search import (
@@ -94,7 +94,7 @@ def minimal_tokens(
     check_input_options(errors, truncation, is_split_into_words)
     check_seed(seed)
     runner = EncoderRunner.of(model, tokenizer)
-    if callable(target):
+    if callable(target) and not isinstance(target, TargetKind):
         raise InvalidInputError(
             "target is a function; a set of tokens is defined for a class: pass its number or name."
         )
@@ -106,7 +106,7 @@ def minimal_tokens(
         is_split_into_words=is_split_into_words,
         special_known=True,
     )
-    targets = read_target(target, runner.model, encoded.count, runner.output_head).select(encoded.places)
+    targets, encoded = bind_targets(target, runner, encoded, errors=errors)
     rankings = {"ranking": check_ranking(ranking, "ranking", encoded.count)}
     if second_ranking is not None:
         rankings["second_ranking"] = check_ranking(second_ranking, "second_ranking", encoded.count)
@@ -156,7 +156,9 @@ class RestrictedInputs:
         )
         self.predictor = predictor
         self.places = tuple(range(len(predictor.inputs)) if places is None else places)
-        pairs = [fixed_and_movable(one, i) for i, one in zip(self.places, predictor.inputs)]
+        predictor.settle_tokens()
+        anchors = [predictor.target.anchors(i) for i in range(len(predictor.inputs))]
+        pairs = [fixed_and_movable(*of_one) for of_one in zip(predictor.inputs, self.places, anchors)]
         self.fixed, self.movable = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         predictor.try_compaction(self.fixed, self.movable)
 
@@ -177,8 +179,9 @@ class RestrictedInputs:
         for one in predictions:
             if one.explained.probability is None or one.predicted is None:
                 raise InvalidInputError(
-                    f"model: {self.predictor.runner.class_name} is a regression model, its output has no probability "
-                    "that a set of tokens could keep. Pass a model with class logits."
+                    f"target {one.explained.name!r} of {self.predictor.runner.class_name} has no probability that a "
+                    "set of tokens could keep (regression, similarity and margins have none). Explain a class, a "
+                    "token, a mask or an answer."
                 )
         return predictions
 
@@ -278,7 +281,6 @@ def _token_set(
     info: dict[str, Any],
 ) -> TokenSet:
     result, state = results[0]
-    assert original.explained.target is not None
     kept = tuple(sorted(result.kept or ()))
     defined, everything = result.kept is not None, state.everything
     p_special = state.answers[EMPTY][0] if restricted.fixed[index] else None
@@ -286,6 +288,8 @@ def _token_set(
     spans, words = spans_of(one, kept)
     texts = {index: span.text for span in spans for index in span.tokens}
     second_search: dict[str, Any] = {}
+    call = restricted.predictor.target.call(index)
+    called = {} if call is None else {"target": call}
     jaccard = p_set = p_rest = rest_same = None
     if defined:
         (p_set, _), (_, rest_same) = state.answers[chosen], state.answers[rest]
@@ -325,7 +329,7 @@ def _token_set(
         sequences=state.sequences,
         jaccard=jaccard,
         second_ranking=second_search,
-        info={**info, "warnings": list(one.warnings)},
+        info={**info, **called, "warnings": list(one.warnings)},
     )
 
 

@@ -64,7 +64,7 @@ def read_output(outputs: Any, target: Target, runner: EncoderRunner) -> RunOutpu
     classless = not (name == "logits" and parts[0].dim() == 2)
     if not target.is_function and target.targets == (None,) and classless:
         return plain
-    target = Target(target.targets, runner.model, head=target.head)
+    target = target if target.reads_rows else target.unsettled()
     reading = target.read(outputs)
     explained, value = reading.explained[0], float(reading.values[0])
     return RunOutput(

@@ -16,7 +16,7 @@ from hf_attn_mi.models.removal_predictor import (
     refuse_unmaskable,
 )
 from hf_attn_mi.models.runner import EncoderRunner
-from hf_attn_mi.models.targets import Target
+from hf_attn_mi.models.targets import read_target
 from hf_attn_mi.results.token_set import TokenSet
 
 
@@ -104,10 +104,12 @@ class _Checker:
     """Runs sets of tokens of one input, one sequence at a time, and collects what does not hold."""
 
     def __init__(self, runner: EncoderRunner, one: EncodedInput, token_set: TokenSet, tolerance: float) -> None:
-        target = Target([token_set.target], runner.model)
+        called = token_set.info.get("target", token_set.target)
+        target, (one,) = read_target(called, runner, [one])
         self.predictor = RemovalPredictor(runner, [one], target, 1)
+        self.predictor.settle_tokens()
         self.input, self.token_set, self.tolerance = one, token_set, tolerance
-        self.fixed, self.movable = fixed_and_movable(one, 0)
+        self.fixed, self.movable = fixed_and_movable(one, 0, target.anchors(0))
         self.difference, self.reasons = 0.0, list[str]()
         self.predictions: dict[frozenset[int], Prediction] = {}
         self.original = self.predict(self.movable)

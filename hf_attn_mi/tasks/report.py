@@ -13,8 +13,10 @@ import torch
 from hf_attn_mi.errors import HfAttnMiError, InvalidInputError
 from hf_attn_mi.methods import find_method
 from hf_attn_mi.models.encoded_input import EncodedInput
-from hf_attn_mi.models.output_heads import find_logits, find_output_head, label_names
+from hf_attn_mi.models.labels import label_names
+from hf_attn_mi.models.output_heads import find_logits, find_output_head
 from hf_attn_mi.models.runner import EncoderRunner
+from hf_attn_mi.models.target_kinds.base import TargetKind
 from hf_attn_mi.models.targets import Target, read_target
 from hf_attn_mi.results.comparison import Comparison
 from hf_attn_mi.results.explanation import Explanation
@@ -107,7 +109,7 @@ def report(
         gold = _read_labels(labels, runner, len(encoded))
         notes: Notes = [{} for _ in encoded]
         first = _all(explain(**scoring, target=target, method=method, options=options, profile=profile))
-        targets = _targets(target, first, runner)
+        targets, encoded = _targets(target, first, runner, encoded)
         outputs = [_class_outputs(runner, one, targets[i]) for i, one in enumerate(encoded)]
         others = _other_classes(first, outputs, classes, {**scoring, "method": method, "options": options})
         further = _further_methods(first, [name for name in methods if name != method], notes, scoring, target)
@@ -197,16 +199,24 @@ def _all(results: RecordT | Results[RecordT]) -> list[RecordT]:
     return list(results) if isinstance(results, Results) else [results]
 
 
-def _targets(target: Any, first: Sequence[Explanation], runner: EncoderRunner) -> list[Target]:
-    """The settled target of each input."""
-    if callable(target):
-        return [read_target(target, runner.model, 1) for _ in first]
-    return [read_target(one.target, runner.model, 1, runner.output_head) for one in first]
+def _targets(
+    target: Any, first: Sequence[Explanation], runner: EncoderRunner, inputs: Sequence[EncodedInput]
+) -> tuple[list[Target], list[EncodedInput]]:
+    """The target of each input as it was explained, and the inputs to run."""
+    function = callable(target) and not isinstance(target, TargetKind)
+    explained = [target if function else _explained(one) for one in first]
+    pairs = [read_target(item, runner, [one]) for item, one in zip(explained, inputs)]
+    return [pair[0] for pair in pairs], [pair[1][0] for pair in pairs]
+
+
+def _explained(one: Explanation) -> Any:
+    """What was explained, as `target=` takes it."""
+    return one.info.get("target", one.target)
 
 
 def _class_outputs(runner: EncoderRunner, one: EncodedInput, target: Target) -> tuple[ClassOutput, ...]:
     """What the model gives to each class; () for a target function and for outputs without class logits."""
-    if target.is_function:
+    if target.is_function or target.reads_rows:
         return ()
     with runner.session(), torch.no_grad():
         outputs = runner.forward(runner.collate([one]))
@@ -244,7 +254,7 @@ def _further_methods(
     first: Sequence[Explanation], names: Sequence[str], notes: Notes, options: Mapping[str, Any], target: Any
 ) -> list[tuple[Explanation, ...]]:
     """For each input the explanations of its target by further methods; a method that fails is noted."""
-    targets = target if callable(target) else [one.target for one in first]
+    targets = target if callable(target) and not isinstance(target, TargetKind) else list(map(_explained, first))
     found: list[list[Explanation]] = [[] for _ in first]
     for name in names:
         try:

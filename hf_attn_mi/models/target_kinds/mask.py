@@ -1,0 +1,99 @@
+"""The target `mask`: a token in the place of [MASK], for masked language models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.models.encoded_input import EncodedInput
+from hf_attn_mi.models.output_heads import ExplainedTarget
+from hf_attn_mi.models.runner import EncoderRunner
+from hf_attn_mi.models.target_kinds.base import (
+    Bound,
+    BoundTarget,
+    OutputRow,
+    TargetReading,
+    call_text,
+    check_count,
+    contrast,
+    one_hot_best,
+    token_text,
+    vocabulary_id,
+)
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A token in the place of a mask token, for masked language models.
+
+    The explained value is the logit of the token minus the mean of all other logits, the probability the softmax over
+    the vocabulary.
+
+    Args:
+        word: a word that is one token, or a token id; None for the most probable token.
+        n: which mask token, from 0.
+
+    Raises:
+        InvalidInputError: values of the wrong type.
+
+    Example:
+        >>> Mask("paris", n=1).n
+        1
+    """
+
+    word: str | int | None = None
+    n: int = 0
+    kind: ClassVar[str] = "mask"
+
+    def __post_init__(self) -> None:
+        check_count("mask", "n", self.n)
+        if self.word is not None and (isinstance(self.word, bool) or not isinstance(self.word, str | int)):
+            raise InvalidInputError(f"target mask: word must be a token or a token id, not {self.word!r}.")
+
+    def bind(self, one: EncodedInput, runner: EncoderRunner) -> BoundTarget:
+        """See `TargetKind.bind`."""
+        ids = one.tensors.get("input_ids")
+        if ids is None or ids.dim() != 1:
+            raise InvalidInputError("target mask: the input has no token ids, so no mask token is found in it.")
+        runner.require_tokenizer()
+        mask_id = runner.mask_token_id
+        if mask_id is None:
+            raise InvalidInputError("target mask: the tokenizer has no mask token; use token() or next_token().")
+        places = (ids == mask_id).nonzero()[:, 0].tolist()
+        if self.n >= len(places):
+            token = getattr(runner.tokenizer, "mask_token", "[MASK]")
+            has = "no mask token" if not places else f"{len(places)} mask tokens (n=0 to {len(places) - 1})"
+            raise InvalidInputError(f"target mask(n={self.n}): the input has {has}; write {token} in the text.")
+        word = None if self.word is None else vocabulary_id("mask", self.word, runner)
+        return _BoundMask(one, runner, places[self.n], self.n, len(places), word)
+
+
+@dataclass(frozen=True, eq=False)
+class _BoundMask(Bound):
+    place: int
+    number: int
+    count: int
+    word: int | None
+
+    @property
+    def anchors(self) -> tuple[int, ...]:
+        return (self.place,)
+
+    @property
+    def call(self) -> str:
+        return call_text("mask", self.word, n=self.number)
+
+    def settle(self, row: OutputRow) -> _BoundMask:
+        if self.word is not None:
+            return self
+        return replace(self, word=one_hot_best(row.token_logits("mask")[row.place(self.place)]))
+
+    def read(self, row: OutputRow) -> TargetReading:
+        assert self.word is not None
+        logits = row.token_logits("mask")[row.place(self.place)]
+        word = vocabulary_id("mask", self.word, self.runner, logits.shape[0])
+        value, probability, predicted = contrast(logits, word)
+        which = "" if self.count == 1 else f" {self.number}"
+        name = f"{token_text(word, self.runner).strip()!r} for mask{which}"
+        return TargetReading(value, ExplainedTarget(word, name, probability), predicted)

@@ -1,0 +1,164 @@
+"""Tokens of an input by word, position or characters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.models.encoded_input import EncodedInput
+
+MARKS = ("##", "▁", "Ġ", "</w>")  # how tokenizers mark the start or the continuation of a word
+SHOWN = 12  # words that a message lists
+
+
+def locate(
+    kind: str,
+    one: EncodedInput,
+    *,
+    word: str | None = None,
+    occurrence: int = 0,
+    position: int | None = None,
+    span: tuple[int, int] | None = None,
+    sequence: int | None = None,
+) -> tuple[int, ...]:
+    """The tokens of one input that a word, a position or a span of characters stands for, in reading order.
+
+    Args:
+        kind: of the target, for messages.
+        one: the input.
+        word: a word or several, as in the text.
+        occurrence: which of its occurrences, from 0.
+        position: of a token; negative ones count from the end.
+        span: (start, end) characters of the text.
+        sequence: of a pair, the text that is meant; None for both, in order (for `span`: the first).
+
+    Raises:
+        InvalidInputError: none of the three or several, or nothing there.
+    """
+    given = [name for name, value in (("word", word), ("position", position), ("span", span)) if value is not None]
+    if len(given) != 1:
+        raise InvalidInputError(
+            f"target {kind}: pass one of word=, position= (of a token) and span= (start and end character), not "
+            f"{' and '.join(given) or 'none'}."
+        )
+    if one.length is None:
+        raise InvalidInputError(f"target {kind}: the input is no sequence of tokens.")
+    if position is not None:
+        return (_position(kind, one.token_count, position),)
+    if span is not None:
+        return _covered(kind, one, span, 0 if sequence is None else sequence)
+    assert word is not None
+    if one.offsets is None or not one.texts:
+        return _by_token_strings(kind, one, word, occurrence)
+    texts = range(len(one.texts)) if sequence is None else (sequence,)
+    found = [(number, place) for number in texts for place in _occurrences(one.texts[number], word)]
+    if occurrence >= len(found):
+        raise _missing(kind, word, occurrence, len(found), " | ".join(one.texts[number] for number in texts))
+    number, (start, end) = found[occurrence]
+    return _covered(kind, one, (start, end), number)
+
+
+def text_of(one: EncodedInput, places: Sequence[int]) -> str:
+    """The text that these tokens stand for: cut from the original where offsets are known, else their strings."""
+    if one.offsets is not None and one.texts and len(places):
+        sequences = [one.sequence_ids[i] if one.sequence_ids is not None else 0 for i in places]
+        if sequences[0] is not None and all(sequence == sequences[0] for sequence in sequences):
+            start, end = min(one.offsets[i][0] for i in places), max(one.offsets[i][1] for i in places)
+            return one.texts[sequences[0]][start:end].strip()
+    names = one.tokens or tuple(f"token {i}" for i in range(one.token_count))
+    joined = "".join(names[i] if names[i].startswith("##") else f" {names[i]}" for i in places)
+    return bare(joined.replace("##", "").strip())
+
+
+def bare(token: str) -> str:
+    """A token without the marks of its tokenizer.
+
+    Example:
+        >>> bare("##ing"), bare("▁film")
+        ('ing', 'film')
+    """
+    for mark in MARKS:
+        token = token.replace(mark, " " if mark in ("▁", "Ġ") else "")
+    return token.strip()
+
+
+def real_ordinary(one: EncodedInput) -> list[int]:
+    """The tokens that are neither special nor hidden by the input's own mask."""
+    mask = one.tensors.get("attention_mask")
+    real = [True] * one.token_count if mask is None or mask.dim() != 1 else mask.bool().tolist()
+    special = one.special or (False,) * one.token_count
+    return [i for i in range(one.token_count) if real[i] and not special[i]]
+
+
+def _position(kind: str, count: int, position: int) -> int:
+    if isinstance(position, bool) or not isinstance(position, int) or not -count <= position < count:
+        raise InvalidInputError(
+            f"target {kind}: position must be a whole number from 0 to {count - 1} (the input has {count} tokens), not "
+            f"{position!r}."
+        )
+    return position % count
+
+
+def _occurrences(text: str, word: str) -> list[tuple[int, int]]:
+    """Characters of each occurrence of a word in the text: whole words, else wherever its letters stand."""
+    whole = list(re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", text))
+    return [match.span() for match in whole or re.finditer(re.escape(word), text)]
+
+
+def _covered(kind: str, one: EncodedInput, span: tuple[int, int], sequence: int) -> tuple[int, ...]:
+    """The tokens of a text that share a character with this span."""
+    good = isinstance(span, tuple | list) and len(span) == 2 and all(type(end) is int for end in span)
+    if not good or not 0 <= span[0] < span[1]:
+        raise InvalidInputError(f"target {kind}: span must be (start, end) characters with start < end, not {span!r}.")
+    if one.offsets is None:
+        raise InvalidInputError(
+            f"target {kind}: which characters the tokens stand for is not known (tensors, or a slow tokenizer); pass "
+            "position=, the place of the token."
+        )
+    places = tuple(
+        i
+        for i, (start, end) in enumerate(one.offsets)
+        if start < span[1]
+        and end > span[0]
+        and (one.sequence_ids is None or one.sequence_ids[i] == sequence)
+        and not (one.special is not None and one.special[i])
+    )
+    if not places:
+        raise InvalidInputError(f"target {kind}: no token stands for the characters {span[0]} to {span[1]}.")
+    return places
+
+
+def _by_token_strings(kind: str, one: EncodedInput, word: str, occurrence: int) -> tuple[int, ...]:
+    """Runs of tokens whose strings spell the word, where the text itself is not known."""
+    if one.tokens is None or all(token.isdigit() for token in one.tokens):
+        raise InvalidInputError(
+            f"target {kind}: the words of these tensors are not known. Pass texts, tokenizer=..., or position=, the "
+            "place of the token."
+        )
+    found = list(_runs([bare(token) for token in one.tokens], "".join(word.split())))
+    if occurrence >= len(found):
+        raise _missing(kind, word, occurrence, len(found), " ".join(one.tokens))
+    return found[occurrence]
+
+
+def _runs(tokens: Sequence[str], letters: str) -> Iterator[tuple[int, ...]]:
+    for start in range(len(tokens)):
+        spelled = ""
+        for end in range(start, len(tokens)):
+            spelled += "".join(tokens[end].split())
+            if spelled == letters:
+                yield tuple(range(start, end + 1))
+            if not letters.startswith(spelled) or spelled == letters:
+                break
+
+
+def _missing(kind: str, word: str, occurrence: int, count: int, text: str) -> InvalidInputError:
+    words = text.split()
+    shown = " ".join(words[:SHOWN]) + (" ..." if len(words) > SHOWN else "")
+    if not count:
+        return InvalidInputError(f"target {kind}: {word!r} is not in the text {shown!r}; write it as it stands there.")
+    return InvalidInputError(
+        f"target {kind}: {word!r} stands {count} times in the text {shown!r}, so occurrence must be 0 to {count - 1}, "
+        f"not {occurrence}."
+    )

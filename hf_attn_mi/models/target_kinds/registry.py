@@ -1,0 +1,121 @@
+"""The targets by name, and how a string such as 'token(word="Paris")' becomes one."""
+
+from __future__ import annotations
+
+import ast
+import re
+from types import MappingProxyType
+from typing import Any
+
+from hf_attn_mi.errors import HfAttnMiError, InvalidInputError
+from hf_attn_mi.models.target_kinds.answer import Answer, AnswerEnd, AnswerStart
+from hf_attn_mi.models.target_kinds.base import TargetKind
+from hf_attn_mi.models.target_kinds.classes import Label, Margin, Value
+from hf_attn_mi.models.target_kinds.frame import Frame
+from hf_attn_mi.models.target_kinds.generated import Generated
+from hf_attn_mi.models.target_kinds.mask import Mask
+from hf_attn_mi.models.target_kinds.next_token import NextToken
+from hf_attn_mi.models.target_kinds.similarity import Similarity
+from hf_attn_mi.models.target_kinds.token import Entity, Token
+
+_kinds: dict[str, type[TargetKind]] = {
+    "label": Label,
+    "margin": Margin,
+    "value": Value,
+    "token": Token,
+    "entity": Entity,
+    "mask": Mask,
+    "next_token": NextToken,
+    "answer": Answer,
+    "answer_start": AnswerStart,
+    "answer_end": AnswerEnd,
+    "generated": Generated,
+    "similarity": Similarity,
+    "frame": Frame,
+}
+TARGET_KINDS = MappingProxyType(_kinds)
+SUMMARY = (
+    'label("positive"), margin("positive", "negative"), value() for classifiers and regression; token(word="Paris", '
+    'label="B-LOC") for token classifiers; mask("paris") for masked, next_token(" Paris") for causal language models; '
+    'answer("span text"), answer_start(), answer_end() for question answering; generated("text") for encoder-decoders; '
+    'similarity("another text") for embedding models; frame(12, "a") for CTC; or a function of the outputs'
+)
+CALL = re.compile(r"\s*([A-Za-z_]\w*)\s*\(.*\)\s*", re.DOTALL)
+
+
+def register_target(kind: type[TargetKind]) -> type[TargetKind]:
+    """Add a target under its `kind`: `hf_attn_mi.targets` and target strings know it from then on.
+
+    Args:
+        kind: see `TargetKind`.
+
+    Returns:
+        The class.
+
+    Raises:
+        InvalidInputError: a member is missing, the name is no identifier, or it is taken.
+    """
+    name = getattr(kind, "kind", None)
+    if not isinstance(name, str) or not name.isidentifier() or not hasattr(kind, "bind"):
+        raise InvalidInputError(f"kind: {kind!r} has no identifier `kind`, or no `bind`; see TargetKind.")
+    if name in _kinds:
+        raise InvalidInputError(f"kind: a target {name!r} is there already.")
+    _kinds[name] = kind
+    return kind
+
+
+def unregister_target(name: str) -> None:
+    """Take a target out that was registered before."""
+    del _kinds[name]
+
+
+def looks_like_call(text: str) -> bool:
+    """Whether a string calls one of the targets by name."""
+    match = CALL.fullmatch(text)
+    return match is not None and match[1] in _kinds
+
+
+def parse_target(text: str) -> TargetKind:
+    """The target that a string writes as a call: names, texts, numbers, tuples and further targets, nothing else.
+
+    Args:
+        text: such as 'token(word="Paris", label="B-LOC")'.
+
+    Raises:
+        InvalidInputError: no call of a target, other expressions in it, or arguments that the target does not take.
+
+    Example:
+        >>> parse_target('mask("paris", n=1)')
+        Mask(word='paris', n=1)
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise InvalidInputError(f"target {text!r} is no call: {error}. Targets are {SUMMARY}.") from error
+    return _build(tree, text)
+
+
+def _build(node: ast.expr, text: str) -> TargetKind:
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.func.id not in _kinds:
+        raise InvalidInputError(f"target {text!r} is none of the targets: {SUMMARY}.")
+    if any(keyword.arg is None for keyword in node.keywords):
+        raise InvalidInputError(f"target {text!r}: '**' is not allowed; write each argument.")
+    values = [_argument(one, text) for one in node.args]
+    named = {str(keyword.arg): _argument(keyword.value, text) for keyword in node.keywords}
+    try:
+        return _kinds[node.func.id](*values, **named)
+    except HfAttnMiError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"target {text!r}: {error}. Targets are {SUMMARY}.") from error
+
+
+def _argument(node: ast.expr, text: str) -> Any:
+    if isinstance(node, ast.Call):
+        return _build(node, text)
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
+        raise InvalidInputError(
+            f"target {text!r}: {ast.unparse(node)} is neither a text in quotes nor a number; write texts in quotes."
+        ) from error

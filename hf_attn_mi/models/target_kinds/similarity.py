@@ -1,0 +1,151 @@
+"""The target `similarity`: the cosine of two embeddings, for embedding models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.models.encoded_input import EncodedInput
+from hf_attn_mi.models.output_heads import ExplainedTarget
+from hf_attn_mi.models.runner import EncoderRunner
+from hf_attn_mi.models.target_kinds.base import Bound, BoundTarget, OutputRow, TargetReading
+
+SHOWN = 60  # characters of the other text in names
+
+
+@dataclass(frozen=True, eq=False)
+class Similarity:
+    """The cosine similarity of the input's embedding and that of another text, which is held fixed.
+
+    Args:
+        other: a text, a pair of texts, a dict of tensors of one input, or an embedding, (width,).
+        pooling: from token states to the embedding: "mean" (over the tokens of the attention mask), "cls" (the first
+            token), "last" (the last token), "max", or "pooler" (the model's own pooled output). None for the model's
+            own embedding where it computes one (sentence-transformers), else "mean".
+
+    Raises:
+        InvalidInputError: another pooling.
+
+    Example:
+        >>> Similarity("A warm film.", pooling="cls").pooling
+        'cls'
+    """
+
+    other: Any
+    pooling: str | None = None
+    kind: ClassVar[str] = "similarity"
+
+    def __post_init__(self) -> None:
+        if self.pooling is not None and self.pooling not in POOLINGS:
+            raise InvalidInputError(
+                f"target similarity: pooling must be one of {', '.join(map(repr, POOLINGS))}, not {self.pooling!r}."
+            )
+
+    def bind(self, one: EncodedInput, runner: EncoderRunner) -> BoundTarget:
+        """See `TargetKind.bind`."""
+        if isinstance(self.other, Tensor):
+            if self.other.dim() != 1 or not self.other.is_floating_point():
+                raise InvalidInputError(
+                    f"target similarity: an embedding must be a floating-point tensor (width,), not "
+                    f"{tuple(self.other.shape)} of {self.other.dtype}."
+                )
+            return _BoundSimilarity(one, runner, self.other.detach(), self.pooling, "a given embedding", None)
+        encoded, single = runner.encode(self.other)
+        if not single and len(encoded) != 1:
+            raise InvalidInputError(f"target similarity: other must be one text, not {len(encoded)}.")
+        with runner.session(), torch.no_grad():
+            outputs = runner.forward(runner.collate(encoded))
+        embedding = embed(OutputRow(outputs, 0, encoded[0]), self.pooling)
+        text = " | ".join(encoded[0].texts)
+        return _BoundSimilarity(one, runner, embedding, self.pooling, repr(text) if text else "a given input", text)
+
+
+@dataclass(frozen=True, eq=False)
+class _BoundSimilarity(Bound):
+    other: Tensor
+    pooling: str | None
+    name: str
+    text: str | None
+
+    @property
+    def call(self) -> str:
+        return f"similarity({self.text!r}, pooling={self.pooling!r})"
+
+    def read(self, row: OutputRow) -> TargetReading:
+        embedding = embed(row, self.pooling)
+        if embedding.shape != self.other.shape:
+            raise InvalidInputError(
+                f"target similarity: the other embedding has {self.other.shape[0]} numbers, that of the input "
+                f"{embedding.shape[0]}."
+            )
+        value = F.cosine_similarity(embedding[None], self.other.to(embedding)[None], dim=1)[0]
+        name = self.name if len(self.name) <= SHOWN else f"{self.name[:SHOWN]}...'"
+        return TargetReading(value.double(), ExplainedTarget(None, f"similarity to {name}", None))
+
+
+def embed(row: OutputRow, pooling: str | None = None) -> Tensor:
+    """(width,) embedding of one input.
+
+    Args:
+        row: outputs of the model.
+        pooling: see `Similarity`.
+
+    Raises:
+        InvalidInputError: the outputs have no state of each token, or no pooled output.
+    """
+    own = row.field("sentence_embedding")
+    if pooling is None and own is not None:
+        return own
+    return POOLINGS[pooling or "mean"](row)
+
+
+def _states(row: OutputRow) -> tuple[Tensor, Tensor]:
+    """(tokens, width) states and (tokens,) bool of the real tokens."""
+    states = row.per_token("similarity", "last_hidden_state", "token_embeddings")
+    if states.dim() != 2:
+        raise InvalidInputError("target similarity needs states of shape (batch, tokens, width).")
+    mask = row.one.tensors.get("attention_mask")
+    real = torch.ones(len(states), dtype=torch.bool) if mask is None or mask.dim() != 1 else mask.bool()
+    return states, real.to(states.device)
+
+
+def _mean(row: OutputRow) -> Tensor:
+    states, real = _states(row)
+    return (states * (real / real.sum()).to(states)[:, None]).sum(0)
+
+
+def _first(row: OutputRow) -> Tensor:
+    states, real = _states(row)
+    return states[int(real.nonzero()[0, 0])]
+
+
+def _last(row: OutputRow) -> Tensor:
+    states, real = _states(row)
+    return states[int(real.nonzero()[-1, 0])]
+
+
+def _max(row: OutputRow) -> Tensor:
+    states, real = _states(row)
+    return states[real].max(0).values
+
+
+def _pooler(row: OutputRow) -> Tensor:
+    pooled = row.field("pooler_output")
+    if pooled is None:
+        raise InvalidInputError("target similarity: the model has no pooled output; use pooling='mean' or 'cls'.")
+    return pooled
+
+
+POOLINGS: dict[str, Callable[[OutputRow], Tensor]] = {
+    "mean": _mean,
+    "cls": _first,
+    "last": _last,
+    "max": _max,
+    "pooler": _pooler,
+}

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from hf_attn_mi.models.target_kinds.alternatives import Choice, Entails
 from hf_attn_mi.models.target_kinds.answer import Answer, AnswerEnd, AnswerStart
 from hf_attn_mi.models.target_kinds.classes import Label, Margin, Value
 from hf_attn_mi.models.target_kinds.frame import Frame
 from hf_attn_mi.models.target_kinds.generated import Generated
 from hf_attn_mi.models.target_kinds.mask import Mask
 from hf_attn_mi.models.target_kinds.next_token import NextToken
+from hf_attn_mi.models.target_kinds.pipeline_entity import PipelineEntity
 from hf_attn_mi.models.target_kinds.registry import TARGET_KINDS
 from hf_attn_mi.models.target_kinds.registry import parse_target as parse
 from hf_attn_mi.models.target_kinds.registry import register_target as register_target
@@ -28,6 +30,8 @@ from hf_attn_mi.models.target_kinds.token import Entity, Token
 answer = Answer
 answer_end = AnswerEnd
 answer_start = AnswerStart
+choice = Choice
+entails = Entails
 entity = Entity
 frame = Frame
 generated = Generated
@@ -35,6 +39,7 @@ label = Label
 margin = Margin
 mask = Mask
 next_token = NextToken
+pipeline_entity = PipelineEntity
 similarity = Similarity
 token = Token
 value = Value
@@ -43,6 +48,8 @@ __all__ = [
     "answer",
     "answer_end",
     "answer_start",
+    "choice",
+    "entails",
     "entity",
     "frame",
     "generated",
@@ -51,6 +58,7 @@ __all__ = [
     "mask",
     "next_token",
     "parse",
+    "pipeline_entity",
     "register_target",
     "similarity",
     "token",

@@ -159,7 +159,7 @@ def encode_text(
         full = _tokenize(parts, tokenizer, index, **tokenizer_options)
         kept = len(full["input_ids"])
         if kept < length:
-            notes = (f"input {index} was cut from {length} to {kept} tokens by the pipeline's own settings.",)
+            notes = (f"input {index} was cut from {length} to {kept} tokens by the settings of the pipeline or model.",)
         length = kept
     if limit is not None and length > limit:
         if not truncation:

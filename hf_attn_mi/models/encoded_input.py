@@ -69,6 +69,7 @@ class EncodedInput:
         waveform: (samples,) of a recording, at `sampling_rate`; None for other inputs.
         sampling_rate: samples a second of `waveform`; None where it is not known.
         warnings: what the reader of a result should know about this input.
+        alternatives: the inputs among which the model chooses (multiple choice); a target takes one of them.
         origin: of a variant, where each of its tokens stands in the whole input; None for the whole input.
     """
 
@@ -86,6 +87,7 @@ class EncodedInput:
     waveform: Tensor | None = None
     sampling_rate: int | None = None
     warnings: tuple[str, ...] = field(default_factory=tuple)
+    alternatives: tuple[EncodedInput, ...] = ()
     origin: tuple[int, ...] | None = None
 
     @property

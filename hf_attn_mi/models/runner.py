@@ -22,12 +22,13 @@ from hf_attn_mi.models.encoded_input import EncodedInput, EncodedInputs, batches
 from hf_attn_mi.models.loading import check_tokenizer, input_embedding, load_tokenizer
 from hf_attn_mi.models.media import encode_media
 from hf_attn_mi.models.memory import out_of_memory
+from hf_attn_mi.models.multiple_choice import as_single_choices, encode_choices, refuse_several_choices
 from hf_attn_mi.models.output_heads import OutputHead
 from hf_attn_mi.models.output_tests import LookUps, float_outputs, same_outputs, same_tokens
 from hf_attn_mi.models.positions import with_positions_named
 from hf_attn_mi.models.tensor_inputs import padding_ends, with_positions, without_padding
 from hf_attn_mi.models.weights import fingerprint, refuse_nonfinite_weights
-from hf_attn_mi.models.wrappers import device_hook, pipeline_processor, pipeline_settings, refuse_wrapper
+from hf_attn_mi.models.wrappers import device_hook, unwrap_object
 
 Value = TypeVar("Value")
 REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -50,6 +51,8 @@ class EncoderRunner:
         sampling_rate: of recordings that are passed as arrays.
         tokenizer_options: what a pipeline passes to its tokenizer, such as truncation and max_length.
         output_head: how a pipeline turns logits into scores; None for the registered output heads.
+        default_target: what a pipeline answers, as a target string; None for what the outputs call for.
+        source: the pipeline or other object that the model was taken from; None for a bare model.
 
     Example:
         >>> runner = EncoderRunner.of(model)                                      # doctest: +SKIP
@@ -64,6 +67,8 @@ class EncoderRunner:
         self.sampling_rate: int | None = None
         self.tokenizer_options: dict[str, Any] = {}
         self.output_head: OutputHead | None = None
+        self.default_target: str | None = None
+        self.source: Any = None
 
     @classmethod
     def of(
@@ -72,8 +77,8 @@ class EncoderRunner:
         """The runner of whatever a caller passes as `model`.
 
         Args:
-            model: a module, a transformers pipeline, or a model wrapped by torch.compile, accelerate or data
-                parallelism.
+            model: a module, a transformers pipeline, a model of sentence-transformers or SetFit, or a model wrapped by
+                torch.compile, accelerate or data parallelism.
             tokenizer: for texts; by default that of the pipeline.
             processor: for images and audio; by default that of the pipeline. One that holds a tokenizer serves
                 texts too.
@@ -82,24 +87,13 @@ class EncoderRunner:
         Raises:
             InvalidInputError: not a model, weights on the meta device, or weights with NaN or infinite entries.
         """
-        if isinstance(model, str):
-            raise InvalidInputError(
-                f"model must be a loaded model, not the name {model!r}: pass "
-                "AutoModelForSequenceClassification.from_pretrained(name), or use the command hf-attn-mi explain "
-                "--model."
-            )
-        options: dict[str, Any] = {}
-        head: OutputHead | None = None
-        if any(kind.__name__ == "Pipeline" for kind in type(model).__mro__):  # importing the class takes seconds
-            options, head = pipeline_settings(model)
-            tokenizer = model.tokenizer if tokenizer is None else tokenizer
-            processor = pipeline_processor(model) if processor is None else processor
-            sampling_rate = sampling_rate or getattr(processor, "sampling_rate", None)  # as the pipeline takes arrays
-            model = model.model
+        unwrapped = unwrap_object(model)
+        tokenizer = unwrapped.tokenizer if tokenizer is None else tokenizer
+        processor = unwrapped.processor if processor is None else processor
+        if unwrapped.processor is not None:  # a pipeline takes arrays at the rate of its processor
+            sampling_rate = sampling_rate or getattr(processor, "sampling_rate", None)
         check_tokenizer(tokenizer)
-        if not isinstance(model, nn.Module):
-            refuse_wrapper(model)
-        module = unwrap(model)
+        module = unwrap(unwrapped.model)
         if any(parameter.is_meta for parameter in module.parameters()) and device_hook(module) is None:
             raise InvalidInputError(
                 f"model: the weights of {type(module).__name__} are on the meta device, so nothing can be computed. "
@@ -108,7 +102,8 @@ class EncoderRunner:
         refuse_nonfinite_weights(module)
         runner = cls(module, getattr(processor, "tokenizer", None) if tokenizer is None else tokenizer)
         runner.processor, runner.sampling_rate = processor, sampling_rate
-        runner.tokenizer_options, runner.output_head = options, head
+        runner.tokenizer_options, runner.output_head = dict(unwrapped.tokenizer_options), unwrapped.output_head
+        runner.default_target, runner.source = unwrapped.default_target, unwrapped.source
         return runner
 
     # --- what the model is -------------------------------------------------------------------------------------
@@ -248,6 +243,8 @@ class EncoderRunner:
         Raises:
             InvalidInputError: empty, of the wrong type, too long, or with ids that the model does not have.
         """
+        if (choices := encode_choices(self, inputs, truncation, special_known)) is not None:
+            return choices
         media = encode_media(self, inputs, skip=skip)
         if media is not None:
             return replace(media, inputs=[with_positions_named(self, one) for one in media.inputs])
@@ -301,6 +298,7 @@ class EncoderRunner:
 
     def collate(self, inputs: Sequence[EncodedInput]) -> dict[str, Tensor]:
         """The arguments of one forward pass over these inputs, padded on the right, on the model's device."""
+        refuse_several_choices(inputs)
         return collate(inputs, self.pad_id or 0, self.device)
 
     def batches(self, inputs: Sequence[EncodedInput], size: int) -> list[list[int]]:
@@ -381,6 +379,7 @@ class EncoderRunner:
         """
         if getattr(self.config, "return_dict", True) is False:
             arguments = {**arguments, "return_dict": True}
+        arguments = as_single_choices(self.model, arguments)
         try:
             return self.model(**arguments)
         except HfAttnMiError:

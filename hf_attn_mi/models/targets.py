@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,7 +22,9 @@ from hf_attn_mi.models.output_heads import (
     find_logits,
     find_output_head,
 )
+from hf_attn_mi.models.pipelines import HYPOTHESIS, zero_shot_target
 from hf_attn_mi.models.runner import EncoderRunner
+from hf_attn_mi.models.target_kinds.alternatives import Choice, Entails
 from hf_attn_mi.models.target_kinds.base import BoundTarget, OutputRow, TargetKind
 from hf_attn_mi.models.target_kinds.classes import BoundClass, Label
 from hf_attn_mi.models.target_kinds.defaults import default_target
@@ -255,10 +258,44 @@ def read_target(
     return Target(bound, model, head=head, inputs=run, runner=runner), run
 
 
+def zero_shot(target: Any, candidate_labels: Any, runner: EncoderRunner) -> Any:
+    """The target of zero-shot classification among these labels; `target` itself without labels.
+
+    Template and `multi_label` are those of the pipeline, where the model is one.
+
+    Args:
+        target: None for the best label, or one of the labels, by name or number.
+        candidate_labels: a list of labels or a text with commas between them; None for no zero-shot classification.
+        runner: of a model of natural language inference.
+
+    Raises:
+        InvalidInputError: no labels, or a target that is none of them.
+    """
+    if candidate_labels is None:
+        return target
+    settings = getattr(runner.source, "_preprocess_params", {})
+    multi_label = getattr(runner.source, "_postprocess_params", {}).get("multi_label", False)
+    best = parse_target(
+        zero_shot_target(candidate_labels, settings.get("hypothesis_template", HYPOTHESIS), multi_label)
+    )
+    assert isinstance(best, Entails)
+    if isinstance(target, int) and not isinstance(target, bool) and 0 <= target < len(best.among):
+        target = best.among[target]
+    if target is not None and target not in best.among:
+        raise InvalidInputError(
+            f"target {target!r} is none of the candidate labels {list(best.among)}; pass one of them."
+        )
+    return replace(best, label=target)
+
+
 def _bind(item: Any, runner: EncoderRunner, one: EncodedInput) -> int | BoundTarget | None:
     """A class number, None, or the target of this input."""
+    if one.alternatives and (item is None or type(item) is int):
+        return Choice(item).bind(one, runner)
     if item is None:
-        return None
+        if runner.default_target is None:
+            return None
+        item = runner.default_target
     names = label_names(runner.config)
     if isinstance(item, str) and item not in names.values() and looks_like_call(item):
         item = parse_target(item)

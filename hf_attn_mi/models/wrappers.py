@@ -1,43 +1,43 @@
-"""Unwrap a model: pipelines and their settings, accelerate's hooks, objects that hold a model."""
+"""What stands around a model: pipelines, sentence-transformers, accelerate's hooks, objects that hold a model."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
 from hf_attn_mi.errors import InvalidInputError
-from hf_attn_mi.models.output_heads import ClassLogits, MultiLabel, OutputHead, Regression
+from hf_attn_mi.models.pipelines import read_pipeline
+from hf_attn_mi.models.sentence_models import read_cross_encoder, read_sentence_transformer, read_setfit
+from hf_attn_mi.models.unwrapped import Unwrapped
 
-CLASSIFICATION = ("text-classification", "image-classification", "audio-classification")
+READERS: dict[str, Callable[[Any], Unwrapped]] = {  # by the name of a class: importing the classes takes seconds
+    "Pipeline": read_pipeline,
+    "SentenceTransformer": read_sentence_transformer,
+    "CrossEncoder": read_cross_encoder,
+    "SetFitModel": read_setfit,
+}
 
 
-def pipeline_processor(pipeline: Any) -> Any:
-    """The processor of a pipeline for images or audio; None for texts."""
-    parts = (getattr(pipeline, name, None) for name in ("image_processor", "feature_extractor", "processor"))
-    return next((part for part in parts if part is not None), None)
-
-
-def pipeline_settings(pipeline: Any) -> tuple[dict[str, Any], OutputHead | None]:
-    """The tokenizer's options and the output head of a pipeline that classifies texts, images or audio.
+def unwrap_object(model: Any) -> Unwrapped:
+    """The module inside of what a caller passes as `model`, with the settings that belong to it.
 
     Raises:
-        InvalidInputError: a pipeline for another task.
+        InvalidInputError: an object that holds a model without being one, or a pipeline for another task.
     """
-    if pipeline.task not in CLASSIFICATION:
+    if isinstance(model, str):
         raise InvalidInputError(
-            f"model is a pipeline for the task {pipeline.task!r}; only {', '.join(CLASSIFICATION)} are explained "
-            "as the pipeline answers them. Pass its model: explain(pipe.model, inputs, tokenizer=pipe.tokenizer, "
-            "target=...)."
+            f"model must be a loaded model, not the name {model!r}: pass "
+            "AutoModelForSequenceClassification.from_pretrained(name), or use the command hf-attn-mi explain "
+            "--model."
         )
-    options = {k: v for k, v in pipeline._preprocess_params.items() if k not in ("padding", "return_tensors")}
-    applied = pipeline._postprocess_params.get("function_to_apply")
-    name = "" if applied is None else str(getattr(applied, "value", applied)).lower()
-    config = pipeline.model.config
-    if applied is None and config.num_labels == 1 and config.problem_type != "regression":
-        name = "sigmoid"  # the pipeline's default for a single output
-    heads: dict[str, OutputHead] = {"sigmoid": MultiLabel(), "softmax": ClassLogits(), "none": Regression()}
-    return options, heads.get(name)
+    for kind in type(model).__mro__:
+        if kind.__name__ in READERS:
+            return READERS[kind.__name__](model)
+    if not isinstance(model, nn.Module):
+        refuse_wrapper(model)
+    return Unwrapped(model)
 
 
 def refuse_wrapper(model: object) -> None:

@@ -14,7 +14,7 @@ from hf_attn_mi.methods.layer_statistics import LEVELS, LayerStatistics
 from hf_attn_mi.methods.scoring import ScoredBatch, check_method, score_batch
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.runner import EncoderRunner
-from hf_attn_mi.models.targets import Target
+from hf_attn_mi.models.targets import Target, zero_shot
 from hf_attn_mi.results.explanation import Explanation
 from hf_attn_mi.results.information_profile import InformationProfile
 from hf_attn_mi.results.results import Results
@@ -45,6 +45,7 @@ def explain(
     aggregation: str = "mean",
     is_split_into_words: bool = False,
     errors: str = "raise",
+    candidate_labels: Any = None,
 ) -> Explanation | Results[Explanation]:
     """Score the tokens of each input by their contribution to the model's prediction.
 
@@ -82,6 +83,8 @@ def explain(
             tuple of two lists a pair. The words are those of the result.
         errors: "raise", or "skip": an input of a list that cannot be used comes back as a `SkippedInput` with the
             reason, in its place among the results.
+        candidate_labels: for zero-shot classification, as its pipeline takes them: the best label is explained unless
+            `target` names one.
 
     Returns:
         One `Explanation` for one input, `Results` of them for a list; see `Results.skipped` for errors="skip".
@@ -114,6 +117,7 @@ def explain(
             runner, inputs, errors=errors, truncation=truncation, is_split_into_words=is_split_into_words
         )
         check_method(runner, scorer, values)
+        target = zero_shot(target, candidate_labels, runner)
         targets, encoded = bind_targets(target, runner, encoded, errors=errors)
 
         def run(positions: list[int]) -> list[Explanation]:

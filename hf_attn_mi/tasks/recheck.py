@@ -92,8 +92,8 @@ def _encode(runner: EncoderRunner, token_set: TokenSet, inputs: Any) -> EncodedI
         inputs = token_set.texts if len(token_set.texts) == 2 else token_set.texts[0]
     # A text that was cut to another length is refused below.
     encoded, _ = runner.encode(inputs, truncation=True, special_known=True)
-    if len(encoded) != 1 or encoded[0].tokens != token_set.tokens or encoded[0].special != token_set.special:
-        raise InvalidInputError("inputs is not the one input that this token set was made of: its tokens differ.")
+    if len(encoded) != 1:
+        raise InvalidInputError(f"inputs holds {len(encoded)} inputs; pass the one that this token set was made of.")
     refuse_unmaskable(
         runner, "It cannot be restricted to some of its tokens: minimal_tokens needs a classifier that takes one."
     )
@@ -106,6 +106,8 @@ class _Checker:
     def __init__(self, runner: EncoderRunner, one: EncodedInput, token_set: TokenSet, tolerance: float) -> None:
         called = token_set.info.get("target", token_set.target)
         target, (one,) = read_target(called, runner, [one])
+        if one.tokens != token_set.tokens or one.special != token_set.special:
+            raise InvalidInputError("inputs is not the one input that this token set was made of: its tokens differ.")
         self.predictor = RemovalPredictor(runner, [one], target, 1)
         self.predictor.settle_tokens()
         self.input, self.token_set, self.tolerance = one, token_set, tolerance

@@ -8,7 +8,7 @@ import torch
 import transformers
 from transformers import BertConfig
 
-from hf_attn_mi import InvalidInputError, certify, compare, explain, minimal_tokens, recheck, targets
+from hf_attn_mi import InvalidInputError, attention_maps, certify, compare, explain, minimal_tokens, recheck, targets
 from hf_attn_mi.models.target_kinds.registry import TARGET_KINDS, parse_target, unregister_target
 from tests.sample_models import SIZES, TEXTS, distance, load_demo
 from tests.zoo.building import rescale
@@ -250,6 +250,48 @@ def test_a_decoder_writes_a_text():
     short = targets.generated("dull")
     mixed = told(name, TEXTS[:2], [short, targets.generated("dull film")])
     assert torch.equal(mixed[0].scores, told(name, TEXTS[0], short).scores)
+
+
+def test_a_choice_is_its_own_row():
+    model = tiny("BertForMultipleChoice")
+    question = ("The film was", ["good and long.", "bad."])
+    rows = tokenizer()([question[0]] * 2, question[1], padding=True, return_tensors="pt")
+    tensors = {key: value[None] for key, value in rows.items()}
+    with torch.no_grad():
+        logits = model(**tensors).logits[0]
+    best = int(logits.argmax())
+    for inputs in (question, tensors, [question]):
+        found = explain(model, inputs, tokenizer=tokenizer())
+        found = found[0] if inputs == [question] else found
+        assert found.target == best
+        assert found.probability == pytest.approx(float(logits.softmax(0)[best]), abs=1e-6)
+    for k, choice in enumerate(question[1]):
+        found = told("BertForMultipleChoice", question, targets.choice(k))
+        assert found.target_name == f"choice {k}: {choice!r}"
+        assert found.texts == (question[0], choice)
+        alone = told("BertForMultipleChoice", (question[0], choice), lambda out: out.logits[:, 0])
+        assert distance(found.scores, alone.scores) < 1e-5
+        assert found.completeness_gap < 1e-5
+        assert found.layers[0].received.shape == (4, len(found.tokens))
+        assert torch.equal(told("BertForMultipleChoice", question, k).scores, found.scores)
+    token_set = minimal_tokens(model, question, tokenizer=tokenizer())
+    assert token_set.p_all == pytest.approx(float(logits.softmax(0)[best]), abs=1e-6)
+    assert recheck(model, token_set, question, tokenizer=tokenizer()).holds
+    assert not compare(model, [question], methods=["relevance"], tokenizer=tokenizer()).failures
+    assert (
+        certify(model, question, tokenizer=tokenizer(), checked_rows=1).target_name
+        == f"choice {best}: {question[1][best]!r}"
+    )
+    for target, message in (
+        (targets.choice(2), "k must be 0 to 1"),
+        ("token(position=1)", "several choices|needs logits"),
+    ):
+        with pytest.raises(InvalidInputError, match=message):
+            explain(model, question, tokenizer=tokenizer(), target=target)
+    with pytest.raises(InvalidInputError, match="several choices"):
+        attention_maps(model, question, tokenizer=tokenizer())
+    with pytest.raises(InvalidInputError, match="the input has no choices"):
+        told("BertForTokenClassification", TEXT, "choice(0)")
 
 
 def test_margins_of_classes_and_of_targets(demo):

@@ -33,6 +33,7 @@ class Mask:
     Args:
         word: a word that is one token, or a token id; None for the most probable token.
         n: which mask token, from 0.
+        among: words or token ids among which the most probable one is taken where no word is named; None for all.
 
     Raises:
         InvalidInputError: values of the wrong type.
@@ -44,6 +45,7 @@ class Mask:
 
     word: str | int | None = None
     n: int = 0
+    among: tuple[str | int, ...] | None = None
     kind: ClassVar[str] = "mask"
 
     def __post_init__(self) -> None:
@@ -66,7 +68,8 @@ class Mask:
             has = "no mask token" if not places else f"{len(places)} mask tokens (n=0 to {len(places) - 1})"
             raise InvalidInputError(f"target mask(n={self.n}): the input has {has}; write {token} in the text.")
         word = None if self.word is None else vocabulary_id("mask", self.word, runner)
-        return _BoundMask(one, runner, places[self.n], self.n, len(places), word)
+        among = None if self.among is None else [vocabulary_id("mask", each, runner) for each in self.among]
+        return _BoundMask(one, runner, places[self.n], self.n, len(places), word, among)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +78,7 @@ class _BoundMask(Bound):
     number: int
     count: int
     word: int | None
+    among: list[int] | None
 
     @property
     def anchors(self) -> tuple[int, ...]:
@@ -87,7 +91,10 @@ class _BoundMask(Bound):
     def settle(self, row: OutputRow) -> _BoundMask:
         if self.word is not None:
             return self
-        return replace(self, word=one_hot_best(row.token_logits("mask")[row.place(self.place)]))
+        logits = row.token_logits("mask")[row.place(self.place)]
+        if self.among is None:
+            return replace(self, word=one_hot_best(logits))
+        return replace(self, word=self.among[one_hot_best(logits[self.among])])
 
     def read(self, row: OutputRow) -> TargetReading:
         assert self.word is not None

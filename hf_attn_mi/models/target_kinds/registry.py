@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from hf_attn_mi.errors import HfAttnMiError, InvalidInputError
+from hf_attn_mi.models.target_kinds.alternatives import Choice, Entails
 from hf_attn_mi.models.target_kinds.answer import Answer, AnswerEnd, AnswerStart
 from hf_attn_mi.models.target_kinds.base import TargetKind
 from hf_attn_mi.models.target_kinds.classes import Label, Margin, Value
@@ -15,6 +16,7 @@ from hf_attn_mi.models.target_kinds.frame import Frame
 from hf_attn_mi.models.target_kinds.generated import Generated
 from hf_attn_mi.models.target_kinds.mask import Mask
 from hf_attn_mi.models.target_kinds.next_token import NextToken
+from hf_attn_mi.models.target_kinds.pipeline_entity import PipelineEntity
 from hf_attn_mi.models.target_kinds.similarity import Similarity
 from hf_attn_mi.models.target_kinds.token import Entity, Token
 
@@ -32,13 +34,17 @@ _kinds: dict[str, type[TargetKind]] = {
     "generated": Generated,
     "similarity": Similarity,
     "frame": Frame,
+    "choice": Choice,
+    "entails": Entails,
+    "pipeline_entity": PipelineEntity,
 }
 TARGET_KINDS = MappingProxyType(_kinds)
 SUMMARY = (
     'label("positive"), margin("positive", "negative"), value() for classifiers and regression; token(word="Paris", '
     'label="B-LOC") for token classifiers; mask("paris") for masked, next_token(" Paris") for causal language models; '
     'answer("span text"), answer_start(), answer_end() for question answering; generated("text") for encoder-decoders; '
-    'similarity("another text") for embedding models; frame(12, "a") for CTC; or a function of the outputs'
+    'similarity("another text") for embedding models; choice(0) for multiple choice; entails("sports", '
+    'among=["sports", "politics"]) for zero-shot; frame(12, "a") for CTC; or a function of the outputs'
 )
 CALL = re.compile(r"\s*([A-Za-z_]\w*)\s*\(.*\)\s*", re.DOTALL)
 

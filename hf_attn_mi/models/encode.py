@@ -15,7 +15,7 @@ from torch import nn
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.models.encoded_input import EncodedInput, EncodedInputs, FailedInput
 from hf_attn_mi.models.loading import maximum_length
-from hf_attn_mi.models.tensor_checks import check_ranges, refuse_choices
+from hf_attn_mi.models.tensor_checks import check_ranges
 from hf_attn_mi.models.tensor_inputs import padding_ends, read_tensors, split_rows
 from hf_attn_mi.models.texts import TextParts, read_item, read_items, shown_texts
 from hf_attn_mi.models.token_names import with_token_names
@@ -62,7 +62,6 @@ def encode_texts(
     if not parts:
         return EncodedInputs([], [], failures, single)
     tokenizer = require_tokenizer()
-    refuse_choices(model)
     limit, accepted = None if unlimited else maximum_length(model, tokenizer), argument_names(model)
     encoded: list[EncodedInput] = []
     for i, one_parts in parts:

@@ -24,6 +24,7 @@ ALLOWED = (
     "a text, a pair (tuple) of texts, a list of either, or a dict / BatchEncoding of tensors with one of "
     + ", ".join(MAIN_KEYS)
 )
+ORIGIN = "hf_attn_mi_origin"  # not an argument: the place of each token in the whole input, cut with the others
 PER_TOKEN = frozenset(  # arguments with an entry for each token; every other argument is passed on as it is given
     {
         "input_ids",
@@ -44,6 +45,7 @@ PER_TOKEN = frozenset(  # arguments with an entry for each token; every other ar
         "task_type_ids",  # ERNIE
         "xpath_subs_seq",  # MarkupLM
         "xpath_tags_seq",
+        ORIGIN,
     }
 )
 

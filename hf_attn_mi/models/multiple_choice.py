@@ -6,17 +6,14 @@ choices, so that scores, attention and removal of tokens are those of its row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.models.encoded_input import EncodedInput, EncodedInputs
-
-if TYPE_CHECKING:
-    from hf_attn_mi.models.runner import EncoderRunner
 
 Question = tuple[str, list[str]]
 
@@ -67,25 +64,32 @@ def choice_tensors(inputs: Mapping[str, Any]) -> list[dict[str, Tensor]] | None:
     return [{key: value[i] for key, value in tensors.items()} for i in range(main.shape[0])]
 
 
-def encode_choices(runner: EncoderRunner, inputs: Any, truncation: bool, special_known: bool) -> EncodedInputs | None:
-    """Prompts with choices, or tensors of choices: one input for each prompt, which stands for all of its choices.
+def encode_choices(encode: Callable[[Any], EncodedInputs], inputs: Any) -> EncodedInputs:
+    """The inputs of a multiple-choice model: each prompt stands for all of its choices.
 
-    None for other models and for inputs of another form, such as a pair of a prompt and one choice.
+    Args:
+        encode: of texts, pairs and (rows, tokens) tensors.
+        inputs: (prompt, [choice, choice, ...]) or a list of these; tensors of shape (batch, choices, tokens); or single
+            choices, (prompt, choice).
+
+    Raises:
+        InvalidInputError: another form.
     """
-    if not takes_choices(runner.model):
-        return None
     if isinstance(inputs, Mapping):
-        rows = choice_tensors(inputs) or []
-        single = len(rows) == 1
-        groups = [runner.encode(row, special_known=special_known)[0] for row in rows]
+        rows = choice_tensors(inputs)
+        groups = None if rows is None else [encode(row).inputs for row in rows]
+        single = rows is not None and len(rows) == 1
     else:
-        questions, single = read_questions(inputs) or ([], False)
-        groups = [
-            runner.encode([(prompt, choice) for choice in choices], truncation=truncation)[0]
-            for prompt, choices in questions
-        ]
-    if not groups:
-        return None
+        questions, single = read_questions(inputs) or (None, False)
+        groups = None if questions is None else [encode([(p, c) for c in choices]).inputs for p, choices in questions]
+    if groups is None:
+        pairs = inputs if isinstance(inputs, list) else [inputs]
+        if not pairs or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
+            raise InvalidInputError(
+                "inputs: a multiple-choice model takes (prompt, [choice, choice, ...]), a list of these, tensors "
+                "(batch, choices, tokens), or one choice as a pair (prompt, choice)."
+            )
+        return encode(inputs)
     encoded = [replace(group[0], alternatives=tuple(group)) for group in groups]
     return EncodedInputs(encoded, list(range(len(encoded))), {}, single)
 

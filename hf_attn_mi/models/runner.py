@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,18 +16,18 @@ from torch import Tensor, nn
 from hf_attn_mi._version import library_versions
 from hf_attn_mi.capture import eager_stance, model_lock, unwrap
 from hf_attn_mi.capture.model_cache import cached
-from hf_attn_mi.capture.model_state import visible_attention
 from hf_attn_mi.errors import HfAttnMiError, InvalidInputError, UnsupportedModelError
 from hf_attn_mi.models.encode import encode_tensors, encode_texts
 from hf_attn_mi.models.encoded_input import EncodedInput, EncodedInputs, batches_by_length, collate
 from hf_attn_mi.models.loading import check_tokenizer, input_embedding, load_tokenizer
 from hf_attn_mi.models.media import encode_media
 from hf_attn_mi.models.memory import out_of_memory
-from hf_attn_mi.models.multiple_choice import as_single_choices, encode_choices, refuse_several_choices
+from hf_attn_mi.models.multiple_choice import as_single_choices, encode_choices, refuse_several_choices, takes_choices
 from hf_attn_mi.models.output_heads import OutputHead
-from hf_attn_mi.models.output_tests import LookUps, float_outputs, same_outputs, same_tokens
+from hf_attn_mi.models.output_tests import LookUps
+from hf_attn_mi.models.padding import padding_changes_nothing, trim_padding
 from hf_attn_mi.models.positions import with_positions_named
-from hf_attn_mi.models.tensor_inputs import padding_ends, with_positions, without_padding
+from hf_attn_mi.models.tensor_inputs import with_positions
 from hf_attn_mi.models.weights import fingerprint, refuse_nonfinite_weights
 from hf_attn_mi.models.wrappers import device_hook, unwrap_object
 
@@ -243,8 +244,18 @@ class EncoderRunner:
         Raises:
             InvalidInputError: empty, of the wrong type, too long, or with ids that the model does not have.
         """
-        if (choices := encode_choices(self, inputs, truncation, special_known)) is not None:
-            return choices
+        encode = partial(
+            self._encode_rows,
+            truncation=truncation,
+            special_known=special_known,
+            is_split_into_words=is_split_into_words,
+            skip=skip,
+        )
+        return encode_choices(encode, inputs) if takes_choices(self.model) else encode(inputs)
+
+    def _encode_rows(
+        self, inputs: Any, *, truncation: bool, special_known: bool, is_split_into_words: bool, skip: bool
+    ) -> EncodedInputs:
         media = encode_media(self, inputs, skip=skip)
         if media is not None:
             return replace(media, inputs=[with_positions_named(self, one) for one in media.inputs])
@@ -263,38 +274,10 @@ class EncoderRunner:
         encoded = encode_tensors(inputs, self.model, self.tokenizer, skip=skip)
         if special_known and any(one.special is None and "input_ids" in one.tensors for one in encoded.inputs):
             encoded = encode_tensors(inputs, self.model, self.require_tokenizer(), skip=skip)
-        trimmed = [with_positions_named(self, self._without_padding(one)) for one in encoded.inputs]
+        trimmed = [with_positions_named(self, trim_padding(self, one)) for one in encoded.inputs]
         if any("position_ids" in one.tensors for one in trimmed):  # every row states its positions, or none
             trimmed = [with_positions(one) for one in trimmed]
         return replace(encoded, inputs=trimmed)
-
-    def _without_padding(self, one: EncodedInput) -> EncodedInput:
-        """The input without the padding at its ends, if that changes no output; else as given.
-
-        Tried on the model, once for padding on each side: as it stands, and with the positions that the tokens have in
-        the padded row. What is explained is what the model says about the row as the caller passed it.
-        """
-        start, end = padding_ends(one)
-        if (start, end) == (0, one.token_count):
-            return one
-
-        def try_forms() -> bool | None:
-            for position_ids in (False, True):
-                if position_ids and not self.takes("position_ids"):
-                    continue
-                cut = without_padding(one, position_ids=position_ids)
-                with self.session(), torch.no_grad(), visible_attention(self.model):
-                    padded = float_outputs(self.forward(self.collate([one])))
-                    try:
-                        alone = float_outputs(self.forward(self.collate([cut])))
-                    except UnsupportedModelError:  # another argument has the length of the padded row
-                        continue
-                if len(padded) == len(alone) and all(same_tokens(*pair, start, end) for pair in zip(padded, alone)):
-                    return position_ids
-            return None
-
-        form = self.cached(("padding", start > 0, end < one.token_count), try_forms)
-        return one if form is None else without_padding(one, position_ids=form)
 
     def collate(self, inputs: Sequence[EncodedInput]) -> dict[str, Tensor]:
         """The arguments of one forward pass over these inputs, padded on the right, on the model's device."""
@@ -337,16 +320,9 @@ class EncoderRunner:
         if self.pad_id is None or any(one.length is None for one in inputs):
             return False
         try:
-            return self.cached("ignores_padding", lambda: self._padding_changes_nothing(inputs))
+            return self.cached("ignores_padding", lambda: padding_changes_nothing(self, inputs))
         except UnsupportedModelError:  # one of these inputs fails in the model, and will fail alone
             return False
-
-    def _padding_changes_nothing(self, inputs: Sequence[EncodedInput]) -> bool:
-        ordered = sorted(inputs, key=lambda one: one.token_count)
-        with self.session(), torch.no_grad(), visible_attention(self.model):
-            alone = float_outputs(self.forward(self.collate([ordered[0]])))
-            padded = float_outputs(self.forward(self.collate([ordered[0], ordered[-1]])))
-        return len(alone) == len(padded) and all(map(same_outputs, alone, padded))
 
     # --- running -----------------------------------------------------------------------------------------------
 

@@ -48,19 +48,6 @@ def check_tensor(key: str, value: Tensor) -> None:
         raise InvalidInputError(f"inputs[{key!r}] holds NaN or infinite entries; every entry must be finite.")
 
 
-def refuse_choices(model: nn.Module) -> None:
-    """Refuse models whose inputs are several texts to choose from.
-
-    Raises:
-        InvalidInputError: a model for multiple choice.
-    """
-    if any(kind.__name__.endswith("ForMultipleChoice") for kind in type(model).__mro__):  # transformers' name for them
-        raise InvalidInputError(
-            f"model: {type(model).__name__} chooses among several texts, (batch, choices, tokens); such inputs are not "
-            "supported. Pass its encoder with a target function, or a sequence classifier."
-        )
-
-
 def check_lengths(one: EncodedInput, main: str, index: int) -> None:
     """Refuse arguments for each token that do not have one entry for each.
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.models.encoded_input import ALLOWED, MAIN_KEYS, EncodedInput, per_token
-from hf_attn_mi.models.tensor_checks import check_lengths, check_tensor, refuse_choices
+from hf_attn_mi.models.tensor_checks import check_lengths, check_tensor
 
 BOOKKEEPING = {  # what tokenizers return beside the model's arguments
     "offset_mapping",
@@ -67,7 +67,6 @@ def split_rows(tensors: dict[str, Tensor], model: nn.Module) -> list[EncodedInpu
         raise InvalidInputError(f"inputs has keys {list(tensors)}; one of {', '.join(MAIN_KEYS)} is needed.")
     if "input_ids" in tensors and "inputs_embeds" in tensors:
         raise InvalidInputError("inputs has both 'input_ids' and 'inputs_embeds'; pass one of them.")
-    refuse_choices(model)
     sequence = main in ("input_ids", "inputs_embeds", "inputs") and tensors[main].dim() <= 3
     dimensions = {"input_ids": 2, "inputs_embeds": 3}.get(main)
     if dimensions is not None and tensors[main].dim() == dimensions - 1:

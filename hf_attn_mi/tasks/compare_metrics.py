@@ -25,14 +25,13 @@ from hf_attn_mi.evaluation import (
     token_f1,
     top_tokens,
 )
-from hf_attn_mi.models.encoded_input import EncodedInput
+from hf_attn_mi.models.encoded_input import ORIGIN, EncodedInput
 from hf_attn_mi.models.removal_predictor import RemovalPredictor
 from hf_attn_mi.models.runner import EncoderRunner
 
 PLAUSIBILITY = ("token_f1", "iou_f1", "auprc", "average_precision")
 OWN = ("completeness_gap", "max_sensitivity")  # of the method, not of its scores
 NORMALIZED = ("normalized_aopc", "normalized_aopc_ascending")
-ORIGIN = "hf_attn_mi_origin"  # name of a tensor with the place of each token in the whole input
 MOST_ORDERED = 40  # tokens of an input whose AOPC is normalized: the search for its limits makes 5 n^2 predictions
 
 Scores = Mapping[str, Sequence[Tensor | None]]  # for each method one (tokens,) an input

@@ -181,13 +181,11 @@ def test_padding_is_kept_where_the_model_does_not_take_the_shorter_row(demo):
     assert len(one.tokens) == 10
 
 
-@pytest.mark.parametrize(
-    "inputs", [{"input_ids": torch.ones(1, 2, 5, dtype=torch.long)}, TEXTS[:2], [tuple(TEXTS[:2])]]
-)
-def test_a_model_for_multiple_choice_is_refused_by_name(demo, inputs):
+@pytest.mark.parametrize("inputs", [{"input_ids": torch.ones(2, 5, dtype=torch.long)}, TEXTS[0], TEXTS[:2]], ids=len)
+def test_inputs_without_choices_are_refused_by_a_model_for_multiple_choice(demo, inputs):
     model = BertForMultipleChoice(tiny_bert().config).eval()
     for task in TASKS.values():
-        with pytest.raises(InvalidInputError, match="BertForMultipleChoice chooses among"):
+        with pytest.raises(InvalidInputError, match=r"a multiple-choice model takes \(prompt, \[choice"):
             task(model, inputs, tokenizer=demo[1])
 
 

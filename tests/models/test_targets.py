@@ -314,8 +314,9 @@ def test_a_label_is_the_class_and_its_name_wins_over_a_call(demo):
     assert explain(model, TEXTS[0], target=targets.label("negative")).scores.equal(
         explain(model, TEXTS[0], target=0).scores
     )
-    model.config.id2label = {0: "mask(0)", 1: "positive"}
-    assert explain(model, TEXTS[0], target="mask(0)", tokenizer=demo[1]).target == 0
+    other = load_demo()[0]  # a copy
+    other.config.id2label = {0: "mask(0)", 1: "positive"}
+    assert explain(other, TEXTS[0], target="mask(0)", tokenizer=demo[1]).target == 0
 
 
 def test_a_function_may_take_the_encoded_input(demo):

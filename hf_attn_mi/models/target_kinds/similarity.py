@@ -55,7 +55,8 @@ class Similarity:
                     f"target similarity: an embedding must be a floating-point tensor (width,), not "
                     f"{tuple(self.other.shape)} of {self.other.dtype}."
                 )
-            return _BoundSimilarity(one, runner, self.other.detach(), self.pooling, "a given embedding", None)
+            other = self.other.detach().clone()  # no tensor of inference mode
+            return _BoundSimilarity(one, runner, other, self.pooling, "a given embedding", None)
         encoded, single = runner.encode(self.other)
         if not single and len(encoded) != 1:
             raise InvalidInputError(f"target similarity: other must be one text, not {len(encoded)}.")

@@ -1,0 +1,55 @@
+"""Whether padding changes the outputs of a model: tried on the model, never guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from hf_attn_mi.capture.model_state import visible_attention
+from hf_attn_mi.errors import UnsupportedModelError
+from hf_attn_mi.models.encoded_input import EncodedInput
+from hf_attn_mi.models.output_tests import float_outputs, same_outputs, same_tokens
+from hf_attn_mi.models.tensor_inputs import padding_ends, without_padding
+
+if TYPE_CHECKING:
+    from hf_attn_mi.models.runner import EncoderRunner
+
+
+def trim_padding(runner: EncoderRunner, one: EncodedInput) -> EncodedInput:
+    """The input without the padding at its ends, if that changes no output; else as given.
+
+    Tried on the model, once for padding on each side: as it stands, and with the positions that the tokens have in
+    the padded row. What is explained is what the model says about the row as the caller passed it.
+    """
+    start, end = padding_ends(one)
+    if (start, end) == (0, one.token_count):
+        return one
+
+    def try_forms() -> bool | None:
+        for position_ids in (False, True):
+            if position_ids and not runner.takes("position_ids"):
+                continue
+            cut = without_padding(one, position_ids=position_ids)
+            with runner.session(), torch.no_grad(), visible_attention(runner.model):
+                padded = float_outputs(runner.forward(runner.collate([one])))
+                try:
+                    alone = float_outputs(runner.forward(runner.collate([cut])))
+                except UnsupportedModelError:  # another argument has the length of the padded row
+                    continue
+            if len(padded) == len(alone) and all(same_tokens(*pair, start, end) for pair in zip(padded, alone)):
+                return position_ids
+        return None
+
+    form = runner.cached(("padding", start > 0, end < one.token_count), try_forms)
+    return one if form is None else without_padding(one, position_ids=form)
+
+
+def padding_changes_nothing(runner: EncoderRunner, inputs: Sequence[EncodedInput]) -> bool:
+    """Whether the shortest input gives the same outputs alone and padded beside the longest."""
+    ordered = sorted(inputs, key=lambda one: one.token_count)
+    with runner.session(), torch.no_grad(), visible_attention(runner.model):
+        alone = float_outputs(runner.forward(runner.collate([ordered[0]])))
+        padded = float_outputs(runner.forward(runner.collate([ordered[0], ordered[-1]])))
+    return len(alone) == len(padded) and all(map(same_outputs, alone, padded))

@@ -35,6 +35,8 @@ SIZES = {"vocab_size": 8000, "num_labels": 2, "id2label": {0: "NEGATIVE", 1: "PO
 BERT = {**SIZES, "hidden_size": 48, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 64}
 DISTILBERT = {**SIZES, "dim": 48, "n_layers": 6, "n_heads": 12, "hidden_dim": 64}
 ENTITIES = {0: "O", 1: "B-PER", 2: "B-LOC"}
+NLI = {"num_labels": 3, "id2label": {0: "contradiction", 1: "neutral", 2: "entailment"}}
+NLI["label2id"] = {name: number for number, name in NLI["id2label"].items()}
 SPECIAL = {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0, "decoder_start_token_id": 2}
 BART = {"encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}
 BART |= {"encoder_attention_heads": 4, "decoder_attention_heads": 4}
@@ -157,6 +159,8 @@ def namespace(folder):
         "encoder": encoder,
         "qa_model": tiny("BertForQuestionAnswering", **BERT),
         "ner_model": tiny("BertForTokenClassification", **BERT | {"num_labels": 3, "id2label": ENTITIES}),
+        "nli_model": tiny("BertForSequenceClassification", **BERT | NLI),
+        "choice_model": tiny("BertForMultipleChoice", **BERT),
         "mlm_model": tiny("BertForMaskedLM", **BERT),
         "causal_model": tiny("GPT2LMHeadModel", vocab_size=8000, n_embd=32, n_layer=2, n_head=4, **SPECIAL),
         "seq2seq_model": tiny("BartForConditionalGeneration", vocab_size=8000, d_model=32, **BART, **SPECIAL),

@@ -47,9 +47,10 @@ class TokenScores:
 class TokenScorer(Protocol):
     """A token-scoring method.
 
-    Two optional members are used where they are there: `check(runner, options)`, which raises an `HfAttnMiError` where
-    the method does not serve this model, and `statistics`, a frozenset of extra layer statistics that the method reads
-    from `batch.statistics` (see `methods.layer_statistics.LayerStatistics`).
+    Three optional members are used where they are there: `check(runner, options)`, which raises an `HfAttnMiError`
+    where the method does not serve this model; `score_targets(runner, batch, targets, **options)`, which gives the
+    scores of several targets of one batch in fewer passes than one `score` each; and `statistics`, a frozenset of extra
+    layer statistics that it reads from `batch.statistics` (see `methods.layer_statistics.LayerStatistics`).
 
     Attributes:
         name: by which users call it.

@@ -76,14 +76,45 @@ def score_batch(
         HfAttnMiError: the method does not serve this model or these inputs, or gives scores that are not finite or not
             one for each token.
     """
+    return score_targets(runner, inputs, scorer, [target], options, layers=layers, states=states)[0]
+
+
+def score_targets(
+    runner: EncoderRunner,
+    inputs: Sequence[EncodedInput],
+    scorer: TokenScorer,
+    targets: Sequence[Target],
+    options: Mapping[str, Any],
+    *,
+    layers: str = "none",
+    states: Callable[[LayerStates], None] | None = None,
+) -> list[ScoredBatch]:
+    """The scores of some inputs for each of several targets; see `score_batch`.
+
+    The pass of the unchanged inputs and the layer statistics are shared. A method with a member
+    `score_targets(runner, batch, targets, **options)` shares more: for relevance one forward pass, and one backward
+    pass for each target.
+    """
     extras = frozenset(getattr(scorer, "statistics", ()))
     with runner.session():
         statistics = LayerStatistics.of(runner, inputs, level=layers, extras=extras)
         batch = ScoringBatch(runner, inputs, statistics=statistics, states=states)
-        result = scorer.score(runner, batch, target, **options)
-        if layers != "none" or states is not None or target.explained is None:
-            batch.run()  # unless the method has run the unchanged inputs already
-            batch.settle(target)
+        shared = getattr(scorer, "score_targets", None)
+        if shared is not None:
+            results = shared(runner, batch, targets, **options)
+        else:
+            results = [scorer.score(runner, batch, target, **options) for target in targets]
+        for target in targets:
+            if layers != "none" or states is not None or target.explained is None:
+                batch.run()  # unless the method has run the unchanged inputs already
+                batch.settle(target)
+    return [_scored(result, inputs, scorer, runner, batch) for result in results]
+
+
+def _scored(
+    result: TokenScores, inputs: Sequence[EncodedInput], scorer: TokenScorer, runner: EncoderRunner, batch: ScoringBatch
+) -> ScoredBatch:
+    """What a method returned, input by input."""
     scores = tuple(_of_input(result, i, one, scorer, runner) for i, one in enumerate(inputs))
     gaps = (None,) * len(inputs) if result.gaps is None else tuple(float(gap) for gap in result.gaps)
     return ScoredBatch(scores, gaps, result, batch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -60,11 +60,11 @@ def progress_bar(total: int | None, description: str, unit: str) -> Any:
 
 
 @contextmanager
-def results_on_interrupt(records: Mapping[int, Record]) -> Iterator[None]:
+def results_on_interrupt(records: Mapping[int, Sequence[Record]]) -> Iterator[None]:
     """Turn Ctrl-C into an `Interrupted` that holds the results so far, if there are any.
 
     Args:
-        records: by number of the input; the block fills it.
+        records: those of each input by its number; the block fills it.
     """
     try:
         yield
@@ -72,4 +72,4 @@ def results_on_interrupt(records: Mapping[int, Record]) -> Iterator[None]:
         places = sorted(records)
         if not places:
             raise
-        raise Interrupted(Results([records[place] for place in places]), places) from interrupt
+        raise Interrupted(Results([record for place in places for record in records[place]]), places) from interrupt

@@ -103,7 +103,38 @@ def result_of_each(
     Raises:
         HfAttnMiError: what `run` raises, unless it is skipped.
     """
-    records: dict[int, Record] = {}
+
+    def run_one(positions: list[int]) -> list[Sequence[AnyRecord]]:
+        return [(record,) for record in run(positions)]
+
+    records = _records_of_each(encoded, batches, run_one, errors=errors, task=task)
+    ordered = [record for i in range(encoded.count) for record in records[i]]
+    return ordered[0] if encoded.single else Results(ordered)
+
+
+def results_of_each(
+    encoded: EncodedInputs,
+    batches: Sequence[Sequence[int]],
+    run: Callable[[list[int]], Sequence[Sequence[AnyRecord]]],
+    *,
+    errors: str,
+    task: str,
+) -> Results[AnyRecord]:
+    """Like `result_of_each`, where `run` gives several results of each input: those of the first input come first."""
+    records = _records_of_each(encoded, batches, run, errors=errors, task=task)
+    return Results([record for i in range(encoded.count) for record in records[i]])
+
+
+def _records_of_each(
+    encoded: EncodedInputs,
+    batches: Sequence[Sequence[int]],
+    run: Callable[[list[int]], Sequence[Sequence[AnyRecord]]],
+    *,
+    errors: str,
+    task: str,
+) -> dict[int, Sequence[AnyRecord]]:
+    """The results of each input by its place."""
+    records: dict[int, Sequence[AnyRecord]] = {}
     failures = dict(encoded.failures)
     reasons: list[HfAttnMiError] = []
     queue = [list(batch) for batch in batches]
@@ -127,6 +158,6 @@ def result_of_each(
     if reasons and len(reasons) == len(encoded.inputs):
         raise reasons[0]
     for index, failed in failures.items():
-        records[index] = SkippedInput(index, failed.texts, type(failed.error).__name__, str(failed.error))
-    ordered = cast("list[AnyRecord]", [records[i] for i in range(encoded.count)])  # or SkippedInput, on request
-    return ordered[0] if encoded.single else Results(ordered)
+        skipped = SkippedInput(index, failed.texts, type(failed.error).__name__, str(failed.error))
+        records[index] = cast("Sequence[AnyRecord]", (skipped,))  # on request
+    return records

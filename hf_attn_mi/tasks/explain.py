@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
 from hf_attn_mi.capture import module_checks
+from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.methods import TokenScorer, find_method, read_options
 from hf_attn_mi.methods.layer_statistics import LEVELS, LayerStatistics
-from hf_attn_mi.methods.scoring import ScoredBatch, check_method, score_batch
+from hf_attn_mi.methods.scoring import ScoredBatch, check_method, score_targets
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import Target, zero_shot
@@ -19,8 +21,15 @@ from hf_attn_mi.results.explanation import Explanation
 from hf_attn_mi.results.information_profile import InformationProfile
 from hf_attn_mi.results.results import Results
 from hf_attn_mi.tasks.arguments import check_choice, check_whole_number
-from hf_attn_mi.tasks.each_input import bind_targets, check_input_options, read_inputs, result_of_each
+from hf_attn_mi.tasks.each_input import (
+    bind_targets,
+    check_input_options,
+    read_inputs,
+    result_of_each,
+    results_of_each,
+)
 from hf_attn_mi.tasks.media import picture_of, sound_of
+from hf_attn_mi.tasks.several_targets import TargetPlan, plan_targets
 from hf_attn_mi.tasks.token_information import TokenInformation, read_profile
 from hf_attn_mi.tasks.windows import AGGREGATIONS, WindowExplainer, refuse_with_stride
 
@@ -32,6 +41,7 @@ def explain(
     inputs: Any,
     *,
     target: Any = None,
+    targets: Any = None,
     method: str = "relevance",
     options: Mapping[str, Any] | None = None,
     layers: str = "full",
@@ -62,6 +72,9 @@ def explain(
             function from the outputs to (batch,) values for models without a class. The function sees one input at
             a time, without padding, in the order of `inputs`. "attnlrp_iterative" calls it at every stage: let it
             name a fixed class.
+        targets: several targets of each input, in place of `target`: a list, or "all" for all labels, all choices, or
+            all entities that the model predicts. The forward pass is shared; the results are in the order of the
+            inputs, and for each input in that of its targets.
         method: a name of `list_methods()`: "relevance" (gradient x input of the linearized model, the default),
             "attnlrp", "attnlrp_iterative", "attention", "rollout", "effective", "efficient", "head", a method of
             Captum such as "integrated_gradients", or one that was registered.
@@ -87,7 +100,8 @@ def explain(
             `target` names one.
 
     Returns:
-        One `Explanation` for one input, `Results` of them for a list; see `Results.skipped` for errors="skip".
+        One `Explanation` for one input, `Results` of them for a list or with `targets`; see `Results.skipped` for
+        errors="skip".
 
     Raises:
         InvalidInputError: an argument is wrong; the message names it.
@@ -117,50 +131,93 @@ def explain(
             runner, inputs, errors=errors, truncation=truncation, is_split_into_words=is_split_into_words
         )
         check_method(runner, scorer, values)
-        target = zero_shot(target, candidate_labels, runner)
-        targets, encoded = bind_targets(target, runner, encoded, errors=errors)
+        if targets is not None:
+            if target is not None:
+                raise InvalidInputError("target and targets: pass one of them.")
+            plan, encoded = plan_targets(targets, candidate_labels, runner, encoded, errors=errors)
+            several = partial(_explain_several, runner, plan, scorer, values, layers, profile, batch_size)
+            batches = runner.batches(encoded.inputs, 1 if plan.alone else batch_size) if encoded.inputs else []
+            return results_of_each(encoded, batches, several, errors=errors, task="explain")
+        bound, encoded = bind_targets(zero_shot(target, candidate_labels, runner), runner, encoded, errors=errors)
 
         def run(positions: list[int]) -> list[Explanation]:
             batch = [encoded.inputs[i] for i in positions]
-            return _explain_batch(runner, batch, scorer, targets.select(positions), values, layers, profile)
+            chosen = bound.select(positions)
+            return _explain_batch(runner, batch, scorer, [chosen], values, layers, profile)[0]
 
         # A function sees one input at a time, without padding and in the caller's order.
-        batches = runner.batches(encoded.inputs, 1 if targets.alone else batch_size)
+        batches = runner.batches(encoded.inputs, 1 if bound.alone else batch_size)
         return result_of_each(encoded, batches, run, errors=errors, task="explain")
+
+
+def _explain_several(
+    runner: EncoderRunner,
+    plan: TargetPlan,
+    scorer: TokenScorer,
+    options: Mapping[str, Any],
+    layers: str,
+    profile: InformationProfile | None,
+    batch_size: int,
+    positions: list[int],
+) -> list[list[Explanation]]:
+    """The explanations of all targets of each of these inputs."""
+    found: list[list[Explanation]] = [[] for _ in positions]
+    if not any(plan.counts[i] for i in positions):
+        return found
+    if plan.shares_inputs:
+        inputs = [plan.inputs[i] for i in positions]
+        of_targets = _explain_batch(runner, inputs, scorer, plan.of(positions), options, layers, profile)
+        return [[row[place] for row in of_targets[: plan.counts[i]]] for place, i in enumerate(positions)]
+    pairs, target = plan.rows(positions)
+    rows = list(target.inputs or ())
+    records: dict[int, Explanation] = {}
+    for places in runner.batches(rows, 1 if target.alone else batch_size):
+        batch, chosen = [rows[i] for i in places], target.select(places)
+        records.update(zip(places, _explain_batch(runner, batch, scorer, [chosen], options, layers, profile)[0]))
+    for row, (place, _) in enumerate(pairs):
+        found[place].append(records[row])
+    return found
 
 
 def _explain_batch(
     runner: EncoderRunner,
     inputs: Sequence[EncodedInput],
     scorer: TokenScorer,
-    target: Target,
+    targets: Sequence[Target],
     options: Mapping[str, Any],
     layers: str,
     profile: InformationProfile | None,
-) -> list[Explanation]:
+) -> list[list[Explanation]]:
+    """For each target the explanations of all inputs."""
     started = time.perf_counter()
     states = None if profile is None else TokenInformation(profile, runner, inputs)
-    scored = score_batch(runner, inputs, scorer, target, options, layers=layers, states=states)
-    information = None if states is None else states.results(scored.batch.run())
-    info = {
-        **runner.provenance(),
-        "method": scorer.name,
-        "reference": scorer.reference,
-        "class_linked": scorer.class_linked,
-        "additive": scorer.additive,
-        "seconds": (time.perf_counter() - started) / len(inputs),
-        "attention_implementation": str(getattr(runner.config, "_attn_implementation", "")),
-        "layers": layers,
-        "space": scored.result.space,
-        **scored.result.info,
-    }
-    notes = [*_model_notes(runner, scored.batch.statistics), *scored.result.notes]
-    return [
-        _explanation(
-            one, scored, i, scorer, target, layers, info, notes, None if information is None else information[i]
+    of_targets = score_targets(runner, inputs, scorer, targets, options, layers=layers, states=states)
+    information = None if states is None else states.results(of_targets[0].batch.run())
+    seconds = (time.perf_counter() - started) / len(inputs) / len(targets)
+    found = []
+    for target, scored in zip(targets, of_targets):
+        info = {
+            **runner.provenance(),
+            "method": scorer.name,
+            "reference": scorer.reference,
+            "class_linked": scorer.class_linked,
+            "additive": scorer.additive,
+            "seconds": seconds,
+            "attention_implementation": str(getattr(runner.config, "_attn_implementation", "")),
+            "layers": layers,
+            "space": scored.result.space,
+            **scored.result.info,
+        }
+        notes = [*_model_notes(runner, scored.batch.statistics), *scored.result.notes]
+        found.append(
+            [
+                _explanation(
+                    one, scored, i, scorer, target, layers, info, notes, None if information is None else information[i]
+                )
+                for i, one in enumerate(inputs)
+            ]
         )
-        for i, one in enumerate(inputs)
-    ]
+    return found
 
 
 def _explanation(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -62,28 +62,60 @@ def relevance(
     Raises:
         UnsupportedModelError: no gradient reaches the embeddings (quantized weights, an embedding used twice).
     """
-    model = runner.model
+    return relevances(runner, arguments, [target], run=run, softmax_rule=softmax_rule)[0]
+
+
+def relevances(
+    runner: EncoderRunner,
+    arguments: Mapping[str, Any],
+    targets: Sequence[Callable[[Any], Tensor]],
+    *,
+    run: Callable[[Mapping[str, Any]], Any] | None = None,
+    softmax_rule: SoftmaxRule = "detach",
+) -> list[Relevance]:
+    """The `relevance` of each target: one forward pass, and one backward pass for each."""
     main = next(value for value in arguments.values() if isinstance(value, Tensor))
     batch = main.shape[0]
     network = _leaves(runner, arguments, batch, softmax_rule)
-    with visible_attention(model), torch.enable_grad(), network as (linearized, changed, leaves, space):
+    with visible_attention(runner.model), torch.enable_grad(), network as (linearized, changed, leaves, space):
         with linearized:
             outputs = (run or runner.forward)(changed)
-        read: list[Tensor] = []  # what the target reads: the outputs that depend on the leaves
-        outputs = map_tensors(outputs, lambda tensor: _noted(tensor, read))
-        with LinearizedTarget(batch) as reading:
-            value = target(outputs)
-        _refuse_without_gradient(model, space, bool(leaves()), value, read)
-        tensors = [leaf for _, leaf in leaves()]
-        everything = torch.autograd.grad(value.sum(), [*tensors, *read], allow_unused=True)
-        gradients, of_outputs = everything[: len(tensors)], everything[len(tensors) :]
+        found = []
+        for number, target in enumerate(targets):
+            linearized.bias = torch.zeros_like(linearized.bias)  # every backward pass collects its own
+            keep = number + 1 < len(targets)
+            found.append(_of_target(runner.model, arguments, target, outputs, linearized, leaves(), space, keep=keep))
+    return found
+
+
+def _of_target(
+    model: nn.Module,
+    arguments: Mapping[str, Any],
+    target: Callable[[Any], Tensor],
+    outputs: Any,
+    linearized: LinearizedForward,
+    leaves: Sequence[tuple[Tensor | None, Tensor]],
+    space: str,
+    *,
+    keep: bool,
+) -> Relevance:
+    """The relevance of one target; `keep` leaves the graph of the forward pass for further ones."""
+    batch = linearized.batch
+    read: list[Tensor] = []  # what the target reads: the outputs that depend on the leaves
+    outputs = map_tensors(outputs, lambda tensor: _noted(tensor, read))
+    with LinearizedTarget(batch) as reading:
+        value = target(outputs)
+    _refuse_without_gradient(model, space, bool(leaves), value, read)
+    tensors = [leaf for _, leaf in leaves]
+    everything = torch.autograd.grad(value.sum(), [*tensors, *read], allow_unused=True, retain_graph=keep)
+    gradients, of_outputs = everything[: len(tensors)], everything[len(tensors) :]
     value = value.detach().double().cpu()
     left = value - reading.bias.cpu()  # what the outputs, linearly, and the target's constants do not add up to
     for output, gradient in zip(read, of_outputs):
         left = left - _by_example(output, gradient, batch)
     bias = linearized.bias.cpu() + reading.bias.cpu()
     scores = torch.zeros(())
-    for (ids, leaf), gradient in zip(leaves(), gradients):
+    for (ids, leaf), gradient in zip(leaves, gradients):
         if gradient is None:
             continue
         contribution = _positions((gradient.double() * leaf.detach().double()).cpu(), model)

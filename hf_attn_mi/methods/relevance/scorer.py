@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.methods.base import TokenScores
 from hf_attn_mi.methods.batch import ScoringBatch
-from hf_attn_mi.methods.relevance.gradient_times_input import Relevance, relevance
+from hf_attn_mi.methods.relevance.gradient_times_input import Relevance, relevance, relevances
 from hf_attn_mi.methods.relevance.iterative import iterative_scores
 from hf_attn_mi.methods.relevance.linearized_forward import SoftmaxRule
 from hf_attn_mi.models.runner import EncoderRunner
@@ -49,20 +49,26 @@ class RelevanceScorer:
             InvalidInputError: iterative, and there are no tokens to mask.
             UnsupportedModelError: no gradient reaches the embeddings, or the scores cannot be assigned to tokens.
         """
+        return self.score_targets(runner, batch, [target])[0]
+
+    def score_targets(self, runner: EncoderRunner, batch: ScoringBatch, targets: Sequence[Target]) -> list[TokenScores]:
+        """The scores of each target, from one forward pass; see `score`."""
         if self.iterative:
             self._refuse_unmaskable(runner, batch)
-        result = relevance(runner, batch.arguments, target, run=batch.run, softmax_rule=self.softmax_rule)
+        results = relevances(runner, batch.arguments, targets, run=batch.run, softmax_rule=self.softmax_rule)
         longest = max(one.token_count for one in batch.inputs)
-        if batch.is_text and result.scores.shape[1] != longest:
+        if batch.is_text and results[0].scores.shape[1] != longest:
             raise UnsupportedModelError(
-                f"{runner.class_name}: its first layer has {result.scores.shape[1]} positions for {longest} tokens, so "
-                "the scores cannot be given to tokens."
+                f"{runner.class_name}: its first layer has {results[0].scores.shape[1]} positions for {longest} "
+                "tokens, so the scores cannot be given to tokens."
             )
-        if not self.iterative:
-            return TokenScores(
-                result.scores, result.gap, result.space, notes=_tangent_note(result), target_gaps=result.target_gap
-            )
-        return self._iterate(runner, batch, target.settled(), result.scores, result.space)
+        if self.iterative:
+            pairs = zip(targets, results)
+            return [self._iterate(runner, batch, target.settled(), one.scores, one.space) for target, one in pairs]
+        return [
+            TokenScores(one.scores, one.gap, one.space, notes=_tangent_note(one), target_gaps=one.target_gap)
+            for one in results
+        ]
 
     def _iterate(
         self, runner: EncoderRunner, batch: ScoringBatch, target: Target, first: Tensor, space: str

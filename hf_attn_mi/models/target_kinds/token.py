@@ -203,6 +203,17 @@ def entity_tokens(row: OutputRow, runner: EncoderRunner, label: int | None = Non
     return sorted(labels.items(), key=lambda found: (-float(probabilities[found]), found[0]))
 
 
+def predicted_entities(row: OutputRow, runner: EncoderRunner) -> list[BoundLabels]:
+    """Every ordinary token whose most probable label is another than "O", with this label."""
+    best = _label_logits(row, runner).detach().argmax(1).tolist()
+    entities = set(entity_labels(runner.config, len(label_names(runner.config)) or max(best) + 1))
+    return [
+        BoundLabels(row.one, runner, ((i, best[i], 1.0),), text_of(row.one, [i]))
+        for i in real_ordinary(row.one)
+        if best[i] in entities
+    ]
+
+
 def entity_labels(config: object, count: int) -> list[int]:
     """The labels of entities: all but "O"."""
     names = label_names(config)

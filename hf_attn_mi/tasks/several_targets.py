@@ -1,0 +1,149 @@
+"""Several targets of each input: which they are, and their explanations from one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.models.encoded_input import EncodedInput, EncodedInputs
+from hf_attn_mi.models.output_heads import find_logits, find_output_head
+from hf_attn_mi.models.runner import EncoderRunner
+from hf_attn_mi.models.target_kinds.alternatives import Choice, Entails
+from hf_attn_mi.models.target_kinds.base import BoundTarget, OutputRow
+from hf_attn_mi.models.target_kinds.defaults import default_target
+from hf_attn_mi.models.target_kinds.pipeline_entity import PipelineEntity, pipeline_entities
+from hf_attn_mi.models.target_kinds.registry import parse_target
+from hf_attn_mi.models.target_kinds.token import Token, predicted_entities
+from hf_attn_mi.models.targets import Target, zero_shot
+from hf_attn_mi.tasks.each_input import bind_targets
+
+ALL = "all"
+
+
+@dataclass(frozen=True, eq=False)
+class TargetPlan:
+    """The targets of each input.
+
+    Attributes:
+        inputs: as they were passed.
+        targets: the k-th target of every input; inputs with fewer have their first one again.
+        counts: how many targets each input has.
+    """
+
+    inputs: tuple[EncodedInput, ...]
+    targets: tuple[Target, ...]
+    counts: tuple[int, ...]
+
+    @property
+    def shares_inputs(self) -> bool:
+        """Whether every target reads the outputs of the inputs as they were passed."""
+        kept = (target.inputs or () for target in self.targets)
+        return all(one is given for inputs in kept for one, given in zip(inputs, self.inputs, strict=True))
+
+    @property
+    def alone(self) -> bool:
+        """Whether inputs are run one at a time."""
+        return any(target.alone for target in self.targets)
+
+    def of(self, positions: Sequence[int]) -> list[Target]:
+        """The targets of these inputs, as many as the one with the most of them has."""
+        most = max(self.counts[i] for i in positions)
+        return [target.select(positions) for target in self.targets[:most]]
+
+    def rows(self, positions: Sequence[int]) -> tuple[list[tuple[int, int]], Target]:
+        """(place in `positions`, number of the target) of every target of these inputs, and one target for all rows."""
+        pairs = [(place, k) for place, i in enumerate(positions) for k in range(self.counts[i])]
+        first = self.targets[0]
+        chosen = [(self.targets[k], positions[place]) for place, k in pairs]
+        inputs = [(target.inputs or ())[i] for target, i in chosen]
+        items = [target.targets[i] for target, i in chosen]
+        return pairs, Target(items, first.model, head=first.head, inputs=inputs, runner=first.runner)
+
+
+def plan_targets(
+    targets: Any, candidate_labels: Any, runner: EncoderRunner, encoded: EncodedInputs, *, errors: str
+) -> tuple[TargetPlan, EncodedInputs]:
+    """The targets of each input, and the inputs that they fit.
+
+    Args:
+        targets: a list of targets, each as `read_target` takes it for one input, or "all".
+        candidate_labels: of zero-shot classification; None without it.
+        runner: of the model.
+        encoded: the inputs.
+        errors: "raise", or "skip" for inputs that one of the targets does not fit.
+
+    Raises:
+        InvalidInputError: no list, an empty one, or a model for which "all" has no meaning.
+    """
+    if isinstance(targets, str) and targets == ALL:
+        return _plan_all(candidate_labels, runner, encoded), encoded
+    if not isinstance(targets, list | tuple) or not targets:
+        raise InvalidInputError(f"targets must be a list of one or more targets, or 'all', not {targets!r}.")
+    items = [zero_shot(item, candidate_labels, runner) for item in targets]
+    given = dict(zip(encoded.places, encoded.inputs))
+    for item in items:  # an input that one of the targets does not fit has no place among the others
+        _, bound = bind_targets(_same(item, encoded), runner, encoded, errors=errors)
+        encoded = replace(bound, inputs=[given[place] for place in bound.places])
+    found = [bind_targets(_same(item, encoded), runner, encoded, errors=errors)[0] for item in items]
+    plan = TargetPlan(tuple(encoded.inputs), tuple(found), (len(found),) * len(encoded.inputs))
+    if not plan.shares_inputs and any(target.is_function for target in found):
+        raise InvalidInputError(
+            "targets: functions cannot stand beside targets that change the input; explain them apart."
+        )
+    return plan, encoded
+
+
+def _same(item: Any, encoded: EncodedInputs) -> Any:
+    """A target for each input: an item that is a list itself would be read as one for each."""
+    if isinstance(item, list | tuple):
+        raise InvalidInputError(f"targets holds a {type(item).__name__}; pass single targets, each is for every input.")
+    return item
+
+
+def _plan_all(candidate_labels: Any, runner: EncoderRunner, encoded: EncodedInputs) -> TargetPlan:
+    """Every label, every choice or every entity of each input."""
+    inputs = encoded.inputs
+    kind = zero_shot(None, candidate_labels, runner)
+    if kind is None and runner.default_target is not None:
+        kind = parse_target(runner.default_target)
+    rows: list[list[int | BoundTarget]]
+    if isinstance(kind, Entails):
+        rows = [list(kind.every(one, runner)) for one in inputs]
+    elif any(one.alternatives for one in inputs):
+        rows = [list(Choice().every(one, runner)) for one in inputs]
+    else:
+        rows = _of_outputs(kind, runner, inputs)
+    most, targets = max(map(len, rows), default=0), []
+    for k in range(most):
+        items = [row[k] if k < len(row) else row[0] if row else None for row in rows]
+        run = [item.one if not isinstance(item, int) and item is not None else one for item, one in zip(items, inputs)]
+        targets.append(Target(items, runner.model, head=runner.output_head, inputs=run, runner=runner))
+    return TargetPlan(tuple(inputs), tuple(targets), tuple(map(len, rows)))
+
+
+def _of_outputs(kind: Any, runner: EncoderRunner, inputs: Sequence[EncodedInput]) -> list[list[int | BoundTarget]]:
+    """Every class, or every entity that the model predicts.
+
+    Raises:
+        InvalidInputError: a model of another task.
+    """
+    rows: dict[int, list[int | BoundTarget]] = {}
+    with runner.session(), torch.no_grad():
+        for places in runner.batches(inputs, len(inputs)):
+            outputs = runner.forward(runner.collate([inputs[i] for i in places]))
+            logits = find_logits(outputs, runner.config)
+            if logits is not None and find_output_head(outputs, runner.config) is not None:
+                return [list(range(logits.shape[1])) for _ in inputs]
+            find = pipeline_entities if isinstance(kind, PipelineEntity) else predicted_entities
+            if find is predicted_entities and not isinstance(default_target(outputs, runner), Token):
+                raise InvalidInputError(
+                    f"targets='all' stands for all labels, choices or entities; {runner.class_name} has none of them. "
+                    "Pass a list of targets."
+                )
+            for row, i in enumerate(places):
+                rows[i] = [*sorted(find(OutputRow(outputs, row, inputs[i]), runner), key=lambda entity: entity.anchors)]
+    return [rows[i] for i in range(len(inputs))]

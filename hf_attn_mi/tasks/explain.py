@@ -122,7 +122,9 @@ def explain(
     check_choice("aggregation", aggregation, AGGREGATIONS)
     with torch.inference_mode(False):  # no gradient can be taken of tensors that are made in inference mode
         if stride is not None:
-            refuse_with_stride(truncation=truncation, profile=profile)
+            refuse_with_stride(
+                truncation=truncation, profile=profile, targets=targets, candidate_labels=candidate_labels
+            )
             windows = WindowExplainer(
                 runner, scorer, values, stride=stride, aggregation=aggregation, batch_size=batch_size
             )

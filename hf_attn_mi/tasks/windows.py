@@ -74,7 +74,7 @@ class Aggregated:
     values: Tensor
 
 
-def refuse_with_stride(*, truncation: bool, profile: object) -> None:
+def refuse_with_stride(*, truncation: bool, profile: object, targets: object, candidate_labels: object) -> None:
     """Refuse arguments that do not go with windows.
 
     Raises:
@@ -84,6 +84,9 @@ def refuse_with_stride(*, truncation: bool, profile: object) -> None:
         raise InvalidInputError("truncation and stride exclude each other: windows cut nothing. Leave one of them out.")
     if profile is not None:
         raise InvalidInputError("profile and stride exclude each other: a profile knows whole inputs, not windows.")
+    if targets is not None or candidate_labels is not None:
+        name = "candidate_labels" if targets is None else "targets"
+        raise InvalidInputError(f"{name} and stride exclude each other: windows are put together for one class.")
 
 
 def encode_long_texts(runner: EncoderRunner, inputs: Any, *, is_split_into_words: bool, skip: bool) -> EncodedInputs:
@@ -118,13 +121,13 @@ def class_targets(runner: EncoderRunner, target: Any, encoded: EncodedInputs) ->
     Raises:
         InvalidInputError: a target that is no class.
     """
-    targets = read_target(target, runner.model, encoded.count, runner.output_head).select(encoded.places)
+    targets, _ = read_target(target, runner, encoded.inputs, places=encoded.places, count=encoded.count)
     if targets.is_function or not all(number is None or isinstance(number, int) for number in targets.targets):
         raise InvalidInputError(
             "target must be a class with stride=: windows are put together by their class logits. Pass a class number, "
             "a label name or None."
         )
-    return list(targets.targets)
+    return [number if isinstance(number, int) else None for number in targets.targets]
 
 
 class WindowExplainer:

@@ -3,12 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast check format docs clean
+.PHONY: demo test test-fast check format docs pictures clean
 
 demo: $(VENV)/.ready
 	@mkdir -p out
-	@FORCE_COLOR=1 HF_HUB_OFFLINE=1 $(BIN)/hf-attn-mi explain \
-	  "The plot is thin and the jokes are old, but the two leads are a joy to watch." --html out/demo.html
+	@FORCE_COLOR=1 HF_HUB_OFFLINE=1 $(BIN)/hf-attn-mi report --file examples/review.txt --html out/demo.html
 
 test: $(VENV)/.ready-test  ## the whole suite
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
@@ -33,6 +32,9 @@ docs: $(VENV)/.ready-test
 	$(BIN)/python scripts/generate_benchmarks.py
 	$(BIN)/python scripts/generate_mi_tables.py
 	$(BIN)/python benchmarks/accuracy/faithfulness.py --report docs/studies
+
+pictures: $(VENV)/.ready-test  ## of the report, for README and docs; needs chromium
+	REPORT_PICTURES=docs/images HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/browser -k picture
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -21,6 +21,10 @@ def report(
     file: opt.TextFile = None,
     pair: opt.Pair = None,
     model: opt.Model = None,
+    second_model: Annotated[
+        str | None,
+        opt.input_option(metavar="NAME_OR_PATH", help="Another model, shown beside the first on the same texts."),
+    ] = None,
     truncate: opt.Truncate = False,
     target: opt.Target = None,
     label: Annotated[
@@ -68,24 +72,28 @@ def report(
     from hf_attn_mi.tasks.report import METHODS
 
     information = None if profile is None else InformationProfile.load(profile)
-    classifier, tokenizer = load_model(model, quiet=quiet)
-    labels = None if label is None else [opt.read_target(one, classifier) for one in label]
+    names = [model] if second_model is None else [model, second_model]
+    loaded = [load_model(name, quiet=quiet) for name in names]
+    results = []
     with warnings_as_lines(quiet):
-        result = make_report(
-            classifier,
-            inputs,
-            tokenizer=tokenizer,
-            target=opt.read_target(target, classifier),
-            labels=labels,
-            method=method,
-            methods=METHODS if also is None else also,
-            attention=None if attention == "auto" else attention,
-            comparison=compare_methods(classifier, inputs, tokenizer=tokenizer, seed=seed) if compare else None,
-            profile=information,
-            truncation=truncate,
-            batch_size=batch_size,
-            seed=seed,
-        )
+        for place, (classifier, tokenizer) in enumerate(loaded):
+            report_of_model = make_report(
+                classifier,
+                inputs,
+                tokenizer=tokenizer,
+                target=opt.read_target(target, classifier),
+                labels=None if label is None else [opt.read_target(one, classifier) for one in label],
+                method=method,
+                methods=METHODS if also is None else also,
+                attention=None if attention == "auto" else attention,
+                comparison=compare_methods(classifier, inputs, tokenizer=tokenizer, seed=seed) if compare else None,
+                profile=information if place == 0 else None,
+                truncation=truncate,
+                batch_size=batch_size,
+                seed=seed,
+            )
+            results.append(report_of_model)
+    result = results[0] if len(results) == 1 else results[0].beside(results[1])
     write_json(result.to_dict() if json is not None else None, json)
     assert html is not None
     write_text(result.to_html(), html)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,12 +14,15 @@ from hf_attn_mi.results.comparison import Comparison
 from hf_attn_mi.results.document import Block, Facts, Heading, Paragraph
 from hf_attn_mi.results.explanation import Explanation, Word
 from hf_attn_mi.results.record import Record
+from hf_attn_mi.results.report_export import FORMS
 from hf_attn_mi.results.report_page import report_frame, report_page
 from hf_attn_mi.results.report_parts import AttentionDetail, ClassOutput
 from hf_attn_mi.results.token_set import TokenSet
+from hf_attn_mi.results.words import Words
 
 NAMED = 3  # words that the sentence names at most
 NAMED_SHARE = 0.6  # of the strongest word's score, which a further named word reaches
+FEW_TEXTS = 3  # inputs up to which the text of a report lists the words
 PAGES = (".html", ".htm")
 
 
@@ -98,6 +101,7 @@ class Report(Record):
     Attributes:
         items: one for each input.
         comparison: of methods on these or other inputs; its verdict is shown. None without one.
+        second: a report on the same inputs that is shown beside this one; see `beside`. None without one.
         info: how it was computed, JSON-like.
 
     Raises:
@@ -109,6 +113,7 @@ class Report(Record):
 
     items: tuple[ReportItem, ...]
     comparison: Comparison | None = None
+    second: Report | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
 
     def to_html(self) -> str:
@@ -138,6 +143,29 @@ class Report(Record):
                 f"path={str(path)!r}: the name must end in .json or .json.gz (the data) or in .html (the page)"
             )
 
+    def export(self, path: str | Path, *, input: int = 0, overwrite: bool = False) -> None:
+        """Write the words of one input with their scores, for a paper or a table.
+
+        Args:
+            path: .svg or .png (the words in their colors; .png needs the extra 'plots'), .tex (LaTeX with colorbox) or
+                .csv (each word with its score for every class and method of the report).
+            input: which input, from 0.
+            overwrite: replace what is there.
+
+        Raises:
+            InvalidInputError: another suffix, an input that is not there, or a path as in `save`.
+            BackendUnavailableError: .png without matplotlib.
+        """
+        if isinstance(input, bool) or not isinstance(input, int) or not 0 <= input < len(self.items):
+            raise InvalidInputError(f"input must be a whole number from 0 to {len(self.items) - 1}, not {input!r}")
+        suffix = as_path(path).suffix.lower()
+        if suffix not in FORMS:
+            raise InvalidInputError(f"path={str(path)!r}: the name must end in {', '.join(FORMS)}")
+        item = self.items[input]
+        in_set = () if item.token_set is None else item.token_set.indices
+        content = FORMS[suffix]((*item.explanations, *item.methods), frozenset(in_set))
+        write_file(content, path, overwrite=overwrite)
+
     def _repr_html_(self) -> str:
         return report_frame(self)
 
@@ -147,23 +175,34 @@ class Report(Record):
         for place, item in enumerate(self.items):
             if not item.explanations:
                 raise InvalidInputError(f"items[{place}].explanations is empty: one of the target is needed")
+        if self.second is not None:
+            _check_second(self, self.second)
+
+    def beside(self, second: Report) -> Report:
+        """Return this report with another one on the same inputs, by another model or method, beside it.
+
+        Args:
+            second: whose items are about the same texts, in the same order.
+
+        Raises:
+            InvalidInputError: other texts, or a report that has a second one already.
+        """
+        if not isinstance(second, Report):
+            raise InvalidInputError(f"second must be a Report, not {type(second).__name__}")
+        return replace(self, second=second)
 
     def _blocks(self) -> Sequence[Block]:
         names = {name: str(self.info[name]) for name in ("model", "method") if name in self.info}
         blocks: list[Block] = [Heading(f"Report on {len(self.items)} input{'s' * (len(self.items) > 1)}", names)]
         for item in self.items:
-            lines = []
-            if item.label is not None:
-                lines.append(f"Gold label {item.label}: {'correct' if item.correct else 'the prediction is wrong'}.")
-            if item.token_set is not None and item.token_set.defined:
-                words = ", ".join(repr(word.text) for word in item.token_set.words)
-                lines.append(f"Minimal token set ({item.token_set.outcome}): {words}.")
-            if item.certificate is not None:
-                lines.append(f"Certificate of efficient attention: {item.certificate.outcome}.")
-            blocks += [Paragraph(item.sentence[:1].upper() + item.sentence[1:]), Facts(lines)]
+            blocks.append(Paragraph(item.sentence[:1].upper() + item.sentence[1:]))
+            if len(self.items) <= FEW_TEXTS:
+                one = item.explanation
+                blocks.append(Words(one._pieces(), one.target_name, bool(one.info.get("class_linked", True))))
+            blocks.append(Facts(list(_evidence(item))))
         if self.comparison is not None:
-            blocks.append(Paragraph(self.comparison.recommendation))
-        return blocks
+            blocks.append(Paragraph(self.comparison.recommendation, wrapped=True))
+        return blocks if self.second is None else [*blocks, *self.second._blocks()]
 
     def _columns(self) -> dict[str, list[Any]]:
         items = self.items
@@ -180,3 +219,35 @@ class Report(Record):
 
     def _summary(self) -> dict[str, object]:
         return {"inputs": len(self.items), "model": self.info.get("model"), "method": self.info.get("method")}
+
+
+def _check_second(first: Report, second: Report) -> None:
+    if second.second is not None:
+        raise InvalidInputError("second has a second report itself: two can stand side by side")
+    texts = [[item.explanation.texts for item in report.items] for report in (first, second)]
+    if texts[0] != texts[1]:
+        raise InvalidInputError(
+            f"second is about other inputs: {len(texts[0])} and {len(texts[1])} inputs, which must have the same texts"
+        )
+
+
+def _evidence(item: ReportItem) -> Iterator[str]:
+    """What is known about one prediction, a line each."""
+    if item.label is not None:
+        yield f"Gold label {item.label}: {'correct' if item.correct else 'the prediction is wrong'}."
+    found = item.token_set
+    if found is not None and found.defined and found.p_set is not None and found.p_rest is not None:
+        words = ", ".join(repr(word.text) for word in found.words)
+        yield (
+            f"Minimal token set ({found.outcome}): {words}. Alone it has {found.p_set:.1%}, all other tokens together "
+            f"{found.p_rest:.1%}."
+        )
+    elif found is not None:
+        yield f"Minimal token set ({found.outcome}): {found.reason}"
+    certificate = item.certificate
+    if certificate is not None:
+        changed, rows = (sum(getattr(layer, name) for layer in certificate.layers) for name in ("changed", "rows"))
+        yield (
+            f"Certificate of efficient attention ({certificate.outcome}): {changed} of {rows} attention rows were "
+            f"replaced, the {certificate.output} moved by {certificate.change.relative:.1e} of their size."
+        )

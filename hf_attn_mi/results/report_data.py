@@ -30,6 +30,7 @@ def page_data(report: Report) -> dict[str, Any]:
     return {
         "title": report._title(),
         "items": [_item(item) for item in report.items],
+        "second": None if report.second is None else page_data(report.second),
         "comparison": None
         if comparison is None
         else {

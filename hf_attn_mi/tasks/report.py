@@ -57,6 +57,7 @@ def report(
     tokenizer: Any = None,
     batch_size: int = 16,
     truncation: bool = False,
+    is_split_into_words: bool = False,
     seed: int = 0,
 ) -> Report:
     """Explain predictions on one self-contained page: which words and attention weights made them, and the evidence.
@@ -80,7 +81,7 @@ def report(
             inputs. What is left out, the page says.
         comparison: of methods by `compare`; its verdict is shown.
         profile: of this model, from `fit_information`: shows what each token tells about the output, layer by layer.
-        tokenizer, batch_size, truncation: as in `explain`.
+        tokenizer, batch_size, truncation, is_split_into_words: as in `explain`.
         seed: of random draws.
 
     Returns:
@@ -97,15 +98,17 @@ def report(
     """
     _check(methods, classes, attention, comparison)
     check_whole_number("batch_size", batch_size)
-    for name, value in (("truncation", truncation), ("token_set", token_set), ("certificate", certificate)):
+    reading = {"truncation": truncation, "is_split_into_words": is_split_into_words}
+    for name, value in {**reading, "token_set": token_set, "certificate": certificate}.items():
         check_flag(name, False if value is None else value)
     check_seed(seed)
     started = time.perf_counter()
     runner = EncoderRunner.of(model, tokenizer)
-    run = {"model": model, "inputs": inputs, "tokenizer": tokenizer, "truncation": truncation}
+    inputs = list(inputs) if isinstance(inputs, Iterator) else inputs  # every task reads them once
+    run = {"model": model, "inputs": inputs, "tokenizer": tokenizer, **reading}
     scoring = {**run, "batch_size": batch_size}
     with _warned_once():
-        encoded = _encode(runner, inputs, truncation)
+        encoded = _encode(runner, inputs, reading)
         gold = _read_labels(labels, runner, len(encoded))
         notes: Notes = [{} for _ in encoded]
         first = _all(explain(**scoring, target=target, method=method, options=options, profile=profile))
@@ -132,7 +135,7 @@ def report(
         "seed": seed,
         "seconds": time.perf_counter() - started,
     }
-    return Report(tuple(items), comparison, info)
+    return Report(tuple(items), comparison, info=info)
 
 
 def _check(methods: object, classes: object, attention: object, comparison: object) -> None:
@@ -149,8 +152,8 @@ def _check(methods: object, classes: object, attention: object, comparison: obje
         raise InvalidInputError(f"comparison must be the result of compare, not {type(comparison).__name__}.")
 
 
-def _encode(runner: EncoderRunner, inputs: Any, truncation: bool) -> list[EncodedInput]:
-    encoded, _ = runner.encode(inputs, truncation=truncation)
+def _encode(runner: EncoderRunner, inputs: Any, reading: Mapping[str, bool]) -> list[EncodedInput]:
+    encoded, _ = runner.encode(inputs, **reading)
     if encoded[0].length is None:
         raise InvalidInputError(
             f"inputs has {', '.join(encoded[0].tensors)}: a report is for texts and sequences of tokens. Use explain "

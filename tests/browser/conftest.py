@@ -83,6 +83,7 @@ def records():
         "long": report(
             demo, LONG_REVIEW, tokenizer=tokenizer, methods=(), token_set=False, certificate=False, attention="rows"
         ),
+        "two": report(demo, SHORT, tokenizer=tokenizer).beside(report(small, SHORT, tokenizer=small_tokenizer)),
         "hostile": hostile_report(),
     }
 

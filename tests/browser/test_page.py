@@ -10,7 +10,7 @@ import pytest
 
 from tests.browser.samples import HOSTILE
 
-PAGES = ("review", "short", "pair", "many", "long", "hostile")
+PAGES = ("review", "short", "pair", "many", "long", "two", "hostile")
 
 
 def shown(x):
@@ -177,6 +177,17 @@ def test_the_index_searches_filters_and_sorts(visit, records):
     assert opened.text("#verdict h1").startswith(items[least].explanation.target_name)
 
 
+def test_two_models_stand_side_by_side(visit, records):
+    opened, record = visit("two"), records["two"]
+    second = record.second.items[0]
+    assert opened.text(".other").startswith(f"{record.second.info['model']}: {second.explanation.target_name}")
+    words = [one.inner_text() for one in opened.page.locator("#second .w").all()]
+    assert words == [word.text for word in second.explanation.to_words()]
+    opened.page.get_by_role("button", name=record.second.info["model"]).click()
+    assert opened.address == "model=1"
+    assert labels(opened)[1].startswith(f"warm: {shown(float(f'{second.explanation.to_words()[1].score:.6g}'))}")
+
+
 def test_keys_move_between_words_and_inputs(visit):
     opened = visit("many")
     opened.page.keyboard.press("j")
@@ -270,7 +281,7 @@ def test_a_long_text_is_drawn_in_short_steps(browser, files):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["review", "many", "pair"])
+@pytest.mark.parametrize("name", ["review", "many", "two"])
 def test_no_serious_fault_of_accessibility(visit, axe, name, scheme):
     opened = visit(name, scheme=scheme, bypass_csp=True)
     if name == "review":

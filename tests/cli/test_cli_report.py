@@ -4,7 +4,7 @@ import json
 
 from hf_attn_mi import Report
 from hf_attn_mi.cli import main
-from tests.cli.command_line import refused
+from tests.cli.command_line import ROOT, refused
 
 TEXT = "A quietly moving film."
 
@@ -20,6 +20,15 @@ def test_the_page_and_the_data_are_written(tmp_path, capsys):
     result = Report.from_dict(json.loads(data.read_text(encoding="utf-8")))
     assert page.read_text(encoding="utf-8") == result.to_html()
     assert [one.info["method"] for one in result.items[0].methods] == ["attention"]
+
+
+def test_a_second_model_stands_beside_the_first(tmp_path, capsys):
+    model = str(ROOT / "tests" / "golden" / "models" / "demo_model")
+    page = tmp_path / "page.html"
+    arguments = ["--second-model", model, "--also", "attention", "--attention", "none"]
+    assert main(["report", TEXT, "--html", str(page), *arguments]) == 0
+    assert capsys.readouterr().out.count("because of") == 2
+    assert '"second":{"title"' in page.read_text(encoding="utf-8")
 
 
 def test_quiet_prints_nothing(tmp_path, capsys):

@@ -1,10 +1,12 @@
 """The report and its page: what stands in the file, before any browser opens it."""
 
 import base64
+import csv
 import hashlib
 import json
 import re
 from dataclasses import replace
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -133,3 +135,51 @@ def test_a_report_needs_an_input_and_each_input_an_explanation():
         report(items=())
     with pytest.raises(InvalidInputError, match=r"items\[0\]\.explanations is empty"):
         report(items=(replace(report().items[0], explanations=()),))
+
+
+def test_the_words_are_exported_as_table_latex_and_pictures(tmp_path):
+    record = report()
+    for suffix in (".csv", ".tex", ".svg", ".png"):
+        record.export(tmp_path / f"words{suffix}")
+        with pytest.raises(InvalidInputError, match="exists"):
+            record.export(tmp_path / f"words{suffix}")
+    rows = list(csv.reader((tmp_path / "words.csv").read_text().splitlines()))
+    assert rows[0] == ["word", "relevance:positive", "relevance:negative", "attention:positive", "in_minimal_set"]
+    assert rows[1:] == [
+        ["Unbelievable", "0.75", "0.75", "0.75", "1"],
+        ["film", "-0.125", "-0.125", "-0.125", "0"],
+    ]
+    latex = (tmp_path / "words.tex").read_text()
+    assert r"\colorbox{for!100}{\textcolor{white}{\underline{Unbelievable}}}  \colorbox{against!17}{film}!" in latex
+    svg = ElementTree.fromstring((tmp_path / "words.svg").read_text())
+    assert [one.text for one in svg if one.tag.endswith("text")] == ["Unbelievable", "film", "!"]
+    assert (tmp_path / "words.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(InvalidInputError, match=r"must end in \.svg, \.png, \.tex, \.csv"):
+        record.export(tmp_path / "words.pdf")
+    for wrong in (1, -1, True, "0"):
+        with pytest.raises(InvalidInputError, match="input must be a whole number from 0 to 0"):
+            record.export(tmp_path / "more.csv", input=wrong)
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_exports_of_hostile_tokens_are_well_formed(tmp_path, hostile):
+    record = with_explanation(tokens=("[CLS]", hostile, "$x_1$", "film", "[SEP]"), offsets=None, texts=(hostile,))
+    for suffix in (".csv", ".tex", ".svg", ".png"):
+        record.export(tmp_path / f"words{suffix}")
+    ElementTree.fromstring((tmp_path / "words.svg").read_bytes())
+    assert r"\$x\_1\$" in (tmp_path / "words.tex").read_text()
+
+
+def test_two_reports_on_the_same_texts_stand_side_by_side():
+    record = report()
+    both = record.beside(report(info={"model": "other"}))
+    data = data_of(both.to_html())
+    assert [data["info"]["model"], data["second"]["info"]["model"]] == ["m", "other"]
+    assert "model other" in str(both)
+    assert Report.from_dict(json.loads(json.dumps(both.to_dict()))) == both
+    with pytest.raises(InvalidInputError, match="two can stand side by side"):
+        record.beside(both)
+    with pytest.raises(InvalidInputError, match="second is about other inputs"):
+        record.beside(with_explanation(texts=("Another film!",), offsets=None))
+    with pytest.raises(InvalidInputError, match="second must be a Report, not str"):
+        record.beside("report")

@@ -6,6 +6,7 @@
   const LEVELS = 10;
   const FEW_WORDS = 24;
   const LONG_TEXT = 400; // words from which on the text scrolls by itself
+  const reports = data.second ? [data, data.second] : [data]; // of one model, or of two on the same inputs
   const dark = matchMedia("(prefers-color-scheme: dark)");
 
   // --- elements --------------------------------------------------------------------------------------------------
@@ -62,9 +63,10 @@
 
   // --- state -----------------------------------------------------------------------------------------------------
 
-  const defaults = { input: 0, view: 0, unit: "words", scale: "own", word: null, layer: null, head: null, row: null };
+  const defaults = { input: 0, model: 0, view: 0, unit: "words", scale: "own", word: null, layer: null, head: null, row: null };
   const state = { ...defaults };
-  const item = () => data.items[state.input];
+  const report = () => reports[state.model];
+  const item = () => report().items[state.input];
   const shown = () => item().explanations[state.view] || item().explanations[0];
 
   function readAddress() {
@@ -77,6 +79,7 @@
     }
     state.input = Math.max(0, state.input - (query.has("input") ? 1 : 0));
     if (!data.items[state.input]) state.input = 0;
+    if (!reports[state.model]) state.model = 0;
     if (!item().explanations[state.view]) state.view = 0;
     if (state.unit !== "tokens") state.unit = "words";
     if (state.scale !== "shared") state.scale = "own";
@@ -100,7 +103,7 @@
     draw(names);
   }
   function choose(input) {
-    set({ ...defaults, input, unit: state.unit, scale: state.scale });
+    set({ ...defaults, input, model: state.model, unit: state.unit, scale: state.scale });
     document.getElementById("said").textContent = `Input ${input + 1}: ${item().sentence.target}`;
     scrollTo(0, 0);
   }
@@ -157,36 +160,40 @@
   }
   const note = (text) => h("p", { class: "soft small" }, text);
 
-  function verdict() {
-    const one = item(), sentence = one.sentence, main = one.explanations[0];
-    const scale = largest(main.wordScores);
-    const words = sentence.because.map((i, place) => [
-      place > 0 ? (place === sentence.because.length - 1 ? " and " : ", ") : "",
+  function sentence(one) { // the prediction and the words that made it
+    const told = one.sentence, main = one.explanations[0], scale = largest(main.wordScores);
+    const words = told.because.map((i, place) => [
+      place > 0 ? (place === told.because.length - 1 ? " and " : ", ") : "",
       h("span", { class: `because ${level(main.wordScores[i], scale, main.classLinked)}` }, one.words[i][0]),
     ]);
-    const text = [h("strong", null, sentence.target)];
-    if (sentence.probability !== null) text.push(`, ${percent(sentence.probability)}`);
-    if (!sentence.classLinked) text.push(`; ${sentence.method} puts most weight on `, words.length ? words : "no word");
-    else text.push(words.length ? [", because of ", words] : "; no word speaks for it");
-    const many = data.items.length > 1;
-    const tags = [];
+    const text = [h("strong", null, told.target)];
+    if (told.probability !== null) text.push(`, ${percent(told.probability)}`);
+    if (!told.classLinked) return [text, `; ${told.method} puts most weight on `, words.length ? words : "no word", "."];
+    return [text, words.length ? [", because of ", words] : "; no word speaks for it", "."];
+  }
+  const modelName = (i) => reports[i].info.model || `model ${i + 1}`;
+
+  function verdict() {
+    const one = item(), last = data.items.length - 1, tags = [];
     if (one.label !== null) {
       tags.push(h("span", { class: `tag ${one.correct ? "good" : "bad"}` },
         one.correct ? `gold label ${one.label}: correct` : `gold label ${one.label}: the prediction is wrong`));
     }
-    if (one.prediction !== null && one.prediction !== sentence.target) {
+    if (one.prediction !== null && one.prediction !== one.sentence.target) {
       tags.push(h("span", { class: "tag" }, `the model predicts ${one.prediction}`));
     }
-    const pages = many && h("span", { class: "row" },
+    const pages = last > 0 && h("span", { class: "row" },
       button("\u2190 previous", () => choose(state.input - 1), { class: "quiet", disabled: state.input === 0 }),
-      h("span", { class: "meta" }, `input ${state.input + 1} of ${data.items.length}`),
-      button("next \u2192", () => choose(state.input + 1), { class: "quiet", disabled: state.input + 1 === data.items.length }));
+      h("span", { class: "meta" }, `input ${state.input + 1} of ${last + 1}`),
+      button("next \u2192", () => choose(state.input + 1), { class: "quiet", disabled: state.input === last }));
+    const models = reports.length > 1
+      ? switcher("Model", reports.map((_, i) => [i, modelName(i)]), state.model, (model) => set({ ...defaults, input: state.input, model, unit: state.unit, scale: state.scale }))
+      : h("b", null, modelName(0));
+    const other = reports.length > 1 && h("p", { class: "other" }, h("span", { class: "meta" }, `${modelName(1 - state.model)}: `), sentence(reports[1 - state.model].items[state.input]));
     return [
-      h("div", { class: "row meta" }, h("span", null, "Model ", h("b", null, data.info.model || "")),
-        h("span", null, "method ", h("b", null, main.method)),
+      h("div", { class: "row meta" }, h("span", null, "Model ", models), h("span", null, "method ", h("b", null, one.explanations[0].method)),
         h("span", null, plural(one.tokens.length, "token")), h("span", { class: "grow" }), pages),
-      h("h1", null, text, "."),
-      tags.length > 0 && h("div", { class: "row" }, tags),
+      h("h1", null, sentence(one)), other, tags.length > 0 && h("div", { class: "row" }, tags),
     ];
   }
 
@@ -196,7 +203,7 @@
   function unitScale() {
     const chosen = shown();
     if (state.scale === "own") return largest(ordinary(chosen));
-    return Math.max(...data.items.flatMap((one) => one.explanations)
+    return Math.max(...report().items.flatMap((one) => one.explanations)
       .filter((one) => one.method === chosen.method).map((one) => largest(unitScores(one))));
   }
   const ordinary = (explanation) =>
@@ -272,8 +279,15 @@
       switcher("Unit", [["words", "words"], ["tokens", "tokens"]], state.unit, (unit) => set({ unit }, ["text"])),
       switcher("Scale", [["own", "own scale"], ["shared", "shared"]], state.scale, (x) => set({ scale: x }, ["text"])),
       menu([["SVG", exportSvg], ["PNG", exportPng], ["CSV", exportCsv], ["LaTeX", exportLatex]])];
-    return panel("The words", meaningOfScores(chosen), controls, group, legend(chosen, scale, inSet.size > 0), special,
+    return panel("The words", meaningOfScores(chosen), controls, group, legend(chosen, scale, inSet.size > 0), special, secondText(),
       state.word !== null && links());
+  }
+  function secondText() { // the same text by the other model, on its own scale
+    if (reports.length < 2) return null;
+    const one = reports[1 - state.model].items[state.input], main = one.explanations[0], scale = largest(main.wordScores);
+    const chip = ([text, i]) => h("span", { class: `w ${level(main.wordScores[i], scale, main.classLinked)}`, on: tipped(() => `${one.words[i][0]}\u2002${score(main.wordScores[i])}`) }, text || one.words[i][0]);
+    return h("div", { id: "second" }, h("h3", null, `The same text by ${modelName(1 - state.model)}: ${main.name}`),
+      one.pieces.map((pieces) => h("div", { class: "text", dir: "auto" }, pieces.map((piece) => (typeof piece === "string" ? piece : chip(piece))))));
   }
   const viewName = (view) => (view.method === item().explanations[0].method ? `${view.method}: ${view.name}` : view.method);
 
@@ -703,9 +717,9 @@
 
   function provenance() {
     const one = item(), main = one.explanations[0];
-    const facts = Object.entries(data.info).map(([name, value]) => [name, Array.isArray(value) ? value.join(", ") : typeof value === "number" ? number(value) : value]);
-    facts.push(["reference", main.reference], ["versions", Object.entries(data.versions).map(([name, version]) => `${name} ${version}`).join(", ")]);
-    const warnings = [...data.warnings, ...one.explanations.flatMap((x) => x.warnings)];
+    const facts = Object.entries(report().info).map(([name, value]) => [name, Array.isArray(value) ? value.join(", ") : typeof value === "number" ? number(value) : value]);
+    facts.push(["reference", main.reference], ["versions", Object.entries(report().versions).map(([name, version]) => `${name} ${version}`).join(", ")]);
+    const warnings = [...report().warnings, ...one.explanations.flatMap((x) => x.warnings)];
     return panel("How it was computed", null, null, h("dl", { class: "facts" }, facts.map(([name, text]) => [h("dt", null, name), h("dd", null, text)])),
       [...new Set(warnings)].map((text) => note(`Warning: ${text}`)));
   }

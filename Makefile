@@ -31,6 +31,7 @@ docs: $(VENV)/.ready-test
 	$(BIN)/python scripts/generate_models.py
 	$(BIN)/python scripts/generate_benchmarks.py
 	$(BIN)/python scripts/generate_mi_tables.py
+	$(BIN)/python scripts/generate_reliability.py
 	$(BIN)/python benchmarks/accuracy/faithfulness.py --report docs/studies
 
 pictures: $(VENV)/.ready-test  ## of the report, for README and docs; needs chromium

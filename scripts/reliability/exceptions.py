@@ -18,7 +18,7 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,6 +43,7 @@ from scripts.reliability.common import (
     locks_free,
     model_state,
     process_state,
+    quick_collections,
     report,
     tokenizer,
 )
@@ -66,8 +67,9 @@ AGAIN_EVERY = 10  # runs
 class Tasks:
     """Every task on one tiny model."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Sequence[str] | None = None) -> None:
         self.model = bert()
+        self.encoded = tokenizer()(INPUTS, padding=True, return_tensors="pt")
         words = {"tokenizer": tokenizer()}
         data = [f"{'good' if i % 2 else 'bad'} film number {i}" for i in range(60)]
         found = minimal_tokens(self.model, INPUTS[0], budget=10.0, **words)
@@ -86,11 +88,13 @@ class Tasks:
             ),
             "capture_attention": self.capture,
         }
+        if names is not None:
+            self.calls = {name: self.calls[name] for name in names}
 
     def capture(self) -> Any:
         """A forward pass inside `capture_attention`."""
         with torch.no_grad(), capture_attention(self.model) as capture:
-            self.model(**tokenizer()(INPUTS, padding=True, return_tensors="pt"))
+            self.model(**self.encoded)
         return len(capture.calls)
 
 
@@ -250,12 +254,19 @@ def interrupt(tasks: Tasks, checker: Checker, rng: random.Random, count: int) ->
     return outcomes
 
 
-def run(count: int, seed: int, each: int = 1) -> dict[str, Any]:
-    """Inject every kind of exception `each` times at every kind of point, then `count` interrupts."""
+def run(count: int, seed: int, each: int = 1, every: Sequence[str] | None = None) -> dict[str, Any]:
+    """Inject every kind of exception `each` times at every kind of point, then `count` interrupts.
+
+    Args:
+        count: of interrupts.
+        seed: of the points and moments.
+        each: times that a kind is raised at a kind of point of a task.
+        every: names of the tasks; None for all.
+    """
     started, rng = time.perf_counter(), random.Random(seed)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), quick_collections():
         warnings.simplefilter("ignore")
-        tasks = Tasks()
+        tasks = Tasks(every)
         checker = Checker(tasks)
         exceptions = inject(tasks, checker, rng, each)
         interrupts = interrupt(tasks, checker, rng, count)

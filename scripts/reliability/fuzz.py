@@ -41,6 +41,7 @@ from scripts.reliability.common import (
     model_state,
     models,
     process_state,
+    quick_collections,
     report,
     resident_mib,
     tokenizer,
@@ -145,6 +146,8 @@ class Fuzzer:
         values = {key: rng.choice(right) for key, right in ARGUMENTS[name].items() if rng.random() < 0.4}
         if rng.random() < 0.2:
             values[rng.choice(list(ARGUMENTS[name]))] = draw.value(rng)
+        if name == "compare":
+            values.setdefault("methods", ["random"])  # the default ones take a second
         if kind == "encoder" and name in ("explain", "compare") and rng.random() < 0.9:
             values.setdefault("target", first_unit)
         values["tokenizer"] = draw.value(rng) if rng.random() < 0.03 else tokenizer()
@@ -303,7 +306,7 @@ def run(count: int, seed: int, *, first: int = 0, progress: bool = False, show: 
     """Run the cases `first` to `first + count` and return the figures."""
     faulthandler.enable()
     started, before_folder = time.perf_counter(), os.getcwd()
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, quick_collections():
         folder = Path(name)
         fuzzer = Fuzzer(seed, folder)
         fuzzer.show = show

@@ -26,6 +26,7 @@ from scripts.reliability.common import (
     model_state,
     models,
     process_state,
+    quick_collections,
     report,
     resident_mib,
     tokenizer,
@@ -73,7 +74,7 @@ class Calls:
 def run(count: int, seed: int) -> dict[str, Any]:
     """Make the calls and compare."""
     started, calls = time.perf_counter(), Calls(seed)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), quick_collections():
         warnings.simplefilter("ignore")
         for number in range(WARM_UP):
             calls.make(number)
@@ -85,10 +86,11 @@ def run(count: int, seed: int) -> dict[str, Any]:
             if (number + 1) in (count // 2, count):
                 _give_back()
                 memory.append(resident_mib())
-    failures = [f"state of the process: {item} changed" for item in changes(process, process_state())]
+        more = live_tensors() - tensors
+        after = process_state()
+    failures = [f"state of the process: {item} changed" for item in changes(process, after)]
     for name, model in calls.models.items():
         failures += [f"model {name}: {item} changed" for item in changes(states[name], model_state(model))]
-    more = live_tensors() - tensors
     growth = memory[2] - memory[1]
     if more > 0:
         failures.append(f"{more} tensors more are alive")
@@ -100,8 +102,8 @@ def run(count: int, seed: int) -> dict[str, Any]:
         "tensors": more,
         "memory_mib": [round(value, 1) for value in memory],
         "growth_mib": round(growth, 1),
-        "descriptors": process_state()["descriptors"] - process["descriptors"],
-        "threads": len(process_state()["threads"]) - len(process["threads"]),
+        "descriptors": after["descriptors"] - process["descriptors"],
+        "threads": len(after["threads"]) - len(process["threads"]),
         "seconds": round(time.perf_counter() - started, 1),
         "failures": failures,
     }

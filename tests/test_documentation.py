@@ -146,6 +146,7 @@ def namespace(folder):
     public = {name: getattr(hf_attn_mi, name) for name in hf_attn_mi.__all__}
     return public | {
         "torch": torch,
+        "transformers": transformers,
         "model": model,
         "tokenizer": tokenizer,
         "text": TEXTS[1],

@@ -13,6 +13,7 @@ from hf_attn_mi.attention import efficient_attention
 from hf_attn_mi.capture import AttentionCall
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.kernels import AttentionStatistics, attention_statistics
+from hf_attn_mi.methods.cross_attention import CrossAttention
 from hf_attn_mi.methods.heads import HeadStatistics, head_statistics
 from hf_attn_mi.models.encoded_input import EncodedInput, real_positions
 from hf_attn_mi.models.runner import EncoderRunner
@@ -70,6 +71,7 @@ class LayerStatistics:
             millisecond a row), "matrices" (the head-mean attention of each layer), "per_query_effective" (effective
             attention also where queries see different keys, seconds a layer on long input).
         head: takes the attention of a classification head, which is separate from the layers of the encoder.
+        cross: takes the attention of a decoder to the input's tokens.
 
     Attributes:
         layers: for each input one `LayerAttention` a layer.
@@ -86,6 +88,7 @@ class LayerStatistics:
     level: str = "full"
     extras: frozenset[str] = frozenset()
     head: HeadStatistics | None = None
+    cross: CrossAttention | None = None
     layers: list[list[LayerAttention]] = field(default_factory=list)
     efficient_received: list[list[Tensor]] = field(default_factory=list)
     matrices: list[list[Tensor]] = field(default_factory=list)
@@ -119,16 +122,22 @@ class LayerStatistics:
         unknown = sorted(extras - EXTRAS)
         if unknown:
             raise InvalidInputError(f"statistics {unknown} are not known; allowed are {', '.join(sorted(EXTRAS))}.")
-        real = real_positions(inputs, runner.collate(inputs))
+        arguments = runner.collate(inputs)
+        real = real_positions(inputs, arguments)
         lengths = [one.token_count for one in inputs]
         head = head_statistics(runner.model, lengths, real, "efficient" in extras)
+        encoder, wanted = runner.encoder_prefix, level
+        cross = CrossAttention.of(lengths, real, encoder, arguments, effective=wanted == "full")
         level = "summary" if level == "none" else level
-        return cls(lengths, real, runner.encoder_prefix, level, extras, head)
+        return cls(lengths, real, encoder, level, extras, head, None if wanted == "none" else cross)
 
     def __call__(self, call: AttentionCall) -> None:
         """Summarize one attention call."""
         if self.head is not None and self.head.takes(call):
             self.head(call, 1 + max((layer.layer for layer in self.layers[0]), default=-1))
+            return
+        if self.cross is not None and self.cross.takes(call):
+            self.cross(call)
             return
         if not covers_tokens(call, self.real, self.encoder):
             self.skipped.append(call.module_name)
@@ -149,9 +158,10 @@ class LayerStatistics:
                         self.matrices[i].append(rows[:, : self.lengths[i], : self.lengths[i]].mean(0).cpu())
 
     def of_input(self, index: int) -> tuple[LayerAttention, ...]:
-        """The layers of the encoder, then that of the attention head, for one input."""
+        """The layers of the encoder, of a decoder's attention to it, and of the attention head, for one input."""
+        cross = () if self.cross is None else tuple(self.cross.layers[index])
         head = () if self.head is None else tuple(self.head.layers[index])
-        return (*self.layers[index], *head)
+        return (*self.layers[index], *cross, *head)
 
     def _summaries(self, call: AttentionCall, view: LayerView, chunk: range) -> Iterator[LayerAttention]:
         statistics, null_space, effective = _statistics(view, call.output.dtype, self.level, self.extras)

@@ -13,12 +13,15 @@ from hf_attn_mi.results.document import Block, Paragraph, Table
 from hf_attn_mi.results.record import Record
 
 
+SELF, CROSS = "self", "cross"
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class LayerAttention(Record):
     """Statistics of the attention in one layer, for each head.
 
     Attributes:
-        layer: index in the encoder.
+        layer: index in the encoder; of cross-attention in the decoder.
         name: module name, such as "bert.encoder.layer.0.attention.self".
         n: real keys.
         head_dim: dimension of a head's values.
@@ -31,6 +34,7 @@ class LayerAttention(Record):
         received_effective: (heads, tokens) the same for effective attention, signed; None where `null_space_fraction`
             is.
         support_size: (heads,) mean number of keys with a weight in efficient attention; None unless asked for.
+        kind: "self", or "cross" where the queries are the tokens of a decoder: means are then over these.
 
     Raises:
         InvalidInputError: shapes disagree; the message names the field.
@@ -49,8 +53,11 @@ class LayerAttention(Record):
     received: Tensor
     received_effective: Tensor | None
     support_size: Tensor | None = None
+    kind: str = SELF
 
     def _check(self) -> None:
+        if self.kind not in (SELF, CROSS):
+            raise InvalidInputError(f"kind must be {SELF!r} or {CROSS!r}, got {self.kind!r}")
         if self.rank.dim() != 1 or self.rank.is_floating_point():
             raise InvalidInputError(
                 f"rank must be integers of shape (heads,), got {self.rank.dtype} {tuple(self.rank.shape)}"
@@ -76,6 +83,7 @@ class LayerAttention(Record):
         fixed: dict[str, list[Any]] = {
             "layer": [self.layer] * heads,
             "name": [self.name] * heads,
+            "kind": [self.kind] * heads,
             "head": list(range(heads)),
         }
         return fixed | {name: values.tolist() for name, values in tensors.items()}
@@ -96,6 +104,7 @@ def identifiability(layers: Sequence[LayerAttention]) -> str:
         >>> identifiability([LayerAttention(0, "0", 2, 4, torch.tensor([2]), ones[:, 0] * 0, ones[:, 0], ones, ones)])
         'n = 2 tokens <= rank 2 in every head (head_dim 4): effective attention equals attention here.'
     """
+    layers = [layer for layer in layers if layer.kind == SELF] or layers
     n = _range([layer.n for layer in layers])
     dim = _range([layer.head_dim for layer in layers])
     rank = _range([int(x) for layer in layers for x in layer.rank.tolist()])
@@ -135,7 +144,8 @@ def layer_table(layers: Sequence[LayerAttention]) -> Table:
     for layer in layers:
         fraction, entropy, size = layer.null_space_fraction, layer.entropy.double(), layer.support_size
         row = [
-            *map(str, (layer.layer, layer.name, layer.n, layer.head_dim)),
+            str(layer.layer) if layer.kind == SELF else f"{layer.layer} ({layer.kind})",
+            *map(str, (layer.name, layer.n, layer.head_dim)),
             _range([int(x) for x in layer.rank.tolist()]),
             "" if fraction is None else f"{float(fraction.double().mean()):.3g}, {float(fraction.max()):.3g}",
             f"{float(entropy.mean()):.3g}, {float(entropy.min()):.3g} to {float(entropy.max()):.3g}",

@@ -123,11 +123,15 @@ def read_texts_of(
     if hasattr(rows, "to_pylist"):  # pyarrow
         rows = rows.to_pylist()
     if isinstance(rows, Mapping):
-        keys = list(map(str, rows))
+        keys = list(map(str, rows)) or ["text"]
         raise InvalidInputError(
             f"dataset is a {type(rows).__name__} of {keys}; pass one of these, dataset[{keys[0]!r}]."
         )
-    if not isinstance(rows, Iterable) or isinstance(rows, (str, bytes)):
+    if (
+        not isinstance(rows, Iterable)
+        or isinstance(rows, (str, bytes))
+        or (getattr(rows, "ndim", 1) != 1 and not hasattr(rows, "columns"))
+    ):
         raise InvalidInputError(f"dataset must be {ALLOWED}; not {type(rows).__name__}.")
     if hasattr(rows, "columns") and not hasattr(rows, "column_names"):  # a table iterates over the names of its columns
         raise InvalidInputError(

@@ -29,6 +29,7 @@ from hf_attn_mi.models.target_kinds.base import BoundTarget, OutputRow, TargetKi
 from hf_attn_mi.models.target_kinds.classes import BoundClass, Label
 from hf_attn_mi.models.target_kinds.defaults import default_target
 from hf_attn_mi.models.target_kinds.registry import SUMMARY, looks_like_call, parse_target
+from hf_attn_mi.models.tensor_checks import plain_values
 from hf_attn_mi.models.weights import nonfinite_reason
 
 TargetFunction = Callable[..., Tensor]
@@ -243,8 +244,7 @@ def read_target(
     if callable(target) and not isinstance(target, TargetKind):
         function = Function(target, with_input=_takes_input(target))
         return Target([None] * len(inputs), model, head=function, inputs=inputs, runner=runner), list(inputs)
-    if hasattr(target, "tolist"):  # a tensor, an array, or a number of one of them
-        target = target.tolist()
+    target = plain_values(target, "target")  # of a tensor, an array, or a number of one of them
     if isinstance(target, Sequence) and not isinstance(target, str):
         if len(target) != count:
             raise InvalidInputError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -46,6 +48,22 @@ def check_tensor(key: str, value: Tensor) -> None:
         raise InvalidInputError(f"inputs[{key!r}] must be whole numbers, not {value.dtype}: pass it with .long().")
     if value.is_floating_point() and not bool(torch.isfinite(value).all()):
         raise InvalidInputError(f"inputs[{key!r}] holds NaN or infinite entries; every entry must be finite.")
+
+
+def plain_values(value: Any, name: str) -> Any:
+    """A tensor or an array as (lists of) plain numbers; anything else as it is.
+
+    Raises:
+        InvalidInputError: a tensor without values in memory; names the argument.
+    """
+    if not hasattr(value, "tolist"):
+        return value
+    try:
+        return value.tolist()
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise InvalidInputError(
+            f"{name} must hold plain numbers; this {type(value).__name__} gives none: {error}"
+        ) from error
 
 
 def check_lengths(one: EncodedInput, main: str, index: int) -> None:

@@ -22,7 +22,7 @@ def read_methods(methods: Any, scores: Any) -> tuple[str, ...]:
     known = list_methods()
     if isinstance(methods, str) or not isinstance(methods, list | tuple):
         raise InvalidInputError(f"methods must be a list of names, not {methods!r}; allowed are {', '.join(known)}.")
-    unknown = [name for name in methods if name not in known]
+    unknown = [name for name in methods if not isinstance(name, str) or name not in known]
     if unknown:
         raise InvalidInputError(f"methods: {unknown} are not known; allowed are {', '.join(known)}.")
     if scores is not None and not isinstance(scores, Mapping):

@@ -120,12 +120,13 @@ def read_metrics(metrics: Any, default: Sequence[str], rationales: bool) -> tupl
         InvalidInputError: names that do not exist, or metrics of rationales without any.
     """
     of_rationales = PLAUSIBILITY if rationales else ()
-    if metrics == "all":
+    if isinstance(metrics, str) and metrics == "all":
         return (*FAITHFULNESS, "completeness_gap", *of_rationales)
     names = (metrics,) if isinstance(metrics, str) else metrics
     known = (*FAITHFULNESS, *OWN, *PLAUSIBILITY)
-    if not isinstance(names, list | tuple) or not names or any(name not in known for name in names):
-        wrong = [name for name in names if name not in known] if isinstance(names, list | tuple) else names
+    listed = isinstance(names, list | tuple)
+    wrong = [name for name in names if not (isinstance(name, str) and name in known)] if listed else names
+    if not listed or not names or wrong:
         raise InvalidInputError(f"metrics: {wrong!r} is not known; allowed are 'all' or some of {', '.join(known)}.")
     if len(set(names)) < len(names):
         raise InvalidInputError(f"metrics names one twice: {list(names)}.")

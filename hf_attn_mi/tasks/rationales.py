@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.models.encoded_input import EncodedInput
+from hf_attn_mi.models.tensor_checks import plain_values
 
 WAYS = (
     "for each input 0 or 1 for each of its tokens (special ones too), or character spans [(start, end), ...] of its "
@@ -54,6 +55,8 @@ def rationale_masks(rationales: Any, examples: list[EncodedInput]) -> list[Tenso
     Raises:
         InvalidInputError: numbers of inputs or tokens that differ, spans outside of the text, or other data.
     """
+    if isinstance(rationales, Tensor):
+        rationales = plain_values(rationales, "rationales")
     if isinstance(rationales, str) or not hasattr(rationales, "__len__") or not hasattr(rationales, "__getitem__"):
         raise InvalidInputError(f"rationales must be a list: {WAYS}; not {type(rationales).__name__}.")
     if len(rationales) != len(examples):
@@ -66,8 +69,7 @@ def rationale_masks(rationales: Any, examples: list[EncodedInput]) -> list[Tenso
 def _mask(rationale: Any, example: EncodedInput, index: int) -> Tensor | None:
     if rationale is None:
         return None
-    if hasattr(rationale, "tolist"):
-        rationale = rationale.tolist()
+    rationale = plain_values(rationale, f"rationales[{index}]")
     if isinstance(rationale, str) or not hasattr(rationale, "__iter__"):
         raise InvalidInputError(f"rationales[{index}] is {type(rationale).__name__}; wanted is {WAYS}.")
     items, count = list(rationale), int(example.length or 0)

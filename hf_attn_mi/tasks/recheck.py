@@ -59,6 +59,10 @@ def recheck(
         >>> recheck(model, minimal_tokens(model, "A quietly moving film.")).holds     # doctest: +SKIP
         True
     """
+    if not isinstance(token_set, TokenSet):
+        raise InvalidInputError(f"token_set must be a TokenSet of minimal_tokens, not {type(token_set).__name__}.")
+    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 <= tolerance < 1:
+        raise InvalidInputError(f"tolerance must be a number of 0 or more and below 1, not {tolerance!r}.")
     runner = EncoderRunner.of(model, tokenizer)
     checker = _Checker(runner, _encode(runner, token_set, inputs), token_set, tolerance)
     chosen, everything = set(token_set.indices), set(checker.movable)

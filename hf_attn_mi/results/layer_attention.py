@@ -12,7 +12,6 @@ from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.results.document import Block, Paragraph, Table
 from hf_attn_mi.results.record import Record
 
-
 SELF, CROSS = "self", "cross"
 
 

@@ -1,5 +1,7 @@
 """Windows over long texts: the explained value is that of the windows' logits put together by hand."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from transformers import pipeline
@@ -168,4 +170,4 @@ def test_windows_of_a_sequence_cover_it_with_the_overlap():
         windows = split_windows(EncodedInput({"input_ids": torch.arange(count)}, count, special=special), 7, 2)
         spans = [window.positions[1:-1].tolist() for window in windows]
         assert sorted({place for span in spans for place in span}) == list(range(1, count - 1))
-        assert all(left[-2:] == right[:2] for left, right in zip(spans, spans[1:]))
+        assert all(left[-2:] == right[:2] for left, right in pairwise(spans))

@@ -128,7 +128,7 @@ def _stream(points, cost, most, inverse, keys, weights, column, pivot_row):
     """Bring keys with much attention into the basis, in place: a better start for a row that has no neighbor.
 
     The basis begins with the attention of its own keys. The attention of the other keys is added, largest first; a key
-    whose weight would become negative leaves the basis. No key enters twice. After `most` keys the dual method continues.
+    whose weight would become negative leaves the basis. No key enters twice. After `most` keys the dual method goes on.
     """
     rank = len(keys)
     inside = np.zeros(len(cost), np.bool_)

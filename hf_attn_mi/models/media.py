@@ -67,6 +67,11 @@ def encode_media(runner: EncoderRunner, inputs: Any, *, skip: bool = False) -> E
 
 def _refuse_media(runner: EncoderRunner, inputs: Any, main: str) -> None:
     first = inputs[0] if isinstance(inputs, list | tuple) and inputs else inputs
+    if is_image(first) and runner.takes(IMAGES):
+        raise InvalidInputError(
+            f"inputs: {runner.class_name} compares images with texts, and there are no texts: pass "
+            "candidate_labels=[...], or the tensors that its processor makes of both."
+        )
     if is_image(first) or is_recording(first) or isinstance(first, os.PathLike):
         raise InvalidInputError(
             f"inputs: {runner.class_name} reads {main}, not a {type(first).__name__}; pass texts, or a model of images "

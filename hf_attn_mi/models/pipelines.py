@@ -110,6 +110,7 @@ TASKS: dict[str, Callable[[Any], Unwrapped]] = {
     "image-classification": _classification,
     "audio-classification": _classification,
     "zero-shot-classification": _zero_shot,
+    "zero-shot-image-classification": lambda pipeline: _unwrapped(pipeline, {}),
     "token-classification": _token_classification,
     "fill-mask": _fill_mask,
     "feature-extraction": _feature_extraction,

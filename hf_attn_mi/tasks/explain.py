@@ -14,6 +14,7 @@ from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.methods import TokenScorer, find_method, read_options
 from hf_attn_mi.methods.layer_statistics import LEVELS, LayerStatistics
 from hf_attn_mi.methods.scoring import ScoredBatch, check_method, score_targets
+from hf_attn_mi.models.dual_encoders import by_text_labels
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import Target, zero_shot
@@ -97,7 +98,8 @@ def explain(
         errors: "raise", or "skip": an input of a list that cannot be used comes back as a `SkippedInput` with the
             reason, in its place among the results.
         candidate_labels: for zero-shot classification, as its pipeline takes them: the best label is explained unless
-            `target` names one.
+            `target` names one. With a model of images and texts (CLIP, SigLIP) and an image: the texts that it is
+            compared with; one label alone explains their similarity.
 
     Returns:
         One `Explanation` for one input, `Results` of them for a list or with `targets`; see `Results.skipped` for
@@ -118,6 +120,7 @@ def explain(
     check_input_options(errors, truncation, is_split_into_words)
     check_whole_number("batch_size", batch_size)
     runner = EncoderRunner.of(model, tokenizer, processor=processor, sampling_rate=sampling_rate)
+    runner, candidate_labels = by_text_labels(runner, candidate_labels)
     profile = read_profile(profile, runner)
     check_choice("aggregation", aggregation, AGGREGATIONS)
     with torch.inference_mode(False):  # no gradient can be taken of tensors that are made in inference mode

@@ -1,0 +1,103 @@
+"""Models of images and texts: patches of an image explain its similarity to a text, as the pipeline answers."""
+
+import pytest
+import torch
+from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel, pipeline
+
+from hf_attn_mi import InvalidInputError, UnsupportedModelError, explain
+from tests.media_models import PATCHES, VISION, image_processor, picture
+from tests.sample_models import state_of
+from tests.zoo.building import rescale
+
+TEXT = {**VISION, "vocab_size": 8000, "max_position_embeddings": 64, "eos_token_id": 3, "pad_token_id": 0}
+LABELS = ["a cat", "a dog", "a very large bird"]
+
+
+def dual(kind):
+    torch.manual_seed(0)
+    if kind == "clip":
+        model = CLIPModel(CLIPConfig(text_config=TEXT, vision_config=PATCHES, projection_dim=24))
+    else:
+        model = SiglipModel(SiglipConfig(text_config={**TEXT, "projection_size": 32}, vision_config=PATCHES))
+    rescale(model)
+    with torch.no_grad():
+        model.logit_scale.fill_(1.5)
+    return model.eval()
+
+
+def own_logits(model, tokenizer, labels):
+    siglip = isinstance(model, SiglipModel)
+    padding = {"padding": "max_length", "max_length": 64} if siglip else {"padding": True}
+    texts = tokenizer([f"This is a photo of {label}." for label in labels], return_tensors="pt", **padding)
+    texts.pop("token_type_ids", None)
+    if siglip:
+        texts.pop("attention_mask")
+    pixels = image_processor()(images=picture(), return_tensors="pt")
+    with torch.no_grad():
+        return model(**texts, **pixels).logits_per_image[0].double()
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_the_explained_value_is_the_similarity_of_the_models_own_forward(kind, demo):
+    model, tokenizer = dual(kind), demo[1]
+    options = {"tokenizer": tokenizer, "processor": image_processor(), "candidate_labels": LABELS}
+    before = state_of(model)
+    one = explain(model, picture(), method="relevance", **options)
+    assert state_of(model) == before
+    logits = explain(model, picture(), method="integrated_gradients", options={"steps": 5}, **options)
+    assert logits.target == one.target
+    own = own_logits(model, tokenizer, LABELS) if kind == "clip" else None
+    assert one.target_name == LABELS[one.target]
+    assert one.grid == (4, 4)
+    assert one.completeness_gap < 1e-4
+    if own is not None:
+        assert one.target == int(own.argmax())
+        assert one.probability == pytest.approx(float(own.softmax(0)[one.target]), abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_a_zero_shot_pipeline_is_explained_as_it_answers(kind, demo):
+    pipe = pipeline(
+        "zero-shot-image-classification", model=dual(kind), tokenizer=demo[1], image_processor=image_processor()
+    )
+    pipe.tokenizer.model_input_names = ["input_ids", "attention_mask"] if kind == "clip" else ["input_ids"]
+    try:
+        answer = pipe(picture(), candidate_labels=LABELS)[0]
+        one = explain(pipe, picture(), candidate_labels=LABELS)
+    finally:
+        pipe.tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    assert one.target_name == answer["label"]
+    assert one.probability == pytest.approx(answer["score"], abs=1e-5)
+
+
+def test_one_label_explains_the_similarity_itself(demo):
+    model, tokenizer = dual("clip"), demo[1]
+    options = {"tokenizer": tokenizer, "processor": image_processor()}
+    one = explain(model, picture(), candidate_labels=["a cat"], **options)
+    assert one.probability is None
+    assert one.target_name == "a cat"
+    value = float(own_logits(model, tokenizer, ["a cat"])[0])
+    blank = explain(model, {"pixel_values": torch.zeros(1, 3, 32, 32)}, candidate_labels=["a cat"], **options)
+    exact = {"method": "integrated_gradients", "options": {"steps": 300, "baseline": "zero"}}
+    assert blank.completeness_gap < 1e-4
+    assert explain(model, picture(), candidate_labels=["a cat"], **options, **exact).completeness_gap < 0.01
+    assert abs(value) > 0.01
+
+
+def test_labels_are_named_and_chosen(demo):
+    options = {"tokenizer": demo[1], "processor": image_processor()}
+    one = explain(dual("clip"), [picture(), picture(1)], candidate_labels="cat, dog", target="dog", **options)
+    assert [item.target_name for item in one] == ["dog", "dog"]
+    for labels in ([], ["a", "a"], [1], 3):
+        with pytest.raises(InvalidInputError, match="candidate_labels must be"):
+            explain(dual("clip"), picture(), candidate_labels=labels, **options)
+    with pytest.raises(InvalidInputError, match="pass candidate_labels"):
+        explain(dual("clip"), picture(), **options)
+
+
+def test_a_model_that_compares_in_another_way_is_refused(demo):
+    model = dual("clip")
+    model.visual_projection.register_forward_hook(lambda module, args, output: output + 1)
+    model.forward = lambda **arguments: type("Output", (), {"logits_per_image": torch.zeros(1, 3)})()
+    with pytest.raises(UnsupportedModelError, match="in another way"):
+        explain(model, picture(), candidate_labels=LABELS, tokenizer=demo[1], processor=image_processor())

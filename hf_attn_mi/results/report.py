@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,8 +33,11 @@ class ReportItem:
 
     Attributes:
         classes: what the model gives to each class, in the order of their numbers; () for a target function.
-        explanations: one for each explained class by the method of the report; the first one is of the target.
+        explanations: one for each explained class or other target by the method of the report; the first one is of the
+            target.
         methods: explanations of the same class by other methods.
+        value: the explained value of the target; None where it is not known.
+        anchors: tokens whose outputs are read (of an entity, an answer, a mask); () for a class of the whole input.
         label: name of the class that the input has according to its author; None where it is not known.
         token_set: None where it was not computed, like the certificate and the attention.
         certificate: of efficient attention.
@@ -44,6 +48,8 @@ class ReportItem:
     classes: tuple[ClassOutput, ...]
     explanations: tuple[Explanation, ...]
     methods: tuple[Explanation, ...] = ()
+    value: float | None = None
+    anchors: tuple[int, ...] = ()
     label: str | None = None
     token_set: TokenSet | None = None
     certificate: Certificate | None = None
@@ -70,11 +76,11 @@ class ReportItem:
     def because(self) -> tuple[Word, ...]:
         """The words that the sentence names: those with the highest scores, () where none speaks for the target.
 
-        A word that occurs several times is named once.
+        A word that occurs several times is named once; punctuation is not named.
         """
         named: dict[str, Word] = {}
         for word in self.explanation.top(len(self.explanation.tokens), by="positive"):
-            if len(named) < NAMED and word.text.strip():
+            if len(named) < NAMED and not _is_punctuation(word.text.strip()):
                 named.setdefault(word.text.strip().casefold(), word)
         strongest = max((word.score for word in named.values()), default=0.0)
         return tuple(word for word in named.values() if word.score >= NAMED_SHARE * strongest)
@@ -219,6 +225,10 @@ class Report(Record):
 
     def _summary(self) -> dict[str, object]:
         return {"inputs": len(self.items), "model": self.info.get("model"), "method": self.info.get("method")}
+
+
+def _is_punctuation(text: str) -> bool:
+    return all(unicodedata.category(sign).startswith("P") for sign in text)
 
 
 def _check_second(first: Report, second: Report) -> None:

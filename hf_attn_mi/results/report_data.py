@@ -67,6 +67,7 @@ def _item(item: ReportItem) -> dict[str, Any]:
             "method": str(explanation.info.get("method", "")),
             "because": [words.index(word) for word in item.because],
         },
+        "anchors": list(item.anchors),
         "label": item.label,
         "prediction": None if prediction is None else prediction.name,
         "correct": item.correct,
@@ -118,6 +119,8 @@ def _token_pieces(explanation: Explanation) -> list[Any]:
 
 def _explanation(one: Explanation, item: ReportItem) -> dict[str, Any]:
     value = next((output.value for output in item.classes if output.target == one.target), None)
+    if any(one is same for same in (item.explanation, *item.methods)) and item.value is not None:
+        value = item.value
     return {
         "target": one.target,
         "name": one.target_name,

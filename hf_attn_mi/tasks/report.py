@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -113,8 +114,8 @@ def report(
         notes: Notes = [{} for _ in encoded]
         first = _all(explain(**scoring, target=target, method=method, options=options, profile=profile))
         targets, encoded = _targets(target, first, runner, encoded)
-        outputs = [_class_outputs(runner, one, targets[i]) for i, one in enumerate(encoded)]
-        others = _other_classes(first, outputs, classes, {**scoring, "method": method, "options": options})
+        outputs = [_output(runner, one, targets[i]) for i, one in enumerate(encoded)]
+        others = _other_targets(first, outputs, classes, {**scoring, "method": method, "options": options})
         further = _further_methods(first, [name for name in methods if name != method], notes, scoring, target)
         few = len(encoded) <= FEW_INPUTS
         sets = _optional(
@@ -125,7 +126,18 @@ def report(
         )
         details = _attention(runner, encoded, targets, first, attention, notes)
     items = [
-        ReportItem(outputs[i], (first[i], *others[i]), further[i], gold[i], sets[i], certificates[i], details[i], note)
+        ReportItem(
+            outputs[i].classes,
+            (first[i], *others[i]),
+            further[i],
+            outputs[i].value,
+            outputs[i].anchors,
+            gold[i],
+            sets[i],
+            certificates[i],
+            details[i],
+            note,
+        )
         for i, note in enumerate(notes)
     ]
     info = {
@@ -217,39 +229,56 @@ def _explained(one: Explanation) -> Any:
     return one.info.get("target", one.target)
 
 
-def _class_outputs(runner: EncoderRunner, one: EncodedInput, target: Target) -> tuple[ClassOutput, ...]:
-    """What the model gives to each class; () for a target function and for outputs without class logits."""
-    if target.is_function or target.reads_rows:
-        return ()
+@dataclass(frozen=True)
+class _Output:
+    """What the model gives to one input: every class, the explained value, and the tokens where it is read."""
+
+    classes: tuple[ClassOutput, ...]
+    value: float
+    anchors: tuple[int, ...]
+
+
+def _output(runner: EncoderRunner, one: EncodedInput, target: Target) -> _Output:
+    """No classes for a target function and for outputs without class logits."""
     with runner.session(), torch.no_grad():
         outputs = runner.forward(runner.collate([one]))
+    value = float(target.read(outputs).values[0])
+    if target.is_function or target.bound is not None:
+        return _Output((), value, () if target.is_function else target.anchors(0))
     logits = find_logits(outputs, runner.config)
     head = find_output_head(outputs, runner.config) if target.head is None else target.head
     if logits is None or head is None:
-        return ()
+        return _Output((), value, ())
     found = []
     for number in sorted(logits[0].float().topk(min(MOST_CLASSES, logits.shape[1])).indices.tolist()):
         reading = head.read(outputs, [number], runner.config)
         explained = reading.explained[0]
         found.append(ClassOutput(number, explained.name, explained.probability, float(reading.values[0])))
-    return tuple(found)
+    return _Output(tuple(found), value, ())
 
 
-def _other_classes(
-    first: Sequence[Explanation],
-    outputs: Sequence[tuple[ClassOutput, ...]],
-    classes: int,
-    options: Mapping[str, Any],
+def _other_targets(
+    first: Sequence[Explanation], outputs: Sequence[_Output], count: int, options: Mapping[str, Any]
 ) -> list[list[Explanation]]:
-    """For each input the explanations of the most probable classes besides its target, the most probable first."""
+    """For each input the explanations of the most probable classes besides its target, the most probable first.
+
+    For a single input without classes those of its other entities, choices or labels.
+    """
     others: list[list[Explanation]] = [[] for _ in first]
     ranked = [
-        [x.target for x in sorted(output, key=lambda x: -x.value) if x.target != one.target]
+        [x.target for x in sorted(output.classes, key=lambda x: -x.value) if x.target != one.target]
         for one, output in zip(first, outputs)
     ]
-    for place in range(min(classes - 1, *(len(row) for row in ranked)) if len(ranked) else 0):
+    for place in range(min(count - 1, *(len(row) for row in ranked)) if len(ranked) else 0):
         for i, one in enumerate(_all(explain(**options, target=[row[place] for row in ranked], layers="none"))):
             others[i].append(one)
+    if len(first) == 1 and not outputs[0].classes and outputs[0].anchors and count > 1:
+        try:
+            every = _all(explain(**options, targets="all", layers="none"))
+        except HfAttnMiError:  # a head with one answer
+            every = []
+        same = [one for one in every if one.tokens == first[0].tokens and _explained(one) != _explained(first[0])]
+        others[0] = sorted(same, key=lambda one: -(one.probability or 0.0))[: count - 1]
     return others
 
 

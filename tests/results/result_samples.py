@@ -177,6 +177,7 @@ def report(**changes):
         classes=(ClassOutput(0, "negative", 0.25, -1.0), ClassOutput(1, "positive", 0.75, 1.0)),
         explanations=(explanation(), explanation(target=0, target_name="negative", probability=0.25, layers=())),
         methods=(explanation(info={"model": "m", "method": "attention", "class_linked": False}),),
+        value=1.0,
         label="negative",
         token_set=token_set(
             tokens=explanation().tokens, special=explanation().special, indices=(1, 2), target_name="positive"

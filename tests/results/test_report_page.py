@@ -88,6 +88,8 @@ def test_the_sentence_names_the_strongest_words_that_speak_for_the_class():
     assert report().items[0].sentence == "positive, 75.0 %, because of 'Unbelievable'."
     twice = with_explanation(word_ids=None, offsets=None, tokens=("[CLS]", "joy", "Joy", "film", "[SEP]"), texts=())
     assert twice.items[0].sentence == "positive, 75.0 %, because of 'Joy'."
+    point = with_explanation(tokens=("[CLS]", "...", "joy", "!", "[SEP]"), word_ids=None, offsets=None, texts=())
+    assert point.items[0].sentence == "positive, 75.0 %, because of 'joy'."
     against = with_explanation(scores=-torch.ones(5))
     assert against.items[0].sentence == "positive, 75.0 %; no word speaks for it."
     blind = with_explanation(info={"method": "attention", "class_linked": False})

@@ -5,13 +5,14 @@ import warnings
 
 import pytest
 import torch
+from transformers import BertConfig, BertForQuestionAnswering, BertForTokenClassification
 
 from hf_attn_mi import attention_interval, attention_maps, certify, compare, explain, minimal_tokens, report
 from hf_attn_mi.capture import capture_attention
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.results.report_parts import KINDS
 from hf_attn_mi.tasks.report_attention import default_level
-from tests.sample_models import TEXTS, load_small, logits, state_of, tiny_bert, zoo_model
+from tests.sample_models import SIZES, TEXTS, load_small, logits, state_of, tiny_bert, zoo_model
 
 TEXT = TEXTS[2]
 
@@ -214,6 +215,20 @@ def test_wrong_arguments_are_refused_by_name(small, options, message):
     model, tokenizer = small
     with pytest.raises(InvalidInputError, match=message):
         report(model, TEXT, tokenizer=tokenizer, **options)
+
+
+def test_entities_and_answers_show_where_the_output_is_read(small):
+    quick = {"tokenizer": small[1], "methods": ("attention",), "token_set": False, "certificate": False}
+    model = BertForTokenClassification(BertConfig(**SIZES)).eval()
+    entities = report(model, "A man from Paris sleeps.", **quick).items[0]
+    assert len(entities.anchors) == 1
+    assert len(entities.explanations) == 5
+    assert entities.classes == ()
+    row = logits(model, dict(small[1]("A man from Paris sleeps.", return_tensors="pt")))[0, entities.anchors[0]]
+    assert entities.value == pytest.approx(float((row[0] - row[1]).abs()), abs=1e-5)
+    answer = report(BertForQuestionAnswering(BertConfig(**SIZES)).eval(), ("Who sleeps?", "A man sleeps."), **quick)
+    assert answer.items[0].anchors
+    assert '"anchors":[' in answer.to_html()
 
 
 @pytest.mark.parametrize("name", ["seqcls-bart", "seqcls-modernbert", "seqcls-gpt2"])

@@ -213,7 +213,7 @@
   function textPanel() {
     const one = item(), chosen = shown(), scale = unitScale(), values = unitScores(chosen);
     const inSet = new Set(one.tokenSet ? one.tokenSet.indices : []);
-    const members = [];
+    const members = [], anchors = new Set(one.anchors);
     const linked = new Set();
     if (state.word !== null && one.attention) {
       for (const link of linksOf(state.word, "keys")) linked.add(link[0]);
@@ -223,11 +223,12 @@
       const place = tokens.length > 1 ? `tokens ${tokens[0]} to ${tokens[tokens.length - 1]}` : `token ${tokens[0]}`;
       const where = state.unit === "words" ? `word ${i + 1}, ${place}` : place;
       const member = tokens.some((t) => inSet.has(t)) ? "\nin the minimal token set" : "";
-      return `${unitName(one, i)}\u2002${score(values[i])}\n${where}${member}`;
+      const anchor = tokens.some((t) => anchors.has(t)) ? "\nthe output is read here" : "";
+      return `${unitName(one, i)}\u2002${score(values[i])}\n${where}${member}${anchor}`;
     }
     function chip(text, i) {
       const tokens = unitTokens(one, i), word = state.unit === "words" ? i : wordOf(i);
-      const marks = [level(values[i], scale, chosen.classLinked), tokens.some((t) => inSet.has(t)) && "in", !text.trim() && "e",
+      const marks = [level(values[i], scale, chosen.classLinked), tokens.some((t) => inSet.has(t)) && "in", !text.trim() && "e", tokens.some((t) => anchors.has(t)) && "at",
         word >= 0 && word === state.word && "on", tokens.some((t) => linked.has(t)) && "to"];
       const element = h("span", {
         class: `w ${marks.filter(Boolean).join(" ")}`, role: "button", "data-i": i,
@@ -279,7 +280,7 @@
       switcher("Unit", [["words", "words"], ["tokens", "tokens"]], state.unit, (unit) => set({ unit }, ["text"])),
       switcher("Scale", [["own", "own scale"], ["shared", "shared"]], state.scale, (x) => set({ scale: x }, ["text"])),
       menu([["SVG", exportSvg], ["PNG", exportPng], ["CSV", exportCsv], ["LaTeX", exportLatex]])];
-    return panel("The words", meaningOfScores(chosen), controls, group, legend(chosen, scale, inSet.size > 0), special, secondText(),
+    return panel("The words", meaningOfScores(chosen), controls, group, legend(chosen, scale, inSet.size > 0, anchors.size > 0), special, secondText(),
       state.word !== null && links());
   }
   function secondText() { // the same text by the other model, on its own scale
@@ -300,7 +301,7 @@
       : `The number of a word is the attention or weight that it receives by ${one.method}; it knows no class, so color does not mean for or against. ${unit}`;
   }
 
-  function legend(one, scale, underlined) {
+  function legend(one, scale, underlined, boxed) {
     const steps = [];
     for (let i = -LEVELS; i <= LEVELS; i += 1) steps.push(h("span", { class: level(i, LEVELS, one.classLinked) }));
     const negative = unitScores(one).some((x) => x < 0);
@@ -310,7 +311,8 @@
       h("span", { class: "ramp", "aria-hidden": "true" }, one.classLinked || negative ? steps : steps.slice(LEVELS)),
       h("span", { class: "nums" }, `${score(scale)} ${right}`),
       !one.classLinked && h("span", null, "\u00b7 knows no class"),
-      underlined && h("span", null, "\u00b7 ", h("span", { class: "underlined" }, "underlined"), ": minimal token set"));
+      underlined && h("span", null, "\u00b7 ", h("span", { class: "underlined" }, "underlined"), ": minimal token set"),
+      boxed && h("span", null, "\u00b7 ", h("span", { class: "at" }, "boxed"), ": where the output is read"));
   }
 
   function linksOf(word, direction) { // tokens that the word's tokens attend to, or that attend to them
@@ -346,7 +348,13 @@
   }
 
   function classes() {
-    const one = item();
+    const one = item(), views = one.explanations.filter((x) => x.method === one.explanations[0].method);
+    if (!one.classes.length) {
+      if (views.length < 2) return null;
+      return panel("What is explained", "Each name is a part of the output: an entity, an answer or a choice. Choose one to see the words that speak for and against it.", null,
+        h("div", { class: "bars" }, views.map((view, i) => [button(view.name, () => set({ view: i }, ["text", "classes", "waterfall", "methods"]), { class: "name", "aria-pressed": String(i === state.view) }),
+          bar([[0, view.probability || 0, i === state.view ? "for" : "plain"]], true), h("span", { class: "value" }, percent(view.probability))])));
+    }
     const explained = new Map(one.explanations.map((x, i) => [x.method === one.explanations[0].method ? x.target : null, i]));
     const ordered = [...one.classes].sort((a, b) => b[3] - a[3]);
     const first = ordered.slice(0, 8), rest = ordered.slice(8);
@@ -368,7 +376,9 @@
 
   function waterfall() {
     const one = item(), chosen = shown();
-    if (!chosen.additive || chosen.value === null) {
+    document.getElementById("waterfall").classList.toggle("whole", document.getElementById("classes").hidden);
+    if (chosen.additive && chosen.value === null) return panel("From words to the output", null, null, note("The output for this target was not kept, so there is no sum to show."));
+    if (!chosen.additive) {
       return panel("From words to the output", null, null, note(`The scores of ${chosen.method} are not meant to add up to the model\u2019s output, so there is no sum to show.`));
     }
     const total = chosen.value, special = sum(one.special.map((t) => chosen.scores[t]));
@@ -580,7 +590,7 @@
     const pick = !detail.rows && h("select", { class: "quiet", "aria-label": "Row (query)", css: { "max-width": "8.5em" }, on: { change: (event) => set({ row: Number(event.target.value), layer: detail.layer, head: detail.head }, ["attention"]) } },
       one.tokens.map((token, i) => h("option", { value: i, selected: i === row }, `${i}: ${token}`)));
     return h("div", { class: "row", css: { "margin-top": "16px" } }, h("h3", { css: { margin: 0 } }, `What ${quoted(tokenName(row))} attends to`), h("span", { class: "meta" }, which), h("span", { class: "grow" }), pick,
-      menu([...(detail.rows ? [] : [["PNG of the maps", () => exportMaps(detail)]]), ["SVG of this row", () => exportFan()], ["CSV of the weights", () => exportMatrix(detail)]]));
+      menu([...(detail.rows ? [] : [["PNG of the maps", () => exportMaps(detail)]]), ["SVG of this row", () => exportFigure("fan", "attention-row")], ["CSV of the weights", () => exportMatrix(detail)]]));
   }
 
   function colorTable() { // 255 colors for steps -127 to 127
@@ -652,6 +662,75 @@
       support !== null && ` Efficient attention keeps ${support} of ${n} keys of this row${keys.length < n ? `; the ${keys.length} largest are shown` : ""}.`);
     const figure = s("svg", { viewBox: `0 0 ${width} ${height}`, class: "fan", role: "img", id: "fan", "aria-label": `Weights of the row of ${tokenName(query)}: ${keys.map((key) => `${tokenName(key)} ${number(weight(key), 2)}`).join(", ")}` }, parts);
     return h("div", null, figure, legendLine);
+  }
+
+  // --- the attention subgraph ------------------------------------------------------------------------------------
+
+  const FAILS = { set: "the set no longer suffices", rest: "the rest is enough", both: "both conditions fail", "": "it can be left out" };
+  // Tokens are rows, layers are columns; a line is an attention weight of the set, from its key to its query.
+  function subgraph() {
+    const one = item(), found = one.subgraph;
+    if (!found) return null;
+    const meaning = "Only these attention weights were kept, in all layers at once, and the model was run: they keep the prediction, all others together do not, and without any single one of them that is no longer true. The set is locally minimal and not the only one.";
+    const box = found.outcome === "nothing to certify"
+      ? ["Needs no attention. ", h("span", null, found.reason)]
+      : [`${found.edges.length.toLocaleString("en")} of ${found.total.toLocaleString("en")} attention weights carry ${found.target}. `, h("span", null, found.outcome === "holds" ? "None of them can be left out." : found.reason)];
+    const bars = [["all weights", found.pAll], ["the set alone", found.pSet], ["the rest alone", found.pRest], ["no attention", found.pNone]].filter((x) => x[1] !== null);
+    const top = [h("div", { class: `box ${TONES[found.outcome]}` }, box), h("div", { class: "bars", css: { "max-width": "560px" } }, bars.map(([name, p]) => [h("span", { class: "name" }, name), bar([[0, p, "plain"]], true), h("span", { class: "value" }, percent(p))]))];
+    if (!found.edges.length) return panel("The attention weights that carry the prediction", meaning, null, top);
+    const figure = flow(found);
+    const rows = found.edges.map((edge, i) => [edge, i]).sort((a, b) => Math.abs(b[0].contribution) - Math.abs(a[0].contribution));
+    const table = h("details", { class: "fold" }, h("summary", null, "The weights as a table"), h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Weights of the set" }, h("table", null,
+      h("thead", null, h("tr", null, ["weight of", "weight", "contribution", "set without it", "rest with it", "what fails", found.sets > 1 && "in the sets"].filter((x) => x).map((x) => h("th", { scope: "col" }, x)))),
+      h("tbody", null, rows.map(([edge]) => h("tr", null, h("td", null, edgeName(found, edge)), h("td", null, number(edge.weight)), h("td", null, score(edge.contribution)), h("td", null, number(edge.pSet)), h("td", null, number(edge.pRest)), h("td", null, FAILS[edge.fails] || ""), found.sets > 1 && h("td", null, share(edge.member))))))));
+    const checks = found.removals.map(([name, pSet, pRest, stands]) => note(`With removal ${quoted(name)}: the set has ${percent(pSet)}, the rest ${percent(pRest)}; the set ${stands ? "stands" : "does not stand"}.`));
+    return panel("The attention weights that carry the prediction", meaning, menu([["SVG", () => exportFigure("flow", "subgraph")], ["PNG", () => exportFigurePng("flow", "subgraph")], ["JSON", () => download(JSON.stringify(found, null, 1), fileName("subgraph", "json"), "application/json")]]),
+      top, h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Flow of the weights" }, figure),
+      h("p", { class: "soft small" }, "Each line goes from the token that is attended to, one layer up to the token that attends. Blue adds to the output, orange takes away; the thicker, the more. Faint lines: every token also keeps its own state.",
+        found.sets > 1 && ` The fainter a line, the fewer of ${found.sets} sets found in other ways contain it; ${found.core} weights are in all of them.`, " Choose a line to see its head."), checks, table);
+  }
+  const edgeName = (found, edge) => `layer ${found.modules[edge.call][0]}, head ${edge.head}: ${tokenName(edge.query)} \u2190 ${tokenName(edge.key)}`;
+  function flow(found) {
+    const tokens = [...new Set(found.edges.flatMap((edge) => [edge.query, edge.key]))].sort((a, b) => a - b);
+    const row = new Map(tokens.map((token, i) => [token, i])), layers = found.modules.length;
+    const line = 24, top = 34, left = 118, gap = Math.max(70, Math.min(170, 560 / layers)), right = left + layers * gap, width = right + 150, height = top + tokens.length * line + 8;
+    const x = (column) => left + column * gap, y = (token) => top + row.get(token) * line + line / 2;
+    const most = largest(found.edges.map((edge) => edge.contribution));
+    const cut = (text) => (text.length > 15 ? `${text.slice(0, 14)}\u2026` : text);
+    const last = found.edges.filter((edge) => edge.call === layers - 1).map((edge) => edge.query);
+    const readers = [...new Set(last.length ? last : found.edges.map((edge) => edge.query))];
+    const middle = readers.reduce((total, token) => total + y(token), 0) / readers.length;
+    const parts = [];
+    found.modules.forEach(([layer], i) => parts.push(s("text", { x: x(i) + gap / 2, y: 16, "text-anchor": "middle", class: "soft" }, `layer ${layer}`)));
+    tokens.forEach((token) => {
+      parts.push(s("text", { x: left - 10, y: y(token) + 4, "text-anchor": "end" }, cut(tokenName(token))));
+      parts.push(s("line", { x1: left, x2: right, y1: y(token), y2: y(token), stroke: css("--line"), "stroke-width": 1 }));
+    });
+    readers.forEach((token) => parts.push(s("path", { d: `M${right} ${y(token)} C${right + 22} ${y(token)} ${right + 22} ${middle} ${right + 40} ${middle}`, fill: "none", stroke: css("--faint"), "stroke-width": 1.2 })));
+    parts.push(s("text", { x: right + 46, y: middle + 4, "font-weight": 600 }, cut(found.target)));
+    const seen = new Map(), lines = [];
+    [...found.edges].sort((a, b) => Math.abs(a.contribution) - Math.abs(b.contribution)).forEach((edge) => {
+      const place = `${edge.call}.${edge.query}.${edge.key}`, again = seen.get(place) || 0; // heads with the same ends lie beside each other
+      seen.set(place, again + 1);
+      const bend = edge.query === edge.key ? -10 - 7 * again : again % 2 ? -6 * Math.ceil(again / 2) : 6 * (again / 2);
+      const [x0, x1, y0, y1] = [x(edge.call), x(edge.call + 1), y(edge.key), y(edge.query)];
+      const without = edge.fails === null ? [] : [`without it: set ${percent(edge.pSet)}, rest ${percent(edge.pRest)}`, FAILS[edge.fails]];
+      const label = [edgeName(found, edge), `weight ${number(edge.weight)}, contribution ${score(edge.contribution)}`, ...without, ...(found.sets > 1 ? [`in ${share(edge.member)} of ${found.sets} sets`] : [])].join("\n");
+      const path = s("path", { d: `M${x0} ${y0} C${x0 + gap * 0.5} ${y0 + bend} ${x1 - gap * 0.5} ${y1 + bend} ${x1} ${y1}`, fill: "none", stroke: css(edge.contribution >= 0 ? "--for" : "--against"),
+        "stroke-width": 1 + 6 * Math.abs(edge.contribution) / (most || 1), "stroke-opacity": 0.25 + 0.65 * (found.sets > 1 ? edge.member : 0.8), "stroke-linecap": "round", class: "edge", role: "button", "aria-label": label.replaceAll("\n", "; "),
+        "data-edge": `${edge.call}.${edge.head}.${edge.query}.${edge.key}`, on: { ...tipped(() => label), click: () => openEdge(edge), keydown: (event) => { if (event.key === "Enter") openEdge(edge); } } });
+      lines.push(path);
+      parts.push(path);
+    });
+    tokens.forEach((token) => { for (let i = 0; i <= layers; i += 1) parts.push(s("circle", { cx: x(i), cy: y(token), r: 2.2, fill: css("--faint") })); });
+    const figure = s("svg", { viewBox: `0 0 ${width} ${height}`, width, height, class: "fan flow", id: "flow", role: "group", "aria-label": `${found.edges.length} attention weights from the tokens to ${found.target}` }, parts);
+    roving(figure, lines.reverse());
+    return figure;
+  }
+  function openEdge(edge) {
+    const place = item().layers.findIndex((layer, i) => i === edge.call);
+    set({ layer: headAt(place, edge.head) ? place : null, head: headAt(place, edge.head) ? edge.head : null, row: edge.query }, ["attention"]);
+    document.getElementById("attention").scrollIntoView({ block: "nearest" });
   }
 
   // --- information -----------------------------------------------------------------------------------------------
@@ -829,16 +908,20 @@
     };
     image.src = url;
   }
-  function exportFan() {
-    const figure = document.getElementById("fan").cloneNode(true);
+  function standalone(id) { // a figure of the page with what its style sheet gives it
+    const figure = document.getElementById(id).cloneNode(true);
     for (const text of figure.querySelectorAll("text")) {
       text.setAttribute("font-size", "12");
       text.setAttribute("font-family", "sans-serif");
       text.setAttribute("fill", css(text.classList.contains("soft") ? "--soft" : "--ink"));
     }
-    figure.setAttribute("xmlns", "http://www.w3.org/2000/svg");
-    download(serialized(figure), fileName("attention-row", "svg"), "image/svg+xml");
+    const [, , width, height] = figure.getAttribute("viewBox").split(" ");
+    for (const [name, value] of Object.entries({ xmlns: "http://www.w3.org/2000/svg", width, height })) figure.setAttribute(name, value);
+    figure.prepend(s("rect", { width: "100%", height: "100%", fill: css("--card") }));
+    return figure;
   }
+  const exportFigure = (id, name) => download(serialized(standalone(id)), fileName(name, "svg"), "image/svg+xml");
+  const exportFigurePng = (id, name) => png(standalone(id), fileName(name, "png"));
   function exportMaps(detail) {
     const canvases = [...document.querySelectorAll("#head canvas")], n = canvases[0].width, zoom = Math.max(1, Math.floor(400 / n));
     const out = h("canvas", { width: 3 * n * zoom + 24, height: n * zoom }), context = out.getContext("2d");
@@ -855,7 +938,7 @@
   // --- drawing ---------------------------------------------------------------------------------------------------
 
   const PANELS = [["verdict", verdict, "bare"], ["text", textPanel, ""], ["classes", classes, "third"], ["waterfall", waterfall, "rest"],
-    ["tokenset", tokenSetPanel, "half"], ["certificate", certificatePanel, "half"], ["leftout", leftOut, "left"], ["attention", attention, ""], ["methods", methods, ""],
+    ["tokenset", tokenSetPanel, "half"], ["certificate", certificatePanel, "half"], ["subgraph", subgraph, ""], ["leftout", leftOut, "left"], ["attention", attention, ""], ["methods", methods, ""],
     ["information", information, ""], ["questions", questions, ""], ["provenance", provenance, ""]];
   const holder = document.getElementById("panels");
   for (const [name, , kind] of PANELS) holder.append(h("section", { id: name, class: kind === "left" ? kind : `panel ${kind}` }));

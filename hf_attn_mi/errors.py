@@ -1,4 +1,4 @@
-"""Exception classes. Imports nothing, so that every other module may import it."""
+"""Exception classes, and how messages show values. Imports nothing, so that every other module may import it."""
 
 
 class HfAttnMiError(Exception):
@@ -28,3 +28,22 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, results: object, places: list[int]) -> None:
         super().__init__(f"interrupted after {len(places)} inputs; their results are in the attribute `results`")
         self.results, self.places = results, places
+
+
+def shown(value: object, longest: int = 200) -> str:
+    """How a message shows what a user passed: its `repr`, shortened; its type where the `repr` fails.
+
+    Args:
+        value: anything.
+        longest: characters that are kept of it.
+
+    Example:
+        >>> shown([1, 2]), shown(10**5000)
+        ('[1, 2]', '<int>')
+    """
+    try:
+        text = repr(value)
+    except Exception:  # a number of thousands of digits, or a class whose __repr__ fails
+        return f"<{type(value).__name__}>"
+    half = longest // 2
+    return text if len(text) <= longest else f"{text[:half]} ... {text[-half:]}"

@@ -37,10 +37,11 @@ SECTIONS = {  # by script: title, and what was done
         "Random inputs",
         "Random texts (of any Unicode characters), tensors, containers, arguments, damaged files of results and of "
         "data, and command lines. An input is *answered*, or refused with a *documented error*: an `HfAttnMiError` "
-        "that names what is wrong (on the command line one line and status 2), or `OSError` where a file cannot be "
-        "read. Any other exception is *raw*; a call of more than two minutes *hangs*. The state of the models "
-        "(weights, hooks, attributes, config, training flags) and of the process (threads, file descriptors, gradient "
-        "mode, default types, functions of PyTorch) is compared with the state before.",
+        "that names what is wrong (on the command line one line and status 2), `OSError` where a file cannot be read, "
+        "or the exception of the caller's own target function. Any other exception is *raw*; a call of more than two "
+        "minutes *hangs*. The state of the models (weights, hooks, attributes, config, training flags) and of the "
+        "process (threads, file descriptors, gradient mode, default types, functions of PyTorch) is compared with the "
+        "state before.",
     ),
     "exceptions": (
         "Exceptions and interrupts",

@@ -75,6 +75,8 @@ def split_rows(tensors: dict[str, Tensor], model: nn.Module) -> list[EncodedInpu
         raise InvalidInputError(
             f"inputs[{main!r}] must have {dimensions} dimensions, batch first, not shape {tuple(tensors[main].shape)}."
         )
+    if tensors[main].dim() == 0:
+        raise InvalidInputError(f"inputs[{main!r}] is a single number; every tensor is batch first.")
     count = tensors[main].shape[0]
     if count == 0 or tensors[main].numel() == 0:
         raise InvalidInputError(f"inputs[{main!r}] is empty: shape {tuple(tensors[main].shape)}.")

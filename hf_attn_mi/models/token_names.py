@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.words import number_words, trimmed
 
@@ -22,6 +23,9 @@ def with_token_names(
         tokenizer: names the tokens without an encoding; None for their ids as names.
         inputs: what the caller passed; "offset_mapping" and "special_tokens_mask" are used where they are in it.
         index: of the row.
+
+    Raises:
+        InvalidInputError: one of these two holds anything else than their tokenizer's pairs and flags.
     """
     if one.length is None or "input_ids" not in one.tensors:
         return one
@@ -37,9 +41,15 @@ def with_token_names(
         )
         return _with_words(one)
     special, offsets = _row(inputs, "special_tokens_mask", index, one), _row(inputs, "offset_mapping", index, one)
-    if offsets is not None and all(len(pair) == 2 for pair in offsets):
-        one = replace(one, offsets=tuple((int(start), int(end)) for start, end in offsets))
+    if offsets is not None:
+        if not all(
+            isinstance(pair, list | tuple) and [type(place) for place in pair] == [int, int] for pair in offsets
+        ):
+            raise InvalidInputError("inputs['offset_mapping'] must hold (start, end) for each token.")
+        one = replace(one, offsets=tuple((start, end) for start, end in offsets))
     if special is not None:
+        if not all(isinstance(flag, int) and flag in (0, 1) for flag in special):
+            raise InvalidInputError("inputs['special_tokens_mask'] must hold 0 or 1 for each token.")
         one = replace(one, special=tuple(map(bool, special)))
     if tokenizer is None:
         return replace(one, tokens=tuple(map(str, ids)))
@@ -53,8 +63,10 @@ def _row(inputs: Mapping[str, Any], key: str, index: int, one: EncodedInput) -> 
     """What the caller's mapping says of the tokens of one row; None where it says nothing that fits them."""
     values: Any = inputs.get(key)
     values = values.tolist() if hasattr(values, "tolist") else values
-    if not isinstance(values, list) or not values:
+    if values is None or values == []:
         return None
+    if not isinstance(values, list):
+        raise InvalidInputError(f"inputs[{key!r}] must be a tensor or a list, not {type(values).__name__}.")
     if len(values) == one.length and not (isinstance(values[0], list) and len(values[0]) == one.length):
         return values  # one row, without the dimension of the batch
     row = values[index] if index < len(values) else None

@@ -193,7 +193,8 @@ EXTRA = (
 
 def extra(rng: random.Random, inputs: dict[str, Any]) -> Any:
     """The value of an argument that was not there."""
-    shape = next((item.shape for item in inputs.values() if isinstance(item, torch.Tensor) and item.dim() == 2), (1, 5))
+    given = [item for item in inputs.values() if isinstance(item, torch.Tensor) and not item.is_nested]
+    shape = next((item.shape for item in given if item.dim() == 2), (1, 5))
     batch, length = shape[0], shape[1]
     choices: tuple[Callable[[], Any], ...] = (
         lambda: torch.zeros(batch, dtype=torch.long),

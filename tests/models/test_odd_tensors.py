@@ -194,3 +194,16 @@ def test_what_is_no_tokenizer_is_refused_by_every_task(demo, tokenizer):
     for task in TASKS.values():
         with pytest.raises(InvalidInputError, match="tokenizer must be a tokenizer of transformers, not"):
             task(demo[0], TEXTS[0], tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize("value", [5, "abcdef", [1, 2, 3, 4, 5], [[1, 2, 3]] * 5, [(0, "a")] * 5, torch.rand(1, 5, 2)])
+@pytest.mark.parametrize("key", ["offset_mapping", "special_tokens_mask"])
+def test_what_a_tokenizer_says_of_each_token_is_checked(demo, key, value):
+    with pytest.raises(InvalidInputError, match=rf"inputs\['{key}'\] must (hold|be)"):
+        explain(demo[0], {"input_ids": IDS, key: value}, tokenizer=demo[1])
+
+
+def test_a_single_number_is_no_image():
+    model, _ = zoo_model("imgcls-vit")
+    with pytest.raises(InvalidInputError, match=r"inputs\['pixel_values'\] is a single number"):
+        explain(model, {"pixel_values": torch.tensor(1.0)})

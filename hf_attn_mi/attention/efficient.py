@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.attention.inputs import read_heads
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.kernels.efficient import efficient_rows
 from hf_attn_mi.kernels.efficient.problems import cut_problems
 from hf_attn_mi.kernels.efficient.pursuit import pursue
@@ -227,7 +227,9 @@ def tolerance_curve(
     """
     for tolerance in tolerances:
         if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 <= tolerance < 1:
-            raise InvalidInputError(f"tolerances holds {tolerance!r}: each must be a number from 0 (exact) to below 1")
+            raise InvalidInputError(
+                f"tolerances holds {shown(tolerance)}: each must be a number from 0 (exact) to below 1"
+            )
     steps = sorted({float(tolerance) for tolerance in tolerances})
     if not steps:
         raise InvalidInputError("tolerances is empty: pass one or more numbers in [0, 1)")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hf_attn_mi.attention.efficient import efficient_attention
 from hf_attn_mi.attention.inputs import read_heads
-from hf_attn_mi.errors import HfAttnMiError, InvalidInputError
+from hf_attn_mi.errors import HfAttnMiError, InvalidInputError, shown
 from hf_attn_mi.kernels.efficient.problems import Problems, cut_problems
 
 _FLOOR = 1e-9  # a minimum below this is zero: the linear programs are solved to 1e-10
@@ -170,7 +170,7 @@ def identifiable_weights(
         ([[False, False, False, False]], [[False, False, False, True]])
     """
     if isinstance(width, bool) or not isinstance(width, int | float) or not 0 <= width <= 1:
-        raise InvalidInputError(f"width must be a number from 0 to 1, not {width!r}")
+        raise InvalidInputError(f"width must be a number from 0 to 1, not {shown(width)}")
     if attention.dim() < 2:
         raise InvalidInputError(
             f"attention must be (..., queries, keys), not {tuple(attention.shape)}; a row is row[None]"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_attn_mi.data.files import FORMATS, NumberedRows, load_folder, load_hub, read_file
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 
 # Column names of texts in GLUE, SNLI, SQuAD and similar data sets; pairs before single columns that they contain.
 COLUMNS = (
@@ -82,7 +82,7 @@ class TextReader:
             parts = tuple(row) if isinstance(row, (list, tuple)) else (row,)
         if len(parts) not in (1, 2) or not all(part is None or isinstance(part, str) for part in parts):
             raise InvalidInputError(
-                f"dataset: row {number} must be a text or a pair of texts, not {type(row).__name__}: {repr(row)[:80]}."
+                f"dataset: row {number} must be a text or a pair of texts, not {type(row).__name__}: {shown(row, 80)}."
             )
         return parts
 
@@ -109,7 +109,7 @@ def read_texts_of(
         (['fine', 'dull'], 1)
     """
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        raise InvalidInputError(f"limit must be None (everything) or a positive whole number, not {limit!r}.")
+        raise InvalidInputError(f"limit must be None (everything) or a positive whole number, not {shown(limit)}.")
     if isinstance(dataset, TextReader):
         return TextReader(dataset, None, limit) if limit is not None else dataset
     columns: tuple[str, ...] | None = (text_field,) if isinstance(text_field, str) else text_field
@@ -117,7 +117,7 @@ def read_texts_of(
         isinstance(columns, list | tuple) and 1 <= len(columns) <= 2 and all(isinstance(name, str) for name in columns)
     ):
         raise InvalidInputError(
-            f"text_field must be None, the name of a column or a pair of names, not {text_field!r}."
+            f"text_field must be None, the name of a column or a pair of names, not {shown(text_field)}."
         )
     rows = read_rows(dataset) if isinstance(dataset, (str, Path)) else dataset
     if hasattr(rows, "to_pylist"):  # pyarrow

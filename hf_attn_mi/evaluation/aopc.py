@@ -8,7 +8,7 @@ from itertools import combinations
 
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.evaluation.probabilities import Probabilities
 
 EXACT = 10  # largest number of tokens for which all subsets are predicted: 1,024
@@ -88,7 +88,7 @@ def aopc_limits(probabilities: Probabilities, *, exact: int = EXACT, beam: int =
         (0.7, 0.8, True)
     """
     if type(exact) is not int or not 0 <= exact <= 16 or type(beam) is not int or beam < 1:
-        raise InvalidInputError(f"exact must be 0 to 16 and beam 1 or more, not {exact!r} and {beam!r}.")
+        raise InvalidInputError(f"exact must be 0 to 16 and beam 1 or more, not {shown(exact)} and {shown(beam)}.")
     tokens = probabilities.tokens
     if not tokens or bool(probabilities.removed([tokens]).isnan()):
         return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.evaluation.statistics import RESAMPLES, Interval, estimate, percentile_interval, resampled_means
 
 Span = tuple[int, int]  # first token and the one after the last
@@ -104,7 +104,7 @@ def iou_f1(
     """
     if len(truths) != len(predictions) or not 0 < threshold <= 1:
         raise InvalidInputError(
-            f"truths and predictions hold {len(truths)} and {len(predictions)} texts, threshold is {threshold!r}; "
+            f"truths and predictions hold {len(truths)} and {len(predictions)} texts, threshold is {shown(threshold)}; "
             "the numbers must be equal and the threshold above 0 and up to 1."
         )
     counts = []

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 
 ORDERS = ("signed", "absolute")
 ERASER_BINS = (0.01, 0.05, 0.1, 0.2, 0.5)
@@ -46,7 +46,7 @@ def token_scores(scores: Tensor, tokens: Sequence[int], *, by: str = "signed") -
         InvalidInputError: see `ranking`.
     """
     if by not in ORDERS:
-        raise InvalidInputError(f"by must be 'signed' or 'absolute', not {by!r}.")
+        raise InvalidInputError(f"by must be 'signed' or 'absolute', not {shown(by)}.")
     values = torch.as_tensor(scores).detach().to("cpu", torch.float64)
     if values.dim() != 1 or (tokens and max(tokens) >= len(values)):
         raise InvalidInputError(

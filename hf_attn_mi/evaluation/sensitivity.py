@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 
 RADIUS, SAMPLES = 0.02, 10
 
@@ -44,7 +44,7 @@ def max_sensitivity(
         True
     """
     if not radius > 0 or type(samples) is not int or samples < 1:
-        raise InvalidInputError(f"radius and samples must be positive, not {radius!r} and {samples!r}.")
+        raise InvalidInputError(f"radius and samples must be positive, not {shown(radius)} and {shown(samples)}.")
     generator = torch.Generator().manual_seed(seed)
     noise = (torch.rand((samples, *inputs.shape), generator=generator, dtype=torch.float64) * 2 - 1) * radius
     changed = inputs[None] + noise.to(inputs)

@@ -11,7 +11,7 @@ import scipy  # scipy.stats and scipy.special are loaded when they are first use
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 
 RESAMPLES = 2000
 WEIGHTS = 1 << 22  # resampled weights in memory at once
@@ -73,7 +73,7 @@ def estimate(values: Values, *, resamples: int = RESAMPLES, seed: int = 0) -> Es
         (0.2, 3, True)
     """
     if type(resamples) is not int or resamples < 100:
-        raise InvalidInputError(f"resamples must be a whole number of 100 or more, not {resamples!r}.")
+        raise InvalidInputError(f"resamples must be a whole number of 100 or more, not {shown(resamples)}.")
     known = torch.tensor([value for value in values if value is not None], dtype=torch.float64)
     if not bool(known.isfinite().all()):
         raise InvalidInputError("values holds NaN or infinite numbers; pass None for an input where it is undefined.")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.heads.normalizers import TemperatureSchedule, gumbel_softmax, masked_softmax, read_schedule
 
 # Score modules: (batch, heads, tokens, head_dim) states -> (batch, heads, tokens, queries) scores, with parameters for
@@ -204,7 +204,7 @@ class AttentionHead(nn.Module):
             ("recurrence_size", 1 if recurrence_size is None else recurrence_size),
         ):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InvalidInputError(f"{name} is {value!r}: an int of at least 1 is allowed")
+                raise InvalidInputError(f"{name} is {shown(value)}: an int of at least 1 is allowed")
         if recurrence_size is not None and recurrence is None:
             raise InvalidInputError(
                 f"recurrence_size is {recurrence_size} without a recurrence: pass recurrence='bilstm'"
@@ -216,9 +216,9 @@ class AttentionHead(nn.Module):
             if choice not in choices:
                 raise InvalidInputError(f"{name} is {choice!r}: one of {', '.join(choices)} is allowed")
         if recurrence not in (None, "bilstm"):
-            raise InvalidInputError(f'recurrence is {recurrence!r}: None or "bilstm" is allowed')
+            raise InvalidInputError(f'recurrence is {shown(recurrence)}: None or "bilstm" is allowed')
         if not 0 <= dropout < 1:
-            raise InvalidInputError(f"dropout is {dropout!r}: from 0 to below 1 is allowed")
+            raise InvalidInputError(f"dropout is {shown(dropout)}: from 0 to below 1 is allowed")
         self.hidden_size, self.heads, self.queries = hidden_size, heads, queries
         self.normalizer, self.hard = normalizer, hard
         self.schedule = read_schedule(temperature)

@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.utils import ModelOutput
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.heads.configuration import AttentionHeadConfig, replace_generated_card
 from hf_attn_mi.heads.head import AttentionHead
 from hf_attn_mi.heads.normalizers import read_schedule
@@ -129,7 +129,7 @@ class AttentionHeadForSequenceClassification(PreTrainedModel):  # type: ignore[m
                 encoder.
         """
         if isinstance(num_labels, bool) or not isinstance(num_labels, int) or num_labels < 1:
-            raise InvalidInputError(f"num_labels is {num_labels!r}: an int of at least 1 is allowed")
+            raise InvalidInputError(f"num_labels is {shown(num_labels)}: an int of at least 1 is allowed")
         unknown = sorted(set(options) - set(HEAD_OPTIONS))
         if unknown:
             raise InvalidInputError(f"options {unknown} are not known; allowed are {', '.join(HEAD_OPTIONS)}")
@@ -265,7 +265,7 @@ def classification_loss(logits: Tensor, labels: Tensor, problem: str | None = No
         problem = "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
         problem = "regression" if logits.shape[1] == 1 else problem
     if problem not in PROBLEM_TYPES:
-        raise InvalidInputError(f"problem_type is {problem!r}: one of {', '.join(PROBLEM_TYPES)} is allowed")
+        raise InvalidInputError(f"problem_type is {shown(problem)}: one of {', '.join(PROBLEM_TYPES)} is allowed")
     if problem == "regression":
         return functional.mse_loss(logits.flatten(), labels.to(logits.dtype).flatten())
     if problem == "multi_label_classification":

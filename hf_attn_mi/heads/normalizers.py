@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 
 SCHEDULES = ("constant", "linear", "exponential")
 
@@ -117,7 +117,7 @@ class TemperatureSchedule:
         for name in ("start", "end"):
             _check_temperature(getattr(self, name), f"temperature {name}")
         if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
-            raise InvalidInputError(f"temperature steps is {self.steps!r}: an int of at least 1 is allowed")
+            raise InvalidInputError(f"temperature steps is {shown(self.steps)}: an int of at least 1 is allowed")
 
     def at(self, step: int) -> float:
         """Return the temperature after `step` training steps."""
@@ -136,7 +136,7 @@ class TemperatureSchedule:
 def _check_temperature(value: Any, name: str = "temperature") -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise InvalidInputError(
-            f"{name} is {value!r}: a number above 0 is allowed (weights are softmax(score / temperature))"
+            f"{name} is {shown(value)}: a number above 0 is allowed (weights are softmax(score / temperature))"
         )
     return float(value)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -40,7 +40,7 @@ def read_positive(name: str, value: int) -> int:
         InvalidInputError: it is not.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidInputError(f"{name} is {value!r}: it must be an int of at least 1")
+        raise InvalidInputError(f"{name} is {shown(value)}: it must be an int of at least 1")
     return value
 
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from hf_attn_mi.errors import HfAttnMiError, InvalidInputError
+from hf_attn_mi.errors import HfAttnMiError, InvalidInputError, shown
 
 ENTRY_POINTS = "hf_attn_mi.methods"
 
@@ -146,7 +146,7 @@ def register_method(scorer: TokenScorer, *, replace: bool = False) -> TokenScore
         raise InvalidInputError(f"scorer: {type(scorer).__name__} has no {', '.join(missing)}; see TokenScorer.")
     name = scorer.name
     if not isinstance(name, str) or not name.replace("_", "").replace("-", "").isalnum():
-        raise InvalidInputError(f"scorer: its name must be letters, digits, '_' and '-', not {name!r}.")
+        raise InvalidInputError(f"scorer: its name must be letters, digits, '_' and '-', not {shown(name)}.")
     if name in _methods and not replace:
         raise InvalidInputError(f"scorer: a method {name!r} is there already; pass replace=True to replace it.")
     _methods[name] = scorer
@@ -160,7 +160,7 @@ def unregister_method(name: str) -> None:
         InvalidInputError: there is none of this name.
     """
     if name not in _methods:
-        raise InvalidInputError(f"method {name!r} is not known.")
+        raise InvalidInputError(f"method {shown(name)} is not known.")
     del _methods[name]
 
 
@@ -183,7 +183,7 @@ def find_method(name: object) -> TokenScorer:
     """
     methods = list_methods()
     if not isinstance(name, str) or name not in methods:
-        raise InvalidInputError(f"method {name!r} is not known; allowed are {', '.join(methods)}.")
+        raise InvalidInputError(f"method {shown(name)} is not known; allowed are {', '.join(methods)}.")
     return methods[name]
 
 
@@ -208,7 +208,7 @@ def read_options(scorer: TokenScorer, options: object) -> dict[str, Any]:
         checks_itself = hasattr(scorer, "check_options")
         if not checks_itself and default is not None and type(value) is not type(default):
             raise InvalidInputError(
-                f"options[{name!r}] of method {scorer.name!r} must be {type(default).__name__}, not {value!r}."
+                f"options[{name!r}] of method {scorer.name!r} must be {type(default).__name__}, not {shown(value)}."
             )
     if hasattr(scorer, "check_options"):
         scorer.check_options(options)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.mi.rng import make_rng
 
 MAX_CLASSES = 10_000
@@ -110,7 +110,7 @@ def check_folds(folds: int, permutations: int, n: int) -> None:
     for name, value, low, high in (("folds", folds, 4, n // 5), ("permutations", permutations, 1, 10**6)):
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise InvalidInputError(
-                f"{name} is {value!r}: with n = {n} examples it must be an int from {low} to {high}"
+                f"{name} is {shown(value)}: with n = {n} examples it must be an int from {low} to {high}"
             )
 
 

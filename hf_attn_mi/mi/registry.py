@@ -10,7 +10,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Literal, get_args
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.mi.auto import estimate_auto
 from hf_attn_mi.mi.coordinates import Coordinates
 from hf_attn_mi.mi.estimator import Estimator, EstimatorSpec
@@ -137,10 +137,10 @@ def _register(spec: EstimatorSpec) -> None:
         raise InvalidInputError(f"estimator {spec.name!r} is {type(spec.function).__name__}: it must be a function")
     if spec.coordinates not in get_args(Coordinates):
         raise InvalidInputError(
-            f"coordinates is {spec.coordinates!r}: one of {', '.join(map(repr, get_args(Coordinates)))}"
+            f"coordinates is {shown(spec.coordinates)}: one of {', '.join(map(repr, get_args(Coordinates)))}"
         )
     if spec.outputs not in ("classes", "vectors"):
-        raise InvalidInputError(f"outputs is {spec.outputs!r}: 'classes' or 'vectors'")
+        raise InvalidInputError(f"outputs is {shown(spec.outputs)}: 'classes' or 'vectors'")
     _SPECS[spec.name] = spec
 
 

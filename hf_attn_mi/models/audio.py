@@ -16,7 +16,7 @@ from scipy.io import wavfile
 from scipy.signal import resample_poly
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.images import is_list
 
@@ -123,7 +123,9 @@ def _read(item: Any, sampling_rate: Any, wanted: Any, place: str) -> Recording:
 def _check_rate(rate: object, place: str) -> None:
     whole = isinstance(rate, int | np.integer) and not isinstance(rate, bool)
     if not whole or not 1000 <= int(rate) <= 768_000:  # type: ignore[call-overload]
-        raise InvalidInputError(f"{place} must be a whole number from 1000 to 768000 samples a second, not {rate!r}.")
+        raise InvalidInputError(
+            f"{place} must be a whole number from 1000 to 768000 samples a second, not {shown(rate)}."
+        )
 
 
 def _samples(value: Any, place: str) -> Samples:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 
 
 def label_names(config: object) -> dict[int, str]:
@@ -40,7 +40,8 @@ def label_number(target: str | int, config: object, hint: str = "") -> int:
         raise InvalidInputError(f"target: a label must be a name or a number, not {number!r}.")
     if names and not 0 <= number < len(names):
         raise InvalidInputError(
-            f"target {number} is out of range: this model has classes 0 to {len(names) - 1} {list(names.values())}."
+            f"target {shown(number)} is out of range: this model has classes 0 to {len(names) - 1} "
+            f"{list(names.values())}."
         )
     return number
 

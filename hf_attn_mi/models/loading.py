@@ -7,7 +7,7 @@ from typing import Any
 import transformers
 from torch import nn
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 
 POSITION_TABLES = {  # embeddings with one row a position; `embed_positions` and `wpe` of BART and GPT-2
     "position_embeddings",
@@ -41,7 +41,7 @@ def check_tokenizer(tokenizer: Any) -> None:
     elif hasattr(tokenizer, "encode_batch"):
         way = "PreTrainedTokenizerFast(tokenizer_object=tokenizer)"
     raise InvalidInputError(
-        f"tokenizer must be a tokenizer of transformers, not {type(tokenizer).__name__}: {repr(tokenizer)[:80]}; "
+        f"tokenizer must be a tokenizer of transformers, not {type(tokenizer).__name__}: {shown(tokenizer, 80)}; "
         f"pass {way}."
     )
 

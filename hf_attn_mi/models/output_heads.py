@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.labels import label_name
 
@@ -229,7 +229,9 @@ def _chosen(outputs: object, targets: Sequence[int | None], config: object) -> t
     classes = logits.shape[1]
     for target in targets:
         if target is not None and not 0 <= target < classes:
-            raise InvalidInputError(f"target {target} is out of range: this model has classes 0 to {classes - 1}.")
+            raise InvalidInputError(
+                f"target {shown(target)} is out of range: this model has classes 0 to {classes - 1}."
+            )
     predicted = logits.detach().argmax(1).tolist()
     chosen = [predicted[i] if target is None else target for i, target in enumerate(targets)]
     index = torch.tensor(chosen, device=logits.device)[:, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.models.output_heads import ClassLogits, MultiLabel, OutputHead, Regression
 from hf_attn_mi.models.unwrapped import Unwrapped
 
@@ -45,7 +45,7 @@ def zero_shot_target(labels: object, template: str = HYPOTHESIS, multi_label: bo
     if isinstance(labels, str):
         labels = [label.strip() for label in labels.split(",") if label.strip()]
     if not isinstance(labels, list | tuple) or not labels or not all(isinstance(label, str) for label in labels):
-        raise InvalidInputError(f"candidate_labels must be a list of one or more texts, not {labels!r}.")
+        raise InvalidInputError(f"candidate_labels must be a list of one or more texts, not {shown(labels)}.")
     return f"entails(among={tuple(labels)!r}, template={template!r}, multi_label={bool(multi_label)!r})"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.models.encoded_input import per_token
 
 WAYS = ("delete", "mask", "attention_mask")
@@ -111,7 +111,7 @@ def check_removal(example: Mapping[str, Tensor], removal: str, mask_id: int | No
         InvalidInputError: unknown removal, no (tokens,) ids, a mask that is not (tokens,), or "mask" without `mask_id`.
     """
     if removal not in WAYS:
-        raise InvalidInputError(f"removal must be one of {', '.join(map(repr, WAYS))}, not {removal!r}.")
+        raise InvalidInputError(f"removal must be one of {', '.join(map(repr, WAYS))}, not {shown(removal)}.")
     ids = example.get("input_ids")
     if ids is None or ids.dim() != 1:
         raise InvalidInputError(

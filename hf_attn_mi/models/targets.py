@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.labels import label_names, label_number
 from hf_attn_mi.models.output_heads import (
@@ -306,7 +306,7 @@ def _bind(item: Any, runner: EncoderRunner, one: EncodedInput) -> int | BoundTar
     if not isinstance(item, str) and (isinstance(item, bool) or not isinstance(item, int)):
         raise InvalidInputError(
             "target must be None (the predicted class), a class number, a label name, a target of hf_attn_mi.targets, "
-            f"a list of these or a function; not {type(item).__name__}: {item!r}."
+            f"a list of these or a function; not {type(item).__name__}: {shown(item)}."
         )
     return label_number(item, runner.config)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from hf_attn_mi.data.texts import check_encodable, text_columns
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.models.encoded_input import ALLOWED
 
 
@@ -87,7 +87,7 @@ def read_item(item: Any, index: int, *, is_split_into_words: bool = False) -> Te
     parts = (item,) if isinstance(item, str) else item
     if not isinstance(parts, tuple) or len(parts) > 2 or not parts or not all(isinstance(part, str) for part in parts):
         raise InvalidInputError(
-            f"{name} must be a text or a pair of texts, not {type(item).__name__}: {_shown(item)}; pass token ids as a "
+            f"{name} must be a text or a pair of texts, not {type(item).__name__}: {shown(item)}; pass token ids as a "
             "dict: inputs={'input_ids': [[...]]}."
         )
     if len(parts) == 1 and isinstance(item, tuple):
@@ -160,7 +160,7 @@ def _words(value: Any, name: str) -> tuple[str, ...]:
     if not _is_words(value):
         raise InvalidInputError(
             f"{name} must be a list of words, or a tuple of two such lists (a pair), since is_split_into_words=True; "
-            f"not {type(value).__name__}: {_shown(value)}."
+            f"not {type(value).__name__}: {shown(value)}."
         )
     if not len(value):
         raise InvalidInputError(f"{name} has no words; pass at least one.")
@@ -173,7 +173,3 @@ def _words(value: Any, name: str) -> tuple[str, ...]:
 
 def _plain(text: str) -> str:
     return str.__str__(text)  # numpy's strings, and other subclasses
-
-
-def _shown(value: object) -> str:
-    return repr(value)[:80]

@@ -13,7 +13,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 
 Reader = Callable[[Any], Any]
 
@@ -284,14 +284,14 @@ def _float(value: Any) -> float:
             raise TypeError
         return float(value)
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        raise MismatchError("", f" must be a number, got {repr(value)[:80]}") from None
+        raise MismatchError("", f" must be a number, got {shown(value, 80)}") from None
 
 
 def _integer(value: Any) -> int:
     try:
         number = int(operator.index(value))
     except (TypeError, RuntimeError):
-        raise MismatchError("", f" must be a whole number, got {repr(value)[:80]}") from None
+        raise MismatchError("", f" must be a whole number, got {shown(value, 80)}") from None
     if not -(2**63) <= number < 2**63:
         raise MismatchError("", " must be a whole number of at most 64 bits")
     return number

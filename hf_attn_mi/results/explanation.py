@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.results.document import Block, Drawing, Facts, Heading, Table
 from hf_attn_mi.results.drawings import picture_html, sound_html
 from hf_attn_mi.results.layer_attention import LayerAttention, identifiability, layer_table
@@ -192,7 +192,7 @@ class Explanation(Record):
         if by not in ("abs", "positive", "negative"):
             raise InvalidInputError(f"by={by!r} is unknown; allowed: 'abs', 'positive', 'negative'")
         if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise InvalidInputError(f"k must be an integer of 1 or more, got {k!r}")
+            raise InvalidInputError(f"k must be an integer of 1 or more, got {shown(k)}")
         candidates = self.to_words() if words else tuple(self._word((index,)) for index in self._ordinary())
         sign = {"abs": 0, "positive": 1, "negative": -1}[by]
         kept = [word for word in candidates if sign == 0 or sign * word.score > 0]

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 
 LONGEST_SIDE = 448  # pixels of the picture that is kept
 ENVELOPE = 1000  # intervals of a waveform that are kept
@@ -129,7 +129,7 @@ def heatmap(scores: Tensor, grid: tuple[int, int], size: Any = None) -> np.ndarr
         whole = isinstance(size, tuple | list) and len(size) == 2
         if not whole or not all(isinstance(x, int) and not isinstance(x, bool) and x >= 1 for x in size):
             raise InvalidInputError(
-                f"size must be (height, width) in pixels, whole numbers of 1 or more, not {size!r}."
+                f"size must be (height, width) in pixels, whole numbers of 1 or more, not {shown(size)}."
             )
         array = F.interpolate(array[None, None], size=tuple(size), mode="bilinear", align_corners=False)[0, 0]
     result: np.ndarray[Any, Any] = array.numpy()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hf_attn_mi.atomic_files import as_path, write_file
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.results.certificate import Certificate
 from hf_attn_mi.results.comparison import Comparison
 from hf_attn_mi.results.document import Block, Facts, Heading, Paragraph
@@ -163,7 +163,7 @@ class Report(Record):
             BackendUnavailableError: .png without matplotlib.
         """
         if isinstance(input, bool) or not isinstance(input, int) or not 0 <= input < len(self.items):
-            raise InvalidInputError(f"input must be a whole number from 0 to {len(self.items) - 1}, not {input!r}")
+            raise InvalidInputError(f"input must be a whole number from 0 to {len(self.items) - 1}, not {shown(input)}")
         suffix = as_path(path).suffix.lower()
         if suffix not in FORMS:
             raise InvalidInputError(f"path={str(path)!r}: the name must end in {', '.join(FORMS)}")

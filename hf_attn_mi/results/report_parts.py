@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 
 STEPS = 127  # steps of a stored weight on each side of zero
 KINDS = ("raw", "effective", "efficient")
@@ -94,7 +94,7 @@ class HeadDetail:
             [[0.24803..., 0.75]]
         """
         if kind not in KINDS:
-            raise InvalidInputError(f"kind must be one of {', '.join(map(repr, KINDS))}, not {kind!r}.")
+            raise InvalidInputError(f"kind must be one of {', '.join(map(repr, KINDS))}, not {shown(kind)}.")
         text: str = getattr(self, kind)
         if not text:
             return None

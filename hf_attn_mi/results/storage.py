@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hf_attn_mi.atomic_files import as_path, new_folder, whole_folder, write_file
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 
 MAX_BYTES = 512 * 2**20  # of a file, when unpacked
 BYTES_OF_A_VALUE = 32  # one list, dictionary or entry of these for so many bytes of the limit
@@ -65,7 +65,7 @@ def read_json_lines(path: Path, *, max_bytes: int = MAX_BYTES) -> list[Any]:
 def read_text(path: Path, *, max_bytes: int = MAX_BYTES) -> str:
     """Return the text of a UTF-8 file, gzipped or not. Arguments and errors as `read_json`."""
     if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1:
-        raise InvalidInputError(f"max_bytes must be a positive whole number, not {max_bytes!r}.")
+        raise InvalidInputError(f"max_bytes must be a positive whole number, not {shown(max_bytes)}.")
     way = "pass a larger max_bytes to load it if you trust the file"
     with open(path, "rb") as file:
         content = _read_at_most(file, max_bytes + 1)

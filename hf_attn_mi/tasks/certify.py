@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.capture import AttentionCall, capture_attention, module_checks
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import Target
@@ -110,7 +110,7 @@ def _check(form: object, tolerance: object, layers: object, checked_rows: object
     check_choice("form", form, FORMS)
     number = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)
     if not isinstance(tolerance, int | float) or not number or not 0 <= tolerance < 1:
-        raise InvalidInputError(f"tolerance must be 0 (exact) or a number between 0 and 1, not {tolerance!r}.")
+        raise InvalidInputError(f"tolerance must be 0 (exact) or a number between 0 and 1, not {shown(tolerance)}.")
     if tolerance > 0 and form != "efficient":
         raise InvalidInputError(f"tolerance is {tolerance}: form {form!r} is exact and has none; use form='efficient'.")
     check_indices("layers", layers)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.methods import list_methods
 from hf_attn_mi.models.encoded_input import EncodedInput
 
@@ -21,10 +21,12 @@ def read_methods(methods: Any, scores: Any) -> tuple[str, ...]:
     """
     known = list_methods()
     if isinstance(methods, str) or not isinstance(methods, list | tuple):
-        raise InvalidInputError(f"methods must be a list of names, not {methods!r}; allowed are {', '.join(known)}.")
+        raise InvalidInputError(
+            f"methods must be a list of names, not {shown(methods)}; allowed are {', '.join(known)}."
+        )
     unknown = [name for name in methods if not isinstance(name, str) or name not in known]
     if unknown:
-        raise InvalidInputError(f"methods: {unknown} are not known; allowed are {', '.join(known)}.")
+        raise InvalidInputError(f"methods: {shown(unknown)} are not known; allowed are {', '.join(known)}.")
     if scores is not None and not isinstance(scores, Mapping):
         raise InvalidInputError(
             f"scores must be a dict from a name to the scores of each input, not {type(scores).__name__}."

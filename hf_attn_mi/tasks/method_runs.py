@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hf_attn_mi.errors import BackendUnavailableError, HfAttnMiError, InvalidInputError
+from hf_attn_mi.errors import BackendUnavailableError, HfAttnMiError, InvalidInputError, shown
 from hf_attn_mi.methods import TokenScorer, find_method, read_options
 from hf_attn_mi.methods.scoring import check_method, score_batch
 from hf_attn_mi.models.encoded_input import EncodedInput, batches_by_length
@@ -73,7 +73,7 @@ def read_all_options(
         unknown = [name for name in by_method if name not in names] if isinstance(by_method, Mapping) else by_method
         raise InvalidInputError(
             "options must be a dict from method to its options, such as {'integrated_gradients': {'steps': 20}}, "
-            f"for methods among {', '.join(names)}; not {unknown!r}."
+            f"for methods among {', '.join(names)}; not {shown(unknown)}."
         )
     values = {}
     for name in names:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.removal_predictor import Prediction, RemovalPredictor, fixed_and_movable, refuse_unmaskable
 from hf_attn_mi.models.runner import EncoderRunner
@@ -195,10 +195,12 @@ class RestrictedInputs:
 
 def _check(keep: object, strict: object, budget: object) -> None:
     if isinstance(keep, bool) or not isinstance(keep, int | float) or not 0 < keep <= 1:
-        raise InvalidInputError(f"keep must be a number above 0 and at most 1, not {keep!r}; 0.9 keeps nine tenths.")
+        raise InvalidInputError(
+            f"keep must be a number above 0 and at most 1, not {shown(keep)}; 0.9 keeps nine tenths."
+        )
     check_flag("strict", strict)
     if isinstance(budget, bool) or not isinstance(budget, int | float) or not budget >= 2:
-        raise InvalidInputError(f"budget must be a number of forwards, 2 or more, not {budget!r}.")
+        raise InvalidInputError(f"budget must be a number of forwards, 2 or more, not {shown(budget)}.")
 
 
 def _token_sets(restricted: RestrictedInputs, options: _Options) -> list[TokenSet]:

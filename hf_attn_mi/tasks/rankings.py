@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.methods import find_method, list_methods, read_options
 from hf_attn_mi.methods.scoring import check_method, score_batch
 from hf_attn_mi.models.removal_predictor import RemovalPredictor
@@ -30,7 +30,7 @@ def check_ranking(ranking: Any, argument: str, count: int) -> Any:
     if isinstance(ranking, str):
         if ranking != RANDOM and ranking not in list_methods():
             raise InvalidInputError(
-                f"{argument}={ranking!r} is not known; allowed are 'random', "
+                f"{argument}={shown(ranking)} is not known; allowed are 'random', "
                 f"{', '.join(map(repr, list_methods()))} and tensors."
             )
         return ranking

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.tensor_checks import plain_values
 
@@ -109,4 +109,4 @@ def _touched(spans: list[Any], example: EncodedInput, index: int) -> Tensor:
 def _flag(value: Any, name: str) -> bool:
     if value in (0, 1):
         return bool(value)
-    raise InvalidInputError(f"{name} is {value!r}; it must be 0 or 1.")
+    raise InvalidInputError(f"{name} is {shown(value)}; it must be 0 or 1.")

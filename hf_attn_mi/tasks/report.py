@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from hf_attn_mi.errors import HfAttnMiError, InvalidInputError
+from hf_attn_mi.errors import HfAttnMiError, InvalidInputError, shown
 from hf_attn_mi.methods import find_method
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.labels import label_names
@@ -153,7 +153,7 @@ def report(
 def _check(methods: object, classes: object, attention: object, comparison: object) -> None:
     if isinstance(methods, str) or not isinstance(methods, Sequence) or not all(isinstance(x, str) for x in methods):
         raise InvalidInputError(
-            f"methods must be a list of names of list_methods(), such as ['attnlrp'], not {methods!r}."
+            f"methods must be a list of names of list_methods(), such as ['attnlrp'], not {shown(methods)}."
         )
     for name in methods:
         find_method(name)
@@ -190,8 +190,8 @@ def _read_labels(labels: Any, runner: EncoderRunner, count: int) -> list[str | N
         number = isinstance(label, int) and not isinstance(label, bool)
         if label is not None and not (label in names if number else label in names.values()):
             raise InvalidInputError(
-                f"labels[{place}] is {label!r}; allowed are the classes of this model, {list(names.values())}, their "
-                "numbers, and None."
+                f"labels[{place}] is {shown(label)}; allowed are the classes of this model, {list(names.values())}, "
+                "their numbers, and None."
             )
         found.append(names[label] if number else label)
     return found

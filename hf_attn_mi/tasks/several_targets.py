@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.models.encoded_input import EncodedInput, EncodedInputs
 from hf_attn_mi.models.output_heads import find_logits, find_output_head
 from hf_attn_mi.models.runner import EncoderRunner
@@ -82,7 +82,7 @@ def plan_targets(
     if isinstance(targets, str) and targets == ALL:
         return _plan_all(candidate_labels, runner, encoded), encoded
     if not isinstance(targets, list | tuple) or not targets:
-        raise InvalidInputError(f"targets must be a list of one or more targets, or 'all', not {targets!r}.")
+        raise InvalidInputError(f"targets must be a list of one or more targets, or 'all', not {shown(targets)}.")
     items = [zero_shot(item, candidate_labels, runner) for item in targets]
     given = dict(zip(encoded.places, encoded.inputs))
     for item in items:  # an input that one of the targets does not fit has no place among the others

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.models.encoded_input import EncodedInput
 
 SITES = ("tokens", "first", "positions", "attention", "types")
@@ -111,5 +111,5 @@ def read_sites(sites: Any) -> tuple[str, ...]:
     """
     chosen = (sites,) if isinstance(sites, str) else sites
     if not isinstance(chosen, (list, tuple)) or not chosen or not all(name in SITES for name in chosen):
-        raise InvalidInputError(f"sites must be one or several of {', '.join(SITES)}; not {sites!r}.")
+        raise InvalidInputError(f"sites must be one or several of {', '.join(SITES)}; not {shown(sites)}.")
     return tuple(chosen)

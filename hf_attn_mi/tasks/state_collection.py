@@ -12,7 +12,7 @@ import torch
 from hf_attn_mi.capture import LayerStates, capture_attention
 from hf_attn_mi.data.reservoir import Reservoir
 from hf_attn_mi.data.texts import TextReader
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.methods.layer_statistics import LayerStatistics
 from hf_attn_mi.models.encode import encode_text, has_tokens
 from hf_attn_mi.models.encoded_input import EncodedInput
@@ -173,7 +173,7 @@ def read_layers(layers: object, inspection: LayerInspection) -> tuple[int, ...]:
     if layers is None:
         return inspection.layers
     if not isinstance(layers, list | tuple | range) or not layers or not all(type(layer) is int for layer in layers):
-        raise InvalidInputError(f"layers must be None (all) or a list of whole numbers, not {layers!r}.")
+        raise InvalidInputError(f"layers must be None (all) or a list of whole numbers, not {shown(layers)}.")
     missing = sorted(set(layers) - set(inspection.layers))
     if missing:
         raise InvalidInputError(

@@ -247,3 +247,16 @@ def test_attention_methods_need_tokens():
     model, inputs = zoo_model("imgcls-swin")
     message = "method 'attention' needs attention over the same positions in every layer.*method='relevance'"
     refused(InvalidInputError, message, model, inputs, method="attention")
+
+
+class WithoutRepr:
+    """An object that cannot be shown."""
+
+    def __repr__(self):
+        raise ValueError("no repr")
+
+
+@pytest.mark.parametrize("value", [-(10**5000), WithoutRepr(), [WithoutRepr()]], ids=["long", "object", "list"])
+@pytest.mark.parametrize("name", ["batch_size", "layers", "method", "options", "truncation", "target", "tokenizer"])
+def test_values_that_cannot_be_shown_are_refused_as_any_other(demo, name, value):
+    refused(InvalidInputError, name, demo[0], TEXTS[0], **{name: value})

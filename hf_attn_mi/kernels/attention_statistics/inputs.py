@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.kernels.inputs import FLOATS, check_floats
 
 MASKED_BELOW = -5e3  # additive masks in use are -1e4, -65504, finfo.min or -inf; real logits stay far above
@@ -327,9 +327,9 @@ def _visible_keys(
 def _check_order(is_causal: bool, window: int | None) -> None:
     """Raise InvalidInputError unless the window is a positive number of keys."""
     if window is not None and (isinstance(window, bool) or not isinstance(window, int) or window < 1):
-        raise InvalidInputError(f"window is {window!r}: a positive number of keys is needed, |i - j| < window")
+        raise InvalidInputError(f"window is {shown(window)}: a positive number of keys is needed, |i - j| < window")
     if not isinstance(is_causal, bool):
-        raise InvalidInputError(f"is_causal is {is_causal!r}: it must be True or False")
+        raise InvalidInputError(f"is_causal is {shown(is_causal)}: it must be True or False")
 
 
 def _read_scale(scale: float | None, query: Tensor | None) -> float:
@@ -337,5 +337,5 @@ def _read_scale(scale: float | None, query: Tensor | None) -> float:
     if scale is None:
         return 1.0 if query is None else float(query.shape[3]) ** -0.5
     if not abs(float(scale)) < float("inf"):
-        raise InvalidInputError(f"scale is {scale!r}: a finite number is needed")
+        raise InvalidInputError(f"scale is {shown(scale)}: a finite number is needed")
     return float(scale)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.kernels.dispatch import choose_backend, implementation
 from hf_attn_mi.kernels.efficient.problems import Problems, cut_problems, times_head_matrix
 from hf_attn_mi.kernels.efficient.pursuit import pursue
@@ -75,7 +75,7 @@ def efficient_rows(
     if not 0.0 <= tolerance < 1.0:
         raise InvalidInputError(f"tolerance is {tolerance}: it must be 0 (exact) or between 0 and 1")
     if objective not in ("own", "head"):
-        raise InvalidInputError(f'objective is {objective!r}: it must be "own" or "head"')
+        raise InvalidInputError(f'objective is {shown(objective)}: it must be "own" or "head"')
     rows, wide, allowed = _read(attention, values, allowed)
     chosen = choose_backend(
         "efficient_rows",

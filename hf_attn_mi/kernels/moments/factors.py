@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.kernels.moments.operation import ClassMoments
 
 SMALLEST_PIVOT = 100  # machine epsilons: a variance below this, given the other features, is rounding error
@@ -52,9 +52,9 @@ def factor_classes(
             of [0, 1].
     """
     if metric not in ("within", "total"):
-        raise InvalidInputError(f'metric is {metric!r}: "within" or "total" is allowed')
+        raise InvalidInputError(f'metric is {shown(metric)}: "within" or "total" is allowed')
     if shrinkage != "oas" and not (isinstance(shrinkage, (int, float)) and 0 <= shrinkage <= 1):
-        raise InvalidInputError(f'shrinkage is {shrinkage!r}: a number from 0 to 1, or "oas"')
+        raise InvalidInputError(f'shrinkage is {shown(shrinkage)}: a number from 0 to 1, or "oas"')
     if leave_one_out and len(moments.sizes) < 2:
         raise InvalidInputError("leave_one_out needs at least two folds: class_moments(..., folds=10)")
     size = _fits(moments.sizes.double(), 0, leave_one_out)  # (fits,)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 
 BASELINES = ("pad", "mask", "blank", "zero")
 
@@ -63,7 +63,7 @@ def check_option(method: str, name: str, value: Any) -> None:
         least = LEAST_SAMPLES.get((method, name), 1)
         good, allowed = whole and value >= least, f"a whole number, at least {least}"
     if not good:
-        raise InvalidInputError(f"options[{name!r}] of method {method!r} must be {allowed}, not {value!r}.")
+        raise InvalidInputError(f"options[{name!r}] of method {method!r} must be {allowed}, not {shown(value)}.")
 
 
 LEAST_SAMPLES: Mapping[tuple[str, str], int] = {("kernel_shap", "samples"): 2}  # the first two fix both ends

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.labels import label_names
 from hf_attn_mi.models.output_heads import ExplainedTarget, find_logits
@@ -101,11 +101,13 @@ class Entails:
     def __post_init__(self) -> None:
         among = self.among
         if isinstance(among, str) or not all(isinstance(label, str) and label.strip() for label in among):
-            raise InvalidInputError(f"target entails: among must be a list of labels, not {among!r}.")
+            raise InvalidInputError(f"target entails: among must be a list of labels, not {shown(among)}.")
         if self.label is not None and not isinstance(self.label, str):
-            raise InvalidInputError(f"target entails: label must be a text, not {self.label!r}.")
+            raise InvalidInputError(f"target entails: label must be a text, not {shown(self.label)}.")
         if not isinstance(self.template, str) or self.template.format("") == self.template:
-            raise InvalidInputError(f"target entails: template must hold {{}} for the label, not {self.template!r}.")
+            raise InvalidInputError(
+                f"target entails: template must hold {{}} for the label, not {shown(self.template)}."
+            )
         object.__setattr__(self, "among", tuple(among) or (() if self.label is None else (self.label,)))
 
     def bind(self, one: EncodedInput, runner: EncoderRunner) -> BoundTarget:

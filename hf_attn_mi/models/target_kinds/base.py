@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.output_heads import ExplainedTarget
 from hf_attn_mi.models.runner import EncoderRunner
@@ -212,7 +212,7 @@ def check_count(kind: str, argument: str, value: object, *, optional: bool = Fal
     if optional and value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise InvalidInputError(f"target {kind}: {argument} must be a whole number from 0 on, not {value!r}.")
+        raise InvalidInputError(f"target {kind}: {argument} must be a whole number from 0 on, not {shown(value)}.")
 
 
 def check_text(kind: str, argument: str, value: object, *, optional: bool = False) -> None:
@@ -224,7 +224,7 @@ def check_text(kind: str, argument: str, value: object, *, optional: bool = Fals
     if optional and value is None:
         return
     if not isinstance(value, str) or not value.strip():
-        raise InvalidInputError(f"target {kind}: {argument} must be a text, not {value!r}.")
+        raise InvalidInputError(f"target {kind}: {argument} must be a text, not {shown(value)}.")
 
 
 def vocabulary_id(kind: str, word: str | int, runner: EncoderRunner, size: int | None = None) -> int:

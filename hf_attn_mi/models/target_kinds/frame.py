@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.output_heads import ExplainedTarget
 from hf_attn_mi.models.runner import EncoderRunner
@@ -51,7 +51,7 @@ class Frame:
     def __post_init__(self) -> None:
         check_count("frame", "t", self.t)
         if self.symbol is not None and (isinstance(self.symbol, bool) or not isinstance(self.symbol, str | int)):
-            raise InvalidInputError(f"target frame: symbol must be a symbol or its id, not {self.symbol!r}.")
+            raise InvalidInputError(f"target frame: symbol must be a symbol or its id, not {shown(self.symbol)}.")
 
     def bind(self, one: EncodedInput, runner: EncoderRunner) -> BoundTarget:
         """See `TargetKind.bind`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.output_heads import ExplainedTarget
 from hf_attn_mi.models.runner import EncoderRunner
@@ -46,7 +46,7 @@ class NextToken:
 
     def __post_init__(self) -> None:
         if self.word is not None and (isinstance(self.word, bool) or not isinstance(self.word, str | int)):
-            raise InvalidInputError(f"target next_token: word must be a token or a token id, not {self.word!r}.")
+            raise InvalidInputError(f"target next_token: word must be a token or a token id, not {shown(self.word)}.")
 
     def bind(self, one: EncodedInput, runner: EncoderRunner) -> BoundTarget:
         """See `TargetKind.bind`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.models.encoded_input import EncodedInput
 
 MARKS = ("##", "▁", "Ġ", "</w>")  # how tokenizers mark the start or the continuation of a word
@@ -110,7 +110,9 @@ def _covered(kind: str, one: EncodedInput, span: tuple[int, int], sequence: int)
     """The tokens of a text that share a character with this span."""
     good = isinstance(span, tuple | list) and len(span) == 2 and all(type(end) is int for end in span)
     if not good or not 0 <= span[0] < span[1]:
-        raise InvalidInputError(f"target {kind}: span must be (start, end) characters with start < end, not {span!r}.")
+        raise InvalidInputError(
+            f"target {kind}: span must be (start, end) characters with start < end, not {shown(span)}."
+        )
     if one.offsets is None:
         raise InvalidInputError(
             f"target {kind}: which characters the tokens stand for is not known (tensors, or a slow tokenizer); pass "
@@ -155,10 +157,10 @@ def _runs(tokens: Sequence[str], letters: str) -> Iterator[tuple[int, ...]]:
 
 def _missing(kind: str, word: str, occurrence: int, count: int, text: str) -> InvalidInputError:
     words = text.split()
-    shown = " ".join(words[:SHOWN]) + (" ..." if len(words) > SHOWN else "")
+    part = " ".join(words[:SHOWN]) + (" ..." if len(words) > SHOWN else "")
     if not count:
-        return InvalidInputError(f"target {kind}: {word!r} is not in the text {shown!r}; write it as it stands there.")
+        return InvalidInputError(f"target {kind}: {word!r} is not in the text {part!r}; write it as it stands there.")
     return InvalidInputError(
-        f"target {kind}: {word!r} stands {count} times in the text {shown!r}, so occurrence must be 0 to {count - 1}, "
+        f"target {kind}: {word!r} stands {count} times in the text {part!r}, so occurrence must be 0 to {count - 1}, "
         f"not {occurrence}."
     )

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.output_heads import ExplainedTarget
 from hf_attn_mi.models.runner import EncoderRunner
@@ -44,7 +44,8 @@ class Similarity:
     def __post_init__(self) -> None:
         if self.pooling is not None and self.pooling not in POOLINGS:
             raise InvalidInputError(
-                f"target similarity: pooling must be one of {', '.join(map(repr, POOLINGS))}, not {self.pooling!r}."
+                f"target similarity: pooling must be one of {', '.join(map(repr, POOLINGS))}, not "
+                f"{shown(self.pooling)}."
             )
 
     def bind(self, one: EncodedInput, runner: EncoderRunner) -> BoundTarget:

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.labels import label_name, label_names, label_number
 from hf_attn_mi.models.output_heads import ExplainedTarget
@@ -65,9 +65,9 @@ class Token:
     def __post_init__(self) -> None:
         check_count("token", "occurrence", self.occurrence)
         if self.word is not None and not isinstance(self.word, str):
-            raise InvalidInputError(f"target token: word must be a text, not {self.word!r}; position= is a place.")
+            raise InvalidInputError(f"target token: word must be a text, not {shown(self.word)}; position= is a place.")
         if self.tokens not in ("first", "all"):
-            raise InvalidInputError(f"target token: tokens must be 'first' or 'all', not {self.tokens!r}.")
+            raise InvalidInputError(f"target token: tokens must be 'first' or 'all', not {shown(self.tokens)}.")
 
     def bind(self, one: EncodedInput, runner: EncoderRunner) -> BoundTarget:
         """See `TargetKind.bind`."""

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from hf_attn_mi.attention import IdentifiableWeights
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.results.plots.figure import COLORS, check_figure_path, new_figure, save_figure
 
 KINDS = {  # what is drawn in which color (Okabe and Ito 2008)
@@ -139,7 +139,7 @@ def _check(weights: IdentifiableWeights, row: tuple[int, ...], names: Sequence[s
     if names is not None and len(names) != weights.count:
         raise InvalidInputError(f"names has {len(names)} entries for {weights.count} keys")
     if isinstance(most, bool) or not isinstance(most, int) or most < 1:
-        raise InvalidInputError(f"most must be a whole number of 1 or more, not {most!r}")
+        raise InvalidInputError(f"most must be a whole number of 1 or more, not {shown(most)}")
 
 
 def _kinds(weights: IdentifiableWeights, row: tuple[int, ...]) -> list[str]:

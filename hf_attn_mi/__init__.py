@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hf_attn_mi.mi import mutual_information
     from hf_attn_mi.results import (
         AttentionMaps,
+        AttentionSubgraph,
         Certificate,
         Comparison,
         Explanation,
@@ -35,12 +36,14 @@ if TYPE_CHECKING:
     from hf_attn_mi.tasks.compare import compare
     from hf_attn_mi.tasks.explain import explain
     from hf_attn_mi.tasks.fit_information import fit_information
+    from hf_attn_mi.tasks.minimal_attention import minimal_attention
     from hf_attn_mi.tasks.minimal_tokens import minimal_tokens
     from hf_attn_mi.tasks.recheck import recheck
     from hf_attn_mi.tasks.report import report
 
 __all__ = [
     "AttentionMaps",
+    "AttentionSubgraph",
     "BackendUnavailableError",
     "Certificate",
     "Comparison",
@@ -63,6 +66,7 @@ __all__ = [
     "explain",
     "fit_information",
     "list_methods",
+    "minimal_attention",
     "minimal_tokens",
     "mutual_information",
     "recheck",
@@ -78,6 +82,7 @@ _NAMES_OF_MODULE = {  # the imports above, once more for the run time; a test co
     "mi": ("mutual_information",),
     "results": (
         "AttentionMaps",
+        "AttentionSubgraph",
         "Certificate",
         "Comparison",
         "Explanation",
@@ -92,6 +97,7 @@ _NAMES_OF_MODULE = {  # the imports above, once more for the run time; a test co
     "tasks.compare": ("compare",),
     "tasks.explain": ("explain",),
     "tasks.fit_information": ("fit_information",),
+    "tasks.minimal_attention": ("minimal_attention",),
     "tasks.minimal_tokens": ("minimal_tokens",),
     "tasks.recheck": ("recheck",),
     "tasks.report": ("report",),

@@ -2,8 +2,9 @@
 
 from hf_attn_mi.capture.attention_product import multi_head_call, rows_and_logits
 from hf_attn_mi.capture.context import Capture, capture_attention, first_layer, module_checks
+from hf_attn_mi.capture.layer_outputs import layer_outputs, skipped_layers, stack_of_layers
 from hf_attn_mi.capture.model_state import eager_stance, model_lock, unwrap, visible_attention
-from hf_attn_mi.capture.records import AttentionCall, LayerStates, Projection, repeat_heads
+from hf_attn_mi.capture.records import AttentionCall, LayerStates, Projection, ReplacedAttention, repeat_heads
 from hf_attn_mi.capture.torch_ops import is_attention_rows
 from hf_attn_mi.capture.validation import ModuleCheck
 
@@ -13,15 +14,19 @@ __all__ = [
     "LayerStates",
     "ModuleCheck",
     "Projection",
+    "ReplacedAttention",
     "capture_attention",
     "eager_stance",
     "first_layer",
     "is_attention_rows",
+    "layer_outputs",
     "model_lock",
     "module_checks",
     "multi_head_call",
     "repeat_heads",
     "rows_and_logits",
+    "skipped_layers",
+    "stack_of_layers",
     "unwrap",
     "visible_attention",
 ]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hf_attn_mi.capture.model_cache import cached
 from hf_attn_mi.capture.model_state import eager_stance, model_lock, unwrap, visible_attention
 from hf_attn_mi.capture.module_names import ModuleNames, layer_stacks
-from hf_attn_mi.capture.records import AttentionCall, LayerStates
+from hf_attn_mi.capture.records import AttentionCall, LayerStates, ReplacedAttention
 from hf_attn_mi.capture.states import stream_states
 from hf_attn_mi.capture.tracer import AttentionTracer
 from hf_attn_mi.capture.validation import CaptureValidation, ModuleCheck
@@ -46,7 +46,8 @@ def capture_attention(
     consumer: Callable[[AttentionCall], None] | None = None,
     *,
     states: Callable[[LayerStates], None] | bool = False,
-    replace: Callable[[AttentionCall], Tensor | None] | None = None,
+    replace: Callable[[AttentionCall], Tensor | ReplacedAttention | None] | None = None,
+    skipped: set[str] | None = None,
 ) -> Iterator[Capture]:
     """Stream every attention call, and on request every hidden state, of a model while the context is open.
 
@@ -65,8 +66,11 @@ def capture_attention(
         states: a function called with each `LayerStates`, or True to keep them in `Capture.states`. False captures no
             hidden states.
         replace: called with each `AttentionCall` before its output is used (its `projection` is None then). It returns
-            new attention rows (batch, heads, queries, keys), with which the model continues as rows @ values, or None
-            to leave this call unchanged. The record passed to `consumer` has the rows that were used.
+            new attention rows (batch, heads, queries, keys), with which the model continues as rows @ values, a
+            `ReplacedAttention` to set the output, too, or None to leave this call unchanged. The record passed to
+            `consumer` has the rows that were used.
+        skipped: names of layers whose calls are not missed at the end of a pass; see `capture.skipped_layers`. The
+            caller may change the set between passes.
 
     Yields:
         A `Capture`.
@@ -91,7 +95,7 @@ def capture_attention(
         stack.enter_context(visible_attention(inner))
         names = ModuleNames(inner)
         capture.checks = _module_checks(inner)
-        validation = CaptureValidation(names, checks=capture.checks)
+        validation = CaptureValidation(names, checks=capture.checks, skipped=set() if skipped is None else skipped)
         tracer = AttentionTracer(names, validation, consumer or capture.calls.append, replace)
         stack.enter_context(_pass_boundaries(inner, tracer))
         if states:

@@ -127,6 +127,19 @@ class AttentionCall:
 
 
 @dataclass(frozen=True, eq=False)
+class ReplacedAttention:
+    """What `replace` of `capture_attention` may return where the output is not the new rows times the values.
+
+    Attributes:
+        rows: (batch, heads, queries, keys) the new rows.
+        output: (batch, heads, queries, head_dim) with which the model continues; None for rows @ values.
+    """
+
+    rows: Tensor
+    output: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class LayerStates:
     """The hidden states at one point of a stack of layers.
 

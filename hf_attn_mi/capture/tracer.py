@@ -30,11 +30,11 @@ from hf_attn_mi.capture.attention_product import (
 )
 from hf_attn_mi.capture.module_names import ModuleNames
 from hf_attn_mi.capture.projection import PROJECTIONS, resolve_projection
-from hf_attn_mi.capture.records import AttentionCall, Projection, repeat_heads
+from hf_attn_mi.capture.records import AttentionCall, Projection, ReplacedAttention, repeat_heads
 from hf_attn_mi.capture.validation import CaptureValidation, head_sum_error
 from hf_attn_mi.errors import InvalidInputError
 
-Replace = Callable[[AttentionCall], Tensor | None]
+Replace = Callable[[AttentionCall], Tensor | ReplacedAttention | None]
 Position = tuple[int, int]  # frame and instruction of a module's code, as `ModuleNames.running` returns it
 
 
@@ -308,11 +308,16 @@ class AttentionTracer(TorchFunctionMode):
         if new is None:
             return False
         call = record.call
+        new, output = (new.rows, new.output) if isinstance(new, ReplacedAttention) else (new, None)
         shape = (*call["output"].shape[:3], call["value"].shape[-2])
         if tuple(new.shape) != shape:
             raise InvalidInputError(f"replace must return rows of shape {shape}, not {tuple(new.shape)}.")
+        if output is not None and output.shape != call["output"].shape:
+            raise InvalidInputError(
+                f"replace must return an output of shape {tuple(call['output'].shape)}, not {tuple(output.shape)}."
+            )
         new = new.to(call["value"].dtype)
-        output = new @ repeat_heads(call["value"], shape[1])
+        output = new @ repeat_heads(call["value"], shape[1]) if output is None else output.to(call["output"].dtype)
         empty = ~before.allowed().any(-1, keepdim=True)
         call["output"] = torch.where(empty, call["output"], output) if bool(empty.any()) else output
         call["rows"], call["raw_logits"] = new, None

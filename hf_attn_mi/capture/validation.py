@@ -52,6 +52,7 @@ class CaptureValidation:
         unmultiplied: number of a softmax that was used, but not yet multiplied with values -> module name.
         called: names of the modules with an attention call in this pass.
         counter: softmaxes counted so far.
+        skipped: names of layers that do not run in this pass, because the caller puts known outputs in their place.
     """
 
     names: ModuleNames
@@ -61,6 +62,7 @@ class CaptureValidation:
     unmultiplied: dict[int, str] = field(default_factory=dict)
     called: set[str] = field(default_factory=set)
     counter: int = 0
+    skipped: set[str] = field(default_factory=set)
 
     def start_pass(self) -> None:
         """Discard the observations of an earlier forward pass; keep the checks."""
@@ -121,7 +123,8 @@ class CaptureValidation:
         ]
         if not self.called and not reasons:
             reasons.append("no softmax over keys was multiplied with values in this forward pass")
-        missing = {m for name in self.called for m in self.names.siblings(name)} - self.called
+        siblings = {m for name in self.called for m in self.names.siblings(name)}
+        missing = {name for name in siblings - self.called if not self._is_skipped(name)}
         reasons += [f"{name}: no attention call, but its sibling layers have one" for name in sorted(missing)]
         reasons += [f"{name}: attention without a softmax over keys" for name in self._layers_without_call()]
         for name in self.called:
@@ -135,6 +138,9 @@ class CaptureValidation:
     def _is_attention(self, name: str) -> bool:
         module = self.names.modules.get(name)
         return (module is not None and is_attention(module)) or "attention" in strip_digits(name).lower()
+
+    def _is_skipped(self, name: str) -> bool:
+        return any(name == layer or name.startswith(layer + ".") for layer in self.skipped)
 
     def _layers_without_call(self) -> list[str]:
         """Return the layers next to captured ones that contain an attention module without a call."""
@@ -153,6 +159,8 @@ class CaptureValidation:
                 if i < len(types) and types[i] in _NO_MATRIX:
                     continue
                 if any(name == prefix or name.startswith(prefix + ".") for name in self.called):
+                    continue
+                if self._is_skipped(prefix):
                     continue
                 if any(map(is_attention, layer.modules())):
                     without_call.append(prefix)

@@ -21,6 +21,7 @@ from hf_attn_mi.cli.models import models
 from hf_attn_mi.cli.options import ManyValues
 from hf_attn_mi.cli.output import PROGRAM, complain, discard_output
 from hf_attn_mi.cli.report import report
+from hf_attn_mi.cli.subgraph import subgraph
 from hf_attn_mi.errors import HfAttnMiError
 
 TEXTS, DATA_SETS, LISTS = "Commands for texts", "Commands for a data set", "What there is"  # panels of the help
@@ -97,6 +98,19 @@ app.command(
         "minimal --file reviews.txt --keep 0.8 --strict --json sets.json",
     ),
 )(minimal)
+app.command(
+    rich_help_panel=TEXTS,
+    epilog=_epilog(
+        in_words(
+            "each text has a locally minimal set (and, with --check, every number of it was reproduced)",
+            "a set was not found or is not shown to be minimal, or its check failed",
+            "a text has no set: without any attention the model gives the same answer",
+        ),
+        'subgraph --check "A warm and funny film."',
+        "subgraph --unit head --file reviews.txt --json sets.json",
+        'subgraph --others 3 --removal renormalized --removal missing --removal mean "A warm and funny film."',
+    ),
+)(subgraph)
 app.command(
     cls=CompareCommand,
     rich_help_panel=DATA_SETS,

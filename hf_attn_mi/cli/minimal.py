@@ -90,9 +90,9 @@ def minimal(
             if check:
                 _recheck(classifier, tokenizer, token_sets, checks)
         finally:  # an interruption of the checks does not lose the sets
-            write_json(_as_data(token_sets, checks), json)
+            write_json(with_checks(token_sets.to_dicts(), checks), json)
     if not quiet and not is_stdout(json):
-        show("\n".join([token_sets.to_text(), *_verdicts(checks)]))
+        show("\n".join([token_sets.to_text(), *verdicts(checks)]))
     outcomes = [token_set.outcome for token_set in token_sets]
     return exit_code([*outcomes, *("holds" if one.holds else "does not hold" for one in checks)])
 
@@ -113,14 +113,13 @@ def _recheck(
             checks.append(recheck(model, token_set, tokenizer=tokenizer))
 
 
-def _as_data(token_sets: Results[TokenSet], checks: list[Recheck]) -> list[dict[str, Any]]:
-    """The dictionaries that `TokenSet.from_dict` reads; the entry `check` of a checked set is ignored by it."""
-    data = token_sets.to_dicts()
+def with_checks(data: list[dict[str, Any]], checks: list[Recheck]) -> list[dict[str, Any]]:
+    """Return saved results with the check of each that was checked beside it; `from_dict` leaves the check unread."""
     return [{**one, "check": vars(check)} for one, check in zip(data, checks)] + data[len(checks) :]
 
 
-def _verdicts(checks: list[Recheck]) -> list[str]:
-    """A line for each check, with the number of its text where there are several."""
+def verdicts(checks: list[Recheck]) -> list[str]:
+    """Return a line for each check, with the number of its text where there are several."""
     lines = []
     for number, check in enumerate(checks):
         if check.holds:

@@ -1,6 +1,15 @@
 """The frozen results that the tasks return: what they hold, their files, and how they are shown."""
 
+from hf_attn_mi.results.attention_family import AttentionFamily, FamilyMember
 from hf_attn_mi.results.attention_maps import AttentionMaps
+from hf_attn_mi.results.attention_subgraph import (
+    AttentionModule,
+    AttentionSubgraph,
+    AttentionUnit,
+    DeeperRemovals,
+    RemovalCheck,
+    UnitRemoval,
+)
 from hf_attn_mi.results.certificate import Certificate, LayerCertificate, OutputChange
 from hf_attn_mi.results.comparison import Comparison, MethodCost
 from hf_attn_mi.results.explanation import Explanation, Word
@@ -16,12 +25,18 @@ from hf_attn_mi.results.token_set import Removal, Span, TokenSet
 
 __all__ = [
     "AttentionDetail",
+    "AttentionFamily",
     "AttentionLinks",
     "AttentionMaps",
+    "AttentionModule",
+    "AttentionSubgraph",
+    "AttentionUnit",
     "Certificate",
     "ClassOutput",
     "Comparison",
+    "DeeperRemovals",
     "Explanation",
+    "FamilyMember",
     "HeadDetail",
     "InformationProfile",
     "LayerAttention",
@@ -31,6 +46,7 @@ __all__ = [
     "OutputChange",
     "Record",
     "Removal",
+    "RemovalCheck",
     "Report",
     "ReportItem",
     "Results",
@@ -38,6 +54,7 @@ __all__ = [
     "SkippedInput",
     "Span",
     "TokenSet",
+    "UnitRemoval",
     "WeightInterval",
     "Word",
 ]

@@ -1,10 +1,12 @@
-"""`recheck`: every number of a token set again, by plain forwards of the whole input under a mask."""
+"""`recheck`: every number of a token set or an attention subgraph again, by plain forwards of the whole input."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.models.encoded_input import EncodedInput
@@ -17,7 +19,11 @@ from hf_attn_mi.models.removal_predictor import (
 )
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import read_target
+from hf_attn_mi.results.attention_subgraph import AttentionSubgraph
 from hf_attn_mi.results.token_set import TokenSet
+from hf_attn_mi.tasks.recheck_attention import TOKEN, SubgraphCheck, as_token_set, saved_input
+
+TOLERANCE, TOLERANCE_REDUCED = 1e-5, 2e-2  # of a probability; the latter in half precision
 
 
 @dataclass(frozen=True)
@@ -36,24 +42,30 @@ class Recheck:
 
 
 def recheck(
-    model: Any, token_set: TokenSet, inputs: Any = None, *, tokenizer: Any = None, tolerance: float = 1e-5
+    model: Any,
+    token_set: TokenSet | AttentionSubgraph,
+    inputs: Any = None,
+    *,
+    tokenizer: Any = None,
+    tolerance: float | None = None,
 ) -> Recheck:
-    """Run the input under each mask of the certificate, one whole sequence at a time, and compares.
+    """Run the input under each restriction of the result, one whole sequence at a time, and compare.
 
-    Nothing of the search is used: no compaction, no batches, no saved answer.
+    Nothing of the search is used: no compaction, no batches, no shared states, no saved answer.
 
     Args:
-        model: the model of `minimal_tokens`.
-        token_set: its result.
-        inputs: the input, where it was not texts.
+        model: the model of `minimal_tokens` or `minimal_attention`.
+        token_set: the result of one of them.
+        inputs: the input of a `TokenSet`, where it was not texts; an `AttentionSubgraph` holds its input.
         tokenizer: as for `minimal_tokens`.
-        tolerance: of a probability. Comparisons closer than this count as met: rounding decides them.
+        tolerance: of a probability; None for 1e-5, and 2e-2 in half precision. Comparisons closer than this count as
+            met: rounding decides them.
 
     Returns:
         What came out.
 
     Raises:
-        InvalidInputError: another input than that of the set.
+        InvalidInputError: another input or another model than that of the result.
 
     Example:
         >>> recheck(model, minimal_tokens(model, "A quietly moving film.")).holds     # doctest: +SKIP
@@ -64,7 +76,29 @@ def recheck(
     if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 <= tolerance < 1:
         raise InvalidInputError(f"tolerance must be a number of 0 or more and below 1, not {tolerance!r}.")
     runner = EncoderRunner.of(model, tokenizer)
-    checker = _Checker(runner, _encode(runner, token_set, inputs), token_set, tolerance)
+    if tolerance is None:
+        tolerance = TOLERANCE if runner.dtype in (torch.float32, torch.float64) else TOLERANCE_REDUCED
+    if isinstance(token_set, AttentionSubgraph):
+        if inputs is not None:
+            raise InvalidInputError("inputs must be None for an AttentionSubgraph, which holds its input.")
+        return _recheck_attention(runner, token_set, tolerance)
+    if not isinstance(token_set, TokenSet):
+        raise InvalidInputError(
+            f"token_set must be a TokenSet or an AttentionSubgraph, not {type(token_set).__name__}."
+        )
+    return _recheck_tokens(_Checker(runner, _encode(runner, token_set, inputs), token_set, tolerance))
+
+
+def _recheck_attention(runner: EncoderRunner, subgraph: AttentionSubgraph, tolerance: float) -> Recheck:
+    if subgraph.unit == TOKEN:
+        checker = _Checker(runner, saved_input(subgraph), as_token_set(subgraph), tolerance)
+        return _recheck_tokens(checker)
+    difference, reasons = SubgraphCheck(runner, subgraph, tolerance).run()
+    return Recheck(not reasons, difference, tuple(reasons))
+
+
+def _recheck_tokens(checker: _Checker) -> Recheck:
+    token_set, tolerance = checker.token_set, checker.tolerance
     chosen, everything = set(token_set.indices), set(checker.movable)
     checker.compare("all tokens", checker.original.value, token_set.p_all)
     special_only = checker.predict(()).value if checker.fixed else None

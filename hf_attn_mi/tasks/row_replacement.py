@@ -38,15 +38,15 @@ class ReplacedRows:
         return self.allowed[:, 0] if self.allowed.shape[1] == 1 else self.allowed
 
 
-def read_rows(call: AttentionCall) -> ReplacedRows:
-    """Return the rows, values and allowed keys of a call."""
+def in_full_precision(call: AttentionCall) -> AttentionCall:
+    """Return the call with half-precision tensors in float32; its output and masks of other types stay."""
 
     def wide(tensor: Tensor | None) -> Tensor | None:
         half = tensor is not None and tensor.dtype in (torch.float16, torch.bfloat16)
         return tensor.float() if half and tensor is not None else tensor
 
     value = call.value if call.value.dtype in (torch.float32, torch.float64) else call.value.float()
-    call = replace(
+    return replace(
         call,
         query=wide(call.query),
         key=wide(call.key),
@@ -55,6 +55,11 @@ def read_rows(call: AttentionCall) -> ReplacedRows:
         mask=wide(call.mask),
         raw_logits=wide(call.raw_logits),
     )
+
+
+def read_rows(call: AttentionCall) -> ReplacedRows:
+    """Return the rows, values and allowed keys of a call."""
+    call = in_full_precision(call)
     rows = call.attention()
     allowed = call.allowed().expand(rows.shape)
     rows = (rows * allowed).flatten(0, 1)

@@ -132,14 +132,14 @@ def search(order: Sequence[int], state: SearchState) -> Search:
         if not (yield from state.ask([prefix])):
             return SearchResult(tuple(order[:high]), minimal=False)
         low, high = (low, middle) if state.qualifies(prefix) else (middle, high)
-    return (yield from _thin_out(tuple(order[:high]), state))
+    return (yield from thin_out(tuple(order[:high]), state))
 
 
 def _between(low: int, high: int) -> int:
     return min(max(math.isqrt(max(low, 1) * high), low + 1), high - 1)
 
 
-def _thin_out(kept: tuple[int, ...], state: SearchState) -> Search:
+def thin_out(kept: tuple[int, ...], state: SearchState) -> Search:
     """Drops what can go from a set that qualifies: chunks of it, then single tokens."""
     size = len(kept) // 4 if len(kept) >= CHUNKS_FROM else 1
     while True:

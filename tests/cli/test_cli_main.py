@@ -21,18 +21,19 @@ from hf_attn_mi.methods import TokenScores, register_method, unregister_method
 from hf_attn_mi.results import Outcome
 from tests.cli.command_line import ROOT, command, refused
 
-COMMANDS = ("explain", "report", "certify", "minimal", "compare", "mi", "methods", "models")
+COMMANDS = ("explain", "report", "certify", "minimal", "subgraph", "compare", "mi", "methods", "models")
 HELP = {  # how the line of each command begins
     "explain": "Explain",
     "report": "Write",
     "certify": "Certify",
     "minimal": "Find",
+    "subgraph": "Find",
     "compare": "Compare",
     "mi": "Measure",
     "methods": "List the token",
     "models": "List the model",
 }
-CLAIMING = {"certify", "minimal"}  # commands whose result can be that there is nothing to certify
+CLAIMING = {"certify", "minimal", "subgraph"}  # commands whose result can be that there is nothing to certify
 
 
 def help_of(capsys, *arguments):
@@ -53,7 +54,13 @@ def test_help_lists_every_command_with_an_example(capsys):
 def test_every_command_states_the_statuses_that_it_can_end_with(capsys, name):
     text = help_of(capsys, name)
     statuses = re.findall(r"(?:: |; )([0-9]+) ", text[text.index("Exit status:") :])
-    wanted = ["0", *["1"] * (name in {"certify", "minimal", "compare"}), "2", *["3"] * (name in CLAIMING), "130"]
+    wanted = [
+        "0",
+        *["1"] * (name in {"certify", "minimal", "subgraph", "compare"}),
+        "2",
+        *["3"] * (name in CLAIMING),
+        "130",
+    ]
     assert statuses == wanted
 
 

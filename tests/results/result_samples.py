@@ -9,20 +9,27 @@ from hf_attn_mi.results import (
     AttentionDetail,
     AttentionLinks,
     AttentionMaps,
+    AttentionModule,
+    AttentionSubgraph,
+    AttentionUnit,
     Certificate,
     ClassOutput,
     Comparison,
+    DeeperRemovals,
     Explanation,
+    FamilyMember,
     HeadDetail,
     LayerAttention,
     LayerCertificate,
     MethodCost,
     OutputChange,
     Removal,
+    RemovalCheck,
     Report,
     ReportItem,
     Span,
     TokenSet,
+    UnitRemoval,
     WeightInterval,
 )
 from hf_attn_mi.results.report_parts import pack_matrices
@@ -138,6 +145,43 @@ def token_set(**changes):
     return TokenSet(**{**values, **changes})
 
 
+def subgraph(**changes):
+    """Two weights of two heads in two layers, with everything that can be asked for."""
+    names = ("bert.encoder.layer.0.attention.self", "bert.encoder.layer.1.attention.self")
+    values = {
+        "tokens": ("[CLS]", "a", "joy", "[SEP]"),
+        "texts": ("a joy",),
+        "unit": "edge",
+        "units": (
+            AttentionUnit("layer 0 head 1: 'a' <- 'joy'", 0, 0, 1, 1, 2, 0.25, 1.5),
+            AttentionUnit("layer 1 head 0: '[CLS]' <- 'a'", 1, 1, 0, 0, 1, 0.5, 2.0),
+        ),
+        "unit_count": 64,
+        "attention": tuple(AttentionModule(layer, name, 0, 2, 4, 4) for layer, name in enumerate(names)),
+        "edge_count": 64,
+        "target": 1,
+        "target_name": "positive",
+        "p_all": 0.95,
+        "p_set": 0.94,
+        "p_rest": 0.4,
+        "p_none": 0.45,
+        "rest_same": False,
+        "needs_attention": True,
+        "singles": (UnitRemoval(0, 0.5, 0.4, True, False, "set"), UnitRemoval(1, 0.94, 0.9, True, True, "rest")),
+        "group_size": 1,
+        "keep": 0.9,
+        "strict": True,
+        "removals": (RemovalCheck("mean", 0.93, 0.6, 0.5, True, True, False),),
+        "deeper": DeeperRemovals(1, 0, True, 1, 0),
+        "family_members": (FamilyMember("relevance", 0, ((0, 1, 1, 2),), 0.92, 0.3, 1, 12, 8.5),),
+        "sequences": 20,
+        "forwards": 17.5,
+        "inputs": {"input_ids": torch.tensor([2, 5, 6, 3])},
+        "info": {"model": "m", "seed": 0},
+    }
+    return AttentionSubgraph(**{**values, **changes})
+
+
 def comparison(columns=None, *, metric="comprehensiveness", **parts):
     """A comparison of these values in one metric."""
     if columns is None:
@@ -195,6 +239,7 @@ SAMPLES = {
     "layer": layer_attention(),
     "certificate": certificate(),
     "token set": token_set(),
+    "attention subgraph": subgraph(),
     "comparison": comparison(),
     "profile": sample_profile.made(),
     "maps": attention_maps(),

@@ -1,0 +1,143 @@
+"""Cost of `minimal_attention`: forward passes and seconds for one strict set of attention weights, by data set.
+
+    python benchmarks/speed/subgraph.py            # 20 texts of each data set, writes results/subgraph.jsonl beside it
+    python benchmarks/speed/subgraph.py --quick    # the embedded model and two short texts, writes only with --output
+
+A row has the cost beside the single removals of the set, in forward passes of the whole input; the sizes of the sets,
+the single removals and the seconds are further fields. A set is run again from its record (`recheck`) before it counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[2])  # `benchmarks` is imported as a package
+
+from torch import nn
+
+from benchmarks.common import EMBEDDED_MODEL, SHARED, Row, check, result_row, run_parts
+from benchmarks.inputs import load_classifier, load_tokenizer
+from hf_attn_mi import AttentionSubgraph, minimal_attention, recheck
+
+RESULTS = Path(__file__).parent / "results" / "subgraph.jsonl"
+SENTENCE = "A quietly moving film that never lets its warm cast down, even when the plot makes no sense at all, sadly."
+QUICK = (SENTENCE, "One of the worst movies of the year!")
+LEAST_TOKENS = 10
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Texts, the model that classifies them, and the cost that is aimed at."""
+
+    name: str
+    file: str
+    model: str
+    tokens: int
+    at_most: float
+
+
+DATA_SETS = (
+    DataSet("sst2", "sst2/dev", "minilm-sentiment", 64, 150),
+    DataSet("agnews", "agnews/test", "minilm-agnews", 60, 250),
+    DataSet("imdb", "imdb/dev", "minilm-sentiment", 128, 300),
+)
+
+
+def texts_of(data: DataSet, count: int, tokenizer: Any) -> list[dict[str, Any]]:
+    """The ids of some texts in a fixed random order, cut to the length of the data set."""
+    with gzip.open(SHARED / "data" / f"{data.file}.jsonl.gz", "rt", encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    random.Random(9).shuffle(rows)
+    encoded = (tokenizer(row["text"], truncation=True, max_length=data.tokens, return_tensors="pt") for row in rows)
+    long = (dict(one) for one in encoded if one["input_ids"].shape[1] >= LEAST_TOKENS)
+    return [one for one, _ in zip(long, range(count))]
+
+
+def cost_of(name: str, model: nn.Module, tokenizer: Any, inputs: list[Any], at_most: float | None) -> Iterator[Row]:
+    """One row: the cost of a set of each input."""
+    found: list[AttentionSubgraph] = []
+    for one in inputs:
+        subgraph = minimal_attention(model, one, tokenizer=tokenizer)
+        assert isinstance(subgraph, AttentionSubgraph)
+        found.append(subgraph)
+    sets = [one for one in found if one.units]
+    check(len(sets) > 0, f"no set was found for any of {len(found)} inputs")
+    for one in sets[:3]:
+        result = recheck(model, one, tokenizer=tokenizer)
+        check(result.holds, f"a set could not be run again: {result.reasons}")
+    yield result_row(
+        f"cost/{name}",
+        f"forward passes for one strict set beside its single removals, {len(sets)} inputs",
+        [one.forwards - one.single_forwards for one in sets],
+        unit="forwards",
+        at_most=at_most,
+        inputs=len(found),
+        no_attention_needed=sum(not one.needs_attention for one in found),
+        without_set=sum(one.needs_attention and not one.units for one in found),
+        minimal=sum(one.minimal for one in sets),
+        edges=statistics.median(one.edge_count for one in sets),
+        set_size=statistics.median(len(one.units) for one in sets),
+        set_sizes=[len(one.units) for one in sets],
+        heads=statistics.median(len({(e.call, e.head) for e in one.edges}) for one in sets),
+        sequences=statistics.median(one.sequences for one in sets),
+        single_sequences=statistics.median(one.single_sequences for one in sets),
+        single_forwards=statistics.median(one.single_forwards for one in sets),
+        seconds=statistics.median(one.seconds for one in sets),
+    )
+
+
+def data_set(data: DataSet, count: int) -> Iterator[Row]:
+    """The cost on one data set."""
+    folder = SHARED / "models" / data.model
+    check(folder.exists(), f"{folder} is not there")
+    tokenizer = load_tokenizer(folder)
+    yield from cost_of(data.name, load_classifier(folder), tokenizer, texts_of(data, count, tokenizer), data.at_most)
+
+
+def quick() -> Iterator[Row]:
+    """The embedded model on two texts."""
+    model, tokenizer = load_classifier(EMBEDDED_MODEL), load_tokenizer(EMBEDDED_MODEL)
+    yield from cost_of("embedded", model, tokenizer, list(QUICK), None)
+
+
+def command_line() -> Iterator[Row]:
+    """`hf-attn-mi subgraph` on a sentence of 20 words, the start of Python included."""
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "hf_attn_mi", "subgraph", SENTENCE], capture_output=True, text=True, check=False
+    )
+    check(done.returncode == 0, f"the command ended with status {done.returncode}: {done.stderr}")
+    yield result_row("command line", "seconds for 20 words", [time.perf_counter() - started], at_most=5)
+
+
+def main() -> int:
+    """Run the parts and write the rows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="the embedded model and two texts")
+    parser.add_argument("--inputs", type=int, default=20, help="texts of each data set")
+    parser.add_argument("--parts", nargs="*", help="names of data sets, 'command line'; all by default")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", type=Path, help=f"by default {RESULTS}; nothing with --quick")
+    options = parser.parse_args()
+    parts = {data.name: partial(data_set, data, options.inputs) for data in DATA_SETS}
+    parts = {"quick": quick} if options.quick else {"command line": command_line, **parts}
+    chosen = [(name, part, [options.threads]) for name, part in parts.items() if name in (options.parts or parts)]
+    output = options.output if options.quick or options.output else RESULTS
+    return run_parts(chosen, output)[1]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -33,6 +33,8 @@ class TokenScores:
         notes: what the reader of the scores should know.
         target_gaps: (batch,) the part of `gaps` that is due to the target function, not to the model; None where that
             is not known.
+        other_inputs: (batch,) the part of the explained value that tokens of other arguments contribute, by the names
+            of the arguments: of a siamese model, the other text.
     """
 
     scores: Tensor
@@ -41,6 +43,7 @@ class TokenScores:
     info: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     target_gaps: Tensor | None = None
+    other_inputs: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @runtime_checkable

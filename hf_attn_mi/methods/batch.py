@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_attn_mi.capture import AttentionCall, LayerStates, capture_attention
+from hf_attn_mi.capture import LayerStates
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.methods.layer_statistics import LayerStatistics
 from hf_attn_mi.models.encoded_input import EncodedInput, real_positions, special_tokens
+from hf_attn_mi.models.input_pass import capture_input
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import Target
 
@@ -117,10 +118,5 @@ class ScoringBatch:
         if self._observed:
             return self.runner.forward(arguments)
         self._observed = True
-        consumer = self.statistics if self.statistics is not None else _checks_only
-        with capture_attention(self.runner.model, consumer, states=self._states or False):
+        with capture_input(self.runner, arguments, self.statistics, states=self._states):
             return self.runner.forward(arguments)
-
-
-def _checks_only(call: AttentionCall) -> None:
-    """Capture a pass for its checks: attention that cannot be captured exactly is refused."""

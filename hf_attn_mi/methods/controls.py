@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_attn_mi.capture import AttentionCall, capture_attention
+from hf_attn_mi.capture import AttentionCall
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.methods.base import TokenScores
 from hf_attn_mi.methods.batch import ScoringBatch
 from hf_attn_mi.methods.captum.options import check_option
 from hf_attn_mi.models.encoded_input import MAIN_KEYS
+from hf_attn_mi.models.input_pass import capture_input
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import Target
 
@@ -87,7 +88,7 @@ class ValueNormScorer:
             if shape == (*real.shape, real.shape[1]) and call.module_name.startswith(prefix):
                 layers.append(_received(call, real))
 
-        with torch.no_grad(), capture_attention(runner.model, receive):
+        with torch.no_grad(), capture_input(runner, batch.arguments, receive):
             runner.forward(batch.arguments)
         if not layers:
             raise InvalidInputError(

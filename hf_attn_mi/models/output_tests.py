@@ -1,13 +1,11 @@
-"""What is tried on a model: whether two passes give the same outputs, and whether a table looks its token ids up."""
+"""Whether two forward passes give the same outputs: how padding and positions are tried on a model."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 PADDING_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}  # relative to the largest output
 PADDING_TOLERANCE_REDUCED = 2e-2  # half precision
@@ -41,20 +39,3 @@ def same_outputs(alone: Tensor, padded: Tensor) -> bool:
         return False
     limit = PADDING_TOLERANCE.get(alone.dtype, PADDING_TOLERANCE_REDUCED) * max(1.0, float(alone.abs().max()))
     return bool(((first - alone).abs() <= limit).all())
-
-
-class LookUps(TorchFunctionMode):
-    """Watches whether an embedding is indexed with exactly these ids."""
-
-    def __init__(self, token_ids: Tensor) -> None:
-        super().__init__()
-        self.token_ids, self.seen = token_ids, False
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is F.embedding:
-            ids = args[0] if args else kwargs["input"]
-            self.seen = self.seen or (ids.shape == self.token_ids.shape and torch.equal(ids, self.token_ids))
-        return func(*args, **kwargs)

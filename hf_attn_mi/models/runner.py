@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,9 +22,9 @@ from hf_attn_mi.models.encoded_input import EncodedInput, EncodedInputs, batches
 from hf_attn_mi.models.loading import check_tokenizer, input_embedding, load_tokenizer
 from hf_attn_mi.models.media import encode_media
 from hf_attn_mi.models.memory import out_of_memory
+from hf_attn_mi.models.model_probe import probe
 from hf_attn_mi.models.multiple_choice import as_single_choices, encode_choices, refuse_several_choices, takes_choices
 from hf_attn_mi.models.output_heads import OutputHead
-from hf_attn_mi.models.output_tests import LookUps
 from hf_attn_mi.models.padding import padding_changes_nothing, trim_padding
 from hf_attn_mi.models.positions import with_positions_named
 from hf_attn_mi.models.tensor_inputs import with_positions
@@ -54,6 +54,7 @@ class EncoderRunner:
         output_head: how a pipeline turns logits into scores; None for the registered output heads.
         default_target: what a pipeline answers, as a target string; None for what the outputs call for.
         source: the pipeline or other object that the model was taken from; None for a bare model.
+        notes: what the reader of any result of this model has to know; set by `encode`.
 
     Example:
         >>> runner = EncoderRunner.of(model)                                      # doctest: +SKIP
@@ -70,6 +71,7 @@ class EncoderRunner:
         self.output_head: OutputHead | None = None
         self.default_target: str | None = None
         self.source: Any = None
+        self.notes: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -165,25 +167,9 @@ class EncoderRunner:
         """The table in which token ids are looked up; None where the model names none."""
         return input_embedding(self.model)
 
-    def looks_up(self, arguments: Mapping[str, Any], token_ids: Tensor | None) -> bool:
-        """Whether some embedding of the model looks these token ids up; tried once for each model.
-
-        For models that name no table of token embeddings: own classes around an encoder, adapters that wrap the table.
-        """
-        if token_ids is None:
-            return False
-
-        def look() -> bool:
-            lookups = LookUps(token_ids)
-            with self.session(), torch.no_grad(), lookups:
-                self.forward(arguments)
-            return lookups.seen
-
-        return self.cached("looks_up_token_ids", look)
-
-    def takes(self, argument: str) -> bool:
-        """Whether the model's forward has an argument of this name."""
-        return argument in inspect.signature(self.model.forward).parameters
+    def takes(self, *names: str) -> bool:
+        """Whether the model's forward has an argument of this name, or of one of these names."""
+        return any(name in inspect.signature(self.model.forward).parameters for name in names)
 
     def fingerprint(self) -> dict[str, str]:
         """SHA-256 of the configuration and of the weights; see `models.weights.fingerprint`."""
@@ -251,7 +237,10 @@ class EncoderRunner:
             is_split_into_words=is_split_into_words,
             skip=skip,
         )
-        return encode_choices(encode, inputs) if takes_choices(self.model) else encode(inputs)
+        encoded = encode_choices(encode, inputs) if takes_choices(self.model) else encode(inputs)
+        with suppress(UnsupportedModelError):  # the pass that is run for the result raises it again
+            self.notes = probe(self, self.collate(encoded.inputs[:1])).notes if encoded.inputs else self.notes
+        return encoded
 
     def _encode_rows(
         self, inputs: Any, *, truncation: bool, special_known: bool, is_split_into_words: bool, skip: bool
@@ -282,7 +271,10 @@ class EncoderRunner:
     def collate(self, inputs: Sequence[EncodedInput]) -> dict[str, Tensor]:
         """The arguments of one forward pass over these inputs, padded on the right, on the model's device."""
         refuse_several_choices(inputs)
-        return collate(inputs, self.pad_id or 0, self.device)
+        arguments = collate(inputs, self.pad_id or 0, self.device)
+        if "attention_mask" not in inputs[0].tensors and not self.takes("attention_mask", "kwargs"):
+            arguments.pop("attention_mask", None)
+        return arguments
 
     def batches(self, inputs: Sequence[EncodedInput], size: int) -> list[list[int]]:
         """Positions of the inputs of each batch; inputs of different length share one where padding changes nothing."""
@@ -317,7 +309,7 @@ class EncoderRunner:
         the longest. Where the outputs differ, only inputs of equal length may share a batch, so that padding never
         changes a score.
         """
-        if self.pad_id is None or any(one.length is None for one in inputs):
+        if self.pad_id is None or not self.takes("attention_mask", "kwargs") or inputs[0].length is None:
             return False
         try:
             return self.cached("ignores_padding", lambda: padding_changes_nothing(self, inputs))

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.attention import effective_attention, efficient_attention
-from hf_attn_mi.capture import AttentionCall, capture_attention
+from hf_attn_mi.capture import AttentionCall
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.methods.layer_statistics import LayerView, covers_tokens, layer_view
 from hf_attn_mi.models.encoded_input import EncodedInput, real_positions
+from hf_attn_mi.models.input_pass import capture_input
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.results.attention_maps import AttentionMaps
 from hf_attn_mi.results.results import Results
@@ -70,7 +71,8 @@ def attention_maps(
         (one,) = (encoded.inputs[i] for i in positions)
         calls = _capture(runner, one, layers, heads)
         tokens = one.tokens or tuple(f"token {i}" for i in range(one.token_count))
-        return [_maps(kind, tokens, calls, heads, {**runner.provenance(), "warnings": list(one.warnings)})]
+        info = {**runner.provenance(), "warnings": [*one.warnings, *runner.notes]}
+        return [_maps(kind, tokens, calls, heads, info)]
 
     batches = [[i] for i in range(len(encoded.inputs))]
     return result_of_each(encoded, batches, run, errors=errors, task="attention maps")
@@ -92,7 +94,7 @@ def _capture(
                 _check_heads(heads, call.heads)
                 calls.append((call, layer_view(call, range(1), real)))
 
-    with runner.session(), torch.no_grad(), capture_attention(runner.model, keep):
+    with runner.session(), torch.no_grad(), capture_input(runner, arguments, keep):
         runner.forward(arguments)
     if not available:
         raise UnsupportedModelError(

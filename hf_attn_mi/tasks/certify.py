@@ -204,7 +204,7 @@ def _notes(
     options: _Options,
 ) -> tuple[str, ...]:
     """What a reader has to know about this model and input."""
-    notes = list(one.warnings)
+    notes = [*one.warnings, *runner.notes]
     layers = replacement.layers
     if options.layers is not None:
         notes.append(f"Only layers {sorted(options.layers)} were replaced.")

@@ -161,7 +161,7 @@ def compare(
         "options": {name: dict(chosen_options) for name, chosen_options in (options or {}).items()},
         "outside": list(given_scores),
         "eraser": pooled,
-        "warnings": [*predictor.notes, *_notes(metric_inputs, runs, chosen), *notes],
+        "warnings": [*predictor.runner.notes, *predictor.notes, *_notes(metric_inputs, runs, chosen), *notes],
     }
     agreement = rank_matrix(ordinary_scores(all_scores, metric_inputs.fixed_tokens()), seed=seed)
     costs = {name: _cost(run) for name, run in runs.items() if run.scored}

@@ -243,6 +243,8 @@ def _explanation(
     if gap is not None:
         of_target = scored.result.target_gaps
         warnings += gap_warning(scorer, gap, 0.0 if of_target is None else float(of_target[i]))
+    shares = {key: float(share[i]) for key, share in scored.result.other_inputs.items()}
+    others = {"other_inputs": shares} if shares else {}
     assert target.explained is not None
     explained = target.explained[i]
     statistics = scored.batch.statistics
@@ -263,7 +265,7 @@ def _explanation(
         picture=picture_of(scored.batch.runner, one),
         sound=sound_of(one),
         information=information,
-        info={**info, **({} if (call := target.call(i)) is None else {"target": call}), "warnings": warnings},
+        info={**info, **({} if (call := target.call(i)) is None else {"target": call}), **others, "warnings": warnings},
     )
 
 
@@ -291,7 +293,7 @@ def gap_warning(scorer: TokenScorer, gap: float, target_gap: float = 0.0) -> lis
 
 def _model_notes(runner: EncoderRunner, statistics: LayerStatistics | None) -> list[str]:
     """What a reader of the attention statistics has to know about this model."""
-    notes = []
+    notes = list(runner.notes)
     if statistics is not None and statistics.skipped:
         notes.append(f"{len(set(statistics.skipped))} attention modules over other tokens are not in `layers`.")
     checks = module_checks(runner.model)

@@ -331,7 +331,7 @@ def _token_set(
         sequences=state.sequences,
         jaccard=jaccard,
         second_ranking=second_search,
-        info={**info, **called, "warnings": list(one.warnings)},
+        info={**info, **called, "warnings": [*one.warnings, *restricted.predictor.runner.notes]},
     )
 
 

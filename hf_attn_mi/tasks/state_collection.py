@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
-from hf_attn_mi.capture import LayerStates, capture_attention
+from hf_attn_mi.capture import LayerStates
 from hf_attn_mi.data.reservoir import Reservoir
 from hf_attn_mi.data.texts import TextReader
 from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.methods.layer_statistics import LayerStatistics
 from hf_attn_mi.models.encode import encode_text, has_tokens
 from hf_attn_mi.models.encoded_input import EncodedInput
+from hf_attn_mi.models.input_pass import capture_input
 from hf_attn_mi.models.inspect_layers import LayerInspection, class_logits, inspect_layers
 from hf_attn_mi.models.loading import maximum_length
 from hf_attn_mi.models.runner import EncoderRunner
@@ -94,8 +95,8 @@ class StateCollection:
         return kept
 
     def notes(self, texts: TextReader, kept: int) -> list[str]:
-        """Warnings about the texts."""
-        notes = []
+        """Warnings about the model and the texts."""
+        notes = list(self.runner.notes)
         if kept < self.number - self.empty:
             notes.append(
                 f"{kept} of {self.number - self.empty} inputs were kept, drawn at random: the states of more do not "
@@ -147,9 +148,10 @@ class StateCollection:
                 places = torch.tensor([[*always, *more] for always, more in zip(fixed, ranked)])
                 self.sample.put(self.layers.index(record.index), rows, record.states, places)
 
-        capture = capture_attention(self.runner.model, statistics or _states_only, states=take)
+        arguments = self.runner.collate(inputs)
+        capture = capture_input(self.runner, arguments, statistics or _states_only, states=take)
         with self.runner.session(), torch.no_grad(), capture:
-            outputs = self.runner.forward(self.runner.collate(inputs))
+            outputs = self.runner.forward(arguments)
         logits = class_logits(self.runner, outputs, len(rows))
         self.sample.outputs[rows] = logits.double().softmax(1).cpu()
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -15,6 +16,8 @@ from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.methods.batch import ScoringBatch
 from hf_attn_mi.models.positions import channels_last
 from hf_attn_mi.models.runner import EncoderRunner
+from hf_attn_mi.models.token_origins import TokenOrigins
+from hf_attn_mi.models.token_table import TokenTable, find_table
 
 
 class InputSite(Protocol):
@@ -50,34 +53,30 @@ class TokenEmbeddings:
 
     Raises:
         InvalidInputError: the arguments hold no tokens.
-        UnsupportedModelError: the model names no table of token embeddings, or it is offloaded.
+        UnsupportedModelError: the model looks the ids up in no table of embeddings, or in several.
     """
 
     space = "word embeddings"
 
     def __init__(self, runner: EncoderRunner, batch: ScoringBatch) -> None:
-        self.runner, self.table = runner, runner.input_embedding
+        self.runner, self.arguments = runner, batch.arguments
         key = next((key for key in ("inputs_embeds", "input_ids", "inputs") if key in batch.arguments), None)
         if key is None:
             raise InvalidInputError(
                 "inputs: this method needs tokens (input_ids or inputs_embeds); use method='relevance'."
             )
         self.key, tokens = key, batch.arguments[key]
+        self.table = None if tokens.is_floating_point() else find_table(runner, batch.arguments)
         if key == "inputs_embeds":
             embeddings = tokens.detach()
-        elif self.table is None or tokens.is_floating_point():
+        elif self.table is None:
             raise UnsupportedModelError(
-                f"{runner.class_name} names no table of token embeddings (get_input_embeddings), where this method "
-                "changes its input."
+                f"{runner.class_name} looks its token ids up in no table of embeddings, or in several, so this method "
+                "has no input to change. Use method='relevance', or pass inputs_embeds."
             )
         else:
-            if self.table.weight.is_meta:
-                raise UnsupportedModelError(
-                    f"{runner.class_name}: its token embeddings are offloaded, so none can be taken from the table. "
-                    "Load the model onto one device."
-                )
             with torch.no_grad():
-                embeddings = F.embedding(tokens, self.table.weight)
+                embeddings = self.table.rows(tokens)
         self.embeddings = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
 
     def baseline(self, choice: str | None) -> tuple[Tensor, str]:
@@ -94,26 +93,30 @@ class TokenEmbeddings:
         return row, "zero embedding" if choice == "zero" else f"embedding of the {choice} token (id {ids[choice]})"
 
     def _row(self, number: int | None) -> Tensor | None:
-        if self.table is None or number is None or not 0 <= number < self.table.num_embeddings:
+        table = self.table or find_table(self.runner, self.arguments)
+        if table is None or number is None or not 0 <= number < table.size:
             return None
-        return self.table.weight[number].detach().to(self.embeddings)
+        with torch.no_grad():
+            row: Tensor = table.rows(torch.tensor([[number]], device=self.runner.device))[0, 0]
+        return row.to(self.embeddings)
 
     def run(self, arguments: Mapping[str, Any], embeddings: Tensor) -> Any:
         """See `InputSite.run`.
 
         Raises:
-            UnsupportedModelError: the model does not look the ids up as they are.
+            UnsupportedModelError: the model does not look the ids up.
         """
         tokens = arguments[self.key]
         if self.key == "inputs_embeds":
             return self.runner.forward({**arguments, self.key: embeddings.to(tokens.dtype)})
         assert self.table is not None
-        with _ReplacedEmbeddings(self.table.weight, tokens, embeddings) as replaced:
+        replaced = _ReplacedEmbeddings(self.table, arguments, embeddings)
+        with replaced, replaced.hooked():
             outputs = self.runner.forward(arguments)
         if not replaced.done:
             raise UnsupportedModelError(
-                f"{self.runner.class_name} does not look the token ids up in its table of embeddings as they are "
-                "(permuted or cut input), so that no token can be replaced."
+                f"{self.runner.class_name} does not look the token ids up in its table of embeddings, so that no "
+                "token can be replaced."
             )
         return outputs
 
@@ -209,17 +212,34 @@ MEDIA = ("pixel_values", "input_values", "input_features", "inputs", "pixel_valu
 
 
 class _ReplacedEmbeddings(TorchFunctionMode):
-    """Other embeddings wherever the model looks up these token ids.
+    """Other embeddings wherever the model looks up the token ids of the input.
 
     Args:
-        weight: of the table.
-        ids: (n, tokens).
+        table: where it looks them up.
+        arguments: of the forward pass.
         embeddings: (n, tokens, hidden) to use instead.
     """
 
-    def __init__(self, weight: Tensor, ids: Tensor, embeddings: Tensor) -> None:
+    def __init__(self, table: TokenTable, arguments: Mapping[str, Any], embeddings: Tensor) -> None:
         super().__init__()
-        self.weight, self.ids, self.embeddings, self.done = weight, ids, embeddings, False
+        self.table, self.embeddings, self.done = table, embeddings, False
+        self.origins = TokenOrigins(arguments)
+
+    @contextmanager
+    def hooked(self) -> Iterator[None]:
+        """Replace the result of the table's module where its weight cannot be recognized."""
+        if self.table.weight is not None:
+            yield
+            return
+
+        def after(module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor:
+            return self._placed(args[0] if args else next(iter(kwargs.values())), output)
+
+        handle = self.table.module.register_forward_hook(after, with_kwargs=True)
+        try:
+            yield
+        finally:
+            handle.remove()
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -227,24 +247,20 @@ class _ReplacedEmbeddings(TorchFunctionMode):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         if func is not F.embedding:
+            self.origins.observe(func, args, kwargs, result)
             return result
-        weight = args[1] if len(args) > 1 else kwargs["weight"]
-        if weight.data_ptr() != self.weight.data_ptr() or weight.shape != self.weight.shape:
+        own, weight = self.table.weight, args[1] if len(args) > 1 else kwargs["weight"]
+        if own is None or weight.data_ptr() != own.data_ptr() or weight.shape != own.shape:
             return result
         return self._placed(args[0] if args else kwargs["input"], result)
 
     def _placed(self, ids: Tensor, original: Tensor) -> Tensor:
-        expected, new = self.ids, self.embeddings.to(original.dtype)
-        count = expected.shape[1]
-        if ids.shape == expected.shape and torch.equal(ids, expected):
-            placed = new.clone()  # the model may scale its embeddings in place
-        elif ids.dim() == 2 and ids.shape == expected.t().shape and torch.equal(ids, expected.t()):  # (tokens, n)
-            placed = new.transpose(0, 1).clone()
-        elif ids.shape == expected.shape and torch.equal(ids[:, 1:], expected[:, :-1]):  # decoder input, shifted right
-            placed = torch.cat([original[:, :1], new[:, :-1]], 1)
-        elif ids.dim() == 2 and ids.shape[1] > count and torch.equal(ids[:, :count], expected):  # the model padded it
-            placed = torch.cat([new, original[:, count:]], 1)
-        else:
+        places = self.origins.of_main(ids)
+        if places is None:
+            return original
+        mine = places >= 0
+        if not bool(mine.any()):
             return original
         self.done = True
-        return placed
+        rows = self.embeddings.to(original.dtype).flatten(0, 1)[places.clamp_min(0)]
+        return torch.where(mine[..., None], rows, original)

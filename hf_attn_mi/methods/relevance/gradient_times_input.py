@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,9 +13,12 @@ from torch import Tensor, nn
 from hf_attn_mi.capture import first_layer
 from hf_attn_mi.capture.model_state import visible_attention
 from hf_attn_mi.errors import UnsupportedModelError
-from hf_attn_mi.methods.relevance.linearized_forward import LinearizedForward, SoftmaxRule
+from hf_attn_mi.methods.relevance.linearized_forward import Leaf, LinearizedForward, SoftmaxRule
 from hf_attn_mi.methods.relevance.linearized_target import LinearizedTarget, map_tensors
+from hf_attn_mi.models.model_probe import probe
 from hf_attn_mi.models.runner import EncoderRunner
+from hf_attn_mi.models.token_origins import TokenOrigins
+from hf_attn_mi.models.token_table import find_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +32,7 @@ class Relevance:
     space: str  # where the input of gradient x input lives
     target_gap: Tensor  # (batch,) the part of the gap that the target function leaves, not the model
     tangents: tuple[str, ...] = ()  # functions of the target that were taken as their tangent
+    others: Mapping[str, Tensor] = field(default_factory=dict)  # (batch,) shares of other texts, by argument; in `bias`
 
 
 def relevance(
@@ -94,7 +98,7 @@ def _of_target(
     target: Callable[[Any], Tensor],
     outputs: Any,
     linearized: LinearizedForward,
-    leaves: Sequence[tuple[Tensor | None, Tensor]],
+    leaves: Sequence[Leaf],
     space: str,
     *,
     keep: bool,
@@ -106,25 +110,15 @@ def _of_target(
     with LinearizedTarget(batch) as reading:
         value = target(outputs)
     _refuse_without_gradient(model, space, bool(leaves), value, read)
-    tensors = [leaf for _, leaf in leaves]
+    tensors = [leaf.tensor for leaf in leaves]
     everything = torch.autograd.grad(value.sum(), [*tensors, *read], allow_unused=True, retain_graph=keep)
     gradients, of_outputs = everything[: len(tensors)], everything[len(tensors) :]
     value = value.detach().double().cpu()
     left = value - reading.bias.cpu()  # what the outputs, linearly, and the target's constants do not add up to
     for output, gradient in zip(read, of_outputs):
         left = left - _by_example(output, gradient, batch)
-    bias = linearized.bias.cpu() + reading.bias.cpu()
-    scores = torch.zeros(())
-    for (ids, leaf), gradient in zip(leaves, gradients):
-        if gradient is None:
-            continue
-        contribution = _positions((gradient.double() * leaf.detach().double()).cpu(), model)
-        if ids is None and contribution.shape[0] != batch:
-            raise _mixed(model, space, leaf)
-        scores, constant = _place(scores, contribution, ids, _token_ids(arguments))
-        bias += constant
-    if scores.dim() != 2 or scores.shape[0] != batch:
-        raise _mixed(model, space, tensors[0])
+    shares = _shares(model, space, leaves, gradients, _token_ids(arguments), batch)
+    scores, bias = shares.scores, linearized.bias.cpu() + reading.bias.cpu() + shares.bias
     missing = (value - scores.sum(1) - bias).abs()
     scale = torch.maximum(value.abs(), scores.abs().sum(1)).clamp_min(1e-12)
     gap = missing / scale
@@ -132,9 +126,65 @@ def _of_target(
     if batch > 1 and float(gap.max()) > 1e-3 > float(total):  # bias terms of a layout that is not batch-first
         gap = total.expand(batch)
     target_gap = (left.abs() / scale).float() if read else torch.zeros(batch)
+    others = {key: share.float() for key, share in shares.others.items()}
     return Relevance(
-        scores.float(), bias.float(), value.float(), gap.float(), space, target_gap, tuple(reading.tangents)
+        scores.float(), bias.float(), value.float(), gap.float(), space, target_gap, tuple(reading.tangents), others
     )
+
+
+@dataclass(eq=False)
+class _Shares:
+    scores: Tensor  # (batch, tokens)
+    bias: Tensor  # (batch,) of look-ups that are no tokens of the input
+    others: dict[str, Tensor]  # (batch,) the part of them that belongs to other arguments
+
+
+def _shares(
+    model: nn.Module,
+    space: str,
+    leaves: Sequence[Leaf],
+    gradients: Sequence[Tensor | None],
+    token_ids: Tensor | None,
+    batch: int,
+) -> _Shares:
+    """Gradient x input of every leaf, given to the tokens of the input."""
+    known = token_ids is not None and any(leaf.places is not None and bool((leaf.places >= 0).any()) for leaf in leaves)
+    empty = torch.zeros(token_ids.shape, dtype=torch.float64) if known and token_ids is not None else torch.zeros(())
+    shares = _Shares(empty, torch.zeros(batch, dtype=torch.float64), {})
+    for leaf, gradient in zip(leaves, gradients):
+        if gradient is None:
+            continue
+        contribution = _positions((gradient.double() * leaf.tensor.detach().double()).cpu(), model)
+        if leaf.ids is None and contribution.shape[0] != batch:
+            raise _mixed(model, space, leaf.tensor)
+        if known and leaf.ids is not None and contribution.shape == leaf.ids.shape:
+            _give(shares, contribution, leaf)
+        else:
+            shares.scores, constant = _place(shares.scores, contribution, leaf.ids, token_ids)
+            shares.bias = shares.bias + constant
+    if shares.scores.dim() != 2 or shares.scores.shape[0] != batch:
+        raise _mixed(model, space, leaves[0].tensor)
+    return shares
+
+
+def _give(shares: _Shares, contribution: Tensor, leaf: Leaf) -> None:
+    """Add the contribution of one look-up to the tokens that its ids come from; the rest belongs to the bias."""
+    batch = len(shares.bias)
+    places = torch.full(contribution.shape, -1) if leaf.places is None else leaf.places.cpu()
+    mine = places >= 0
+    shares.scores = shares.scores.flatten().index_add(0, places[mine], contribution[mine]).view(shares.scores.shape)
+    rest = ~mine
+    for key, rows in leaf.others.items():
+        rows = rows.cpu()
+        theirs = (rows >= 0) & (rows < batch)
+        share = torch.zeros(batch, dtype=torch.float64).index_add(0, rows[theirs], contribution[theirs])
+        shares.others[key] = shares.others.get(key, torch.zeros_like(share)) + share
+        shares.bias, rest = shares.bias + share, rest & ~theirs
+    left = torch.where(rest, contribution, 0.0)
+    if left.shape[0] == batch:
+        shares.bias = shares.bias + left.reshape(batch, -1).sum(1)
+    else:
+        shares.bias = shares.bias + left.sum() / batch
 
 
 def _noted(tensor: Tensor, read: list[Tensor]) -> Tensor:
@@ -176,23 +226,23 @@ def _leaves(runner: EncoderRunner, inputs: Mapping[str, Any], batch: int, softma
     if "inputs_embeds" in inputs:
         leaf = inputs["inputs_embeds"].detach().clone().requires_grad_(True)
         arguments = {**inputs, "inputs_embeds": leaf}
-        yield LinearizedForward(None, batch, softmax_rule), arguments, lambda: [(None, leaf)], "inputs_embeds"
+        yield LinearizedForward(None, batch, softmax_rule), arguments, lambda: [Leaf(leaf)], "inputs_embeds"
         return
     token_ids = _token_ids(inputs)
-    table = runner.input_embedding if token_ids is not None else None
-    if table is not None or runner.looks_up(inputs, token_ids):
-        weight = None if table is None else table.weight
-        linearized = LinearizedForward(weight, batch, softmax_rule, token_ids=token_ids)
+    table = None if token_ids is None else find_table(runner, inputs)
+    weight = None if table is None else table.weight
+    if weight is not None or (token_ids is not None and probe(runner, inputs).looks_up):
+        linearized = LinearizedForward(weight, batch, softmax_rule, origins=TokenOrigins(inputs))
         yield linearized, inputs, lambda: linearized.leaves, "word embeddings"
         return
-    first_leaves: list[tuple[None, Tensor]] = []
+    first_leaves: list[Leaf] = []
 
     def start(module: nn.Module, args: Any, kwargs: Any) -> Any:
         if first_leaves:
             return None
         states = args[0] if args else kwargs["hidden_states"]
         leaf = states.detach().requires_grad_(True)
-        first_leaves.append((None, leaf))
+        first_leaves.append(Leaf(leaf))
         return ((leaf, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": leaf})
 
     handle = first_layer(runner.model).register_forward_pre_hook(start, with_kwargs=True)

@@ -7,7 +7,8 @@ explained value. Conservative propagation: Ali et al., arXiv 2202.07304; AttnLRP
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from hf_attn_mi.capture import is_attention_rows, multi_head_call, rows_and_logi
 from hf_attn_mi.capture.torch_ops import ADD, CONCAT, DIVIDE, MULTIPLY, PRODUCT, SOFTMAX
 from hf_attn_mi.errors import UnsupportedModelError
 from hf_attn_mi.methods.relevance import rules
+from hf_attn_mi.models.token_origins import TokenOrigins
 
 T = Tensor
 SoftmaxRule = Literal["detach", "taylor"]
@@ -85,6 +87,23 @@ NORMS: dict[Any, Callable[..., Tensor]] = {
 }
 
 
+@dataclass(frozen=True, eq=False)
+class Leaf:
+    """A tensor at which gradient x input is taken.
+
+    Attributes:
+        tensor: (*ids.shape, hidden), or of any form where it stands for no look-up.
+        ids: that were looked up; None for other leaves.
+        places: of the shape of the ids: which of the input's token ids each of them is, flattened, -1 for others.
+        others: rows of the batch of entries that come from other arguments, by their names.
+    """
+
+    tensor: Tensor
+    ids: Tensor | None = None
+    places: Tensor | None = None
+    others: Mapping[str, Tensor] = field(default_factory=dict)
+
+
 class LinearizedForward(TorchFunctionMode):
     """Runs a model as an affine function of its embeddings, exact at the current input.
 
@@ -94,10 +113,11 @@ class LinearizedForward(TorchFunctionMode):
         softmax_rule: "detach" holds attention rows constant; "taylor" takes the softmax as its tangent and shares
             products of rows and values, and of queries and keys, equally (AttnLRP, arXiv 2402.05602; the constants of
             the tangents go to the bias terms).
-        token_ids: where the model names no table of token embeddings: look-ups of exactly these ids become leaves.
+        origins: of the ids that are looked up; where the model names no table of token embeddings, look-ups of the
+            input's own token ids become leaves.
 
     Attributes:
-        leaves: (token ids, leaf) of every look-up.
+        leaves: every look-up.
         bias: (batch,) contributions of biases, positions and every other constant; complete after backward.
     """
 
@@ -107,18 +127,25 @@ class LinearizedForward(TorchFunctionMode):
         batch: int,
         softmax_rule: SoftmaxRule = "detach",
         *,
-        token_ids: Tensor | None = None,
+        origins: TokenOrigins | None = None,
     ) -> None:
         super().__init__()
-        self.token_ids = token_ids
+        self.origins = origins
         self.embedding_weight, self.batch, self.taylor = embedding_weight, batch, softmax_rule == "taylor"
-        self.leaves: list[tuple[Tensor, Tensor]] = []
+        self.leaves: list[Leaf] = []
         self.bias = torch.zeros(batch, dtype=torch.float64)
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        result = self._apply(func, args, kwargs)
+        if self.origins is not None and func is not F.embedding:
+            self.origins.observe(func, args, kwargs, result)
+        return result
+
+    def _apply(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result of one torch function by its rule."""
         if func is F.embedding:
             return self._embedding(func, args, kwargs)
         if func is T.register_hook or not torch.is_grad_enabled():
@@ -176,7 +203,9 @@ class LinearizedForward(TorchFunctionMode):
         ids = args[0] if args else kwargs["input"]
         if self._looks_up_tokens(weight, ids):
             leaf = result.requires_grad_(True)
-            self.leaves.append((ids, leaf))
+            origins = self.origins
+            places, others = (None, {}) if origins is None else (origins.of_main(ids), origins.others(ids))
+            self.leaves.append(Leaf(leaf, ids, places, others))
             result = leaf.clone()  # the model may scale its embeddings in place
         return result
 
@@ -184,7 +213,7 @@ class LinearizedForward(TorchFunctionMode):
         table = self.embedding_weight
         if table is not None:
             return weight.data_ptr() == table.data_ptr() and weight.shape == table.shape
-        return self.token_ids is not None and ids.shape == self.token_ids.shape and torch.equal(ids, self.token_ids)
+        return self.origins is not None and self.origins.reads_input(ids)
 
     def _gate(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         if func in (torch.tanh, T.tanh, F.tanh) and _inside_activation():

@@ -64,13 +64,10 @@ class LinearizedTarget(LinearizedForward):
         super().__init__(None, batch)
         self.tangents: dict[str, None] = {}
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
+    def _apply(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         tracked = [a for a in (*args, *kwargs.values()) if is_tracked(a)]
         if func is Tensor.register_hook or not torch.is_grad_enabled() or not tracked:
-            return super().__torch_function__(func, types, args, kwargs)
+            return super()._apply(func, args, kwargs)
         args = tuple(without_gradient(a) for a in args)
         kwargs = {k: without_gradient(v) for k, v in kwargs.items()}
         if func in TANGENT:
@@ -87,7 +84,7 @@ class LinearizedTarget(LinearizedForward):
             return self._bilinear(func, args, kwargs)
         if func in SUBTRACT | REVERSED and len(args) > 1:
             return self._difference(func, args, kwargs)
-        return super().__torch_function__(func, types, args, kwargs)
+        return super()._apply(func, args, kwargs)
 
     def _tangent(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         places = [i for i, a in enumerate(args) if is_tracked(a)]

@@ -66,7 +66,14 @@ class RelevanceScorer:
             pairs = zip(targets, results)
             return [self._iterate(runner, batch, target.settled(), one.scores, one.space) for target, one in pairs]
         return [
-            TokenScores(one.scores, one.gap, one.space, notes=_tangent_note(one), target_gaps=one.target_gap)
+            TokenScores(
+                one.scores,
+                one.gap,
+                one.space,
+                notes=_notes(one),
+                target_gaps=one.target_gap,
+                other_inputs=one.others,
+            )
             for one in results
         ]
 
@@ -100,11 +107,17 @@ class RelevanceScorer:
             )
 
 
-def _tangent_note(result: Relevance) -> tuple[str, ...]:
+def _notes(result: Relevance) -> tuple[str, ...]:
+    notes = tuple(
+        f"The model also looks up the tokens of {key!r}: what they contribute to the value is a bias term, given in "
+        "info['other_inputs']; to score them, pass them as the input."
+        for key in result.others
+    )
     if not result.tangents:
-        return ()
+        return notes
     names = ", ".join(result.tangents)
     return (
+        *notes,
         f"The target is not linear in the model's outputs ({names}): explained is its tangent at this input (for a "
         "softmax the margin of its logits, times a slope), and the rest of the value is in the bias terms. Return a "
         "logit or a difference of logits to explain the value itself.",

@@ -1,0 +1,141 @@
+"""The pass of the input: of a model that runs its encoder on several texts, the call that reads the explained one.
+
+A look-up and an attention call belong together if they happen in the same call of the innermost module that holds both
+the table and the attention, whatever the texts are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from hf_attn_mi.capture import AttentionCall, Capture, LayerStates, capture_attention
+from hf_attn_mi.errors import UnsupportedModelError
+from hf_attn_mi.models.model_probe import probe
+from hf_attn_mi.models.token_origins import Following, TokenOrigins
+
+if TYPE_CHECKING:
+    from hf_attn_mi.models.runner import EncoderRunner
+
+CallConsumer = Callable[[AttentionCall], None]
+StateConsumer = Callable[[LayerStates], None]
+
+
+@contextmanager
+def capture_input(
+    runner: EncoderRunner,
+    arguments: Mapping[str, Any],
+    consumer: CallConsumer | None,
+    *,
+    states: StateConsumer | None = None,
+) -> Iterator[Capture]:
+    """`capture_attention` of the attention calls and states that belong to the input.
+
+    Args:
+        runner: of the model, in a `session`.
+        arguments: of the forward pass that is run inside.
+        consumer: see `capture_attention`; None to capture the pass for its checks only.
+        states: likewise; None for no states.
+
+    Raises:
+        UnsupportedModelError: the model runs its encoder more than once, and which call reads the input is not known.
+    """
+    known = probe(runner, arguments)
+    if not known.repeated or (consumer is None and states is None):
+        with capture_attention(runner.model, consumer or _nothing, states=states or False) as capture:
+            yield capture
+        return
+    if known.table is None:
+        raise UnsupportedModelError(
+            f"{runner.class_name} runs {', '.join(known.repeated) or 'itself'} more than once in a forward pass, and "
+            "which of these calls reads the input cannot be followed. Pass input_ids, use method='relevance', or use "
+            "capture_attention, which streams the calls in their order."
+        )
+    own = _InputPass(runner.model, known.table, TokenOrigins(arguments))
+    receive = None if states is None else own.states(states)
+    calls = own.calls(consumer or _nothing)
+    with capture_attention(runner.model, calls, states=receive or False) as capture, own.watched(), own:
+        yield capture
+
+
+def _nothing(call: AttentionCall) -> None:
+    """Attention that cannot be captured exactly is refused; nothing else is done with it."""
+
+
+class _InputPass(Following):
+    """Knows, at every moment of a forward pass, whether the call that runs has read the input.
+
+    Args:
+        model: being run.
+        table: name of the module that looks the token ids up.
+        origins: of the arguments.
+    """
+
+    def __init__(self, model: nn.Module, table: str, origins: TokenOrigins) -> None:
+        super().__init__(origins)
+        self.model, self.table = model, table
+        self.count: Counter[str] = Counter()  # calls of each module that holds the table
+        self.own: dict[str, set[int]] = defaultdict(set)  # which of them have read the input
+        self.layers: dict[str, list[int]] = defaultdict(list)  # of all calls of an attention module
+        self.taken: Counter[str] = Counter()
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Count the calls of the modules that hold the table, and note those that read the input."""
+        parts = self.table.split(".")
+        holders = [".".join(parts[:i]) for i in range(1, len(parts))]
+
+        def count(name: str) -> Any:
+            def before(module: nn.Module, args: Any) -> None:
+                self.count[name] += 1
+
+            return before
+
+        def read(module: nn.Module, args: Any, kwargs: Any) -> None:
+            if self.origins.reads_input(args[0] if args else next(iter(kwargs.values()), None)):
+                for name in holders:
+                    self.own[name].add(self.count[name])
+
+        with ExitStack() as stack:
+            for name in holders:
+                stack.callback(self.model.get_submodule(name).register_forward_pre_hook(count(name)).remove)
+            table = self.model.get_submodule(self.table)
+            stack.callback(table.register_forward_pre_hook(read, with_kwargs=True).remove)
+            yield
+
+    def belongs(self, module_name: str) -> bool:
+        """Whether the call of this module that runs now is part of the pass that reads the input."""
+        common = []
+        for mine, other in zip(self.table.split("."), f"{module_name}.".split(".")):
+            if mine != other:
+                break
+            common.append(mine)
+        holder = ".".join(common)
+        return holder == "" or self.count[holder] in self.own[holder]
+
+    def calls(self, consumer: CallConsumer) -> CallConsumer:
+        """A consumer of all calls that passes those of the input on, with the layers of a first pass."""
+
+        def receive(call: AttentionCall) -> None:
+            name = call.module_name
+            self.layers[name].append(call.layer)
+            if self.belongs(name):
+                layer = self.layers[name][self.taken[name]]
+                self.taken[name] += 1
+                consumer(replace(call, layer=layer))
+
+        return receive
+
+    def states(self, consumer: StateConsumer) -> StateConsumer:
+        """Likewise for hidden states."""
+
+        def receive(record: LayerStates) -> None:
+            if self.belongs(record.stack):
+                consumer(record)
+
+        return receive

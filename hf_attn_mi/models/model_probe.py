@@ -1,0 +1,160 @@
+"""What one forward pass tells about a model: where it looks tokens up, what it calls twice, whether it is random."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from hf_attn_mi.capture.module_names import ModuleNames, layer_stacks
+from hf_attn_mi.models.output_tests import float_outputs
+from hf_attn_mi.models.token_origins import Following, TokenOrigins
+
+if TYPE_CHECKING:
+    from hf_attn_mi.models.runner import EncoderRunner
+
+NOISE = {torch.float64: 1e-9, torch.float32: 1e-5}  # two passes differ by more, relative to the largest output: random
+NOISE_REDUCED = 2e-2  # half precision
+
+
+@dataclass(frozen=True)
+class ModelProbe:
+    """What a forward pass over one input has told about a model.
+
+    Attributes:
+        looks_up: whether an embedding looks the token ids of the input up.
+        table: name of the module that turns the token ids of the input into embeddings: a table, or a wrapper around
+            one; None where there is none, or several.
+        repeated: names of the modules that hold a stack of layers and were called more than once.
+        noise: largest difference of two passes over the same input, relative to the largest output; 0 where it is no
+            larger than rounding.
+    """
+
+    looks_up: bool
+    table: str | None
+    repeated: tuple[str, ...]
+    noise: float
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the reader of any result of this model has to know."""
+        if not self.noise:
+            return ()
+        return (
+            f"The model is random in evaluation mode: two passes over the same input differ by {self.noise:.1%} of the "
+            "largest output (dropout that stays on, or noise). Scores and probabilities are those of single passes and "
+            "change from call to call; switch the noise off, or average over calls.",
+        )
+
+
+def probe(runner: EncoderRunner, arguments: Mapping[str, Any]) -> ModelProbe:
+    """The probe of this model, called with arguments of these names; run once until a weight changes.
+
+    Args:
+        runner: of the model.
+        arguments: of a forward pass; the first row is run.
+    """
+    names = tuple(sorted(arguments))
+    return runner.cached(("probe", names), lambda: _probe(runner, _first_row(arguments)))
+
+
+def _probe(runner: EncoderRunner, arguments: Mapping[str, Any]) -> ModelProbe:
+    origins, calls = TokenOrigins(arguments), Counter[str]()
+    following, tables = Following(origins), list[str]()
+    owners = list(layer_stacks(ModuleNames(runner.model)))
+    devices = [runner.device] if runner.device.type == "cuda" else []
+    with runner.session(), torch.no_grad(), torch.random.fork_rng(devices=devices):
+        with _counted(runner.model, owners, calls), _tables_watched(runner.model, origins, tables), following:
+            first = runner.forward(arguments)
+        second = runner.forward(arguments)
+    outer = [name for name in dict.fromkeys(tables) if not any(_inside(name, other) for other in tables)]
+    return ModelProbe(
+        looks_up=bool(following.weights),
+        table=outer[0] if len(outer) == 1 else None,
+        repeated=tuple(name for name in owners if calls[name] > 1),
+        noise=_difference(float_outputs(first), float_outputs(second)),
+    )
+
+
+def token_tables(model: nn.Module) -> dict[str, nn.Module]:
+    """Modules that may turn token ids into embeddings: tables, and what parts of the model name as theirs."""
+    names = {id(module): name for name, module in model.named_modules()}
+    found: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding):
+            found[name] = module
+        try:
+            stated = module.get_input_embeddings()
+        except (AttributeError, NotImplementedError, TypeError):
+            continue
+        if isinstance(stated, nn.Module) and id(stated) in names:
+            found[names[id(stated)]] = stated
+    return found
+
+
+@contextmanager
+def _tables_watched(model: nn.Module, origins: TokenOrigins, seen: list[str]) -> Iterator[None]:
+    """Append the name of every table that is called with token ids of the input."""
+
+    def watch(name: str) -> Any:
+        def before(module: nn.Module, args: Any, kwargs: Any) -> None:
+            given = args[0] if args else next(iter(kwargs.values()), None)
+            if origins.reads_input(given):
+                seen.append(name)
+
+        return before
+
+    with _hooks({name: watch(name) for name in token_tables(model)}, model):
+        yield
+
+
+@contextmanager
+def _counted(model: nn.Module, names: list[str], calls: Counter[str]) -> Iterator[None]:
+    def count(name: str) -> Any:
+        def before(module: nn.Module, args: Any, kwargs: Any) -> None:
+            calls[name] += 1
+
+        return before
+
+    with _hooks({name: count(name) for name in names}, model):
+        yield
+
+
+@contextmanager
+def _hooks(before: Mapping[str, Any], model: nn.Module) -> Iterator[None]:
+    modules = dict(model.named_modules())
+    with ExitStack() as stack:
+        for name, hook in before.items():
+            stack.callback(modules[name].register_forward_pre_hook(hook, with_kwargs=True).remove)
+        yield
+
+
+def _inside(name: str, other: str) -> bool:
+    return name != other and name.startswith(f"{other}." if other else "")
+
+
+def _first_row(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    main = next((value for value in arguments.values() if isinstance(value, Tensor) and value.dim()), None)
+    rows = None if main is None else main.shape[0]
+    return {
+        key: value[:1] if isinstance(value, Tensor) and value.dim() and value.shape[0] == rows else value
+        for key, value in arguments.items()
+    }
+
+
+def _difference(first: list[Tensor], second: list[Tensor]) -> float:
+    """Largest difference relative to the largest entry, 0 where it is no larger than rounding."""
+    largest = 0.0
+    for a, b in zip(first, second):
+        if a.shape != b.shape or not a.numel():
+            continue
+        difference = float((a.double() - b.double()).abs().nan_to_num(0.0, 0.0, 0.0).max())
+        relative = difference / max(float(a.double().abs().nan_to_num(0.0, 0.0, 0.0).max()), 1e-12)
+        if relative > NOISE.get(a.dtype, NOISE_REDUCED):
+            largest = max(largest, relative)
+    return largest

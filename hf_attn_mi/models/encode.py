@@ -168,7 +168,7 @@ def encode_text(
             )
         full = _tokenize(parts, tokenizer, index, truncation=True, max_length=limit)
         notes = (f"input {index} was cut from {length} to {limit} tokens; the rest was not seen by the model.",)
-        warnings.warn(notes[0], stacklevel=6)
+        warnings.warn(notes[0], stacklevel=7)
     special = tuple(map(bool, full["special_tokens_mask"]))
     fast = "offset_mapping" in full
     one = EncodedInput(

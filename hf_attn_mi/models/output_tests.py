@@ -14,8 +14,8 @@ ROW_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}  # of a row whose pad
 
 def float_outputs(outputs: Any) -> list[Tensor]:
     """The floating-point tensors of two dimensions or more among the outputs of a model."""
-    values = outputs.values() if hasattr(outputs, "values") else outputs
-    values = [values] if isinstance(values, Tensor) else values
+    values = [outputs] if isinstance(outputs, Tensor) else outputs
+    values = values.values() if hasattr(values, "values") else values
     return [value for value in values if isinstance(value, Tensor) and value.is_floating_point() and value.dim() > 1]
 
 

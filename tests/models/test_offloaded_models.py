@@ -42,7 +42,7 @@ def test_an_offloaded_model_has_the_scores_of_the_model(demo, kind, tmp_path):
     moved = offloaded(model, kind, tmp_path)
     before = {name: parameter.device for name, parameter in moved.named_parameters()}
     assert torch.device("meta") in before.values()
-    for method, options in METHODS.items():
+    for method, options in METHODS.items() if kind == "cpu" else list(METHODS.items())[-2:]:
         settings = {"method": method, "options": options, "tokenizer": tokenizer}
         wanted, found = explain(model, TEXTS[:2], **settings), explain(moved, TEXTS[:2], **settings)
         for one, other in zip(found, wanted):

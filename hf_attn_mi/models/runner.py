@@ -238,7 +238,7 @@ class EncoderRunner:
             skip=skip,
         )
         encoded = encode_choices(encode, inputs) if takes_choices(self.model) else encode(inputs)
-        with suppress(UnsupportedModelError):  # the pass that is run for the result raises it again
+        with suppress(HfAttnMiError):  # the pass that is run for the result raises it again
             self.notes = probe(self, self.collate(encoded.inputs[:1])).notes if encoded.inputs else self.notes
         return encoded
 

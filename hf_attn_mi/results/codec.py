@@ -303,7 +303,7 @@ def _boolean(value: Any) -> bool:
     # Tokenizers give masks as 0 and 1, in lists, arrays and tensors.
     number = _integer(value)
     if number not in (0, 1):
-        raise MismatchError("", f" must be True or False, got {value!r}")
+        raise MismatchError("", f" must be True or False, got {shown(value)}")
     return number == 1
 
 

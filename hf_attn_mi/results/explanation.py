@@ -314,8 +314,7 @@ class Explanation(Record):
             names = " ".join(dict.fromkeys(self.tokens[i] for i in outside))
             facts.append(f"Special tokens ({names}) hold {format_score(self._total(outside))} in sum, not shown.")
         warnings = self.info.get("warnings") or ()
-        listed = warnings if isinstance(warnings, tuple) else (warnings,)  # of a file that was edited: any value
-        return facts + [f"Warning: {text}" for text in listed]
+        return facts + [f"Warning: {text}" for text in ((warnings,) if isinstance(warnings, str) else warnings)]
 
 
 def _check_lengths(explanation: Explanation) -> None:

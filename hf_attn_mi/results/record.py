@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from torch import Tensor
 
 from hf_attn_mi.atomic_files import as_path
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.results.codec import decode, encode, read_field, same, thaw
 from hf_attn_mi.results.document import Block, ColorDepth, html_page, html_section, terminal_text
 from hf_attn_mi.results.storage import MAX_BYTES, read_folder, read_json, write_folder, write_json
@@ -45,6 +45,9 @@ class Record:
     def __post_init__(self) -> None:
         for name in _names(self):
             object.__setattr__(self, name, read_field(type(self), name, getattr(self, name), saved=False))
+        warnings = getattr(self, "info", {}).get("warnings", ())
+        if not all(isinstance(text, str) for text in (warnings if isinstance(warnings, tuple) else (warnings,))):
+            raise InvalidInputError(f"info['warnings'] must be a list of sentences, got {shown(warnings)}")
         self._check()
 
     def to_dict(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.removal_predictor import (
     Prediction,
@@ -74,7 +74,7 @@ def recheck(
     if not isinstance(token_set, TokenSet):
         raise InvalidInputError(f"token_set must be a TokenSet of minimal_tokens, not {type(token_set).__name__}.")
     if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 <= tolerance < 1:
-        raise InvalidInputError(f"tolerance must be a number of 0 or more and below 1, not {tolerance!r}.")
+        raise InvalidInputError(f"tolerance must be a number of 0 or more and below 1, not {shown(tolerance)}.")
     runner = EncoderRunner.of(model, tokenizer)
     if tolerance is None:
         tolerance = TOLERANCE if runner.dtype in (torch.float32, torch.float64) else TOLERANCE_REDUCED

@@ -127,9 +127,12 @@ def test_a_count_that_is_too_large_ends_at_once():
         Record.from_dict(data)
 
 
-@pytest.mark.parametrize("warnings", [3, 0.5, True, {"a": 1}, "one sentence", ["two", 2]])
-def test_warnings_of_any_kind_are_shown(warnings):
-    assert "Warning: " in explanation(info={"warnings": warnings}).to_text(color="none")
+@pytest.mark.parametrize("warnings", [3, 0.5, True, None, {"a": 1}, ["two", 2]])
+def test_warnings_that_are_no_sentences_are_refused(warnings):
+    with pytest.raises(InvalidInputError, match=r"info\['warnings'\] must be a list of sentences"):
+        explanation(info={"warnings": warnings})
+    assert "Warning: one" in explanation(info={"warnings": "one"}).to_text(color="none")
+    assert "Warning: two" in explanation(info={"warnings": ["one", "two"]}).to_text(color="none")
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 from hf_attn_mi.cli import options as opt
 from hf_attn_mi.cli.exit_codes import DONE
@@ -41,6 +41,12 @@ def mi(
             metavar="ESTIMATOR", help="auto, gaussian, probe, ksg, ksg_pca, logistic, or one that was registered."
         ),
     ] = "auto",
+    effort: Annotated[
+        str,
+        opt.method_option(
+            metavar="EFFORT", help="Of the lower bounds: fast, default (boosted trees as well) or thorough."
+        ),
+    ] = "fast",
     permutations: Annotated[int, opt.method_option(metavar="N", help="Permutations behind the p-values.")] = 200,
     batch_size: opt.BatchSize = 16,
     seed: opt.Seed = 0,
@@ -60,12 +66,13 @@ def mi(
 
     import_libraries()
     from hf_attn_mi import fit_information
-    from hf_attn_mi.mi import list_estimators
+    from hf_attn_mi.mi import Effort, list_estimators
     from hf_attn_mi.results.plots import check_figure_path
     from hf_attn_mi.tasks.sites import SITES
 
     opt.check_names("--sites", sites or (), SITES)
     opt.check_names("--estimator", [estimator], list_estimators())
+    opt.check_names("--effort", [effort], get_args(Effort))
     if plot is not None:
         check_figure_path(plot)
     classifier, tokenizer = load_model(model, quiet=quiet)
@@ -78,6 +85,7 @@ def mi(
             sites=tuple(sites or ("tokens",)),
             batch_size=batch_size,
             estimator=estimator,
+            effort=cast(Effort, effort),
             permutations=permutations,
             limit=limit,
             seed=seed,
@@ -94,12 +102,15 @@ def mi(
     return DONE
 
 
+BOUNDS = ("lower_bound", "upper_bound", "lower_bound_normal")
+
+
 def _numbers(profile: InformationProfile) -> dict[str, Any]:
     """The profile without its tensors, as data."""
     information = profile.information
     columns: dict[str, list[Any]] = {
         name: values.tolist()
-        for name in ("nats", "interval", "p_value", "family_p_value", "null_mean", "share")
+        for name in (*BOUNDS, "nats", "interval", "p_value", "family_p_value", "null_mean", "share")
         if (values := getattr(information, name)) is not None
     }
     sites = [

@@ -4,21 +4,33 @@ from hf_attn_mi.mi.estimator import Estimator, EstimatorSpec, SiteData, SiteEsti
 from hf_attn_mi.mi.folds import draw_folds
 from hf_attn_mi.mi.information import MutualInformation, mutual_information
 from hf_attn_mi.mi.inputs import output_ceiling
+from hf_attn_mi.mi.predictors import (
+    Effort,
+    check_effort,
+    list_predictors,
+    register_predictor,
+    unregister_predictor,
+)
 from hf_attn_mi.mi.probe import Probe, fit_probe
 from hf_attn_mi.mi.registry import get_estimator, list_estimators, register_estimator
 
 __all__ = [
+    "Effort",
     "Estimator",
     "EstimatorSpec",
     "MutualInformation",
     "Probe",
     "SiteData",
     "SiteEstimate",
+    "check_effort",
     "draw_folds",
     "fit_probe",
     "get_estimator",
     "list_estimators",
+    "list_predictors",
     "mutual_information",
     "output_ceiling",
     "register_estimator",
+    "register_predictor",
+    "unregister_predictor",
 ]

@@ -17,7 +17,7 @@ from hf_attn_mi.kernels import (
 )
 from hf_attn_mi.mi.calibration import calibrate, calibrated_information
 from hf_attn_mi.mi.estimator import SiteData, SiteEstimate
-from hf_attn_mi.mi.folds import FoldSums, all_and_left_out, by_fold, from_folds, solve_left_out
+from hf_attn_mi.mi.folds import FoldSums, all_and_left_out, by_fold, from_folds, solve_left_out, sum_folds
 from hf_attn_mi.mi.rng import make_rng
 
 RIDGES = (0.0, 0.1, 1.0, 10.0)  # times the mean variance of a component
@@ -114,6 +114,13 @@ def quadratic_information(site: SiteData) -> SiteEstimate:
     scores = scores + offsets.clamp_min(-50)[site.fold_of]
     pointwise = calibrated_information(scores, site.outputs, site.fold_of)
     return SiteEstimate.from_pointwise(pointwise, site.fold_of, "quadratic")
+
+
+def linear_scores(site: SiteData) -> list[Tensor]:
+    """Return (n, K) out-of-fold scores of each ridge, and for soft outputs of the regression of the log odds."""
+    folds = sum_folds(site.points, site.outputs, site.fold_of)
+    candidates = [*_ridge_path(site, folds), *([_log_odds(site, folds)] if site.soft else [])]
+    return [scores for scores, _ in candidates]
 
 
 def _ridge_path(site: SiteData, folds: FoldSums) -> list[tuple[Tensor, Tensor]]:

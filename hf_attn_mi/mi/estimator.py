@@ -109,6 +109,7 @@ class EstimatorSpec:
         outputs: "classes" or "vectors".
         for_vectors: name of the estimator that takes its place where outputs are vectors; None: such outputs are
             refused.
+        within_bounds: an estimate below the lower bound is raised to it; otherwise it is reported with a warning.
     """
 
     name: str
@@ -117,3 +118,4 @@ class EstimatorSpec:
     coordinates: Coordinates = "components"
     outputs: Literal["classes", "vectors"] = "classes"
     for_vectors: str | None = None
+    within_bounds: bool = False

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.kernels.threads import across_threads, sharing_threads
+from hf_attn_mi.mi.bounds import SiteBounds, site_bounds, upper_bound
 from hf_attn_mi.mi.coordinates import WhitenedStates, balance, site_coordinates
 from hf_attn_mi.mi.estimator import EstimatorSpec, SiteData, SiteEstimate
 from hf_attn_mi.mi.folds import draw_folds, half_width, jackknife_error
@@ -24,6 +25,7 @@ from hf_attn_mi.mi.inputs import (
     small_classes,
 )
 from hf_attn_mi.mi.permutations import Permutations, draw_permutations, p_values, permuted_statistics
+from hf_attn_mi.mi.predictors import Effort, check_effort
 from hf_attn_mi.mi.registry import get_estimator
 
 NOTHING = 1e-9  # nats
@@ -32,24 +34,38 @@ NULL_SITES = 8  # sites in which the estimator is applied to permuted outputs
 
 @dataclass(frozen=True, eq=False)
 class MutualInformation:
-    """Information between the states of each site and the output, in nats, with its statistical error.
+    """Information between the states of each site and the output, in nats: bounds, and an estimate with its error.
 
+    The bounds hold whatever the distribution is; the estimate assumes more and is usually nearer to the truth.
     Tensors are float64 of shape (sites,), or () for states (n, d). An estimate is signed: where there is no information
     it scatters around zero, so that it may be slightly negative.
 
     Attributes:
-        nats: the estimate.
-        interval: (sites, 2) or (2,): lower and upper end of its 95 % interval, by a jackknife over folds.
+        lower_bound: each site has at least this much, with 97.5 % confidence for any number of examples; 0 says that
+            nothing was proved. NaN for vector outputs. See `hf_attn_mi.mi.bounds.site_bounds`.
+        upper_bound: no site has more, with 97.5 % confidence: the information between input and output with its error.
+            NaN for vector outputs.
+        lower_bound_normal: the lower bound by the normal approximation: shorter, and valid for many examples.
+        nats: the estimate, never above the ceiling; that of "auto" never below the lower bound.
+        interval: (sites, 2) or (2,): lower and upper end of the 95 % interval of the estimate, by a jackknife over
+            folds: how much it would move with other examples. docs/methods/mutual_information.md says how often it
+            covers the truth.
         p_value: of each site alone, from permuted outputs.
         family_p_value: of the site among all sites: the same permutations in each, largest statistic of all.
         null_mean: mean estimate on permuted outputs, over up to eight sites: reported, not subtracted.
         ceiling: I(input; output) in nats, exact: no site has more. None for vector outputs.
         n: examples.
         estimator: its name.
-        parts: for each site the part of the estimator that the estimate rests on.
+        parts: for each site the part of the estimator that the estimate rests on; "lower bound" where it was raised to
+            the lower bound.
+        predictors: for each site the predictor with the largest weight in its lower bound; "" without bounds.
+        effort: of the predictors.
         warnings: what limits the estimates.
     """
 
+    lower_bound: Tensor
+    upper_bound: Tensor
+    lower_bound_normal: Tensor
     nats: Tensor
     interval: Tensor
     p_value: Tensor
@@ -59,6 +75,8 @@ class MutualInformation:
     n: int
     estimator: str
     parts: tuple[str, ...]
+    predictors: tuple[str, ...]
+    effort: str
     warnings: tuple[str, ...]
 
     @property
@@ -76,7 +94,8 @@ class MutualInformation:
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         values |= {"share": self.share, "bits": self.bits}
         plain = {name: value.tolist() if isinstance(value, Tensor) else value for name, value in values.items()}
-        return plain | {"parts": list(self.parts), "warnings": list(self.warnings)}
+        lists = {name: list(getattr(self, name)) for name in ("parts", "predictors", "warnings")}
+        return plain | lists
 
 
 def mutual_information(
@@ -84,6 +103,7 @@ def mutual_information(
     outputs: Tensor,
     *,
     estimator: str = "auto",
+    effort: Effort = "fast",
     folds: int = 10,
     permutations: int = 200,
     seed: int = 0,
@@ -103,6 +123,8 @@ def mutual_information(
             cross-fitted linear lower bound; "ksg" and "ksg_pca", nearest neighbors on the states or on eight principal
             components; "logistic", cross-fitted logistic regression; "gaussian_continuous" for vectors, which "auto"
             uses for them; or one that was added with `register_estimator`.
+        effort: of the predictors that the lower bound rests on: "fast" (linear and neighbors), "default" (also boosted
+            trees, seconds a site) or "thorough" (more trees, many seconds a site). More effort makes the bound tighter.
         folds: of cross-fitting and of the jackknife.
         permutations: of the test, the same in every site.
         seed: of folds, permutations, and draws of classes and noise.
@@ -125,6 +147,7 @@ def mutual_information(
     n = flat.shape[1]
     spec = get_estimator(estimator, vectors=noise is not None)
     check_folds(folds, permutations, n)
+    check_effort(effort)
     known = read_classes(outputs, n, seed) if noise is None else read_vectors(outputs, noise, n, seed)
     ceiling = ceiling_of(known.values) if noise is None else None
     # The test looks at neighbors among the leading components, which whitened coordinates do not have.
@@ -136,6 +159,7 @@ def mutual_information(
         draw_permutations(known.values, labels, permutations, seed),
         ceiling,
         folds,
+        effort,
     )
     warnings = small_classes(known) if noise is None else ()
     if run.constant:
@@ -149,9 +173,10 @@ def mutual_information(
 
 @dataclass(frozen=True, eq=False)
 class _SiteResult:
-    """One site: its estimate (None: constant states), test statistics, estimates on permuted outputs, warnings."""
+    """One site: estimate and bounds (None: constant states), test statistics, permuted estimates, warnings."""
 
     estimate: SiteEstimate | None
+    bounds: SiteBounds | None
     statistics: Tensor  # (1 + permutations,)
     null: list[float]
     warnings: list[str]
@@ -167,6 +192,7 @@ class _Estimation:
     permutations: Permutations
     ceiling: float | None
     folds: int
+    effort: Effort
 
     @property
     def constant(self) -> bool:
@@ -180,7 +206,7 @@ class _Estimation:
         if whitened is None:
             lowest = torch.full((len(orders),), -torch.inf, dtype=torch.float64)
             return _SiteResult(
-                None, lowest, [], [f"site {index}: all {len(states)} states are the same: no information"]
+                None, None, lowest, [], [f"site {index}: all {len(states)} states are the same: no information"]
             )
         kept, warnings = whitened.points.shape[1], []
         if kept < whitened.rank:
@@ -190,7 +216,11 @@ class _Estimation:
             )
         null = [] if null_order is None else [self._estimate(whitened, orders[null_order]).value]
         statistics = permuted_statistics(whitened, self.permutations)
-        return _SiteResult(self._estimate(whitened, orders[0]), statistics, null, warnings)
+        bounds = None
+        if self.ceiling is not None and not self.constant:
+            known = self.outputs
+            bounds = site_bounds(SiteData(whitened, known.values, known.labels, self.fold_of, known.soft), self.effort)
+        return _SiteResult(self._estimate(whitened, orders[0]), bounds, statistics, null, warnings)
 
     def _estimate(self, whitened: WhitenedStates, order: Tensor) -> SiteEstimate:
         """Apply the estimator to outputs in this order."""
@@ -211,30 +241,46 @@ def _result(
 ) -> MutualInformation:
     """Return intervals and p-values of all sites; numbers instead of vectors for a `single` one."""
     ceiling = math.inf if run.ceiling is None else run.ceiling
-    rows, notes = [], list(warnings)
+    rows, parts, notes = [], [], list(warnings)
+    most = math.nan if run.ceiling is None else 0.0 if run.constant else upper_bound(run.outputs.values)
+    least = math.nan if run.ceiling is None else 0.0
     for index, site in enumerate(sites):
         notes += site.warnings
-        estimate = site.estimate
+        estimate, bounds = site.estimate, site.bounds
+        proved = (least, most, least) if bounds is None else (bounds.lower, bounds.upper, bounds.lower_normal)
+        parts.append("constant" if estimate is None else estimate.part)
         if estimate is None:
-            rows.append((0.0, 0.0, 0.0))
+            rows.append((*proved, 0.0, 0.0, 0.0))
             continue
         error = (float(jackknife_error(estimate.left_out)) ** 2 + estimate.extra_variance) ** 0.5
         width = half_width(error, run.folds)
         value = min(estimate.value, ceiling)
+        if proved[0] > value and run.spec.within_bounds:
+            value, parts[-1] = min(proved[0], ceiling), "lower bound"
+        elif proved[0] > value:
+            notes.append(
+                f"site {index}: the estimate {value:.3f} is below the lower bound {proved[0]:.3f}, which holds for any "
+                "distribution: the data are not what this estimator assumes"
+            )
         if estimate.value - width > ceiling:
             notes.append(
                 f"site {index}: the estimate {estimate.value:.3f} is above the ceiling {ceiling:.3f}, which is reported"
             )
         # Centered on what is reported: an estimate far above the ceiling must not get an interval of no width.
         upper = min(max(estimate.value + estimate.missing + width, value), ceiling)
-        rows.append((value, value - width, upper))
+        rows.append((*proved, value, value - width, upper))
     table = torch.tensor(rows, dtype=torch.float64)
     p_value, family_p_value = p_values(torch.stack([site.statistics for site in sites]))
     null = torch.tensor([value for site in sites for value in site.null], dtype=torch.float64)
     null_mean = null.mean() if len(null) else torch.zeros((), dtype=torch.float64)
-    columns = (table[:, 0], table[:, 1:], p_value, family_p_value, null_mean.expand(len(sites)).clone())
-    nats, interval, p_value, family_p_value, null_mean = (column[0] if single else column for column in columns)
+    columns = (*table[:, :4].unbind(1), table[:, 4:], p_value, family_p_value, null_mean.expand(len(sites)).clone())
+    lower, upper_end, lower_normal, nats, interval, p_value, family_p_value, null_mean = (
+        column[0] if single else column for column in columns
+    )
     return MutualInformation(
+        lower_bound=lower,
+        upper_bound=upper_end,
+        lower_bound_normal=lower_normal,
         nats=nats,
         interval=interval,
         p_value=p_value,
@@ -243,7 +289,9 @@ def _result(
         ceiling=run.ceiling,
         n=n,
         estimator=run.spec.name,
-        parts=tuple("constant" if site.estimate is None else site.estimate.part for site in sites),
+        parts=tuple(parts),
+        predictors=tuple("" if site.bounds is None else site.bounds.predictor for site in sites),
+        effort=run.effort,
         warnings=tuple(notes),
     )
 

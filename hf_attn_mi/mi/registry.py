@@ -29,6 +29,7 @@ _SPECS = {
             "the largest of several estimators, as far as they differ by more than chance",
             coordinates="gaussianized",
             for_vectors="gaussian_continuous",
+            within_bounds=True,
         ),
         EstimatorSpec("gaussian", estimate_gaussian, "closed form for Gaussian classes", coordinates="whitened"),
         EstimatorSpec("probe", estimate_probe, "cross-fitted linear probe, a lower bound"),
@@ -71,7 +72,6 @@ def register_estimator(
         InvalidInputError: the name is taken or empty, the function cannot be called, or unknown coordinates or outputs.
 
     Example:
-        >>> import torch
         >>> import torch
         >>> from hf_attn_mi.mi import SiteEstimate, mutual_information
         >>> def estimate_class_means(site):  # squared distance of the class means from the mean, halved

@@ -132,9 +132,10 @@ class InformationProfile(Record):
         )
 
     def table(self) -> list[list[str]]:
-        """Return rows of strings: a header, then a row for each layer with "nats [low, high] p = ..." for each site.
+        """Return rows of strings: a header, then a row for each layer with "lower to upper, estimate, p" for each site.
 
-        The p-value is the family-wise one. A cell is "-" where the layer has no such site.
+        The bounds hold for any distribution; the estimate stands with its interval. The p-value is the family-wise one.
+        A cell is "-" where the layer has no such site.
         """
         names = list(dict.fromkeys(site.name for site in self.sites))
         cells = {(site.layer, site.name): self._cell(place) for place, site in enumerate(self.sites)}
@@ -176,7 +177,7 @@ class InformationProfile(Record):
         return figure
 
     def _columns(self) -> dict[str, list[Any]]:
-        names = ("nats", "p_value", "family_p_value", "null_mean")
+        names = ("lower_bound", "upper_bound", "nats", "p_value", "family_p_value", "null_mean")
         low, high = self.information.interval.unbind(-1)
         return {
             **{name: [getattr(site, name) for site in self.sites] for name in ("layer", "stack", "name", "n")},
@@ -201,6 +202,10 @@ class InformationProfile(Record):
             Paragraph(
                 f"ceiling {self.ceiling:.4f} nats ({self.ceiling / math.log(2):.4f} bits) of H(Y) = {entropy:.4f}"
             ),
+            Paragraph(
+                "Each cell: lower bound to upper bound, valid for any distribution (each 97.5 %); then the estimate "
+                "[its 95 % interval] and the family-wise p-value."
+            ),
             Table(header, rows),
         ]
 
@@ -208,4 +213,6 @@ class InformationProfile(Record):
         information = self.information
         low, high = information.interval[place].tolist()
         p_value = float(information.family_p_value[place])
-        return f"{float(information.nats[place]):.3f} [{low:.3f}, {high:.3f}] p = {p_value:.2g}"
+        lower, upper = float(information.lower_bound[place]), float(information.upper_bound[place])
+        estimate = f"{float(information.nats[place]):.3f} [{low:.3f}, {high:.3f}] p = {p_value:.2g}"
+        return f"{lower:.3f} to {upper:.3f}; {estimate}"

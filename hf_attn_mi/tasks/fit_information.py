@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from hf_attn_mi.data.texts import TextReader, read_texts_of
-from hf_attn_mi.mi import get_estimator
+from hf_attn_mi.mi import Effort, check_effort, get_estimator
 from hf_attn_mi.models.labels import label_names
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.results.information_profile import InformationProfile
@@ -32,6 +32,7 @@ def fit_information(
     sites: str | tuple[str, ...] = "tokens",
     batch_size: int = 16,
     estimator: str = "auto",
+    effort: Effort = "fast",
     permutations: int = 200,
     limit: int | None = None,
     memory: int = 2 * 2**30,
@@ -53,6 +54,7 @@ def fit_information(
             received), "types" (each special token; the tokens of text A and of text B).
         batch_size: inputs in one forward pass.
         estimator: a name of `hf_attn_mi.mi.list_estimators()`; see `mutual_information`.
+        effort: of the lower bounds: "fast", "default" or "thorough"; see `mutual_information`.
         permutations: of the outputs, for the p-values.
         limit: most texts to read; None for all.
         memory: bytes for the states kept; of more inputs than fit, a random sample is kept, with a warning. Fitting
@@ -76,6 +78,7 @@ def fit_information(
     for name, number in (("batch_size", batch_size), ("memory", memory), ("permutations", permutations)):
         check_whole_number(name, number)
     check_seed(seed)
+    check_effort(effort)
     get_estimator(estimator)  # an unknown name is refused before the data is read
     runner = EncoderRunner.of(model, tokenizer)
     texts = read_texts_of(dataset, limit=limit)
@@ -92,6 +95,7 @@ def fit_information(
             collection.layers,
             inspection.stack,
             estimator=estimator,
+            effort=effort,
             permutations=permutations,
             seed=seed,
         )
@@ -102,6 +106,7 @@ def fit_information(
     info = {
         **runner.provenance(),
         "estimator": estimator,
+        "effort": effort,
         "permutations": permutations,
         "seed": seed,
         "sites": list(chosen),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hf_attn_mi.data.reservoir import Reservoir
 from hf_attn_mi.errors import InvalidInputError
-from hf_attn_mi.mi import MutualInformation, Probe, draw_folds, fit_probe, mutual_information, output_ceiling
+from hf_attn_mi.mi import Effort, MutualInformation, Probe, draw_folds, fit_probe, mutual_information, output_ceiling
 from hf_attn_mi.results.information_profile import Site
 from hf_attn_mi.tasks.sites import DRAWS, SitePlan
 
@@ -44,12 +44,13 @@ def estimate(
     stack: str,
     *,
     estimator: str,
+    effort: Effort,
     permutations: int,
     seed: int,
 ) -> Estimates:
     """Information, probes and the probes of two halves of the inputs, for every site with enough examples.
 
-    Slots that the same inputs have are estimated together, with the same permutations. Between such groups the
+    Sites that the same inputs have are estimated together, with the same permutations. Between such groups the
     family-wise p-values are Bonferroni's.
 
     Args:
@@ -57,7 +58,7 @@ def estimate(
         plan: what the picks are.
         layers: index of each layer in the sample.
         stack: whose layers these are.
-        estimator, permutations, seed: of `mutual_information`.
+        estimator, effort, permutations, seed: of `mutual_information`.
 
     Raises:
         InvalidInputError: too few inputs for the estimator, or one class only.
@@ -71,7 +72,9 @@ def estimate(
         try:
             states = torch.stack([sample.states[layer, pick, problem.rows] for layer, pick in problem.cells])
             outputs = sample.outputs[problem.rows]
-            found = mutual_information(states, outputs, estimator=estimator, permutations=permutations, seed=seed)
+            found = mutual_information(
+                states, outputs, estimator=estimator, effort=effort, permutations=permutations, seed=seed
+            )
             probes = [_fit(sample, plan, problem.cells, problem.rows, seed)]
         except InvalidInputError as error:
             if set(names) & set(ALWAYS):
@@ -158,6 +161,9 @@ def _joined(
         )
 
     information = MutualInformation(
+        lower_bound=gather("lower_bound"),
+        upper_bound=gather("upper_bound"),
+        lower_bound_normal=gather("lower_bound_normal"),
         nats=gather("nats"),
         interval=gather("interval"),
         p_value=gather("p_value"),
@@ -167,6 +173,8 @@ def _joined(
         n=kept,
         estimator=done[whole][1].estimator,
         parts=tuple(done[group][1].parts[place] for _, group, place in order),
+        predictors=tuple(done[group][1].predictors[place] for _, group, place in order),
+        effort=done[whole][1].effort,
         warnings=tuple(dict.fromkeys(text for _, found, _ in done for text in found.warnings)),
     )
     sites = tuple(

@@ -93,7 +93,7 @@ def test_the_verdict_on_the_ceiling(capsys, monkeypatch):
 def test_the_options_arrive(received, capsys):
     given = (
         "--data name:split --layers 0 3 --sites tokens types --limit 50 --batch-size 8 --estimator probe "
-        "--permutations 20 --seed 4"
+        "--effort default --permutations 20 --seed 4"
     )
     assert main(["mi", *given.split()]) == 0
     (call,) = received
@@ -106,6 +106,7 @@ def test_the_options_arrive(received, capsys):
         "limit": 50,
         "batch_size": 8,
         "estimator": "probe",
+        "effort": "default",
         "permutations": 20,
         "seed": 4,
     }

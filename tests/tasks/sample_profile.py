@@ -17,6 +17,9 @@ def made(layers=LAYERS):
     width = torch.linspace(0.02, 0.03, count, dtype=torch.float64)
     ones = torch.ones(count, dtype=torch.float64)
     information = MutualInformation(
+        lower_bound=(nats - 3 * width).clamp_min(0),
+        upper_bound=ones * (CEILING + 0.01),
+        lower_bound_normal=(nats - 2.5 * width).clamp_min(0),
         nats=nats,
         interval=torch.stack([nats - width, nats + 2 * width], -1),
         p_value=ones * 0.005,
@@ -26,6 +29,8 @@ def made(layers=LAYERS):
         n=400,
         estimator="auto",
         parts=("probe",) * count,
+        predictors=("linear",) * count,
+        effort="fast",
         warnings=(),
     )
     probe = Probe(torch.zeros(count, 2, 5), torch.zeros(count, 2), torch.tensor([0.5, 0.5]))

@@ -310,7 +310,7 @@ def test_rationale_lengths_that_differ_are_named(demo):
     for rationales, words in (
         ([[0, 1]], f"rationales[0] has 2 entries, inputs[0] has {len(ids)} tokens"),
         ([[0] * len(ids)] * 2, "rationales has 2 entries for 1 inputs"),
-        ([[0.5] * len(ids)], "0 or 1 is wanted"),
+        ([[0.5] * len(ids)], "it must be 0 or 1"),
         ([[(0, 999)]], f"with [{len(TEXTS[0])}] characters"),
         ([[(0, 1, 1)]], "(0, 1, 1)"),
         (["a"], "str"),

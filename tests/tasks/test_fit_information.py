@@ -199,7 +199,9 @@ def test_ceiling_prior_and_slots(fitted):
     assert table[0][:3] == ["layer", "tokens", "first"]
     assert [row[0] for row in table[1:]] == ["0", "1", "2", "3", "4"]
     place = profile.find(4, "first")
-    assert table[5][2].startswith(f"{float(profile.information.nats[place]):.3f} [")
+    information = profile.information
+    bounds = f"{float(information.lower_bound[place]):.3f} to {float(information.upper_bound[place]):.3f}; "
+    assert table[5][2].startswith(f"{bounds}{float(information.nats[place]):.3f} [")
     assert table[1][table[0].index("attention rank 1")] == "-"
     assert "ceiling" in str(profile)
     with pytest.raises(InvalidInputError, match=r"no site 'last' of layer 2: there are layers \[0, 1, 2, 3, 4\]"):
@@ -432,7 +434,7 @@ def test_pairs_have_their_own_types(demo):
     with pytest.warns(UserWarning, match="type text B: left out, 10 examples: .* n = 10 "):
         some = fit(demo[0], mixed, sites="types")
     assert "type text B" not in {site.name for site in some.sites}
-    with pytest.warns(UserWarning, match=r"type text B: left out, 1 examples; two are the least"):
+    with pytest.warns(UserWarning, match=r"type text B: left out, since it has 1 examples and needs at least two"):
         fit(demo[0], [pairs[0], *TEXTS[1:]], sites="types")
 
 

@@ -18,7 +18,7 @@ MOST_INSIDE = 7  # sites that a legend inside the axes has room for
 
 
 def plot_information(profile: InformationProfile, path: str | Path | None = None, *, axes: Axes | None = None) -> Any:
-    """Return the figure of mutual information over layers: a curve with its 95 % band for each site, and the ceiling.
+    """Return the figure of mutual information over layers: estimates with 95 % bands, lower bounds, the ceiling.
 
     Args:
         profile: from `fit_information`.
@@ -47,7 +47,9 @@ def plot_information(profile: InformationProfile, path: str | Path | None = None
         marker = MARKERS[number // len(COLORS) % len(MARKERS)]
         axes.fill_between(layers, low, high, color=color, alpha=0.18, linewidth=0)
         axes.plot(layers, nats, color=color, marker=marker, markersize=4, label=name)
+        axes.plot(layers, information.lower_bound[places].tolist(), color=color, linestyle=":", linewidth=1.2)
     axes.axhline(profile.ceiling, color="black", linestyle="--", linewidth=1, label="ceiling: I(input; output)")
+    axes.plot([], [], color="gray", linestyle=":", linewidth=1.2, label="lower bound, any distribution (97.5 %)")
     axes.set_xticks(profile.layers)
     axes.set_xlabel("layer (0: embeddings)" if 0 in profile.layers else "layer")
     axes.set_ylabel("mutual information with the output (nats)")

@@ -1,0 +1,114 @@
+"""Lower and upper bounds of the information between states and classes, valid whatever the distribution."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hf_attn_mi.mi.estimator import SiteData
+from hf_attn_mi.mi.inputs import entropy
+from hf_attn_mi.mi.predictors import Effort, predictions_of
+
+MISSED = 0.025  # probability with which each bound may fail
+PRIOR_SHARE = 0.05  # least share of the prior in the mixture: it bounds the logarithm of the ratio
+EM_STEPS = 40
+
+
+@dataclass(frozen=True, eq=False)
+class SiteBounds:
+    """Bounds of one site, nats.
+
+    Attributes:
+        lower: one-sided 97.5 % lower bound, empirical Bernstein: valid for any number of examples.
+        lower_normal: the same with the normal approximation: shorter, valid for many examples.
+        upper: one-sided 97.5 % upper bound: the information between input and output with its sampling error.
+        predictor: the member with the largest weight in the mixture.
+    """
+
+    lower: float
+    lower_normal: float
+    upper: float
+    predictor: str
+
+
+def site_bounds(site: SiteData, effort: Effort) -> SiteBounds:
+    """Return the bounds of one site.
+
+    For any q, I(H; Y) = H(Y) - H(Y | H) >= H(Y) + E[log q(Y | H)]. q is a mixture of the predictors of this effort and
+    at least 5 % of the prior. Members are fitted without the fold that they predict, and so are the weights of the
+    mixture. With P_i the output of example i and p the mean output,
+
+        Z_i = sum_k P_ik (log q_i(k) - log p_k).
+
+    Its mean is at most the mean of the same with the true p (the entropy of a mean is at most its cross-entropy), whose
+    expectation is at most I. log q >= log 0.05 + log prior bounds Z_i, so that with variance V, range R and n examples
+    (Maurer and Pontil, arXiv 0907.3740)
+
+        lower = mean Z - sqrt(2 V log(2 / .025) / n) - 7 R log(2 / .025) / (3 (n - 1)).
+
+    Examples of different folds are treated as independent. The upper bound is the same for I(X; Y), the information
+    between input and output, which no state exceeds: mean of KL(P_i || p) plus its error, at most H(Y) of K classes.
+
+    Args:
+        site: class outputs.
+        effort: "fast", "default" or "thorough".
+    """
+    names, members = predictions_of(site, effort)
+    share = site.share
+    log_q, weights = _mixture(members, site.outputs, site.fold_of)
+    prior = members[names.index("prior")] if "prior" in names else share.log().expand_as(site.outputs)
+    log_q = torch.logaddexp(math.log1p(-PRIOR_SHARE) + log_q, math.log(PRIOR_SHARE) + prior)
+    gains = (site.outputs * (log_q - share.log())).sum(1)
+    widest = -math.log(float(share.min()))
+    mean, normal, bernstein = _errors(gains, widest - math.log(PRIOR_SHARE))
+    floor = 0.0  # information is never negative
+    return SiteBounds(
+        lower=max(floor, mean - bernstein),
+        lower_normal=max(floor, mean - normal),
+        upper=upper_bound(site.outputs),
+        predictor=names[int(weights.argmax())],
+    )
+
+
+def upper_bound(outputs: Tensor) -> float:
+    """Return the one-sided 97.5 % upper bound of the information between input and output, nats.
+
+    Args:
+        outputs: (n, K) float64 probabilities of the classes that occur.
+    """
+    share = outputs.mean(0)
+    divergence = -(outputs * share.log()).sum(1) - entropy(outputs)
+    mean, _, bernstein = _errors(divergence, -math.log(float(share.min())))
+    return min(mean + bernstein, math.log(len(share)))
+
+
+def _errors(values: Tensor, width: float) -> tuple[float, float, float]:
+    """Return the mean of values (n,) of this range, and its one-sided errors: normal, and by empirical Bernstein."""
+    n = len(values)
+    variance = float(values.var())
+    logarithm = math.log(2 / MISSED)
+    normal = -float(torch.special.ndtri(torch.tensor(MISSED, dtype=torch.float64))) * math.sqrt(variance / n)
+    bernstein = math.sqrt(2 * variance * logarithm / n) + 7 * width * logarithm / (3 * (n - 1))
+    return float(values.mean()), normal, bernstein
+
+
+def _mixture(members: Tensor, outputs: Tensor, fold_of: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (n, K) log probabilities of the mixture, its weights fitted without each fold, and their mean (members,).
+
+    The weights maximize the mean of sum_k P_ik log sum_m w_m q_m(k | i) by expectation maximization, which is concave.
+    """
+    folds = int(fold_of.max()) + 1
+    probabilities = members.exp()  # (members, n, K)
+    inside = torch.nn.functional.one_hot(fold_of, folds).double()  # (n, folds)
+    rest = (1 - inside) / (1 - inside).sum(0)
+    weights = torch.full((folds, len(members)), 1 / len(members), dtype=torch.float64)
+    for _ in range(EM_STEPS):
+        mixed = torch.einsum("fm,mnk->fnk", weights, probabilities).clamp_min(1e-300)
+        shares = torch.einsum("fnk,mnk->fnm", outputs / mixed, probabilities)
+        weights = weights * torch.einsum("nf,fnm->fm", rest, shares)
+        weights = weights / weights.sum(1, keepdim=True)
+    log_q = torch.einsum("nm,mnk->nk", weights[fold_of], probabilities).clamp_min(1e-300).log()
+    return log_q, weights.mean(0)

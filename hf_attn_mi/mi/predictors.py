@@ -98,7 +98,7 @@ def _boosted(site: SiteData, *, trees: int, rate: float, leaves: int) -> Tensor:
     for fold in range(int(site.fold_of.max()) + 1):
         rest, held = (site.fold_of != fold).nonzero()[:, 0], (site.fold_of == fold).nonzero()[:, 0]
         rows, labels = rest.repeat_interleave(draws.shape[1]), draws[rest].flatten()
-        if len(labels.unique()) < 2:
+        if int(labels.min()) == int(labels.max()):
             result[held, labels[0]] = 1.0
             continue
         model = HistGradientBoostingClassifier(

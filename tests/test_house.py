@@ -47,6 +47,7 @@ LATE = OPTIONAL | {
     "pandas",
     "pyarrow",
     "rich",
+    "sklearn",
 }  # may be imported inside functions: slow, and rarely needed
 DOORS = {  # what else may be imported inside the functions of a part
     "cli": ("transformers", "hf_attn_mi.", "tqdm"),  # `--version` and `--help` answer at once

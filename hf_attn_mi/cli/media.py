@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,7 @@ def read_inputs(
     if len(kinds) > 1 or texts or file is not None or pair is not None:
         raise InvalidInputError(f"--{kinds[0]} takes files in the place of texts; pass one kind of input.")
     for path in given[kinds[0]]:
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise InvalidInputError(f"--{kinds[0]} {path}: there is no such file.")
     return Inputs(kinds[0], given[kinds[0]])
 

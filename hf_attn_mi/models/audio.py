@@ -156,7 +156,7 @@ def _read_file(path: Path, place: str) -> Recording:
     """The recording of a .wav file; its channels are averaged."""
     if str(path).startswith(("http:", "https:")):
         raise InvalidInputError(f"{place} is an address, and nothing is downloaded: download it, and pass the path.")
-    if not path.is_file():
+    if not os.path.isfile(path):  # False also for names that no file can have
         raise InvalidInputError(f"{place}: there is no audio file {str(path)[:200]!r}; allowed is {ALLOWED}.")
     try:
         with warnings.catch_warnings():

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
+from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError, shown
 from hf_attn_mi.models.runner import EncoderRunner
 
 TEMPLATE = "This is a photo of {}."  # of the pipeline of transformers
@@ -80,7 +80,7 @@ def by_text_labels(runner: EncoderRunner, labels: object) -> tuple[EncoderRunner
         labels = [label.strip() for label in labels.split(",") if label.strip()]
     names = list(labels) if isinstance(labels, list | tuple) else []
     if not names or not all(isinstance(name, str) and name for name in names) or len(set(names)) != len(names):
-        raise InvalidInputError(f"candidate_labels must be a list of one or more different texts, not {labels!r}.")
+        raise InvalidInputError(f"candidate_labels must be a list of one or more different texts, not {shown(labels)}.")
     template = settings.get("hypothesis_template", TEMPLATE)
     return _image_tower(runner, names, [template.format(name) for name in names], settings), None
 

@@ -105,7 +105,7 @@ def read_image(item: Any, place: str) -> Any:
             raise InvalidInputError(
                 f"{place} is the address {str(item)[:80]!r}, and nothing is downloaded: download it, and pass the path."
             )
-        if not path.is_file():
+        if not os.path.isfile(path):  # False also for names that no file can have
             raise InvalidInputError(f"{place}: there is no image file {str(item)[:200]!r}; allowed is {ALLOWED}.")
         try:
             with Image.open(path) as image:

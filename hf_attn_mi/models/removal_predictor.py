@@ -293,7 +293,12 @@ def fixed_and_movable(
     Raises:
         InvalidInputError: no tokens, special tokens not known, no other tokens, or a mask by query.
     """
-    if one.length is None or one.special is None:
+    if one.length is None:
+        raise InvalidInputError(
+            f"inputs[{index}] has {', '.join(one.tensors)}: sets of tokens are for texts. Of images and audio, "
+            "explain(..., method='occlusion') removes patches and moments."
+        )
+    if one.special is None:
         raise InvalidInputError(
             f"inputs[{index}]: which of its tokens are special is not known. Pass texts, or input_ids and tokenizer=..."
         )

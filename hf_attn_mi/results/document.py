@@ -158,11 +158,7 @@ def terminal_text(blocks: Iterable[Block], color: ColorDepth | None = "none") ->
             for line in block.lines:
                 console.print(Text(_printable(line)))
         elif isinstance(block, Drawing):
-            _print_words(
-                console,
-                Words([[piece] for piece in block.words.ranked], block.words.label, block.words.class_linked),
-                "none",
-            )
+            _print_words(console, block.words, "none")
         elif isinstance(block, Words):
             _print_words(console, block, depth)
         elif not block.folded:

@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError, shown
+from hf_attn_mi.results.decoder import DecoderTokens
 from hf_attn_mi.results.document import Block, Drawing, Facts, Heading, Table
 from hf_attn_mi.results.drawings import picture_html, sound_html
 from hf_attn_mi.results.layer_attention import LayerAttention, identifiability, layer_table
@@ -79,6 +80,8 @@ class Explanation(Record):
             time) of a spectrogram; None for other inputs.
         picture: the image as the model sees it; None for other inputs.
         sound: the recording, and where each token lies in it; None for other inputs.
+        decoder: the tokens that a decoder reads, with scores of their own; None for other models and methods, and where
+            the decoder reads a copy of the input, whose words hold its part.
         completeness_gap: relative distance between the target's value and the sum of scores and bias terms.
         information: mutual information, JSON-like; None unless asked for.
         info: how it was computed, JSON-like: model, method, versions, seconds, space, reference, warnings;
@@ -121,6 +124,7 @@ class Explanation(Record):
     grid: tuple[int, int] | None = None
     picture: Picture | None = None
     sound: Sound | None = None
+    decoder: DecoderTokens | None = None
 
     def heatmap(self, size: tuple[int, int] | None = None) -> np.ndarray[Any, Any]:
         """Return the scores as a map over the image (or over frequency and time), special tokens left out.
@@ -207,8 +211,11 @@ class Explanation(Record):
         details = {} if self.probability is None else {"probability": f"{self.probability:.4g}"}
         names = ("method", "model", "space", "reference")
         details |= {name: str(self.info[name]) for name in names if self.info.get(name) is not None}
-        words = Words(self._pieces(), self.target_name, bool(self.info.get("class_linked", True)))
+        unit = "patch" if self.grid is not None else "word" if self.sound is None else "moment"
+        words = Words(self._pieces(), self.target_name, bool(self.info.get("class_linked", True)), unit)
         blocks: list[Block] = [Heading(self.target_name, details), self._drawn(words), Facts(self._facts())]
+        if self.decoder is not None:
+            blocks.insert(2, self.decoder.table())
         if self.layers:
             blocks.append(replace(layer_table(self.layers), title="Attention per layer", folded=True))
         sign = "Positive speaks for the class named above." if words.class_linked else "It does not refer to a class."

@@ -38,11 +38,13 @@ class Words:
         texts: the pieces of each text (see `split_text`); two for a sentence pair.
         label: the class explained.
         class_linked: whether the sign of a score says for or against that class.
+        unit: what has a score: "word", "patch" or "moment".
     """
 
     texts: Sequence[Sequence[Piece]]
     label: str
     class_linked: bool = True
+    unit: str = "word"
     kind: ClassVar[Literal["words"]] = "words"
 
     @cached_property
@@ -50,6 +52,11 @@ class Words:
         """The words, strongest first, NaN last, equals in reading order."""
         words = [piece for pieces in self.texts for piece in pieces if piece.score is not None]
         return sorted(words, key=lambda piece: magnitude_order(piece.score or 0.0))
+
+    @property
+    def units(self) -> str:
+        """The plural of `unit`."""
+        return f"{self.unit}es" if self.unit.endswith("ch") else f"{self.unit}s"
 
     @cached_property
     def scale(self) -> float:
@@ -70,8 +77,8 @@ class Words:
     def legend(self, positive: str, negative: str) -> str:
         """Return what the two colors or signs say; a method that knows no class speaks neither for nor against one."""
         if self.scale == 0:
-            return "No word has a score other than zero."
-        scale = f"scale: ±{self.scale:.4g}, the largest word."
+            return f"No {self.unit} has a score other than zero."
+        scale = f"scale: ±{self.scale:.4g}, the largest {self.unit}."
         if self.class_linked:
             return f"{positive} speaks for {self.label}, {negative} against; {scale}"
         return (

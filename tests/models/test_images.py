@@ -103,6 +103,8 @@ def test_an_image_classification_pipeline_is_explained_as_it_answers(settings):
         ("no/such/image.png", "no image file"),
         ("https://example.org/cat.png", "nothing is downloaded"),
         (12, "not int"),
+        ("A film. " * 1000, "no image file"),
+        ("nul\0", "no image file"),
         (None, "not NoneType"),
         ([], "empty list"),
         ([picture(), "no.png"], r"inputs\[1\]: there is no image file"),
@@ -151,3 +153,25 @@ def test_a_picture_turned_by_its_exif_entry_is_turned(tmp_path):
     upright = np.asarray(Image.open(tmp_path / "turned.jpg").rotate(-90, expand=True))
     found = explain(model, tmp_path / "turned.jpg", processor=processor)
     assert torch.equal(found.scores, explain(model, upright, processor=processor).scores)
+
+
+def test_an_image_that_cannot_be_read_is_skipped_on_request(tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"nothing")
+    found = explain(
+        media_model("vit"),
+        [picture(), tmp_path / "bad.png", np.zeros((4, 4))],
+        processor=image_processor(),
+        errors="skip",
+    )
+    assert [type(one).__name__ for one in found] == ["Explanation", "SkippedInput", "Explanation"]
+    assert "cannot be read as an image" in found[1].reason
+
+
+def test_every_class_of_an_image_is_explained_from_one_pass():
+    model = media_model("vit")
+    found = explain(model, picture(), processor=image_processor(), targets="all")
+    assert [one.target_name for one in found] == ["cat", "dog", "bird"]
+    for one in found:
+        alone = explain(model, picture(), processor=image_processor(), target=one.target)
+        assert torch.allclose(one.scores, alone.scores, atol=1e-5 * float(alone.scores.abs().max()))
+        assert one.picture.uri == alone.picture.uri

@@ -87,6 +87,8 @@ def test_the_page_shows_picture_and_map_and_loads_nothing(explained):
     assert "<script" not in page
     assert len(page) < 60_000
     assert "patch 0,0" in str(explained)
+    assert "strongest patches" in page
+    assert "the largest patch." in str(explained)
 
 
 def test_the_map_in_the_page_has_the_strongest_color_at_the_largest_score(explained):

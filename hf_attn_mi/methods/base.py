@@ -33,8 +33,8 @@ class TokenScores:
         notes: what the reader of the scores should know.
         target_gaps: (batch,) the part of `gaps` that is due to the target function, not to the model; None where that
             is not known.
-        other_inputs: (batch,) the part of the explained value that tokens of other arguments contribute, by the names
-            of the arguments: of a siamese model, the other text.
+        other_inputs: (batch, entries) the part of the explained value that each entry of other arguments contributes,
+            by the names of the arguments: of a siamese model, the other text; the tokens of a decoder.
     """
 
     scores: Tensor

@@ -49,12 +49,11 @@ class TokenOrigins:
         self.token_ids: Tensor | None = None if self.main is None else arguments[self.main]
         self._known: dict[int, tuple[Tensor, Tensor]] = {}  # id -> the tensor, kept alive, and its origins
         self._starts: dict[str, int] = {}
-        self._rows: dict[str, int] = {}
         start = 0
         for key in sorted(arguments, key=lambda key: key != self.main):  # the token ids first: they start at 0
             value = arguments[key]
             if _whole(value) and value.dim():
-                self._starts[key], self._rows[key] = start, max(1, value.numel() // max(1, value.shape[0]))
+                self._starts[key] = start
                 self._set(value, torch.arange(start, start + value.numel(), device=value.device).view(value.shape))
                 start += value.numel()
 
@@ -73,7 +72,7 @@ class TokenOrigins:
         return torch.where(origin < count, origin, -1)
 
     def others(self, tensor: object) -> dict[str, Tensor]:
-        """Other arguments that entries come from: name -> row of the batch of each entry, -1 elsewhere."""
+        """Other arguments that entries come from: name -> place of each in the flattened argument, -1 elsewhere."""
         origin = self.of(tensor)
         if origin is None:
             return {}
@@ -82,7 +81,7 @@ class TokenOrigins:
             stop = min((other for other in self._starts.values() if other > start), default=None)
             inside = (origin >= start) & ((origin < stop) if stop is not None else True)
             if key != self.main and bool(inside.any()):
-                found[key] = torch.where(inside, (origin - start) // self._rows[key], -1)
+                found[key] = torch.where(inside, origin - start, -1)
         return found
 
     def reads_input(self, ids: object) -> bool:

@@ -22,6 +22,7 @@ from hf_attn_mi.results.explanation import Explanation
 from hf_attn_mi.results.information_profile import InformationProfile
 from hf_attn_mi.results.results import Results
 from hf_attn_mi.tasks.arguments import check_choice, check_whole_number
+from hf_attn_mi.tasks.decoder_tokens import decoder_tokens, other_inputs
 from hf_attn_mi.tasks.each_input import (
     bind_targets,
     check_input_options,
@@ -243,7 +244,7 @@ def _explanation(
     if gap is not None:
         of_target = scored.result.target_gaps
         warnings += gap_warning(scorer, gap, 0.0 if of_target is None else float(of_target[i]))
-    shares = {key: float(share[i]) for key, share in scored.result.other_inputs.items()}
+    shares = other_inputs(scored.result, i)
     others = {"other_inputs": shares} if shares else {}
     assert target.explained is not None
     explained = target.explained[i]
@@ -264,6 +265,7 @@ def _explanation(
         grid=one.grid,
         picture=picture_of(scored.batch.runner, one),
         sound=sound_of(one),
+        decoder=decoder_tokens(scored.batch.runner, one, scored.result, i),
         information=information,
         info={**info, **({} if (call := target.call(i)) is None else {"target": call}), **others, "warnings": warnings},
     )

@@ -32,7 +32,9 @@ class Relevance:
     space: str  # where the input of gradient x input lives
     target_gap: Tensor  # (batch,) the part of the gap that the target function leaves, not the model
     tangents: tuple[str, ...] = ()  # functions of the target that were taken as their tangent
-    others: Mapping[str, Tensor] = field(default_factory=dict)  # (batch,) shares of other texts, by argument; in `bias`
+    others: Mapping[str, Tensor] = field(
+        default_factory=dict
+    )  # (batch, entries) of other texts, by argument; in `bias`
 
 
 def relevance(
@@ -117,7 +119,7 @@ def _of_target(
     left = value - reading.bias.cpu()  # what the outputs, linearly, and the target's constants do not add up to
     for output, gradient in zip(read, of_outputs):
         left = left - _by_example(output, gradient, batch)
-    shares = _shares(model, space, leaves, gradients, _token_ids(arguments), batch)
+    shares = _shares(model, space, leaves, gradients, arguments, batch)
     scores, bias = shares.scores, linearized.bias.cpu() + reading.bias.cpu() + shares.bias
     missing = (value - scores.sum(1) - bias).abs()
     scale = torch.maximum(value.abs(), scores.abs().sum(1)).clamp_min(1e-12)
@@ -136,7 +138,7 @@ def _of_target(
 class _Shares:
     scores: Tensor  # (batch, tokens)
     bias: Tensor  # (batch,) of look-ups that are no tokens of the input
-    others: dict[str, Tensor]  # (batch,) the part of them that belongs to other arguments
+    others: dict[str, Tensor]  # (batch, entries) the part of them that belongs to entries of other arguments
 
 
 def _shares(
@@ -144,10 +146,11 @@ def _shares(
     space: str,
     leaves: Sequence[Leaf],
     gradients: Sequence[Tensor | None],
-    token_ids: Tensor | None,
+    arguments: Mapping[str, Any],
     batch: int,
 ) -> _Shares:
     """Gradient x input of every leaf, given to the tokens of the input."""
+    token_ids = _token_ids(arguments)
     known = token_ids is not None and any(leaf.places is not None and bool((leaf.places >= 0).any()) for leaf in leaves)
     empty = torch.zeros(token_ids.shape, dtype=torch.float64) if known and token_ids is not None else torch.zeros(())
     shares = _Shares(empty, torch.zeros(batch, dtype=torch.float64), {})
@@ -158,7 +161,7 @@ def _shares(
         if leaf.ids is None and contribution.shape[0] != batch:
             raise _mixed(model, space, leaf.tensor)
         if known and leaf.ids is not None and contribution.shape == leaf.ids.shape:
-            _give(shares, contribution, leaf)
+            _give(shares, contribution, leaf, arguments)
         else:
             shares.scores, constant = _place(shares.scores, contribution, leaf.ids, token_ids)
             shares.bias = shares.bias + constant
@@ -167,19 +170,22 @@ def _shares(
     return shares
 
 
-def _give(shares: _Shares, contribution: Tensor, leaf: Leaf) -> None:
+def _give(shares: _Shares, contribution: Tensor, leaf: Leaf, arguments: Mapping[str, Any]) -> None:
     """Add the contribution of one look-up to the tokens that its ids come from; the rest belongs to the bias."""
     batch = len(shares.bias)
     places = torch.full(contribution.shape, -1) if leaf.places is None else leaf.places.cpu()
     mine = places >= 0
     shares.scores = shares.scores.flatten().index_add(0, places[mine], contribution[mine]).view(shares.scores.shape)
     rest = ~mine
-    for key, rows in leaf.others.items():
-        rows = rows.cpu()
-        theirs = (rows >= 0) & (rows < batch)
-        share = torch.zeros(batch, dtype=torch.float64).index_add(0, rows[theirs], contribution[theirs])
+    for key, entries in leaf.others.items():
+        entries, size = entries.cpu(), arguments[key].numel()
+        if arguments[key].shape[0] != batch:
+            continue
+        theirs = entries >= 0
+        share = torch.zeros(size, dtype=torch.float64).index_add(0, entries[theirs], contribution[theirs])
+        share = share.view(batch, size // batch)
         shares.others[key] = shares.others.get(key, torch.zeros_like(share)) + share
-        shares.bias, rest = shares.bias + share, rest & ~theirs
+        shares.bias, rest = shares.bias + share.sum(1), rest & ~theirs
     left = torch.where(rest, contribution, 0.0)
     if left.shape[0] == batch:
         shares.bias = shares.bias + left.reshape(batch, -1).sum(1)

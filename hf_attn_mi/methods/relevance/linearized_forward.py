@@ -95,7 +95,7 @@ class Leaf:
         tensor: (*ids.shape, hidden), or of any form where it stands for no look-up.
         ids: that were looked up; None for other leaves.
         places: of the shape of the ids: which of the input's token ids each of them is, flattened, -1 for others.
-        others: rows of the batch of entries that come from other arguments, by their names.
+        others: places in other arguments, flattened, that entries come from, by the names of the arguments.
     """
 
     tensor: Tensor

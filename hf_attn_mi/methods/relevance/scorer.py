@@ -17,6 +17,8 @@ from hf_attn_mi.methods.relevance.linearized_forward import SoftmaxRule
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import Target
 
+DECODER = "decoder_input_ids"
+
 
 @dataclass(frozen=True)
 class RelevanceScorer:
@@ -112,6 +114,7 @@ def _notes(result: Relevance) -> tuple[str, ...]:
         f"The model also looks up the tokens of {key!r}: what they contribute to the value is a bias term, given in "
         "info['other_inputs']; to score them, pass them as the input."
         for key in result.others
+        if key != DECODER  # whose tokens have scores of their own
     )
     if not result.tangents:
         return notes

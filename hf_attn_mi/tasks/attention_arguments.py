@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.tasks.arguments import check_choice, check_flag, check_whole_number
@@ -24,13 +24,15 @@ def check_options(
     """
     check_choice("unit", unit, UNITS)
     if isinstance(keep, bool) or not isinstance(keep, int | float) or not 0 < keep <= 1:
-        raise InvalidInputError(f"keep must be a number above 0 and at most 1, not {keep!r}; 0.9 keeps nine tenths.")
+        raise InvalidInputError(
+            f"keep must be a number above 0 and at most 1, not {shown(keep)}; 0.9 keeps nine tenths."
+        )
     check_flag("strict", strict)
     check_flag("deeper", deeper)
     if not isinstance(ranking, str) or ranking not in RANKINGS:
         raise InvalidInputError(
-            f"ranking must be one of {', '.join(map(repr, RANKINGS))}, not {ranking!r}: a method that scores tokens "
-            "cannot rank attention weights."
+            f"ranking must be one of {', '.join(map(repr, RANKINGS))}, not {shown(ranking)}: a method that scores "
+            "tokens cannot rank attention weights."
         )
     check_whole_number("others", others, least=0)
     if others and MAKERS[str(unit)] is not MAKERS["edge"]:
@@ -38,7 +40,7 @@ def check_options(
             f"others={others!r} needs unit='edge', not {unit!r}: families are of attention weights."
         )
     if isinstance(budget, bool) or not isinstance(budget, int | float) or not budget >= 2:
-        raise InvalidInputError(f"budget must be a number of forwards, 2 or more, not {budget!r}.")
+        raise InvalidInputError(f"budget must be a number of forwards, 2 or more, not {shown(budget)}.")
 
 
 def read_removals(removals: Any, unit: object) -> tuple[str, ...]:
@@ -51,7 +53,7 @@ def read_removals(removals: Any, unit: object) -> tuple[str, ...]:
     good = isinstance(kinds, list | tuple) and len(kinds) > 0 and all(isinstance(kind, str) for kind in kinds)
     if not good or not set(kinds) <= set(REMOVALS) or len(set(kinds)) < len(kinds):
         raise InvalidInputError(
-            f"removals must be one or more of {', '.join(map(repr, REMOVALS))}, each once, not {removals!r}."
+            f"removals must be one or more of {', '.join(map(repr, REMOVALS))}, each once, not {shown(removals)}."
         )
     if MAKERS.get(str(unit)) is TokenUnits and kinds != ("renormalized",) and kinds != ["renormalized"]:
         raise InvalidInputError(

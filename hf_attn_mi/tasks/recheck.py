@@ -71,22 +71,22 @@ def recheck(
         >>> recheck(model, minimal_tokens(model, "A quietly moving film.")).holds     # doctest: +SKIP
         True
     """
-    if not isinstance(token_set, TokenSet):
-        raise InvalidInputError(f"token_set must be a TokenSet of minimal_tokens, not {type(token_set).__name__}.")
-    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 <= tolerance < 1:
+    if not isinstance(token_set, TokenSet | AttentionSubgraph):
+        raise InvalidInputError(
+            f"token_set must be a TokenSet of minimal_tokens or an AttentionSubgraph of minimal_attention, not "
+            f"{type(token_set).__name__}."
+        )
+    number = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)
+    if tolerance is not None and not (number and 0 <= tolerance < 1):
         raise InvalidInputError(f"tolerance must be a number of 0 or more and below 1, not {shown(tolerance)}.")
     runner = EncoderRunner.of(model, tokenizer)
     if tolerance is None:
         tolerance = TOLERANCE if runner.dtype in (torch.float32, torch.float64) else TOLERANCE_REDUCED
-    if isinstance(token_set, AttentionSubgraph):
-        if inputs is not None:
-            raise InvalidInputError("inputs must be None for an AttentionSubgraph, which holds its input.")
-        return _recheck_attention(runner, token_set, tolerance)
-    if not isinstance(token_set, TokenSet):
-        raise InvalidInputError(
-            f"token_set must be a TokenSet or an AttentionSubgraph, not {type(token_set).__name__}."
-        )
-    return _recheck_tokens(_Checker(runner, _encode(runner, token_set, inputs), token_set, tolerance))
+    if isinstance(token_set, TokenSet):
+        return _recheck_tokens(_Checker(runner, _encode(runner, token_set, inputs), token_set, tolerance))
+    if inputs is not None:
+        raise InvalidInputError("inputs must be None for an AttentionSubgraph, which holds its input.")
+    return _recheck_attention(runner, token_set, tolerance)
 
 
 def _recheck_attention(runner: EncoderRunner, subgraph: AttentionSubgraph, tolerance: float) -> Recheck:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformers import BertConfig, BertForMaskedLM, BertForQuestionAnswering, BertForTokenClassification
 
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.models.runner import EncoderRunner
@@ -19,8 +20,9 @@ from hf_attn_mi.tasks.minimal_tokens import minimal_tokens
 from hf_attn_mi.tasks.recheck import recheck
 from hf_attn_mi.tasks.restricted_forward import Candidate, RestrictedForward
 from hf_attn_mi.tasks.restricted_gradients import toggle_effects
-from tests.sample_models import TEXTS, state_of, tiny_bert, zoo_model
+from tests.sample_models import SIZES, TEXTS, state_of, tiny_bert, zoo_model
 from tests.tasks.masked_attention import Hand, attention_by_hand
+from tests.zoo.building import rescale
 
 LONG = "The plot makes no sense, but the cast is brilliant and the story is very funny in places, again and again."
 CLOSE = 1e-5
@@ -270,6 +272,24 @@ def test_cross_attention_is_a_kind_of_edge():
     kinds = {module.name.split(".")[-1] for module in found.attention}
     assert kinds == {"self_attn", "encoder_attn"}
     assert len(found.attention) == 3 * model.config.decoder_layers  # encoder, decoder and between them
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "target"),
+    [
+        (BertForMaskedLM, "A quietly [MASK] film.", None),
+        (BertForQuestionAnswering, ("Which film?", "A quietly moving film it is."), None),
+        (BertForTokenClassification, "A quietly moving film.", "token(position=3)"),
+    ],
+)
+def test_targets_that_are_no_class_of_the_input(kind, inputs, target, demo):
+    torch.manual_seed(0)
+    model = kind(BertConfig(**SIZES, intermediate_size=64)).eval()
+    rescale(model)
+    found = minimal_attention(model, inputs, tokenizer=demo[1], target=target)
+    assert found.outcome in ("holds", "nothing to certify")
+    assert found.target_name
+    assert recheck(model, found, tokenizer=demo[1]).holds
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -104,7 +104,7 @@ def test_every_argument_takes_any_value_without_an_accident(base, task):
         ("minimal_tokens", {"ranking": [[1.0], [2.0]]}, r"ranking\[0\] must be \d+ finite scores"),
         ("compare", {"methods": [["random"]]}, r"methods: \[\['random'\]\] are not known"),
         ("compare", {"metrics": np.array(["aopc"])}, "metrics: array.* is not known"),
-        ("recheck", {"token_set": {}}, "token_set must be a TokenSet of minimal_tokens, not dict"),
+        ("recheck", {"token_set": {}}, "token_set must be a TokenSet .* or an AttentionSubgraph .*, not dict"),
         ("recheck", {"tolerance": "small"}, "tolerance must be a number of 0 or more and below 1, not 'small'"),
         ("fit_information", {"batch_size": 0}, "batch_size must be a positive whole number, not 0"),
     ],

@@ -90,13 +90,48 @@ MODEL_KINDS = {
 }
 
 
-def load_model(name: str | None, *, quiet: bool = False) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Return the text classifier of this name or folder, in float32, and its tokenizer; the embedded one for None.
+TEXT_HEADS = {  # end of the name of an architecture -> class of transformers; every other one is a classifier
+    "ForTokenClassification": ("AutoModelForTokenClassification", "token classification"),
+    "ForQuestionAnswering": ("AutoModelForQuestionAnswering", "question answering"),
+    "ForMaskedLM": ("AutoModelForMaskedLM", "masked language modeling"),
+    "ForCausalLM": ("AutoModelForCausalLM", "causal language modeling"),
+    "LMHeadModel": ("AutoModelForCausalLM", "causal language modeling"),
+    "ForConditionalGeneration": ("AutoModelForSeq2SeqLM", "text generation"),
+}
+
+
+def load_model(
+    name: str | None, *, quiet: bool = False, classifier: bool = False
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return the model of this name or folder, in float32, and its tokenizer; the embedded classifier for None.
+
+    Args:
+        name: a Hub name or a folder.
+        quiet: no progress bar.
+        classifier: load a text classifier, whatever the model was trained for.
 
     Raises:
         InvalidInputError: there is no such folder, it cannot be loaded, or its head was never trained.
     """
-    return load_of_kind(str(embedded_model_path()) if name is None else name, MODEL_KINDS["text"], quiet=quiet)
+    source, kind = str(embedded_model_path()) if name is None else name, MODEL_KINDS["text"]
+    if name is not None and not classifier and not names_missing_path(source):
+        model, task = _text_head(source)
+        kind = kind._replace(model=model, task=task)
+    return load_of_kind(source, kind, quiet=quiet)
+
+
+def _text_head(source: str) -> tuple[str, str]:
+    """The class that loads this model with the head that it was saved with, and its task; else a classifier."""
+    from transformers import AutoConfig
+
+    try:
+        architectures = AutoConfig.from_pretrained(source).architectures or []
+    except Exception:  # loading says what is wrong with it
+        architectures = []
+    for end, head in TEXT_HEADS.items():
+        if any(name.endswith(end) for name in architectures):
+            return head
+    return MODEL_KINDS["text"].model, MODEL_KINDS["text"].task
 
 
 def load_of_kind(source: str, kind: ModelKind, *, quiet: bool = False) -> tuple[PreTrainedModel, Any]:

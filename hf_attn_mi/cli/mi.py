@@ -75,7 +75,7 @@ def mi(
     opt.check_names("--effort", [effort], get_args(Effort))
     if plot is not None:
         check_figure_path(plot)
-    classifier, tokenizer = load_model(model, quiet=quiet)
+    classifier, tokenizer = load_model(model, quiet=quiet, classifier=True)
     with warnings_as_lines(quiet):
         profile = fit_information(
             classifier,

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from hf_attn_mi.capture.model_state import visible_attention
 from hf_attn_mi.errors import UnsupportedModelError
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.output_tests import float_outputs, same_outputs, same_tokens
 from hf_attn_mi.models.tensor_inputs import padding_ends, without_padding
+
+STATES = ("hidden_states", "encoder_hidden_states", "decoder_hidden_states")
 
 if TYPE_CHECKING:
     from hf_attn_mi.models.runner import EncoderRunner
@@ -33,16 +36,19 @@ def trim_padding(runner: EncoderRunner, one: EncodedInput) -> EncodedInput:
                 continue
             cut = without_padding(one, position_ids=position_ids)
             with runner.session(), torch.no_grad(), visible_attention(runner.model):
-                padded = float_outputs(runner.forward(runner.collate([one])))
+                padded = _outputs(runner, [one])
                 try:
-                    alone = float_outputs(runner.forward(runner.collate([cut])))
+                    alone = _outputs(runner, [cut])
                 except UnsupportedModelError:  # another argument has the length of the padded row
                     continue
             if len(padded) == len(alone) and all(same_tokens(*pair, start, end) for pair in zip(padded, alone)):
                 return position_ids
         return None
 
-    form = runner.cached(("padding", start > 0, end < one.token_count), try_forms)
+    try:
+        form = runner.cached(("padding", start > 0, end < one.token_count), try_forms)
+    except UnsupportedModelError:  # the model cannot run the row as it is: its decoder needs tokens that a target gives
+        return one
     return one if form is None else without_padding(one, position_ids=form)
 
 
@@ -50,6 +56,21 @@ def padding_changes_nothing(runner: EncoderRunner, inputs: Sequence[EncodedInput
     """Whether the shortest input gives the same outputs alone and padded beside the longest."""
     ordered = sorted(inputs, key=lambda one: one.token_count)
     with runner.session(), torch.no_grad(), visible_attention(runner.model):
-        alone = float_outputs(runner.forward(runner.collate([ordered[0]])))
-        padded = float_outputs(runner.forward(runner.collate([ordered[0], ordered[-1]])))
+        alone = _outputs(runner, ordered[:1])
+        padded = _outputs(runner, [ordered[0], ordered[-1]])
     return len(alone) == len(padded) and all(map(same_outputs, alone, padded))
+
+
+def _outputs(runner: EncoderRunner, inputs: Sequence[EncodedInput]) -> list[Tensor]:
+    """The outputs of a pass, with the hidden states where the model gives them.
+
+    Padding may change states that happen not to matter for the logits of the one input on which it is tried.
+    """
+    arguments = runner.collate(inputs)
+    try:
+        outputs = runner.forward({**arguments, "output_hidden_states": True})
+    except UnsupportedModelError:  # it has no such argument
+        outputs = runner.forward(arguments)
+    states = [getattr(outputs, name, None) for name in STATES]
+    stacked = [state for stack in states if isinstance(stack, tuple) for state in stack]
+    return [*float_outputs(outputs), *(state for state in stacked if isinstance(state, Tensor) and state.dim() > 2)]

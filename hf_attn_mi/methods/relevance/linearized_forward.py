@@ -337,7 +337,9 @@ def _is_negative(value: Any) -> bool:
 
 
 def without_gradient(value: Any) -> Any:
-    """The value; a parameter of the model as a constant."""
+    """The value; a parameter of the model as a constant, also in a list of tensors."""
+    if type(value) in (list, tuple) and any(isinstance(part, nn.Parameter) for part in value):
+        return type(value)(without_gradient(part) for part in value)
     return value.detach() if isinstance(value, nn.Parameter) else value
 
 

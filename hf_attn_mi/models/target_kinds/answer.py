@@ -34,7 +34,7 @@ class Answer:
     """The span of the answer, for extractive question answering.
 
     The explained value is the start logit of its first token plus the end logit of its last; the probability is the
-    product of the two softmax probabilities over all tokens of the input.
+    product of the two softmax probabilities over all tokens of the input but padding.
 
     Args:
         text: the answer as it stands in the context; None for the span with the largest sum of start and end logit, of
@@ -173,9 +173,12 @@ class _BoundSpan(Bound):
             sides.append((ends, row.place(end)))
         value = torch.stack([logits[place].double() for logits, place in sides]).sum()
         probability = 1.0
+        real = row.real()
+        real[[place for _, place in sides]] = True
         for logits, place in sides:
-            probability *= softmax_at(logits, place)
-        prediction = tuple(row.origin(int(logits.detach().argmax())) for logits, _ in sides)
+            probability *= softmax_at(logits, place, real)
+        best = [int(logits.detach().cpu().masked_fill(~real, -torch.inf).argmax()) for logits, _ in sides]
+        prediction = tuple(map(row.origin, best))
         text = text_of(self.one, range(start, end + 1))
         explained = ExplainedTarget(None, f"{NAMES[self.kind]} {text!r}", probability)
         return TargetReading(value, explained, sum(place * STEP**i for i, place in enumerate(prediction)))

@@ -82,6 +82,13 @@ class OutputRow:
             )
         return logits
 
+    def real(self) -> Tensor:
+        """(tokens,) bool, False at padding and at tokens that are masked."""
+        mask = self.one.tensors.get("attention_mask")
+        if mask is None or mask.dim() != 1 or mask.shape[0] != self.one.token_count:
+            return torch.ones(self.one.token_count, dtype=torch.bool)
+        return mask.bool().cpu()
+
     def place(self, position: int) -> int:
         """Where a token of the whole input stands in the input that was run.
 
@@ -265,9 +272,10 @@ def token_text(number: int, runner: EncoderRunner) -> str:
     return str(runner.tokenizer.decode([number])) or str(runner.tokenizer.convert_ids_to_tokens(number))
 
 
-def softmax_at(logits: Tensor, place: int) -> float:
-    """The probability of this entry among all of (n,) logits."""
-    return float(logits.detach().double().softmax(0)[place])
+def softmax_at(logits: Tensor, place: int, real: Tensor) -> float:
+    """The probability of this entry among the real ones of (n,) logits."""
+    masked = logits.detach().double().cpu().masked_fill(~real, -torch.inf)
+    return float(masked.softmax(0)[place])
 
 
 def one_hot_best(logits: Tensor) -> int:

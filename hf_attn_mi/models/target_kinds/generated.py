@@ -56,8 +56,7 @@ class Generated:
 
     def bind(self, one: EncodedInput, runner: EncoderRunner) -> BoundTarget:
         """See `TargetKind.bind`."""
-        prepare = getattr(runner.model, "prepare_decoder_input_ids_from_labels", None)
-        if prepare is None or not getattr(runner.config, "is_encoder_decoder", False):
+        if not getattr(runner.config, "is_encoder_decoder", False):
             raise InvalidInputError(
                 f"target generated: {runner.class_name} is no encoder-decoder that writes text; for causal language "
                 "models use next_token()."
@@ -74,11 +73,25 @@ class Generated:
                     f"target generated: token must be 0 to {len(counted) - 1} for {self.text!r}, not {self.token}."
                 )
             counted = [counted[self.token]]
-        decoder_input_ids = prepare(labels=labels[None].to(runner.device))[0].cpu()
-        tensors = {**one.tensors, "decoder_input_ids": decoder_input_ids}
+        tensors = {**one.tensors, "decoder_input_ids": _shifted(labels, runner)}
         tensors.pop("decoder_attention_mask", None)
         changed = replace(one, tensors=tensors)
         return _BoundGenerated(changed, runner, self.text, self.token, labels, tuple(counted))
+
+
+def _shifted(labels: Tensor, runner: EncoderRunner) -> Tensor:
+    """What the decoder reads: the text, shifted to the right behind the token that starts it."""
+    prepare = getattr(runner.model, "prepare_decoder_input_ids_from_labels", None)
+    if prepare is not None:
+        found: Tensor = prepare(labels=labels[None].to(runner.device))[0].cpu()
+        return found
+    start = getattr(runner.config, "decoder_start_token_id", None)
+    if not isinstance(start, int):
+        raise InvalidInputError(
+            f"target generated: {runner.class_name} names no token that starts its decoder; set "
+            "model.config.decoder_start_token_id."
+        )
+    return torch.cat([torch.tensor([start]), labels[:-1]])
 
 
 @dataclass(frozen=True, eq=False)

@@ -112,9 +112,7 @@ def _states(row: OutputRow) -> tuple[Tensor, Tensor]:
     states = row.per_token("similarity", "last_hidden_state", "token_embeddings")
     if states.dim() != 2:
         raise InvalidInputError("target similarity needs states of shape (batch, tokens, width).")
-    mask = row.one.tensors.get("attention_mask")
-    real = torch.ones(len(states), dtype=torch.bool) if mask is None or mask.dim() != 1 else mask.bool()
-    return states, real.to(states.device)
+    return states, row.real().to(states.device)
 
 
 def _mean(row: OutputRow) -> Tensor:

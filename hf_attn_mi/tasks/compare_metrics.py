@@ -103,6 +103,12 @@ def _refuse_without_ids(one: EncodedInput, index: int) -> None:
         raise InvalidInputError(
             f"inputs[{index}]: which of its tokens are special is not known. Pass texts, or input_ids and tokenizer=..."
         )
+    mask = one.tensors.get("attention_mask")
+    if mask is not None and mask.dim() != 1:
+        raise InvalidInputError(
+            "inputs['attention_mask'] must be (batch, tokens) where tokens are removed, not "
+            f"{mask.dim() + 1}-dimensional."
+        )
 
 
 def refuse_mask_removal(runner: EncoderRunner, removal: str) -> None:

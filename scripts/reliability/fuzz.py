@@ -53,13 +53,21 @@ STATE_EVERY = 200  # cases
 ANSWERED, DOCUMENTED, RAW, HANG = "answered", "documented errors", "raw exceptions", "hangs"
 ARGUMENTS: dict[str, dict[str, tuple[Any, ...]]] = {  # of each task: values that are right
     "explain": {
-        "target": (None, 0, 1, "LABEL_1", [0]),
+        "target": (None, 0, 1, "LABEL_1", [0], "predicted", "token(position=1)", "similarity('fine')", "mask()"),
         "method": ("relevance", "attnlrp", "attention", "rollout", "effective", "efficient", "random", "occlusion"),
         "options": (None, None, {}, {"steps": 2}),
         "layers": ("full", "summary", "none"),
         "profile": (None,),
         "batch_size": (1, 2, 16),
         "truncation": (True, True, False),
+        "targets": (None, None, [0, 1], "all"),
+        "processor": (None,),
+        "sampling_rate": (None, 16000),
+        "stride": (None, None, 8),
+        "aggregation": ("mean", "max"),
+        "is_split_into_words": (False, False, True),
+        "errors": ("raise", "skip"),
+        "candidate_labels": (None,),
     },
     "certify": {
         "target": (None, 0, "LABEL_1"),
@@ -69,6 +77,8 @@ ARGUMENTS: dict[str, dict[str, tuple[Any, ...]]] = {  # of each task: values tha
         "checked_rows": (1, 4),
         "truncation": (True, False),
         "seed": (0, 7),
+        "is_split_into_words": (False, False, True),
+        "errors": ("raise", "skip"),
     },
     "minimal_tokens": {
         "target": (None, 1),
@@ -80,6 +90,7 @@ ARGUMENTS: dict[str, dict[str, tuple[Any, ...]]] = {  # of each task: values tha
         "batch_size": (1, 16),
         "truncation": (True, False),
         "seed": (0,),
+        "errors": ("raise", "skip"),
     },
     "compare": {
         "methods": (["random"], ["attention", "random"], ["relevance"]),
@@ -135,6 +146,8 @@ class Fuzzer:
         area = rng.choices(list(AREAS), weights=list(AREAS.values()))[0]
         if area == "load":
             return area, self.load(rng)
+        if area == "tensors":
+            return area, draw.function(rng)
         if area == "command line":
             return area, functools.partial(self.command_line, commands(rng, self.folder))
         return area, self.task(rng, area)

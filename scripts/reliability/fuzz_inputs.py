@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from transformers import BatchEncoding
 
+import hf_attn_mi
 from scripts.reliability.common import TEXTS, tokenizer
 
 RANGES = (  # of code points: what tokenizers, terminals and JSON treat in a way of their own
@@ -125,6 +127,8 @@ def encoding(rng: random.Random) -> dict[str, Any]:
 def tensors(rng: random.Random, kind: str) -> Any:
     """Tensors for a kind of model with none, one or two things changed."""
     vision = kind == "vit"
+    if vision and rng.random() < 0.5:
+        return picture(rng)
     inputs: dict[str, Any] = {"pixel_values": torch.randn(rng.randint(1, 2), 3, 8, 8)} if vision else encoding(rng)
     if kind in ("distilbert", "llama") and rng.random() < 0.95:
         del inputs["token_type_ids"]
@@ -265,6 +269,59 @@ def changed(rng: random.Random, tensor: torch.Tensor) -> Any:
         lambda: value(rng),
     )
     return rng.choice(choices)()
+
+
+def picture(rng: random.Random) -> Any:
+    """An image, or what is nearly one."""
+    size = (rng.choice([1, 8, 9]), rng.choice([1, 8, 30]))
+    choices: tuple[Callable[[], Any], ...] = (
+        lambda: Image.new(rng.choice(["RGB", "RGB", "L", "RGBA", "1", "P", "F", "CMYK"]), size),
+        lambda: np.zeros((*size, 3), dtype=np.uint8),
+        lambda: np.zeros((*size, 3), dtype=rng.choice([np.float32, np.int64, bool, complex])),
+        lambda: np.full(size, np.nan),
+        lambda: np.zeros((0, 0, 3), dtype=np.uint8),
+        lambda: torch.rand(3, *size),
+        lambda: "none.png",
+        lambda: value(rng),
+    )
+    made = rng.choice(choices)()
+    return [made] * rng.choice([1, 2]) if rng.random() < 0.3 else made
+
+
+def function(rng: random.Random) -> Callable[[], Any]:
+    """A call of a function of tensors: rows of attention with values, or states with outputs."""
+    heads, tokens, width = rng.choice([1, 2]), rng.choice([1, 3, 7]), rng.choice([1, 4, 9])
+    attention = torch.rand(heads, tokens, tokens).softmax(-1)
+    values: Any = torch.randn(heads, tokens, width)
+    states, outputs = torch.randn(60, 3), torch.arange(60) % 2
+    tensors_of: dict[str, list[Any]] = {
+        "effective_attention": [attention, values],
+        "efficient_attention": [attention, values],
+        "attention_interval": [attention[0, 0], values[0], [0]],
+        "rollout": [[attention, attention]],
+        "mutual_information": [states, outputs],
+    }
+    name = rng.choice(sorted(tensors_of))
+    given = tensors_of[name]
+    if rng.random() < 0.75:
+        place = rng.randrange(len(given))
+        try:
+            given[place] = changed(rng, given[place]) if isinstance(given[place], torch.Tensor) else value(rng)
+        except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError):
+            given[place] = value(rng)
+    options: dict[str, Any] = {"permutations": 3, "estimator": "gaussian"} if name == "mutual_information" else {}
+    if rng.random() < 0.3:
+        options[rng.choice(OPTIONS[name])] = value(rng)
+    return lambda: getattr(hf_attn_mi, name)(*given, **options)
+
+
+OPTIONS = {
+    "effective_attention": ("mask", "affine", "query_mask", "outputs"),
+    "efficient_attention": ("mask", "tolerance", "objective", "query_mask", "backend"),
+    "attention_interval": ("mask",),
+    "rollout": ("mask", "residual", "head_dimension"),
+    "mutual_information": ("folds", "seed", "noise", "estimator"),
+}
 
 
 def value(rng: random.Random) -> Any:

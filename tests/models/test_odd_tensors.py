@@ -207,3 +207,11 @@ def test_a_single_number_is_no_image():
     model, _ = zoo_model("imgcls-vit")
     with pytest.raises(InvalidInputError, match=r"inputs\['pixel_values'\] is a single number"):
         explain(model, {"pixel_values": torch.tensor(1.0)})
+
+
+def test_compare_needs_a_mask_of_tokens(demo):
+    inputs = {"input_ids": IDS, "attention_mask": torch.ones(1, 1, 5, 5)}
+    with pytest.raises(
+        InvalidInputError, match=r"must be \(batch, tokens\) where tokens are removed, not 4-dimensional"
+    ):
+        compare(demo[0], inputs, tokenizer=demo[1], methods=["random"])

@@ -55,17 +55,17 @@ ARGUMENTS: dict[str, dict[str, tuple[Any, ...]]] = {  # of each task: values tha
     "explain": {
         "target": (None, 0, 1, "LABEL_1", [0], "predicted", "token(position=1)", "similarity('fine')", "mask()"),
         "method": ("relevance", "attnlrp", "attention", "rollout", "effective", "efficient", "random", "occlusion"),
-        "options": (None, None, {}, {"steps": 2}),
+        "options": (None, None, None, {}, {"steps": 2}),
         "layers": ("full", "summary", "none"),
         "profile": (None,),
         "batch_size": (1, 2, 16),
         "truncation": (True, True, False),
-        "targets": (None, None, [0, 1], "all"),
+        "targets": (None, None, None, [0, 1], "all"),
         "processor": (None,),
         "sampling_rate": (None, 16000),
-        "stride": (None, None, 8),
+        "stride": (None, None, None, None, 8),
         "aggregation": ("mean", "max"),
-        "is_split_into_words": (False, False, True),
+        "is_split_into_words": (False, False, False, True),
         "errors": ("raise", "skip"),
         "candidate_labels": (None,),
     },
@@ -77,7 +77,7 @@ ARGUMENTS: dict[str, dict[str, tuple[Any, ...]]] = {  # of each task: values tha
         "checked_rows": (1, 4),
         "truncation": (True, False),
         "seed": (0, 7),
-        "is_split_into_words": (False, False, True),
+        "is_split_into_words": (False, False, False, True),
         "errors": ("raise", "skip"),
     },
     "minimal_tokens": {
@@ -112,7 +112,8 @@ ARGUMENTS: dict[str, dict[str, tuple[Any, ...]]] = {  # of each task: values tha
     },
 }
 AREAS = {
-    "explain": 34,
+    "tensors": 8,
+    "explain": 30,
     "certify": 8,
     "minimal_tokens": 8,
     "compare": 6,
@@ -339,7 +340,9 @@ def run(count: int, seed: int, *, first: int = 0, progress: bool = False, show: 
                 fuzzer.run(number)
                 done = number - first + 1
                 if done == warm:  # what libraries import and cache for good
-                    process, memory = process_state(), resident_mib()
+                    process = process_state()
+                if done == (count + 1) // 2:
+                    memory = resident_mib()
                 if done % STATE_EVERY == 0 or done == count:
                     for key, model in watched.items():
                         for changed in changes(states[key], model_state(model)):
@@ -390,7 +393,7 @@ def main() -> int:
     sentence = (
         f"{result['count']} inputs: {result[ANSWERED]} answered, {result[DOCUMENTED]} documented errors, "
         f"{result[RAW]} raw exceptions, {result[HANG]} hangs, {result['crashes']} crashes; state of the models and of "
-        f"the process {'as before' if not result['failures'] else 'NOT as before, or errors'}; memory "
+        f"the process {'as before' if not result['failures'] else 'NOT as before, or errors'}; memory of the second half "
         f"{result['memory_growth_mib']:+} MiB."
     )
     report("fuzz", result, sentence, write=options.write)

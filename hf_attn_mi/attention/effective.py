@@ -10,6 +10,7 @@ from torch import Tensor
 from hf_attn_mi.attention.inputs import AttentionRows, read_shapes
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.kernels import effective_rows
+from hf_attn_mi.kernels.inputs import check_real
 
 _ZERO = 1e-13  # eigenvalues of a Gram matrix below this share of the largest are rounding in float64
 _NOTHING = 1e-6  # what rounding leaves of noise of norm one where the null space is empty
@@ -91,6 +92,7 @@ def _flat_outputs(outputs: Tensor | None, heads: AttentionRows, values: Tensor) 
     """Return (heads, queries, head_dim), None for None."""
     if outputs is None:
         return None
+    check_real("outputs", outputs)
     shape = (*heads.lead, heads.attention.shape[-2], values.shape[-1])
     try:
         return outputs.expand(shape).reshape(-1, *shape[-2:])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.kernels.inputs import check_tensor
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,15 @@ def read_shapes(attention: Tensor, values: Tensor, mask: Tensor | None, query_ma
         InvalidInputError: wrong shapes or dtypes.
     """
     for name, tensor in (("attention", attention), ("values", values)):
+        check_tensor(name, tensor)
         if not tensor.is_floating_point():
             raise InvalidInputError(f"{name} has dtype {tensor.dtype}: it must be a floating point tensor")
         if tensor.dim() < 2 or 0 in tensor.shape:
             raise InvalidInputError(
                 f"{name} has shape {tuple(tensor.shape)}: it needs 2 dimensions or more, none empty"
             )
+    if attention.device != values.device:
+        raise InvalidInputError(f"attention is on {attention.device}, values on {values.device}: move one of them")
     queries, keys = attention.shape[-2:]
     if values.shape[-2] != keys:
         raise InvalidInputError(
@@ -96,6 +100,7 @@ def read_key_mask(
     total = len(lead) + 2
     if mask is None:
         return torch.ones(1, 1, keys, dtype=torch.bool, device=device).expand(_size(lead), 1, keys)
+    check_tensor("mask", mask)
     if mask.dtype != torch.bool:
         raise InvalidInputError(
             f"mask has dtype {mask.dtype}: it must be bool, True where the key is real (mask.bool())"

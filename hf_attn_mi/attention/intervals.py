@@ -14,6 +14,7 @@ from hf_attn_mi.attention.efficient import efficient_attention
 from hf_attn_mi.attention.inputs import read_heads
 from hf_attn_mi.errors import HfAttnMiError, InvalidInputError, shown
 from hf_attn_mi.kernels.efficient.problems import Problems, cut_problems
+from hf_attn_mi.kernels.inputs import check_tensor
 
 _FLOOR = 1e-9  # a minimum below this is zero: the linear programs are solved to 1e-10
 
@@ -47,13 +48,15 @@ def attention_interval(
         tensor([[0.0000, 0.5000],
                 [1.0000, 1.0000]], dtype=torch.float64)
     """
+    check_tensor("attention_row", attention_row)
+    check_tensor("values", values)
     single = attention_row.dim() == 1
     if attention_row.dim() < 1 or (single and values.dim() != 2):
         raise InvalidInputError(
             f"attention_row {tuple(attention_row.shape)} and values {tuple(values.shape)} "
             "must be (keys,) and (keys, head_dim), or (..., queries, keys) and (..., keys, head_dim)"
         )
-    requested = [int(key) for key in keys]
+    requested = _read_keys(keys)
     count = attention_row.shape[-1]
     if not all(0 <= key < count for key in requested):
         raise InvalidInputError(f"keys is {requested}: every key must lie between 0 and {count - 1}")
@@ -62,6 +65,16 @@ def attention_interval(
     for problems in cut_problems(heads.attention, heads.values, heads.allowed, heads.epsilon):
         _fill(ends, problems, requested)
     return ends[0] if single else ends.reshape(*heads.lead, heads.attention.shape[1], len(requested), 2)
+
+
+def _read_keys(keys: object) -> list[int]:
+    """The numbers of the requested keys."""
+    if isinstance(keys, Tensor):
+        check_tensor("keys", keys)
+        keys = keys.tolist()
+    if not isinstance(keys, list | tuple | range) or not all(type(key) is int for key in keys):
+        raise InvalidInputError(f"keys is {shown(keys)}: it must be a list or a tensor of whole numbers")
+    return list(keys)
 
 
 def _fill(ends: Tensor, problems: Problems, requested: list[int]) -> None:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.attention.inputs import read_key_mask
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
+from hf_attn_mi.kernels.inputs import check_tensor
 
 
 @torch.no_grad()
@@ -38,10 +39,14 @@ def rollout(
         tensor([[1.0000, 0.0000],
                 [0.4375, 0.5625]])
     """
-    if not 0.0 <= residual <= 1.0:
-        raise InvalidInputError(f"residual is {residual}: it must lie between 0 and 1")
-    if head_dimension is not None and head_dimension > -3:
-        raise InvalidInputError(f"head_dimension is {head_dimension}: counted from the end, -3 or less, or None")
+    if isinstance(residual, bool) or not isinstance(residual, int | float) or not 0.0 <= residual <= 1.0:
+        raise InvalidInputError(f"residual is {shown(residual)}: it must lie between 0 and 1")
+    if head_dimension is not None and (type(head_dimension) is not int or head_dimension > -3):
+        raise InvalidInputError(f"head_dimension is {shown(head_dimension)}: counted from the end, -3 or less, or None")
+    if not isinstance(attentions, list | tuple | Tensor) or (isinstance(attentions, Tensor) and not attentions.dim()):
+        raise InvalidInputError(f"attentions is {type(attentions).__name__}: pass a list with one tensor a layer")
+    if isinstance(attentions, Tensor):
+        check_tensor("attentions", attentions)
     if not len(attentions):
         raise InvalidInputError("attentions is empty: pass one tensor a layer")
     layers = [_mean_over_heads(layer, head_dimension) for layer in attentions]
@@ -67,6 +72,7 @@ def rollout(
 
 def _mean_over_heads(attention: Tensor, head_dimension: int | None) -> Tensor:
     """Return (..., tokens, tokens) in float32 or float64."""
+    check_tensor("attentions holds an entry that", attention)
     if not attention.is_floating_point() or attention.dim() < 2:
         raise InvalidInputError(
             f"attentions holds {attention.dtype} of shape {tuple(attention.shape)}: pass attention weights"

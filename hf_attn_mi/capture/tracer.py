@@ -1,6 +1,6 @@
 """Follows attention through the torch calls of a model: logits -> softmax -> rows times values -> W_O.
 
-A `TorchFunctionMode` receives every torch function that the model calls and runs it unchanged. It recognizes
+A `FunctionMode` receives every torch function that the model calls and runs it unchanged. It recognizes
 attention by what is computed, not by names: a softmax over the last dimension that is multiplied with values, a
 scaled-dot-product call, or a multi-head-attention call. Tags on the tensors follow the product through views and
 transposes to the linear map that is applied to it.
@@ -15,7 +15,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from hf_attn_mi.capture import torch_ops as ops
 from hf_attn_mi.capture.attention_product import (
@@ -28,6 +27,7 @@ from hf_attn_mi.capture.attention_product import (
     share_heads,
     windowed_values,
 )
+from hf_attn_mi.capture.function_mode import FunctionMode
 from hf_attn_mi.capture.module_names import ModuleNames
 from hf_attn_mi.capture.projection import PROJECTIONS, resolve_projection
 from hf_attn_mi.capture.records import AttentionCall, Projection, ReplacedAttention, repeat_heads
@@ -38,7 +38,7 @@ Replace = Callable[[AttentionCall], Tensor | ReplacedAttention | None]
 Position = tuple[int, int]  # frame and instruction of a module's code, as `ModuleNames.running` returns it
 
 
-class AttentionTracer(TorchFunctionMode):
+class AttentionTracer(FunctionMode):
     """Streams an `AttentionCall` for every attention product computed by the modules in `names`."""
 
     def __init__(

@@ -10,8 +10,28 @@ from hf_attn_mi.errors import InvalidInputError, shown
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
+def check_tensor(name: str, value: object) -> None:
+    """Check that the value is a tensor with entries that can be read: strided, on a device, not quantized.
+
+    Raises:
+        InvalidInputError: it is not.
+    """
+    if not isinstance(value, Tensor):
+        raise InvalidInputError(f"{name} is {type(value).__name__}: it must be a tensor")
+    kinds = {
+        "nested": value.is_nested,
+        "on the meta device": value.is_meta,
+        "quantized": value.is_quantized,
+        "sparse": value.layout != torch.strided,
+    }
+    for kind, found in kinds.items():
+        if found:
+            raise InvalidInputError(f"{name} is {kind}: it must be a plain tensor with its entries")
+
+
 def check_floats(name: str, tensor: Tensor, dimensions: int) -> None:
     """Raise InvalidInputError unless the tensor is floating point, has these dimensions and none is empty."""
+    check_tensor(name, tensor)
     if tensor.dtype not in FLOATS:
         raise InvalidInputError(f"{name} has dtype {tensor.dtype}: float16, bfloat16, float32 and float64 are allowed")
     if tensor.dim() != dimensions or 0 in tensor.shape:
@@ -20,9 +40,9 @@ def check_floats(name: str, tensor: Tensor, dimensions: int) -> None:
 
 def check_real(name: str, value: Tensor) -> None:
     """Raise InvalidInputError unless the value is a tensor of real floating point numbers."""
-    if not isinstance(value, Tensor) or not value.is_floating_point():
-        kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
-        raise InvalidInputError(f"{name} is {kind}: it must be a real floating point tensor")
+    check_tensor(name, value)
+    if not value.is_floating_point():
+        raise InvalidInputError(f"{name} is {value.dtype}: it must be a real floating point tensor")
 
 
 def check_attention_weights(name: str, lowest: Tensor, highest: Tensor) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError, shown
+from hf_attn_mi.kernels.inputs import check_tensor
 from hf_attn_mi.mi.rng import make_rng
 
 MAX_CLASSES = 10_000
@@ -120,9 +121,9 @@ def read_states(states: Tensor) -> Tensor:
     Raises:
         InvalidInputError: not a floating point tensor (n, d) or (sites, n, d), NaN or infinity.
     """
-    if not isinstance(states, Tensor) or not states.is_floating_point():
-        kind = states.dtype if isinstance(states, Tensor) else type(states).__name__
-        raise InvalidInputError(f"states is {kind}: it must be a floating point tensor (n, d) or (sites, n, d)")
+    check_tensor("states", states)
+    if not states.is_floating_point():
+        raise InvalidInputError(f"states is {states.dtype}: it must be a floating point tensor (n, d) or (sites, n, d)")
     if states.dim() not in (2, 3) or 0 in states.shape:
         raise InvalidInputError(
             f"states has shape {tuple(states.shape)}: it must be (n, d) or (sites, n, d), none of them 0"
@@ -142,8 +143,7 @@ def read_probabilities(outputs: Tensor) -> Tensor:
     Raises:
         InvalidInputError: neither (n,) integers nor (n, K) probabilities.
     """
-    if not isinstance(outputs, Tensor):
-        raise InvalidInputError(f"outputs is {type(outputs).__name__}: it must be a tensor of classes or probabilities")
+    check_tensor("outputs", outputs)
     if outputs.dim() == 1 and not outputs.is_floating_point() and not outputs.is_complex():
         return _one_hot(outputs.detach().long())
     if outputs.dim() != 2 or not outputs.is_floating_point() or 0 in outputs.shape:
@@ -185,15 +185,19 @@ def read_vectors(outputs: Tensor, noise: float | Tensor, n: int, seed: int) -> O
         InvalidInputError: outputs that are not an (n, m) floating point tensor or not finite, or noise that is not
             positive.
     """
-    if not isinstance(outputs, Tensor) or not outputs.is_floating_point() or outputs.dim() != 2 or 0 in outputs.shape:
-        kind = f"{outputs.dtype} {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
+    check_tensor("outputs", outputs)
+    if not outputs.is_floating_point() or outputs.dim() != 2 or 0 in outputs.shape:
+        kind = f"{outputs.dtype} {tuple(outputs.shape)}"
         raise InvalidInputError(f"outputs is {kind}: with noise= it must be (n, m) floating point vectors")
     if len(outputs) != n:
         raise InvalidInputError(f"states has n = {n} examples, outputs has {len(outputs)}: they must be the same")
     wide = outputs.detach().double()
     if not bool(wide.isfinite().all()):
         raise InvalidInputError(f"outputs has {int((~wide.isfinite()).sum())} NaN or infinite numbers")
-    deviation = torch.as_tensor(noise, dtype=torch.float64)
+    try:
+        deviation = torch.as_tensor(noise, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidInputError(f"noise is {shown(noise)}: it must be a number or a tensor of numbers") from error
     if deviation.dim() > 1 or (deviation.dim() == 1 and len(deviation) != wide.shape[1]):
         raise InvalidInputError(
             f"noise has shape {tuple(deviation.shape)}: one number, or {wide.shape[1]}, one a column"

@@ -248,6 +248,9 @@ def interrupt(tasks: Tasks, checker: Checker, rng: random.Random, count: int) ->
             time.sleep(0.002)  # an interrupt that is under way arrives here
         except KeyboardInterrupt:
             came = True
+        except Exception as error:
+            came = True
+            checker.failures.append(f"{name}, Ctrl-C {number}: became {type(error).__name__}: {error}")
         outcomes["interrupted" if came else "finished before"] += 1
         timer.join()
         checker.check(name, f"Ctrl-C {number} ({'signal' if by_signal else 'SetAsyncExc'})")

@@ -393,8 +393,8 @@ def main() -> int:
     sentence = (
         f"{result['count']} inputs: {result[ANSWERED]} answered, {result[DOCUMENTED]} documented errors, "
         f"{result[RAW]} raw exceptions, {result[HANG]} hangs, {result['crashes']} crashes; state of the models and of "
-        f"the process {'as before' if not result['failures'] else 'NOT as before, or errors'}; memory of the second half "
-        f"{result['memory_growth_mib']:+} MiB."
+        f"the process {'as before' if not result['failures'] else 'NOT as before, or errors'}; memory of the second "
+        f"half {result['memory_growth_mib']:+} MiB."
     )
     report("fuzz", result, sentence, write=options.write)
     return int(bool(result["failures"]))

@@ -10,10 +10,11 @@ import torch
 from accelerate import Accelerator, cpu_offload
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
-from torch.overrides import _get_current_function_mode_stack
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
 
 from hf_attn_mi.capture import AttentionCall, capture_attention, repeat_heads
+from hf_attn_mi.capture.function_mode import FunctionMode
 from tests.sample_models import captured, logits, parts
 from tests.zoo import Built, Job, build
 
@@ -291,3 +292,32 @@ def test_an_outer_context_does_not_see_what_an_inner_consumer_computes() -> None
     with torch.no_grad(), capture_attention(built.model) as outer, capture_attention(built.model, consume):
         built.model(**built.inputs)
     assert len(count) == len(outer.calls) == 2
+
+
+@pytest.mark.parametrize("lost", ["own", "around"])
+def test_an_interruption_inside_pytorch_leaves_the_stack_of_modes_as_it_was(lost):
+    """Ctrl-C after PyTorch has taken a mode off its stack, and before it puts the mode back."""
+
+    class Around(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            return func(*args, **(kwargs or {}))
+
+    class Own(FunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            return func(*args, **(kwargs or {}))
+
+    def interrupted():
+        for _ in range(2 if lost == "around" else 1):
+            torch.overrides._pop_mode()
+        raise KeyboardInterrupt
+
+    around, own = Around(), Own()
+    with around:
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt), own:
+                interrupted()
+            assert _get_current_function_mode_stack() == [around]
+        with own, own:
+            assert len(_get_current_function_mode_stack()) == 3
+        assert _get_current_function_mode_stack() == [around]
+    assert _get_current_function_mode_stack() == []

@@ -72,8 +72,8 @@ def efficient_rows(
         >>> int(rows.support), bool(rows.residual < 1e-12)
         (2, True)
     """
-    if not 0.0 <= tolerance < 1.0:
-        raise InvalidInputError(f"tolerance is {tolerance}: it must be 0 (exact) or between 0 and 1")
+    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0.0 <= tolerance < 1.0:
+        raise InvalidInputError(f"tolerance is {shown(tolerance)}: it must be 0 (exact) or between 0 and 1")
     if objective not in ("own", "head"):
         raise InvalidInputError(f'objective is {shown(objective)}: it must be "own" or "head"')
     rows, wide, allowed = _read(attention, values, allowed)

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from hf_attn_mi.capture import first_layer
+from hf_attn_mi.capture.function_mode import FunctionMode
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.methods.batch import ScoringBatch
 from hf_attn_mi.models.positions import channels_last
@@ -211,7 +211,7 @@ class FirstLayerStates:
 MEDIA = ("pixel_values", "input_values", "input_features", "inputs", "pixel_values_videos")
 
 
-class _ReplacedEmbeddings(TorchFunctionMode):
+class _ReplacedEmbeddings(FunctionMode):
     """Other embeddings wherever the model looks up the token ids of the input.
 
     Args:

@@ -15,9 +15,9 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from hf_attn_mi.capture import is_attention_rows, multi_head_call, rows_and_logits
+from hf_attn_mi.capture.function_mode import FunctionMode
 from hf_attn_mi.capture.torch_ops import ADD, CONCAT, DIVIDE, MULTIPLY, PRODUCT, SOFTMAX
 from hf_attn_mi.errors import UnsupportedModelError
 from hf_attn_mi.methods.relevance import rules
@@ -104,7 +104,7 @@ class Leaf:
     others: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-class LinearizedForward(TorchFunctionMode):
+class LinearizedForward(FunctionMode):
     """Runs a model as an affine function of its embeddings, exact at the current input.
 
     Args:

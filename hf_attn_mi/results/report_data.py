@@ -58,6 +58,7 @@ def _item(item: ReportItem) -> dict[str, Any]:
         "tokens": list(explanation.tokens),
         "special": [place for place, special in enumerate(explanation.special) if special],
         "words": [[word.text.strip(), *word.tokens] for word in words],
+        "media": _media(explanation),
         "pieces": _pieces(explanation, [(i, word.sequence, word.start, word.end) for i, word in enumerate(words)]),
         "tokenPieces": _token_pieces(explanation),
         "sentence": {
@@ -84,6 +85,23 @@ def _item(item: ReportItem) -> dict[str, Any]:
     }
 
 
+def _media(explanation: Explanation) -> dict[str, Any] | None:
+    """The image or the recording of an explanation, and where each token lies in it; None for texts."""
+    picture, sound, grid = explanation.picture, explanation.sound, explanation.grid
+    if grid is None and sound is None:
+        return None
+    data: dict[str, Any] = {"grid": None if grid is None else list(grid)}
+    if picture is not None:
+        data |= {"uri": picture.uri, "height": picture.height, "width": picture.width}
+    if sound is not None:
+        data |= {
+            "duration": _number(sound.duration),
+            "seconds": [[_number(x, 5) for x in pair] for pair in sound.seconds.tolist()],
+            "envelope": [[_number(x, 3) for x in pair] for pair in sound.envelope.tolist()],
+        }
+    return data
+
+
 def _pieces(explanation: Explanation, spans: Sequence[tuple[int, int | None, int | None, int | None]]) -> list[Any]:
     """For each text its pieces: [text, number of the word or token], and plain strings between them.
 
@@ -94,7 +112,7 @@ def _pieces(explanation: Explanation, spans: Sequence[tuple[int, int | None, int
     texts: list[list[tuple[int, int, float, str]]] = [[] for _ in explanation.texts]
     outside: list[Any] = []
     for number, sequence, start, end in spans:
-        if sequence is None or start is None or end is None:
+        if sequence is None or start is None or end is None or sequence >= len(texts):
             outside.append(["", number])
         else:
             texts[sequence].append((start, end, float(number), ""))

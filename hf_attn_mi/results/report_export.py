@@ -153,12 +153,13 @@ def _boxes(explanation: Explanation, in_set: frozenset[int]) -> Iterator[_Box]:
 def _pieces(explanation: Explanation) -> Iterator[list[tuple[str, Word | None]]]:
     """For each text its words and what lies between them; words without a place in a text come last."""
     words = explanation.to_words()
-    placed = [word for word in words if None not in (word.sequence, word.start, word.end)]
-    for number, text in enumerate(explanation.texts if explanation.offsets is not None else ()):
+    texts = explanation.texts if explanation.offsets is not None else ()
+    placed = [word for word in words if None not in (word.start, word.end) and (word.sequence or 0) < len(texts)]
+    for number, text in enumerate(texts):
         spans = [
             (word.start, word.end, float(place), "")
             for place, word in enumerate(words)
-            if word in placed and word.sequence == number and word.start is not None and word.end is not None
+            if word in placed and (word.sequence or 0) == number and word.start is not None and word.end is not None
         ]
         pieces = split_text(text, spans)
         yield [(piece.text, None if piece.score is None else words[int(piece.score)]) for piece in pieces]

@@ -19,6 +19,7 @@ from hf_attn_mi.models.output_heads import find_logits, find_output_head
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.target_kinds.base import TargetKind
 from hf_attn_mi.models.targets import Target, read_target
+from hf_attn_mi.results.certificate import Certificate
 from hf_attn_mi.results.comparison import Comparison
 from hf_attn_mi.results.explanation import Explanation
 from hf_attn_mi.results.information_profile import InformationProfile
@@ -26,6 +27,7 @@ from hf_attn_mi.results.record import Record
 from hf_attn_mi.results.report import Report, ReportItem
 from hf_attn_mi.results.report_parts import AttentionDetail, ClassOutput
 from hf_attn_mi.results.results import Results
+from hf_attn_mi.results.token_set import TokenSet
 from hf_attn_mi.tasks.arguments import check_choice, check_flag, check_seed, check_whole_number, progress_bar
 from hf_attn_mi.tasks.certify import certify
 from hf_attn_mi.tasks.explain import explain
@@ -56,6 +58,8 @@ def report(
     comparison: Comparison | None = None,
     profile: InformationProfile | None = None,
     tokenizer: Any = None,
+    processor: Any = None,
+    sampling_rate: int | None = None,
     batch_size: int = 16,
     truncation: bool = False,
     is_split_into_words: bool = False,
@@ -68,7 +72,7 @@ def report(
 
     Args:
         model: as in `explain`.
-        inputs: a text, a pair (tuple) of texts, a list of either, or a dict / BatchEncoding of tensors with tokens.
+        inputs: as in `explain`, images and audio too.
         target: as in `explain`: by default the predicted class.
         method: that scores the tokens, as in `explain`.
         options: of this method.
@@ -82,7 +86,7 @@ def report(
             inputs. What is left out, the page says.
         comparison: of methods by `compare`; its verdict is shown.
         profile: of this model, from `fit_information`: shows what each token tells about the output, layer by layer.
-        tokenizer, batch_size, truncation, is_split_into_words: as in `explain`.
+        tokenizer, processor, sampling_rate, batch_size, truncation, is_split_into_words: as in `explain`.
         seed: of random draws.
 
     Returns:
@@ -104,12 +108,12 @@ def report(
         check_flag(name, False if value is None else value)
     check_seed(seed)
     started = time.perf_counter()
-    runner = EncoderRunner.of(model, tokenizer)
+    runner = EncoderRunner.of(model, tokenizer, processor=processor, sampling_rate=sampling_rate)
     inputs = list(inputs) if isinstance(inputs, Iterator) else inputs  # every task reads them once
     run = {"model": model, "inputs": inputs, "tokenizer": tokenizer, **reading}
-    scoring = {**run, "batch_size": batch_size}
+    scoring = {**run, "batch_size": batch_size, "processor": processor, "sampling_rate": sampling_rate}
     with _warned_once():
-        encoded = _encode(runner, inputs, reading)
+        encoded, _ = runner.encode(inputs, **reading)
         gold = _read_labels(labels, runner, len(encoded))
         notes: Notes = [{} for _ in encoded]
         first = _all(explain(**scoring, target=target, method=method, options=options, profile=profile))
@@ -119,10 +123,10 @@ def report(
         further = _further_methods(first, [name for name in methods if name != method], notes, scoring, target)
         few = len(encoded) <= FEW_INPUTS
         sets = _optional(
-            "token_set", token_set, few, notes, lambda: minimal_tokens(**scoring, target=target, seed=seed)
+            "token_set", token_set, few, notes, lambda: _token_sets(run, encoded, batch_size, target, seed)
         )
         certificates = _optional(
-            "certificate", certificate, few, notes, lambda: certify(**run, target=target, seed=seed)
+            "certificate", certificate, few, notes, lambda: _certificates(run, encoded, target, seed)
         )
         details = _attention(runner, encoded, targets, first, attention, notes)
     items = [
@@ -162,16 +166,6 @@ def _check(methods: object, classes: object, attention: object, comparison: obje
         check_choice("attention", attention, LEVELS)
     if comparison is not None and not isinstance(comparison, Comparison):
         raise InvalidInputError(f"comparison must be the result of compare, not {type(comparison).__name__}.")
-
-
-def _encode(runner: EncoderRunner, inputs: Any, reading: Mapping[str, bool]) -> list[EncodedInput]:
-    encoded, _ = runner.encode(inputs, **reading)
-    if encoded[0].length is None:
-        raise InvalidInputError(
-            f"inputs has {', '.join(encoded[0].tensors)}: a report is for texts and sequences of tokens. Use explain "
-            "and certify for images and audio."
-        )
-    return encoded
 
 
 def _read_labels(labels: Any, runner: EncoderRunner, count: int) -> list[str | None]:
@@ -300,12 +294,33 @@ def _further_methods(
     return [tuple(row) for row in found]
 
 
+def _token_sets(
+    run: Mapping[str, Any], encoded: Sequence[EncodedInput], batch_size: int, target: Any, seed: int
+) -> Sequence[TokenSet]:
+    if encoded[0].length is None:
+        raise InvalidInputError("A minimal token set is searched in texts; images and audio have none.")
+    return _all(minimal_tokens(**run, batch_size=batch_size, target=target, seed=seed))
+
+
+def _certificates(
+    run: Mapping[str, Any], encoded: Sequence[EncodedInput], target: Any, seed: int
+) -> Sequence[Certificate]:
+    if encoded[0].length is not None:
+        return _all(certify(**run, target=target, seed=seed))
+    found: list[Certificate] = []
+    for place, one in enumerate(encoded):  # certify takes images and audio as tensors
+        tensors = {name: value[None] for name, value in one.tensors.items()}
+        chosen = [target[place]] if isinstance(target, list | tuple) else target
+        found += _all(certify(run["model"], tensors, target=chosen, seed=seed))
+    return found
+
+
 def _optional(
     name: str,
     wanted: bool | None,
     few: bool,
     notes: Notes,
-    compute: Callable[[], RecordT | Results[RecordT]],
+    compute: Callable[[], Sequence[RecordT]],
 ) -> list[RecordT | None]:
     """The results of each input; None and a note where they are not wanted, or not possible and not asked for."""
     reason = ""
@@ -315,7 +330,7 @@ def _optional(
         reason = f"Not computed for more than {FEW_INPUTS} inputs; {name}=True computes it."
     else:
         try:
-            return list(_all(compute()))
+            return list(compute())
         except HfAttnMiError as error:
             if wanted:
                 raise

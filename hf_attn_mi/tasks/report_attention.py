@@ -14,7 +14,7 @@ from hf_attn_mi.capture import AttentionCall, capture_attention
 from hf_attn_mi.errors import UnsupportedModelError
 from hf_attn_mi.methods.layer_statistics import LayerView, covers_tokens, layer_view
 from hf_attn_mi.methods.relevance import relevance
-from hf_attn_mi.models.encoded_input import EncodedInput, real_tokens
+from hf_attn_mi.models.encoded_input import EncodedInput, real_positions
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import Target
 from hf_attn_mi.results.layer_attention import LayerAttention
@@ -99,7 +99,7 @@ def _run(
 ) -> tuple[list[_Layer], str]:
     """The attention calls of one pass; and why they have no contributions, "" where they have."""
     arguments = runner.collate([one])
-    real = real_tokens(arguments)
+    real = real_positions([one], arguments)
     calls: list[AttentionCall] = []
     gradients: dict[int, Tensor] = {}
 

@@ -238,12 +238,20 @@
       members.push(element);
       return element;
     }
-    const rows = (state.unit === "words" ? one.pieces : one.tokenPieces).map((pieces) =>
+    const rows = one.media ? [] : (state.unit === "words" ? one.pieces : one.tokenPieces).map((pieces) =>
       pieces.map((piece) => (typeof piece === "string" ? piece : chip(piece[0] || unitName(one, piece[1]), piece[1]))));
     const long = one.words.length > LONG_TEXT ? " long" : "";
     const texts = rows.map((pieces, i) =>
       h("div", { class: `text${long}`, dir: "auto", role: "group", tabindex: long ? "0" : null,
         "aria-label": rows.length > 1 ? `Text ${i + 1}` : "The text, each word with its score" }, pieces));
+    const cell = (i, shape, attributes) => { // a patch of an image or a stretch of a recording
+      const chipped = chip("", i), x = values[i] || 0;
+      const element = s(shape, { ...attributes, fill: css(x < 0 ? "--against" : chosen.classLinked ? "--for" : "--share1"), "fill-opacity": scale > 0 ? (0.78 * Math.min(1, Math.abs(x) / scale)).toFixed(3) : 0 });
+      for (const { name, value } of chipped.attributes) element.setAttribute(name, value);
+      members[members.length - 1] = element;
+      return element;
+    };
+    if (one.media) texts.push(one.media.grid ? picture(one, cell) : recording(one, cell));
     const group = h("div", null, texts);
     roving(group, members);
     // One listener for all words: a long text has thousands.
@@ -277,10 +285,10 @@
       on: { change: (event) => set({ view: Number(event.target.value) }, ["text", "classes", "waterfall", "methods"]) } },
       one.explanations.map((view, i) => h("option", { value: i, selected: i === state.view }, viewName(view))));
     const controls = [views,
-      switcher("Unit", [["words", "words"], ["tokens", "tokens"]], state.unit, (unit) => set({ unit }, ["text"])),
+      !one.media && switcher("Unit", [["words", "words"], ["tokens", "tokens"]], state.unit, (unit) => set({ unit }, ["text"])),
       switcher("Scale", [["own", "own scale"], ["shared", "shared"]], state.scale, (x) => set({ scale: x }, ["text"])),
-      menu([["SVG", exportSvg], ["PNG", exportPng], ["CSV", exportCsv], ["LaTeX", exportLatex]])];
-    return panel("The words", meaningOfScores(chosen), controls, group, legend(chosen, scale, inSet.size > 0, anchors.size > 0), special, secondText(),
+      menu(one.media ? [["CSV", exportCsv]] : [["SVG", exportSvg], ["PNG", exportPng], ["CSV", exportCsv], ["LaTeX", exportLatex]])];
+    return panel(one.media ? (one.media.duration ? "The recording" : "The image") : "The words", meaningOfScores(chosen), controls, group, legend(chosen, scale, inSet.size > 0, anchors.size > 0), special, secondText(),
       state.word !== null && links());
   }
   function secondText() { // the same text by the other model, on its own scale
@@ -292,6 +300,22 @@
   }
   const viewName = (view) => (view.method === item().explanations[0].method ? `${view.method}: ${view.name}` : view.method);
 
+  function picture(one, cell) { // the image with a translucent map; a spectrogram has its low frequencies below
+    const { grid: [rows, columns], uri, height, width, seconds } = one.media;
+    const [high, wide] = uri ? [height, width] : seconds ? [rows * 14, columns * 14] : [rows, columns];
+    const cells = one.words.map((_, i) => cell(i, "rect", { x: i % columns, y: seconds && !uri ? rows - 1 - Math.floor(i / columns) : Math.floor(i / columns), width: 1, height: 1 }));
+    return h("div", { class: "picture", css: { "aspect-ratio": `${wide} / ${high}`, "max-width": `${Math.round(Math.min(520, (520 * wide) / high))}px` } },
+      uri && h("img", { src: uri, alt: "The image as the model sees it" }), s("svg", { viewBox: `0 0 ${columns} ${rows}`, preserveAspectRatio: "none" }, cells));
+  }
+  function recording(one, cell) { // a band for each position, and over it the waveform with its time axis
+    const { duration, seconds, envelope } = one.media, width = 1000, height = 150, most = largest(envelope.flat()) || 1;
+    const x = (t) => (width * Math.min(t, duration)) / (duration || 1);
+    const cells = one.words.map((word, i) => { const [start, end] = seconds[word[1]]; return cell(i, "rect", { x: x(start), y: 0, width: Math.max(x(end) - x(start), 1), height }); });
+    const at = (i) => (width * (i + 0.5)) / envelope.length, up = (v) => height / 2 - (v / most) * (height / 2 - 4);
+    const outline = envelope.length ? s("path", { d: `M${[...envelope.map((v, i) => `${at(i).toFixed(1)} ${up(v[1]).toFixed(1)}`), ...envelope.map((v, i) => `${at(i).toFixed(1)} ${up(v[0]).toFixed(1)}`).reverse()].join("L")}Z`, fill: css("--soft"), "pointer-events": "none" }) : null;
+    const ticks = [0, 0.25, 0.5, 0.75, 1].map((t) => s("text", { x: width * t, y: height + 18, class: "soft", "text-anchor": t === 0 ? "start" : t === 1 ? "end" : "middle" }, `${number(t * duration)} s`));
+    return s("svg", { viewBox: `0 0 ${width} ${height + 24}`, class: "fan", role: "group", "aria-label": "The recording, each stretch with its score" }, cells, outline, ticks);
+  }
   function meaningOfScores(one) {
     const unit = one.method.startsWith("attnlrp") || one.method === "relevance"
       ? "The unit is the logit of the class minus the mean of the other logits."
@@ -375,11 +399,11 @@
   }
 
   function waterfall() {
-    const one = item(), chosen = shown();
+    const one = item(), chosen = shown(), title = one.media ? "From parts to the output" : "From words to the output";
     document.getElementById("waterfall").classList.toggle("whole", document.getElementById("classes").hidden);
-    if (chosen.additive && chosen.value === null) return panel("From words to the output", null, null, note("The output for this target was not kept, so there is no sum to show."));
+    if (chosen.additive && chosen.value === null) return panel(title, null, null, note("The output for this target was not kept, so there is no sum to show."));
     if (!chosen.additive) {
-      return panel("From words to the output", null, null, note(`The scores of ${chosen.method} are not meant to add up to the model\u2019s output, so there is no sum to show.`));
+      return panel(title, null, null, note(`The scores of ${chosen.method} are not meant to add up to the model\u2019s output, so there is no sum to show.`));
     }
     const total = chosen.value, special = sum(one.special.map((t) => chosen.scores[t]));
     const order = one.words.map((_, i) => i).sort((a, b) => Math.abs(chosen.wordScores[b]) - Math.abs(chosen.wordScores[a]));
@@ -388,7 +412,7 @@
     const steps = [["bias terms", constant]];
     if (one.special.length) steps.push(["special tokens", special]);
     named.forEach((i) => steps.push([quoted(one.words[i][0] || "(blank)"), chosen.wordScores[i]]));
-    if (others.length) steps.push([plural(others.length, "other word"), sum(others.map((i) => chosen.wordScores[i]))]);
+    if (others.length) steps.push([plural(others.length, item().media ? "other part" : "other word"), sum(others.map((i) => chosen.wordScores[i]))]);
     let at = 0;
     const ends = steps.map(([name, x]) => { const from = at; at += x; return [name, x, from, at]; });
     const low = Math.min(0, ...ends.map((x) => x[3])), high = Math.max(0, ...ends.map((x) => x[3]), total);
@@ -401,7 +425,7 @@
     });
     const last = bar([[place(0), place(total), "total"]]);
     last.append(zero());
-    return panel("From words to the output",
+    return panel(title,
       `Each bar starts where the one above ends: bias terms, special tokens and words add up to the output for ${chosen.name} (its logit minus the mean of the others). What they miss is ${number(chosen.gap, 2)} of its size, the completeness gap.`,
       null, h("div", { class: "bars", id: "sums" }, rows, h("span", { class: "name sum" }, `output for ${chosen.name}`), last, h("span", { class: "value sum" }, score(total))));
   }
@@ -414,6 +438,7 @@
 
   const TONES = { holds: "good", "does not hold": "bad", "nothing to certify": "neutral" };
   function tokenSetPanel() {
+    document.getElementById("tokenset").classList.toggle("whole", !item().certificate);
     const found = item().tokenSet;
     const meaning = "These words alone keep the prediction, the rest alone does not, and without any one of them that is no longer true. It is locally minimal: there may be a smaller set elsewhere.";
     if (!found) return null;
@@ -434,6 +459,7 @@
   }
 
   function certificatePanel() {
+    document.getElementById("certificate").classList.toggle("whole", !item().tokenSet);
     const found = item().certificate;
     const meaning = "All attention rows were replaced by other rows with few keys and the same head output, and the model was run again. Where the certificate holds, the prediction stands on these few keys; the controls show what other rows do.";
     if (!found) return null;
@@ -871,7 +897,7 @@
       const text = unitTokens(one, x[1]).some((t) => inSet.has(t)) ? `\\underline{${latexText(x[0])}}` : latexText(x[0]);
       return strength < 1 ? text : `\\colorbox{${value > 0 ? "for" : "against"}!${strength}}{${strength > 60 ? `\\textcolor{white}{${text}}` : text}}`;
     };
-    const rows = (state.unit === "words" ? one.pieces : one.tokenPieces).map((row) => row.map(piece).join(""));
+    const rows = one.media ? [] : (state.unit === "words" ? one.pieces : one.tokenPieces).map((row) => row.map(piece).join(""));
     download(`% \\usepackage{xcolor}\n\\definecolor{for}{RGB}{33,102,172}\\definecolor{against}{RGB}{205,74,20}\n{\\setlength{\\fboxsep}{1pt}%\n${rows.join("\\par\n")}}\n`, fileName("words", "tex"), "text/x-tex");
   }
   function textSvg() { // the words as they stand on the page, with their colors

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from hf_attn_mi.atomic_files import as_path, write_file
 from hf_attn_mi.errors import InvalidInputError, shown
+from hf_attn_mi.results.attention_subgraph import AttentionSubgraph
 from hf_attn_mi.results.certificate import Certificate
 from hf_attn_mi.results.comparison import Comparison
 from hf_attn_mi.results.document import Block, Facts, Heading, Paragraph
@@ -42,7 +43,9 @@ class ReportItem:
         token_set: None where it was not computed, like the certificate and the attention.
         certificate: of efficient attention.
         attention: its heads.
-        notes: for what was not computed, the reason: "token_set", "certificate", "attention", or a method's name.
+        subgraph: attention weights that carry the prediction.
+        notes: for what was not computed, the reason: "token_set", "certificate", "attention", "subgraph", or a method's
+            name.
     """
 
     classes: tuple[ClassOutput, ...]
@@ -54,6 +57,7 @@ class ReportItem:
     token_set: TokenSet | None = None
     certificate: Certificate | None = None
     attention: AttentionDetail | None = None
+    subgraph: AttentionSubgraph | None = None
     notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -249,11 +253,20 @@ def _evidence(item: ReportItem) -> Iterator[str]:
     if found is not None and found.defined and found.p_set is not None and found.p_rest is not None:
         words = ", ".join(repr(word.text) for word in found.words)
         yield (
-            f"Minimal token set ({found.outcome}): {words}. Alone it has {found.p_set:.1%}, all other tokens together "
-            f"{found.p_rest:.1%}."
+            f"Minimal token set ({found.outcome}): {words}. Alone it has {_percent(found.p_set)}, all other tokens "
+            f"together {_percent(found.p_rest)}."
         )
     elif found is not None:
         yield f"Minimal token set ({found.outcome}): {found.reason}"
+    subgraph = item.subgraph
+    if subgraph is not None and subgraph.units:
+        yield (
+            f"{len(subgraph.units):,} of {subgraph.unit_count:,} attention weights carry {subgraph.target_name!r} "
+            f"({subgraph.outcome}): alone they have {_percent(subgraph.p_set)}, all others together "
+            f"{_percent(subgraph.p_rest)}."
+        )
+    elif subgraph is not None:
+        yield f"Attention weights ({subgraph.outcome}): {subgraph.reason}"
     certificate = item.certificate
     if certificate is not None:
         changed, rows = (sum(getattr(layer, name) for layer in certificate.layers) for name in ("changed", "rows"))
@@ -261,3 +274,7 @@ def _evidence(item: ReportItem) -> Iterator[str]:
             f"Certificate of efficient attention ({certificate.outcome}): {changed} of {rows} attention rows were "
             f"replaced, the {certificate.output} moved by {certificate.change.relative:.1e} of their size."
         )
+
+
+def _percent(probability: float | None) -> str:
+    return "none" if probability is None else f"{100 * probability:.1f} %"

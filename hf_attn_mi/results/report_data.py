@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.evaluation.rank_correlation import rank_correlations
+from hf_attn_mi.results.attention_subgraph import AttentionSubgraph
 from hf_attn_mi.results.certificate import Certificate, OutputChange
 from hf_attn_mi.results.explanation import Explanation
 from hf_attn_mi.results.layer_attention import LayerAttention, identifiability
@@ -77,6 +78,7 @@ def _item(item: ReportItem) -> dict[str, Any]:
         "agreement": _agreement(item),
         "tokenSet": None if item.token_set is None else _token_set(item.token_set),
         "certificate": None if item.certificate is None else _certificate(item.certificate),
+        "subgraph": None if item.subgraph is None else _subgraph(item.subgraph, explanation),
         "layers": [_layer(layer) for layer in explanation.layers],
         "identifiability": identifiability(explanation.layers) if explanation.layers else "",
         "attention": None if item.attention is None else _attention(item.attention),
@@ -218,6 +220,56 @@ def _change(change: OutputChange) -> dict[str, Any]:
         "relative": _number(change.relative),
         "probability": _number(change.probability),
         "kept": change.kept,
+    }
+
+
+def _subgraph(found: AttentionSubgraph, explanation: Explanation) -> dict[str, Any]:
+    """The weights of the set; `place` of a module is its place in `Explanation.layers`, None where it has none."""
+    removals = {removal.unit: removal for removal in found.singles}
+    family = found.family
+    modules: list[dict[str, Any]] = []
+    for module in found.attention:
+        same = [i for i, layer in enumerate(explanation.layers) if layer.name == module.name]
+        place = same[module.repeat] if module.repeat < len(same) else None
+        modules.append({"layer": module.layer, "name": module.name, "place": place})
+    edges = []
+    for number, edge in enumerate(found.units):
+        if edge.query is None:
+            continue
+        removal = removals.get(number)
+        edges.append(
+            {
+                "call": edge.call,
+                "head": edge.head,
+                "query": edge.query,
+                "key": edge.key,
+                "weight": _number(edge.weight),
+                "contribution": _number(edge.contribution),
+                "pSet": None if removal is None else _number(removal.p_set),
+                "pRest": None if removal is None else _number(removal.p_rest),
+                "fails": None if removal is None else removal.fails,
+                "member": _number(
+                    family.edges.get((edge.call or 0, edge.head or 0, edge.query, edge.key or 0), 1.0), 3
+                ),
+            }
+        )
+    return {
+        "outcome": found.outcome,
+        "total": found.edge_count,
+        "target": found.target_name,
+        "pAll": _number(found.p_all),
+        "pSet": _number(found.p_set),
+        "pRest": _number(found.p_rest),
+        "pNone": _number(found.p_none),
+        "keep": found.keep,
+        "strict": found.strict,
+        "removal": found.removal,
+        "reason": found.reason,
+        "modules": modules,
+        "edges": edges,
+        "sets": len(family.sets),
+        "core": len(family.core),
+        "removals": [[one.removal, _number(one.p_set), _number(one.p_rest), one.stands] for one in found.removals],
     }
 
 

@@ -19,6 +19,7 @@ from hf_attn_mi.models.output_heads import find_logits, find_output_head
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.target_kinds.base import TargetKind
 from hf_attn_mi.models.targets import Target, read_target
+from hf_attn_mi.results.attention_subgraph import AttentionSubgraph
 from hf_attn_mi.results.certificate import Certificate
 from hf_attn_mi.results.comparison import Comparison
 from hf_attn_mi.results.explanation import Explanation
@@ -31,9 +32,12 @@ from hf_attn_mi.results.token_set import TokenSet
 from hf_attn_mi.tasks.arguments import check_choice, check_flag, check_seed, check_whole_number, progress_bar
 from hf_attn_mi.tasks.certify import certify
 from hf_attn_mi.tasks.explain import explain
+from hf_attn_mi.tasks.minimal_attention import minimal_attention
 from hf_attn_mi.tasks.minimal_tokens import minimal_tokens
 from hf_attn_mi.tasks.report_attention import LEVELS, attention_detail, default_level
 
+OTHER_SETS = 2  # further sets of attention weights, for the membership of each weight
+BUDGET = 1000.0  # forward passes that each of these searches may cost
 MOST_CLASSES = 100  # whose probabilities are kept: the most probable ones
 METHODS = ("attnlrp", "attention", "effective")  # each costs one pass
 FEW_INPUTS = 20  # up to which token sets and certificates are computed by default
@@ -54,6 +58,7 @@ def report(
     labels: Any = None,
     token_set: bool | None = None,
     certificate: bool | None = None,
+    subgraph: bool | None = None,
     attention: str | None = None,
     comparison: Comparison | None = None,
     profile: InformationProfile | None = None,
@@ -81,6 +86,8 @@ def report(
         labels: the correct class of each input, a name or number; None where an input has none.
         token_set: whether a minimal set of tokens is searched; None for up to 20 inputs.
         certificate: whether efficient attention is certified; None for up to 20 inputs.
+        subgraph: whether the attention weights that carry the prediction are searched (`minimal_attention`, with two
+            further sets for the membership of each weight); None for up to 4 inputs.
         attention: matrices on the page: "all"; "top", of the 8 heads with the largest contribution; "rows", of these
             the row that contributes most; "none". None chooses by the number of tokens, and "none" for more than 4
             inputs. What is left out, the page says.
@@ -104,7 +111,7 @@ def report(
     _check(methods, classes, attention, comparison)
     check_whole_number("batch_size", batch_size)
     reading = {"truncation": truncation, "is_split_into_words": is_split_into_words}
-    for name, value in {**reading, "token_set": token_set, "certificate": certificate}.items():
+    for name, value in {**reading, "token_set": token_set, "certificate": certificate, "subgraph": subgraph}.items():
         check_flag(name, False if value is None else value)
     check_seed(seed)
     started = time.perf_counter()
@@ -121,13 +128,13 @@ def report(
         outputs = [_output(runner, one, targets[i]) for i, one in enumerate(encoded)]
         others = _other_targets(first, outputs, classes, {**scoring, "method": method, "options": options})
         further = _further_methods(first, [name for name in methods if name != method], notes, scoring, target)
-        few = len(encoded) <= FEW_INPUTS
         sets = _optional(
-            "token_set", token_set, few, notes, lambda: _token_sets(run, encoded, batch_size, target, seed)
+            "token_set", token_set, FEW_INPUTS, notes, lambda: _token_sets(run, encoded, batch_size, target, seed)
         )
         certificates = _optional(
-            "certificate", certificate, few, notes, lambda: _certificates(run, encoded, target, seed)
+            "certificate", certificate, FEW_INPUTS, notes, lambda: _certificates(run, encoded, target, seed)
         )
+        subgraphs = _optional("subgraph", subgraph, FEW_PAGES, notes, lambda: _subgraphs(run, encoded, target, seed))
         details = _attention(runner, encoded, targets, first, attention, notes)
     items = [
         ReportItem(
@@ -140,6 +147,7 @@ def report(
             sets[i],
             certificates[i],
             details[i],
+            subgraphs[i],
             note,
         )
         for i, note in enumerate(notes)
@@ -315,10 +323,18 @@ def _certificates(
     return found
 
 
+def _subgraphs(
+    run: Mapping[str, Any], encoded: Sequence[EncodedInput], target: Any, seed: int
+) -> Sequence[AttentionSubgraph]:
+    if encoded[0].length is None:
+        raise InvalidInputError("The search of attention weights is for texts here; minimal_attention takes tensors.")
+    return _all(minimal_attention(**run, target=target, others=OTHER_SETS, budget=BUDGET, seed=seed))
+
+
 def _optional(
     name: str,
     wanted: bool | None,
-    few: bool,
+    most: int,
     notes: Notes,
     compute: Callable[[], Sequence[RecordT]],
 ) -> list[RecordT | None]:
@@ -326,8 +342,8 @@ def _optional(
     reason = ""
     if wanted is False:
         reason = f"Not asked for ({name}=False)."
-    elif wanted is None and not few:
-        reason = f"Not computed for more than {FEW_INPUTS} inputs; {name}=True computes it."
+    elif wanted is None and len(notes) > most:
+        reason = f"Not computed for more than {most} inputs; {name}=True computes it."
     else:
         try:
             return list(compute())

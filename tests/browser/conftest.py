@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from hf_attn_mi import report
-from tests.browser.samples import LONG_REVIEW, PAIR, REVIEW, SHORT, hostile_report, two_hundred
-from tests.sample_models import load_demo, load_small
+from tests.browser.samples import LONG_REVIEW, PAIR, REVIEW, SHORT, a_recording, hostile_report, two_hundred
+from tests.sample_models import load_demo, load_small, zoo_model
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--hide-scrollbars"]
@@ -73,17 +73,18 @@ def records():
     """The reports that the tests look at, by name."""
     small, small_tokenizer = load_small()
     demo, tokenizer = load_demo()
+    plain = {"methods": (), "token_set": False, "certificate": False, "subgraph": False}
+    short = report(demo, SHORT, tokenizer=tokenizer, labels="negative")
+    many = {"methods": ("attention",), "labels": [i % 2 for i in range(200)]}
     return {
-        "review": report(demo, REVIEW, tokenizer=tokenizer, labels="positive"),
-        "short": report(small, SHORT, tokenizer=small_tokenizer, labels="negative"),
-        "pair": report(small, PAIR, tokenizer=small_tokenizer, certificate=False),
-        "many": report(
-            small, two_hundred(), tokenizer=small_tokenizer, methods=("attention",), labels=[i % 2 for i in range(200)]
-        ),
-        "long": report(
-            demo, LONG_REVIEW, tokenizer=tokenizer, methods=(), token_set=False, certificate=False, attention="rows"
-        ),
-        "two": report(demo, SHORT, tokenizer=tokenizer).beside(report(small, SHORT, tokenizer=small_tokenizer)),
+        "review": report(demo, REVIEW, tokenizer=tokenizer, labels="positive", subgraph=False),
+        "short": short,
+        "pair": report(small, PAIR, tokenizer=small_tokenizer, **plain),
+        "many": report(small, two_hundred(), tokenizer=small_tokenizer, **many),
+        "long": report(small, LONG_REVIEW, tokenizer=small_tokenizer, truncation=True, attention="none", **plain),
+        "two": short.beside(report(small, SHORT, tokenizer=small_tokenizer, **plain)),
+        "image": report(*zoo_model("imgcls-vit"), **plain),
+        "audio": a_recording(),
         "hostile": hostile_report(),
     }
 

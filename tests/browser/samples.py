@@ -2,7 +2,12 @@
 
 from dataclasses import replace
 
+import torch
+from transformers import Wav2Vec2FeatureExtractor
+
+import hf_attn_mi
 from tests.results.result_samples import explanation, report
+from tests.sample_models import zoo_model
 
 REVIEW = (
     "I went in with low hopes. The plot is thin and the jokes are old, and for the first half hour I thought about "
@@ -25,6 +30,17 @@ def two_hundred():
     words = REVIEW.split()
     ends = (".", "! But it is dull and boring.", ", a joy to watch.")
     return [f"{' '.join(words[i % 60 : i % 60 + 6 + i % 23])} {i}{ends[i % 3]}" for i in range(200)]
+
+
+def a_recording():
+    """The report on a recording of two tones."""
+    model, _ = zoo_model("audcls-wavlm")
+    times = torch.linspace(0, 0.25, 4000)
+    wave = torch.sin(2 * torch.pi * 220 * times) * (times < 0.1) + torch.sin(2 * torch.pi * 900 * times) * (
+        times > 0.15
+    )
+    sound = {"array": wave.numpy(), "sampling_rate": 16000}
+    return hf_attn_mi.report(model, sound, processor=Wav2Vec2FeatureExtractor(), methods=(), certificate=False)
 
 
 def hostile_report():

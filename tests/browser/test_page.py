@@ -10,7 +10,7 @@ import pytest
 
 from tests.browser.samples import HOSTILE
 
-PAGES = ("review", "short", "pair", "many", "long", "two", "hostile")
+PAGES = ("review", "short", "pair", "many", "long", "two", "image", "audio", "hostile")
 
 
 def shown(x):
@@ -132,6 +132,36 @@ def test_clicking_a_head_shows_its_three_matrices_and_their_weights(visit, recor
     opened.page.wait_for_function("location.hash.includes('row=5')")
     opened.page.locator("#fan").wait_for()
     assert f"keeps {detail.support[query]} of {count} keys" in opened.text("#head")
+
+
+def test_the_weights_that_carry_the_prediction_are_a_flow_of_lines(visit, records):
+    opened, item = visit("short"), records["short"].items[0]
+    edges = item.subgraph.edges
+    lines = opened.page.locator("#flow .edge")
+    assert lines.count() == len(edges)
+    edge = max(edges, key=lambda one: abs(one.contribution))
+    line = opened.page.locator(f'#flow [data-edge="{edge.call}.{edge.head}.{edge.query}.{edge.key}"]')
+    label = line.get_attribute("aria-label")
+    assert f"layer {edge.layer}, head {edge.head}: " in label
+    assert shown(float(f"{edge.contribution:.6g}")) in label
+    removal = next(one for one in item.subgraph.singles if item.subgraph.units[one.unit] == edge)
+    assert f"set {100 * removal.p_set:.1f}\u202f%, rest {100 * removal.p_rest:.1f}\u202f%" in label
+    line.dispatch_event("click")
+    assert f"head={edge.head}" in opened.address
+    assert f"row={edge.query}" in opened.address or edge.query == 0
+    assert f"Layer {edge.layer}, head {edge.head}" in opened.text("#attention")
+    assert f"{len(edges)} of {item.subgraph.edge_count:,} attention weights" in opened.text("#subgraph .box")
+
+
+def test_images_and_recordings_are_hovered_and_clicked_like_words(visit, records):
+    for name in ("image", "audio"):
+        opened, item = visit(name), records[name].items[0]
+        words = item.explanation.to_words()
+        assert opened.page.locator("#text rect.w").count() == len(words)
+        assert labels(opened)[3] == f"{words[3].text}: {shown(float(f'{words[3].score:.6g}'))}"
+        opened.page.locator("#text rect.w").nth(3).click()
+        assert "word=3" in opened.address
+        assert opened.page.locator("#text .links").count() == 1
 
 
 def test_intervals_are_drawn_where_they_were_computed(visit, records):
@@ -281,10 +311,10 @@ def test_a_long_text_is_drawn_in_short_steps(browser, files):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["review", "many", "two"])
+@pytest.mark.parametrize("name", ["review", "many", "two", "image"])
 def test_no_serious_fault_of_accessibility(visit, axe, name, scheme):
     opened = visit(name, scheme=scheme, bypass_csp=True)
-    if name == "review":
+    if name in ("review", "image"):
         opened.page.locator("#text .w").nth(5).click()
         opened.page.locator("#fan").wait_for()
     opened.page.evaluate(axe)
@@ -320,8 +350,9 @@ def test_pictures_for_the_documentation(visit, pictures, picture, name, width, h
     assert (pictures / picture).stat().st_size < 300_000
 
 
-def test_a_picture_of_the_attention(visit, pictures):
-    opened = visit("review", width=1120)
+@pytest.mark.parametrize(("name", "panel"), [("review", "attention"), ("short", "subgraph")])
+def test_a_picture_of_a_panel(visit, pictures, name, panel):
+    opened = visit(name, width=1120)
     opened.page.locator("#fan").wait_for()
-    opened.page.locator("#attention").screenshot(path=pictures / "report_attention.png")
-    assert (pictures / "report_attention.png").stat().st_size < 300_000
+    opened.page.locator(f"#{panel}").screenshot(path=pictures / f"report_{panel}.png")
+    assert (pictures / f"report_{panel}.png").stat().st_size < 300_000

@@ -228,6 +228,7 @@ def report(**changes):
         ),
         certificate=certificate(),
         attention=AttentionDetail((HeadDetail(0, 0, -0.5, 0), head), links, "one head is left out"),
+        subgraph=subgraph(),
         notes={"lime": "not installed"},
     )
     values = {"items": (item,), "comparison": comparison(), "info": {"model": "m", "method": "relevance"}}

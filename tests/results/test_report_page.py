@@ -65,6 +65,19 @@ def test_the_page_holds_the_numbers_of_the_record():
     assert shown["agreement"][0] == 1.0
 
 
+def test_the_weights_of_the_subgraph_stand_in_the_page_with_their_membership():
+    item = report().items[0]
+    shown = data_of(report().to_html())["items"][0]["subgraph"]
+    assert (shown["total"], shown["pRest"], shown["outcome"]) == (64, 0.4, "holds")
+    assert [module["place"] for module in shown["modules"]] == [0, 1]
+    for edge, data in zip(item.subgraph.edges, shown["edges"], strict=True):
+        assert (edge.call, edge.head, edge.query, edge.key) == tuple(data[x] for x in ("call", "head", "query", "key"))
+        assert (edge.weight, edge.contribution) == (data["weight"], data["contribution"])
+    assert [data["member"] for data in shown["edges"]] == [1.0, 0.5]
+    assert [data["fails"] for data in shown["edges"]] == ["set", "rest"]
+    assert "2 of 64 attention weights carry 'positive' (holds): alone they have 94.0 %" in str(report())
+
+
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_hostile_tokens_are_data_and_never_markup(hostile):
     record = with_explanation(tokens=("[CLS]", hostile, hostile, "film", "[SEP]"), offsets=None, texts=(hostile,))

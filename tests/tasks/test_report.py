@@ -7,7 +7,16 @@ import pytest
 import torch
 from transformers import BertConfig, BertForQuestionAnswering, BertForTokenClassification
 
-from hf_attn_mi import attention_interval, attention_maps, certify, compare, explain, minimal_tokens, report
+from hf_attn_mi import (
+    attention_interval,
+    attention_maps,
+    certify,
+    compare,
+    explain,
+    minimal_attention,
+    minimal_tokens,
+    report,
+)
 from hf_attn_mi.capture import capture_attention
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.results.report_parts import KINDS
@@ -39,6 +48,9 @@ def test_every_part_is_what_its_own_task_returns(small, page):
     assert item.token_set.indices == minimal_tokens(model, TEXT, tokenizer=tokenizer).indices
     assert item.certificate.change == certify(model, TEXT, tokenizer=tokenizer).change
     assert item.label == "positive"
+    subgraph = minimal_attention(model, TEXT, tokenizer=tokenizer)
+    assert item.subgraph.places == subgraph.places
+    assert item.subgraph.family_members
 
 
 def test_classes_have_the_logits_and_probabilities_of_the_model(small, page):
@@ -244,10 +256,27 @@ def test_decoders_and_windows_have_a_page_too(name):
     page.to_html()
 
 
-def test_a_model_without_attention_and_images_are_refused():
-    model, inputs = zoo_model("imgcls-vit")
-    with pytest.raises(InvalidInputError, match="report is for texts"):
-        report(model, inputs)
+def test_images_and_recordings_have_a_page_too():
+    for name in ("imgcls-vit", "audcls-wavlm"):
+        model, inputs = zoo_model(name)
+        one = {key: value[:1] for key, value in inputs.items()}
+        page = report(model, one, methods=("attention",))
+        item = page.items[0]
+        assert item.certificate is not None
+        assert "texts" in item.notes["token_set"]
+        assert item.attention.heads[0].matrix("raw").shape == (len(item.explanation.tokens),) * 2
+        assert ('"uri":"data:image' in page.to_html()) == (name == "imgcls-vit")
+
+
+def test_a_model_without_attention_is_refused():
     model, inputs = zoo_model("seqcls-fnet")
     with pytest.raises(UnsupportedModelError, match="cannot be captured exactly"):
         report(model, {"input_ids": inputs["input_ids"]})
+
+
+def test_tokens_without_a_text_have_a_page(small):
+    model, tokenizer = small
+    page = report(model, tokenizer(TEXT, return_tensors="pt"), tokenizer=tokenizer, methods=(), attention="none")
+    assert page.items[0].explanation.texts == ()
+    assert "because of" in page.items[0].sentence
+    page.to_html()

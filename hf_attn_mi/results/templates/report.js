@@ -363,6 +363,7 @@
         button("clear", () => set({ word: null }, ["text", "attention"]), { class: "quiet" })));
   }
   function tokenName(token) {
+    if (item().tokens[token] === undefined) return `position ${token}`;
     return item().special.includes(token) ? item().tokens[token] : item().tokens[token].replace(/^(##|\u0120|\u2581)/, "");
   }
 
@@ -702,8 +703,9 @@
       ? ["Needs no attention. ", h("span", null, found.reason)]
       : [`${found.edges.length.toLocaleString("en")} of ${found.total.toLocaleString("en")} attention weights carry ${found.target}. `, h("span", null, found.outcome === "holds" ? "None of them can be left out." : found.reason)];
     const bars = [["all weights", found.pAll], ["the set alone", found.pSet], ["the rest alone", found.pRest], ["no attention", found.pNone]].filter((x) => x[1] !== null);
-    const top = [h("div", { class: `box ${TONES[found.outcome]}` }, box), h("div", { class: "bars", css: { "max-width": "560px" } }, bars.map(([name, p]) => [h("span", { class: "name" }, name), bar([[0, p, "plain"]], true), h("span", { class: "value" }, percent(p))]))];
-    if (!found.edges.length) return panel("The attention weights that carry the prediction", meaning, null, top);
+    const top = h("div", { class: `box ${TONES[found.outcome]}` }, box);
+    const probabilities = h("div", { class: "bars" }, bars.map(([name, p]) => [h("span", { class: "name" }, name), bar([[0, p, "plain"]], true), h("span", { class: "value" }, percent(p))]));
+    if (!found.edges.length) return panel("The attention weights that carry the prediction", meaning, null, top, probabilities);
     const figure = flow(found);
     const rows = found.edges.map((edge, i) => [edge, i]).sort((a, b) => Math.abs(b[0].contribution) - Math.abs(a[0].contribution));
     const table = h("details", { class: "fold" }, h("summary", null, "The weights as a table"), h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Weights of the set" }, h("table", null,
@@ -711,11 +713,11 @@
       h("tbody", null, rows.map(([edge]) => h("tr", null, h("td", null, edgeName(found, edge)), h("td", null, number(edge.weight)), h("td", null, score(edge.contribution)), h("td", null, number(edge.pSet)), h("td", null, number(edge.pRest)), h("td", null, FAILS[edge.fails] || ""), found.sets > 1 && h("td", null, share(edge.member))))))));
     const checks = found.removals.map(([name, pSet, pRest, stands]) => note(`With removal ${quoted(name)}: the set has ${percent(pSet)}, the rest ${percent(pRest)}; the set ${stands ? "stands" : "does not stand"}.`));
     return panel("The attention weights that carry the prediction", meaning, menu([["SVG", () => exportFigure("flow", "subgraph")], ["PNG", () => exportFigurePng("flow", "subgraph")], ["JSON", () => download(JSON.stringify(found, null, 1), fileName("subgraph", "json"), "application/json")]]),
-      top, h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Flow of the weights" }, figure),
+      top, h("div", { class: "carry" }, probabilities, h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Flow of the weights" }, figure)),
       h("p", { class: "soft small" }, "Each line goes from the token that is attended to, one layer up to the token that attends. Blue adds to the output, orange takes away; the thicker, the more. Faint lines: every token also keeps its own state.",
         found.sets > 1 && ` The fainter a line, the fewer of ${found.sets} sets found in other ways contain it; ${found.core} weights are in all of them.`, " Choose a line to see its head."), checks, table);
   }
-  const edgeName = (found, edge) => `layer ${found.modules[edge.call][0]}, head ${edge.head}: ${tokenName(edge.query)} \u2190 ${tokenName(edge.key)}`;
+  const edgeName = (found, edge) => `layer ${found.modules[edge.call].layer}, head ${edge.head}: ${tokenName(edge.query)} \u2190 ${tokenName(edge.key)}`;
   function flow(found) {
     const tokens = [...new Set(found.edges.flatMap((edge) => [edge.query, edge.key]))].sort((a, b) => a - b);
     const row = new Map(tokens.map((token, i) => [token, i])), layers = found.modules.length;
@@ -727,7 +729,7 @@
     const readers = [...new Set(last.length ? last : found.edges.map((edge) => edge.query))];
     const middle = readers.reduce((total, token) => total + y(token), 0) / readers.length;
     const parts = [];
-    found.modules.forEach(([layer], i) => parts.push(s("text", { x: x(i) + gap / 2, y: 16, "text-anchor": "middle", class: "soft" }, `layer ${layer}`)));
+    found.modules.forEach(({ layer }, i) => parts.push(s("text", { x: x(i) + gap / 2, y: 16, "text-anchor": "middle", class: "soft" }, `layer ${layer}`)));
     tokens.forEach((token) => {
       parts.push(s("text", { x: left - 10, y: y(token) + 4, "text-anchor": "end" }, cut(tokenName(token))));
       parts.push(s("line", { x1: left, x2: right, y1: y(token), y2: y(token), stroke: css("--line"), "stroke-width": 1 }));
@@ -744,7 +746,7 @@
       const label = [edgeName(found, edge), `weight ${number(edge.weight)}, contribution ${score(edge.contribution)}`, ...without, ...(found.sets > 1 ? [`in ${share(edge.member)} of ${found.sets} sets`] : [])].join("\n");
       const path = s("path", { d: `M${x0} ${y0} C${x0 + gap * 0.5} ${y0 + bend} ${x1 - gap * 0.5} ${y1 + bend} ${x1} ${y1}`, fill: "none", stroke: css(edge.contribution >= 0 ? "--for" : "--against"),
         "stroke-width": 1 + 6 * Math.abs(edge.contribution) / (most || 1), "stroke-opacity": 0.25 + 0.65 * (found.sets > 1 ? edge.member : 0.8), "stroke-linecap": "round", class: "edge", role: "button", "aria-label": label.replaceAll("\n", "; "),
-        "data-edge": `${edge.call}.${edge.head}.${edge.query}.${edge.key}`, on: { ...tipped(() => label), click: () => openEdge(edge), keydown: (event) => { if (event.key === "Enter") openEdge(edge); } } });
+        "data-edge": `${edge.call}.${edge.head}.${edge.query}.${edge.key}`, on: { ...tipped(() => label), click: () => openEdge(found, edge), keydown: (event) => { if (event.key === "Enter") openEdge(found, edge); } } });
       lines.push(path);
       parts.push(path);
     });
@@ -753,9 +755,9 @@
     roving(figure, lines.reverse());
     return figure;
   }
-  function openEdge(edge) {
-    const place = item().layers.findIndex((layer, i) => i === edge.call);
-    set({ layer: headAt(place, edge.head) ? place : null, head: headAt(place, edge.head) ? edge.head : null, row: edge.query }, ["attention"]);
+  function openEdge(found, edge) {
+    const { place } = found.modules[edge.call], there = headAt(place, edge.head) !== null;
+    set({ layer: there ? place : null, head: there ? edge.head : null, row: edge.query }, ["attention"]);
     document.getElementById("attention").scrollIntoView({ block: "nearest" });
   }
 

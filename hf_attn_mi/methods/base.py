@@ -50,10 +50,12 @@ class TokenScores:
 class TokenScorer(Protocol):
     """A token-scoring method.
 
-    Three optional members are used where they are there: `check(runner, options)`, which raises an `HfAttnMiError`
+    Four optional members are used where they are there: `check(runner, options)`, which raises an `HfAttnMiError`
     where the method does not serve this model; `score_targets(runner, batch, targets, **options)`, which gives the
-    scores of several targets of one batch in fewer passes than one `score` each; and `statistics`, a frozenset of extra
-    layer statistics that it reads from `batch.statistics` (see `methods.layer_statistics.LayerStatistics`).
+    scores of several targets of one batch in fewer passes than one `score` each; `statistics`, a frozenset of extra
+    layer statistics that it reads from `batch.statistics` (see `methods.layer_statistics.LayerStatistics`); and
+    `needs_target`, False where the scores are the same whatever is explained, so that models without a class are served
+    (default: whether the method is linked to a class or needs gradients).
 
     Attributes:
         name: by which users call it.

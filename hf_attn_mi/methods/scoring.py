@@ -16,7 +16,7 @@ from hf_attn_mi.methods.batch import ScoringBatch
 from hf_attn_mi.methods.layer_statistics import LayerStatistics
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.runner import EncoderRunner
-from hf_attn_mi.models.targets import Target
+from hf_attn_mi.models.targets import NothingToExplainError, Target
 from hf_attn_mi.models.weights import refuse_quantized
 
 
@@ -107,8 +107,23 @@ def score_targets(
         for target in targets:
             if layers != "none" or states is not None or target.explained is None:
                 batch.run()  # unless the method has run the unchanged inputs already
-                batch.settle(target)
+                _settle(batch, target, scorer)
     return [_scored(result, inputs, scorer, runner, batch) for result in results]
+
+
+def needs_target(scorer: TokenScorer) -> bool:
+    """Whether the scores of this method depend on what is explained."""
+    return bool(getattr(scorer, "needs_target", scorer.class_linked or scorer.needs_gradients))
+
+
+def _settle(batch: ScoringBatch, target: Target, scorer: TokenScorer) -> None:
+    """Settle what is explained; nothing, where the method needs nothing and the model has no class."""
+    try:
+        batch.settle(target)
+    except NothingToExplainError:
+        if needs_target(scorer) or any(one is not None for one in target.targets):
+            raise
+        target.settle_without_class()
 
 
 def _scored(

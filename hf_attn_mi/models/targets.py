@@ -33,6 +33,11 @@ from hf_attn_mi.models.tensor_checks import plain_values
 from hf_attn_mi.models.weights import nonfinite_reason
 
 TargetFunction = Callable[..., Tensor]
+NO_CLASS = ExplainedTarget(None, "no class", None)
+
+
+class NothingToExplainError(InvalidInputError):
+    """The outputs of a model hold no class and nothing else that a head calls for."""
 
 
 class Target:
@@ -198,12 +203,16 @@ class Target:
         assert self.runner is not None
         return tuple(kind.bind(one, self.runner) for one in self._all)
 
+    def settle_without_class(self) -> None:
+        """Say that nothing is explained: for scores that belong to no class."""
+        self.explained = (NO_CLASS,) * len(self)
+
     def _unreadable(self, outputs: object) -> InvalidInputError:
         logits = getattr(outputs, "logits", outputs if isinstance(outputs, Tensor) else None)
         if logits is None and isinstance(outputs, tuple | list) and outputs:
             logits = outputs[0]
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else "none"
-        return InvalidInputError(
+        return NothingToExplainError(
             f"target: {type(self.model).__name__} has no class logits of shape (batch, classes) (logits: {shape}). "
             f"Load it with a classification head (AutoModelForSequenceClassification), {TARGET_FUNCTION}, or one of "
             f"hf_attn_mi.targets: {SUMMARY}."

@@ -97,7 +97,7 @@ def reads_its_padding(kind: str) -> PreTrainedModel:
 def tiny_bert(**options: Any) -> PreTrainedModel:
     """A random BERT classifier for the embedded model's tokenizer; `options` go to its configuration."""
     torch.manual_seed(0)
-    model = BertForSequenceClassification(BertConfig(**SIZES, intermediate_size=64, **options))
+    model = BertForSequenceClassification(BertConfig(**{**SIZES, "intermediate_size": 64, **options}))
     rescale(model)
     return model.eval()
 

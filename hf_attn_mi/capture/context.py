@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from hf_attn_mi.capture.model_cache import cached
@@ -79,6 +80,7 @@ def capture_attention(
         UnsupportedModelError: the attention of a forward pass was not captured exactly; raised at the end of the
             model's forward. When an attention module runs for the first time it is checked: its product is followed
             element by element to W_O, and the sum over heads is compared with the output of the projection.
+            The same where a model is run by the consumer or by `replace`.
         InvalidInputError: `model` is not a module, or `replace` returned rows of another shape.
 
     Example:
@@ -88,6 +90,7 @@ def capture_attention(
         torch.Size([1, 12, 9, 9])
     """
     inner = unwrap(model)
+    _refuse_inside_consumer(inner)
     capture = Capture()
     with ExitStack() as stack:
         stack.enter_context(model_lock(inner))
@@ -128,6 +131,16 @@ def first_layer(model: nn.Module) -> nn.Module:
     raise UnsupportedModelError(f"{type(model).__name__} has no stack of layers with attention.")
 
 
+def _refuse_inside_consumer(model: nn.Module) -> None:
+    """Raise `UnsupportedModelError` where no operation can be traced: in what a capture calls while a model runs."""
+    if not torch._C._is_torch_function_enabled():
+        raise UnsupportedModelError(
+            f"{type(model).__name__} cannot be run or explained by the consumer (or the `replace` function) of a "
+            "capture: it is called in the middle of a forward pass, whose operations are traced. Keep what you need "
+            "of the AttentionCall, and run the model after that forward pass."
+        )
+
+
 @contextmanager
 def _pass_boundaries(model: nn.Module, tracer: AttentionTracer) -> Iterator[None]:
     """Call the tracer at the start and at the end of each forward pass of the whole model."""
@@ -135,6 +148,7 @@ def _pass_boundaries(model: nn.Module, tracer: AttentionTracer) -> Iterator[None
 
     def start(module: nn.Module, args: Any) -> None:
         if threading.get_ident() == thread:
+            _refuse_inside_consumer(module)
             tracer.start_pass()
 
     def end(module: nn.Module, args: Any, output: Any) -> None:

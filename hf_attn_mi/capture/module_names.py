@@ -25,9 +25,13 @@ class ModuleNames:
         self.model = model
         self.names = {id(module): name for name, module in model.named_modules(remove_duplicate=True)}
         self.modules: dict[str, nn.Module] = dict(model.named_modules())
-        self._layers = _layer_numbers(list(self.modules))
+        self._places: dict[str, list[str]] = defaultdict(list)  # every name of a module that stands in several places
+        for name, module in model.named_modules(remove_duplicate=False):
+            self._places[self.names[id(module)]].append(name)
+        everywhere = [name for names in self._places.values() for name in names]
+        self._layers = _layer_numbers(everywhere)
         self._sizes: dict[str, int] = defaultdict(int)
-        for name in self.modules:
+        for name in everywhere:
             self._sizes[strip_digits(name)] += 1
 
     def running(self) -> tuple[str, tuple[int, int]] | None:
@@ -51,7 +55,9 @@ class ModuleNames:
 
     def layer(self, name: str, repeat: int) -> int:
         """Return the layer index of the attention module `name` at its `repeat`-th call in this forward pass."""
-        return self._layers.get(name, 0) + repeat * (self._sizes[strip_digits(name)] if name else 1)
+        places = self._places.get(name, [name])
+        rounds, place = divmod(repeat, len(places))  # a module that stands in several places runs once in each
+        return self._layers.get(places[place], 0) + rounds * (self._sizes[strip_digits(name)] if name else 1)
 
     def head_count(self, name: str) -> int | None:
         """Return the number of query heads stated by the module, its config or the nearest parent with one."""

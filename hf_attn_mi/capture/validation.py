@@ -144,13 +144,14 @@ class CaptureValidation:
 
     def _layers_without_call(self) -> list[str]:
         """Return the layers next to captured ones that contain an attention module without a call."""
-        lists: dict[str, list[nn.Module]] = {}
+        called = {id(self.names.modules[name]) for name in self.called if name in self.names.modules}
+        lists: dict[str, list[nn.Module | None]] = {}
         for name in self.called:
             parts = name.split(".")
             for i in range(len(parts) - 1, 0, -1):
                 owner = ".".join(parts[:i])
                 if parts[i].isdigit() and isinstance(self.names.modules.get(owner), nn.ModuleList):
-                    lists[owner] = list(self.names.modules[owner].children())
+                    lists[owner] = list(self.names.modules[owner]._modules.values())
         without_call = []
         for owner, layers in lists.items():
             types = getattr(getattr(self.names.model, "config", None), "layer_types", None) or []
@@ -158,8 +159,8 @@ class CaptureValidation:
                 prefix = f"{owner}.{i}"
                 if i < len(types) and types[i] in _NO_MATRIX:
                     continue
-                if any(name == prefix or name.startswith(prefix + ".") for name in self.called):
-                    continue
+                if layer is None or any(id(module) in called for module in layer.modules()):
+                    continue  # also where the attention module is that of another layer
                 if self._is_skipped(prefix):
                     continue
                 if any(map(is_attention, layer.modules())):

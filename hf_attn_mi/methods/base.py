@@ -35,6 +35,7 @@ class TokenScores:
             is not known.
         other_inputs: (batch, entries) the part of the explained value that each entry of other arguments contributes,
             by the names of the arguments: of a siamese model, the other text; the tokens of a decoder.
+        unfollowed: names of operations of the model to which the scores do not do justice: what a gap comes from.
     """
 
     scores: Tensor
@@ -44,6 +45,7 @@ class TokenScores:
     notes: tuple[str, ...] = ()
     target_gaps: Tensor | None = None
     other_inputs: Mapping[str, Tensor] = field(default_factory=dict)
+    unfollowed: tuple[str, ...] = ()
 
 
 @runtime_checkable

@@ -243,7 +243,8 @@ def _explanation(
     warnings = [*one.warnings, *notes]
     if gap is not None:
         of_target = scored.result.target_gaps
-        warnings += gap_warning(scorer, gap, 0.0 if of_target is None else float(of_target[i]))
+        share = 0.0 if of_target is None else float(of_target[i])
+        warnings += gap_warning(scorer, gap, share, scored.result.unfollowed)
     shares = other_inputs(scored.result, i)
     others = {"other_inputs": shares} if shares else {}
     assert target.explained is not None
@@ -271,13 +272,14 @@ def _explanation(
     )
 
 
-def gap_warning(scorer: TokenScorer, gap: float, target_gap: float = 0.0) -> list[str]:
+def gap_warning(scorer: TokenScorer, gap: float, target_gap: float = 0.0, unfollowed: Sequence[str] = ()) -> list[str]:
     """What a completeness gap says about the scores: one sentence, or none where the gap is small.
 
     Args:
         scorer: the method.
         gap: of one input.
         target_gap: the part of it that is due to the target function.
+        unfollowed: operations of the model that the method has no rule for.
     """
     always = bool(getattr(scorer, "gap_reason", ""))
     if gap <= LARGEST_GAP and not always:
@@ -290,7 +292,10 @@ def gap_warning(scorer: TokenScorer, gap: float, target_gap: float = 0.0) -> lis
             f"The scores miss {gap:.0%} of the explained value, {target_gap:.0%} because of the target: it is not "
             "linear in the model's outputs. Return a logit, a difference of logits or a similarity."
         ]
-    return [f"The scores miss {gap:.0%} of the explained value: part of this model is not followed exactly."]
+    operations = f" ({', '.join(unfollowed)})" if unfollowed else ""
+    return [
+        f"The scores miss {gap:.0%} of the explained value: part of this model{operations} is not followed exactly."
+    ]
 
 
 def _model_notes(runner: EncoderRunner, statistics: LayerStatistics | None) -> list[str]:

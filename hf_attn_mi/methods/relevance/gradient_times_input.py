@@ -32,9 +32,9 @@ class Relevance:
     space: str  # where the input of gradient x input lives
     target_gap: Tensor  # (batch,) the part of the gap that the target function leaves, not the model
     tangents: tuple[str, ...] = ()  # functions of the target that were taken as their tangent
-    others: Mapping[str, Tensor] = field(
-        default_factory=dict
-    )  # (batch, entries) of other texts, by argument; in `bias`
+    unfollowed: tuple[str, ...] = ()  # operations of the model that have no rule
+    # (batch, entries) shares of other texts, by argument; they are part of `bias`
+    others: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def relevance(
@@ -130,7 +130,15 @@ def _of_target(
     target_gap = (left.abs() / scale).float() if read else torch.zeros(batch)
     others = {key: share.float() for key, share in shares.others.items()}
     return Relevance(
-        scores.float(), bias.float(), value.float(), gap.float(), space, target_gap, tuple(reading.tangents), others
+        scores.float(),
+        bias.float(),
+        value.float(),
+        gap.float(),
+        space,
+        target_gap,
+        tuple(reading.tangents),
+        tuple(linearized.unfollowed),
+        others,
     )
 
 

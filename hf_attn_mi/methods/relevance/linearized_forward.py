@@ -77,6 +77,8 @@ CONSTANT = {  # f(0) is not 0, or a scale: the result is a factor, not a signal
     T.__rtruediv__,
     F.logsigmoid,
 }
+WITHOUT_RULE = {"lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"}
+WITHOUT_RULE |= {"prod", "cumprod", "log", "log1p", "log_softmax", "logsumexp", "sin", "cos", "sinh", "cosh", "atan"}
 POWER = {torch.pow, T.pow, T.__pow__}
 BIASED = {F.linear: 2, F.conv1d: 2, torch.conv1d: 2, F.conv2d: 2, torch.conv2d: 2, F.conv3d: 2, torch.addmm: 0}
 NORMS: dict[Any, Callable[..., Tensor]] = {
@@ -118,6 +120,7 @@ class LinearizedForward(FunctionMode):
 
     Attributes:
         leaves: every look-up.
+        unfollowed: names of operations that have no rule, in the order of their first use.
         bias: (batch,) contributions of biases, positions and every other constant; complete after backward.
     """
 
@@ -133,6 +136,7 @@ class LinearizedForward(FunctionMode):
         self.origins = origins
         self.embedding_weight, self.batch, self.taylor = embedding_weight, batch, softmax_rule == "taylor"
         self.leaves: list[Leaf] = []
+        self.unfollowed: dict[str, None] = {}
         self.bias = torch.zeros(batch, dtype=torch.float64)
 
     def __torch_function__(
@@ -184,6 +188,9 @@ class LinearizedForward(FunctionMode):
         if func in DIVIDE and len(args) > 1 and is_tracked(args[1]):
             return func(args[0], args[1].detach(), *args[2:], **kwargs)
         result = func(*args, **kwargs)
+        name = getattr(func, "__name__", "")
+        if name in WITHOUT_RULE and _any_tracked(result):
+            self.unfollowed[name] = None
         if func in ADD and len(args) > 1 and isinstance(result, Tensor):
             constants = [a for a in args[:2] if not is_tracked(a)]
             if len(constants) == 1 and is_tracked(result):
@@ -325,6 +332,10 @@ def _uniform_shares(qkv: Sequence[Tensor]) -> tuple[float, float, float]:
 
 def _attend(call: dict[str, Any], query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return rows_and_logits(query, key, call["mask"], call["scale"])[0] @ value
+
+
+def _any_tracked(result: Any) -> bool:
+    return any(map(is_tracked, result if isinstance(result, tuple | list) else (result,)))
 
 
 def is_tracked(value: Any) -> bool:

@@ -75,6 +75,7 @@ class RelevanceScorer:
                 notes=_notes(one),
                 target_gaps=one.target_gap,
                 other_inputs=one.others,
+                unfollowed=one.unfollowed,
             )
             for one in results
         ]

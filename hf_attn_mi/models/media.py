@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
 import transformers
 
 from hf_attn_mi.errors import HfAttnMiError, InvalidInputError
@@ -60,7 +61,7 @@ def encode_media(runner: EncoderRunner, inputs: Any, *, skip: bool = False) -> E
                 raise
             encoded.failures[i] = FailedInput((), error)
         else:
-            encoded.inputs.append(_in_precision(runner, one))
+            encoded.inputs.append(_with_decoder_start(runner, _in_precision(runner, one)))
             encoded.places.append(i)
     return encoded
 
@@ -84,6 +85,14 @@ def _in_precision(runner: EncoderRunner, one: EncodedInput) -> EncodedInput:
     dtype = runner.dtype
     tensors = {key: value.to(dtype) if value.is_floating_point() else value for key, value in one.tensors.items()}
     return replace(one, tensors=tensors)
+
+
+def _with_decoder_start(runner: EncoderRunner, one: EncodedInput) -> EncodedInput:
+    """The input with the start token for a decoder that needs tokens to read, as generation begins."""
+    start = getattr(runner.config, "decoder_start_token_id", None)
+    if not isinstance(start, int) or "decoder_input_ids" in one.tensors or not runner.takes("decoder_input_ids"):
+        return one
+    return replace(one, tensors={**one.tensors, "decoder_input_ids": torch.tensor([start])})
 
 
 def main_input(runner: EncoderRunner) -> str:

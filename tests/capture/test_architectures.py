@@ -62,7 +62,6 @@ NEEDS_A_PACKAGE = {"seqcls-layoutlmv2": "detectron2", "imgcls-dinat": "natten", 
 NOT_EXPLAINED = {  # encoders whose capture is exact and whose inputs `explain` does not take
     "base-blip_2_qformer": "no input it knows (query_embeds)",
     "base-patchtst": "no input it knows (past_values)",
-    "base-vilt": "as many image embeddings as tokens: taken for tokens and cut",
     "base-videoprism_vision_model": "frames folded into the batch",
 }
 LARGEST_GAP = 1e-5

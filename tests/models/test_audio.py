@@ -3,10 +3,26 @@
 import numpy as np
 import pytest
 import torch
-from transformers import pipeline
+from transformers import (
+    Wav2Vec2Config,
+    Wav2Vec2ForCTC,
+    WhisperConfig,
+    WhisperForConditionalGeneration,
+    pipeline,
+)
 
 from hf_attn_mi import Explanation, InvalidInputError, explain
-from tests.media_models import AUDIO_MODELS, feature_extractor, media_model, picture, tone, write_wav
+from hf_attn_mi.targets import frame, generated
+from tests.media_models import (
+    AUDIO_MODELS,
+    SPEECH,
+    WHISPER,
+    feature_extractor,
+    media_model,
+    picture,
+    tone,
+    write_wav,
+)
 
 RATE = 16000
 
@@ -161,3 +177,32 @@ def test_tensors_have_times_where_the_sampling_rate_is_known():
     assert explain(media_model("hubert"), values, sampling_rate=RATE).tokens[1] == "0.020 s"
     assert explain(media_model("hubert"), values).tokens[1] == "position 1"
     assert explain(media_model("hubert"), values).sound is None
+
+
+def test_a_frame_of_a_speech_recognizer_is_explained_over_time():
+    torch.manual_seed(0)
+    model = Wav2Vec2ForCTC(Wav2Vec2Config(**SPEECH, vocab_size=30)).eval()
+    extractor = feature_extractor("wav2vec2")
+    one = explain(model, tone(0.3), sampling_rate=RATE, processor=extractor, target=frame(3, 5))
+    with torch.no_grad():
+        own = model(**extractor(tone(0.3), sampling_rate=RATE, return_tensors="pt")).logits[0, 3].double()
+    assert one.probability == pytest.approx(float(own.softmax(0)[5]), abs=1e-5)
+    assert one.completeness_gap < 1e-4
+    assert one.sound is not None
+
+
+def test_words_that_a_speech_model_writes_are_explained_over_time(demo):
+    torch.manual_seed(0)
+    sizes = {name: value for name, value in WHISPER.items() if name != "classifier_proj_size"}
+    config = WhisperConfig(**sizes, vocab_size=8000, pad_token_id=0, eos_token_id=3, decoder_start_token_id=2)
+    model, extractor = WhisperForConditionalGeneration(config).eval(), feature_extractor("whisper")
+    options = {"sampling_rate": RATE, "processor": extractor, "tokenizer": demo[1]}
+    one = explain(model, tone(0.3), target=generated("a film"), **options)
+    assert one.tokens[1] == "0.020 s"
+    assert one.completeness_gap < 1e-4
+    assert [layer.kind for layer in one.layers] == ["self", "self", "cross"]
+    first = explain(model, tone(0.3), target=lambda out: out.logits[:, 0, 7], **options)
+    features = extractor(tone(0.3), sampling_rate=RATE, return_tensors="pt")
+    start = torch.tensor([[2]])
+    given = explain(model, {**features, "decoder_input_ids": start}, target=lambda out: out.logits[:, 0, 7])
+    assert torch.allclose(first.scores, given.scores, atol=1e-6)

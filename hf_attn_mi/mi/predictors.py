@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.mi.calibration import out_of_fold
 from hf_attn_mi.mi.discriminant import linear_scores
 from hf_attn_mi.mi.estimator import SiteData
@@ -180,8 +180,8 @@ def check_effort(effort: object) -> None:
     Raises:
         InvalidInputError: it is not.
     """
-    if effort not in get_args(Effort):
-        raise InvalidInputError(f"effort is {effort!r}: one of {', '.join(map(repr, get_args(Effort)))}")
+    if not isinstance(effort, str) or effort not in get_args(Effort):
+        raise InvalidInputError(f"effort is {shown(effort)}: one of {', '.join(map(repr, get_args(Effort)))}")
 
 
 def predictions_of(site: SiteData, effort: Effort) -> tuple[tuple[str, ...], Tensor]:

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from hf_attn_mi.cli import options as opt
 from hf_attn_mi.cli.exit_codes import DONE
-from hf_attn_mi.cli.inputs import read_texts
-from hf_attn_mi.cli.loading import import_libraries, load_model
+from hf_attn_mi.cli.loading import import_libraries
+from hf_attn_mi.cli.media import load_for, read_inputs
 from hf_attn_mi.cli.output import check_files, is_stdout, show, warnings_as_lines, write_json, write_text
 from hf_attn_mi.errors import InvalidInputError
 
@@ -20,6 +20,8 @@ def report(
     texts: opt.Texts = None,
     file: opt.TextFile = None,
     pair: opt.Pair = None,
+    image: opt.Images = None,
+    audio: opt.Recordings = None,
     model: opt.Model = None,
     second_model: Annotated[
         str | None,
@@ -56,12 +58,14 @@ def report(
     quiet: opt.Quiet = False,
 ) -> int:
     """Write a page that can be clicked: words, classes, minimal token set, certificate, attention, other methods."""
-    inputs = read_texts(texts, file, pair)
+    inputs = read_inputs(texts, file, pair, image, audio)
     check_files(json, html=html)
+    if compare and inputs.kind != "text":
+        raise InvalidInputError(f"--compare: methods are compared on texts, not on --{inputs.kind}.")
     if profile is not None and not profile.exists():
         raise InvalidInputError(f"--profile {profile}: there is no such folder; 'hf-attn-mi mi --save' writes one.")
-    if label is not None and len(label) != len(inputs):
-        raise InvalidInputError(f"--label: {len(label)} labels for {len(inputs)} texts; give one for each text.")
+    if label is not None and len(label) != len(inputs.items):
+        raise InvalidInputError(f"--label: {len(label)} labels for {len(inputs.items)} inputs; give one for each.")
     import_libraries()
     opt.check_names("--method", [method], opt.method_names())
     opt.check_names("--also", also or (), opt.method_names())
@@ -73,20 +77,20 @@ def report(
 
     information = None if profile is None else InformationProfile.load(profile)
     names = [model] if second_model is None else [model, second_model]
-    loaded = [load_model(name, quiet=quiet) for name in names]
+    loaded = [load_for(inputs, name, quiet=quiet) for name in names]
     results = []
     with warnings_as_lines(quiet):
-        for place, (classifier, tokenizer) in enumerate(loaded):
+        for place, (classifier, preparer) in enumerate(loaded):
             report_of_model = make_report(
                 classifier,
-                inputs,
-                tokenizer=tokenizer,
+                inputs.items,
+                **preparer,
                 target=opt.read_target(target, classifier),
                 labels=None if label is None else [opt.read_target(one, classifier) for one in label],
                 method=method,
                 methods=METHODS if also is None else also,
                 attention=None if attention == "auto" else attention,
-                comparison=compare_methods(classifier, inputs, tokenizer=tokenizer, seed=seed) if compare else None,
+                comparison=compare_methods(classifier, inputs.items, seed=seed, **preparer) if compare else None,
                 profile=information if place == 0 else None,
                 truncation=truncate,
                 batch_size=batch_size,

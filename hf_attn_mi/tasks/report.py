@@ -19,6 +19,7 @@ from hf_attn_mi.models.output_heads import find_logits, find_output_head
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.target_kinds.base import TargetKind
 from hf_attn_mi.models.targets import Target, read_target
+from hf_attn_mi.models.tensor_checks import plain_values
 from hf_attn_mi.results.attention_subgraph import AttentionSubgraph
 from hf_attn_mi.results.certificate import Certificate
 from hf_attn_mi.results.comparison import Comparison
@@ -180,8 +181,7 @@ def _read_labels(labels: Any, runner: EncoderRunner, count: int) -> list[str | N
     """The name of the correct class of each input."""
     if labels is None:
         return [None] * count
-    if hasattr(labels, "tolist"):
-        labels = labels.tolist()
+    labels = plain_values(labels, "labels")
     given = [labels] if isinstance(labels, str | int) else labels
     if not isinstance(given, Sequence) or len(given) != count:
         what = len(given) if isinstance(given, Sequence) else type(labels).__name__

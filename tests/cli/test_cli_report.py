@@ -5,6 +5,7 @@ import json
 from hf_attn_mi import Report
 from hf_attn_mi.cli import main
 from tests.cli.command_line import ROOT, refused
+from tests.media_models import image_processor, media_model, picture
 
 TEXT = "A quietly moving film."
 
@@ -37,11 +38,22 @@ def test_quiet_prints_nothing(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_images_are_read_from_files(tmp_path):
+    media_model("vit").save_pretrained(tmp_path / "vit")
+    image_processor().save_pretrained(tmp_path / "vit")
+    picture().save(tmp_path / "one.png")
+    page = tmp_path / "page.html"
+    arguments = ["--image", str(tmp_path / "one.png"), "--model", str(tmp_path / "vit"), "--html", str(page)]
+    assert main(["report", *arguments, "--quiet", "--also", "attention"]) == 0
+    assert '"uri":"data:image/' in page.read_text(encoding="utf-8")
+
+
 def test_wrong_options_are_refused_by_name(capsys, tmp_path):
     for arguments, words in (
         (["--html", str(tmp_path / "page.txt")], "its name must end in .html"),
-        (["--label", "positive", "--label", "negative"], "--label: 2 labels for 1 texts"),
+        (["--label", "positive", "--label", "negative"], "--label: 2 labels for 1 inputs"),
         (["--label", "good"], "labels[0] is 'good'"),
+        (["--compare", "--image", __file__], "--image takes files in the place of texts"),
         (["--also", "atention"], "Did you mean 'attention'?"),
         (["--method", "nothing"], "--method: 'nothing' is not known"),
         (["--attention", "some"], "some"),

@@ -15,6 +15,7 @@ from hf_attn_mi import (
     fit_information,
     minimal_tokens,
     recheck,
+    report,
 )
 from tests.sample_models import state_of, tiny_bert
 
@@ -50,6 +51,10 @@ TASKS = {
     "compare": (compare, {"methods": ["random"]}),
     "fit_information": (fit_information, {}),
     "recheck": (recheck, {}),
+    "report": (
+        report,
+        {"methods": (), "token_set": False, "certificate": False, "subgraph": False, "attention": "none"},
+    ),
 }
 FUNCTIONS = {"target"}  # a function of the caller may raise what it likes
 

@@ -383,6 +383,7 @@
     const explained = new Map(one.explanations.map((x, i) => [x.method === one.explanations[0].method ? x.target : null, i]));
     const ordered = [...one.classes].sort((a, b) => b[3] - a[3]);
     const first = ordered.slice(0, 8), rest = ordered.slice(8);
+    const tall = first.some((x) => x[1].length > 18) ? " tall" : ""; // long names have a line of their own
     const probable = first.some((x) => x[2] !== null), most = largest(first.map((x) => x[3]));
     const rows = first.map(([target, name, probability, value]) => {
       const view = explained.get(target);
@@ -396,7 +397,7 @@
     const more = rest.length > 0 && note(`${plural(rest.length, "further class")}`.replace("classs", "classes") +
       (probable ? `, together ${percent(sum(rest.map((x) => x[2])))}.` : "."));
     return panel("The classes", "The bar of a class is the probability that the model gives to it. Choose a class whose name is a button to see the words that speak for and against it.",
-      null, h("div", { class: "bars" }, rows), more);
+      null, h("div", { class: `bars${tall}` }, rows), more);
   }
 
   function waterfall() {
@@ -544,7 +545,7 @@
       h("p", { class: "soft small", css: { "max-width": "52ch" } }, one.identifiability), current && headFacts(current, strongest));
     const missing = one.attention && one.attention.leftOut;
     return panel("Attention: which part can have an effect", meaning, null,
-      h("div", { class: "attention" }, left, h("div", { id: "head" }, current ? headPanel(current) : null, missing && note(missing),
+      h("div", { class: `attention${heads > 12 ? " stacked" : ""}` }, left, h("div", { id: "head" }, current ? headPanel(current) : null, missing && note(missing),
         one.attention && one.attention.contributionNote && note(one.attention.contributionNote))));
   }
 
@@ -705,7 +706,7 @@
     const bars = [["all weights", found.pAll], ["the set alone", found.pSet], ["the rest alone", found.pRest], ["no attention", found.pNone]].filter((x) => x[1] !== null);
     const top = h("div", { class: `box ${TONES[found.outcome]}` }, box);
     const probabilities = h("div", { class: "bars" }, bars.map(([name, p]) => [h("span", { class: "name" }, name), bar([[0, p, "plain"]], true), h("span", { class: "value" }, percent(p))]));
-    if (!found.edges.length) return panel("The attention weights that carry the prediction", meaning, null, top, probabilities);
+    if (!found.edges.length) return panel("The attention weights that carry the prediction", meaning, null, top, h("div", { class: "carry" }, probabilities));
     const figure = flow(found);
     const rows = found.edges.map((edge, i) => [edge, i]).sort((a, b) => Math.abs(b[0].contribution) - Math.abs(a[0].contribution));
     const table = h("details", { class: "fold" }, h("summary", null, "The weights as a table"), h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Weights of the set" }, h("table", null,

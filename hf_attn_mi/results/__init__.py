@@ -2,14 +2,14 @@
 
 from hf_attn_mi.results.attention_family import AttentionFamily, FamilyMember
 from hf_attn_mi.results.attention_maps import AttentionMaps
-from hf_attn_mi.results.attention_subgraph import (
+from hf_attn_mi.results.attention_parts import (
     AttentionModule,
-    AttentionSubgraph,
     AttentionUnit,
     DeeperRemovals,
     RemovalCheck,
     UnitRemoval,
 )
+from hf_attn_mi.results.attention_subgraph import AttentionSubgraph
 from hf_attn_mi.results.certificate import Certificate, LayerCertificate, OutputChange
 from hf_attn_mi.results.comparison import Comparison, MethodCost
 from hf_attn_mi.results.explanation import Explanation, Word

@@ -11,120 +11,26 @@ from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.results.attention_family import AttentionFamily, FamilyMember, Place
+from hf_attn_mi.results.attention_parts import (
+    AttentionModule,
+    AttentionUnit,
+    DeeperRemovals,
+    RemovalCheck,
+    UnitRemoval,
+)
 from hf_attn_mi.results.document import Block, Facts, Paragraph, Table, Tone
 from hf_attn_mi.results.outcome import DOES_NOT_HOLD, HOLDS, NOTHING_TO_CERTIFY, Outcome
 from hf_attn_mi.results.record import Record
 
 _LISTED = 10  # layers, token pairs and units that the text lists
+_EDGE = "edge"
+_NOUNS = {_EDGE: "attention weights", "head": "heads", "layer": "layers", "token": "tokens"}
 _FAILURES = {
     "set": "the set no longer suffices",
     "rest": "the rest is enough",
     "both": "both fail",
     "": "it can be left out",
 }
-
-
-@dataclass(frozen=True)
-class AttentionModule:
-    """One attention call of the whole input.
-
-    Attributes:
-        layer: index of the layer within its stack.
-        name: dotted name of the module.
-        repeat: how many calls of this module came before it in the pass.
-        heads, queries, keys: shape of its attention; windows, if any, are counted one after the other.
-    """
-
-    layer: int
-    name: str
-    repeat: int
-    heads: int
-    queries: int
-    keys: int
-
-
-@dataclass(frozen=True)
-class AttentionUnit:
-    """What is kept or removed as one: an attention weight (edge), a head, a layer, or a token as key.
-
-    Attributes:
-        name: in words.
-        call: index of its attention call in `AttentionSubgraph.attention`; None for tokens.
-        layer: index of the layer within its stack; None for tokens.
-        head, query, key: place of an attention weight; None where the unit is larger.
-        weight: the attention weight; None for larger units.
-        contribution: what the ranking gives it. With the ranking by gradients and for the controls: a_ij (g_ij -
-            sum_k a_ik g_ik), g the gradient of the explained value.
-    """
-
-    name: str
-    call: int | None
-    layer: int | None
-    head: int | None
-    query: int | None
-    key: int | None
-    weight: float | None
-    contribution: float
-
-
-@dataclass(frozen=True)
-class UnitRemoval:
-    """What happens without one unit of the set; it moves to the rest.
-
-    Attributes:
-        unit: index in `AttentionSubgraph.units`.
-        p_set: probability of the class with the set without this unit.
-        p_rest: probability with the rest and this unit.
-        set_same: whether the set without this unit keeps the prediction.
-        rest_same: whether the rest with this unit keeps the prediction.
-        fails: "set", "rest" or "both": which condition is broken; "" where the unit can be left out.
-    """
-
-    unit: int
-    p_set: float | None
-    p_rest: float | None
-    set_same: bool
-    rest_same: bool
-    fails: str
-
-
-@dataclass(frozen=True)
-class RemovalCheck:
-    """The set under another kind of removal than the one it was found under.
-
-    Attributes:
-        removal: "renormalized", "missing", "mean" or "resample".
-        p_set, p_rest, p_none: probability with the set, with the rest, and without any attention weight.
-        set_same, rest_same: whether the prediction is kept.
-        stands: the set suffices and the rest does not, by the same rule.
-    """
-
-    removal: str
-    p_set: float
-    p_rest: float
-    p_none: float
-    set_same: bool
-    rest_same: bool
-    stands: bool
-
-
-@dataclass(frozen=True)
-class DeeperRemovals:
-    """Removals of more than one unit from the set.
-
-    Attributes:
-        pairs: pairs that were removed.
-        free_pairs: of them, those without which both conditions still hold.
-        all_pairs: whether these are all pairs of the set.
-        subsets: random subsets of two units or more that were removed.
-        free_subsets: of them, those without which both conditions still hold.
-    """
-
-    pairs: int
-    free_pairs: int
-    all_pairs: bool
-    subsets: int
-    free_subsets: int
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -254,8 +160,30 @@ class AttentionSubgraph(Record):
             raise InvalidInputError(f"singles: fails is one of {', '.join(map(repr, _FAILURES))}, not {unknown}")
         if any(not 0 <= one.unit < len(self.units) for one in self.singles):
             raise InvalidInputError(f"singles: unit must be an index of the {len(self.units)} units")
-        if any(unit.call is not None and not 0 <= unit.call < len(self.attention) for unit in self.units):
+        if self.unit not in _NOUNS:
+            raise InvalidInputError(f"unit must be one of {', '.join(map(repr, _NOUNS))}, not {self.unit!r}")
+        if len({one.unit for one in self.singles}) < len(self.singles):
+            raise InvalidInputError("singles: a unit occurs twice")
+        places = [(one.call, one.head, one.query, one.key) for one in self.units if one.call is not None]
+        for place in (*places, *(edge for member in self.family_members for edge in member.edges)):
+            self._check_place(*place)
+        edges = [None not in (one.call, one.head, one.query, one.key) for one in self.units]
+        if edges != [self.unit == _EDGE] * len(edges):
+            raise InvalidInputError(
+                f"units: a place of call, head, query and key goes with unit {_EDGE!r}, and only there"
+            )
+
+    def _check_place(self, call: int | None, head: int | None, query: int | None, key: int | None) -> None:
+        if call is None or not 0 <= call < len(self.attention):
             raise InvalidInputError(f"units: call must be an index of the {len(self.attention)} attention calls")
+        module = self.attention[call]
+        for name, place, size in (
+            ("head", head, module.heads),
+            ("query", query, module.queries),
+            ("key", key, module.keys),
+        ):
+            if place is not None and not 0 <= place < size:
+                raise InvalidInputError(f"units: {name} {place} is not there; {module.name} has {size}")
 
     def _computed(self) -> dict[str, Any]:
         return {"outcome": self.outcome, "holds": self.holds, "minimal": self.minimal}
@@ -318,7 +246,7 @@ class AttentionSubgraph(Record):
 
     @property
     def _noun(self) -> str:
-        return {"edge": "attention weights", "head": "heads", "layer": "layers", "token": "tokens"}[self.unit]
+        return _NOUNS[self.unit]
 
     @property
     def _nothing(self) -> str:

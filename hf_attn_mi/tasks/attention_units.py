@@ -13,7 +13,7 @@ from torch import Tensor
 from hf_attn_mi.errors import UnsupportedModelError
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.removal_predictor import Prediction, RemovalPredictor
-from hf_attn_mi.results.attention_subgraph import AttentionUnit
+from hf_attn_mi.results.attention_parts import AttentionUnit
 from hf_attn_mi.tasks.attention_edges import Edges, EdgeSpace, Heads
 from hf_attn_mi.tasks.edge_ranking import GRADIENT, RANKINGS, EdgeScores, order_of
 from hf_attn_mi.tasks.edge_search import EdgeSearch, Rule

@@ -12,13 +12,13 @@ from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.target_kinds.base import TargetKind
 from hf_attn_mi.results.attention_family import FamilyMember, Place
-from hf_attn_mi.results.attention_subgraph import (
+from hf_attn_mi.results.attention_parts import (
     AttentionModule,
-    AttentionSubgraph,
     DeeperRemovals,
     RemovalCheck,
     UnitRemoval,
 )
+from hf_attn_mi.results.attention_subgraph import AttentionSubgraph
 from hf_attn_mi.results.results import Results
 from hf_attn_mi.tasks.arguments import (
     check_seed,

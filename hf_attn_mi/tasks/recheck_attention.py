@@ -12,7 +12,8 @@ from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import read_target
 from hf_attn_mi.results.attention_family import Place
-from hf_attn_mi.results.attention_subgraph import AttentionSubgraph, AttentionUnit
+from hf_attn_mi.results.attention_parts import AttentionUnit
+from hf_attn_mi.results.attention_subgraph import AttentionSubgraph
 from hf_attn_mi.results.token_set import Removal, TokenSet
 from hf_attn_mi.tasks.attention_edges import CallEdges, Edges
 from hf_attn_mi.tasks.minimal_attention import TIE_REDUCED, TIES, deeper_subsets
@@ -187,7 +188,14 @@ class _Selection:
 
 
 def saved_input(subgraph: AttentionSubgraph) -> EncodedInput:
-    """Return the input that a subgraph holds."""
+    """Return the input that a subgraph holds.
+
+    Raises:
+        InvalidInputError: it holds none, or its number of tokens is not that of its tensors.
+    """
+    length = subgraph.info.get("length")
+    if not subgraph.inputs or not (length is None or length == len(subgraph.tokens)):
+        raise InvalidInputError("token_set: the subgraph does not hold its input, so that nothing can be run again.")
     return _encoded(subgraph.inputs, subgraph)
 
 
@@ -212,7 +220,7 @@ def as_token_set(subgraph: AttentionSubgraph) -> TokenSet:
     return TokenSet(
         tokens=subgraph.tokens,
         texts=subgraph.texts,
-        special=tuple(subgraph.info["special"]),
+        special=tuple(subgraph.info.get("special") or ()),
         indices=tuple(tokens),
         spans=(),
         words=(),

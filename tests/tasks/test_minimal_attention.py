@@ -349,6 +349,16 @@ def test_a_changed_record_does_not_recheck(demo, of_demo):
         result = recheck(demo[0], wrong)
         assert not result.holds
         assert result.reasons
+    with pytest.raises(InvalidInputError, match="does not hold its input"):
+        recheck(demo[0], replace(found, inputs={}))
+    first = found.units[0]
+    for wrong, message in (
+        ({"head": 99}, "head 99 is not there"),
+        ({"call": 7}, "call must be an index"),
+        ({"key": None}, "goes with unit 'edge'"),
+    ):
+        with pytest.raises(InvalidInputError, match=message):
+            replace(found, units=(replace(first, **wrong), *found.units[1:]))
     with pytest.raises(InvalidInputError, match="was made with another model"):
         recheck(tiny_bert(), found)
 

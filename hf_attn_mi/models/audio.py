@@ -82,7 +82,7 @@ def encode_recording(
         InvalidInputError: no sound, a sampling rate that is missing or wrong, or one that the processor refuses.
     """
     if sampling_rate is not None:
-        _check_rate(sampling_rate, "sampling_rate")
+        check_rate(sampling_rate, "sampling_rate")
     wanted = getattr(processor, "sampling_rate", None)
     one = _resampled(_read(item, sampling_rate, wanted, place), wanted, place)
     try:
@@ -109,7 +109,7 @@ def _read(item: Any, sampling_rate: Any, wanted: Any, place: str) -> Recording:
         if not is_recording(item):
             raise InvalidInputError(f"{place} is a dict with {list(item)[:8]}; allowed is {ALLOWED}.")
         rate = item["sampling_rate"]
-        _check_rate(rate, f"{place}['sampling_rate']")
+        check_rate(rate, f"{place}['sampling_rate']")
         return Recording(_samples(item["array"] if "array" in item else item["raw"], place), int(rate))
     samples = _samples(item, place)
     if sampling_rate is None:
@@ -120,7 +120,15 @@ def _read(item: Any, sampling_rate: Any, wanted: Any, place: str) -> Recording:
     return Recording(samples, int(sampling_rate))
 
 
-def _check_rate(rate: object, place: str) -> None:
+def check_rate(rate: object, place: str) -> None:
+    """Refuse what is no sampling rate.
+
+    Raises:
+        InvalidInputError: the message begins with `place`.
+
+    Example:
+        >>> check_rate(16000, "sampling_rate")
+    """
     whole = isinstance(rate, int | np.integer) and not isinstance(rate, bool)
     if not whole or not 1000 <= int(rate) <= 768_000:  # type: ignore[call-overload]
         raise InvalidInputError(
@@ -175,7 +183,7 @@ def _read_file(path: Path, place: str) -> Recording:
     if samples.ndim == 2:
         notes = (f"{place}: the mean of {samples.shape[1]} channels was taken.",) if samples.shape[1] > 1 else ()
         samples = samples.mean(1)
-    _check_rate(rate, f"{place}: the sampling rate of {path.name}")
+    check_rate(rate, f"{place}: the sampling rate of {path.name}")
     return Recording(_samples(samples, f"{place} ({path.name})"), int(rate), notes)
 
 

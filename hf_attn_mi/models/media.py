@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 
-from hf_attn_mi.errors import HfAttnMiError, InvalidInputError
-from hf_attn_mi.models.audio import encode_recording, is_recording, split_recordings
+from hf_attn_mi.errors import HfAttnMiError, InvalidInputError, shown
+from hf_attn_mi.models.audio import check_rate, encode_recording, is_recording, split_recordings
 from hf_attn_mi.models.encode import argument_names
 from hf_attn_mi.models.encoded_input import EncodedInput, EncodedInputs, FailedInput
 from hf_attn_mi.models.images import encode_image, is_image, split_images
@@ -22,6 +22,22 @@ if TYPE_CHECKING:
 
 Encode = Callable[..., EncodedInput]
 IMAGES, AUDIO = "pixel_values", ("input_values", "input_features")
+
+
+def check_media_options(processor: Any, sampling_rate: object) -> None:
+    """Refuse a processor or a sampling rate that is none, whatever the inputs are.
+
+    Raises:
+        InvalidInputError: names the argument.
+    """
+    parts = ("image_processor", "feature_extractor", "tokenizer")
+    if processor is not None and not callable(processor) and not any(hasattr(processor, part) for part in parts):
+        raise InvalidInputError(
+            f"processor must be an image processor, a feature extractor or a processor of transformers, not "
+            f"{shown(processor)}."
+        )
+    if sampling_rate is not None:
+        check_rate(sampling_rate, "sampling_rate")
 
 
 def encode_media(runner: EncoderRunner, inputs: Any, *, skip: bool = False) -> EncodedInputs | None:

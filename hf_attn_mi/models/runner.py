@@ -20,7 +20,7 @@ from hf_attn_mi.errors import HfAttnMiError, InvalidInputError, UnsupportedModel
 from hf_attn_mi.models.encode import encode_tensors, encode_texts
 from hf_attn_mi.models.encoded_input import EncodedInput, EncodedInputs, batches_by_length, collate
 from hf_attn_mi.models.loading import check_tokenizer, input_embedding, load_tokenizer
-from hf_attn_mi.models.media import encode_media
+from hf_attn_mi.models.media import check_media_options, encode_media
 from hf_attn_mi.models.memory import out_of_memory
 from hf_attn_mi.models.model_probe import probe
 from hf_attn_mi.models.multiple_choice import as_single_choices, encode_choices, refuse_several_choices, takes_choices
@@ -96,6 +96,7 @@ class EncoderRunner:
         if unwrapped.processor is not None:  # a pipeline takes arrays at the rate of its processor
             sampling_rate = sampling_rate or getattr(processor, "sampling_rate", None)
         check_tokenizer(tokenizer)
+        check_media_options(processor, sampling_rate)
         module = unwrap(unwrapped.model)
         if any(parameter.is_meta for parameter in module.parameters()) and device_hook(module) is None:
             raise InvalidInputError(

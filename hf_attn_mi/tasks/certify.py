@@ -44,6 +44,8 @@ def certify(
     layers: list[int] | None = None,
     checked_rows: int | None = 64,
     tokenizer: Any = None,
+    processor: Any = None,
+    sampling_rate: int | None = None,
     truncation: bool = False,
     is_split_into_words: bool = False,
     errors: str = "raise",
@@ -64,7 +66,7 @@ def certify(
             (projections of the row on what the output can see).
         tolerance: of efficient rows: 0 for the same output, else in (0, 1) as in `efficient_attention`.
         checked_rows: how many rows, drawn at random over layers and heads, are checked for necessity; None for all.
-        tokenizer, truncation, is_split_into_words, errors: as in `explain`.
+        tokenizer, processor, sampling_rate, truncation, is_split_into_words, errors: as in `explain`.
         seed: of that sample, the noise and the permutations.
 
     Returns:
@@ -82,7 +84,7 @@ def certify(
     """
     _check(form, tolerance, layers, checked_rows, seed)
     check_input_options(errors, truncation, is_split_into_words)
-    runner = EncoderRunner.of(model, tokenizer)
+    runner = EncoderRunner.of(model, tokenizer, processor=processor, sampling_rate=sampling_rate)
     options = _Options(form, float(tolerance), None if layers is None else frozenset(layers), checked_rows, seed)
     with torch.inference_mode(False), torch.no_grad():
         encoded = read_inputs(

@@ -56,6 +56,8 @@ def minimal_attention(
     budget: float = 10_000.0,
     batch_size: int = 16,
     tokenizer: Any = None,
+    processor: Any = None,
+    sampling_rate: int | None = None,
     truncation: bool = False,
     is_split_into_words: bool = False,
     errors: str = "raise",
@@ -95,7 +97,7 @@ def minimal_attention(
         budget: most forward passes of the whole input that each search may cost, 2 or more. Where it runs out,
             `minimal` is False and `reason` says what was shown.
         batch_size: restricted sequences in one forward pass; bounds the memory.
-        tokenizer, truncation, is_split_into_words, errors: as in `explain`.
+        tokenizer, processor, sampling_rate, truncation, is_split_into_words, errors: as in `explain`.
         seed: of the random ranking and of `deeper`.
 
     Returns:
@@ -117,7 +119,7 @@ def minimal_attention(
     check_seed(seed)
     if callable(target) and not isinstance(target, TargetKind):
         raise InvalidInputError("target is a function; a set is defined for a class: pass its number or name.")
-    runner = EncoderRunner.of(model, tokenizer)
+    runner = EncoderRunner.of(model, tokenizer, processor=processor, sampling_rate=sampling_rate)
     encoded = read_inputs(
         runner,
         inputs,

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from transformers import DINOv3ViTConfig, DINOv3ViTModel, pipeline
 
-from hf_attn_mi import InvalidInputError, explain
+from hf_attn_mi import InvalidInputError, certify, explain, minimal_attention
 from tests.media_models import IMAGE_MODELS, PATCHES, image_processor, media_model, picture
 from tests.sample_models import TEXTS, tiny_bert
 
@@ -175,3 +175,23 @@ def test_every_class_of_an_image_is_explained_from_one_pass():
         alone = explain(model, picture(), processor=image_processor(), target=one.target)
         assert torch.allclose(one.scores, alone.scores, atol=1e-5 * float(alone.scores.abs().max()))
         assert one.picture.uri == alone.picture.uri
+
+
+def test_other_tasks_take_the_processor_too():
+    model, processor = media_model("vit"), image_processor()
+    tensors = dict(processor(images=picture(), return_tensors="pt"))
+    given, wanted = certify(model, picture(), processor=processor), certify(model, tensors)
+    assert given.outcome == wanted.outcome
+    assert given.change == wanted.change
+    subgraph = minimal_attention(model, picture(), processor=processor)
+    assert subgraph.outcome == minimal_attention(model, tensors).outcome
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"processor": 3}, "processor must be an image processor"), ({"sampling_rate": "fast"}, "sampling_rate must be")],
+    ids=str,
+)
+def test_options_that_are_none_are_refused_for_texts_too(demo, options, message):
+    with pytest.raises(InvalidInputError, match=message):
+        explain(demo[0], TEXTS[0], tokenizer=demo[1], **options)

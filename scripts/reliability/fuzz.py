@@ -209,8 +209,8 @@ class Fuzzer:
         """Run a command in this process."""
         from hf_attn_mi.cli import certify, compare, explain, loading, mi, minimal
 
-        def load_model(name: str | None, *, quiet: bool = False) -> Any:
-            return (self.cli_model, tokenizer()) if name is None else loading.load_model(name, quiet=quiet)
+        def load_model(name: str | None, **options: Any) -> Any:
+            return (self.cli_model, tokenizer()) if name is None else loading.load_model(name, **options)
 
         modules = [certify, compare, explain, mi, minimal]
         loaders = [sys.modules[f"hf_attn_mi.cli.{name}"] for name in ("certify", "compare", "explain", "mi", "minimal")]
@@ -253,6 +253,8 @@ class Fuzzer:
             outcome = DOCUMENTED if documented else RAW
             if not documented:
                 self.failures.append(f"case {number} ({area}): {_place(error)}")
+                if self.show:
+                    print(self.failures[-1], file=sys.stderr, flush=True)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
         self.counts[outcome] += 1

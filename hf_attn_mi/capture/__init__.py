@@ -5,6 +5,7 @@ from hf_attn_mi.capture.context import Capture, capture_attention, first_layer, 
 from hf_attn_mi.capture.layer_outputs import layer_outputs, skipped_layers, stack_of_layers
 from hf_attn_mi.capture.model_state import eager_stance, model_lock, unwrap, visible_attention
 from hf_attn_mi.capture.records import AttentionCall, LayerStates, Projection, ReplacedAttention, repeat_heads
+from hf_attn_mi.capture.states import hooks_restored
 from hf_attn_mi.capture.torch_ops import is_attention_rows
 from hf_attn_mi.capture.validation import ModuleCheck
 
@@ -18,6 +19,7 @@ __all__ = [
     "capture_attention",
     "eager_stance",
     "first_layer",
+    "hooks_restored",
     "is_attention_rows",
     "layer_outputs",
     "model_lock",

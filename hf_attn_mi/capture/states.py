@@ -35,7 +35,7 @@ def stream_states(names: ModuleNames, consumer: Consumer, checked: dict[str, boo
             that the model returns.
     """
     thread = threading.get_ident()
-    with _hooks_restored(names.model), ExitStack() as hooks:
+    with hooks_restored(names.model), ExitStack() as hooks:
         hooked: list[bool] = []
         requested: list[bool] = []  # whether the caller requested hidden states in the output, too
 
@@ -76,7 +76,7 @@ def stream_states(names: ModuleNames, consumer: Consumer, checked: dict[str, boo
 
 
 @contextmanager
-def _hooks_restored(model: nn.Module) -> Iterator[None]:
+def hooks_restored(model: nn.Module) -> Iterator[None]:
     """Remove the permanent hooks that transformers installs when hidden states are first requested."""
     flag = "_output_capturing_hooks_installed"
     before = [(module, set(module._forward_hooks), module.__dict__.get(flag)) for module in model.modules()]

@@ -188,11 +188,19 @@ def collate(inputs: Sequence[EncodedInput], pad_id: int, device: torch.device) -
 
 
 def real_tokens(arguments: Mapping[str, Tensor]) -> Tensor:
-    """(batch, tokens) bool, True where a token is neither padding nor masked for every query."""
+    """(batch, tokens) bool, True where a token is neither padding nor masked for every query.
+
+    Raises:
+        InvalidInputError: there are no tokens, and no mask of them.
+    """
     mask = arguments.get("attention_mask")
     if mask is not None and mask.dim() == 2:
         return mask.bool()
-    main = arguments[next(key for key in ("input_ids", "inputs_embeds", "inputs") if key in arguments)]
+    key = next((key for key in ("input_ids", "inputs_embeds", "inputs") if key in arguments), None)
+    if key is None:
+        shape = None if mask is None else tuple(mask.shape)
+        raise InvalidInputError(f"inputs['attention_mask'] must be (batch, tokens) for this model, not {shape}.")
+    main = arguments[key]
     return torch.ones(main.shape[:2], dtype=torch.bool, device=main.device)
 
 

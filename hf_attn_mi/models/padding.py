@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from hf_attn_mi.capture import hooks_restored
 from hf_attn_mi.capture.model_state import visible_attention
 from hf_attn_mi.errors import UnsupportedModelError
 from hf_attn_mi.models.encoded_input import EncodedInput
@@ -68,7 +69,8 @@ def _outputs(runner: EncoderRunner, inputs: Sequence[EncodedInput]) -> list[Tens
     """
     arguments = runner.collate(inputs)
     try:
-        outputs = runner.forward({**arguments, "output_hidden_states": True})
+        with hooks_restored(runner.model):
+            outputs = runner.forward({**arguments, "output_hidden_states": True})
     except UnsupportedModelError:  # it has no such argument
         outputs = runner.forward(arguments)
     states = [getattr(outputs, name, None) for name in STATES]

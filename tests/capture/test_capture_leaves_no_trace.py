@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
 
+from hf_attn_mi import attention_maps, explain, minimal_tokens
 from hf_attn_mi.capture import AttentionCall, capture_attention, repeat_heads
 from hf_attn_mi.capture.function_mode import FunctionMode
-from tests.sample_models import captured, logits, parts
+from tests.sample_models import captured, load_demo, logits, parts, state_of, tiny_bert
 from tests.zoo import Built, Job, build
 
 
@@ -321,3 +322,12 @@ def test_an_interruption_inside_pytorch_leaves_the_stack_of_modes_as_it_was(lost
             assert len(_get_current_function_mode_stack()) == 3
         assert _get_current_function_mode_stack() == [around]
     assert _get_current_function_mode_stack() == []
+
+
+def test_trying_padding_leaves_no_hook_of_transformers():
+    """`output_hidden_states=True` makes transformers install hooks for good; they are taken away again."""
+    model, tokenizer = tiny_bert(), load_demo()[1]
+    before = state_of(model)
+    for task in (minimal_tokens, attention_maps, explain):
+        task(model, ["A quietly moving film.", "dull"], tokenizer=tokenizer)
+        assert state_of(model) == before

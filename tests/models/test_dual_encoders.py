@@ -2,7 +2,17 @@
 
 import pytest
 import torch
-from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel, pipeline
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+    SiglipConfig,
+    SiglipModel,
+    pipeline,
+)
 
 from hf_attn_mi import InvalidInputError, UnsupportedModelError, explain
 from tests.media_models import PATCHES, VISION, image_processor, picture
@@ -101,3 +111,26 @@ def test_a_model_that_compares_in_another_way_is_refused(demo):
     model.forward = lambda **arguments: type("Output", (), {"logits_per_image": torch.zeros(1, 3)})()
     with pytest.raises(UnsupportedModelError, match="in another way"):
         explain(model, picture(), candidate_labels=LABELS, tokenizer=demo[1], processor=image_processor())
+
+
+def test_the_words_of_a_text_explain_its_similarity_to_an_image(demo):
+    model, tokenizer = dual("clip"), demo[1]
+    inputs = dict(tokenizer("This is a photo of a cat.", return_tensors="pt"))
+    del inputs["token_type_ids"]
+    inputs |= image_processor()(images=picture(), return_tensors="pt")
+    one = explain(model, inputs, tokenizer=tokenizer, target=lambda out: out.logits_per_text[:, 0])
+    assert "cat" in one.tokens
+    assert one.completeness_gap < 1e-4
+    assert [layer.name for layer in one.layers] == [f"text_model.encoder.layers.{i}.self_attn" for i in range(2)]
+
+
+def test_each_tower_is_explained_on_its_own(demo):
+    torch.manual_seed(0)
+    texts = CLIPTextModelWithProjection(CLIPTextConfig(**TEXT, projection_dim=24)).eval()
+    images = CLIPVisionModelWithProjection(CLIPVisionConfig(**PATCHES, projection_dim=24)).eval()
+    one = explain(texts, "a photo of a cat", tokenizer=demo[1], target=lambda out: out.text_embeds[:, 3])
+    assert one.completeness_gap < 1e-4
+    assert len(one.layers) == 2
+    other = explain(images, picture(), processor=image_processor(), target=lambda out: out.image_embeds[:, 3])
+    assert other.completeness_gap < 1e-4
+    assert other.grid == (4, 4)

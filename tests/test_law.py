@@ -43,6 +43,12 @@ def test_every_model_is_explained_as_padded_rows(model):
     check(Case(model, "padded on the left", "bare", "relevance", TEXTS, 16, training=False))
 
 
+def test_a_masked_token_at_the_end_is_not_taken_for_padding():
+    texts = ("a", "not x plot very")
+    check(Case("gpt2", "padded on the right", "bare", "relevance", texts, 1, training=False))  # what is tried first
+    check(Case("gpt2", "mask with holes", "bare", "relevance", texts, 1, training=False))
+
+
 def test_a_wrong_answer_is_a_violation(monkeypatch):
     from scripts.reliability import law
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hf_attn_mi.capture import hooks_restored
 from hf_attn_mi.capture.model_state import visible_attention
+from hf_attn_mi.capture.states import hooks_restored
 from hf_attn_mi.errors import UnsupportedModelError
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.output_tests import float_outputs, same_outputs, same_tokens
@@ -47,10 +48,21 @@ def trim_padding(runner: EncoderRunner, one: EncodedInput) -> EncodedInput:
         return None
 
     try:
-        form = runner.cached(("padding", start > 0, end < one.token_count), try_forms)
+        if _is_padding(runner, one, start, end):
+            form = runner.cached(("padding", start > 0, end < one.token_count), try_forms)
+        else:  # masked tokens, which the model may read: no other row says what happens without them
+            form = try_forms()
     except UnsupportedModelError:  # the model cannot run the row as it is: its decoder needs tokens that a target gives
         return one
     return one if form is None else without_padding(one, position_ids=form)
+
+
+def _is_padding(runner: EncoderRunner, one: EncodedInput, start: int, end: int) -> bool:
+    """Whether what lies outside of [start, end) are padding tokens, and not others that are masked."""
+    ids, pad_id = one.tensors.get("input_ids"), runner.pad_id
+    if ids is None:
+        return True
+    return pad_id is not None and bool((torch.cat([ids[:start], ids[end:]]) == pad_id).all())
 
 
 def padding_changes_nothing(runner: EncoderRunner, inputs: Sequence[EncodedInput]) -> bool:

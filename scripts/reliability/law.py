@@ -228,11 +228,13 @@ def _inputs(case: Case) -> Any:
     if case.form in ("list of texts", "list of pairs"):
         return texts
     side = "left" if case.form == "padded on the left" else "right"
-    keep = {"return_special_tokens_mask": True, "return_offsets_mapping": True} if case.form == "extra keys" else {}
+    keep = {"return_token_type_ids": "token_type_ids" in _arguments(case.model)}
+    if case.form == "extra keys":
+        keep |= {"return_special_tokens_mask": True, "return_offsets_mapping": True}
     encoded = tokenizer()(texts, padding=True, padding_side=side, return_tensors="pt", **keep)
     if case.form == "BatchEncoding":
         return encoded
-    inputs = {k: v for k, v in encoded.items() if k != "token_type_ids" or k in _arguments(case.model)}
+    inputs = dict(encoded)
     if case.form == "mask with holes" and inputs["input_ids"].shape[1] > 3:
         inputs["attention_mask"][:, 2] = 0
     if case.form == "labels":

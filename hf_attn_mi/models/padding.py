@@ -10,7 +10,6 @@ from torch import Tensor
 
 from hf_attn_mi.capture import hooks_restored
 from hf_attn_mi.capture.model_state import visible_attention
-from hf_attn_mi.capture.states import hooks_restored
 from hf_attn_mi.errors import UnsupportedModelError
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.output_tests import float_outputs, same_outputs, same_tokens

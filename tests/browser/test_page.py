@@ -286,6 +286,31 @@ def test_scores_are_exported_as_csv_latex_svg_and_png(visit, records):
     assert download(opened, "PNG").startswith(b"\x89PNG")
 
 
+def test_in_a_notebook_the_frame_works_and_keeps_to_itself(browser, records, tmp_path):
+    notebook = tmp_path / "notebook.html"
+    notebook.write_text(f"<!DOCTYPE html><body>{records['short']._repr_html_()}</body>", encoding="utf-8")
+    context = browser.new_context()
+    page, faults = context.new_page(), []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda message: faults.append(message.text))
+    page.goto(notebook.as_uri())
+    frame = page.frame_locator("iframe")
+    frame.locator("#provenance h2").wait_for()
+    frame.locator("#text .w").nth(1).click()
+    assert frame.locator("#text .links").count() == 1
+    assert page.url == notebook.as_uri()
+    context.close()
+    assert faults == []
+
+
+def test_heads_show_their_statistics_where_no_matrix_is_kept(visit, records):
+    opened, item = visit("many"), records["many"].items[0]
+    opened.page.locator('[data-head="1.2"]').click()
+    assert opened.address == "layer=1&head=2"
+    assert f"{item.explanation.layers[1].rank[2]} of " in opened.text("#facts")
+    assert "attention='top' computes it" in opened.text("#attention")
+
+
 def test_without_scripts_the_sentences_are_there(browser, files, records):
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()

@@ -433,7 +433,7 @@
   }
 
   function leftOut() { // parts that are not on the page, and why
-    const names = { token_set: "Minimal token set", certificate: "Certificate", attention: "Attention matrices", subgraph: "Attention subgraph" };
+    const names = { token_set: "Minimal token set", certificate: "Certificate", subgraph: "Attention subgraph" };
     const lines = Object.entries(item().notes).filter(([name]) => names[name]).map(([name, why]) => h("p", null, h("b", null, names[name]), `: ${why}`));
     return lines.length ? lines : null;
   }
@@ -511,8 +511,9 @@
 
   // --- attention -------------------------------------------------------------------------------------------------
 
-  const headAt = (layer, head) => (layer === null || head === null || !item().attention ? null
-    : item().attention.heads.find((x) => x.layer === layer && x.head === head) || null);
+  const allHeads = (one) => (one.attention ? one.attention.heads
+    : one.layers.flatMap((layer, place) => layer.rank.map((_, head) => ({ layer: place, head }))));
+  const headAt = (layer, head) => allHeads(item()).find((x) => x.layer === layer && x.head === head) || null;
   const byContribution = () => (item().attention ? item().attention.heads.filter((x) => x.contribution !== undefined)
     .sort((a, b) => Math.abs(b.contribution) - Math.abs(a.contribution)) : []);
 
@@ -522,13 +523,13 @@
     if (one.layers.length === 0) return panel("Attention", meaning, null, note("No statistics of attention layers were computed."));
     const strongest = byContribution();
     const strong = new Set(strongest.slice(0, 8));
-    const current = headAt(state.layer, state.head) || strongest[0] || (one.attention && one.attention.heads[0]) || null;
-    const heads = Math.max(...one.layers.map((x) => x.rank.length));
+    const heads = allHeads(one), current = heads.find((x) => x.layer === state.layer && x.head === state.head) || strongest[0] || heads[0];
+    const columns = Math.max(...one.layers.map((x) => x.rank.length)), places = new Map(heads.map((x) => [`${x.layer}.${x.head}`, x]));
     const cells = [], from = rgb(css("--share0")), to = rgb(css("--share1"));
-    const grid = h("div", { class: "heads", role: "group", "aria-label": "Layers and heads", css: { "grid-template-columns": `max-content repeat(${heads}, max-content)` } },
-      h("span", { class: "label" }, "head"), Array.from({ length: heads }, (_, i) => h("span", { class: "label top" }, i)),
+    const grid = h("div", { class: "heads", role: "group", "aria-label": "Layers and heads", css: { "grid-template-columns": `max-content repeat(${columns}, max-content)` } },
+      h("span", { class: "label" }, "head"), Array.from({ length: columns }, (_, i) => h("span", { class: "label top" }, i)),
       one.layers.map((layer, place) => [h("span", { class: "label", title: layer.name }, `layer ${layer.layer}`), layer.rank.map((_, head) => {
-        const x = layer.invisible ? layer.invisible[head] : null, detail = headAt(place, head);
+        const x = layer.invisible ? layer.invisible[head] : null, detail = places.get(`${place}.${head}`) || null;
         const color = x === null ? null : between(from, to, x);
         const chosen = detail !== null && detail === current;
         const label = `Layer ${layer.layer}, head ${head}: ${x === null ? "not computed" : `${share(x)} invisible to the output`}${detail && detail.contribution !== undefined ? `\ncontribution ${score(detail.contribution)}` : ""}`;
@@ -538,14 +539,14 @@
           css: color ? { "background-color": `rgb(${color})`, color: contrast(color) } : null });
         cells.push(cell);
         return cell;
-      }), Array.from({ length: heads - layer.rank.length }, () => h("span"))]));
-    roving(grid, cells, heads);
+      }), Array.from({ length: columns - layer.rank.length }, () => h("span"))]));
+    roving(grid, cells, columns);
     const ramp = Array.from({ length: 22 }, (_, i) => h("span", { css: { "background-color": `rgb(${between(from, to, i / 21)})`, flex: "1" } }));
     const left = h("div", null, h("div", { class: "scroll" }, grid), h("div", { class: "legend", css: { "margin-top": "10px" } }, "0\u202f%", h("span", { class: "ramp share", "aria-hidden": "true" }, ramp), "100\u202f% invisible to the output"),
       h("p", { class: "soft small", css: { "max-width": "52ch" } }, one.identifiability), current && headFacts(current, strongest));
-    const missing = one.attention && one.attention.leftOut;
+    const missing = one.attention ? one.attention.leftOut : one.notes.attention;
     return panel("Attention: which part can have an effect", meaning, null,
-      h("div", { class: `attention${heads > 12 ? " stacked" : ""}` }, left, h("div", { id: "head" }, current ? headPanel(current) : null, missing && note(missing),
+      h("div", { class: `attention${columns > 12 ? " stacked" : ""}` }, left, h("div", { id: "head" }, current ? headPanel(current) : null, missing && note(missing),
         one.attention && one.attention.contributionNote && note(one.attention.contributionNote))));
   }
 
@@ -561,7 +562,7 @@
   function headPanel(detail) {
     const holder = h("div");
     if (!detail.raw) {
-      return [note(`The matrices of layer ${item().layers[detail.layer].layer}, head ${detail.head} are not on the page.`),
+      return [item().attention && note(`The matrices of layer ${item().layers[detail.layer].layer}, head ${detail.head} are not on the page.`),
         detail.intervals && [h("h3", null, `What ${quoted(tokenName(detail.query))} attends to`), fan(detail, null, detail.query)]];
     }
     drawHead(holder, detail);

@@ -92,7 +92,7 @@ def parse_target(text: str) -> TargetKind:
 
     Example:
         >>> parse_target('mask("paris", n=1)')
-        Mask(word='paris', n=1)
+        Mask(word='paris', n=1, among=None)
     """
     try:
         tree = ast.parse(text.strip(), mode="eval").body

@@ -10,13 +10,13 @@ demo: $(VENV)/.ready
 	@FORCE_COLOR=1 HF_HUB_OFFLINE=1 $(BIN)/hf-attn-mi report --file examples/review.txt --html out/demo.html
 
 test: $(VENV)/.ready-test  ## the whole suite
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 # Under 90 seconds: without the tests marked slow and without the folders and files that build or run many models.
 SLOW_TESTS := tests/capture/test_architectures.py tests/kernels tests/mi tests/studies tests/heads tests/test_golden.py \
   tests/test_documentation.py tests/methods/test_baseline_contract.py tests/attention/test_efficient_real.py tests/browser
 test-fast: $(VENV)/.ready-test
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow" $(addprefix --ignore=,$(SLOW_TESTS))
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow" $(addprefix --ignore=,$(SLOW_TESTS))
 
 check: $(VENV)/.ready-test
 	$(BIN)/ruff check .

@@ -37,8 +37,9 @@ from hf_attn_mi.tasks.minimal_attention import minimal_attention
 from hf_attn_mi.tasks.minimal_tokens import minimal_tokens
 from hf_attn_mi.tasks.report_attention import LEVELS, attention_detail, default_level
 
-OTHER_SETS = 2  # further sets of attention weights, for the membership of each weight
-BUDGET = 1000.0  # forward passes that each of these searches may cost
+OTHER_SETS = 1  # further sets of attention weights, for the membership of each weight
+LEAST_BUDGET, MOST_BUDGET = 100, 2000  # forward passes that each of these searches may cost
+BUDGET_TOKENS = 50_000  # tokens in these passes, between the two limits
 MOST_CLASSES = 100  # whose probabilities are kept: the most probable ones
 METHODS = ("attnlrp", "attention", "effective")  # each costs one pass
 FEW_INPUTS = 20  # up to which token sets and certificates are computed by default
@@ -87,8 +88,8 @@ def report(
         labels: the correct class of each input, a name or number; None where an input has none.
         token_set: whether a minimal set of tokens is searched; None for up to 20 inputs.
         certificate: whether efficient attention is certified; None for up to 20 inputs.
-        subgraph: whether the attention weights that carry the prediction are searched (`minimal_attention`, with two
-            further sets for the membership of each weight); None for up to 4 inputs.
+        subgraph: whether the attention weights that carry the prediction are searched (`minimal_attention`, with a
+            further set for the membership of each weight); None for up to 4 inputs.
         attention: matrices on the page: "all"; "top", of the 8 heads with the largest contribution; "rows", of these
             the row that contributes most; "none". None chooses by the number of tokens, and "none" for more than 4
             inputs. What is left out, the page says.
@@ -328,7 +329,9 @@ def _subgraphs(
 ) -> Sequence[AttentionSubgraph]:
     if encoded[0].length is None:
         raise InvalidInputError("The search of attention weights is for texts here; minimal_attention takes tensors.")
-    return _all(minimal_attention(**run, target=target, others=OTHER_SETS, budget=BUDGET, seed=seed))
+    longest = max(one.token_count for one in encoded)
+    budget = min(MOST_BUDGET, max(LEAST_BUDGET, BUDGET_TOKENS // longest))
+    return _all(minimal_attention(**run, target=target, others=OTHER_SETS, budget=budget, seed=seed))
 
 
 def _optional(

@@ -24,6 +24,7 @@ from hf_attn_mi.tasks.report_attention import default_level
 from tests.sample_models import SIZES, TEXTS, load_small, logits, state_of, tiny_bert, zoo_model
 
 TEXT = TEXTS[2]
+QUICK = {"token_set": False, "certificate": False, "subgraph": False}
 
 
 @pytest.fixture(scope="module")
@@ -99,11 +100,7 @@ def test_the_contribution_of_a_head_is_the_slope_of_the_output_where_the_model_i
                 setattr(module, name, torch.nn.Identity())
     inputs = {"input_ids": torch.arange(5, 17)[None]}
     target = 1
-    heads = (
-        report(model, inputs, target=target, token_set=False, certificate=False, attention="none", methods=())
-        .items[0]
-        .attention.heads
-    )
+    heads = report(model, inputs, target=target, **QUICK, attention="none", methods=()).items[0].attention.heads
 
     def value(factor):
         def scaled(call):
@@ -132,16 +129,21 @@ def test_how_much_attention_is_kept_depends_on_the_size():
 def test_what_is_left_out_is_said(level, rows):
     model = tiny_bert()
     ids = torch.arange(5, 45)[None]
-    detail = (
-        report(model, {"input_ids": ids}, token_set=False, certificate=False, methods=(), attention=level)
-        .items[0]
-        .attention
-    )
+    detail = report(model, {"input_ids": ids}, **QUICK, methods=(), attention=level).items[0].attention
     stored = [head for head in detail.heads if head.raw]
     assert len(stored) == (0 if level == "none" else 8)
     assert {len(head.rows) for head in stored} <= {40 if level == "top" else 1}
     assert "left out" in detail.left_out
     assert len(detail.heads) == 8
+
+
+def test_the_page_of_six_layers_of_twelve_heads_stays_small():
+    model = tiny_bert(hidden_size=48, num_hidden_layers=6, num_attention_heads=12)
+    whole = report(model, {"input_ids": torch.arange(5, 133)[None]}, attention="all", **QUICK).to_html()
+    assert whole.count('"efficient":"') == 72
+    assert len(whole) < 4_000_000
+    without = report(model, {"input_ids": torch.arange(5, 261)[None]}, attention="none", **QUICK).to_html()
+    assert len(without) < 300_000
 
 
 def test_what_cannot_be_computed_is_noted_or_refused_when_asked_for(small):
@@ -177,15 +179,13 @@ def test_a_long_text_is_cut_with_one_warning(small):
     model, tokenizer = small
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        report(
-            model, "joy " * 600, tokenizer=tokenizer, truncation=True, methods=(), token_set=False, certificate=False
-        )
+        report(model, "joy " * 600, tokenizer=tokenizer, truncation=True, methods=(), **QUICK)
     assert sum("cut" in str(one.message) for one in caught) == 1
 
 
 def test_inputs_may_come_from_an_iterator_or_as_lists_of_words(small):
     model, tokenizer = small
-    quick = {"tokenizer": tokenizer, "methods": ("attention",), "token_set": False, "certificate": False}
+    quick = {"tokenizer": tokenizer, "methods": ("attention",), **QUICK}
     page = report(model, iter(TEXTS[:2]), **quick)
     assert [item.explanation.texts for item in page.items] == [(TEXTS[0],), (TEXTS[1],)]
     split = report(model, TEXTS[0].split(), is_split_into_words=True, **quick)
@@ -195,7 +195,7 @@ def test_inputs_may_come_from_an_iterator_or_as_lists_of_words(small):
 def test_a_comparison_is_shown(small):
     model, tokenizer = small
     comparison = compare(model, TEXTS[:2], tokenizer=tokenizer, methods=["attention", "random"])
-    page = report(model, TEXTS[0], tokenizer=tokenizer, comparison=comparison, token_set=False, certificate=False)
+    page = report(model, TEXTS[0], tokenizer=tokenizer, comparison=comparison, **QUICK)
     assert comparison.recommendation in " ".join(str(page).split())
 
 
@@ -230,7 +230,7 @@ def test_wrong_arguments_are_refused_by_name(small, options, message):
 
 
 def test_entities_and_answers_show_where_the_output_is_read(small):
-    quick = {"tokenizer": small[1], "methods": ("attention",), "token_set": False, "certificate": False}
+    quick = {"tokenizer": small[1], "methods": ("attention",), **QUICK}
     model = BertForTokenClassification(BertConfig(**SIZES)).eval()
     entities = report(model, "A man from Paris sleeps.", **quick).items[0]
     assert len(entities.anchors) == 1
@@ -246,7 +246,7 @@ def test_entities_and_answers_show_where_the_output_is_read(small):
 @pytest.mark.parametrize("name", ["seqcls-bart", "seqcls-modernbert", "seqcls-gpt2"])
 def test_decoders_and_windows_have_a_page_too(name):
     model, inputs = zoo_model(name)
-    page = report(model, inputs, token_set=False, certificate=False, methods=("attention",), attention="all")
+    page = report(model, inputs, **QUICK, methods=("attention",), attention="all")
     detail = page.items[0].attention
     assert len(detail.heads) == sum(len(layer.rank) for layer in page.items[0].explanation.layers)
     assert all(head.raw and head.contribution is not None for head in detail.heads)

@@ -7,7 +7,6 @@ for one row as it is given.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -23,6 +22,7 @@ from transformers.models.auto import modeling_auto
 
 from hf_attn_mi import explain, targets
 from hf_attn_mi.errors import HfAttnMiError
+from hf_attn_mi.models.encode import argument_names
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import read_target
 
@@ -58,6 +58,7 @@ class Task:
     mapping: str  # of model types to classes
     read: Callable[[Any, Inputs], Reading]
     target: Any = None
+    make_target: Callable[[PreTrainedModel, Inputs], Any] | None = None  # in place of `target`
     prepare: Callable[[PreTrainedModel, Inputs], Inputs] | None = None
     config: dict[str, Any] | None = None
     types: frozenset[str] | None = None  # a sample of the model types; None for all
@@ -145,9 +146,7 @@ def _build(job: TaskJob) -> tuple[PreTrainedModel, Inputs]:
     if sum(parameter.numel() for parameter in model.parameters()) > MOST_PARAMETERS:
         raise CannotBuild("the tiny configuration is still large")
     inputs = make_inputs(model, job.model_type, "seqcls")
-    names = inspect.signature(model.forward).parameters
-    if "kwargs" not in names:
-        inputs = {key: value for key, value in inputs.items() if key in names}
+    inputs = {key: value for key, value in inputs.items() if key in argument_names(model)}
     inputs = inputs if task.prepare is None else task.prepare(model, inputs)
     default = {name: value.clone() for name, value in model.state_dict().items()}
     rescale(model)
@@ -159,15 +158,16 @@ def _build(job: TaskJob) -> tuple[PreTrainedModel, Inputs]:
 def _compared(result: TaskCheck, model: PreTrainedModel, inputs: Inputs) -> TaskCheck:
     task = TASKS[result.job.task]
     words = {"tokenizer": tokenizer()} if task.modality == "text" else {}
-    error = _value_error(task, model, inputs, words)
-    both = explain(model, inputs, target=task.target, layers="none", **words)
-    alone = [explain(model, _row(inputs, i), target=task.target, layers="none", **words) for i in range(2)]
+    target = _target(task, model, inputs)
+    error = _value_error(task, model, inputs, words, target)
+    both = explain(model, inputs, target=target, layers="none", **words)
+    alone = [explain(model, _row(inputs, i), target=target, layers="none", **words) for i in range(2)]
     difference = max(_relative(a.scores - b.scores, b.scores) for a, b in zip(both, alone, strict=True))
     gap = max(one.completeness_gap for one in both)
     methods, notes = ["relevance"], []
     for method, options in METHODS.items():
         try:
-            explain(model, _row(inputs, 1), target=task.target, method=method, options=options, layers="none", **words)
+            explain(model, _row(inputs, 1), target=target, method=method, options=options, layers="none", **words)
         except HfAttnMiError as refusal:
             notes.append(f"{method}: {str(refusal).split('. ')[0]}")
         else:
@@ -196,9 +196,9 @@ def _compared(result: TaskCheck, model: PreTrainedModel, inputs: Inputs) -> Task
 def _gap_note(task: Task, model: PreTrainedModel, inputs: Inputs, words: dict[str, Any]) -> str:
     """Whether a gap is rounding: the gap of the same model and inputs in float64, which is put back to float32."""
     doubled = {key: value.double() if value.is_floating_point() else value for key, value in inputs.items()}
-    target = targets.similarity(OTHER.double()) if isinstance(task.target, targets.similarity) else task.target
     try:
-        exact = explain(model.double(), doubled, target=target, layers="none", **words)
+        target = _target(task, model.double(), doubled)
+        exact = explain(model, doubled, target=target, layers="none", **words)
     except Exception as error:
         return f"gap not explained: {type(error).__name__} in float64"
     finally:
@@ -207,11 +207,15 @@ def _gap_note(task: Task, model: PreTrainedModel, inputs: Inputs, words: dict[st
     return f"gap in float64: {gap:.0e}" + ("" if gap > GAP_TOLERANCE else ", so it is rounding")
 
 
-def _value_error(task: Task, model: PreTrainedModel, inputs: Inputs, words: dict[str, Any]) -> float:
+def _target(task: Task, model: PreTrainedModel, inputs: Inputs) -> Any:
+    return task.target if task.make_target is None else task.make_target(model, inputs)
+
+
+def _value_error(task: Task, model: PreTrainedModel, inputs: Inputs, words: dict[str, Any], asked: Any) -> float:
     """How far the explained values and probabilities of the batch are from those of each row alone."""
     runner = EncoderRunner.of(model, words.get("tokenizer"))
     encoded, _ = runner.encode(inputs)
-    target, encoded = read_target(task.target, runner, encoded)
+    target, encoded = read_target(asked, runner, encoded)
     worst = 0.0
     for places in runner.batches(encoded, 1 if target.alone else 2):
         with runner.session(), torch.no_grad():
@@ -247,6 +251,9 @@ def _decoder(task: Task, model: PreTrainedModel) -> Inputs:
     if task.auto != "AutoModelForSeq2SeqLM":
         return {}
     labels = torch.tensor([tokenizer()(text_target=WRITTEN)["input_ids"]])
+    if not hasattr(model, "prepare_decoder_input_ids_from_labels"):
+        start = torch.tensor([[model.config.decoder_start_token_id]])
+        return {"decoder_input_ids": torch.cat([start, labels[:, :-1]], 1)}
     return {"decoder_input_ids": model.prepare_decoder_input_ids_from_labels(labels=labels)}
 
 
@@ -322,7 +329,14 @@ def _written(outputs: Any, row: Inputs) -> Reading:
 
 
 def _cosine(outputs: Any, row: Inputs) -> Reading:
-    return F.cosine_similarity(outputs.last_hidden_state[0][_real(row)].mean(0), OTHER, dim=0), None
+    pooled = outputs.last_hidden_state[0][_real(row)].mean(0)
+    return F.cosine_similarity(pooled, OTHER[: len(pooled)], dim=0), None
+
+
+def _similarity(model: PreTrainedModel, inputs: Inputs) -> Any:
+    with torch.no_grad():
+        width = model(**inputs).last_hidden_state.shape[-1]
+    return targets.similarity(OTHER[:width].to(model.dtype))
 
 
 def _frame(outputs: Any, row: Inputs) -> Reading:
@@ -357,7 +371,7 @@ def _two_choices(model: PreTrainedModel, inputs: Inputs) -> Inputs:
     return {key: torch.stack([inputs[key], other[key]], dim=1) for key in inputs}
 
 
-OTHER = torch.randn(32, generator=torch.Generator().manual_seed(2))
+OTHER = torch.randn(256, generator=torch.Generator().manual_seed(2))
 CLASSIFIERS = "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES"
 _SAMPLE = frozenset(SAMPLE.split())
 TASKS: dict[str, Task] = {
@@ -375,7 +389,7 @@ TASKS: dict[str, Task] = {
     ),
     "entities": Task("AutoModelForTokenClassification", "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES", _entity),
     "answers": Task("AutoModelForQuestionAnswering", "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES", _span, "answer()"),
-    "masks": Task("AutoModelForMaskedLM", "MODEL_FOR_MASKED_LM_MAPPING_NAMES", _masked, "mask()", _with_mask),
+    "masks": Task("AutoModelForMaskedLM", "MODEL_FOR_MASKED_LM_MAPPING_NAMES", _masked, "mask()", prepare=_with_mask),
     "next token": Task("AutoModelForCausalLM", "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES", _last, "next_token()"),
     "next sentence": Task("NextSentencePrediction", "MODEL_FOR_NEXT_SENTENCE_PREDICTION_MAPPING_NAMES", _class),
     "multiple choice": Task(
@@ -387,7 +401,7 @@ TASKS: dict[str, Task] = {
         _written,
         targets.generated(WRITTEN),
     ),
-    "similarity": Task("AutoModel", "MODEL_FOR_MASKED_LM_MAPPING_NAMES", _cosine, targets.similarity(OTHER)),
+    "similarity": Task("AutoModel", "MODEL_FOR_MASKED_LM_MAPPING_NAMES", _cosine, make_target=_similarity),
     "CTC": Task("AutoModelForCTC", "MODEL_FOR_CTC_MAPPING_NAMES", _frame, targets.frame(2), modality="audio"),
 }
 __all__ = ["TASKS", "TEXT_ONLY", "TaskCheck", "TaskJob", "check_task", "task_jobs"]

@@ -37,9 +37,7 @@ def default_target(outputs: Any, runner: EncoderRunner) -> TargetKind | None:
         return NextToken()
     if masked:
         return Mask()
-    if logits.shape[-1] == len(label_names(runner.config)) > 1 and not getattr(
-        runner.config, "is_encoder_decoder", False
-    ):
+    if logits.shape[-1] == len(label_names(runner.config)) > 1:
         return Token()
     return None
 

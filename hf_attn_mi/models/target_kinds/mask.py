@@ -55,7 +55,7 @@ class Mask:
 
     def bind(self, one: EncodedInput, runner: EncoderRunner) -> BoundTarget:
         """See `TargetKind.bind`."""
-        ids = one.tensors.get("input_ids")
+        ids = one.tensors.get("input_ids", one.tensors.get("inputs"))
         if ids is None or ids.dim() != 1:
             raise InvalidInputError("target mask: the input has no token ids, so no mask token is found in it.")
         runner.require_tokenizer()

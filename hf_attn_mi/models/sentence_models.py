@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -31,9 +32,17 @@ class SentenceModel(nn.Module):
 
     def __init__(self, body: nn.Module, head: nn.Module | None = None, *, normalize: bool = False) -> None:
         super().__init__()
-        self.body, self.head, self.normalize = body, head, normalize
+        self.parts, self.head, self.normalize = nn.ModuleList(body.children()), head, normalize
+        self._body = weakref.ref(body)  # the caller's: kept in `_wrapped` as long as the caller keeps it
         self.config = _encoder(body).config
-        self.train(body.training)
+        self.training = body.training
+
+    @property
+    def body(self) -> nn.Module:
+        """The SentenceTransformer."""
+        found = self._body()
+        assert found is not None  # whoever runs this model holds it
+        return found
 
     def get_input_embeddings(self) -> nn.Module | None:
         """The table of token embeddings of the encoder inside."""

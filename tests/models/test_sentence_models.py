@@ -1,5 +1,8 @@
 """Models of sentence-transformers and SetFit as they are: values and probabilities are those of their own calls."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -90,6 +93,15 @@ def test_an_embedding_model_alone_says_what_it_can_explain(folders):
             explain(model, TEXTS[0], target=targets.similarity(other))
     with pytest.raises(InvalidInputError, match="pooling must be one of 'mean'"):
         targets.similarity("a", pooling="sum")
+
+
+def test_a_model_is_kept_no_longer_than_its_owner_keeps_it(folders):
+    model = sentence_transformer(folders["encoder"])
+    explain(model, TEXTS[0], target=targets.similarity(OTHER))
+    watched = weakref.ref(model)
+    del model
+    gc.collect()
+    assert watched() is None
 
 
 def test_long_texts_are_cut_as_the_model_cuts_them(folders):

@@ -77,6 +77,11 @@ class TokenEmbeddings:
         else:
             with torch.no_grad():
                 embeddings = self.table.rows(tokens)
+            if not isinstance(embeddings, Tensor):  # I-BERT: with a scale of quantization
+                raise UnsupportedModelError(
+                    f"{runner.class_name}: its table of embeddings gives a {type(embeddings).__name__}, so this method "
+                    "has no input to change. Use method='relevance'."
+                )
         self.embeddings = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
 
     def baseline(self, choice: str | None) -> tuple[Tensor, str]:

@@ -395,10 +395,10 @@ def test_where_memory_runs_out_batches_get_smaller_and_it_is_said(fresh, most, m
     wanted = compare(model, TEXTS, tokenizer=tokenizer, methods=["relevance", "attention"])
     inner = model.forward
 
-    def small(*args, **arguments):
-        if arguments["input_ids"].shape[0] > most:
+    def small(*args, **kwargs):
+        if kwargs["input_ids"].shape[0] > most:
             raise torch.OutOfMemoryError("out of memory")
-        return inner(*args, **arguments)
+        return inner(*args, **kwargs)
 
     monkeypatch.setattr(model, "forward", small)
     found = compare(model, TEXTS, tokenizer=tokenizer, methods=["relevance", "attention"], batch_size=6)

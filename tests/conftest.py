@@ -1,7 +1,6 @@
 """What every test shares: no network, one thread, the embedded model."""
 
 import os
-import re
 import sys
 from pathlib import Path
 
@@ -18,12 +17,6 @@ torch.set_num_threads(1)
 if not torch.cuda.is_available():
     # Before anything imports triton, as torch.compile does: without CUDA, kernels run in Triton's interpreter.
     os.environ.setdefault("TRITON_INTERPRET", "1")
-
-
-def pytest_collection_modifyitems(items):
-    """Take memory addresses out of the names of tests: test processes compare the names that each has collected."""
-    for item in items:
-        item._nodeid = re.sub(r" at 0x[0-9A-Fa-f]+", "", item.nodeid)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -149,3 +150,8 @@ def run_relevance(model: nn.Module, inputs: dict[str, Tensor], target: Any, **op
     runner = EncoderRunner(unwrap(model))
     with runner.session():
         return relevance(runner, inputs, target, **options)
+
+
+def parameter_name(value):
+    """A value as part of the name of a test, without memory addresses: test processes compare these names."""
+    return re.sub(r" at 0x[0-9A-Fa-f]+", "", repr(value))

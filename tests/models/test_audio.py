@@ -23,6 +23,7 @@ from tests.media_models import (
     tone,
     write_wav,
 )
+from tests.sample_models import parameter_name
 
 RATE = 16000
 
@@ -141,7 +142,7 @@ def test_an_audio_classification_pipeline_is_explained_as_it_answers(settings):
         (None, 16000, "must be an array"),
         (tone(0.001), 16000, "16 samples; is it too short"),
     ],
-    ids=repr,
+    ids=parameter_name,
 )
 def test_what_is_no_recording_is_refused_by_name(recording, rate, message):
     with pytest.raises(InvalidInputError, match=message):

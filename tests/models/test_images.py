@@ -8,7 +8,7 @@ from transformers import DINOv3ViTConfig, DINOv3ViTModel, pipeline
 
 from hf_attn_mi import InvalidInputError, certify, explain, minimal_attention
 from tests.media_models import IMAGE_MODELS, PATCHES, image_processor, media_model, picture
-from tests.sample_models import TEXTS, tiny_bert
+from tests.sample_models import TEXTS, parameter_name, tiny_bert
 
 PREFIX = {"vit": 1, "deit": 2, "beit": 1, "dinov2": 1, "dinov2 with registers": 5, "clip": 1}
 GRID = {"swin": (8, 8)}
@@ -109,7 +109,7 @@ def test_an_image_classification_pipeline_is_explained_as_it_answers(settings):
         ([], "empty list"),
         ([picture(), "no.png"], r"inputs\[1\]: there is no image file"),
     ],
-    ids=repr,
+    ids=parameter_name,
 )
 def test_what_is_no_image_is_refused_by_name(image, message):
     with pytest.raises(InvalidInputError, match=message):
@@ -190,7 +190,7 @@ def test_other_tasks_take_the_processor_too():
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"processor": 3}, "processor must be an image processor"), ({"sampling_rate": "fast"}, "sampling_rate must be")],
-    ids=str,
+    ids=parameter_name,
 )
 def test_options_that_are_none_are_refused_for_texts_too(demo, options, message):
     with pytest.raises(InvalidInputError, match=message):

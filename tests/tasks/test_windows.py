@@ -9,7 +9,7 @@ from transformers import pipeline
 from hf_attn_mi import Explanation, InvalidInputError, UnsupportedModelError, explain
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.windows import split_windows
-from tests.sample_models import TEXTS, tiny_bert
+from tests.sample_models import TEXTS, parameter_name, tiny_bert
 
 LONG = " ".join(TEXTS * 3)
 STRIDE, LIMIT = 8, 32
@@ -142,7 +142,7 @@ def test_a_long_explanation_is_saved_and_shown(model, demo, tmp_path):
         ({"stride": 4, "target": lambda out: out.logits[:, 0]}, "must be a class"),
         ({"stride": 4, "target": 7}, "out of range"),
     ],
-    ids=str,
+    ids=parameter_name,
 )
 def test_what_windows_cannot_do_is_refused(model, demo, options, message):
     with pytest.raises(InvalidInputError, match=message):

@@ -37,6 +37,8 @@ def test_every_page_opens_without_a_fault_and_fits_narrow_windows(visit, name, s
     assert opened.page.locator("h1").count() == 1
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= 400
     assert opened.page.locator("section.panel:visible").count() >= 7
+    opened.page.locator("#text .menu summary").click()
+    opened.page.wait_for_function("document.querySelector('#text .menu > div').getBoundingClientRect().left >= 0")
 
 
 def test_hovering_over_a_word_shows_its_score_and_place(visit, records):

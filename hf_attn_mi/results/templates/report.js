@@ -717,16 +717,17 @@
     return panel("The attention weights that carry the prediction", meaning, menu([["SVG", () => exportFigure("flow", "subgraph")], ["PNG", () => exportFigurePng("flow", "subgraph")], ["JSON", () => download(JSON.stringify(found, null, 1), fileName("subgraph", "json"), "application/json")]]),
       top, h("div", { class: "carry" }, probabilities, h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Flow of the weights" }, figure)),
       h("p", { class: "soft small" }, "Each line goes from the token that is attended to, one layer up to the token that attends. Blue adds to the output, orange takes away; the thicker, the more. Faint lines: every token also keeps its own state.",
-        found.sets > 1 && ` The fainter a line, the fewer of ${found.sets} sets found in other ways contain it; ${found.core} weights are in all of them.`, " Choose a line to see its head."), checks, table);
+        found.sets > 1 && ` The fainter a line, the fewer of the ${found.sets} sets that were found contain it; ${found.core || "no"} weight${found.core === 1 || !found.core ? " is" : "s are"} in all of them.`, " Choose a line to see its head."), checks, table);
   }
   const edgeName = (found, edge) => `layer ${found.modules[edge.call].layer}, head ${edge.head}: ${tokenName(edge.query)} \u2190 ${tokenName(edge.key)}`;
   function flow(found) {
     const tokens = [...new Set(found.edges.flatMap((edge) => [edge.query, edge.key]))].sort((a, b) => a - b);
     const row = new Map(tokens.map((token, i) => [token, i])), layers = found.modules.length;
-    const line = 24, top = 34, left = 118, gap = Math.max(70, Math.min(170, 560 / layers)), right = left + layers * gap, width = right + 150, height = top + tokens.length * line + 8;
+    const narrow = innerWidth < 560, line = 24, top = 34, left = narrow ? 76 : 118;
+    const gap = narrow ? Math.max(34, Math.min(80, 180 / layers)) : Math.max(70, Math.min(170, 560 / layers)), right = left + layers * gap, width = right + (narrow ? 100 : 150), height = top + tokens.length * line + 8;
     const x = (column) => left + column * gap, y = (token) => top + row.get(token) * line + line / 2;
     const most = largest(found.edges.map((edge) => edge.contribution));
-    const cut = (text) => (text.length > 15 ? `${text.slice(0, 14)}\u2026` : text);
+    const longest = narrow ? 9 : 15, cut = (text) => (text.length > longest ? `${text.slice(0, longest - 1)}\u2026` : text);
     const last = found.edges.filter((edge) => edge.call === layers - 1).map((edge) => edge.query);
     const readers = [...new Set(last.length ? last : found.edges.map((edge) => edge.query))];
     const middle = readers.reduce((total, token) => total + y(token), 0) / readers.length;
@@ -872,6 +873,10 @@
 
   function menu(entries) {
     const box = h("details", { class: "menu" }, h("summary", null, "Export"), h("div", null, entries.map(([name, act]) => button(name, () => { box.open = false; act(); }))));
+    box.addEventListener("toggle", () => { // stays inside a narrow window
+      const list = box.lastElementChild;
+      list.classList.toggle("left", list.getBoundingClientRect().left < 0);
+    });
     box.addEventListener("focusout", (event) => { if (!box.contains(event.relatedTarget)) box.open = false; });
     return box;
   }

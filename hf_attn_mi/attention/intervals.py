@@ -59,7 +59,7 @@ def attention_interval(
     requested = _read_keys(keys)
     count = attention_row.shape[-1]
     if not all(0 <= key < count for key in requested):
-        raise InvalidInputError(f"keys is {requested}: every key must lie between 0 and {count - 1}")
+        raise InvalidInputError(f"keys is {shown(requested)}: every key must lie between 0 and {count - 1}")
     heads = read_heads(attention_row[None] if single else attention_row, values, mask)
     ends = torch.zeros(heads.attention.shape[:2].numel(), len(requested), 2, dtype=torch.float64)
     for problems in cut_problems(heads.attention, heads.values, heads.allowed, heads.epsilon):

@@ -82,6 +82,6 @@ def _mean_over_heads(attention: Tensor, head_dimension: int | None) -> Tensor:
         return wide
     if attention.dim() < -head_dimension:
         raise InvalidInputError(
-            f"attentions has shape {tuple(attention.shape)}: there is no dimension {head_dimension}"
+            f"attentions has shape {tuple(attention.shape)}: there is no dimension {shown(head_dimension)}"
         )
     return wide.mean(head_dimension)

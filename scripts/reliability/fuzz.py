@@ -20,7 +20,10 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import redirect_stderr, redirect_stdout
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -327,6 +330,7 @@ def saved_files(folder: Path) -> dict[str, tuple[bytes, Any]]:
 def run(count: int, seed: int, *, first: int = 0, progress: bool = False, show: bool = False) -> dict[str, Any]:
     """Run the cases `first` to `first + count` and return the figures."""
     faulthandler.enable()
+    torch.set_num_threads(1)
     started, before_folder = time.perf_counter(), os.getcwd()
     with tempfile.TemporaryDirectory() as name, quick_collections():
         folder = Path(name)
@@ -364,7 +368,7 @@ def run(count: int, seed: int, *, first: int = 0, progress: bool = False, show: 
         "count": count,
         "seed": seed,
         **{key: fuzzer.counts[key] for key in (ANSWERED, DOCUMENTED, RAW, HANG)},
-        "crashes": 0,  # a crash would have ended this process
+        "crashes": 0,  # a crash ends this process: see `run_in_processes`
         "areas": {area: dict(counts) for area, counts in fuzzer.by_area.items()},
         "memory_growth_mib": round(growth, 1),
         "seconds": round(time.perf_counter() - started, 1),
@@ -372,10 +376,41 @@ def run(count: int, seed: int, *, first: int = 0, progress: bool = False, show: 
     }
 
 
+def run_in_processes(count: int, seed: int, workers: int) -> dict[str, Any]:
+    """The figures of `run` over all cases, divided among processes; one that dies is a crash."""
+    started, size = time.perf_counter(), -(-count // workers)
+    parts: list[dict[str, Any]] = []
+    crashes: list[str] = []
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        futures = [
+            pool.submit(run, min(size, count - first), seed, first=first, progress=True)
+            for first in range(0, count, size)
+        ]
+        for number, future in enumerate(futures):
+            try:
+                parts.append(future.result())
+            except BrokenProcessPool as error:
+                crashes.append(f"process {number} of {workers}: {error}")
+    outcomes = (ANSWERED, DOCUMENTED, RAW, HANG)
+    return {
+        "count": count,
+        "seed": seed,
+        **{key: sum(part[key] for part in parts) for key in outcomes},
+        "crashes": len(crashes),
+        "areas": {
+            area: {key: sum(part["areas"][area].get(key, 0) for part in parts) for key in outcomes} for area in AREAS
+        },
+        "memory_growth_mib": max(part["memory_growth_mib"] for part in parts),
+        "seconds": round(time.perf_counter() - started, 1),
+        "failures": [*crashes, *(failure for part in parts for failure in part["failures"])],
+    }
+
+
 def main() -> int:
     """Run and report."""
     parser = arguments("Random inputs through the API and the command line.", 10_000)
     parser.add_argument("--only", type=int, help="run this case alone, with its traceback")
+    parser.add_argument("--workers", type=int, default=1, help="processes that share the cases (default: 1)")
     parser.add_argument("--show", action="store_true", help="print every documented error")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -387,7 +422,10 @@ def main() -> int:
             call()
             os.chdir(ROOT)
         return 0
-    result = run(options.count, options.seed, progress=True, show=options.show)
+    if options.workers > 1:
+        result = run_in_processes(options.count, options.seed, options.workers)
+    else:
+        result = run(options.count, options.seed, progress=True, show=options.show)
     kinds = Counter(failure.partition(": ")[2] for failure in result["failures"])
     for kind, times in kinds.most_common(60):
         example = next(failure for failure in result["failures"] if failure.partition(": ")[2] == kind)

@@ -83,3 +83,10 @@ def test_keys_of_an_interval_are_whole_numbers(keys):
 def test_noise_is_a_number(noise):
     with pytest.raises(InvalidInputError, match="noise is"):
         mutual_information(STATES, STATES, noise=noise, estimator="gaussian_continuous")
+
+
+def test_long_numbers_are_refused_too():
+    with pytest.raises(InvalidInputError, match="there is no dimension <int>"):
+        rollout([torch.full((1, 4, 4), 0.25)], head_dimension=-(10**5000))
+    with pytest.raises(InvalidInputError, match=r"keys is <list>: every key must lie between 0 and 3"):
+        attention_interval(ROWS, VALUES, [10**5000])

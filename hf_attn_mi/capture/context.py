@@ -92,10 +92,8 @@ def capture_attention(
     inner = unwrap(model)
     _refuse_inside_consumer(inner)
     capture = Capture()
-    with ExitStack() as stack:
-        stack.enter_context(model_lock(inner))
-        stack.enter_context(eager_stance(model))
-        stack.enter_context(visible_attention(inner))
+    # Not by enter_context: Ctrl-C between its two steps would leave the lock locked.
+    with model_lock(inner), eager_stance(model), visible_attention(inner), ExitStack() as stack:
         names = ModuleNames(inner)
         capture.checks = _module_checks(inner)
         validation = CaptureValidation(names, checks=capture.checks, skipped=set() if skipped is None else skipped)

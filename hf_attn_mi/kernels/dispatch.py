@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from hf_attn_mi.errors import BackendUnavailableError, InvalidInputError
+from hf_attn_mi.errors import BackendUnavailableError, InvalidInputError, shown
 
 EXTRAS = {"numba": "fast", "triton": "gpu"}  # package: the extra of hf_attn_mi that installs it
 DEVICES = {"cpu": "the CPU", "cuda": "CUDA"}
@@ -145,6 +145,8 @@ def choose_backend(
         'torch'
     """
     entries = TABLE[operation]
+    if not isinstance(backend, str):
+        raise InvalidInputError(f"backend is {shown(backend)}: one of {', '.join(['auto', *entries])} is allowed")
     if backend == "auto":
         for name, entry in reversed(entries.items()):
             if entry.device != device.type or name in avoid:

@@ -181,7 +181,7 @@ def locks_free(checked: dict[str, Any]) -> bool:
 
     thread = threading.Thread(target=take, daemon=True)
     thread.start()
-    thread.join(10)
+    thread.join(5)
     return len(free) == len(checked)
 
 

@@ -90,3 +90,11 @@ def test_long_numbers_are_refused_too():
         rollout([torch.full((1, 4, 4), 0.25)], head_dimension=-(10**5000))
     with pytest.raises(InvalidInputError, match=r"keys is <list>: every key must lie between 0 and 3"):
         attention_interval(ROWS, VALUES, [10**5000])
+
+
+@pytest.mark.parametrize("value", [None, {}, [1], torch.tensor([1.0, 2.0])])
+def test_options_of_the_kernels_are_checked(value):
+    with pytest.raises(InvalidInputError, match="affine is"):
+        effective_attention(ROWS, VALUES, affine=value)
+    with pytest.raises(InvalidInputError, match="backend is"):
+        efficient_attention(ROWS, VALUES, backend=value)

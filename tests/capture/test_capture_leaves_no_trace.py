@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -16,6 +18,7 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedMo
 from hf_attn_mi import attention_maps, explain, minimal_tokens
 from hf_attn_mi.capture import AttentionCall, capture_attention, repeat_heads
 from hf_attn_mi.capture.function_mode import FunctionMode
+from scripts.reliability.common import locks_free
 from tests.sample_models import captured, load_demo, logits, parts, state_of, tiny_bert
 from tests.zoo import Built, Job, build
 
@@ -331,3 +334,34 @@ def test_trying_padding_leaves_no_hook_of_transformers():
     for task in (minimal_tokens, attention_maps, explain):
         task(model, ["A quietly moving film.", "dull"], tokenizer=tokenizer)
         assert state_of(model) == before
+
+
+def test_an_interruption_while_a_capture_begins_leaves_the_lock_free():
+    """At every line of contextlib until the capture is open, such as between the two steps of `enter_context`."""
+    model = tiny_bert()
+    lines = 0
+
+    def trace(frame, event, argument):
+        nonlocal lines
+        if frame.f_code.co_filename != contextlib.__file__:
+            return None
+        if event == "line":
+            lines += 1
+            if lines == number:
+                raise KeyboardInterrupt
+        return trace
+
+    for number in range(1, 1000):
+        lines = 0
+        try:
+            sys.settrace(trace)
+            with capture_attention(model):
+                sys.settrace(None)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        assert locks_free({"model": model}), number
+        if lines < number:
+            break
+    assert 10 < number < 1000

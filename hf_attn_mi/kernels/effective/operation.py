@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.kernels.effective.torch import EffectiveRows, RowInputs, rows_per_query, rows_shared
 from hf_attn_mi.kernels.effective.value_basis import epsilon_of
 from hf_attn_mi.kernels.inputs import check_floats
@@ -46,6 +47,8 @@ def effective_rows(
     """
     check_floats("attention", attention, 3)
     check_floats("values", values, 3)
+    if not isinstance(affine, bool):
+        raise InvalidInputError(f"affine is {shown(affine)}: it must be True or False")
     wide = attention.dtype == values.dtype == torch.float64
     values = values.to(torch.float64 if wide else torch.float32)
     if queries is not None and bool(queries.all()):

@@ -188,6 +188,9 @@ class FirstIsSpecial:
     def __init__(self, ids):
         self.all_special_ids = ids[:, 0].tolist()
 
+    def __call__(self, texts):
+        raise AssertionError("tensors are not tokenized")
+
     def convert_ids_to_tokens(self, ids):
         return list(map(str, ids))
 

@@ -409,12 +409,17 @@ def test_explanations_are_lean_and_reload(demo, tmp_path):
     assert found.info["model"] == "embedded_model"
 
 
-def test_encoder_decoders_show_their_encoder_only():
+def test_encoder_decoders_show_their_encoder_and_what_the_decoder_reads_of_it():
     for name in ("seqcls-bart", "seqcls-t5"):
         model, inputs = zoo_model(name)
         found = explain(model, inputs)
-        assert all("encoder" in layer.name for one in found for layer in one.layers)
-        assert [len(one.layers) for one in found] == [2, 2]
+        for one in found:
+            encoder = [layer for layer in one.layers if layer.kind != "cross"]
+            assert len(encoder) == 2
+            assert all(layer.name.startswith(("encoder", "model.encoder", "transformer.encoder")) for layer in encoder)
+            cross = [layer for layer in one.layers if layer.kind == "cross"]
+            assert len(cross) == 2
+            assert all("decoder" in layer.name for layer in cross)
 
 
 # --- length ------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from hf_attn_mi.capture.model_state import visible_attention
 from hf_attn_mi.capture.module_names import ModuleNames, layer_stacks
 from hf_attn_mi.models.output_tests import float_outputs
 from hf_attn_mi.models.token_origins import Following, TokenOrigins
@@ -68,7 +69,8 @@ def _probe(runner: EncoderRunner, arguments: Mapping[str, Any]) -> ModelProbe:
     following, tables = Following(origins), list[str]()
     owners = list(layer_stacks(ModuleNames(runner.model)))
     devices = [runner.device] if runner.device.type == "cuda" else []
-    with runner.session(), torch.no_grad(), torch.random.fork_rng(devices=devices):
+    own_numbers = torch.random.fork_rng(devices=devices)
+    with runner.session(), torch.no_grad(), visible_attention(runner.model), own_numbers:
         with _counted(runner.model, owners, calls), _tables_watched(runner.model, origins, tables), following:
             first = runner.forward(arguments)
         second = runner.forward(arguments)

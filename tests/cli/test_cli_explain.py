@@ -265,7 +265,7 @@ def test_a_profile_adds_what_single_states_tell(capsys, saved, demo):
     assert main(["explain", TEXTS[0], "--profile", str(path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     head = next(i for i, line in enumerate(lines) if line.startswith("Information of single states about the output"))
-    assert f"60 texts, ceiling of their mean {profile.ceiling:.3g}" in lines[head]
+    assert f"60 texts, largest possible mean {profile.ceiling:.3g}" in lines[head]
     wanted = explain(demo[0], TEXTS[0], profile=profile)
     for line, layer in zip(lines[head + 1 :], wanted.information["layers"], strict=True):
         ranked = sorted((-kl, place) for place, kl in enumerate(layer["kl"]) if not wanted.special[place])[:3]

@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from hf_attn_mi import HfAttnMiError, InvalidInputError, UnsupportedModelError, explain
+from hf_attn_mi.models.targets import NothingToExplainError
 from tests.sample_models import ANY_MODEL, SIZES, TEXTS, load_demo, state_of, zoo_model
 
 IDS = {"input_ids": torch.tensor([[2, 50, 60, 3]])}
@@ -168,13 +169,13 @@ def test_models_that_are_no_classifiers():
     torch.manual_seed(0)
     gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=99, n_embd=32, n_layer=2, n_head=4)).eval()
     message = r"GPT2LMHeadModel has no class logits of shape \(batch, classes\) \(logits: \(1, 4, 99\)\). Load it with"
-    refused(InvalidInputError, message, gpt2, IDS, target=0)
+    refused(NothingToExplainError, message, gpt2, IDS, target=0)
     assert explain(gpt2, IDS).target_name.startswith("next token")
     bare = AutoModel.from_config(BertConfig(**SIZES, intermediate_size=64)).eval()
     message = (
         r"BertModel has no class logits .*AutoModelForSequenceClassification.*pass target=function.*hf_attn_mi\.targets"
     )
-    refused(InvalidInputError, message, bare, IDS)
+    refused(NothingToExplainError, message, bare, IDS)
 
 
 def test_a_convolutional_net_has_no_attention():

@@ -204,7 +204,7 @@ def _temporary(path: Path, *, folder: bool) -> Iterator[Path]:
                 lock = _lock(temporary)
             except FileExistsError:  # another writer was faster
                 continue
-            except _NoLockError:  # then a name that nobody else uses, and nothing is known of leftovers
+            except _NoLockError:  # then use a name that is unique; leftover files cannot be recognized
                 if made:
                     _remove(temporary)
                 temporary = _name(path, f"{uuid.uuid4().hex}.tmp")

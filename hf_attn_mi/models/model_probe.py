@@ -1,4 +1,4 @@
-"""What one forward pass tells about a model: where it looks tokens up, what it calls twice, whether it is random."""
+"""What one forward pass shows about a model: where it looks tokens up, what it calls twice, whether it is random."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOISE_REDUCED = 2e-2  # half precision
 
 @dataclass(frozen=True)
 class ModelProbe:
-    """What a forward pass over one input has told about a model.
+    """What a forward pass over one input shows about a model.
 
     Attributes:
         looks_up: whether an embedding looks the token ids of the input up.

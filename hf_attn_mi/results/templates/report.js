@@ -161,14 +161,14 @@
   const note = (text) => h("p", { class: "soft small" }, text);
 
   function sentence(one) { // the prediction and the words that made it
-    const told = one.sentence, main = one.explanations[0], scale = largest(main.wordScores);
-    const words = told.because.map((i, place) => [
-      place > 0 ? (place === told.because.length - 1 ? " and " : ", ") : "",
+    const summary = one.sentence, main = one.explanations[0], scale = largest(main.wordScores);
+    const words = summary.because.map((i, place) => [
+      place > 0 ? (place === summary.because.length - 1 ? " and " : ", ") : "",
       h("span", { class: `because ${level(main.wordScores[i], scale, main.classLinked)}` }, one.words[i][0]),
     ]);
-    const text = [h("strong", null, told.target)];
-    if (told.probability !== null) text.push(`, ${percent(told.probability)}`);
-    if (!told.classLinked) return [text, `; ${told.method} puts most weight on `, words.length ? words : "no word", "."];
+    const text = [h("strong", null, summary.target)];
+    if (summary.probability !== null) text.push(`, ${percent(summary.probability)}`);
+    if (!summary.classLinked) return [text, `; ${summary.method} puts most weight on `, words.length ? words : "no word", "."];
     return [text, words.length ? [", because of ", words] : "; no word speaks for it", "."];
   }
   const modelName = (i) => reports[i].info.model || `model ${i + 1}`;

@@ -40,7 +40,7 @@ def as_path(path: object, name: str = "path") -> Path:
 
     Args:
         path: what the user passed.
-        name: of the argument, for the message.
+        name: the argument's name, for the message.
 
     Raises:
         InvalidInputError: another type, bytes, an empty string, or characters that no file name can have.
@@ -80,7 +80,7 @@ def new_file(path: str | Path, *, overwrite: bool) -> Iterator[Path]:
     """Give a temporary, empty file to write; after the block it has the name `path`, after an exception it is gone.
 
     Args:
-        path: of the file. With `overwrite` a link keeps pointing to its file, which is replaced and keeps its
+        path: the path of the file. With `overwrite` a link keeps pointing to its file, which is replaced and keeps its
             permissions.
         overwrite: replace an existing file. Without it the file is created exclusively: of two processes that write it
             at the same time, one is refused.
@@ -121,8 +121,8 @@ def new_folder(path: str | Path, names: set[str], kind: str, *, overwrite: bool)
     old folder is moved aside first; `whole_folder` finds it if the process is killed at that moment.
 
     Args:
-        path: of the folder.
-        names: of the files that the block writes. A folder with other files is not replaced.
+        path: the path of the folder.
+        names: the names of the files that the block writes. A folder with other files is not replaced.
         kind: what the folder is, for messages.
         overwrite: replace an existing folder of this kind.
 
@@ -246,7 +246,7 @@ def _name(path: Path, suffix: str) -> Path:
 
 
 def _lock(path: Path) -> _Lock | None:
-    """Lock a file or folder; None where another has the lock or it no longer has this name.
+    """Lock a file or folder; None if another has the lock or it no longer has this name.
 
     Raises:
         _NoLockError: there are no locks here.
@@ -267,7 +267,7 @@ def _lock(path: Path) -> _Lock | None:
 
 
 def _remove_leftover(path: Path) -> bool:
-    """Remove what a killed process left under this name; False where a writer uses it."""
+    """Remove what a killed process left under this name; False if a writer uses it."""
     if not os.path.lexists(path):
         return True
     lock = _lock(path)
@@ -346,7 +346,7 @@ def _aside(path: Path) -> Path:
 
 
 def _exchange(left: Path, right: Path) -> bool:
-    """Exchange two names in one step; False where the system cannot."""
+    """Exchange two names in one step; False if the system cannot."""
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
     if rename is None:
         return False

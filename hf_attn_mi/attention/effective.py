@@ -25,7 +25,7 @@ class EffectiveAttention:
         attention: (..., queries, keys), zero at padding.
         rank: (...,) long, rank of the values; of [V, 1] in the affine form.
         n: (...,) long, number of real keys.
-        null_space_fraction: (...,) ||A - A_eff||_F / ||A||_F, exactly 0 where n <= rank.
+        null_space_fraction: (...,) ||A - A_eff||_F / ||A||_F, exactly 0 if n <= rank.
     """
 
     attention: Tensor

@@ -117,7 +117,7 @@ class IdentifiableWeights:
         attention: (..., queries, requested) float64, the model's weight, each row divided by its sum.
         efficient: (..., queries, requested) float64, the efficient row's weight.
         lower, upper: (..., queries, requested) float64, ends of the interval of `attention_interval`.
-        allowed: (..., queries, requested) bool, False where the query may not attend to the key or to any key.
+        allowed: (..., queries, requested) bool, False if the query may not attend to the key or to any key.
         width: intervals up to this width count as identifiable.
         count: number of keys.
     """

@@ -49,7 +49,7 @@ class HeadLayout:
 
 
 def head_layout(rows: Tensor, heads: int | None) -> HeadLayout | None:
-    """Return the layout of attention rows (..., queries, keys), None where it cannot be determined.
+    """Return the layout of attention rows (..., queries, keys), None if it cannot be determined.
 
     Args:
         rows: the rows as the model multiplies them.

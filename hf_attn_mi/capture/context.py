@@ -130,7 +130,7 @@ def first_layer(model: nn.Module) -> nn.Module:
 
 
 def _refuse_inside_consumer(model: nn.Module) -> None:
-    """Raise `UnsupportedModelError` where no operation can be traced: in what a capture calls while a model runs."""
+    """Raise `UnsupportedModelError` if no operation can be traced: in what a capture calls while a model runs."""
     if not torch._C._is_torch_function_enabled():
         raise UnsupportedModelError(
             f"{type(model).__name__} cannot be run or explained by the consumer (or the `replace` function) of a "

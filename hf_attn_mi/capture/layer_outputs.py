@@ -14,7 +14,7 @@ from hf_attn_mi.capture.module_names import ModuleNames, layer_stacks
 
 
 def stack_of_layers(model: nn.Module) -> tuple[str, ...]:
-    """Return the names of the layers of the model's only stack, in order; () where there is none, or several.
+    """Return the names of the layers of the model's only stack, in order; () if there is none, or several.
 
     Args:
         model: as for `capture_attention`.

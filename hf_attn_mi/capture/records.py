@@ -42,14 +42,14 @@ class AttentionCall:
         index: order of the call in the forward pass, from 0.
         layer: index of the layer within its stack (encoder, decoder, cross-attention ...), from 0.
         module_name: dotted name of the module that computed it, as in `model.named_modules()`.
-        query: (batch, heads, queries, qk_dim), or None where the logits are not one product of two tensors.
+        query: (batch, heads, queries, qk_dim), or None if the logits are not one product of two tensors.
         key: (batch, kv_heads, keys, qk_dim), or None likewise.
         value: (batch, kv_heads, keys, head_dim).
         mask: boolean (True = attend) or additive, broadcastable to (batch, heads, queries, keys), or None.
-        scale: factor of the product of query and key; None where it is not known (use `logits()`).
+        scale: factor of the product of query and key; None if it is not known (use `logits()`).
         is_causal: the call asks for a causal mask in place of `mask`.
         output: (batch, heads, queries, head_dim), the rows times the values.
-        projection: the linear map W_O that is applied to the output; None where a non-linear step comes before it,
+        projection: the linear map W_O that is applied to the output; None if a non-linear step comes before it,
             and in `replace`, which runs before it.
         rows: (batch, heads, queries, keys) where the model itself computes them, else None (use `attention()`).
         raw_logits: the logits before the softmax where the model computes them, else None (use `logits()`).

@@ -10,7 +10,7 @@ REFUSED = 2  # wrong usage, wrong input, a model that is not supported, a file t
 NOTHING_TO_CERTIFY = 3  # done, but for some input there is no claim to make
 FAULT = 70  # a defect of this program: EX_SOFTWARE of sysexits.h
 INTERRUPTED = 130  # Ctrl-C: 128 + SIGINT, as shells report it
-PIPE_CLOSED = 141  # the reader of standard output went away: 128 + SIGPIPE
+PIPE_CLOSED = 141  # the reader closed standard output: 128 + SIGPIPE
 
 OF_OUTCOME = {"holds": DONE, "does not hold": DOES_NOT_HOLD, "nothing to certify": NOTHING_TO_CERTIFY}
 
@@ -31,8 +31,8 @@ def in_words(done: str, does_not_hold: str | None = None, nothing: str | None = 
 
     Args:
         done: what status 0 means for this command.
-        does_not_hold: what status 1 means; None where the command never ends with it.
-        nothing: what status 3 means; None where the command never ends with it.
+        does_not_hold: what status 1 means; None if the command never ends with it.
+        nothing: what status 3 means; None if the command never ends with it.
 
     Example:
         >>> in_words("done")

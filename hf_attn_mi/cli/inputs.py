@@ -21,7 +21,7 @@ Spans = list[tuple[int, int]]
 def read_texts(texts: list[str] | None, file: Path | None, pair: str | None) -> list[Text]:
     """Return the texts of the command line, of --file and of standard input, in this order; pairs with --pair.
 
-    Standard input is read for the text "-", and where nothing else is named and it is no terminal.
+    Standard input is read for the text "-", and also if nothing else is named and it is not a terminal.
 
     Raises:
         InvalidInputError: a file that cannot be read, or no text at all.
@@ -87,7 +87,7 @@ def _lines(content: bytes, place: str) -> list[str]:
 
 
 def _check_argument(text: str, place: str) -> None:
-    """Refuse an argument with bytes that are not UTF-8, which Python hands over as lone surrogates."""
+    """Refuse an argument with bytes that are not UTF-8, which Python represents as lone surrogates."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -128,7 +128,7 @@ def draw_texts(data: str, count: int, *, rationales: str | None = None, seed: in
         data: a file, a folder or a Hub name, as `read_texts_of` takes them.
         count: how many, 1 or more.
         rationales: column with 0 or 1 for each word of the column "tokens"; None for texts alone.
-        seed: of the draw.
+        seed: the random seed for the draw.
 
     Raises:
         InvalidInputError: `count` below 1, data that cannot be read, no texts, or rationales that do not fit the words.

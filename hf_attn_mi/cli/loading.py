@@ -69,7 +69,7 @@ class ModelKind(NamedTuple):
 
     Attributes:
         model, preparer: names of classes of transformers.
-        has: what a folder must hold beside the model.
+        has: the files that a folder must hold in addition to the model.
         task: what the model must have been trained for.
     """
 
@@ -126,7 +126,7 @@ def _text_head(source: str) -> tuple[str, str]:
 
     try:
         architectures = AutoConfig.from_pretrained(source).architectures or []
-    except Exception:  # loading says what is wrong with it
+    except Exception:  # loading raises an error that names the problem
         architectures = []
     for end, head in TEXT_HEADS.items():
         if any(name.endswith(end) for name in architectures):

@@ -170,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _occupy_closed_streams() -> None:
-    """Put the null device in the place of standard streams that are closed.
+    """Replace closed standard streams by the null device.
 
     Else the first files that are opened would get their numbers, and libraries would fail that look at standard error.
     `sys.stdout` stays None: a command that has something to print says that it cannot.
@@ -186,7 +186,7 @@ def _occupy_closed_streams() -> None:
 
 
 def _complain_of_usage(error: typer.TyperException) -> None:
-    """Print what is wrong and where help is; the help itself was printed where no argument was passed."""
+    """Print the error and how to get help; without arguments, the help was already printed."""
     options: Sequence[str] = getattr(error, "possibilities", None) or ()
     message = error.format_message().replace("Value error, ", "").rstrip(".")  # pydantic's prefix says nothing
     if options:

@@ -142,7 +142,7 @@ def check_names(option: str, names: Iterable[str], allowed: Iterable[str]) -> No
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a sentence that suggests names close to this one; "" where there is none.
+    """Return a sentence that suggests names close to this one; "" if there is none.
 
     Example:
         >>> did_you_mean("postive", ["negative", "positive"])
@@ -177,7 +177,7 @@ def read_options(text: str | None, example: str) -> dict[str, Any] | None:
 
     Args:
         text: the value of the option.
-        example: of what is allowed, for the message.
+        example: an allowed value, for the message.
 
     Raises:
         InvalidInputError: not a strict JSON object.

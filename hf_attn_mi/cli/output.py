@@ -53,7 +53,7 @@ def show(text: str) -> None:
 
 
 def discard_output() -> None:
-    """Write what is left of standard output nowhere: Python flushes it once more when it ends."""
+    """Discard the rest of standard output: Python flushes it once more when it ends."""
     with suppress(OSError, ValueError, AttributeError):
         descriptor = os.open(os.devnull, os.O_WRONLY)
         os.dup2(descriptor, sys.stdout.fileno())

@@ -24,7 +24,7 @@ class NumberedRows:
 
     Args:
         rows: any iterable of rows, such as a `datasets` object.
-        name: of the data set, for messages.
+        name: the name of the data set, for messages.
         unit: what a row is called: "row", counted from 0, or "line", counted from 1.
     """
 
@@ -238,7 +238,7 @@ def one_split(data: Any, name: str, default: str | None) -> Any:
     """Return the split `default`, or the only one.
 
     Raises:
-        InvalidInputError: several splits, and none of them is `default`.
+        InvalidInputError: there are several splits, and none of them is `default`.
 
     Example:
         >>> one_split({"test": ["a text"]}, "name", "train")

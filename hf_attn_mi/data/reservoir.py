@@ -19,7 +19,7 @@ class Reservoir:
         capacity: maximum number of inputs kept.
         shape: (layers, picks, width) of the states of one input.
         classes: number of classes.
-        seed: of the keys.
+        seed: the random seed for the keys.
 
     Attributes:
         states: (layers, picks, capacity, width) float32.
@@ -44,7 +44,7 @@ class Reservoir:
         self._largest: list[tuple[float, int]] = []  # (-key, row)
 
     def offer(self, number: int) -> int | None:
-        """Return the row for this input, which may replace another input; None where the input is not kept."""
+        """Return the row for this input, which may replace another input; None if the input is not kept."""
         key = random.Random(f"{self.seed} keep {number}").random()
         if len(self.owner) < self.capacity:
             row = len(self.owner)
@@ -63,7 +63,7 @@ class Reservoir:
             layer: index of the layer in the sample.
             rows: row of each input of the batch.
             states: (batch, tokens, width).
-            positions: (batch, picks) position of each pick, -1 where the input has none.
+            positions: (batch, picks) position of each pick, -1 if the input has none.
         """
         index = positions.to(states.device)
         picked = states[torch.arange(len(rows), device=states.device)[:, None], index.clamp_min(0)]

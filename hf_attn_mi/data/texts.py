@@ -27,7 +27,7 @@ ALLOWED = (
 
 
 def check_encodable(text: str, name: str) -> None:
-    """Refuse a text that no file can hold and no tokenizer takes.
+    """Refuse a text that cannot be written to a file or tokenized.
 
     Raises:
         InvalidInputError: a lone surrogate; the message has `name` and the place.
@@ -45,7 +45,7 @@ class TextReader:
     """Texts and pairs of texts in the order of the data set, with counts of texts read and skipped.
 
     Attributes:
-        size: upper limit of the number of texts; None where it is not known before reading.
+        size: upper limit of the number of texts; None if it is not known before reading.
         seen: number of texts read so far.
         empty: number of texts skipped so far, because they are missing or have no visible character.
     """

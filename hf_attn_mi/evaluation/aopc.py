@@ -45,7 +45,7 @@ def aopc(probabilities: Probabilities, scores: Tensor, *, by: str = "signed", as
     `ascending` removes the lowest score first: sufficiency in the sense of Edin et al., lower is better.
 
     Returns:
-        None where no token may be removed, or the input would be empty.
+        None if no token may be removed, or the input would be empty.
 
     Example:
         >>> import torch
@@ -73,7 +73,7 @@ def aopc_limits(probabilities: Probabilities, *, exact: int = EXACT, beam: int =
     compute them once for all methods.
 
     Returns:
-        None where no token may be removed, or the input would be empty.
+        None if no token may be removed, or the input would be empty.
 
     Raises:
         InvalidInputError: `exact` or `beam` out of range.
@@ -120,7 +120,7 @@ def normalized_aopc(area: float | None, limits: AopcLimits | None) -> float | No
     beam: see `AopcLimits.widened`.
 
     Returns:
-        None where either is None, or where all orders have the same AOPC (as for a single token).
+        None if either is None, or where all orders have the same AOPC (as for a single token).
 
     Example:
         >>> normalized_aopc(0.75, AopcLimits(0.5, 1.0, True, 3))

@@ -37,8 +37,8 @@ class Metric:
     Attributes:
         title: for tables.
         higher: whether higher is better.
-        lowest: its minimum; None where it is unbounded.
-        highest: its maximum; None where it is unbounded.
+        lowest: its minimum; None if it is unbounded.
+        highest: its maximum; None if it is unbounded.
         source: the paper that defines it.
     """
 
@@ -76,12 +76,12 @@ class MetricInputs:
     """What the faithfulness metrics are computed from: one method on one input.
 
     Attributes:
-        probabilities: of the input.
+        probabilities: the probabilities of the input.
         scores: (length of the input,).
         by: "signed" or "absolute".
         limits: of AOPC on this input; None: AOPC is not normalized.
         samples: random sets for infidelity.
-        seed: of these.
+        seed: the random seed for these.
     """
 
     probabilities: Probabilities
@@ -170,16 +170,16 @@ def faithfulness(
     use the sign of scores whatever `by` is.
 
     Args:
-        probabilities: of the input, shared by all methods.
+        probabilities: the probabilities of the input, shared by all methods.
         scores: (length of the input,) of the method.
         metrics: names of `FAITHFULNESS`; only what they need is predicted.
         by: "signed" or "absolute"; see `ranking`.
-        limits: from `aopc_limits`, once for all methods; without them AOPC is not normalized.
+        limits: the result of `aopc_limits`, once for all methods; without them AOPC is not normalized.
         samples: random sets for infidelity; 0 leaves it out.
-        seed: of these.
+        seed: the random seed for these.
 
     Returns:
-        Numbers, None where undefined. Max-sensitivity needs the method itself and is not included.
+        Numbers, None if undefined. Max-sensitivity needs the method itself and is not included.
 
     Raises:
         InvalidInputError: scores of another length or not finite, or another metric.

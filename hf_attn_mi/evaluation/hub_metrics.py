@@ -38,7 +38,7 @@ def hub_metric(name: str) -> Any:
     references the probability on the full text, which must be the first (last) of them.
 
     Returns:
-        The metric; `compute` gives the name's value (None where undefined), for means over texts with `_interval`
+        The metric; `compute` gives the name's value (None if undefined), for means over texts with `_interval`
         (95 %, bootstrap) and `_inputs`.
 
     Raises:

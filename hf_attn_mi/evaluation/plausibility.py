@@ -16,7 +16,7 @@ Span = tuple[int, int]  # first token and the one after the last
 
 @dataclass(frozen=True)
 class PrecisionRecallF1:
-    """Precision, recall and F1; all None where undefined."""
+    """Precision, recall and F1; all None if undefined."""
 
     precision: float | None
     recall: float | None
@@ -47,7 +47,7 @@ def token_f1(truths: Sequence[Tensor], predictions: Sequence[Tensor]) -> Rationa
     """Return precision, recall and F1 of the chosen tokens (ERASER's `score_hard_rationale_predictions`).
 
     Micro: |truth and chosen| over |chosen| and over |truth|, counted over all texts. Macro: the mean over texts of each
-    text's precision, recall and F1 (0 where a text has no chosen or no true token); texts without either do not count.
+    text's precision, recall and F1 (0 if a text has no chosen or no true token); texts without either do not count.
     Higher is better, 0 to 1 (DeYoung et al. 2020, arXiv 1911.03429).
 
     Args:
@@ -55,7 +55,7 @@ def token_f1(truths: Sequence[Tensor], predictions: Sequence[Tensor]) -> Rationa
         predictions: for each text (tokens,) bool: the tokens chosen; see `top_tokens`.
 
     Returns:
-        `RationaleScores`; micro is None where no text has a rationale or none has a token chosen (ERASER's code
+        `RationaleScores`; micro is None if no text has a rationale or none has a token chosen (ERASER's code
         divides by zero there), macro where no text has either.
 
     Raises:
@@ -96,7 +96,7 @@ def iou_f1(
         threshold: above 0 and up to 1.
 
     Returns:
-        `RationaleScores`; None where no text has a true span, or none has a chosen one (ERASER's code says 0).
+        `RationaleScores`; None if no text has a true span, or none has a chosen one (ERASER's code says 0).
 
     Example:
         >>> iou_f1([[(0, 4)]], [[(1, 4), (6, 8)]]).micro  # 3 of 4 tokens; the second span is no hit
@@ -146,7 +146,7 @@ class SoftScores:
 
     Attributes:
         mean: over the texts where the metric is defined; None if there are none.
-        values: of each text; None where undefined.
+        values: of each text; None if undefined.
     """
 
     mean: float | None

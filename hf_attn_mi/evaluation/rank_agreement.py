@@ -21,7 +21,7 @@ CHUNK = 1 << 22  # signs of pairs of tokens in memory at once
 
 @dataclass(frozen=True)
 class Agreement:
-    """Mean rank agreement with 95 % bootstrap intervals; None where no pair has an order.
+    """Mean rank agreement with 95 % bootstrap intervals; None if no pair has an order.
 
     Attributes:
         tau: mean of Kendall's tau-b.
@@ -64,7 +64,7 @@ class Reliability:
         full: 2 r / (1 + r) of the halves' rho r (Spearman-Brown): the reliability of the full profile, that is the rho
             to expect between two profiles of this size.
         full_interval: its 95 % interval.
-        index: index of reliability, the square root of `full` (0 where that is negative).
+        index: index of reliability, the square root of `full` (0 if that is negative).
         index_interval: its 95 % interval.
     """
 
@@ -87,7 +87,7 @@ class RankAgreement:
         reliability: None without `halves`.
         inputs: number of inputs.
         bootstrap: number of resamples of each interval.
-        seed: of the resamples.
+        seed: the random seed for the resamples.
         warnings: what limits the result.
     """
 
@@ -151,7 +151,7 @@ def rank_agreement(
         halves: for each input (2, tokens): the information by two disjoint halves of the profile.
         strata: groups of equal size by spread; 1 for none.
         bootstrap: resamples.
-        seed: of the resamples.
+        seed: the random seed for the resamples.
 
     Returns:
         A `RankAgreement`. What could not be measured is None, never 0 or NaN.

@@ -61,9 +61,9 @@ def rank_matrix(
     has no scores (None) or gives all tokens the same score, and inputs of fewer than two tokens.
 
     Args:
-        scores: for each method and input (tokens,), special tokens taken out; None where the method failed.
+        scores: for each method and input (tokens,), special tokens taken out; None if the method failed.
         resamples: bootstrap resamples.
-        seed: of the resamples.
+        seed: the random seed for the resamples.
 
     Raises:
         InvalidInputError: numbers of inputs or tokens that differ between methods, or scores that are not finite.

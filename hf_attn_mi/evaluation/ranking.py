@@ -84,7 +84,7 @@ def top_tokens(scores: Tensor, share: float, *, tokens: Sequence[int] | None = N
 
     Args:
         scores: (length of the input,).
-        share: of the tokens, above 0 and up to 1.
+        share: a share of the tokens, above 0 and up to 1.
         tokens: positions that may be chosen; None: all.
 
     Example:

@@ -27,8 +27,8 @@ class RemovalCurve:
     """The fall of the probability for each bin of tokens.
 
     Attributes:
-        mean: over the bins, the area over the perturbation curve; None where a bin is undefined.
-        values: one for each bin; None where undefined.
+        mean: over the bins, the area over the perturbation curve; None if a bin is undefined.
+        values: one for each bin; None if undefined.
         bins: shares of the tokens.
     """
 
@@ -47,7 +47,7 @@ def comprehensiveness(
     |B| / (|B| + 1)). For a single share pass bins=(0.2,).
 
     Args:
-        probabilities: of the input; methods that share the object share its predictions.
+        probabilities: the probabilities of the input; methods that share the object share its predictions.
         scores: (length of the input,).
         bins: shares of the tokens; ERASER_BINS or DECILES.
         by: "signed" or "absolute"; see `ranking`.
@@ -90,7 +90,7 @@ def deletion_area(
     of longer inputs are removed in `steps` groups of nearly equal size.
 
     Returns:
-        None where no token may be removed, or where the input would be empty in the end.
+        None if no token may be removed, or where the input would be empty in the end.
 
     Example:
         >>> predict = lambda examples: torch.stack([e["input_ids"].sum() / 10 for e in examples])
@@ -130,7 +130,7 @@ def monotonicity(probabilities: Probabilities, scores: Tensor) -> float | None:
     token; up to 100 tokens these are the predictions of `deletion_area`.
 
     Returns:
-        None where all scores are zero, or the input would be empty in the end.
+        None if all scores are zero, or the input would be empty in the end.
 
     Example:
         >>> predict = lambda examples: torch.stack([e["input_ids"].sum() / 10 for e in examples])
@@ -155,7 +155,7 @@ def leave_one_out_correlation(probabilities: Probabilities, scores: Tensor, *, b
     arXiv 1902.10186). It measures agreement with another method, leave-one-out, and not with a ground truth.
 
     Args:
-        probabilities: of the input.
+        probabilities: the probabilities of the input.
         scores: (length of the input,).
         by: "absolute" compares the magnitudes of both.
 
@@ -189,7 +189,7 @@ def infidelity(
     n and its tokens uniformly; the same seed draws the same sets for every method.
 
     Returns:
-        None where no token may be removed, or a drawn set leaves nothing of the input.
+        None if no token may be removed, or a drawn set leaves nothing of the input.
 
     Example:
         >>> predict = lambda examples: torch.stack([e["input_ids"].sum() / 10 for e in examples])

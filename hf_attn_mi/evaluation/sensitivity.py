@@ -31,10 +31,10 @@ def max_sensitivity(
         inputs: (...) of one example.
         radius: largest change of an entry.
         samples: number of changes.
-        seed: of the changes.
+        seed: the random seed for the changes.
 
     Returns:
-        None where all scores are zero.
+        None if all scores are zero.
 
     Raises:
         InvalidInputError: a radius or samples that are not positive, or scores of another number of inputs.
@@ -52,7 +52,7 @@ def max_sensitivity(
 
 
 def relative_change(scores: Tensor, changed: Tensor) -> float | None:
-    """Return the largest ||changed - scores|| / ||scores||; None where all scores are zero.
+    """Return the largest ||changed - scores|| / ||scores||; None if all scores are zero.
 
     Args:
         scores: (tokens,).
@@ -85,7 +85,7 @@ def completeness_gap(scores: Tensor, value: float, *, bias: float = 0.0) -> floa
         bias: the part of `value` that the method assigns to no token.
 
     Returns:
-        None where value and all scores are zero.
+        None if value and all scores are zero.
 
     Example:
         >>> completeness_gap(torch.tensor([1.0, 0.5, -0.5]), 1.25)

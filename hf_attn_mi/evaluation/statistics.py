@@ -16,7 +16,7 @@ from hf_attn_mi.errors import InvalidInputError, shown
 RESAMPLES = 2000
 WEIGHTS = 1 << 22  # resampled weights in memory at once
 Interval = tuple[float, float]
-Values = Sequence[float | None]  # one for each input, None where undefined
+Values = Sequence[float | None]  # one for each input, None if undefined
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Estimate:
     """A mean over inputs.
 
     Attributes:
-        mean: None where no input has a value.
+        mean: None if no input has a value.
         interval: 95 %, (low, high); None for fewer than two inputs.
         inputs: number of inputs with a value; the others are left out.
     """
@@ -43,7 +43,7 @@ class PairedTest:
         second: name of the other.
         difference: mean of first less second with its interval, over the inputs where both have a value. The interval
             is that of this pair alone; `adjusted` takes all pairs into account.
-        p_value: of Wilcoxon's signed-rank test, two-sided; None where no input has a difference.
+        p_value: the p-value of Wilcoxon's signed-rank test, two-sided; None if no input has a difference.
         adjusted: the same after Holm's correction over all pairs.
     """
 
@@ -60,9 +60,9 @@ def estimate(values: Values, *, resamples: int = RESAMPLES, seed: int = 0) -> Es
     The interval is the expanded percentile interval; see `percentile_interval`.
 
     Args:
-        values: one for each input; None where undefined.
+        values: one for each input; None if undefined.
         resamples: bootstrap resamples.
-        seed: of the resamples.
+        seed: the random seed for the resamples.
 
     Raises:
         InvalidInputError: values that are NaN or infinite (undefined ones are None), or fewer than 100 resamples.
@@ -92,7 +92,7 @@ def paired_tests(values: Mapping[str, Values], *, resamples: int = RESAMPLES, se
     Args:
         values: for each method one value an input, the same inputs in the same order.
         resamples: bootstrap resamples.
-        seed: of the resamples, the same for every pair.
+        seed: the random seed for the resamples, the same for every pair.
 
     Raises:
         InvalidInputError: methods with different numbers of inputs, or values that are NaN or infinite.
@@ -144,7 +144,7 @@ def resampled_means(sums: Tensor, counts: Tensor, *, bootstrap: int, seed: int) 
         sums: (inputs, columns).
         counts: (inputs, columns): number of values in each sum.
         bootstrap: resamples.
-        seed: of the draws.
+        seed: the random seed for the draws.
 
     Returns:
         (bootstrap, columns); NaN where a resample has no value.

@@ -131,8 +131,8 @@ def model_card(config: AttentionHeadConfig, name: str) -> str:
     """Return a model card (Markdown with its YAML header) that states the head's options.
 
     Args:
-        config: of the model.
-        name: of the repository or folder, for the example in the card.
+        config: the model's configuration.
+        name: the name of the repository or folder, for the example in the card.
     """
     labels = ", ".join(f"{number} {label}" for number, label in sorted((config.id2label or {}).items()))
     return CARD.format(
@@ -153,7 +153,7 @@ def model_card(config: AttentionHeadConfig, name: str) -> str:
 
 
 def replace_generated_card(folder: Path, config: AttentionHeadConfig, name: str) -> None:
-    """Write our card in place of the one that transformers generates; a card that the author wrote stays."""
+    """Write a model card instead of the one that transformers generates; a card that the author wrote stays."""
     path = folder / "README.md"
     if path.exists() and GENERATED not in path.read_text(encoding="utf-8"):
         return

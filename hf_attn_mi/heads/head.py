@@ -209,7 +209,7 @@ class AttentionHead(nn.Module):
             raise InvalidInputError(
                 f"recurrence_size is {recurrence_size} without a recurrence: pass recurrence='bilstm'"
             )
-        width = recurrence_size or hidden_size  # of what is attended to
+        width = recurrence_size or hidden_size  # width of the states that are attended to
         if width % heads:
             raise InvalidInputError(f"heads is {heads}: it must divide the width of the states, {width}")
         for name, choice, choices in (("score", score, SCORES), ("normalizer", normalizer, NORMALIZERS)):

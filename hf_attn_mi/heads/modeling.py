@@ -166,7 +166,7 @@ class AttentionHeadForSequenceClassification(PreTrainedModel):  # type: ignore[m
             attention_mask: (batch, tokens), 1 for real tokens.
             token_type_ids: passed on if the encoder takes them.
             position_ids: passed on.
-            inputs_embeds: in place of input_ids.
+            inputs_embeds: embeddings instead of input_ids.
             labels: (batch,) classes, or floats for a regression, or (batch, num_labels) floats for a multi-label model.
             output_hidden_states, output_attentions: of the encoder.
             sample: Gumbel noise also in evaluation.

@@ -138,7 +138,7 @@ def choose_backend(
 
     Raises:
         InvalidInputError: an unknown name.
-        BackendUnavailableError: the backend asked for is not installed, or cannot do this call.
+        BackendUnavailableError: the requested backend is not installed, or cannot do this call.
 
     Example:
         >>> choose_backend("probe_information", "auto", torch.device("cpu"))

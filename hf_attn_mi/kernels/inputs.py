@@ -105,8 +105,8 @@ def read_probabilities(name: str, probabilities: Tensor, shapes: list[tuple[int,
     Args:
         name: for the message.
         probabilities: any floating point dtype.
-        shapes: that are allowed.
-        device: of the result.
+        shapes: the allowed shapes.
+        device: where the result is placed.
 
     Raises:
         InvalidInputError: another dtype or shape, a negative or NaN entry, or a row whose sum is not one.
@@ -134,7 +134,7 @@ def check_outputs(
         expected: the same of rows times values.
         values: (heads, keys, head_dim).
         queries: number of real queries.
-        dtype: that the outputs came in; it decides what is rounding.
+        dtype: the data type of the outputs; it sets the size of rounding errors.
     """
     half = dtype in (torch.float16, torch.bfloat16)
     limit = (5e-2 if half else 1e-3) * queries * values.abs().amax(dim=(1, 2))

@@ -31,7 +31,7 @@ def disagreement(operation: str, backend: str, device: torch.device) -> str | No
 
     Args:
         operation: a key of `dispatch.TABLE`.
-        backend: one of its backends; it is asked for by its name.
+        backend: one of its backends; it is selected by its name.
         device: where it computes.
     """
     try:

@@ -25,8 +25,8 @@ def sharing_threads(device: torch.device, pieces: int) -> Iterator[int]:
     caller has one thread, and on other devices than the CPU.
 
     Args:
-        device: of the tensors that will be worked on.
-        pieces: of work that can be shared out.
+        device: the device of the tensors that are processed.
+        pieces: the number of independent pieces of work.
 
     Example:
         >>> with sharing_threads(torch.device("cpu"), 8) as threads:

@@ -1,4 +1,4 @@
-"""Methods that read scores off attention: received, rolled out, effective, efficient, or of an attention head."""
+"""Methods that read scores off attention: received, rolled out, effective, efficient, or that of an attention head."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class AttentionScorer:
 
     Attributes:
         name, reference: see `TokenScorer`.
-        read: (statistics, index of the input) -> (tokens,) scores; None where the model gave no such attention.
+        read: (statistics, index of the input) -> (tokens,) scores; None if the model gave no such attention.
         statistics: extra layer statistics that `read` needs.
         of_head: reads the attention head of `hf_attn_mi.heads`, which only its models have.
     """
@@ -79,7 +79,7 @@ class AttentionScorer:
 
 
 def _mean(values: Sequence[Tensor | None]) -> Tensor | None:
-    """Mean over layers and heads of (heads, tokens) tensors; None where there are none."""
+    """Mean over layers and heads of (heads, tokens) tensors; None if there are none."""
     present = [value.mean(0) for value in values if value is not None]
     return torch.stack(present).mean(0) if present else None
 

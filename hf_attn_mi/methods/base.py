@@ -28,14 +28,14 @@ class TokenScores:
         scores: (batch, tokens) floating point; 0 at padding.
         gaps: (batch,) share of the explained value (or difference) that the scores do not account for; None for a
             method whose scores do not add up to anything.
-        space: what the scores are defined on, such as "word embeddings".
+        space: the name of the space that the scores are defined on, such as "word embeddings".
         info: further facts for `Explanation.info`, JSON-like.
-        notes: what the reader of the scores should know.
-        target_gaps: (batch,) the part of `gaps` that is due to the target function, not to the model; None where that
+        notes: remarks for the reader of the scores.
+        target_gaps: (batch,) the part of `gaps` that is due to the target function, not to the model; None if that
             is not known.
         other_inputs: (batch, entries) the part of the explained value that each entry of other arguments contributes,
             by the names of the arguments: of a siamese model, the other text; the tokens of a decoder.
-        unfollowed: names of operations of the model to which the scores do not do justice: what a gap comes from.
+        unfollowed: names of operations of the model that the method cannot propagate; they cause the gap.
     """
 
     scores: Tensor
@@ -52,17 +52,17 @@ class TokenScores:
 class TokenScorer(Protocol):
     """A token-scoring method.
 
-    Four optional members are used where they are there: `check(runner, options)`, which raises an `HfAttnMiError`
-    where the method does not serve this model; `score_targets(runner, batch, targets, **options)`, which gives the
+    Four optional members are used if they exist: `check(runner, options)`, which raises an `HfAttnMiError`
+    if the method does not support this model; `score_targets(runner, batch, targets, **options)`, which gives the
     scores of several targets of one batch in fewer passes than one `score` each; `statistics`, a frozenset of extra
     layer statistics that it reads from `batch.statistics` (see `methods.layer_statistics.LayerStatistics`); and
-    `needs_target`, False where the scores are the same whatever is explained, so that models without a class are served
+    `needs_target`, False if the scores are the same whatever is explained, so that models without classes are supported
     (default: whether the method is linked to a class or needs gradients).
 
     Attributes:
-        name: by which users call it.
+        name: the name that users pass as `method=`.
         reference: the paper or definition.
-        class_linked: the scores belong to the explained class: a positive score speaks for it.
+        class_linked: the scores belong to the explained class: a positive score supports it.
         needs_gradients: the method differentiates the model, so that quantized weights are refused.
         additive: the scores add up to the explained value, or to a difference of values; `TokenScores.gaps` says by
             how much they miss it.
@@ -80,7 +80,7 @@ class TokenScorer(Protocol):
 
     @property
     def class_linked(self) -> bool:
-        """Whether the scores speak for or against the explained class."""
+        """Whether the scores support or oppose the explained class."""
 
     @property
     def needs_gradients(self) -> bool:
@@ -109,11 +109,11 @@ class TokenScorer(Protocol):
                 `batch.run()` is the forward pass of the unchanged inputs, shared with the layer statistics.
             target: a `Target`; `target(outputs)` gives the (batch,) explained values; `batch.settle(target)` settles
                 the classes.
-            options: those of `options`, with the user's values.
+            options: the options named in `options`, with the user's values.
 
         Raises:
-            InvalidInputError: inputs that the method does not serve.
-            UnsupportedModelError: a model that it does not serve.
+            InvalidInputError: the method does not support these inputs.
+            UnsupportedModelError: the method does not support this model.
         """
         ...
 
@@ -164,7 +164,7 @@ def unregister_method(name: str) -> None:
     """Take a method out of the registry.
 
     Raises:
-        InvalidInputError: there is none of this name.
+        InvalidInputError: no method has this name.
     """
     if name not in _methods:
         raise InvalidInputError(f"method {shown(name)} is not known.")
@@ -183,10 +183,10 @@ def list_methods() -> Mapping[str, TokenScorer]:
 
 
 def find_method(name: object) -> TokenScorer:
-    """The method of this name.
+    """Return the method of this name.
 
     Raises:
-        InvalidInputError: there is none; the message lists those that are there.
+        InvalidInputError: no method has this name; the message lists all names.
     """
     methods = list_methods()
     if not isinstance(name, str) or name not in methods:

@@ -24,8 +24,8 @@ class ScoringBatch:
     statistics, or the target.
 
     Args:
-        runner: of the model.
-        inputs: of equal kind; padded on the right where their lengths differ.
+        runner: runs the model.
+        inputs: inputs of one kind; padded on the right if their lengths differ.
         statistics: collects the statistics of each attention layer during the shared pass; None for none.
         states: called with the hidden states of each layer during the shared pass; None for none.
 
@@ -66,7 +66,7 @@ class ScoringBatch:
 
     @property
     def special(self) -> Tensor:
-        """(batch, tokens) bool, True for special tokens; False where that is not known."""
+        """(batch, tokens) bool, True for special tokens; False if that is not known."""
         return special_tokens(self.inputs, self.real)
 
     @property
@@ -75,7 +75,7 @@ class ScoringBatch:
         return all(one.special is not None for one in self.inputs)
 
     def require_text(self, method: str) -> None:
-        """Raise `InvalidInputError` where the inputs are no sequences of tokens."""
+        """Raise `InvalidInputError` if the inputs are no sequences of tokens."""
         if not self.is_text:
             raise InvalidInputError(
                 f"method {method!r} is for sequences of tokens; inputs has {', '.join(self.inputs[0].tensors)}. Use "
@@ -83,7 +83,7 @@ class ScoringBatch:
             )
 
     def require_positions(self, method: str) -> None:
-        """Raise `InvalidInputError` where it is not known which positions the model makes of images or audio."""
+        """Raise `InvalidInputError` if it is not known which positions the model makes of images or audio."""
         if not self.is_text and not self.inputs[0].token_count:
             raise InvalidInputError(
                 f"method {method!r}: {self.runner.class_name} has no layers with attention whose positions could be "
@@ -109,7 +109,7 @@ class ScoringBatch:
         return outputs
 
     def settle(self, target: Target) -> Target:
-        """The target with its classes settled; runs the shared pass if that has to be found out."""
+        """The target with its classes settled; runs the shared pass if the classes are not yet known."""
         if target.explained is None:
             target(self.run())
         return target.settled()

@@ -23,9 +23,9 @@ from hf_attn_mi.models.targets import Target
 
 @dataclass(frozen=True)
 class RandomScorer:
-    """Uniform draws from [0, 1), no forward pass: what every method has to beat.
+    """Uniform draws from [0, 1), without a forward pass: the baseline for every method.
 
-    The draws depend on the seed and on the input itself: the same in any batch, others for another text.
+    The draws depend on the seed and on the input itself: the same in any batch, different for another text.
     """
 
     name: str = "random"

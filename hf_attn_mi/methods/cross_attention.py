@@ -21,7 +21,7 @@ class CrossAttention:
         lengths: number of tokens of each input of the batch.
         real: (batch, tokens) bool, True for real tokens.
         encoder: prefix of the encoder's modules.
-        decoder_mask: (batch, decoder tokens) that the caller passed; None where every one of them is real.
+        decoder_mask: (batch, decoder tokens) that the caller passed; None if every one of them is real.
         shifted: the model derives the decoder's tokens from the input's: as many, and as many real ones.
         effective: compute effective attention, too.
 

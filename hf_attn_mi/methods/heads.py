@@ -22,8 +22,8 @@ class HeadStatistics:
     """Consumer of the head's attention call: one `LayerAttention` for each input.
 
     Args:
-        heads: heads of the attention head.
-        queries: learned queries of each; the rows of a head.
+        heads: the number of heads of the attention head.
+        queries: the number of learned queries of each head; the rows of a head.
         lengths: number of tokens of each input.
         real: (batch, tokens) bool, True for real tokens.
         efficient: also solve efficient attention.
@@ -85,7 +85,7 @@ def has_head(model: nn.Module) -> bool:
 
 
 def head_statistics(model: nn.Module, lengths: list[int], real: Tensor, efficient: bool) -> HeadStatistics | None:
-    """Return a collector for the head of the model; None where it has none."""
+    """Return a collector for the head of the model; None if it has none."""
     if not has_head(model):
         return None
     head: Any = model.head

@@ -70,8 +70,8 @@ class LayerStatistics:
         extras: what a method reads: "received" and "head" (always there), "efficient" (efficient attention, about a
             millisecond a row), "matrices" (the head-mean attention of each layer), "per_query_effective" (effective
             attention also where queries see different keys, seconds a layer on long input).
-        head: takes the attention of a classification head, which is separate from the layers of the encoder.
-        cross: takes the attention of a decoder to the input's tokens.
+        head: collects the attention of a classification head, which is separate from the layers of the encoder.
+        cross: collects the attention of a decoder to the input's tokens.
 
     Attributes:
         layers: for each input one `LayerAttention` a layer.
@@ -109,13 +109,13 @@ class LayerStatistics:
         level: str = "full",
         extras: frozenset[str] = frozenset(),
     ) -> LayerStatistics | None:
-        """The collector for a batch of these inputs; None where there is nothing to collect.
+        """The collector for a batch of these inputs; None if there is nothing to collect.
 
         Args:
-            runner: of the model.
-            inputs: of the batch.
+            runner: runs the model.
+            inputs: the inputs of the batch.
             level: "full", "summary", or "none" for `extras` only.
-            extras: see the class.
+            extras: extra statistics, as in `LayerStatistics`.
         """
         if not inputs[0].token_count or (level == "none" and not extras):
             return None
@@ -197,7 +197,7 @@ def _statistics(
 ) -> tuple[AttentionStatistics, Tensor | None, Tensor | None]:
     """One tiled pass over the call: its statistics, ||A - A_eff|| / ||A|| and the effective attention received.
 
-    The last two are None where they were not computed: at level "summary", and where queries see different keys and
+    The last two are None if they were not computed: at level "summary", and where queries see different keys and
     each row has a projector of its own (unless "per_query_effective" asks for them). With independent values (n at
     most the rank) they are known without computing anything: A_eff is A.
     """

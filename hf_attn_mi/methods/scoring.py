@@ -38,7 +38,7 @@ class ScoredBatch:
 
 
 def check_method(runner: EncoderRunner, scorer: TokenScorer, options: Mapping[str, Any]) -> None:
-    """Refuse a method that does not serve this model, before anything runs.
+    """Refuse a method that does not support this model, before anything runs.
 
     Raises:
         InvalidInputError, UnsupportedModelError: quantized weights for a method that needs gradients, or as the
@@ -64,16 +64,16 @@ def score_batch(
     """The scores of some inputs by one method.
 
     Args:
-        runner: of the model.
-        inputs: of one batch.
+        runner: runs the model.
+        inputs: the inputs of one batch.
         scorer: the method.
-        target: of these inputs; settled by this call.
-        options: of the method, from `read_options`.
-        layers: which statistics of the attention layers to collect: "full", "summary" or "none".
+        target: the target of these inputs; settled by this call.
+        options: the options of the method, from `read_options`.
+        layers: the kind of statistics of the attention layers to collect: "full", "summary" or "none".
         states: called with the hidden states of each layer of the unchanged inputs.
 
     Raises:
-        HfAttnMiError: the method does not serve this model or these inputs, or gives scores that are not finite or not
+        HfAttnMiError: the method does not support this model or input, or gives scores that are not finite or not
             one for each token.
     """
     return score_targets(runner, inputs, scorer, [target], options, layers=layers, states=states)[0]
@@ -117,7 +117,7 @@ def needs_target(scorer: TokenScorer) -> bool:
 
 
 def _settle(batch: ScoringBatch, target: Target, scorer: TokenScorer) -> None:
-    """Settle what is explained; nothing, where the method needs nothing and the model has no class."""
+    """Settle the target; nothing is explained if the method needs no target and the model has no class."""
     try:
         batch.settle(target)
     except NothingToExplainError:

@@ -78,10 +78,10 @@ def score_estimate(
 
     Args:
         site: the data.
-        closed: from `fit_scores`.
-        scores: from `fit_scores`.
-        gain: from `linear_estimate`.
-        weight: from `linear_estimate`.
+        closed: the result of `fit_scores`.
+        scores: the result of `fit_scores`.
+        gain: the result of `linear_estimate`.
+        weight: the result of `linear_estimate`.
         of_states: largest neighbor estimate on the states, nats.
     """
     labels, fold_of, points = site.labels, site.fold_of, scores.scores

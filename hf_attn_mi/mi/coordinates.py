@@ -88,7 +88,7 @@ def whiten(balanced: Tensor) -> WhitenedStates | None:
 
 
 def principal_components(balanced: Tensor) -> WhitenedStates | None:
-    """Return the whitened principal components of balanced states (n, d); None where they are constant.
+    """Return the whitened principal components of balanced states (n, d); None if they are constant.
 
     The map is linear and, except for components that are left out, one to one: it keeps the information. It does not
     use the outputs, so that cross-fitting and permutation tests on its result remain valid.
@@ -148,7 +148,7 @@ def _few_values(states: Tensor) -> bool:
 
 
 def site_coordinates(balanced: Tensor, coordinates: Coordinates) -> WhitenedStates | None:
-    """Return balanced states in the coordinates that an estimator asks for; None where they are constant."""
+    """Return balanced states in the coordinates that an estimator asks for; None if they are constant."""
     if coordinates == "whitened":
         return whiten(balanced)
     return principal_components(gaussianize(balanced) if coordinates == "gaussianized" else balanced)

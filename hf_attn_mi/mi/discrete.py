@@ -28,7 +28,7 @@ def discrete_information(site: SiteData) -> SiteEstimate | None:
     together reveal. `missing` is the first-order loss from estimated tables, degrees of freedom / 2 n (Miller 1955).
 
     Args:
-        site: of which the balanced states are used.
+        site: the site; its balanced states are used.
 
     Returns:
         None if any coordinate takes more than 32 values, or if no coordinate is significant.
@@ -109,7 +109,7 @@ def repeated_information(site: SiteData) -> SiteEstimate | None:
     there are five examples for each of the R K cells; then no assumption about the states is needed.
 
     Returns:
-        None where there are more distinct states.
+        None if there are more distinct states.
     """
     n, classes = site.outputs.shape
     max_states = n // (classes * EXAMPLES_A_CELL)

@@ -102,7 +102,7 @@ def quadratic_information(site: SiteData) -> SiteEstimate:
     such features, few enough that little is lost to training.
 
     Args:
-        site: of which the first eight principal components are used.
+        site: the site; its first eight principal components are used.
     """
     points = site.points[:, :QUADRATIC_COMPONENTS].double()
     row, column = torch.triu_indices(points.shape[1], points.shape[1])

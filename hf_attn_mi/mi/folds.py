@@ -24,7 +24,7 @@ def draw_folds(labels: Tensor, folds: int, seed: int) -> Tensor:
     Args:
         labels: (n,) classes.
         folds: number of folds.
-        seed: of the random order.
+        seed: the random seed for the random order.
     """
     n = len(labels)
     order = torch.randperm(n, generator=make_rng(seed, "folds"))
@@ -150,7 +150,7 @@ def solve_left_out(folds: FoldSums, right: Tensor) -> Tensor:
     two products with the examples of the fold that is left out. No covariance is factorized.
 
     Args:
-        folds: from `sum_folds`.
+        folds: the result of `sum_folds`.
         right: (1 + folds, q, r).
     """
     solution = right.contiguous()

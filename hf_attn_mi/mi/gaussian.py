@@ -38,7 +38,7 @@ def gaussian_information(folds: FoldSums) -> SiteEstimate:
     with a common covariance, correct for soft labels, and depends on nothing but class means and one covariance.
 
     Args:
-        folds: of whitened points.
+        folds: the folds, with whitened points.
     """
     share = folds.weights / folds.weights.sum(1, keepdim=True)  # (1 + folds, K)
     separation = _separations(folds)
@@ -59,7 +59,7 @@ def estimate_gaussian_continuous(site: SiteData) -> SiteEstimate:
     digammas; without this correction the estimate is too high by about m r / 2 n.
 
     Args:
-        site: with (n, m) outputs and their noise, and r components.
+        site: a site with (n, m) outputs and their noise, and r components.
 
     Raises:
         InvalidInputError: fewer than m + r + 2 examples without a fold.

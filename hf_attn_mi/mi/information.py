@@ -50,7 +50,7 @@ class MutualInformation:
         interval: (sites, 2) or (2,): lower and upper end of the 95 % interval of the estimate, by a jackknife over
             folds: how much it would move with other examples. docs/methods/mutual_information.md says how often it
             covers the truth.
-        p_value: of each site alone, from permuted outputs.
+        p_value: the p-value of each site alone, from permuted outputs.
         family_p_value: of the site among all sites: the same permutations in each, largest statistic of all.
         null_mean: mean estimate on permuted outputs, over up to eight sites: reported, not subtracted.
         ceiling: I(input; output) in nats, exact: no site has more. None for vector outputs.
@@ -59,7 +59,7 @@ class MutualInformation:
         parts: for each site the part of the estimator that the estimate rests on; "lower bound" where it was raised to
             the lower bound.
         predictors: for each site the predictor with the largest weight in its lower bound; "" without bounds.
-        effort: of the predictors.
+        effort: the effort spent on the predictors.
         warnings: what limits the estimates.
     """
 
@@ -125,9 +125,9 @@ def mutual_information(
             uses for them; or one that was added with `register_estimator`.
         effort: of the predictors that the lower bound rests on: "fast" (linear and neighbors), "default" (also boosted
             trees, seconds a site) or "thorough" (more trees, many seconds a site). More effort makes the bound tighter.
-        folds: of cross-fitting and of the jackknife.
+        folds: the folds of cross-fitting and of the jackknife.
         permutations: of the test, the same in every site.
-        seed: of folds, permutations, and draws of classes and noise.
+        seed: the random seed for folds, permutations, and draws of classes and noise.
         noise: standard deviation, (m,) or one for all, of independent normal noise on vector outputs: the result is the
             information between states and outputs + noise, which is undefined without it.
 

@@ -32,8 +32,8 @@ class PredictorSpec:
     """An entry of the registry.
 
     Attributes:
-        name: of the predictor.
-        function: from the data of a site to one or more (n, K) float64 log probabilities, those of each example fitted
+        name: the name of the predictor.
+        function: maps the data of a site to one or more (n, K) float64 log probabilities, those of each example fitted
             without its fold. It must not change its argument: sites run in threads.
         effort: the least effort that includes it.
         summary: one line for help texts.
@@ -155,7 +155,7 @@ def unregister_predictor(name: str) -> None:
     """Take a predictor out of the registry.
 
     Raises:
-        InvalidInputError: there is none of this name.
+        InvalidInputError: nothing is registered under this name.
     """
     if name not in _SPECS:
         raise InvalidInputError(f"predictor {name!r} is not known: one of {', '.join(_SPECS)}")
@@ -188,7 +188,7 @@ def predictions_of(site: SiteData, effort: Effort) -> tuple[tuple[str, ...], Ten
     """Return the names of all members, and (members, n, K) float64 log probabilities of each example.
 
     Raises:
-        InvalidInputError: a registered predictor returned another shape, or numbers that are no log probabilities.
+        InvalidInputError: a registered predictor returned another shape, or numbers that are not log probabilities.
     """
     names: list[str] = []
     members: list[Tensor] = []

@@ -54,7 +54,7 @@ def fit_probe(states: Tensor, outputs: Tensor, *, folds: int | Tensor = 10, seed
         outputs: (n,) integer classes or (n, K) probabilities. K counts classes that do not occur; their log q is -inf
             or close to it.
         folds: number of folds; or (n,) the fold of each example, so that several states of one input share it.
-        seed: of the folds.
+        seed: the random seed for the folds.
 
     Returns:
         float32 directions (K, d) and offsets (K,), with (sites,) before them if states have it.
@@ -112,8 +112,8 @@ def linear_estimate(site: SiteData, closed: SiteEstimate, scores: OutOfFold) -> 
 
     Args:
         site: the data.
-        closed: from `fit_scores`.
-        scores: from `fit_scores`.
+        closed: the result of `fit_scores`.
+        scores: the result of `fit_scores`.
 
     Returns:
         The estimate; (1 + folds,) closed form over the Gaussian information of the out-of-fold scores, 1 to 3; and the

@@ -62,7 +62,7 @@ def register_estimator(
 
     Args:
         name: a new name.
-        function: from `SiteData` to `SiteEstimate`.
+        function: maps `SiteData` to `SiteEstimate`.
         summary: one line for help texts.
         coordinates: see `EstimatorSpec`.
         outputs: see `EstimatorSpec`.
@@ -109,7 +109,7 @@ def get_estimator(name: str, *, vectors: bool = False) -> EstimatorSpec:
         vectors: whether outputs are vectors with declared noise.
 
     Raises:
-        InvalidInputError: there is none of this name, an entry point cannot be imported, or outputs of the other kind.
+        InvalidInputError: no estimator has this name, an entry point cannot be imported, or outputs of the other kind.
 
     Example:
         >>> get_estimator("auto", vectors=True).name

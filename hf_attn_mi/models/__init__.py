@@ -1,1 +1,1 @@
-"""A model being run: what the caller handed over, its inputs, targets and forward passes."""
+"""Running a model: unwrapping what the caller passed, and its inputs, targets and forward passes."""

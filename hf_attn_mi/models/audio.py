@@ -34,7 +34,7 @@ class Recording:
 
     Attributes:
         samples: (samples,) float32.
-        sampling_rate: samples a second.
+        sampling_rate: samples per second.
         notes: what was changed while reading.
     """
 
@@ -52,7 +52,7 @@ def split_recordings(inputs: Any) -> tuple[list[Any], bool]:
     """The items of what a caller passed, and whether it is a single recording.
 
     Raises:
-        InvalidInputError: no recording at all.
+        InvalidInputError: there is no recording.
 
     Example:
         >>> split_recordings([0.5, -0.5])[1], split_recordings(["one.wav", "two.wav"])[1]
@@ -69,17 +69,17 @@ def split_recordings(inputs: Any) -> tuple[list[Any], bool]:
 def encode_recording(
     item: Any, *, processor: Any, sampling_rate: object, accepted: set[str], place: str
 ) -> EncodedInput:
-    """The encoded input of one recording, at the sampling rate of the processor and without padding by others.
+    """The encoded input of one recording, at the sampling rate of the processor and not padded to the length of others.
 
     Args:
-        item: see `ALLOWED`. Integers are divided by their largest value.
+        item: one of the kinds in `ALLOWED`. Integers are divided by their largest value.
         processor: the feature extractor; its `sampling_rate` is what the model was trained on.
-        sampling_rate: of arrays; None where each input brings its own.
+        sampling_rate: the rate of arrays; None if each input has its own.
         accepted: the argument names of the model.
-        place: what messages call the recording, such as "inputs[3]".
+        place: how error messages refer to the recording, such as "inputs[3]".
 
     Raises:
-        InvalidInputError: no sound, a sampling rate that is missing or wrong, or one that the processor refuses.
+        InvalidInputError: not a recording, a sampling rate that is missing or wrong, or one that the processor refuses.
     """
     if sampling_rate is not None:
         check_rate(sampling_rate, "sampling_rate")
@@ -121,7 +121,7 @@ def _read(item: Any, sampling_rate: Any, wanted: Any, place: str) -> Recording:
 
 
 def check_rate(rate: object, place: str) -> None:
-    """Refuse what is no sampling rate.
+    """Raise `InvalidInputError` unless the value is a sampling rate.
 
     Raises:
         InvalidInputError: the message begins with `place`.
@@ -175,7 +175,7 @@ def _read_file(path: Path, place: str) -> Recording:
             f"{place}: {str(path)[:200]!r} cannot be read as a .wav file ({type(error).__name__}: {error}). Convert it "
             "to .wav, or pass its samples as an array with sampling_rate=."
         ) from error
-    if samples.dtype == np.uint8:  # 8 bits are without sign, by definition of the format
+    if samples.dtype == np.uint8:  # the format defines 8-bit samples as unsigned
         samples = (samples.astype(np.float32) - 128) / 128
     elif samples.dtype.kind == "i":
         samples = samples / float(np.iinfo(samples.dtype).max + 1)
@@ -188,7 +188,7 @@ def _read_file(path: Path, place: str) -> Recording:
 
 
 def _resampled(one: Recording, wanted: Any, place: str) -> Recording:
-    """The recording at the sampling rate that the model was trained on, with a note where it had another."""
+    """The recording at the sampling rate that the model was trained on, with a note if its rate was different."""
     if not isinstance(wanted, int) or one.sampling_rate == wanted:
         return one
     divisor = math.gcd(wanted, one.sampling_rate)

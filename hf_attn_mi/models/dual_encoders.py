@@ -23,7 +23,7 @@ class ImageTextClassifier(nn.Module):
         model: with a `vision_model`, a `logit_scale` and, unless the pooled output is the embedding, a
             `visual_projection`.
         texts: (texts, width) normalized embeddings.
-        labels: a name for each.
+        labels: a name for each text.
         sigmoid: whether each label has a probability of its own.
     """
 
@@ -60,15 +60,15 @@ def is_dual_encoder(model: nn.Module) -> bool:
 
 
 def by_text_labels(runner: EncoderRunner, labels: object) -> tuple[EncoderRunner, Any]:
-    """The runner of the image tower with these labels as classes, and None; of other models both as they are.
+    """The runner of the image tower with these labels as classes, and None; for other models both arguments, unchanged.
 
     Args:
-        runner: of any model.
+        runner: runs the model, of any kind.
         labels: a list of labels or a text with commas between them; None for those of a pipeline.
 
     Raises:
         InvalidInputError: no labels.
-        UnsupportedModelError: a model whose towers are put together in another way.
+        UnsupportedModelError: the model combines its towers in another way.
     """
     if not is_dual_encoder(runner.model):
         return runner, labels
@@ -107,7 +107,7 @@ def _image_tower(
 
 
 def _check(model: Any, tower: ImageTextClassifier, arguments: Mapping[str, Tensor]) -> None:
-    """Refuse a model whose own logits are others than those of the tower, tried on an image of noise."""
+    """Refuse a model whose own logits differ from those of the tower on an image of noise."""
     size = getattr(tower.config, "image_size", 224)
     height, width = size if isinstance(size, list | tuple) else (size, size)
     generator = torch.Generator().manual_seed(0)

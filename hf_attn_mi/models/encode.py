@@ -1,4 +1,4 @@
-"""From what a caller passes to encoded inputs that the model can take, without padding."""
+"""Encode what a caller passes as inputs that the model can take, without padding."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def encode_texts(
 
     Args:
         inputs: a text, a pair, or a container of them.
-        model: takes them.
-        require_tokenizer: gives the tokenizer of the model.
+        model: the model that takes the inputs.
+        require_tokenizer: returns the tokenizer of the model.
         truncation: cut what is too long, with a warning.
         is_split_into_words: texts are lists of words.
         tokenizer_options: what a pipeline passes to its tokenizer.
@@ -186,7 +186,7 @@ def encode_text(
 
 
 def has_tokens(one: EncodedInput) -> bool:
-    """Whether the tokenizer made a token of a text, beside the special ones."""
+    """Whether the tokenizer made at least one token that is not special."""
     return one.special is None or not all(one.special)
 
 

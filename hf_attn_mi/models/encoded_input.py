@@ -56,7 +56,7 @@ class EncodedInput:
 
     Attributes:
         tensors: the model's arguments; each (tokens, ...) for token sequences, else one element of the batch.
-        length: number of tokens; None where the model makes its own tokens (images, audio).
+        length: number of tokens; None if the model makes its own tokens (images, audio).
         start: columns of padding that were cut off on the left.
         texts: the original text, or both texts of a pair; () for tensors.
         tokens: the tokenizer's strings; None without a tokenizer.
@@ -65,11 +65,11 @@ class EncodedInput:
         sequence_ids: which text each token belongs to, None for special tokens.
         word_ids: the number of the word of each token, within its text: the word segments of UAX #29 (see
             `models.words`), the words that the caller passed, or the tokenizer's own where the text is not known.
-        special: whether each token is special; None where that is not known.
-        grid: (rows, columns) of the positions that are not special, row by row; None where they are no grid.
+        special: whether each token is special; None if that is not known.
+        grid: (rows, columns) of the positions that are not special, row by row; None if they do not form a grid.
         seconds: (start, end) of each position in a recording; None for other inputs.
         waveform: (samples,) of a recording, at `sampling_rate`; None for other inputs.
-        sampling_rate: samples a second of `waveform`; None where it is not known.
+        sampling_rate: samples per second of `waveform`; None if it is not known.
         warnings: what the reader of a result should know about this input.
         alternatives: the inputs among which the model chooses (multiple choice); a target takes one of them.
         origin: of a variant, where each of its tokens stands in the whole input; None for the whole input.
@@ -94,7 +94,7 @@ class EncodedInput:
 
     @property
     def token_count(self) -> int:
-        """Number of tokens; of positions where the model makes its own (images, audio), 0 where it is not known."""
+        """Number of tokens; of positions where the model makes its own (images, audio), 0 if it is not known."""
         return len(self.tokens or ()) if self.length is None else self.length
 
     @property
@@ -110,8 +110,8 @@ class FailedInput:
     """An input that cannot be encoded.
 
     Attributes:
-        texts: its texts; () where it is none.
-        error: why it was refused.
+        texts: its texts; () if it is not a text.
+        error: the reason why it was refused.
     """
 
     texts: tuple[str, ...]
@@ -124,7 +124,7 @@ class EncodedInputs:
 
     Attributes:
         inputs: those that can be encoded.
-        places: the index of each of them in what the caller passed.
+        places: the index of each of them among the caller's inputs.
         failures: index -> an input that cannot be encoded; empty unless these are to be skipped.
         single: whether one input was passed, and not a list.
     """
@@ -143,7 +143,7 @@ class EncodedInputs:
 def per_token(key: str, value: Tensor, length: int) -> bool:
     """Whether this argument of one input has an entry for each of its `length` tokens: decided by its name.
 
-    A mask with a row for each query is none: it is for the whole input.
+    A mask with a row for each query is not one of them: it belongs to the whole input.
     """
     return key in PER_TOKEN and value.dim() > 0 and value.shape[0] == length and not is_query_mask(key, value)
 
@@ -157,9 +157,9 @@ def collate(inputs: Sequence[EncodedInput], pad_id: int, device: torch.device) -
     """The model's arguments for these inputs: (batch, ...) tensors, padded on the right, with an attention mask.
 
     Args:
-        inputs: with the same argument names.
+        inputs: inputs with the same argument names.
         pad_id: fills token ids; every other per-token argument is filled with 0.
-        device: of the result.
+        device: where the result is placed.
     """
     if inputs[0].length is None:
         return {key: torch.stack([one.tensors[key] for one in inputs]).to(device) for key in inputs[0].tensors}
@@ -213,7 +213,7 @@ def real_positions(inputs: Sequence[EncodedInput], arguments: Mapping[str, Tenso
 
 
 def special_tokens(inputs: Sequence[EncodedInput], real: Tensor) -> Tensor:
-    """(batch, tokens) bool like `real`, True for special tokens; False where that is not known."""
+    """(batch, tokens) bool like `real`, True for special tokens; False if that is not known."""
     special = torch.zeros_like(real)
     for i, one in enumerate(inputs):
         if one.special is not None:
@@ -225,8 +225,8 @@ def batches_by_length(inputs: Sequence[EncodedInput], size: int, *, mixed: bool)
     """Positions of the inputs of each batch, the shortest inputs first.
 
     Args:
-        inputs: in any order.
-        size: most inputs in one batch.
+        inputs: the inputs, in any order.
+        size: maximum number of inputs in one batch.
         mixed: whether lengths may differ within a batch; False keeps to equal lengths.
     """
     order = sorted(range(len(inputs)), key=lambda i: (inputs[i].token_count, () if mixed else inputs[i].shape_key))
@@ -243,8 +243,8 @@ def length_buckets(lengths: Sequence[int], size: int, *, mixed: bool) -> Iterato
     """Positions of sequences that share a forward: of one length, or (`mixed`) little longer than the shortest.
 
     Args:
-        lengths: of the sequences.
-        size: most sequences in one batch.
+        lengths: the lengths of the sequences.
+        size: maximum number of sequences in one batch.
         mixed: whether lengths may differ, with padding on the right.
     """
     bucket: list[int] = []

@@ -29,7 +29,7 @@ def split_images(inputs: Any) -> tuple[list[Any], bool]:
     """The items of what a caller passed, and whether it is a single image.
 
     Raises:
-        InvalidInputError: no image at all.
+        InvalidInputError: there is no image.
 
     Example:
         >>> items, single = split_images(np.zeros((2, 4, 6, 3), dtype=np.uint8))
@@ -54,13 +54,13 @@ def encode_image(item: Any, *, processor: Any, accepted: set[str], place: str) -
     """The encoded input of one image.
 
     Args:
-        item: see `ALLOWED`. Arrays hold 0 to 255 as integers, or 0 to 1 as floating-point numbers.
+        item: one of the kinds in `ALLOWED`. Arrays hold 0 to 255 as integers, or 0 to 1 as floating-point numbers.
         processor: the image processor of the model.
         accepted: the argument names of the model.
-        place: what messages call the image, such as "inputs[3]".
+        place: how error messages refer to the image, such as "inputs[3]".
 
     Raises:
-        InvalidInputError: no image, or one that the processor refuses.
+        InvalidInputError: not an image, or one that the processor refuses.
         BackendUnavailableError: Pillow is not installed.
     """
     image = read_image(item, place)
@@ -81,10 +81,10 @@ def _row(value: Any) -> Tensor:
 
 
 def read_image(item: Any, place: str) -> Any:
-    """The PIL image of one item, in RGB, turned as its EXIF entry says.
+    """The PIL image of one item, in RGB, rotated as its EXIF entry says.
 
     Raises:
-        InvalidInputError: no image; the message begins with `place`.
+        InvalidInputError: not an image; the message begins with `place`.
         BackendUnavailableError: Pillow is not installed.
 
     Example:

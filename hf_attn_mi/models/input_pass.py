@@ -37,10 +37,10 @@ def capture_input(
     """`capture_attention` of the attention calls and states that belong to the input.
 
     Args:
-        runner: of the model, in a `session`.
-        arguments: of the forward pass that is run inside.
+        runner: runs the model, inside a `session`.
+        arguments: keyword arguments of the forward pass that is run inside.
         consumer: see `capture_attention`; None to capture the pass for its checks only.
-        states: likewise; None for no states.
+        states: the same for hidden states; None to collect no states.
 
     Raises:
         UnsupportedModelError: the model runs its encoder more than once, and which call reads the input is not known.
@@ -68,12 +68,12 @@ def _nothing(call: AttentionCall) -> None:
 
 
 class _InputPass(Following):
-    """Knows, at every moment of a forward pass, whether the call that runs has read the input.
+    """Tracks, during a forward pass, whether the current call has read the input.
 
     Args:
-        model: being run.
+        model: the model that is run.
         table: name of the module that looks the token ids up.
-        origins: of the arguments.
+        origins: the origins of the arguments' entries.
     """
 
     def __init__(self, model: nn.Module, table: str, origins: TokenOrigins) -> None:
@@ -132,7 +132,7 @@ class _InputPass(Following):
         return receive
 
     def states(self, consumer: StateConsumer) -> StateConsumer:
-        """Likewise for hidden states."""
+        """The same for hidden states."""
 
         def receive(record: LayerStates) -> None:
             if self.belongs(record.stack):

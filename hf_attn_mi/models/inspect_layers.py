@@ -1,4 +1,4 @@
-"""What one forward pass tells about a classifier: its stack of layers, their width, and what its output reads."""
+"""Inspect a classifier with one forward pass: its stack of layers, their width, and which states its output reads."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class LayerInspection:
         stack: name of the module whose layers these are.
         layers: indices of the states (0 = embeddings) that have one state of `width` a token.
         last: index of the stack's last state.
-        width: of a state.
+        width: the width of a state.
         classes: number of classes.
         reads: "first" or "last" where the logits depend on the last states through the first or last token only.
     """
@@ -64,17 +64,17 @@ def class_logits(runner: EncoderRunner, outputs: Any, batch: int) -> Tensor:
 
 
 def in_stack(record: LayerStates, prefix: str) -> bool:
-    """Whether the states can be those of the encoder: not of a decoder beside it."""
+    """Whether the states can be those of the encoder: not those of a decoder."""
     return prefix == "" or record.stack in ("encoder", prefix) or record.stack.startswith(prefix + ".")
 
 
 def inspect_layers(runner: EncoderRunner, one: EncodedInput) -> LayerInspection:
-    """What a pass over one example (best of three tokens or more) shows.
+    """Inspect the model by a pass over one example (preferably of three tokens or more).
 
     `reads` is found by the gradient of the logits by the last states, which is exactly zero for tokens not read.
 
     Raises:
-        InvalidInputError: as `class_logits`.
+        InvalidInputError: as in `class_logits`.
         UnsupportedModelError: no stack has a state for each token of the input.
     """
     prefix, length = runner.encoder_prefix, one.length

@@ -8,7 +8,7 @@ from hf_attn_mi.errors import InvalidInputError, shown
 
 
 def label_names(config: object) -> dict[int, str]:
-    """Number -> name of each class of a configuration; {} where it has none."""
+    """Number -> name of each class of a configuration; {} if it has none."""
     return {int(number): str(name) for number, name in (getattr(config, "id2label", None) or {}).items()}
 
 
@@ -17,8 +17,8 @@ def label_number(target: str | int, config: object, hint: str = "") -> int:
 
     Args:
         target: a name or a number.
-        config: of the model.
-        hint: a sentence for the message of an unknown name.
+        config: the model's configuration.
+        hint: a sentence that is added to the message about an unknown name.
 
     Raises:
         InvalidInputError: no label, several, or a number out of range.
@@ -47,5 +47,5 @@ def label_number(target: str | int, config: object, hint: str = "") -> int:
 
 
 def label_name(number: int, config: object) -> str:
-    """The name of a class; "class 3" without one."""
+    """The name of a class; "class 3" if it has no name."""
     return label_names(config).get(number, f"class {number}")

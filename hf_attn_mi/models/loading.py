@@ -1,4 +1,4 @@
-"""What is found out about a model before it runs: its tokenizer, its table of token embeddings, its longest input."""
+"""Properties of a model that are read before it runs: tokenizer, table of token embeddings, maximum input length."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ POSITION_TABLES = {  # embeddings with one row a position; `embed_positions` and
 
 
 def input_embedding(model: nn.Module) -> nn.Embedding | None:
-    """The table in which token ids are looked up; None where the model names none."""
+    """The table in which token ids are looked up; None if the model names none."""
     try:
         module = model.get_input_embeddings()  # type: ignore[operator]
     except (AttributeError, NotImplementedError):
@@ -28,10 +28,10 @@ def input_embedding(model: nn.Module) -> nn.Embedding | None:
 
 
 def check_tokenizer(tokenizer: Any) -> None:
-    """Refuse what is no tokenizer of transformers, nor an object with the same methods.
+    """Refuse an object that is not a tokenizer of transformers and lacks a tokenizer's methods.
 
     Raises:
-        InvalidInputError: says what to pass.
+        InvalidInputError: the value is refused; the message says what to pass.
     """
     if tokenizer is None or (callable(tokenizer) and hasattr(tokenizer, "convert_ids_to_tokens")):
         return
@@ -47,7 +47,7 @@ def check_tokenizer(tokenizer: Any) -> None:
 
 
 def load_tokenizer(model: nn.Module) -> Any:
-    """The tokenizer saved beside the model.
+    """The tokenizer saved with the model.
 
     Raises:
         InvalidInputError: the model does not say where it came from, or there is no tokenizer there.
@@ -68,7 +68,7 @@ def load_tokenizer(model: nn.Module) -> Any:
 
 
 def maximum_length(model: nn.Module, tokenizer: Any) -> int | None:
-    """Most tokens that the model takes; None where nothing limits them."""
+    """Maximum number of tokens that the model takes; None if there is no limit."""
     limits = []
     stated = getattr(tokenizer, "model_max_length", None)
     if isinstance(stated, int) and stated < 1_000_000:

@@ -25,10 +25,10 @@ IMAGES, AUDIO = "pixel_values", ("input_values", "input_features")
 
 
 def check_media_options(processor: Any, sampling_rate: object) -> None:
-    """Refuse a processor or a sampling rate that is none, whatever the inputs are.
+    """Refuse an invalid processor or sampling rate, whatever the inputs are.
 
     Raises:
-        InvalidInputError: names the argument.
+        InvalidInputError: the value is invalid; the message names the argument.
     """
     parts = ("image_processor", "feature_extractor", "tokenizer")
     if processor is not None and not callable(processor) and not any(hasattr(processor, part) for part in parts):
@@ -44,9 +44,9 @@ def encode_media(runner: EncoderRunner, inputs: Any, *, skip: bool = False) -> E
     """The encoded inputs of images or recordings; None for other inputs.
 
     Args:
-        runner: of the model.
+        runner: runs the model.
         inputs: as the caller passed them.
-        skip: keep inputs of a list that cannot be encoded in `failures`, in place of raising.
+        skip: keep inputs of a list that cannot be encoded in `failures`, instead of raising.
 
     Raises:
         InvalidInputError: images for a model of texts or audio, and the like; or as the readers say.
@@ -121,10 +121,10 @@ def main_input(runner: EncoderRunner) -> str:
 
 
 def find_processor(runner: EncoderRunner, part: str) -> Any:
-    """The image processor or feature extractor: what was passed, a part of it, or the one saved beside the model.
+    """The image processor or feature extractor: what was passed, a part of it, or the one saved with the model.
 
     Args:
-        runner: of the model.
+        runner: runs the model.
         part: "image_processor" or "feature_extractor".
 
     Raises:

@@ -1,4 +1,4 @@
-"""Whether an error says that memory ran out."""
+"""Detect errors that say that memory ran out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one forward pass shows about a model: where it looks tokens up, what it calls twice, whether it is random."""
+"""Probe a model by one forward pass: token look-up, modules that are called repeatedly, randomness."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class ModelProbe:
     Attributes:
         looks_up: whether an embedding looks the token ids of the input up.
         table: name of the module that turns the token ids of the input into embeddings: a table, or a wrapper around
-            one; None where there is none, or several.
+            one; None if there is none, or several.
         repeated: names of the modules that hold a stack of layers and were called more than once.
-        noise: largest difference of two passes over the same input, relative to the largest output; 0 where it is no
+        noise: largest difference of two passes over the same input, relative to the largest output; 0 if it is no
             larger than rounding.
     """
 
@@ -43,7 +43,7 @@ class ModelProbe:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the reader of any result of this model has to know."""
+        """Notes that every result of this model must show."""
         if not self.noise:
             return ()
         return (
@@ -57,8 +57,8 @@ def probe(runner: EncoderRunner, arguments: Mapping[str, Any]) -> ModelProbe:
     """The probe of this model, called with arguments of these names; run once until a weight changes.
 
     Args:
-        runner: of the model.
-        arguments: of a forward pass; the first row is run.
+        runner: runs the model.
+        arguments: the keyword arguments of a forward pass; the first row is run.
     """
     names = tuple(sorted(arguments))
     return runner.cached(("probe", names), lambda: _probe(runner, _first_row(arguments)))
@@ -150,7 +150,7 @@ def _first_row(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _difference(first: list[Tensor], second: list[Tensor]) -> float:
-    """Largest difference relative to the largest entry, 0 where it is no larger than rounding."""
+    """Largest difference relative to the largest entry, 0 if it is no larger than rounding."""
     largest = 0.0
     for a, b in zip(first, second):
         if a.shape != b.shape or not a.numel():

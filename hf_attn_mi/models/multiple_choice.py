@@ -24,7 +24,7 @@ def takes_choices(model: nn.Module) -> bool:
 
 
 def read_questions(inputs: Any) -> tuple[list[Question], bool] | None:
-    """The prompts with their choices, and whether a single one was passed; None where inputs has another form.
+    """The prompts with their choices, and whether a single one was passed; None if inputs has another form.
 
     Raises:
         InvalidInputError: a prompt with fewer than two choices, or an empty one.
@@ -68,12 +68,12 @@ def encode_choices(encode: Callable[[Any], EncodedInputs], inputs: Any) -> Encod
     """The inputs of a multiple-choice model: each prompt stands for all of its choices.
 
     Args:
-        encode: of texts, pairs and (rows, tokens) tensors.
+        encode: encodes texts, pairs and (rows, tokens) tensors.
         inputs: (prompt, [choice, choice, ...]) or a list of these; tensors of shape (batch, choices, tokens); or single
             choices, (prompt, choice).
 
     Raises:
-        InvalidInputError: another form.
+        InvalidInputError: the inputs have another form.
     """
     if isinstance(inputs, Mapping):
         rows = choice_tensors(inputs)
@@ -95,7 +95,7 @@ def encode_choices(encode: Callable[[Any], EncodedInputs], inputs: Any) -> Encod
 
 
 def refuse_several_choices(inputs: Sequence[EncodedInput]) -> None:
-    """Raise `InvalidInputError` for an input that stands for several choices, of which none was taken."""
+    """Raise `InvalidInputError` for an input that stands for several choices, none of which was selected."""
     if any(one.alternatives for one in inputs):
         raise InvalidInputError("inputs holds prompts with several choices; pass one choice: (prompt, choice).")
 

@@ -22,12 +22,12 @@ TARGET_FUNCTION = "pass target=function, a function from the model's outputs to 
 
 @dataclass(frozen=True)
 class ExplainedTarget:
-    """What is explained for one input.
+    """The explained class or value of one input.
 
     Attributes:
-        target: index of the class; None where the target has none.
-        name: of the class, or of the target function.
-        probability: that the model gives the class; None where the target has none.
+        target: index of the class; None if the target has none.
+        name: the name of the class, or of the target function.
+        probability: the probability that the model gives the class; None if the target has none.
     """
 
     target: int | None
@@ -37,13 +37,13 @@ class ExplainedTarget:
 
 @dataclass(frozen=True, eq=False)
 class HeadReading:
-    """What an output head reads off the outputs of one batch.
+    """The values that an output head reads from the outputs of one batch.
 
     Attributes:
         values: (batch,) float64 explained values, connected to the outputs by gradients.
         explained: what each value stands for.
-        predictions: for each input what the model says (the class of the largest logit; for independent labels 0 or
-            1), whatever the target is; None where the head knows no prediction.
+        predictions: the prediction for each input (the class of the largest logit; for independent labels 0 or
+            1), whatever the target is; None if the head knows no prediction.
     """
 
     values: Tensor
@@ -57,15 +57,15 @@ class OutputHead(Protocol):
     name: str
 
     def accepts(self, outputs: object, config: object) -> bool:
-        """Whether this head reads the outputs of a model with this configuration (None without one)."""
+        """Whether this head reads the outputs of a model with this configuration (None if there is none)."""
 
     def read(self, outputs: object, targets: Sequence[int | None], config: object) -> HeadReading:
         """The explained values.
 
         Args:
-            outputs: of one forward pass, accepted by `accepts`.
-            targets: one for each input, None for what the model predicts.
-            config: of the model; None without one.
+            outputs: the outputs of one forward pass, accepted by `accepts`.
+            targets: one for each input, None for the predicted class.
+            config: the model's configuration; None if there is none.
 
         Raises:
             InvalidInputError: a target that these outputs do not have.
@@ -112,7 +112,7 @@ class Regression:
     name = "regression"
 
     def accepts(self, outputs: object, config: object) -> bool:
-        """Whether config.problem_type says so, or there is a single output that is no label."""
+        """Whether config.problem_type is "regression", or the single output is not a label."""
         logits = find_logits(outputs, config)
         return logits is not None and (_problem_type(config) == "regression" or logits.shape[1] == 1)
 
@@ -144,7 +144,7 @@ class Function:
         return function
 
     def accepts(self, outputs: object, config: object) -> bool:
-        """Always: the function decides."""
+        """Always True: the function reads any outputs."""
         return True
 
     def read(self, outputs: object, targets: Sequence[int | None], config: object) -> HeadReading:
@@ -170,10 +170,10 @@ _heads: list[OutputHead] = [MultiLabel(), Regression(), ClassLogits()]
 
 
 def register_output_head(head: OutputHead) -> None:
-    """Add an output head; it is asked before those that are there.
+    """Add an output head; it is asked before those already registered.
 
     Args:
-        head: see `OutputHead`.
+        head: an object with the members of `OutputHead`.
 
     Raises:
         InvalidInputError: it lacks a member of the protocol.
@@ -185,17 +185,17 @@ def register_output_head(head: OutputHead) -> None:
 
 
 def unregister_output_head(head: OutputHead) -> None:
-    """Take a head out that was registered before."""
+    """Remove a registered head."""
     _heads.remove(head)
 
 
 def find_output_head(outputs: object, config: object) -> OutputHead | None:
-    """The head that reads these outputs; None where no registered one does."""
+    """The head that reads these outputs; None if no registered one does."""
     return next((head for head in _heads if head.accepts(outputs, config)), None)
 
 
 def find_logits(outputs: object, config: object = None) -> Tensor | None:
-    """The (batch, classes) logits of a model's outputs; None where there are none that are certain.
+    """The (batch, classes) logits of a model's outputs; None if they cannot be identified with certainty.
 
     Read are a member or entry "logits", a plain 2-dimensional tensor, and a tuple or list in which exactly one
     2-dimensional floating-point tensor has the width `config.num_labels`.

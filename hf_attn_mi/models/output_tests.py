@@ -1,4 +1,4 @@
-"""Whether two forward passes give the same outputs: how padding and positions are tried on a model."""
+"""Compare the outputs of two forward passes, to test how padding and positions affect a model."""
 
 from __future__ import annotations
 

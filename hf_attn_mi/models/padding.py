@@ -1,4 +1,4 @@
-"""Whether padding changes the outputs of a model: tried on the model, never guessed."""
+"""Whether padding changes the outputs of a model: tested on the model, never assumed."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def trim_padding(runner: EncoderRunner, one: EncodedInput) -> EncodedInput:
     try:
         if _is_padding(runner, one, start, end):
             form = runner.cached(("padding", start > 0, end < one.token_count), try_forms)
-        else:  # masked tokens, which the model may read: no other row says what happens without them
+        else:  # masked tokens, which the model may read: no other row shows the outputs without them
             form = try_forms()
     except UnsupportedModelError:  # the model cannot run the row as it is: its decoder needs tokens that a target gives
         return one
@@ -82,7 +82,7 @@ def _outputs(runner: EncoderRunner, inputs: Sequence[EncodedInput]) -> list[Tens
     try:
         with hooks_restored(runner.model):
             outputs = runner.forward({**arguments, "output_hidden_states": True})
-    except UnsupportedModelError:  # it has no such argument
+    except UnsupportedModelError:  # the model has no such argument
         outputs = runner.forward(arguments)
     states = [getattr(outputs, name, None) for name in STATES]
     stacked = [state for stack in states if isinstance(stack, tuple) for state in stack]

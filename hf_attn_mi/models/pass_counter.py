@@ -1,4 +1,4 @@
-"""How many sequences go through a model, forwards and backwards, whoever runs it."""
+"""Count the sequences that go through a model, forward and backward, whoever runs it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Passes:
     Attributes:
         seconds: wall-clock time inside `counted`.
         forwards: rows of all batches that the model was called with.
-        backwards: rows of all batches through whose outputs a gradient came back.
+        backwards: rows of all batches whose outputs received a gradient.
     """
 
     seconds: float = 0.0
@@ -27,7 +27,7 @@ class Passes:
     backwards: int = 0
 
     def plus(self, other: Passes) -> Passes:
-        """Both together."""
+        """The sum of both."""
         return Passes(self.seconds + other.seconds, self.forwards + other.forwards, self.backwards + other.backwards)
 
 

@@ -6,17 +6,17 @@ import math
 
 from torch import Tensor
 
-LARGEST_PREFIX = 16  # class token, distillation token and registers; more positions are not explained by them
+LARGEST_PREFIX = 16  # class token, distillation token and registers; more positions in front cannot be prefix tokens
 
 
 def patch_grid(config: object, pixels: Tensor, count: int, shape: Tensor | None = None) -> tuple[int, int] | None:
-    """(rows, columns) of the patches among `count` positions, row by row; None where they form no grid.
+    """(rows, columns) of the patches among `count` positions, row by row; None if they form no grid.
 
     The grid follows from the image and the patch size; what is left over in front of it are the prefix tokens. Without
     a patch size that fits, the positions are a grid if they have the proportions of the image.
 
     Args:
-        config: of the model; `patch_size` (or that of its `vision_config`) is read.
+        config: the model's configuration; `patch_size` (or that of its `vision_config`) is read.
         pixels: (channels, height, width) of the image, or (patches, values).
         count: number of positions at the input of the first layer.
         shape: (2,) rows and columns of an image that is passed as patches; None for other images.

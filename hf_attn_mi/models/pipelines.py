@@ -1,4 +1,4 @@
-"""Pipelines of transformers: what is explained is what the pipeline answers. One function for each task, and a line."""
+"""Pipelines of transformers: the pipeline's answer is explained. One function and one table row for each task."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def read_pipeline(pipeline: Any) -> Unwrapped:
     """The model of a pipeline and its settings.
 
     Raises:
-        InvalidInputError: a pipeline for a task that is not explained, or settings that are not followed.
+        InvalidInputError: the package does not support the pipeline's task, or one of its settings.
     """
     read = TASKS.get(pipeline.task)
     if read is None:
@@ -32,7 +32,7 @@ def zero_shot_target(labels: object, template: str = HYPOTHESIS, multi_label: bo
 
     Args:
         labels: a list of labels, or a text with commas between them.
-        template: of the hypothesis, with {} for the label.
+        template: the template of the hypothesis, with {} for the label.
         multi_label: each label on its own, entailment against contradiction.
 
     Raises:

@@ -52,10 +52,10 @@ def name_positions(config: object, one: EncodedInput, count: int, processor: Any
     """The input with a name for each of `count` positions, their grid or time, and the prefix tokens in front.
 
     Args:
-        config: of the model.
+        config: the model's configuration.
         one: an image or a recording.
         count: number of positions at the input of the first layer.
-        processor: of a recording; its frames are `hop_length` samples apart, 10 milliseconds where it does not say so.
+        processor: the feature extractor; its frames are `hop_length` samples apart, 10 milliseconds without that value.
     """
     if "pixel_values" in one.tensors:
         grid = patch_grid(config, one.tensors["pixel_values"], count, one.tensors.get("spatial_shapes"))
@@ -95,7 +95,7 @@ def _named_times(config: object, one: EncodedInput, count: int, processor: Any) 
 
 
 def _named_bands(config: Any, one: EncodedInput, count: int, frame: float) -> EncodedInput | None:
-    """The (frames, bins) spectrogram that is cut into patches: rows of bands, columns of time; None where it is not."""
+    """The (frames, bins) spectrogram that is cut into patches: rows of bands, columns of time; None if it is not."""
     frames, bins = (int(length) for length in one.tensors["input_values"].shape)
     size, step = int(getattr(config, "patch_size", 16)), int(config.time_stride)
     rows, columns = (bins - size) // int(config.frequency_stride) + 1, (frames - size) // step + 1
@@ -132,7 +132,7 @@ def _frame_seconds(processor: Any, sampling_rate: int | None) -> float:
 
 
 def _count(runner: EncoderRunner, one: EncodedInput) -> int | None:
-    """Number of positions at the input of the first layer with attention; None where there is no such layer."""
+    """Number of positions at the input of the first layer with attention; None if there is no such layer."""
     counts: list[int] = []
 
     def watch(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:

@@ -29,13 +29,13 @@ COMPACTION_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}  # of logits,
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says about one sequence.
+    """The model's answer for one sequence.
 
     Attributes:
-        value: of the target: its probability, or the explained value where the target has no probability.
+        value: the value of the target: its probability, or the explained value where the target has no probability.
         explained: the target.
         predicted: the class of the largest logit; for independent labels whether this label is assigned (0 or 1);
-            None where the output head knows no prediction.
+            None if the output head knows no prediction.
     """
 
     value: float
@@ -47,18 +47,18 @@ class RemovalPredictor:
     """Runs variants of some inputs and reads the target of each input off them.
 
     Args:
-        runner: of the model.
+        runner: runs the model.
         inputs: the whole inputs.
         target: one entry for each input; it is settled by the first run over the whole inputs.
-        batch_size: most sequences in one forward pass; halved where memory runs out.
+        batch_size: maximum number of sequences in one forward pass; halved if memory runs out.
 
     Attributes:
         batch_size: as above, after halving.
-        sequences: number of sequences that were run.
-        notes: what the reader of a result should know.
+        sequences: number of sequences run so far.
+        notes: remarks for the reader of a result.
         mixed: whether sequences of different length may share a batch.
         position_offset: position id of the first token where the kept tokens may be run alone in place of masking
-            the others; None where all tokens are run with a mask. See `try_compaction`.
+            the others; None if all tokens are run with a mask. See `try_compaction`.
     """
 
     def __init__(self, runner: EncoderRunner, inputs: Sequence[EncodedInput], target: Target, batch_size: int) -> None:
@@ -71,7 +71,7 @@ class RemovalPredictor:
     # --- running -----------------------------------------------------------------------------------------------
 
     def predict(self, variants: Sequence[tuple[int, EncodedInput]]) -> list[Prediction]:
-        """What the model says for each variant, in order.
+        """The model's answer for each variant, in order.
 
         Args:
             variants: (index of the input, a variant of it).
@@ -148,7 +148,7 @@ class RemovalPredictor:
         return compacted(self.inputs[index], ordered, self.position_offset)
 
     def try_compaction(self, fixed: Sequence[Collection[int]], movable: Sequence[Sequence[int]]) -> None:
-        """Choose the cheapest form that gives the logits of masking: tried on the model, never guessed.
+        """Choose the cheapest form that gives the logits of masking: tested on the model, never assumed.
 
         The longest input is cut to three sets of its tokens and run alone, both ways. It is tried again when a longer
         input comes (a sliding window shows itself only beyond its width), and separately for inputs whose first or
@@ -179,7 +179,7 @@ class RemovalPredictor:
             ends = [self.kept(longest, {*fixed[longest], *some}) for some in (few, movable[longest])]
             self.mixed = self._may_mix(ends)
             if not self.mixed:
-                self.position_offset = None  # nearly every length would be a batch of its own
+                self.position_offset = None  # nearly every length would need its own batch
         if self.position_offset is None:
             self.mixed = self._may_mix(self.inputs)
 
@@ -194,7 +194,7 @@ class RemovalPredictor:
 
     def _may_mix(self, inputs: Sequence[EncodedInput]) -> bool:
         if self.runner.pad_id is None or len({one.length for one in inputs}) < 2:
-            return False  # nothing to try it on: equal lengths only, which is always right
+            return False  # nothing to test it on: batches of equal length are always correct
         return self.runner.ignores_padding(inputs)
 
     def _offset(self, index: int, fixed: Collection[int], movable: Sequence[int]) -> int | None:
@@ -235,7 +235,7 @@ def run_in_batches(
     """Run every batch; a batch that runs out of memory is run again in halves.
 
     Args:
-        batches: positions of each batch.
+        batches: the positions of the inputs of each batch.
         run: called with the positions of one batch.
         halved: called with the new batch size after memory ran out.
     """
@@ -287,7 +287,7 @@ def fixed_and_movable(
 
     Args:
         one: the input.
-        index: its place in the caller's inputs, for messages.
+        index: its position among the caller's inputs, for messages.
         anchors: tokens whose outputs are read.
 
     Raises:
@@ -315,11 +315,11 @@ def fixed_and_movable(
 
 
 def refuse_unmaskable(runner: EncoderRunner, purpose: str) -> None:
-    """Raise `UnsupportedModelError` where no attention mask can be passed to the model.
+    """Raise `UnsupportedModelError` if no attention mask can be passed to the model.
 
     Args:
-        runner: of the model.
-        purpose: a sentence that says what needs it.
+        runner: runs the model.
+        purpose: a sentence that says what needs the mask.
     """
     if not runner.takes("attention_mask"):
         raise UnsupportedModelError(f"{runner.class_name}.forward has no attention_mask. {purpose}")

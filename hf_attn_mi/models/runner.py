@@ -1,4 +1,4 @@
-"""`EncoderRunner`: the one object that stands for a model being run."""
+"""`EncoderRunner`: the object that represents a model while it is run."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ class EncoderRunner:
     """A model together with everything that is needed to run it: tokenizer, padding, device, lock, caches.
 
     Every forward pass of the package goes through `forward`. The model is left as it was: `session` restores the
-    training flags and lets threads take turns.
+    training flags and lets only one thread at a time use the model.
 
     Args:
         model: the unwrapped module; use `EncoderRunner.of` for anything else.
-        tokenizer: for texts; None where none was passed. See `require_tokenizer`.
+        tokenizer: the tokenizer for texts; None if none was passed. See `require_tokenizer`.
 
     Attributes:
         model: the unwrapped module.
         tokenizer: as above.
-        processor: for images and audio; None where none was passed. See `models.media.find_processor`.
+        processor: the processor for images and audio; None if none was passed. See `models.media.find_processor`.
         sampling_rate: of recordings that are passed as arrays.
         tokenizer_options: what a pipeline passes to its tokenizer, such as truncation and max_length.
         output_head: how a pipeline turns logits into scores; None for the registered output heads.
-        default_target: what a pipeline answers, as a target string; None for what the outputs call for.
+        default_target: the pipeline's answer, as a target string; None for the default of the outputs.
         source: the pipeline or other object that the model was taken from; None for a bare model.
-        notes: what the reader of any result of this model has to know; set by `encode`.
+        notes: remarks that every result of this model must show; set by `encode`.
 
     Example:
         >>> runner = EncoderRunner.of(model)                                      # doctest: +SKIP
@@ -114,7 +114,7 @@ class EncoderRunner:
 
     @property
     def config(self) -> Any:
-        """The model's configuration; None without one."""
+        """The model's configuration; None if there is none."""
         return getattr(self.model, "config", None)
 
     @property
@@ -141,18 +141,18 @@ class EncoderRunner:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the first floating-point parameter."""
+        """The data type of the first floating-point parameter."""
         return next((p.dtype for p in self.model.parameters() if p.is_floating_point()), torch.float32)
 
     @property
     def pad_id(self) -> int | None:
-        """The model's own id to pad with; None where it could not tell padding from tokens."""
+        """The model's own id to pad with; None if it could not tell padding from tokens."""
         pad_id = getattr(self.config, "pad_token_id", None)
         return pad_id if isinstance(pad_id, int) and pad_id >= 0 else None
 
     @property
     def mask_token_id(self) -> int | None:
-        """The tokenizer's id of the mask token; None without one."""
+        """The tokenizer's id of the mask token; None if there is none."""
         mask_id = getattr(self.tokenizer, "mask_token_id", None)
         return int(mask_id) if isinstance(mask_id, int) else None
 
@@ -165,7 +165,7 @@ class EncoderRunner:
 
     @property
     def input_embedding(self) -> nn.Embedding | None:
-        """The table in which token ids are looked up; None where the model names none."""
+        """The table in which token ids are looked up; None if the model names none."""
         return input_embedding(self.model)
 
     def takes(self, *names: str) -> bool:
@@ -181,7 +181,7 @@ class EncoderRunner:
         return cached(self.model, key, compute)
 
     def provenance(self) -> dict[str, Any]:
-        """What every result says about the model and the versions that made it."""
+        """Facts about the model and the software versions that every result stores."""
         return {
             "model": self.name,
             "model_type": getattr(self.config, "model_type", self.class_name),
@@ -226,7 +226,7 @@ class EncoderRunner:
             truncation: cut texts that are longer than the model's maximum, with a warning that names the cut.
             special_known: load the tokenizer for token ids, too, if that is needed to know which are special.
             is_split_into_words: texts are lists of words.
-            skip: keep inputs of a list that cannot be encoded in `failures`, in place of raising.
+            skip: keep inputs of a list that cannot be encoded in `failures`, instead of raising.
 
         Raises:
             InvalidInputError: empty, of the wrong type, too long, or with ids that the model does not have.

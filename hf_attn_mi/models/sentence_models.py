@@ -111,7 +111,7 @@ def read_cross_encoder(model: Any) -> Unwrapped:
 
     Raises:
         InvalidInputError: it puts a prompt in front of every text.
-        UnsupportedModelError: it is no sequence classifier alone.
+        UnsupportedModelError: it is not a single sequence classifier.
     """
     inner = getattr(model, "model", None)
     if not isinstance(inner, nn.Module):
@@ -195,6 +195,6 @@ def _refuse_prompt(model: Any) -> None:
 
 
 def _cut(model: Any) -> dict[str, Any]:
-    """The options of the tokenizer: such models cut what is too long without a word."""
+    """The options of the tokenizer: such models truncate long texts without a warning."""
     limit = getattr(model, "max_seq_length", None) or getattr(model, "max_length", None)
     return {"truncation": True, "max_length": limit} if isinstance(limit, int) and limit < 1_000_000 else {}

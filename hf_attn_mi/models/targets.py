@@ -37,7 +37,7 @@ NO_CLASS = ExplainedTarget(None, "no class", None)
 
 
 class NothingToExplainError(InvalidInputError):
-    """The outputs of a model hold no class and nothing else that a head calls for."""
+    """Raised when the outputs of a model have no class and no other default target."""
 
 
 class Target:
@@ -51,7 +51,7 @@ class Target:
         model: the unwrapped model; its configuration names the classes.
         head: reads the outputs; None for the registered output head that accepts them.
         inputs: that are run, in order; needed for bound targets and for the defaults of heads that are no classifiers.
-        runner: of the model; needed likewise.
+        runner: runs the model; needed in the same cases.
 
     Attributes:
         explained: what is explained for each input; None before the first call.
@@ -78,7 +78,7 @@ class Target:
 
     @property
     def is_function(self) -> bool:
-        """Whether a function of the caller is explained in place of a class."""
+        """Whether a function of the caller is explained instead of a class."""
         return isinstance(self.head, Function)
 
     @property
@@ -128,7 +128,7 @@ class Target:
 
         Args:
             inputs: positions.
-            variants: what is run in place of each of these inputs.
+            variants: the variant that is run instead of each of these inputs.
         """
         run = variants if variants is not None else None if self.inputs is None else [self.inputs[i] for i in inputs]
         kept: Sequence[int | BoundTarget | None] = self.targets if self.bound is None else self.bound
@@ -195,7 +195,7 @@ class Target:
         """The target that the head of the model calls for, of each input.
 
         Raises:
-            InvalidInputError: a class was asked for, or nothing is certain.
+            InvalidInputError: a class was requested, or no default can be determined with certainty.
         """
         kind = None if self.runner is None or self.inputs is None else default_target(outputs, self.runner)
         if kind is None or any(target is not None for target in self.targets):
@@ -204,7 +204,7 @@ class Target:
         return tuple(kind.bind(one, self.runner) for one in self._all)
 
     def settle_without_class(self) -> None:
-        """Say that nothing is explained: for scores that belong to no class."""
+        """Mark that no class is explained: for scores that do not depend on a class."""
         self.explained = (NO_CLASS,) * len(self)
 
     def _unreadable(self, outputs: object) -> InvalidInputError:
@@ -233,10 +233,10 @@ def read_target(
         target: None (what the model predicts), a class number, a label name, a target of `hf_attn_mi.targets` or a
             string that calls one, one of these for each input, or a function from the model's outputs (or the outputs
             and the `EncodedInput`) to (batch,) values.
-        runner: of the model.
-        inputs: encoded.
-        places: the index of each of them in what the caller passed; None for all, in order.
-        count: of inputs that the caller passed.
+        runner: runs the model.
+        inputs: the encoded inputs.
+        places: the index of each of them among the caller's inputs; None for all, in order.
+        count: the number of inputs that the caller passed.
 
     Returns:
         The target, and the inputs, which some targets change (what a decoder writes).
@@ -278,7 +278,7 @@ def zero_shot(target: Any, candidate_labels: Any, runner: EncoderRunner) -> Any:
         runner: of a model of natural language inference.
 
     Raises:
-        InvalidInputError: no labels, or a target that is none of them.
+        InvalidInputError: there are no labels, or the target is not one of them.
     """
     if candidate_labels is None:
         return target

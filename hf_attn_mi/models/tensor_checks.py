@@ -1,4 +1,4 @@
-"""Tensors that a model cannot take, refused by name before it runs."""
+"""Check tensors before the model runs; errors name the argument."""
 
 from __future__ import annotations
 
@@ -87,10 +87,10 @@ def check_ranges(one: EncodedInput, real: int, index: int, model: nn.Module, lim
 
     Args:
         one: the input.
-        real: number of its tokens that are not padding.
+        real: the number of its tokens that are not padding.
         index: its place in the caller's inputs, for messages.
-        model: takes it.
-        limit: most tokens; None for any number.
+        model: the model that takes the input.
+        limit: the maximum number of tokens; None for no limit.
 
     Raises:
         InvalidInputError: names the input and the entry.
@@ -135,6 +135,6 @@ def _position_rows(model: nn.Module) -> list[int]:
 
 
 def _outside(values: Tensor, count: int) -> int | None:
-    """An entry that is below zero or not below `count`; None where there is none."""
+    """An entry that is below zero or not below `count`; None if there is none."""
     least, most = int(values.min()), int(values.max())
     return least if least < 0 else most if most >= count else None

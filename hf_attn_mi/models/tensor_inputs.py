@@ -1,4 +1,4 @@
-"""From mappings of tensors to encoded inputs."""
+"""Convert mappings of tensors to encoded inputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.models.encoded_input import ALLOWED, MAIN_KEYS, EncodedInput, per_token
 from hf_attn_mi.models.tensor_checks import check_lengths, check_tensor
 
-BOOKKEEPING = {  # what tokenizers return beside the model's arguments
+BOOKKEEPING = {  # entries that tokenizers return in addition to the model's arguments
     "offset_mapping",
     "special_tokens_mask",
     "overflow_to_sample_mapping",
@@ -116,7 +116,7 @@ def without_padding(one: EncodedInput, *, position_ids: bool) -> EncodedInput:
     """The input without the padding at its ends.
 
     Args:
-        one: with padding.
+        one: the input with padding.
         position_ids: state the positions that the tokens have in the padded row.
     """
     start, end = padding_ends(one)

@@ -1,4 +1,4 @@
-"""From what a caller passes as texts, in whatever container, to the parts of each input, checked."""
+"""Read the texts that a caller passes, in any container, and check the parts of each input."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def read_item(item: Any, index: int, *, is_split_into_words: bool = False) -> Te
 
 
 def shown_texts(item: Any) -> tuple[str, ...]:
-    """The texts of an input that was refused, for its record; () where it is no text, pair or list of words."""
+    """The texts of an input that was refused, for its record; () if it is no text, pair or list of words."""
     parts = (item,) if isinstance(item, str) else item
     if isinstance(parts, list) and all(isinstance(part, str) for part in parts):
         parts = (" ".join(parts),)
@@ -108,7 +108,7 @@ def shown_texts(item: Any) -> tuple[str, ...]:
 
 
 def _items(inputs: Any) -> list[Any]:
-    """What a container holds, in its order."""
+    """The entries of a container, in order."""
     columns = getattr(inputs, "column_names", None)
     if isinstance(columns, list) and not isinstance(inputs, Mapping):  # a datasets.Dataset, a pyarrow.Table
         return _rows(inputs, columns)

@@ -60,7 +60,7 @@ def with_token_names(
 
 
 def _row(inputs: Mapping[str, Any], key: str, index: int, one: EncodedInput) -> list[Any] | None:
-    """What the caller's mapping says of the tokens of one row; None where it says nothing that fits them."""
+    """What the caller's mapping says of the tokens of one row; None if it says nothing that fits them."""
     values: Any = inputs.get(key)
     values = values.tolist() if hasattr(values, "tolist") else values
     if values is None or values == []:
@@ -106,7 +106,7 @@ def _with_words(one: EncodedInput) -> EncodedInput:
 
 
 def _surface(token: str, length: int) -> str | None:
-    """The characters of a token, without the signs of its tokenizer; None where there are not `length` of them."""
+    """The characters of a token, without the signs of its tokenizer; None if there are not `length` of them."""
     blanks = token.replace("\u2581", " ").replace("\u0120", " ")
     forms = (token, token.removeprefix("##"), blanks, blanks.strip())
     return next((form for form in forms if len(form) == length), None)

@@ -29,10 +29,10 @@ class TokenOrigins:
     """The origin of each entry of the whole-number tensors that a model computes from its arguments.
 
     Args:
-        arguments: of the forward pass; those with whole numbers are followed.
+        arguments: those of the forward pass; tensors of whole numbers are followed.
 
     Attributes:
-        main: name of the argument with the token ids of the input; None without one.
+        main: name of the argument with the token ids of the input; None if there is none.
         token_ids: (batch, tokens) that argument.
 
     Example:
@@ -58,12 +58,12 @@ class TokenOrigins:
                 start += value.numel()
 
     def of(self, tensor: object) -> Tensor | None:
-        """Numbers of the entries, of the shape of the tensor, -1 for what is computed; None where nothing is known."""
+        """Numbers of the entries, of the shape of the tensor, -1 for what is computed; None if nothing is known."""
         known = self._known.get(id(tensor))
         return None if known is None else known[1]
 
     def of_main(self, tensor: object) -> Tensor | None:
-        """Places in the flattened token ids of the input, -1 for everything else; None where nothing is known."""
+        """Places in the flattened token ids of the input, -1 for everything else; None if nothing is known."""
         origin = self.of(tensor)
         return None if origin is None else self._of_main(origin)
 
@@ -174,7 +174,7 @@ class Following(TorchFunctionMode):
     """Follows ids through what is run inside.
 
     Args:
-        origins: of the arguments; they are updated.
+        origins: the origins of the arguments; they are updated.
 
     Attributes:
         weights: tables in which tokens of the input were looked up, in order.

@@ -21,8 +21,8 @@ class TokenTable:
 
     Attributes:
         module: a table, or a wrapper around one; called with ids it returns their embeddings.
-        weight: (ids, hidden) of a table that lies in memory; None where only the module knows the embeddings.
-        size: number of ids.
+        weight: (ids, hidden) of a table that lies in memory; None if only the module knows the embeddings.
+        size: the number of ids.
     """
 
     module: nn.Module
@@ -36,11 +36,11 @@ class TokenTable:
 
 
 def find_table(runner: EncoderRunner, arguments: Mapping[str, Any]) -> TokenTable | None:
-    """The table in which this model looks the token ids up; None where there is none, or more than one.
+    """The table in which this model looks the token ids up; None if there is none, or more than one.
 
     Args:
-        runner: of the model.
-        arguments: of a forward pass.
+        runner: runs the model.
+        arguments: the keyword arguments of a forward pass.
     """
     table = runner.input_embedding
     if table is not None and not table.weight.is_meta:

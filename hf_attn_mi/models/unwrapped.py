@@ -1,4 +1,4 @@
-"""`Unwrapped`: a model that was taken out of what stands around it, with the settings that come with that."""
+"""`Unwrapped`: a model that was taken out of its wrapper, with the wrapper's settings."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class Unwrapped:
     """The model inside a pipeline or another object.
 
     Attributes:
-        model: the module, or whatever stood in its place.
-        tokenizer: that comes with it; None without one.
+        model: the module, or the object that was found instead of one.
+        tokenizer: the wrapper's tokenizer; None if there is none.
         tokenizer_options: what is passed to the tokenizer, such as truncation and max_length.
         output_head: how logits become scores; None for the registered output heads.
-        default_target: what is explained without a target, as a string of `hf_attn_mi.targets`; None for what the
-            outputs call for.
-        processor: for images and audio, that comes with it; None for texts.
+        default_target: the target that is explained by default, as a string of `hf_attn_mi.targets`; None for the
+            default of the outputs.
+        processor: the wrapper's processor for images and audio; None for texts.
         source: the object itself, for targets that read its answers; None for a bare model.
     """
 

@@ -1,4 +1,4 @@
-"""What the weights of a model are: finite or not, quantized or not, and which ones (a fingerprint)."""
+"""Check the weights of a model (finite, not quantized) and compute their fingerprint."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ VOLATILE = (
 
 
 def refuse_nonfinite_weights(model: nn.Module) -> None:
-    """Raise `InvalidInputError` where a weight is NaN or infinite: fused attention may hide it behind finite logits.
+    """Raise `InvalidInputError` if a weight is NaN or infinite: fused attention may hide it behind finite logits.
 
     The weights are read once and again after one of them has changed.
     """
@@ -43,7 +43,7 @@ def refuse_nonfinite_weights(model: nn.Module) -> None:
 
 
 def nonfinite_weight(model: nn.Module) -> str | None:
-    """Name of the first weight with NaN or infinite entries, None where there is none."""
+    """Name of the first weight with NaN or infinite entries, None if there is none."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.is_meta or not parameter.is_floating_point():
@@ -64,7 +64,7 @@ def nonfinite_reason(model: nn.Module) -> str:
 
 
 def refuse_quantized(model: nn.Module) -> None:
-    """Raise `UnsupportedModelError` where weights are quantized: parts of the gradient would be missing unnoticed."""
+    """Raise `UnsupportedModelError` if weights are quantized: parts of the gradient would be missing unnoticed."""
     for name, module in model.named_modules():
         home = type(module).__module__
         stored = [t.dtype for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
@@ -78,7 +78,7 @@ def refuse_quantized(model: nn.Module) -> None:
 
 
 def fingerprint(model: nn.Module) -> dict[str, str]:
-    """Which model is this? {"config": ..., "weights": ...}, each 64 hexadecimal digits (SHA-256).
+    """Return the fingerprint of the model: {"config": ..., "weights": ...}, each 64 hexadecimal digits (SHA-256).
 
     The weights are the model's class and the name, dtype, shape and bytes of every parameter and saved buffer, so that
     a model and its copy in half precision differ. The digest is computed again once a weight or a checksum of the

@@ -31,12 +31,12 @@ def split_windows(one: EncodedInput, limit: int | None, stride: int, index: int 
 
     Args:
         one: the whole input, however long.
-        limit: most tokens of a window; None for one window.
+        limit: the maximum number of tokens of a window; None for one window.
         stride: tokens that neighboring windows share, 0 or more.
-        index: of the input, for messages.
+        index: the index of the input, for messages.
 
     Raises:
-        InvalidInputError: no room for the stride and one more token, a pair without a fast tokenizer, or arguments
+        InvalidInputError: too little room for stride plus one token, a pair without a fast tokenizer, or arguments
             with an entry for each pair of tokens.
 
     Example:

@@ -1,4 +1,4 @@
-"""What stands around a model: pipelines, sentence-transformers, accelerate's hooks, objects that hold a model."""
+"""Unwrap models: pipelines, sentence-transformers, accelerate's hooks, objects that hold a model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ READERS: dict[str, Callable[[Any], Unwrapped]] = {  # by the name of a class: im
 
 
 def unwrap_object(model: Any) -> Unwrapped:
-    """The module inside of what a caller passes as `model`, with the settings that belong to it.
+    """The module inside the object that a caller passes as `model`, with the settings that belong to it.
 
     Raises:
         InvalidInputError: an object that holds a model without being one, or a pipeline for another task.
@@ -52,7 +52,7 @@ def refuse_wrapper(model: object) -> None:
 
 
 def device_hook(model: nn.Module) -> object | None:
-    """The hook with which accelerate runs this model or a part of it; None without one."""
+    """The hook with which accelerate runs this model or a part of it; None if there is none."""
     if not any(hasattr(module, "_hf_hook") for module in model.modules()):
         return None
     from accelerate.hooks import AlignDevicesHook, ModelHook, SequentialHook

@@ -14,12 +14,12 @@ Place = tuple[int, int, int, int]  # number of the attention call, head, query, 
 
 @dataclass(frozen=True)
 class FamilyMember:
-    """A set that was found in another way.
+    """A set that was found by another ranking or with forbidden weights.
 
     Attributes:
-        ranking: what ranked the weights.
+        ranking: the ranking of the weights.
         forbidden: number of weights, those of the sets found before, that this set was not allowed to have.
-        edges: its weights; () where no set was found.
+        edges: its weights; () if no set was found.
         p_set, p_rest: probability of the class with the set, and with all other weights; None without a set.
         group_size: as in `AttentionSubgraph`.
         sequences: restricted sequences that were run.

@@ -29,12 +29,12 @@ class AttentionUnit:
     """What is kept or removed as one: an attention weight (edge), a head, a layer, or a token as key.
 
     Attributes:
-        name: in words.
+        name: a description in words.
         call: index of its attention call in `AttentionSubgraph.attention`; None for tokens.
         layer: index of the layer within its stack; None for tokens.
-        head, query, key: place of an attention weight; None where the unit is larger.
+        head, query, key: indices of an attention weight; None if the unit is larger.
         weight: the attention weight; None for larger units.
-        contribution: what the ranking gives it. With the ranking by gradients and for the controls: a_ij (g_ij -
+        contribution: its score in the ranking. With the ranking by gradients and for the controls: a_ij (g_ij -
             sum_k a_ik g_ik), g the gradient of the explained value.
     """
 
@@ -58,7 +58,7 @@ class UnitRemoval:
         p_rest: probability with the rest and this unit.
         set_same: whether the set without this unit keeps the prediction.
         rest_same: whether the rest with this unit keeps the prediction.
-        fails: "set", "rest" or "both": which condition is broken; "" where the unit can be left out.
+        fails: "set", "rest" or "both": which condition is broken; "" if the unit can be left out.
     """
 
     unit: int
@@ -77,7 +77,7 @@ class RemovalCheck:
         removal: "renormalized", "missing", "mean" or "resample".
         p_set, p_rest, p_none: probability with the set, with the rest, and without any attention weight.
         set_same, rest_same: whether the prediction is kept.
-        stands: the set suffices and the rest does not, by the same rule.
+        stands: whether the set suffices and the rest does not, by the same rule.
     """
 
     removal: str
@@ -94,11 +94,11 @@ class DeeperRemovals:
     """Removals of more than one unit from the set.
 
     Attributes:
-        pairs: pairs that were removed.
-        free_pairs: of them, those without which both conditions still hold.
+        pairs: the pairs that were removed.
+        free_pairs: those of these pairs without which both conditions still hold.
         all_pairs: whether these are all pairs of the set.
         subsets: random subsets of two units or more that were removed.
-        free_subsets: of them, those without which both conditions still hold.
+        free_subsets: those of these subsets without which both conditions still hold.
     """
 
     pairs: int

@@ -43,28 +43,28 @@ class AttentionSubgraph(Record):
     alone. `to_pandas` has a row for each unit.
 
     Attributes:
-        tokens: the tokenizer's strings; () where the model makes its own tokens.
+        tokens: the tokenizer's strings; () if the model makes its own tokens.
         texts: the original texts; () when the input was tensors.
         unit: what is removed as one: "edge" (an attention weight), "head", "layer" or "token" (as key).
-        units: of the set, in the order of the model; () where there is no set.
+        units: the units of the set, in the order of the model; () if there is no set.
         unit_count: number of units of the whole model.
         attention: the attention calls of the model.
         edge_count: attention weights above zero.
-        target: index of the class; None where the target has none.
+        target: index of the class; None if the target has none.
         target_name: its name.
         p_all, p_set, p_rest, p_none: probability of the class with all weights, with the set, with all others, and
-            without any; None where it was not run.
+            without any; None if it was not run.
         rest_same: whether the rest keeps the prediction.
-        needs_attention: False where the model without any attention weight (for tokens: with the special tokens
+        needs_attention: False if the model without any attention weight (for tokens: with the special tokens
             alone) keeps the prediction and enough of the probability: then there is nothing to find.
         singles: one for each unit of the set whose removal was run; all of them where `minimal`.
         group_size: 1 where every single removal broke a condition; more where only groups of so many units were
-            removed; 0 where it is not known.
+            removed; 0 if it is not known.
         keep: share of `p_all` that the set has to keep.
         strict: whether the rest has to change the prediction; else it only must not suffice.
         removal: the kind of removal that the set was found under.
         removals: the set under other kinds.
-        deeper: removals of pairs and random subsets; None where they were not asked for.
+        deeper: removals of pairs and random subsets; None if they were not requested.
         family_members: sets that were found in other ways.
         prefix: length of the prefix of the ranking from which units were dropped.
         sequences: restricted sequences that the search ran; those of `family_members`, `removals` and `deeper` are not
@@ -73,7 +73,7 @@ class AttentionSubgraph(Record):
         single_sequences, single_forwards: the part of both that the single removals of this very set cost.
         seconds: wall-clock time.
         inputs: the model's arguments for the input.
-        reference: those of the other input, for the removal "resample"; {} without.
+        reference: the arguments for the other input, for the removal "resample"; {} without it.
         reason: why there is no set, or why it may not be minimal; "" otherwise.
         info: how it was computed, JSON-like.
 
@@ -126,7 +126,7 @@ class AttentionSubgraph(Record):
 
     @property
     def edges(self) -> tuple[AttentionUnit, ...]:
-        """The attention weights of the set; () where its units are larger."""
+        """The attention weights of the set; () if its units are larger."""
         return tuple(unit for unit in self.units if unit.query is not None)
 
     @property
@@ -253,7 +253,7 @@ class AttentionSubgraph(Record):
         return "Special tokens alone" if self.unit == "token" else "Without any attention"
 
     def _where(self) -> list[str]:
-        """In which heads, layers and token pairs the weights lie."""
+        """The heads, layers and token pairs of the weights."""
         heads = Counter((edge.call, edge.head) for edge in self.edges)
         layers: dict[int, list[str]] = {}
         for (call, head), count in sorted(heads.items(), key=lambda item: -item[1]):

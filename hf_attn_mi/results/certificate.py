@@ -1,4 +1,4 @@
-"""The certificate: what happened to the output when new rows took the place of a model's attention."""
+"""The certificate: how the output changed when new rows replaced a model's attention."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class OutputChange:
     Attributes:
         largest: largest absolute change of an entry of the output.
         relative: the same divided by the largest absolute entry of the output.
-        probability: change of the probability of the target; None where it has none.
+        probability: change of the probability of the target; None if it has none.
         value: change of the explained value (class logit minus the mean of the others, or the caller's function).
-        kept: whether the predicted class stayed; None where the output is no class.
+        kept: whether the predicted class stayed; None if the output is no class.
     """
 
     largest: float
@@ -61,7 +61,7 @@ class LayerCertificate:
             rows that do not meet it.
         checked: rows whose necessity was computed.
         necessity: smallest distance, relative to ||o||, by which such a row misses its output without one of its keys;
-            None where no row was checked.
+            None if no row was checked.
     """
 
     layer: int
@@ -85,20 +85,20 @@ class LayerCertificate:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Certificate(Record):
-    """What happens to one input's output when new rows take the place of attention. `outcome` follows from the numbers.
+    """How one input's output changes when new rows replace attention. `outcome` follows from the numbers.
 
     `to_pandas` has a row for each attention module.
 
     Attributes:
         form: "efficient", "effective" or "effective_affine".
-        tolerance: of the efficient rows; 0 is exact.
+        tolerance: the tolerance of the efficient rows; 0 is exact.
         output: what was compared: "logits", "start_logits, end_logits", "last_hidden_state", ...
         scale: largest absolute entry of the output of the unchanged model.
         rounding: the largest relative change that arithmetic in the model's precision is allowed.
         tokens: length of the input; None for images and audio.
-        texts: the original texts, () where the input was tensors.
-        target, target_name, probability: of the explained class as in `Explanation`; None, "" and None without one.
-        change: of the output by the new rows.
+        texts: the original texts, () if the input was tensors.
+        target, target_name, probability: the explained class as in `Explanation`; None, "", None without one.
+        change: how the new rows change the output.
         layers: one record for each attention module that was replaced.
         checked: rows in the sample whose necessity was computed.
         checked_keys: kept keys of these rows.
@@ -106,8 +106,8 @@ class Certificate(Record):
             the residual or tolerance); inf where each row has a single key; None for forms that promise no necessity.
         necessity_median: median over these rows of each row's smallest.
         controls: what other rows do: "null-space noise" and "visible noise" of the norm of (new - attention) in each
-            row, "uniform", "permuted". None where there is nothing to add noise to.
-        notes: what a reader has to know about this model and input.
+            row, "uniform", "permuted". None if there is nothing to add noise to.
+        notes: remarks about this model and input.
         info: how it was computed, JSON-like.
 
     Example:
@@ -146,7 +146,7 @@ class Certificate(Record):
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Why the certificate does not hold, one sentence each; () where nothing speaks against it."""
+        """Why the certificate does not hold, one sentence each; () if there is no reason."""
         return tuple(_failures(self))
 
     @property

@@ -44,8 +44,8 @@ def read_field(record_type: type, name: str, value: object, *, saved: bool) -> A
 
     Args:
         record_type: the dataclass.
-        name: of the field.
-        value: of the field; with `saved`, in the form that `encode` gives.
+        name: the name of the field.
+        value: the value of the field; with `saved`, in the form that `encode` gives.
         saved: whether tensors, nested dataclasses and numbers that JSON lacks are to be decoded.
 
     Raises:
@@ -137,8 +137,8 @@ def encode(value: object, tensors: dict[str, Tensor] | None = None, place: str =
 
     Args:
         value: frozen data, tensors and dataclasses of these.
-        tensors: where given, tensors are put here instead, and `{"__tensor__": key}` stands in their place.
-        place: of the value in the whole, the beginning of these keys.
+        tensors: where given, tensors are put here instead, and `{"__tensor__": key}` replaces them.
+        place: the path to the value, with which these keys begin.
 
     Raises:
         InvalidInputError: a tensor whose dtype cannot be written.

@@ -30,7 +30,7 @@ class MethodCost:
     Attributes:
         seconds: wall-clock time.
         forwards: sequences that went through the model, not calls of it.
-        backwards: sequences through which a gradient came back.
+        backwards: sequences through which a gradient was propagated.
     """
 
     seconds: float
@@ -50,16 +50,16 @@ class Comparison(Record):
     `to_pandas` has a row for each method and metric.
 
     Attributes:
-        methods: those with results, in the order asked for; scores from outside last.
+        methods: those with results, in the requested order; scores passed by the caller last.
         metrics: names of `hf_attn_mi.evaluation.METRICS`; the first one decides.
         inputs: number of inputs.
         table: for each method and metric the mean over inputs with its 95 % interval.
         tests: for each metric every pair of methods on the inputs where both have a value: mean difference, Wilcoxon's
             test, p after Holm's correction over the pairs of this metric.
         agreement: mean rank correlation (tau-b) of the scores of each two methods, special tokens left out.
-        costs: of each method that was run here; scores from outside have none.
-        failures: why a method has no results, or not on all inputs.
-        values: for each method and metric one number an input, None where undefined.
+        costs: the cost of each method that was run; scores passed by the caller have none.
+        failures: why a method has no results, or has results on some inputs only.
+        values: for each method and metric one number per input, None if undefined.
         info: how it was computed, JSON-like.
 
     Raises:
@@ -105,11 +105,11 @@ class Comparison(Record):
         """Return the comparison of these numbers; means, intervals and paired tests are computed here.
 
         Args:
-            values: for each method and metric one number an input, None where undefined.
-            metrics: which of them, the one that decides first.
-            agreement: of the scores.
-            costs, failures, info: of the comparison.
-            seed: of the bootstrap.
+            values: for each method and metric one number per input, None if undefined.
+            metrics: the names of the metrics; the first one decides.
+            agreement: the agreement of the scores.
+            costs, failures, info: those of the comparison.
+            seed: the random seed for the bootstrap.
 
         Raises:
             InvalidInputError: numbers of inputs that differ, or values that are not finite.
@@ -141,7 +141,7 @@ class Comparison(Record):
 
     @property
     def recommended(self) -> str | None:
-        """The cheapest of the methods that none is shown to beat; None where nothing is shown to beat chance."""
+        """The cheapest of the methods that none is shown to beat; None if nothing is shown to beat chance."""
         return verdict.judged(self).recommended
 
     @property
@@ -150,7 +150,7 @@ class Comparison(Record):
         return verdict.recommendation(self)
 
     def to_text(self, *, color: ColorDepth | None = None) -> str:
-        """Return the main table, failures and notes, and at the end the recommendation; `color` as in `Record`."""
+        """Return the main table, failures and notes, then the recommendation; `color` as in `Record`."""
         blocks = [self._main_table(short=True), Paragraph(""), *self._remarks("note")]
         blocks += [Paragraph("")] * bool(blocks[2:]) + [Paragraph(self.recommendation, wrapped=True)]
         return terminal_text(blocks, color)

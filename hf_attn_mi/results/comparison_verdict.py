@@ -1,4 +1,4 @@
-"""The recommendation of a comparison: which method, how sure, at what cost; nothing beyond the inputs used."""
+"""The recommendation of a comparison: which method, how certain, at what cost; it refers to the inputs used only."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Verdict:
     """Which methods are best in the deciding metric.
 
     Attributes:
-        best: the method of best mean, chance left out; None where no method has a value.
+        best: the method with the best mean, excluding chance; None if no method has a value.
         beaten: methods that it is shown to beat.
         tied: methods that it is not shown to beat.
         above_chance: of the best and the tied, those shown to beat chance (all where chance was not scored).
@@ -35,7 +35,7 @@ class Verdict:
 
 
 def judged(comparison: Comparison) -> Verdict:
-    """Return the verdict of a comparison by its deciding metric; every method is a candidate but chance."""
+    """Return the verdict of a comparison by its deciding metric; every method except chance is a candidate."""
     ahead = leaders(comparison, comparison.deciding)
     if not ahead:
         return Verdict(None)
@@ -89,7 +89,7 @@ def gain(test: PairedTest, metric: str, first: str) -> tuple[float | None, tuple
 
 
 def price(comparison: Comparison, method: str) -> tuple[float, float]:
-    """Return passes and seconds an input; infinite for scores from outside, whose cost is not known."""
+    """Return passes and seconds per input; infinite for scores passed by the caller, whose cost is not known."""
     cost = comparison.costs.get(method)
     return (float("inf"), float("inf")) if cost is None else (cost.passes, cost.seconds)
 

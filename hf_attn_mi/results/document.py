@@ -122,11 +122,11 @@ def terminal_text(blocks: Iterable[Block], color: ColorDepth | None = "none") ->
     """Return the lines of a document for a terminal.
 
     With colors the explained text comes too, each word on its color. Without, there is no escape sequence at all.
-    Control characters are shown as symbols, so that no text can steer the terminal.
+    Control characters are shown as symbols, so that no text can control the terminal.
 
     Args:
-        blocks: of the document.
-        color: colors that the terminal has; None for those of standard output (none where it is not a terminal or
+        blocks: the blocks of the document.
+        color: the color support of the terminal; None for those of standard output (none where it is not a terminal or
             NO_COLOR is set).
 
     Example:
@@ -263,14 +263,14 @@ def _printable(text: str) -> str:
 
 
 def html_section(blocks: Iterable[Block], *, style: bool = True) -> str:
-    """Return a document as one `<section>`: no script and nothing from outside; everything passed in is escaped.
+    """Return a document as one `<section>`, without scripts and external resources; all text is escaped.
 
     The content of each text's block is the original text. Every word can be hovered over and focused, and then shows
     its score.
 
     Args:
-        blocks: of the document.
-        style: whether the section brings its `<style>`.
+        blocks: the blocks of the document.
+        style: whether the section includes its `<style>`.
 
     Example:
         >>> "<mark>" in html_section([Words([[Piece("<mark>", 1.0)]], label="A & B")])
@@ -295,7 +295,7 @@ def html_page(sections: Iterable[Iterable[Block]], title: str) -> str:
 
 @cache
 def html_environment() -> Environment:
-    """Return the environment of all HTML templates: what they are given is escaped."""
+    """Return the environment of all HTML templates; it escapes all values."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup, escape
 
@@ -334,7 +334,7 @@ def hex_color(color: Rgb) -> str:
 
 
 def markdown_text(blocks: Iterable[Block]) -> str:
-    """Return the paragraphs, lines and tables of a document in Markdown; what would break a table is escaped."""
+    """Return the paragraphs, lines and tables of a document in Markdown; table syntax is escaped."""
     parts = []
     for block in blocks:
         if isinstance(block, Paragraph):

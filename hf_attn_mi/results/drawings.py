@@ -12,9 +12,9 @@ from torch import Tensor
 from hf_attn_mi.results.media import Picture, Sound, png_uri
 from hf_attn_mi.results.words import format_score, level_colors
 
-NAMED = 1024  # cells up to which each has a title of its own
+NAMED = 1024  # maximum number of cells that get individual titles
 STRONGEST = 0.75  # opacity of the largest score
-WIDTH, HEIGHT = 700, 120  # of the drawing of a sound, in pixels
+WIDTH, HEIGHT = 700, 120  # size of the drawing of a sound, in pixels
 
 
 def picture_html(
@@ -26,7 +26,7 @@ def picture_html(
         picture: None draws the map alone.
         scores: (rows x columns,).
         grid: (rows, columns).
-        names: of the cells, for the titles that are shown where the pointer rests.
+        names: the names of the cells, for the titles that are shown under the pointer.
         upward: put the first row at the bottom, as frequencies are drawn.
     """
     rows, columns = grid
@@ -61,8 +61,8 @@ def sound_html(sound: Sound, scores: Tensor, seconds: Tensor, names: Sequence[st
     Args:
         sound: the recording.
         scores: (positions,).
-        seconds: (positions, 2) of each.
-        names: of the positions.
+        seconds: (positions, 2) start and end of each position.
+        names: the names of the positions.
     """
     duration = max(sound.duration, 1e-9)
     inside = [i for i, (start, _) in enumerate(seconds.tolist()) if start < duration]

@@ -43,7 +43,7 @@ class Word:
         text: the exact slice `texts[sequence][start:end]`; without offsets the token strings, joined as they are.
         score: sum of the scores of its tokens.
         start, end: characters of the text; None without offsets.
-        sequence: which text it belongs to; None where the tokenizer does not say.
+        sequence: the index of its text; None if the tokenizer does not say.
         tokens: indices of its tokens.
     """
 
@@ -63,10 +63,10 @@ class Explanation(Record):
 
     Attributes:
         tokens: the tokenizer's strings.
-        scores: (tokens,) float, signed: positive speaks for the target where the method is linked to a class.
+        scores: (tokens,) float, signed: positive supports the target where the method is linked to a class.
         target: index of the class explained; None when the target has none.
         target_name: its name.
-        probability: of the class explained; None when the target has none.
+        probability: the probability of the explained class; None when the target has none.
         texts: the original texts, two for a sentence pair, () when the input was tensors.
         offsets: characters (start, end) of each token in its text, without blanks at its ends; (0, 0) for special
             tokens. Also where the text itself is not known, as in a BatchEncoding.
@@ -83,7 +83,7 @@ class Explanation(Record):
         decoder: the tokens that a decoder reads, with scores of their own; None for other models and methods, and where
             the decoder reads a copy of the input, whose words hold its part.
         completeness_gap: relative distance between the target's value and the sum of scores and bias terms.
-        information: mutual information, JSON-like; None unless asked for.
+        information: mutual information, JSON-like; None unless requested.
         info: how it was computed, JSON-like: model, method, versions, seconds, space, reference, warnings;
             "class_linked" (default True): whether the sign of a score refers to the class; "additive" (default True):
             whether the scores of the method are meant to sum to the target's value.
@@ -136,7 +136,7 @@ class Explanation(Record):
             (rows, columns) or `size`, float64.
 
         Raises:
-            InvalidInputError: the tokens form no grid, or a size that is none.
+            InvalidInputError: the tokens form no grid, or the size is invalid.
         """
         if self.grid is None:
             raise InvalidInputError(
@@ -183,10 +183,10 @@ class Explanation(Record):
         return tuple(self._word(tuple(indices)) for indices in groups.values())
 
     def top(self, k: int = 5, *, by: Literal["abs", "positive", "negative"] = "abs", words: bool = True) -> list[Word]:
-        """Return at most `k` words (tokens with `words=False`), the strongest first; equals in reading order.
+        """Return at most `k` words (tokens with `words=False`), the strongest first; ties in reading order.
 
         Args:
-            k: how many, 1 or more.
+            k: the number of words, 1 or more.
             by: "abs" ranks by magnitude, NaN last; "positive" and "negative" keep that sign only.
             words: False ranks the tokens that are not special, each as a `Word` of one token.
 

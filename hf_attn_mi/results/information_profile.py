@@ -19,7 +19,7 @@ from hf_attn_mi.results.record import Record
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-REACHED = 0.95  # share of the ceiling that the state which the output is read from has to reach
+REACHED = 0.95  # required share of the ceiling, for the state that the output is read from
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class InformationProfile(Record):
                 raise InvalidInputError(f"{name} must have shape {shape}, got {tuple(tensor.shape)}")
 
     def _shapes(self) -> Iterator[tuple[str, torch.Tensor, tuple[int, ...]]]:
-        """Each tensor with the shape that it must have."""
+        """Each tensor with its required shape."""
         count, classes = len(self.sites), len(self.labels)
         for name in ("nats", "p_value", "family_p_value", "null_mean"):
             yield f"information.{name}", getattr(self.information, name), (count,)
@@ -99,7 +99,7 @@ class InformationProfile(Record):
 
     @property
     def n(self) -> int:
-        """Inputs it was fitted to."""
+        """Number of inputs that it was fitted to."""
         return self.information.n
 
     @property
@@ -114,14 +114,14 @@ class InformationProfile(Record):
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """The layers it has, in order."""
+        """The layers of the profile, in order."""
         return tuple(dict.fromkeys(site.layer for site in self.sites))
 
     def find(self, layer: int, name: str) -> int:
-        """The place of a site in `sites`.
+        """The index of a site in `sites`.
 
         Raises:
-            InvalidInputError: there is none of this layer and name; lists those that are there.
+            InvalidInputError: no site has this layer and name; the message lists all sites.
         """
         for place, site in enumerate(self.sites):
             if (site.layer, site.name) == (layer, name):
@@ -134,7 +134,7 @@ class InformationProfile(Record):
     def table(self) -> list[list[str]]:
         """Return rows of strings: a header, then a row for each layer with "lower to upper, estimate, p" for each site.
 
-        The bounds hold for any distribution; the estimate stands with its interval. The p-value is the family-wise one.
+        The bounds hold for any distribution; the estimate has its interval. The p-value is the family-wise one.
         A cell is "-" where the layer has no such site.
         """
         names = list(dict.fromkeys(site.name for site in self.sites))
@@ -147,7 +147,7 @@ class InformationProfile(Record):
 
         Returns:
             "site" and "layer", its "nats", "share" of the "ceiling" and the "interval" of the share, "reached" (a share
-            of at least "required" = 0.95). All but "ceiling" and "required" are None where the output is not read from
+            of at least "required" = 0.95). All but "ceiling" and "required" are None if the output is not read from
             one token, or where the profile lacks the last layer.
         """
         check: dict[str, Any] = dict.fromkeys(("site", "layer", "nats", "share", "interval", "reached"))

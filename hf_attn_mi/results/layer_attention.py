@@ -1,4 +1,4 @@
-"""Statistics of the attention in one layer, and what they say about it."""
+"""Statistics of the attention in one layer, and a sentence on whether its weights are identifiable."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class LayerAttention(Record):
         head_dim: dimension of a head's values.
         rank: (heads,) integer, rank of the values; below `n` part of the attention has no effect on the output.
         null_space_fraction: (heads,) ||A - A_eff||_F / ||A||_F, the part of attention that has no effect on the
-            output; None where queries see different keys (causal, sliding window) and it was not asked for: every row
+            output; None if queries see different keys (causal, sliding window) and it was not asked for: every row
             then needs its own projector, which is expensive.
         entropy: (heads,) nats, mean over real queries.
         received: (heads, tokens) attention that each token received, mean over real queries.
-        received_effective: (heads, tokens) the same for effective attention, signed; None where `null_space_fraction`
+        received_effective: (heads, tokens) the same for effective attention, signed; None if `null_space_fraction`
             is.
-        support_size: (heads,) mean number of keys with a weight in efficient attention; None unless asked for.
+        support_size: (heads,) mean number of keys with a weight in efficient attention; None unless requested.
         kind: "self", or "cross" where the queries are the tokens of a decoder: means are then over these.
 
     Raises:

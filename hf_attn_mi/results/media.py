@@ -39,7 +39,7 @@ class Picture:
 
         Args:
             pixels: (channels, height, width); the first three channels, or the first one, are shown.
-            mean, std: of the normalization, one number for each channel, which is undone; None stretches the values to
+            mean, std: of the normalization to be undone, one number for each channel; None stretches the values to
                 the full range.
 
         Example:
@@ -91,8 +91,8 @@ class Sound:
 
         Args:
             seconds: (positions, 2).
-            waveform: (samples,); None where it is not known.
-            sampling_rate: samples a second; None where it is not known.
+            waveform: (samples,); None if it is not known.
+            sampling_rate: samples per second; None if it is not known.
 
         Example:
             >>> sound = Sound.of(torch.tensor([[0.0, 0.5]]), torch.tensor([0.0, 1.0, -1.0, 0.0]), 8)
@@ -118,7 +118,7 @@ def heatmap(scores: Tensor, grid: tuple[int, int], size: Any = None) -> np.ndarr
         (rows, columns), or `size`, float64.
 
     Raises:
-        InvalidInputError: a size that is no pair of whole numbers of 1 or more.
+        InvalidInputError: the size is not a pair of whole numbers of 1 or more.
 
     Example:
         >>> heatmap(torch.tensor([0.0, 1.0]), (1, 2), (1, 4)).tolist()

@@ -1,4 +1,4 @@
-"""The three outcomes of a result that claims something."""
+"""The three outcomes of a result that makes a claim."""
 
 from __future__ import annotations
 

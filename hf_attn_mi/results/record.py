@@ -1,4 +1,4 @@
-"""`Record`: what every result has in common."""
+"""`Record`: the base class of all results."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TYPES: dict[str, type[Record]] = {}  # every class of results by the "type" in i
 
 
 class Record:
-    """Base of the frozen results: validation, equality, files, tables, text and HTML, all read off the fields.
+    """Base of the frozen results: validation, equality, files, tables, text and HTML, all derived from the fields.
 
     A subclass is a frozen dataclass (`eq=False, repr=False`) whose annotations are enough to read its values back:
     tensors, plain numbers and strings, `X | None`, tuples, mappings with string keys, and dataclasses of these. It
@@ -73,11 +73,11 @@ class Record:
 
         Args:
             path: the file or folder.
-            overwrite: replace what is there. Else the file is created exclusively.
+            overwrite: replace an existing file. Else the file is created exclusively.
 
         Raises:
             InvalidInputError: another suffix, a missing folder, or an existing file without `overwrite=True`.
-            OSError: the file cannot be written (no permission, a full disk); what was there before stays.
+            OSError: the file cannot be written (no permission, a full disk); an existing file stays unchanged.
         """
         if self.FOLDER:
             tensors: dict[str, Tensor] = {}
@@ -91,7 +91,7 @@ class Record:
         """Return the record saved at `path`.
 
         Args:
-            path: what `save` wrote.
+            path: the file or folder that `save` wrote.
             max_bytes: most bytes of JSON when unpacked, 512 MiB; see `results.storage.read_json`. Raise it for a larger
                 file that you trust.
 
@@ -109,7 +109,7 @@ class Record:
             raise InvalidInputError(f"cannot load {str(path)!r}: {error}") from error
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return the main numbers as a pandas table; which rows it has, the class says."""
+        """Return the main numbers as a pandas table; the class documents its rows."""
         import pandas as pd
 
         return pd.DataFrame(self._columns())

@@ -1,4 +1,4 @@
-"""`Report`: everything that is known about some predictions, as one self-contained page that can be clicked."""
+"""`Report`: everything that is known about some predictions, as one self-contained, interactive page."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class ReportItem:
         explanations: one for each explained class or other target by the method of the report; the first one is of the
             target.
         methods: explanations of the same class by other methods.
-        value: the explained value of the target; None where it is not known.
+        value: the explained value of the target; None if it is not known.
         anchors: tokens whose outputs are read (of an entity, an answer, a mask); () for a class of the whole input.
-        label: name of the class that the input has according to its author; None where it is not known.
-        token_set: None where it was not computed, like the certificate and the attention.
-        certificate: of efficient attention.
-        attention: its heads.
+        label: name of the class that the input has according to its author; None if it is not known.
+        token_set: the minimal set of tokens; None if it was not computed, like the certificate and the attention.
+        certificate: the certificate of efficient attention.
+        attention: the heads of the input.
         subgraph: attention weights that carry the prediction.
         notes: for what was not computed, the reason: "token_set", "certificate", "attention", "subgraph", or a method's
             name.
@@ -72,13 +72,13 @@ class ReportItem:
 
     @property
     def correct(self) -> bool | None:
-        """Whether the prediction is the label; None where one of the two is not known."""
+        """Whether the prediction is the label; None if one of the two is not known."""
         prediction = self.prediction
         return None if self.label is None or prediction is None else prediction.name == self.label
 
     @property
     def because(self) -> tuple[Word, ...]:
-        """The words that the sentence names: those with the highest scores, () where none speaks for the target.
+        """The words that the sentence names: those with the highest scores, () if none supports the target.
 
         A word that occurs several times is named once; punctuation is not named.
         """
@@ -110,8 +110,8 @@ class Report(Record):
 
     Attributes:
         items: one for each input.
-        comparison: of methods on these or other inputs; its verdict is shown. None without one.
-        second: a report on the same inputs that is shown beside this one; see `beside`. None without one.
+        comparison: of methods on these or other inputs; its verdict is shown. None if there is none.
+        second: a report on the same inputs that is shown beside this one; see `beside`. None if there is none.
         info: how it was computed, JSON-like.
 
     Raises:
@@ -137,8 +137,8 @@ class Report(Record):
         """Write the page (.html, .htm) or the data (.json, .json.gz), whole or not at all.
 
         Args:
-            path: the file; its suffix says which.
-            overwrite: replace what is there. Else the file is created exclusively.
+            path: the file; its suffix selects the format.
+            overwrite: replace an existing file. Else the file is created exclusively.
 
         Raises:
             InvalidInputError: another suffix, a missing folder, or an existing file without `overwrite=True`.
@@ -159,11 +159,11 @@ class Report(Record):
         Args:
             path: .svg or .png (the words in their colors; .png needs the extra 'plots'), .tex (LaTeX with colorbox) or
                 .csv (each word with its score for every class and method of the report).
-            input: which input, from 0.
-            overwrite: replace what is there.
+            input: the number of the input, from 0.
+            overwrite: replace an existing file.
 
         Raises:
-            InvalidInputError: another suffix, an input that is not there, or a path as in `save`.
+            InvalidInputError: another suffix, an input that does not exist, or a path as in `save`.
             BackendUnavailableError: .png without matplotlib.
         """
         if isinstance(input, bool) or not isinstance(input, int) or not 0 <= input < len(self.items):
@@ -192,7 +192,7 @@ class Report(Record):
         """Return this report with another one on the same inputs, by another model or method, beside it.
 
         Args:
-            second: whose items are about the same texts, in the same order.
+            second: a report on the same texts, in the same order.
 
         Raises:
             InvalidInputError: other texts, or a report that has a second one already.
@@ -246,7 +246,7 @@ def _check_second(first: Report, second: Report) -> None:
 
 
 def _evidence(item: ReportItem) -> Iterator[str]:
-    """What is known about one prediction, a line each."""
+    """The facts about one prediction, one line each."""
     if item.label is not None:
         yield f"Gold label {item.label}: {'correct' if item.correct else 'the prediction is wrong'}."
     found = item.token_set

@@ -108,7 +108,7 @@ def _pieces(explanation: Explanation, spans: Sequence[tuple[int, int | None, int
     """For each text its pieces: [text, number of the word or token], and plain strings between them.
 
     Args:
-        explanation: with the texts.
+        explanation: the explanation, including the texts.
         spans: number, text, start and end of each word or token; what has no place in a text comes in one more row.
     """
     texts: list[list[tuple[int, int, float, str]]] = [[] for _ in explanation.texts]
@@ -224,7 +224,7 @@ def _change(change: OutputChange) -> dict[str, Any]:
 
 
 def _subgraph(found: AttentionSubgraph, explanation: Explanation) -> dict[str, Any]:
-    """The weights of the set; `place` of a module is its place in `Explanation.layers`, None where it has none."""
+    """The weights of the set; `place` of a module is its place in `Explanation.layers`, None if it has none."""
     removals = {removal.unit: removal for removal in found.singles}
     family = found.family
     modules: list[dict[str, Any]] = []
@@ -338,7 +338,7 @@ def _information(information: Mapping[str, Any] | None) -> dict[str, Any] | None
 
 
 def _number(value: float | None, digits: int = DIGITS) -> float | None:
-    """The number with some significant digits; None where there is none, or none that JSON has."""
+    """The number with some significant digits; None if there is none, or JSON cannot represent it."""
     if value is None or not math.isfinite(value):
         return None
     return float(f"{value:.{digits}g}")

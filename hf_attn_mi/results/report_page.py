@@ -49,7 +49,7 @@ def report_frame(report: Report) -> str:
 
 
 def escape_json(data: object) -> str:
-    """Return strict JSON that can stand inside a script element: plain ASCII without <, > and &.
+    """Return strict JSON that is safe inside a script element: plain ASCII without <, > and &.
 
     Example:
         >>> print(escape_json("</script>"))
@@ -77,7 +77,7 @@ def _script() -> str:
 
 
 def _policy(style: str, script: str) -> str:
-    """The content security policy: nothing from outside, and of inline code only these two, by their hashes."""
+    """The content security policy: no external resources, and only these two inline parts, by their hashes."""
     return (
         f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"

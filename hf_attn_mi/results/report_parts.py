@@ -19,11 +19,11 @@ Kind = Literal["raw", "effective", "efficient"]
 
 @dataclass(frozen=True)
 class ClassOutput:
-    """What the model gives to one class.
+    """The model's probability and value for one class.
 
     Attributes:
         target: number of the class.
-        name: of the class.
+        name: the name of the class.
         probability: softmax or sigmoid; None for regression.
         value: the value that an explanation of this class explains (class logit minus the mean of the others).
     """
@@ -36,7 +36,7 @@ class ClassOutput:
 
 @dataclass(frozen=True)
 class WeightInterval:
-    """In which interval a weight can lie without changing the output of its head.
+    """The interval of a weight over all rows with the same output of its head.
 
     Attributes:
         key: index of the token attended to.
@@ -55,15 +55,15 @@ class HeadDetail:
     """One attention head on one input.
 
     The matrices hold 8-bit steps of `scale`: a stored weight is within scale / 254 of the weight. Each is a string:
-    signed bytes in row order, compressed by zlib, in base64; "" where it was left out.
+    signed bytes in row order, compressed by zlib, in base64; "" if it was left out.
 
     Attributes:
         layer: place of its layer in `Explanation.layers`.
         head: number within the layer.
         contribution: what the head adds to the explained value, sum over queries of <output, gradient> of the
-            linearized model; None where that was not computed.
+            linearized model; None if that was not computed.
         query: the token whose row contributes most; None likewise.
-        intervals: of the largest weights of that row; () where they were not computed.
+        intervals: of the largest weights of that row; () if they were not computed.
         rows: the queries of the stored rows: all tokens, only `query`, or none.
         support: keys that efficient attention keeps in each of these rows.
         scale: the largest absolute weight of the three matrices.
@@ -83,7 +83,7 @@ class HeadDetail:
     efficient: str = ""
 
     def matrix(self, kind: Kind) -> Tensor | None:
-        """Return the stored (rows, tokens) weights of "raw", "effective" or "efficient"; None where they were left out.
+        """Return the stored (rows, tokens) weights of "raw", "effective" or "efficient"; None if they were left out.
 
         Raises:
             InvalidInputError: another kind.
@@ -126,8 +126,8 @@ class AttentionDetail:
     Attributes:
         heads: every head of every layer, in order.
         links: between tokens.
-        left_out: which matrices are not here and why, in one sentence; "" where all are.
-        contribution_note: why contributions were not computed; "" where they were.
+        left_out: which matrices are not here and why, in one sentence; "" if all are.
+        contribution_note: why contributions were not computed; "" if they were.
     """
 
     heads: tuple[HeadDetail, ...]

@@ -108,7 +108,7 @@ class Results(Sequence[R], Generic[R]):
         """Return one self-contained HTML page with all results.
 
         Args:
-            title: of the page; None for the title of the first result.
+            title: the title of the page; None for the title of the first result.
         """
         if title is None:
             title = (self.answered or self)[0]._title() if self else "No results"

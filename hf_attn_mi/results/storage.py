@@ -110,7 +110,7 @@ def read_folder(path: Path, stem: str, *, max_bytes: int = MAX_BYTES) -> tuple[A
 
     Args:
         path: the folder.
-        stem: of its files.
+        stem: the common file name without its extension.
         max_bytes: limit of the JSON file; see `read_json`. The tensors take the memory that their file has.
 
     Raises:

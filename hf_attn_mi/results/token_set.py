@@ -28,7 +28,7 @@ class Span:
     Attributes:
         text: the exact slice `texts[sequence][start:end]`; without offsets the token strings, joined as they are.
         start, end: characters of the text; None without offsets.
-        sequence: which text it belongs to; None where the tokenizer does not say.
+        sequence: the index of its text; None if the tokenizer does not say.
         tokens: indices of its tokens.
     """
 
@@ -44,14 +44,14 @@ class Removal:
     """What happens without one token of the set; it moves to the rest.
 
     Attributes:
-        index: of the token.
+        index: the index of the token.
         text: its characters.
         p_set: probability of the class with the set without this token.
         p_rest: probability with the rest and this token; None for an empty rest without special tokens.
         set_same: whether the set without this token keeps the prediction.
         rest_same: whether the rest with this token keeps the prediction.
         fails: "set" (it no longer suffices), "rest" (it now suffices, or, strict, keeps the prediction) or "both";
-            "" where the token can be left out.
+            "" if the token can be left out.
     """
 
     index: int
@@ -75,23 +75,23 @@ class TokenSet(Record):
         tokens: the tokenizer's strings for the whole input.
         texts: the original texts, two for a sentence pair, () when the input was tensors.
         special: whether a token is special ([CLS], [SEP], ...).
-        indices: tokens of the set in reading order; () where no set is defined.
+        indices: tokens of the set in reading order; () if no set is defined.
         spans: one for each token of the set.
         words: the words that contain a token of the set.
-        target: index of the class; None where the target has none (the span of an answer).
+        target: index of the class; None if the target has none (the span of an answer).
         target_name: its name.
         p_all, p_set, p_rest: probability of the class with all tokens, with the set, and with all others.
-        p_special: with the special tokens alone; None where there are none.
+        p_special: with the special tokens alone; None if there are none.
         rest_same: whether the rest keeps the prediction of all tokens.
         singles: one for each token of the set whose removal was run; all of them where `minimal`.
-        defined: False where the special tokens alone already give the answer.
+        defined: False if the special tokens alone already give the answer.
         minimal: whether every single removal was run and broke one of the two conditions.
         reason: why no set is defined, or why it may not be minimal; "" otherwise.
         keep: share of `p_all` that the set has to keep.
         strict: whether the rest has to change the prediction; else it only must not suffice.
         forwards: cost of the search in forwards of the full input; its ranking is not counted.
         sequences: sequences run by the search.
-        jaccard: Jaccard index of this set and the one found with the second ranking; None without one.
+        jaccard: Jaccard index of this set and the one found with the second ranking; None if there is none.
         second_ranking: the search with the second ranking: ranking, indices, minimal, forwards, sequences; empty
             without one.
         info: how it was computed, JSON-like.

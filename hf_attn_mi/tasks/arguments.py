@@ -63,7 +63,7 @@ def progress_bar(total: int | None, description: str, unit: str) -> Any:
 
 @contextmanager
 def results_on_interrupt(records: Mapping[int, Sequence[Record]]) -> Iterator[None]:
-    """Turn Ctrl-C into an `Interrupted` that holds the results so far, if there are any.
+    """Turn Ctrl-C into an `Interrupted` error that holds the results so far, if any.
 
     Args:
         records: those of each input by its number; the block fills it.

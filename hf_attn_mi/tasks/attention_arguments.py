@@ -17,7 +17,7 @@ from hf_attn_mi.tasks.edge_removal import REMOVALS
 def check_options(
     unit: object, keep: object, strict: object, ranking: object, others: object, deeper: object, budget: object
 ) -> None:
-    """Refuse wrong values.
+    """Raise `InvalidInputError` for wrong values.
 
     Raises:
         InvalidInputError: names the argument.
@@ -44,7 +44,7 @@ def check_options(
 
 
 def read_removals(removals: Any, unit: object) -> tuple[str, ...]:
-    """Return the kinds of removal, the one that the set is found under first.
+    """Return the kinds of removal; the set is found under the first one.
 
     Raises:
         InvalidInputError: not one or more of the kinds, or other kinds than one for tokens.
@@ -65,7 +65,7 @@ def read_removals(removals: Any, unit: object) -> tuple[str, ...]:
 def read_reference(
     runner: EncoderRunner, reference: Any, kinds: tuple[str, ...], encoded: Sequence[EncodedInput]
 ) -> EncodedInput | None:
-    """Return the other input of the removal by resampling; None where no kind of removal needs one.
+    """Return the other input of the removal by resampling; None if no kind of removal needs one.
 
     Raises:
         InvalidInputError: it is missing, not needed, not one input, or shorter than an input.

@@ -1,4 +1,4 @@
-"""The attention weights of one input as numbered edges, sets of them, and what a row becomes when some are removed."""
+"""The attention weights of one input as numbered edges, sets of them, and the rows after removal of some."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class CallEdges:
     Attributes:
         layer, module_name: as in `AttentionCall`.
         repeat: how many calls of this module came before it in the pass.
-        stack_layer: position of its layer in the model's only stack of layers; 0 where there is none.
+        stack_layer: position of its layer in the model's only stack of layers; 0 if there is none.
         start: number of its first edge.
         present: (windows, heads, queries, keys) bool: the weight is above zero. `windows` is 1 except where the model
             folds windows into the batch.
@@ -127,7 +127,7 @@ class Edges:
 
     Attributes:
         numbers: (edges,) long, ascending, on the CPU.
-        rest: take the complement.
+        rest: whether to take the complement.
     """
 
     numbers: Tensor

@@ -39,7 +39,7 @@ def attention_maps(
     """Attention matrices (heads, tokens, tokens) of chosen layers and heads.
 
     Args:
-        model: as in `explain`; plain encoders without a head are welcome.
+        model: as in `explain`; plain encoders without a head are supported.
         inputs: as in `explain`.
         kind: "raw"; "effective" (A projected on the column space of the values, arXiv 1908.04211);
             "effective_affine" (the same with rows that sum to one); "efficient" (the vertex of all rows with the
@@ -52,7 +52,7 @@ def attention_maps(
         One `AttentionMaps` for one input, `Results` of them for a list.
 
     Raises:
-        InvalidInputError: unknown kind, a layer or head that is not there, or inputs as in `explain`.
+        InvalidInputError: an unknown kind, a layer or head that does not exist, or inputs as in `explain`.
         UnsupportedModelError: the attention cannot be captured exactly, or is not over the input's own tokens.
     """
     check_choice("kind", kind, KINDS)

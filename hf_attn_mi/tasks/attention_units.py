@@ -23,19 +23,19 @@ from hf_attn_mi.tasks.restricted_forward import Candidate, RestrictedForward
 from hf_attn_mi.tasks.restricted_output import Answer
 from hf_attn_mi.tasks.unit_search import Found, search_units
 
-Sets = Sequence[tuple[Sequence[int] | Tensor, bool]]  # units, and whether the rest is meant
+Sets = Sequence[tuple[Sequence[int] | Tensor, bool]]  # units, and whether to take their complement
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to look for and how.
+    """The rule and the settings of a search.
 
     Attributes:
-        keep, strict: of the rule.
+        keep, strict: the conditions of the rule.
         ranking: a key of `RANKINGS`.
         removal: the kind of removal that the set is found under.
-        budget: most forward passes of the whole input for one search.
-        seed: of random rankings.
+        budget: maximum cost of one search, in forward passes of the whole input.
+        seed: the random seed for random rankings.
     """
 
     keep: float
@@ -67,9 +67,9 @@ class EdgeUnits:
     """Single attention weights.
 
     Args:
-        forward: open.
-        scores: of its edges.
-        plan: what to look for.
+        forward: an open `RestrictedForward`.
+        scores: the scores of its edges.
+        plan: the rule and settings of the search.
     """
 
     def __init__(self, forward: RestrictedForward, scores: EdgeScores, plan: Plan) -> None:
@@ -137,9 +137,9 @@ class HeadUnits:
     """Whole heads, or all heads of a layer as one.
 
     Args:
-        forward: open.
-        scores: of its edges.
-        plan: what to look for.
+        forward: an open `RestrictedForward`.
+        scores: the scores of its edges.
+        plan: the rule and settings of the search.
         layers: take the heads of an attention call together.
     """
 
@@ -208,10 +208,10 @@ class TokenUnits:
     """Tokens as keys, by the attention mask, as in `minimal_tokens`; special tokens always stay.
 
     Args:
-        forward: open, of a text.
-        scores: of its edges.
-        plan: what to look for.
-        index: of the input among the caller's, for messages.
+        forward: an open `RestrictedForward` of a text.
+        scores: the scores of its edges.
+        plan: the rule and settings of the search.
+        index: the index of the input among the caller's, for messages.
     """
 
     def __init__(self, forward: RestrictedForward, scores: EdgeScores, plan: Plan, index: int) -> None:

@@ -51,23 +51,23 @@ def certify(
     errors: str = "raise",
     seed: int = 0,
 ) -> Certificate | Results[Certificate]:
-    """Run the model with new attention rows in every layer and certifies what changes.
+    """Run the model with new attention rows in every layer and certify what changes.
 
     Layer by layer the rows are computed from that layer's own attention, which already follows from the new rows
     below it. Definitions and limits: docs/methods/certificates.md. The model is left exactly as it was, and inputs are
     processed one by one, without padding.
 
     Args:
-        model: as in `explain`; encoders without a head are welcome, then the last hidden state is compared.
+        model: as in `explain`; encoders without a head are supported: then the last hidden state is compared.
         inputs: as in `explain`, images and audio too.
         target: as in `explain`: the class whose probability is followed, or a function of the outputs.
         layers: layer indices (of each stack, in encoder-decoders), None for all.
         form: "efficient" (a distribution over few keys, none of them dispensable), "effective" or "effective_affine"
             (projections of the row on what the output can see).
-        tolerance: of efficient rows: 0 for the same output, else in (0, 1) as in `efficient_attention`.
+        tolerance: the tolerance of efficient rows: 0 for the same output, else in (0, 1) as in `efficient_attention`.
         checked_rows: how many rows, drawn at random over layers and heads, are checked for necessity; None for all.
         tokenizer, processor, sampling_rate, truncation, is_split_into_words, errors: as in `explain`.
-        seed: of that sample, the noise and the permutations.
+        seed: the random seed for that sample, the noise and the permutations.
 
     Returns:
         One `Certificate` for one input, `Results` of them for a list. `outcome` says whether it holds.
@@ -205,7 +205,7 @@ def _notes(
     difference: float,
     options: _Options,
 ) -> tuple[str, ...]:
-    """What a reader has to know about this model and input."""
+    """Remarks about this model and input for the reader."""
     notes = [*one.warnings, *runner.notes]
     layers = replacement.layers
     if options.layers is not None:

@@ -66,9 +66,9 @@ def compare(
     is_split_into_words: bool = False,
     seed: int = 0,
 ) -> Comparison:
-    """Compares methods by how well their token scores say what the model reads.
+    """Compare methods by how well their token scores identify the tokens that the model uses.
 
-    Every method scores every input; the metrics take the highest scores out and ask the model again (ids, never
+    Every method scores every input; the metrics remove the highest-scored tokens and run the model again (ids, never
     decoded text; each set of tokens once for all methods). The first metric decides, so choose it beforehand. A method
     that fails is reported, and the others are kept. Formulas: docs/methods/evaluation.md, docs/methods/comparison.md.
 
@@ -76,12 +76,12 @@ def compare(
     `effective` attention, the two gradient methods most in use, leave-one-out (`feature_ablation`), and `random` as the
     floor that every method has to beat. For an input of n tokens, `integrated_gradients` costs 50 forward and backward
     passes and `feature_ablation` n + 1 forwards; `attnlrp_iterative` up to four of each, the others at most one each.
-    LIME and the Shapley methods take a thousand forwards and more: name them where you want them.
+    LIME and the Shapley methods take a thousand forwards and more: they are run only if `methods` names them.
 
     Args:
         model: as in `explain`.
         inputs: a list of texts or pairs, or a BatchEncoding / dict with input_ids.
-        methods: names of `list_methods()`; () where only scores from outside are judged.
+        methods: names of `list_methods()`; () if only the scores in `scores` are compared.
         rationales: what people marked, one for each input: 0 or 1 for each of its tokens (special ones too), character
             spans [(start, end), ...] (`rationale_spans` makes them of words; a third number 1 is the second text of a
             pair), or None. Adds the metrics of plausibility.
@@ -94,10 +94,10 @@ def compare(
         removal: "delete", "mask" or "attention_mask"; see docs/methods/evaluation.md.
         by: "signed", or "absolute": the order of removal is that of magnitudes.
         options: {method: its options}, as for `explain`.
-        batch_size: inputs, or versions of them, in one forward pass.
+        batch_size: maximum number of inputs, or versions of them, in one forward pass.
         truncation: cut texts that are longer than the model's maximum, with a warning that names the cut.
         is_split_into_words: as for `explain`.
-        seed: of random methods that `options` gives none, of the bootstrap and of infidelity.
+        seed: the random seed for random methods that `options` gives none, of the bootstrap and of infidelity.
 
     Returns:
         A `Comparison`; print it, or `to_markdown()`, `to_html()`, `save(path)`, `plot()`.
@@ -222,7 +222,7 @@ def _cost(run: MethodRun) -> MethodCost:
 
 
 def _notes(metric_inputs: ComparedInputs, runs: Mapping[str, MethodRun], metrics: Sequence[str]) -> list[str]:
-    """What the reader should know about the inputs and the methods."""
+    """Remarks about the inputs and the methods for the reader."""
     notes, count = [], len(metric_inputs)
     cut = sum(bool(one.warnings) for one in metric_inputs.predictor.inputs)
     if cut:

@@ -1,4 +1,4 @@
-"""What the caller of `compare` handed over, checked before anything runs."""
+"""Check the arguments of `compare` before anything runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def read_methods(methods: Any, scores: Any) -> tuple[str, ...]:
     """Return the names of the methods that are run here.
 
     Raises:
-        InvalidInputError: names that do not exist, with the list; or one that stands twice, or none at all.
+        InvalidInputError: names that do not exist, with the list; a name that occurs twice, or no names.
     """
     known = list_methods()
     if isinstance(methods, str) or not isinstance(methods, list | tuple):
@@ -58,7 +58,7 @@ def mask_id_of(removal: str, tokenizer: Any) -> int | None:
 
 
 def read_scores(scores: Mapping[str, Any] | None, examples: list[EncodedInput]) -> dict[str, list[Tensor | None]]:
-    """Return scores from outside: for each name one (tokens,) float64 tensor an input, or None.
+    """Return the caller's scores: for each name one (tokens,) float64 tensor per input, or None.
 
     Raises:
         InvalidInputError: numbers of inputs or tokens that differ (both are named), or scores that are not finite.

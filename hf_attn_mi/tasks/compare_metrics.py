@@ -34,7 +34,7 @@ OWN = ("completeness_gap", "max_sensitivity")  # of the method, not of its score
 NORMALIZED = ("normalized_aopc", "normalized_aopc_ascending")
 MOST_ORDERED = 40  # tokens of an input whose AOPC is normalized: the search for its limits makes 5 n^2 predictions
 
-Scores = Mapping[str, Sequence[Tensor | None]]  # for each method one (tokens,) an input
+Scores = Mapping[str, Sequence[Tensor | None]]  # for each method one (tokens,) tensor per input
 Values = dict[str, dict[str, list[float | None]]]
 
 
@@ -44,7 +44,7 @@ class ComparedInputs:
     Args:
         predictor: runs the model; its inputs are the whole ones, with special tokens known.
         removal: how tokens are removed; see `remove_tokens`.
-        mask_id: of the mask token, for removal="mask".
+        mask_id: the id of the mask token, for removal="mask".
 
     Raises:
         InvalidInputError: inputs without token ids, or whose special tokens are not known.
@@ -112,7 +112,7 @@ def _refuse_without_ids(one: EncodedInput, index: int) -> None:
 
 
 def refuse_mask_removal(runner: EncoderRunner, removal: str) -> None:
-    """Raise `InvalidInputError` where tokens are removed by a mask that the model does not take."""
+    """Raise `InvalidInputError` if tokens are removed by a mask that the model does not take."""
     if removal == "attention_mask" and not runner.takes("attention_mask"):
         raise InvalidInputError(
             f"removal='attention_mask': {runner.class_name}.forward has no attention_mask; use 'delete' or 'mask'."
@@ -188,8 +188,8 @@ class Plausible:
     """Agreement with human rationales.
 
     Attributes:
-        values: by metric one number an input.
-        pooled: ERASER's own averages of token and IoU F1, which are no means over inputs.
+        values: for each metric one number per input.
+        pooled: ERASER's own averages of token and IoU F1, which are not means over inputs.
     """
 
     values: dict[str, list[float | None]]
@@ -205,9 +205,9 @@ def plausibility_values(
     rationales hold, as in ERASER. Special tokens are in neither.
 
     Args:
-        scores: of each input (tokens,); None where the method failed.
-        truths: of each input (tokens,) bool; None where there is no rationale.
-        special: of each input (tokens,) bool.
+        scores: (tokens,) scores of each input; None if the method failed.
+        truths: (tokens,) bool of each input; None if there is no rationale.
+        special: (tokens,) bool of each input.
         by: "absolute" takes magnitudes.
     """
     shares = [float(t[~s].double().mean()) for t, s in zip(truths, special) if t is not None]
@@ -253,5 +253,5 @@ def ordinary_scores(scores: Scores, special: Sequence[Tensor]) -> dict[str, list
 
 
 def too_long_to_normalize(metric_inputs: ComparedInputs) -> int:
-    """How many inputs have too many tokens for the limits of AOPC."""
+    """The number of inputs with too many tokens for the limits of AOPC."""
     return sum(int((~fixed).sum()) > MOST_ORDERED for fixed in metric_inputs.fixed_tokens())

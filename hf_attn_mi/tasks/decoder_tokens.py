@@ -14,13 +14,13 @@ def decoder_tokens(runner: EncoderRunner, one: EncodedInput, result: TokenScores
     """The decoder's tokens of one input.
 
     Args:
-        runner: of the model; its tokenizer, where there is one, names the tokens.
+        runner: runs the model; its tokenizer, where there is one, names the tokens.
         one: the input.
-        result: of its batch.
-        i: place of the input in the batch.
+        result: the result of its batch.
+        i: the index of the input in the batch.
 
     Returns:
-        None where the decoder reads a copy of the input, and for methods that do not score its tokens.
+        None if the decoder reads a copy of the input, and for methods that do not score its tokens.
     """
     shares, ids = result.other_inputs.get(DECODER_IDS), one.tensors.get(DECODER_IDS)
     if shares is None or ids is None or ids.dim() != 1:

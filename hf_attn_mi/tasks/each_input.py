@@ -21,7 +21,7 @@ ERRORS = ("raise", "skip")
 
 
 def check_input_options(errors: object, truncation: object, is_split_into_words: object) -> None:
-    """Refuse wrong values of the options about inputs that all tasks share."""
+    """Check the options about inputs that all tasks share."""
     check_choice("errors", errors, ERRORS)
     check_flag("truncation", truncation)
     check_flag("is_split_into_words", is_split_into_words)
@@ -95,8 +95,8 @@ def result_of_each(
 
     Args:
         encoded: the inputs.
-        batches: positions in `encoded.inputs`.
-        run: gives the results of the inputs at these positions.
+        batches: the positions in `encoded.inputs` of each batch.
+        run: returns the results of the inputs at these positions.
         errors: "raise" or "skip".
         task: its name, for the progress bar.
 
@@ -133,7 +133,7 @@ def _records_of_each(
     errors: str,
     task: str,
 ) -> dict[int, Sequence[AnyRecord]]:
-    """The results of each input by its place."""
+    """The results of each input by its index."""
     records: dict[int, Sequence[AnyRecord]] = {}
     failures = dict(encoded.failures)
     reasons: list[HfAttnMiError] = []

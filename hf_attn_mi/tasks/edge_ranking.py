@@ -1,4 +1,4 @@
-"""What ranks attention weights before the search for those that carry the prediction."""
+"""Rankings of attention weights, for the search for those that carry the prediction."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class EdgeScores:
     """Scores of all attention weights of one input, by the rankings of `RANKINGS`.
 
     Args:
-        forward: open and not yet analyzed; `analyze` is called here.
-        seed: of the random ranking.
+        forward: an open `RestrictedForward`, not yet analyzed; `analyze` is called here.
+        seed: the random seed for the random ranking.
 
     Attributes:
         weights: the attention weights by call.
-        products: weight times gradient of the explained value, by call; {} where the model has no gradients.
+        products: weight times gradient of the explained value, by call; {} if the model has no gradients.
     """
 
     def __init__(self, forward: RestrictedForward, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""The kinds of removal: what an attention row becomes when only some of its weights stay."""
+"""The kinds of removal: how an attention row changes when only some of its weights are kept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class RestrictedRows:
 
     Attributes:
         rows: (batch, heads, queries, keys).
-        lost: the weights whose share goes to the values of another input; None where the rows say it all.
+        lost: the weights whose share goes to the values of another input; None if the rows say it all.
     """
 
     rows: Tensor
@@ -26,7 +26,7 @@ class RestrictedRows:
 
 @dataclass(frozen=True, eq=False)
 class Toggle:
-    """What is known of some edges when each of them, alone, is put into a restricted row or taken out of it.
+    """Quantities of edges that are each, alone, added to or removed from a restricted row.
 
     Attributes:
         row: its entry in the restricted row.

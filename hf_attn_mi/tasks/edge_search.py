@@ -52,7 +52,7 @@ class Rule:
         return answer.same and answer.probability >= self.keep * self.whole.probability
 
     def dispensable(self, rest: Answer) -> bool:
-        """Whether this, as the rest, leaves the set unneeded."""
+        """Whether this restriction, as the rest, shows that the set is not needed."""
         return rest.same or rest.margin > -self.tie if self.strict else self.sufficient(rest)
 
     @property
@@ -72,14 +72,14 @@ class Single:
 
 @dataclass
 class EdgeSearchResult:
-    """Where a search ended.
+    """The result of a search.
 
     Attributes:
-        numbers: the edges of the set, ascending; None where no set was found.
+        numbers: the edges of the set, ascending; None if no set was found.
         set, rest: the answers for the set and for the rest.
         singles: by edge, every single removal that was run on this very set.
         group_size: 1 where every single removal broke a condition; more where this is known only of groups of so many
-            consecutive edges of the ranking; 0 where it is not known.
+            consecutive edges of the ranking; 0 if it is not known.
         prefix: length of the prefix of the ranking from which edges were dropped.
         single_sequences, single_forwards: what the single removals of the last set cost.
         spent: whether the budget ran out.
@@ -104,12 +104,12 @@ class EdgeSearch:
     """One search on one input.
 
     Args:
-        forward: open and analyzed.
+        forward: an open and analyzed `RestrictedForward`.
         order: edges that may be in the set, strongest first.
         rule: when a set carries the prediction.
-        removal: name of the kind of removal.
-        budget: most forward passes of the whole input that the search may cost.
-        adaptive: rank again what is behind a prefix that does not qualify.
+        removal: the name of the kind of removal.
+        budget: maximum cost of the search, in forward passes of the whole input.
+        adaptive: whether to rank the edges after a prefix that does not qualify again.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class EdgeSearch:
 
     def _prefix(self) -> bool:
         """Find a prefix that qualifies; whether there is one."""
-        for growth in (2.0, 2**0.5):  # a finer grid only where the coarse one has nothing: conditions may come and go
+        for growth in (2.0, 2**0.5):  # a finer grid only if the coarse one finds nothing: conditions are not monotone
             low = 0
             for batch in _lengths(len(self.order), growth, self.adaptive):
                 for count, answers in zip(batch, self._check([self._first(count) for count in batch])):

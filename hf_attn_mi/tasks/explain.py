@@ -1,4 +1,4 @@
-"""`explain`: which tokens made this prediction, and how do you know?"""
+"""`explain`: scores of the tokens by their contribution to a prediction, with a measure of completeness."""
 
 from __future__ import annotations
 
@@ -80,15 +80,15 @@ def explain(
         method: a name of `list_methods()`: "relevance" (gradient x input of the linearized model, the default),
             "attnlrp", "attnlrp_iterative", "attention", "rollout", "effective", "efficient", "head", a method of
             Captum such as "integrated_gradients", or one that was registered.
-        options: of the method, such as {"steps": 20}; see `list_methods()[method].options`.
+        options: options of the method, such as {"steps": 20}; see `list_methods()[method].options`.
         layers: statistics of each attention layer: "full"; "summary" for entropy, attention received and
             identifiability only; "none".
         profile: of this model, from `fit_information`: fills `Explanation.information` with what each token tells
             about the output, in nats, layer by layer.
         tokenizer: for texts; by default the pipeline's, or the one saved beside the model.
         processor: for images and audio; by default the pipeline's, or the one saved beside the model.
-        sampling_rate: samples a second of recordings that are passed as arrays.
-        batch_size: inputs in one forward pass.
+        sampling_rate: samples per second of recordings that are passed as arrays.
+        batch_size: maximum number of inputs in one forward pass.
         truncation: cut texts that are longer than the model's maximum, with a warning that names the cut.
         stride: explain texts of any length by windows that share so many tokens; see `aggregation`. None refuses, or
             with `truncation` cuts, what is longer than the model's maximum.
@@ -299,7 +299,7 @@ def gap_warning(scorer: TokenScorer, gap: float, target_gap: float = 0.0, unfoll
 
 
 def _model_notes(runner: EncoderRunner, statistics: LayerStatistics | None) -> list[str]:
-    """What a reader of the attention statistics has to know about this model."""
+    """Remarks about this model for the reader of the attention statistics."""
     notes = list(runner.notes)
     if statistics is not None and statistics.skipped:
         notes.append(f"{len(set(statistics.skipped))} attention modules over other tokens are not in `layers`.")

@@ -1,4 +1,4 @@
-"""`fit_information`: a data set through a model once, to the information in each of its layers."""
+"""`fit_information`: run a data set through a model once and estimate the information in each layer."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def fit_information(
         sites: one or several of "tokens" (a token drawn at random), "first" (both are always there), "positions" (the
             first 8 that at least half of the inputs have), "attention" (the tokens ranked 1 to 5 by attention
             received), "types" (each special token; the tokens of text A and of text B).
-        batch_size: inputs in one forward pass.
+        batch_size: maximum number of inputs in one forward pass.
         estimator: a name of `hf_attn_mi.mi.list_estimators()`; see `mutual_information`.
         effort: of the lower bounds: "fast", "default" or "thorough"; see `mutual_information`.
         permutations: of the outputs, for the p-values.
-        limit: most texts to read; None for all.
+        limit: maximum number of texts to read; None for all.
         memory: bytes for the states kept; of more inputs than fit, a random sample is kept, with a warning. Fitting
             takes about as much again.
-        seed: of every random draw. Batches and padding change no draw.
+        seed: the random seed for every random draw. Batches and padding change no draw.
 
     Returns:
         An `InformationProfile`, in nats.

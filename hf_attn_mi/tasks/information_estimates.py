@@ -31,7 +31,7 @@ class Estimates:
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Slots that the same inputs have: they share permutations and folds."""
+    """Sites that the same inputs have: they share permutations and folds."""
 
     cells: list[Cell]
     rows: Tensor  # (n,) of the sample
@@ -55,10 +55,10 @@ def estimate(
 
     Args:
         sample: states, and outputs of the model.
-        plan: what the picks are.
-        layers: index of each layer in the sample.
-        stack: whose layers these are.
-        estimator, effort, permutations, seed: of `mutual_information`.
+        plan: the definition of the picks.
+        layers: the index of each layer in the sample.
+        stack: the stack of these layers.
+        estimator, effort, permutations, seed: as in `mutual_information`.
 
     Raises:
         InvalidInputError: too few inputs for the estimator, or one class only.

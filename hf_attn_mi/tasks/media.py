@@ -1,4 +1,4 @@
-"""What a result keeps of an image or a recording, to draw the scores on."""
+"""The image or recording that a result keeps, for drawing the scores."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def picture_of(runner: EncoderRunner, one: EncodedInput) -> Picture | None:
 
 
 def _from_patches(patches: Tensor, grid: tuple[int, int]) -> Tensor | None:
-    """(3, height, width) of (patches, size x size x 3); None where they have another form."""
+    """(3, height, width) of (patches, size x size x 3); None if they have another form."""
     rows, columns = grid
     size = round((patches.shape[1] / 3) ** 0.5)
     if size * size * 3 != patches.shape[1]:

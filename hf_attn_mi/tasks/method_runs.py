@@ -1,4 +1,4 @@
-"""The scores of one method on all inputs of `compare`, and what they cost."""
+"""The scores of one method on all inputs of `compare`, and their cost."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class MethodRun:
     """The scores of one method.
 
     Attributes:
-        scores: for each input (tokens,) float32, or None where the method failed.
+        scores: for each input (tokens,) float32, or None if the method failed.
         gaps: completeness gap of each input, where the method has one.
         passes: seconds and sequences of the inputs that were scored.
         reasons: why inputs failed, by their index.
-        notes: what the reader should know.
+        notes: remarks for the reader.
     """
 
     scores: list[Tensor | None]
@@ -47,12 +47,12 @@ class MethodRun:
 
     @property
     def scored(self) -> int:
-        """How many inputs have scores."""
+        """The number of inputs with scores."""
         return sum(scores is not None for scores in self.scores)
 
     @property
     def failure(self) -> str | None:
-        """Why not all inputs have scores, in one sentence; None where all have."""
+        """Why not all inputs have scores, in one sentence; None if all have."""
         missing = len(self.scores) - self.scored
         if not missing:
             return None
@@ -104,11 +104,11 @@ def run_method(
 
     Args:
         scorer: the method.
-        runner: of the model.
-        inputs: to score.
-        target: settled, of all inputs.
-        options: of the method.
-        batch_size: inputs in one pass.
+        runner: runs the model.
+        inputs: the inputs to score.
+        target: the target, already settled, of all inputs.
+        options: the options of the method.
+        batch_size: maximum number of inputs in one pass.
         mixed: whether lengths may differ within a batch.
         advance: called with the number of inputs that are done.
     """

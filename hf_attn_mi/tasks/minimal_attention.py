@@ -73,7 +73,7 @@ def minimal_attention(
     - the rest (all edges but S) does not suffice; with `strict` it changes the prediction;
     - without any single edge of S one of the two fails. S is locally minimal: neither smallest nor unique.
 
-    Where the model without any attention weight meets the first condition, there is nothing to find:
+    Where the model without any attention weight meets the first condition, no set needs to be found:
     `needs_attention` is False. Definition, search and limits: docs/methods/minimal_attention.md.
 
     Args:
@@ -86,7 +86,7 @@ def minimal_attention(
         strict: the rest must change the prediction.
         ranking: what ranks the units before the search. "gradient": a_ij (g_ij - sum_k a_ik g_ik) with g the gradient
             of the explained value; "relevance": the same in the linearized model of the method "relevance"; the
-            controls "attention" (the weight itself) and "random". Changes the set and the cost, never what is promised.
+            controls "attention" (the weight itself) and "random". It affects set and cost, never the guarantees.
         others: how many further sets to search, by other rankings and with the edges found so far forbidden
             (`family`); for unit "edge".
         removals: kinds of removal. The set is found under the first, and run again under the others: "renormalized"
@@ -98,7 +98,7 @@ def minimal_attention(
             `minimal` is False and `reason` says what was shown.
         batch_size: restricted sequences in one forward pass; bounds the memory.
         tokenizer, processor, sampling_rate, truncation, is_split_into_words, errors: as in `explain`.
-        seed: of the random ranking and of `deeper`.
+        seed: the random seed for the random ranking and of `deeper`.
 
     Returns:
         One `AttentionSubgraph` for one input, `Results` of them for a list. `outcome` says whether it holds.
@@ -149,10 +149,10 @@ class _Task:
     """The search on one input and everything that is run beside it.
 
     Args:
-        forward: open.
-        plan: what to look for.
-        unit: kind of the units.
-        index: of the input among the caller's.
+        forward: an open `RestrictedForward`.
+        plan: the rule and settings of the search.
+        unit: the kind of the units.
+        index: the index of the input among the caller's.
     """
 
     def __init__(self, forward: RestrictedForward, plan: Plan, unit: str, index: int) -> None:

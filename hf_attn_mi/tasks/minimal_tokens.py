@@ -69,14 +69,14 @@ def minimal_tokens(
         keep: share of p(all) that a sufficient set keeps, above 0, at most 1.
         strict: the rest must change the prediction.
         ranking: what ranks the tokens before the search: a method of `list_methods()`, "random", or a (tokens,) tensor
-            of scores (a list of them for many inputs). Changes the set and the cost, never what is promised.
+            of scores (a list of them for many inputs). It changes the set and the cost, never the guarantees.
         second_ranking: another ranking, to whose set the Jaccard index is taken; None for none.
         budget: most forwards of the whole input that each of the two searches of an input may cost, 2 or more. Where it
             runs out, `minimal` is False.
         tokenizer: as in `explain`; also names the special tokens of tensors.
         batch_size: sequences in one forward pass.
         truncation, is_split_into_words, errors: as in `explain`.
-        seed: of random rankings; the same for each input, whatever its place.
+        seed: the random seed for random rankings; the same for each input, whatever its place.
 
     Returns:
         One `TokenSet` for one input, `Results` of them for a list. `outcome` says whether it holds.
@@ -135,8 +135,8 @@ class RestrictedInputs:
     """The model on some tokens of each input: the others are masked as keys, special tokens stay.
 
     Args:
-        predictor: of the whole inputs, with special tokens known.
-        places: of these inputs in what the caller passed; None for all of them.
+        predictor: runs the whole inputs, with special tokens known.
+        places: the index of each of these inputs among the caller's inputs; None for all of them.
 
     Attributes:
         predictor: as above.
@@ -163,13 +163,13 @@ class RestrictedInputs:
         predictor.try_compaction(self.fixed, self.movable)
 
     def run_originals(self) -> list[Prediction]:
-        """What the model says about the whole inputs; settles the targets."""
+        """The model's answers for the whole inputs; settles the targets."""
         predictions = self.run(list(enumerate(self.movable)))
         self.predictor.settle(predictions)
         return predictions
 
     def run(self, sets: Sequence[tuple[int, Sequence[int] | Tokens]]) -> list[Prediction]:
-        """What the model says for each (index of the input, tokens), in order; special tokens are added.
+        """The model's answer for each (index of the input, tokens), in order; special tokens are added.
 
         Raises:
             InvalidInputError: a regression model, whose output has no probability.
@@ -186,7 +186,7 @@ class RestrictedInputs:
         return predictions
 
     def cost(self, index: int, size: int) -> float:
-        """Of running `size` tokens of this input, in forwards of the whole input."""
+        """The cost of running `size` tokens of this input, in forwards of the whole input."""
         if self.predictor.position_offset is None:
             return 1.0
         fixed = len(self.fixed[index])

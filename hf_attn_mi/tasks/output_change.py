@@ -20,13 +20,13 @@ _TOGETHER = (("logits",), ("start_logits", "end_logits"), ("last_hidden_state",)
 
 @dataclass(frozen=True, eq=False)
 class RunOutput:
-    """What is compared of one forward pass on one input.
+    """The outputs of one forward pass on one input that are compared.
 
     Attributes:
-        name: of the output's fields that were taken.
+        name: the names of the output's fields that were taken.
         output: their entries in float64, one after the other.
         parts: the fields themselves.
-        precision: in which the model computed them.
+        precision: the precision in which the model computed them.
         target, target_name, probability, value: of the explained class; None and "" without one.
     """
 
@@ -46,12 +46,12 @@ class RunOutput:
 
 
 def read_output(outputs: Any, target: Target, runner: EncoderRunner) -> RunOutput:
-    """What to compare of the outputs of one input: logits, start and end logits, the last hidden state, or the first.
+    """The outputs of one input that are compared: logits, start and end logits, the last hidden state, or the first.
 
     Args:
-        outputs: what the model returned.
-        target: of this one input; where it names no class, the predicted class where there is one.
-        runner: of the model.
+        outputs: the outputs that the model returned.
+        target: the target of this one input; where it names no class, the predicted class where there is one.
+        runner: runs the model.
 
     Raises:
         InvalidInputError: the output is not finite, or the target does not fit it.
@@ -73,7 +73,7 @@ def read_output(outputs: Any, target: Target, runner: EncoderRunner) -> RunOutpu
 
 
 def output_change(original: RunOutput, new: RunOutput, runner: EncoderRunner) -> OutputChange:
-    """How far the second run is from the first."""
+    """The differences between the second run and the first."""
     largest = float((new.output - original.output).abs().max())
     return OutputChange(
         largest=largest,

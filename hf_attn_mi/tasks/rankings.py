@@ -1,4 +1,4 @@
-"""What orders the tokens before a search: a token-scoring method, chance, or scores of the caller."""
+"""Rankings of the tokens before a search: by a token-scoring method, at random, or by the caller's scores."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RANDOM = "random"
 
 
 def ranking_name(ranking: object) -> str:
-    """How a result calls a ranking."""
+    """The name of a ranking in results."""
     return ranking if isinstance(ranking, str) else "given"
 
 
@@ -53,12 +53,12 @@ def ranking_scores(
     """(tokens,) scores of each input by this ranking.
 
     Args:
-        ranking: from `check_ranking`.
+        ranking: the result of `check_ranking`.
         argument: its name, for messages.
-        predictor: of the inputs.
-        places: of these inputs among those that the ranking has scores for.
-        batch_size: of a token-scoring method.
-        seed: of random scores.
+        predictor: runs the inputs.
+        places: the index of these inputs among those that the ranking has scores for.
+        batch_size: the batch size of a token-scoring method.
+        seed: the random seed for random scores.
 
     Raises:
         InvalidInputError: scores that are not finite or not one for each token.

@@ -1,4 +1,4 @@
-"""Human rationales brought to the model's tokens."""
+"""Map human rationales to the model's tokens."""
 
 from __future__ import annotations
 

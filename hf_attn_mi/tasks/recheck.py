@@ -1,4 +1,4 @@
-"""`recheck`: every number of a token set or an attention subgraph again, by plain forwards of the whole input."""
+"""`recheck`: compute every number of a token set or an attention subgraph again, by plain forward passes."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from hf_attn_mi.results.attention_subgraph import AttentionSubgraph
 from hf_attn_mi.results.token_set import TokenSet
 from hf_attn_mi.tasks.recheck_attention import TOKEN, SubgraphCheck, as_token_set, saved_input
 
-TOLERANCE, TOLERANCE_REDUCED = 1e-5, 2e-2  # of a probability; the latter in half precision
+TOLERANCE, TOLERANCE_REDUCED = 1e-5, 2e-2  # of a probability; the second in half precision
 
 
 @dataclass(frozen=True)
 class Recheck:
-    """Whether a token set is what it says.
+    """The result of checking a token set or an attention subgraph.
 
     Attributes:
-        holds: every number came out again and every condition that the set claims is met.
+        holds: whether every number was reproduced and every condition that the set claims is met.
         difference: largest change of a probability.
-        reasons: what does not hold, one sentence each; () where it holds.
+        reasons: what does not hold, one sentence each; () if it holds.
     """
 
     holds: bool
@@ -51,18 +51,18 @@ def recheck(
 ) -> Recheck:
     """Run the input under each restriction of the result, one whole sequence at a time, and compare.
 
-    Nothing of the search is used: no compaction, no batches, no shared states, no saved answer.
+    The check is independent of the search: no compaction, no batches, no shared states, no saved answer.
 
     Args:
         model: the model of `minimal_tokens` or `minimal_attention`.
         token_set: the result of one of them.
         inputs: the input of a `TokenSet`, where it was not texts; an `AttentionSubgraph` holds its input.
         tokenizer: as for `minimal_tokens`.
-        tolerance: of a probability; None for 1e-5, and 2e-2 in half precision. Comparisons closer than this count as
-            met: rounding decides them.
+        tolerance: the largest change of a probability; None for 1e-5, and 2e-2 in half precision. Conditions that
+            are violated by less than this count as met, since rounding decides them.
 
     Returns:
-        What came out.
+        The result of the check.
 
     Raises:
         InvalidInputError: another input or another model than that of the result.
@@ -155,7 +155,7 @@ class _Checker:
         self.original = self.predict(self.movable)
 
     def predict(self, tokens: Collection[int]) -> Prediction:
-        """What the model says under the mask of these tokens and the special ones."""
+        """The model's answer under the mask of these tokens and the special ones."""
         kept = frozenset((*self.fixed, *tokens))
         if not kept:  # there is no such input
             return Prediction(0.0, self.original.explained, None)
@@ -170,7 +170,7 @@ class _Checker:
         return one.predicted == self.original.predicted and enough
 
     def dispensable(self, tokens: Collection[int], slack: float) -> bool:
-        """Whether these tokens, as the rest, leave the set unneeded."""
+        """Whether these tokens, as the rest, show that the set is not needed."""
         if self.token_set.strict:
             return self.predict(tokens).predicted == self.original.predicted
         return self.sufficient(tokens, slack)

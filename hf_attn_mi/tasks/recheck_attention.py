@@ -1,4 +1,4 @@
-"""Every number of an attention subgraph again, from the saved record alone, one whole sequence at a time."""
+"""Compute every number of an attention subgraph again, from the saved record alone, one sequence at a time."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class SubgraphCheck:
     """Runs the sets of one subgraph again and collects what does not hold.
 
     Args:
-        runner: of the model.
-        subgraph: to check; of attention weights, heads or layers.
-        tolerance: of a probability; comparisons closer than this count as met.
+        runner: runs the model.
+        subgraph: the subgraph to check; of attention weights, heads or layers.
+        tolerance: the largest difference of a probability; comparisons closer than this count as met.
     """
 
     def __init__(self, runner: EncoderRunner, subgraph: AttentionSubgraph, tolerance: float) -> None:

@@ -81,11 +81,11 @@ def report(
         model: as in `explain`.
         inputs: as in `explain`, images and audio too.
         target: as in `explain`: by default the predicted class.
-        method: that scores the tokens, as in `explain`.
-        options: of this method.
+        method: the method that scores the tokens, as in `explain`.
+        options: the options of this method.
         methods: further methods whose scores are shown below those of `method`.
-        classes: how many classes are explained: the target and the most probable others.
-        labels: the correct class of each input, a name or number; None where an input has none.
+        classes: the number of explained classes: the target and the most probable others.
+        labels: the correct class of each input, a name or number; None if an input has none.
         token_set: whether a minimal set of tokens is searched; None for up to 20 inputs.
         certificate: whether efficient attention is certified; None for up to 20 inputs.
         subgraph: whether the attention weights that carry the prediction are searched (`minimal_attention`, with a
@@ -93,10 +93,10 @@ def report(
         attention: matrices on the page: "all"; "top", of the 8 heads with the largest contribution; "rows", of these
             the row that contributes most; "none". None chooses by the number of tokens, and "none" for more than 4
             inputs. What is left out, the page says.
-        comparison: of methods by `compare`; its verdict is shown.
+        comparison: a comparison of methods by `compare`; its verdict is shown.
         profile: of this model, from `fit_information`: shows what each token tells about the output, layer by layer.
         tokenizer, processor, sampling_rate, batch_size, truncation, is_split_into_words: as in `explain`.
-        seed: of random draws.
+        seed: the random seed for random draws.
 
     Returns:
         A `Report`; `save("report.html")` writes the page, and a notebook displays it.
@@ -234,7 +234,7 @@ def _explained(one: Explanation) -> Any:
 
 @dataclass(frozen=True)
 class _Output:
-    """What the model gives to one input: every class, the explained value, and the tokens where it is read."""
+    """The model's outputs for one input: every class, the explained value, and the tokens where it is read."""
 
     classes: tuple[ClassOutput, ...]
     value: float
@@ -341,7 +341,7 @@ def _optional(
     notes: Notes,
     compute: Callable[[], Sequence[RecordT]],
 ) -> list[RecordT | None]:
-    """The results of each input; None and a note where they are not wanted, or not possible and not asked for."""
+    """The results of each input; None and a note where they were disabled, or impossible and not requested."""
     reason = ""
     if wanted is False:
         reason = f"Not asked for ({name}=False)."

@@ -72,7 +72,7 @@ def attention_detail(
     value in the linearized model (the sum over keys of a_ij <v_j, g_i>).
 
     Args:
-        runner: of the model.
+        runner: runs the model.
         one: the input.
         target: of this input, settled.
         layers: those of its explanation.
@@ -97,7 +97,7 @@ def attention_detail(
 def _run(
     runner: EncoderRunner, one: EncodedInput, target: Target, layers: Sequence[LayerAttention]
 ) -> tuple[list[_Layer], str]:
-    """The attention calls of one pass; and why they have no contributions, "" where they have."""
+    """The attention calls of one pass; and why they have no contributions, "" if they have."""
     arguments = runner.collate([one])
     real = real_positions([one], arguments)
     calls: list[AttentionCall] = []

@@ -1,4 +1,4 @@
-"""`RestrictedForward`: what the model says about one input when its attention rows are restricted to some edges.
+"""`RestrictedForward`: run the model on one input with its attention rows restricted to some edges.
 
 Many sets of edges run in one pass: the input is repeated, and each repetition gets its own mask in every layer. A set
 that differs from a known one only above some layer runs from that layer on.
@@ -46,7 +46,7 @@ class Candidate:
 
     Attributes:
         selection: the edges that stay.
-        base: which of the shared restrictions it equals below `start`.
+        base: the index of the shared restriction that it equals below `start`.
         start: the lowest layer in which it differs from that one.
     """
 
@@ -59,20 +59,20 @@ class RestrictedForward:
     """Runs one input under restrictions; a context manager that holds the model while it is open.
 
     Args:
-        runner: of the model.
+        runner: runs the model.
         one: the input.
-        target: of this one input; settled by `analyze`.
-        batch_size: most restrictions in one forward pass; halved where memory runs out.
-        seed: of models that draw at random in evaluation.
+        target: the target of this one input; settled by `analyze`.
+        batch_size: maximum number of restrictions in one forward pass; halved where memory runs out.
+        seed: the random seed for models that draw at random in evaluation.
         reference: another input, at least as long, whose values take the place of removed edges.
 
     Attributes:
         edges: the edges of the input; known after `analyze`.
-        explained: what is explained; known after `analyze`.
+        explained: the explained class or value; known after `analyze`.
         whole: the answer for all edges.
         sequences: restrictions run so far.
         forwards: their cost in forward passes of the whole input.
-        notes: what the reader of a result should know.
+        notes: remarks for the reader of a result.
     """
 
     edges: EdgeSpace
@@ -117,7 +117,7 @@ class RestrictedForward:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Let the model run as its own inside: without restrictions, recording or a fixed seed."""
+        """Inside, the model runs unchanged: without restrictions, recording or a fixed seed."""
         self._stack.close()
         self._stack = ExitStack()
         try:
@@ -223,7 +223,7 @@ class RestrictedForward:
     # --- restrictions ------------------------------------------------------------------------------------------
 
     def run(self, candidates: Sequence[Candidate], removal: str = "renormalized") -> list[Answer]:
-        """Return what the model says under each restriction, in order.
+        """Return the model's answer under each restriction, in order.
 
         Args:
             candidates: restrictions; those with `start` above 0 run from the states of `share` on.

@@ -1,4 +1,4 @@
-"""Gradients of one input under a restriction: what moving a single edge would change, and what the rest lives on."""
+"""Gradients of one input under a restriction: effects of moving single edges, and what the rest depends on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def toggle_effects(forward: RestrictedForward, numbers: Tensor, removal: str = "
     One pass with gradients over the set and over the rest; see `Removal.change`.
 
     Args:
-        forward: open and analyzed.
+        forward: an open and analyzed `RestrictedForward`.
         numbers: (edges,) long, ascending: the set.
         removal: name of the kind of removal.
 
@@ -61,10 +61,10 @@ def rest_contributions(forward: RestrictedForward, numbers: Tensor, removal: str
     """Return what each edge of the rest contributes to the margin, (places,) on the CPU.
 
     r_ij (g_ij - sum_k r_ik g_ik) with r the rows of the rest and g the gradient of the margin; zero for the edges
-    of the set. None where the model has no gradients.
+    of the set. None if the model has no gradients.
 
     Args:
-        forward: open and analyzed.
+        forward: an open and analyzed `RestrictedForward`.
         numbers: (edges,) long, ascending: the set.
         removal: name of the kind of removal.
     """
@@ -96,7 +96,7 @@ def rest_contributions(forward: RestrictedForward, numbers: Tensor, removal: str
 def _toggles(
     present: Tensor, kept: Tensor, rows: Tensor, weights: Tensor, slope: Tensor, local: Tensor
 ) -> list[Toggle]:
-    """What is known of the edges at these flat places of a call, with the set (first) and with the rest."""
+    """Quantities of the edges at these flat places of a call, with the set (first) and with the rest."""
     windows, *_, keys = present.shape
     count = present.sum(-1).clamp_min(1).flatten()
     toggles = []

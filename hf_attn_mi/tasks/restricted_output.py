@@ -1,4 +1,4 @@
-"""What the model says about one input under each restriction of a batch."""
+"""The model's answers for one input under each restriction of a batch."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from hf_attn_mi.models.targets import Target
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says under one restriction.
+    """The model's answer under one restriction.
 
     Attributes:
-        probability: of the explained class.
-        same: whether the prediction is that of the whole input.
+        probability: the probability of the explained class.
+        same: whether the prediction equals that of the whole input.
         odds: log-odds of the explained class; for other targets their explained value.
         margin: above zero where the prediction is that of the whole input: its logit minus the largest other one; plus
             or minus infinity where the prediction is not read off class logits.
@@ -49,10 +49,10 @@ def read_pass(
     """Read the outputs of a pass over copies of one input.
 
     Args:
-        outputs: of the model.
+        outputs: the outputs of the model.
         target: one entry for each copy.
-        runner: of the model.
-        predicted: the prediction for the whole input; None where this is the pass that gives it.
+        runner: runs the model.
+        predicted: the prediction for the whole input; None if this is the pass that gives it.
 
     Returns:
         The answers, what is explained, and the prediction for the whole input.

@@ -1,6 +1,6 @@
-"""What a model allows under restrictions: several of them in a batch, and passes that start at a later layer.
+"""Tests whether a model allows several restrictions in a batch, and passes that start at a later layer.
 
-Both are tried on the model, once, and never guessed.
+Both are tested on the model, once, and never assumed.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from hf_attn_mi.tasks.restricted_forward import Candidate, RestrictedForward
 
 
 def try_sharing(forward: RestrictedForward) -> None:
-    """Decide whether restrictions may share a batch, and states; tried once for each model, never guessed."""
+    """Decide whether restrictions may share a batch, and states; tested once for each model, never assumed."""
     known = forward.runner.cached("restricted passes", dict[str, bool])
     if "batches" not in known:
         sequences, forwards = forward.sequences, forward.forwards
         known["batches"] = forward.runner.takes_batches(forward.input) and _batches_agree(forward)
         known["states"] = known["batches"] and bool(forward.layers) and _states_agree(forward)
-        forward.sequences, forward.forwards = sequences, forwards  # the model's, not this input's
+        forward.sequences, forward.forwards = sequences, forwards  # not counted for this input
     if not known["batches"]:
         forward.batch_size = 1
     if not known["states"]:

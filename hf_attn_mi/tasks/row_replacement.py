@@ -1,4 +1,4 @@
-"""Rows that replace a model's attention while it runs, and what is recorded of them."""
+"""Rows that replace a model's attention while it runs, and the measurements recorded for them."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ def read_rows(call: AttentionCall) -> ReplacedRows:
 
 @dataclass
 class RowReplacement:
-    """Puts effective or efficient rows in the place of attention, and certifies them layer by layer.
+    """Replaces attention by effective or efficient rows, and certifies them layer by layer.
 
     Args:
         form: "efficient", "effective" or "effective_affine".
-        tolerance: of the efficient rows.
+        tolerance: the tolerance of the efficient rows.
         chosen: for each call by its index, the rows whose necessity is computed (numbers below batch * heads * queries,
             long); calls that are not in it stay as they are.
     """
@@ -86,7 +86,7 @@ class RowReplacement:
     chosen: dict[int, Tensor]
     layers: list[LayerCertificate] = field(default_factory=list)
     norms: dict[int, Tensor] = field(default_factory=dict)  # (heads, queries) ||new row - attention||
-    smallest: list[Tensor] = field(default_factory=list)  # of each checked row
+    smallest: list[Tensor] = field(default_factory=list)  # smallest distance of each checked row
     checked_keys: int = 0
 
     def __call__(self, call: AttentionCall) -> Tensor | None:
@@ -188,10 +188,10 @@ def control(name: str, norms: dict[int, Tensor], sums: bool, seed: int) -> Calla
     """Return a replacement for the calls in `norms`: one of `CONTROLS`.
 
     Args:
-        name: which.
+        name: the name of the control.
         norms: (heads, queries) norm of the noise for each call, by its index.
-        sums: the null-space noise keeps row sums.
-        seed: of the noise and the permutations.
+        sums: whether the null-space noise keeps row sums.
+        seed: the random seed for the noise and the permutations.
     """
     generator = torch.Generator().manual_seed(seed)
 

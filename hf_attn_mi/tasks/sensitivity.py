@@ -34,18 +34,18 @@ def sensitivities(
 ) -> tuple[list[float | None], list[str]]:
     """`max_sensitivity` of each input, and notes: eleven more runs of the method on each.
 
-    The model is given `inputs_embeds` in place of ids. Where its scores are then not those it gave for the ids, or it
+    The model is given `inputs_embeds` instead of ids. Where its scores are then not those it gave for the ids, or it
     takes no embeddings, the metric is undefined.
 
     Args:
         scorer: the method.
-        runner: of the model.
+        runner: runs the model.
         inputs: the inputs.
-        target: settled, of all inputs.
-        scores: (tokens,) scores of each input by its ids; None where the method failed.
-        options: of the method.
-        batch_size: versions of an input in one pass.
-        seed: of the changes.
+        target: the target, already settled, of all inputs.
+        scores: (tokens,) scores of each input by its ids; None if the method failed.
+        options: the options of the method.
+        batch_size: maximum number of versions of an input in one pass.
+        seed: the random seed for the changes.
     """
     values: list[float | None] = []
     notes: list[str] = []

@@ -29,9 +29,9 @@ class TargetPlan:
     """The targets of each input.
 
     Attributes:
-        inputs: as they were passed.
+        inputs: the inputs as they were passed.
         targets: the k-th target of every input; inputs with fewer have their first one again.
-        counts: how many targets each input has.
+        counts: the number of targets of each input.
     """
 
     inputs: tuple[EncodedInput, ...]
@@ -72,12 +72,12 @@ def plan_targets(
     Args:
         targets: a list of targets, each as `read_target` takes it for one input, or "all".
         candidate_labels: of zero-shot classification; None without it.
-        runner: of the model.
+        runner: runs the model.
         encoded: the inputs.
         errors: "raise", or "skip" for inputs that one of the targets does not fit.
 
     Raises:
-        InvalidInputError: no list, an empty one, or a model for which "all" has no meaning.
+        InvalidInputError: not a list, an empty list, or a model for which "all" has no meaning.
     """
     if isinstance(targets, str) and targets == ALL:
         return _plan_all(candidate_labels, runner, encoded), encoded
@@ -129,7 +129,7 @@ def _of_outputs(kind: Any, runner: EncoderRunner, inputs: Sequence[EncodedInput]
     """Every class, or every entity that the model predicts.
 
     Raises:
-        InvalidInputError: a model of another task.
+        InvalidInputError: the model has another task.
     """
     rows: dict[int, list[int | BoundTarget]] = {}
     with runner.session(), torch.no_grad():

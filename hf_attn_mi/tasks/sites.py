@@ -1,4 +1,4 @@
-"""Which tokens of an input stand in which site. One state an input and site, so that examples are independent."""
+"""Which token of an input each site uses: one state per input and site, so that examples are independent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEXTS = ("text A", "text B")
 
 
 class SitePlan:
-    """The picks of every input: the site "tokens" (and its further draws), "first", and what else was asked for.
+    """The picks of every input: the site "tokens" (and its further draws), "first", and all other requested sites.
 
     Random draws depend on `seed`, the number of the input and the pick only.
 
@@ -27,7 +27,7 @@ class SitePlan:
         chosen: names of `SITES`, as `read_sites` returns them.
         examples: some of the data, which says what special tokens there are and whether there are pairs.
         reads: "last" adds that site: the output is computed from the last token.
-        seed: of the draws.
+        seed: the random seed for the draws.
 
     Attributes:
         names: the names of the picks; the further draws of "tokens" follow it directly, under the same name.
@@ -64,7 +64,7 @@ class SitePlan:
         self.pooled = [words for _, words in picks]
 
     def places(self, example: EncodedInput, number: int) -> list[int]:
-        """The position of each pick but those by attention, -1 where the input has none."""
+        """The position of each pick but those by attention, -1 if the input has none."""
         length = int(example.length or 0)
         special = example.special or (False,) * length
         ordinary = [i for i in range(length) if not special[i]]
@@ -82,7 +82,7 @@ class SitePlan:
         return places
 
     def ranked(self, example: EncodedInput, received: Tensor | None) -> list[int]:
-        """The positions of the picks by attention, -1 where there are fewer tokens or no attention (embeddings).
+        """The positions of the picks by attention, -1 if there are fewer tokens or no attention (embeddings).
 
         Args:
             example: the input.
@@ -100,10 +100,10 @@ class SitePlan:
 
 
 def read_sites(sites: Any) -> tuple[str, ...]:
-    """The names of the wanted sites.
+    """The names of the requested sites.
 
     Raises:
-        InvalidInputError: another name, or none.
+        InvalidInputError: an unknown name, or no names.
 
     Example:
         >>> read_sites("positions")

@@ -1,4 +1,4 @@
-"""The pass of texts through a model that a profile is fitted to."""
+"""Run texts through a model and collect the states that a profile is fitted to."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ class StateCollection:
     `inspection`, `plan` and `sample` are made with the first texts.
 
     Attributes:
-        runner: of the model.
+        runner: runs the model.
         chosen: names of the sites.
         chosen_layers: indices of the layers to keep; None for all.
         memory: bytes for the states that are kept.
-        seed: of every random draw.
-        most: number of texts there can be; None where that is not known.
-        number: of the next text.
-        cut: texts that are longer than the model's maximum.
-        empty: texts that the tokenizer makes no token of.
-        seconds: of the forward passes.
+        seed: the random seed for every random draw.
+        most: the maximum number of texts; None if that is not known.
+        number: the number of the next text.
+        cut: the number of texts that are longer than the model's maximum.
+        empty: the number of texts without tokens.
+        seconds: the duration of the forward passes.
         layers: indices of the layers that are kept.
         inspection: the stack of layers.
-        plan: which token of an input stands in which site.
+        plan: the token of an input that each site uses.
         sample: the states and the outputs of the model.
     """
 
@@ -170,7 +170,7 @@ def read_layers(layers: object, inspection: LayerInspection) -> tuple[int, ...]:
     """The chosen layers, in order.
 
     Raises:
-        InvalidInputError: no list of numbers, or a layer that is not there.
+        InvalidInputError: not a list of numbers, or a layer that does not exist.
     """
     if layers is None:
         return inspection.layers

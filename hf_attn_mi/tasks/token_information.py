@@ -1,4 +1,4 @@
-"""What each token of one input tells about the output, by the probes of a profile."""
+"""The information of each token of one input about the output, by the probes of a profile."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read_profile(profile: object, runner: EncoderRunner) -> InformationProfile |
     """The profile, if it was fitted for this model.
 
     Raises:
-        InvalidInputError: no `InformationProfile`, or one of another model: names both fingerprints.
+        InvalidInputError: not an `InformationProfile`, or one of another model; the message names both fingerprints.
     """
     if profile is None:
         return None
@@ -49,12 +49,12 @@ class TokenInformation:
     """Consumer of hidden states: keeps those of the profile's layers until the logits are there.
 
     Args:
-        profile: fitted for the model.
-        runner: of the model.
-        inputs: of the batch.
+        profile: a profile that was fitted for the model.
+        runner: runs the model.
+        inputs: the inputs of the batch.
 
     Raises:
-        InvalidInputError: the inputs are no sequences of tokens.
+        InvalidInputError: the inputs are not sequences of tokens.
     """
 
     def __init__(self, profile: InformationProfile, runner: EncoderRunner, inputs: Sequence[EncodedInput]) -> None:

@@ -1,4 +1,4 @@
-"""The search for a locally minimal two-sided set of tokens on an oracle; knows tokens by index and no model.
+"""The search for a locally minimal two-sided set of tokens on an oracle, independent of any model.
 
 The oracle answers for a set of tokens: the probability of the class when only these are seen, and whether the
 prediction is still that of all tokens. A search is a generator that yields the sets it wants answered and is sent the
@@ -20,10 +20,10 @@ CHUNKS_FROM = 8  # smaller sets are tried token by token at once: the certificat
 
 @dataclass(frozen=True)
 class SearchResult:
-    """Where a search ended.
+    """The result of a search.
 
     Attributes:
-        kept: the set in the order of the search, strongest first; None where the empty set already gives the answer.
+        kept: the set in the order of the search, strongest first; None if the empty set already gives the answer.
         minimal: whether every single removal was tried and broke a condition.
     """
 
@@ -33,17 +33,17 @@ class SearchResult:
 
 @dataclass
 class SearchState:
-    """What the search knows about the sets of one input, and what it cost.
+    """The known answers for the sets of one input, and their cost.
 
     Attributes:
         everything: all tokens that may be left out.
         keep: share of the probability of all tokens that a sufficient set keeps.
         strict: whether the rest must change the prediction; else it only must not suffice.
-        cost: of running a set of this size, in runs of the full input.
-        budget: most that may be spent.
-        answers: what the oracle said. The answer for `everything` is there from the start.
+        cost: the cost of running a set of this size, in runs of the full input.
+        budget: the maximum cost.
+        answers: the oracle's answers. The answer for `everything` is there from the start.
         spent: cost so far.
-        sequences: sets the oracle was asked for so far.
+        sequences: the number of sets passed to the oracle so far.
     """
 
     everything: Tokens
@@ -61,7 +61,7 @@ class SearchState:
         return same and probability >= self.keep * self.answers[self.everything][0]
 
     def dispensable(self, tokens: Tokens) -> bool:
-        """Whether these tokens, as the rest, leave the others unneeded: the opposite of the second condition."""
+        """Whether these tokens, as the rest, make the others unnecessary: the opposite of the second condition."""
         return self.answers[tokens][1] if self.strict else self.sufficient(tokens)
 
     def knows(self, tokens: Tokens) -> bool:
@@ -176,11 +176,11 @@ def run_together(searches: Sequence[Search], oracle: Oracle) -> list[SearchResul
     """Runs searches side by side: one call of the oracle answers what all of them ask in this round.
 
     Args:
-        searches: generators, each fresh.
+        searches: generators that were not started yet.
         oracle: takes (number of the search, set) and answers in the same order.
 
     Returns:
-        What each found, in order.
+        The result of each search, in order.
     """
     results: dict[int, SearchResult] = {}
     asked: dict[int, list[Tokens]] = {}

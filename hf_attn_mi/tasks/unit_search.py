@@ -21,7 +21,7 @@ from hf_attn_mi.tasks.token_search import (
 
 @dataclass
 class Found:
-    """Where a search ended; see `AttentionSubgraph`."""
+    """The result of a search; see `AttentionSubgraph`."""
 
     units: tuple[int, ...] = ()
     set: Answer | None = None
@@ -48,11 +48,11 @@ def search_units(
 
     Args:
         order: all units that may be left out, strongest first.
-        run: takes sets of units.
+        run: returns the model's answers for sets of units.
         ends: the answers for all units and for none.
         rule: when a set carries the prediction.
-        budget: most forward passes of the whole input.
-        cost: of a set of this size in forward passes of the whole input.
+        budget: maximum cost, in forward passes of the whole input.
+        cost: the cost of a set of this size, in forward passes of the whole input.
     """
     everything = frozenset(order)
     full: dict[Tokens, Answer] = {everything: ends[0], EMPTY: ends[1]}

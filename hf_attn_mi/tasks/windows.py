@@ -57,7 +57,7 @@ class WindowLogits:
 
 @dataclass(frozen=True, eq=False)
 class Aggregated:
-    """What the windows of one input say together.
+    """The combined result of the windows of one input.
 
     Attributes:
         explained: the class, its name and probability.
@@ -75,7 +75,7 @@ class Aggregated:
 
 
 def refuse_with_stride(*, truncation: bool, profile: object, targets: object, candidate_labels: object) -> None:
-    """Refuse arguments that do not go with windows.
+    """Refuse arguments that cannot be combined with windows.
 
     Raises:
         InvalidInputError: names them.
@@ -93,7 +93,7 @@ def encode_long_texts(runner: EncoderRunner, inputs: Any, *, is_split_into_words
     """The encoded inputs of texts of any length.
 
     Raises:
-        InvalidInputError: inputs that are no texts.
+        InvalidInputError: the inputs are not texts.
     """
     if isinstance(inputs, Mapping) and not isinstance(inputs.get("text"), str):
         raise InvalidInputError("stride= is for texts; inputs is a mapping of tensors.")
@@ -119,7 +119,7 @@ def class_targets(runner: EncoderRunner, target: Any, encoded: EncodedInputs) ->
     """The class of each encoded input, None for the predicted one.
 
     Raises:
-        InvalidInputError: a target that is no class.
+        InvalidInputError: the target is not a class.
     """
     targets, _ = read_target(target, runner, encoded.inputs, places=encoded.places, count=encoded.count)
     if targets.is_function or not all(number is None or isinstance(number, int) for number in targets.targets):
@@ -134,15 +134,15 @@ class WindowExplainer:
     """Explains inputs of any length by windows.
 
     Args:
-        runner: of the model.
+        runner: runs the model.
         scorer: the method.
-        options: of the method.
+        options: the options of the method.
         stride: tokens that neighboring windows share.
         aggregation: "mean" or "max" of the windows' logits, class by class.
-        batch_size: windows in one forward pass.
+        batch_size: maximum number of windows in one forward pass.
 
     Raises:
-        InvalidInputError: a stride or aggregation that is none.
+        InvalidInputError: an invalid stride or aggregation.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class WindowExplainer:
         """The explanation of one input.
 
         Args:
-            one: of any length.
+            one: the input, of any length.
             target: number of the class; None for the one that the windows predict together.
             index: of the input, for messages.
 

@@ -21,12 +21,12 @@ class KernelInputs:
     were not finite.
 
     Attributes:
-        query: (batch, heads, queries, qk_dim), None where the rows are passed.
+        query: (batch, heads, queries, qk_dim), None if the rows are passed.
         key: (batch, kv_heads, keys, qk_dim), likewise.
         value: (batch, kv_heads, keys, head_dim).
         output: (batch, heads, queries, head_dim) or None.
         rows: (batch, heads, queries, keys) or None.
-        mask: bool or additive, four dimensions, each 1 or full; None where key and query flags say everything.
+        mask: bool or additive, four dimensions, each 1 or full; None if key and query flags say everything.
         scale: factor of the logits.
         is_causal: whether keys after the query are hidden.
         window: keys at this distance and beyond are hidden.
@@ -77,7 +77,7 @@ class KernelInputs:
         return allowed
 
     def bias(self, example: slice, heads: slice, queries: slice, keys: slice) -> Tensor | None:
-        """The additive mask of a tile, None where there is none."""
+        """The additive mask of a tile, None if there is none."""
         if self.mask is None or self.mask.dtype == torch.bool:
             return None
         return mask_tile(self.mask, example, heads, queries, keys)
@@ -140,7 +140,7 @@ def mask_tile(mask: Tensor, *places: slice) -> Tensor:
 
 
 def order_mask(queries: slice, keys: slice, is_causal: bool, window: int | None, device: torch.device) -> Tensor | None:
-    """Return (queries, keys) bool of causality and window, None where neither is asked for.
+    """Return (queries, keys) bool of causality and window, None if neither is asked for.
 
     Causal: j <= i. Window w: |i - j| < w.
 

@@ -23,7 +23,7 @@ class AttentionStatistics:
         mean_entropy: (batch, heads) mean of - sum_j a_ij log a_ij over the keys, nats.
         rank: (batch, heads) rank of the values of the keys that real queries see.
         n: (batch, heads) number of these keys.
-        null_space_fraction: (batch, heads) ||A - A_eff||_F / ||A||_F, exactly 0 where n <= rank. Where all queries see
+        null_space_fraction: (batch, heads) ||A - A_eff||_F / ||A||_F, exactly 0 if n <= rank. Where all queries see
             the same keys it comes from ||A||^2 - ||A_eff||^2, which float32 cannot tell from 0 below about 3e-4.
         backend: the implementation that ran.
     """
@@ -75,7 +75,7 @@ def attention_statistics(
 
     Raises:
         InvalidInputError: shapes, dtypes, values or options that do not fit; an output that is not rows times values.
-        BackendUnavailableError: the backend asked for is not installed, or cannot do this call.
+        BackendUnavailableError: the requested backend is not installed, or cannot do this call.
 
     Source: Brunner et al., "On Identifiability in Transformers", arXiv 1908.04211 (effective attention).
 
@@ -111,7 +111,7 @@ def _triton_refusal(inputs: KernelInputs) -> str | None:
 
 @dataclass(frozen=True, eq=False)
 class Sums:
-    """Sums over queries, added to in place; heads stand as (kv_heads, groups).
+    """Sums over queries, updated in place; heads are split into (kv_heads, groups).
 
     Attributes:
         received: (batch, kv_heads, groups, keys) attention received.

@@ -27,13 +27,13 @@ class Block:
     heads: slice  # query heads
     keys: slice  # from the first real key to the last
     queries: slice
-    padding: Tensor | None  # (kv heads of all examples, 1, keys) additive, None where every key is real
+    padding: Tensor | None  # (kv heads of all examples, 1, keys) additive, None if every key is real
     key_flags: Tensor  # (examples, 1, 1, 1, keys) bool
-    weights: Tensor | None  # (examples, 1, 1, queries, 1) 1 for real queries, None where every query is real
+    weights: Tensor | None  # (examples, 1, 1, queries, 1) 1 for real queries, None if every query is real
     key: Tensor | None  # (kv heads of all examples, keys, qk_dim)
     values: Tensor  # (kv heads of all examples, keys, head_dim), zero at pads
     basis: ValueBasis
-    trusted: bool  # outputs are exact enough to stand for rows times values
+    trusted: bool  # outputs are exact enough to be used as rows times values
 
 
 def statistics_torch(inputs: KernelInputs, effective: bool) -> AttentionStatistics:
@@ -85,7 +85,7 @@ def spans(flags: Tensor) -> list[tuple[int, int, int]]:
 
 
 def _common_span(rows: list[tuple[int, int, int]]) -> tuple[slice, bool] | None:
-    """Return the places some row needs and whether every row needs all of them; None where no row needs any."""
+    """Return the places some row needs and whether every row needs all of them; None if no row needs any."""
     some = [row for row in rows if row[2]]
     if not some:
         return None

@@ -40,7 +40,7 @@ class Heads:
 
     @property
     def place(self) -> tuple[int, slice, slice]:
-        """Where the heads stand in the sums."""
+        """The position of the heads in the sums."""
         return self.example, self.kv, self.groups
 
     def query_heads(self, groups: int) -> slice:

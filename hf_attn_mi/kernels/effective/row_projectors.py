@@ -5,7 +5,7 @@ some rows see, B_i = V[E_i] L^-T, and (Woodbury)
 
     (G + V[E_i]^T V[E_i])^-1 = L^-T (1 - B_i^T (1 + B_i B_i^T)^-1 B_i) L^-1,
 
-which takes one small factor a row, of the size of E_i, in the place of a factor of head_dim x head_dim.
+which takes one small factor a row, of the size of E_i, instead of a factor of head_dim x head_dim.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def project_rows(
     Args:
         weights: (heads, groups, rows, keys) attention, zero where not allowed.
         allowed: (rows, keys) bool, the same for all heads: rows that see much the same keys.
-        points: of the heads.
+        points: the points of the heads.
         previous: the third result for the chunk before.
 
     Example:

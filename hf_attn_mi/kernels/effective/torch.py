@@ -33,7 +33,7 @@ class EffectiveRows:
     attention: Tensor  # (heads, queries, keys), zero where not allowed
     rank: Tensor  # (heads,) long: rank of the values, of [V, 1] in the affine form
     n: Tensor  # (heads,) long: number of allowed keys
-    null_space_fraction: Tensor  # (heads,) float64 ||A - A_eff||_F / ||A||_F, exactly 0 where n <= rank
+    null_space_fraction: Tensor  # (heads,) float64 ||A - A_eff||_F / ||A||_F, exactly 0 if n <= rank
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +119,7 @@ def _reached(inputs: RowInputs, space: ValueBasis, weights: Tensor, place: tuple
 def _norm_left(
     norm: Tensor, reached: Tensor, constant: Tensor | None, count: Tensor, condition: Tensor
 ) -> float | None:
-    """Return ||A - A P|| of a tile from ||A||^2 - ||A P||^2; None where that would cost it digits.
+    """Return ||A - A P|| of a tile from ||A||^2 - ||A P||^2; None if that would cost it digits.
 
     The columns of the basis are orthonormal up to epsilon times the condition number.
     """
@@ -260,7 +260,7 @@ def received_weights(outputs: Tensor, values: Tensor, keys: Tensor, queries: Ten
 
 
 def _in_float32(values: Tensor, mean: Tensor, count: Tensor, epsilon: float) -> Tensor | None:
-    """Weights by way of a float32 Gram matrix; None where that is not certainly enough.
+    """Weights by way of a float32 Gram matrix; None if that is not certainly enough.
 
     Args:
         values: (kv heads, keys, head_dim) float32.

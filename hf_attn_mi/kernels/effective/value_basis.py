@@ -19,7 +19,7 @@ class ValueBasis:
     basis: Tensor  # (heads, keys, head_dim) U = V W, columns orthonormal, zero beyond the rank
     whitening: Tensor  # (heads, head_dim, head_dim) W, W W^T = (V^T V)^+
     rank: Tensor  # (heads,) long
-    condition: Tensor  # (heads,) float64, ||V||_F ||V^+||_F; 0 where V is zero
+    condition: Tensor  # (heads,) float64, ||V||_F ||V^+||_F; 0 if V is zero
 
 
 def epsilon_of(*tensors: Tensor | None) -> float:
@@ -50,7 +50,7 @@ def rank_cut(keys: Tensor, dim: int, epsilon: float) -> Tensor:
 
 
 def inverse_factor(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """Return L^-1 of the Cholesky factor L, and a lower bound of the smallest eigenvalue; 0 where there is no factor.
+    """Return L^-1 of the Cholesky factor L, and a lower bound of the smallest eigenvalue; 0 if there is no factor.
 
     1 / ||L^-1||_F^2 is the bound: ||L^-1||_F^2 is the sum of the reciprocal eigenvalues.
 

@@ -90,7 +90,7 @@ def exchange(inverse, column, k, pivot_row):
 
 @njit(**OPTIONS)
 def fresh_inverse(points, keys, inverse):
-    """Write the inverse of the basis; False where it is singular."""
+    """Write the inverse of the basis; False if it is singular."""
     rank = len(keys)
     matrix = np.empty((rank, rank))
     for i in range(rank):
@@ -109,7 +109,7 @@ def fresh_inverse(points, keys, inverse):
 
 @njit(**_NO_NAN)
 def _most_negative(weights, norms, ratio):
-    """Return the basis position that leaves, by steepest edge; -1 where no weight is negative.
+    """Return the basis position that leaves, by steepest edge; -1 if no weight is negative.
 
     Written without branches, which the processor would predict badly."""
     best = 0.0
@@ -126,7 +126,7 @@ def _most_negative(weights, norms, ratio):
 
 @njit(**_NO_NAN)
 def _dual_ratio(reduced, alpha, ratio, smallest, count):
-    """Return the key that enters and the step of the reduced costs; -1 where none may.
+    """Return the key that enters and the step of the reduced costs; -1 if none may.
 
     Many shifted costs are equal: unless the largest pivot among them is chosen, the method cycles.
     """

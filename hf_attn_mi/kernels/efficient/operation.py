@@ -65,7 +65,7 @@ def efficient_rows(
 
     Raises:
         InvalidInputError: shapes, dtypes, values or options that do not fit.
-        BackendUnavailableError: the backend asked for is not installed, or cannot do this call.
+        BackendUnavailableError: the requested backend is not installed, or cannot do this call.
 
     Example:
         >>> rows = efficient_rows(torch.full((1, 1, 4), .25), torch.tensor([[[0.], [1.], [2.], [3.]]]))

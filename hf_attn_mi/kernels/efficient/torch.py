@@ -289,7 +289,7 @@ def solve_torch(rows: Rows, weights: Tensor) -> Vertices:
 
 
 def _nearest(directions: Tensor, head: Tensor, known: Tensor, asked: Tensor) -> Tensor:
-    """Return for each asked row the known row of the same head with the largest cosine."""
+    """Return for each requested row the known row of the same head with the largest cosine."""
     near = []
     for number in sorted(set(head[asked].tolist())):
         rows, candidates = asked[head[asked] == number], known[head[known] == number]

@@ -220,7 +220,7 @@ def find_bases(rows: Rows, weights: Tensor) -> Tensor:
 def largest_singular(matrices: Tensor) -> Tensor:
     """Return the largest singular value of each matrix (rows, n, n), by products of matrices alone.
 
-    M^T M squared again and again is its leading eigenvector in every column; Rayleigh's quotient forgives what is left.
+    M^T M squared again and again is its leading eigenvector in every column; Rayleigh's quotient tolerates the error.
     On CUDA the eigenvalue solver of PyTorch goes matrix by matrix from 33 columns on (issue 175585 of pytorch/pytorch).
     """
     gram = matrices.transpose(1, 2) @ matrices

@@ -41,11 +41,11 @@ def factor_classes(
     shrunk to (1 - g) S + g (tr S / d) I.
 
     Args:
-        moments: from `class_moments`.
+        moments: the result of `class_moments`.
         metric: "within" or "total".
         shrinkage: g, or "oas": Oracle Approximating Shrinkage, Chen et al., arXiv 0907.4698. States behind a layer
             norm have one exactly constant direction: with float32 states, g = 0 is refused for them and 1e-4 is not.
-        leave_one_out: one fit without each fold in place of one fit to all.
+        leave_one_out: one fit without each fold instead of one fit to all.
 
     Raises:
         InvalidInputError: a covariance is singular in the dtype of the moments; leave_one_out with one fold; g outside
@@ -91,7 +91,7 @@ def linear_discriminant(factors: ClassFactors) -> tuple[Tensor, Tensor]:
     Gaussian classes with the covariance that was factored. An empty class has the offset -inf.
 
     Args:
-        factors: from `factor_classes(metric="within")`.
+        factors: the result of `factor_classes(metric="within")`.
     """
     centers = factors.centers
     solved = torch.linalg.solve_triangular(factors.factor.transpose(-1, -2), centers.transpose(-1, -2), upper=True)
@@ -113,7 +113,7 @@ def class_separation(moments: ClassMoments, factors: ClassFactors) -> Tensor:
     means), and turned to class means and the metric within classes. For hard labels beta_k = mu_k.
 
     Args:
-        moments: from `class_moments`.
+        moments: the result of `class_moments`.
         factors: of the same moments with metric="total" and a shrinkage near 0.
 
     Raises:

@@ -53,7 +53,7 @@ def class_moments(states: Tensor, outputs: Tensor, *, folds: int | Tensor = 10, 
     Raises:
         InvalidInputError: wrong shapes or dtypes, NaN or infinity, rows of probabilities that do not sum to one, more
             folds than examples, or an empty fold.
-        BackendUnavailableError: the backend asked for is not installed, or cannot do this call.
+        BackendUnavailableError: the requested backend is not installed, or cannot do this call.
 
     Example:
         >>> states = torch.tensor([[1.0], [2.0], [4.0], [5.0]])

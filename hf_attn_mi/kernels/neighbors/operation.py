@@ -45,7 +45,7 @@ def neighbor_counts(states: Tensor, labels: Tensor, k: int = 3, *, backend: str 
 
     Raises:
         InvalidInputError: wrong shapes or dtypes, NaN or infinity, k below 1, or no class with two members.
-        BackendUnavailableError: the backend asked for is not installed, or cannot do this call.
+        BackendUnavailableError: the requested backend is not installed, or cannot do this call.
 
     Source: B. C. Ross, "Mutual Information between Discrete and Continuous Data Sets", PLoS ONE 9(2), 2014.
 
@@ -76,7 +76,7 @@ def ross_information(counts: NeighborCounts) -> Tensor:
     zero where there is no information. scikit-learn returns max(0, estimate). Zero where n = 1.
 
     Args:
-        counts: from `neighbor_counts`.
+        counts: the result of `neighbor_counts`.
 
     Example:
         >>> points = torch.tensor([[0.0], [1.0], [5.0], [7.0]])

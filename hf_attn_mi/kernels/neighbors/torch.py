@@ -58,7 +58,7 @@ def _count_site(states: Tensor, codes: Tensor, ranks: Tensor, tile_rows: int, th
         codes: (n,) classes 0 ... K - 1.
         ranks: (K,) k_i of each class; 0: the class does not exist.
         tile_rows: rows of a tile.
-        threads: that take tiles.
+        threads: the number of threads that process tiles.
     """
     order = torch.argsort(codes, stable=True)
     order = order[ranks[codes[order]] > 0]
@@ -268,7 +268,7 @@ def ordinary(largest: float) -> bool:
 def prepare(states: Tensor, *, sites: int = 1, own_products: bool = False) -> Points:
     """Return the points of one site, or of several whose entries are all `ordinary`, for products in float32.
 
-    Float64 takes its place where that is not exact enough: very wide points, or a user who allows TF32 or bfloat16
+    Float64 is used where that is not exact enough: very wide points, or a user who allows TF32 or bfloat16
     inside float32 products.
 
     The error bound: centring rounds each entry once, which moves a squared distance by at most 4 u (|x|^2 + |y|^2); the

@@ -185,7 +185,7 @@ def _decide(points: Points, codes: Tensor, own: Tensor, listed: Tensor, band: Te
     """Return how many listed points of each row are strictly inside of its radius, or at distance zero.
 
     Args:
-        points: of all sites; distances are asked for within a site only.
+        points: the points of all sites; distances are computed within a site only.
         codes: (n,).
         own: (rows,) the row's point among those of all sites.
         listed: (rows, LISTED) undecided points of the site, of which the first `band` are there.

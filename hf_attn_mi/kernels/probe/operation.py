@@ -1,4 +1,4 @@
-"""What a linear probe says about a class at each token: the divergence of its posterior from the prior."""
+"""The information of a linear probe at each token: the divergence of its posterior from the prior."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def probe_information(
 
     log q(y | h) = log_softmax(h W^T + b). The divergence KL(q(. | h) || prior) = sum_y q(y | h) log(q(y | h) / prior_y)
     is zero or more. The pointwise V-information sum_y P_y log(q(y | h) / prior_y) is signed: below zero where
-    the probe speaks against the outputs P. -inf where P gives weight to a class that the probe excludes.
+    the probe contradicts the outputs P. -inf where P gives weight to a class that the probe excludes.
 
     A class of prior zero has the posterior zero, whatever its logit, and takes no part in either sum.
 
@@ -44,8 +44,8 @@ def probe_information(
         (..., tokens) divergence, and (..., tokens) V-information, None without outputs.
 
     Raises:
-        InvalidInputError: wrong shapes or dtypes, prior or outputs that are no probabilities, NaN or infinity.
-        BackendUnavailableError: the backend asked for is not installed, or cannot do this call.
+        InvalidInputError: wrong shapes or dtypes, prior or outputs that are not probabilities, NaN or infinity.
+        BackendUnavailableError: the requested backend is not installed, or cannot do this call.
 
     Source: Y. Xu et al., "A Theory of Usable Information under Computational Constraints", arXiv 2002.10689;
     K. Ethayarajh et al., "Understanding Dataset Difficulty with V-Usable Information", arXiv 2110.08420 (pointwise).

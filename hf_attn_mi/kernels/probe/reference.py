@@ -22,7 +22,7 @@ def reference_probe_information(
         offsets: (K,) finite.
         prior: (K,).
         outputs: (..., K) P.
-        dtype: of the computation.
+        dtype: the data type of the computation.
     """
     states, directions, offsets, prior, outputs = (x.to(dtype) for x in (states, directions, offsets, prior, outputs))
     log_q = (states @ directions.T + offsets).log_softmax(-1)

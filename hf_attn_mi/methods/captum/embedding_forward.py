@@ -23,15 +23,15 @@ class EmbeddingForward:
     """The explained value of each input of a batch as a function of the embeddings of its tokens.
 
     Args:
-        runner: of the model, in a `session`.
+        runner: runs the model, inside a `session`.
         batch: the inputs.
-        target: settled; see `ScoringBatch.settle`.
-        probability: explain the probability of the class where it has one, in place of the target's value.
-        internal_batch: most rows in one pass; halved when memory runs out.
+        target: the target, already settled; see `ScoringBatch.settle`.
+        probability: explain the probability of the class where it has one, instead of the target's value.
+        internal_batch: maximum number of rows in one pass; halved when memory runs out.
 
     Attributes:
         embeddings: (batch, tokens, hidden) of the inputs, float32 or wider, detached.
-        space: what they are.
+        space: the name of the space of these embeddings.
         grids: for each input (rows, columns) of its patches; None for other inputs.
         notes: what the reader of the scores should know.
 
@@ -68,9 +68,9 @@ class EmbeddingForward:
         """(count,) float64 explained values, without gradients.
 
         Args:
-            make: the rows of a slice -> (n, tokens, hidden) embeddings; called pass after pass.
+            make: maps the rows of a slice to (n, tokens, hidden) embeddings; called once for each pass.
             count: number of rows.
-            example: which input of the batch they are variants of.
+            example: the index of the input that the rows are variants of.
         """
 
         def run(piece: slice) -> Tensor:

@@ -14,7 +14,7 @@ class WeightedRidge:
     minimize sum_i w_i (y_i - a - <x_i, c>)^2 + penalty ||c||^2; without a penalty, the solution of least norm.
 
     Args:
-        penalty: from 0 up.
+        penalty: the weight of the penalty, 0 or more.
 
     Example:
         >>> model = WeightedRidge(0.0)

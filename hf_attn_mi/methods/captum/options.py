@@ -20,13 +20,13 @@ class Options:
     Attributes:
         steps: points of the quadrature of integrated gradients.
         samples: random points, subsets or orders.
-        internal_batch: most variants of an input in one pass.
-        baseline: what stands in for a removed token: "pad", "mask" or "zero"; None for "pad" where the model has such
+        internal_batch: maximum number of variants of an input in one pass.
+        baseline: the replacement of a removed token: "pad", "mask" or "zero"; None for "pad" where the model has such
             a token, else "zero". For patches and frames: "blank" (the state of an input of zeros, the default) or
             "zero".
         window: tokens of an occlusion window; patches on each side of a square window.
-        penalty: of LIME's ridge regression.
-        seed: of random draws.
+        penalty: the penalty of LIME's ridge regression.
+        seed: the random seed for random draws.
     """
 
     steps: int = 50
@@ -42,9 +42,9 @@ def check_option(method: str, name: str, value: Any) -> None:
     """Refuse a value of the wrong type or range.
 
     Args:
-        method: its name.
-        name: of the option.
-        value: the user's.
+        method: the method's name.
+        name: the option's name.
+        value: the value that the user passed.
 
     Raises:
         InvalidInputError: names the option and what is allowed.

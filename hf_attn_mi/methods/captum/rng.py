@@ -1,4 +1,4 @@
-"""Captum draws from the global generators of torch and numpy; here they are seeded, and then put back."""
+"""Captum draws from the global generators of torch and numpy; here they are seeded, and then restored."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Draws inside depend on the seed alone; outside, the sequences of draws do not change.
 
     Args:
-        seed: of torch's and numpy's global generators.
+        seed: the seed of torch's and numpy's global generators.
         device: an accelerator whose generator is drawn from, besides the CPU's.
 
     Example:

@@ -29,7 +29,7 @@ class Attribution(Protocol):
             network: the explained value as a function of the embeddings.
             special: (batch, tokens) bool; special tokens are never replaced, and keep their embedding in the baseline.
             real: (batch, tokens) bool, False at padding, whose score is exactly 0.
-            options: of the method.
+            options: the options of the method.
         """
 
 
@@ -40,11 +40,11 @@ class CaptumScorer:
     Attributes:
         name, reference, cost, additive: see `TokenScorer`.
         attribution: computes the scores.
-        option_names: those of `Options` that it reads.
-        defaults: their defaults.
-        needs_gradients: of the target's value; the other methods explain the probability of the class.
-        replaces_tokens: puts a baseline in the place of tokens, so that it matters which of them are special.
-        more: option to raise where the scores do not add up; None where there is none.
+        option_names: the fields of `Options` that it reads.
+        defaults: the default values of these options.
+        needs_gradients: it differentiates the target's value; other methods explain the class probability.
+        replaces_tokens: replaces tokens by a baseline, so that it matters which of them are special.
+        more: the option to increase if the scores do not add up; None if there is none.
     """
 
     name: str

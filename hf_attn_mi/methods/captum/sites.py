@@ -25,21 +25,21 @@ class InputSite(Protocol):
 
     Attributes:
         embeddings: (batch, tokens, hidden) of the unchanged inputs, float32 or wider, detached.
-        space: what the scores are defined on.
+        space: the name of the space that the scores are defined on.
     """
 
     embeddings: Tensor
     space: str
 
     def baseline(self, choice: str | None) -> tuple[Tensor, str]:
-        """What stands in for a removed token, broadcast to (batch, tokens, hidden), and its name.
+        """The replacement of a removed token, broadcast to (batch, tokens, hidden), and its name.
 
         Raises:
-            InvalidInputError: there is nothing of this kind.
+            InvalidInputError: the model has no such baseline.
         """
 
     def run(self, arguments: Mapping[str, Any], embeddings: Tensor) -> Any:
-        """The outputs of a pass over the arguments with these (rows, tokens, hidden) embeddings in their place."""
+        """The outputs of a pass over the arguments with these (rows, tokens, hidden) embeddings instead."""
 
 
 class TokenEmbeddings:
@@ -48,8 +48,8 @@ class TokenEmbeddings:
     Whatever the model reads off the ids (positions, masks, the last token) is that of the original text.
 
     Args:
-        runner: of the model, in a `session`.
-        batch: with input_ids, inputs or inputs_embeds.
+        runner: runs the model, inside a `session`.
+        batch: a batch with input_ids, inputs or inputs_embeds.
 
     Raises:
         InvalidInputError: the arguments hold no tokens.
@@ -130,8 +130,8 @@ class FirstLayerStates:
     """The states that enter the first layer, one for each patch of an image or frame of a recording.
 
     Args:
-        runner: of the model, in a `session`.
-        batch: of images or recordings.
+        runner: runs the model, inside a `session`.
+        batch: a batch of images or recordings.
 
     Raises:
         UnsupportedModelError: the model has no layers, or its first layer does not see these positions.
@@ -221,7 +221,7 @@ class _ReplacedEmbeddings(FunctionMode):
 
     Args:
         table: where it looks them up.
-        arguments: of the forward pass.
+        arguments: the keyword arguments of the forward pass.
         embeddings: (n, tokens, hidden) to use instead.
     """
 

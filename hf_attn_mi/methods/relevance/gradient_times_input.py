@@ -29,9 +29,9 @@ class Relevance:
     bias: Tensor  # (batch,) share of biases, positions and other constants
     value: Tensor  # (batch,) the explained value
     gap: Tensor  # (batch,) |value - sum of scores - bias| / max(|value|, sum of |scores|)
-    space: str  # where the input of gradient x input lives
-    target_gap: Tensor  # (batch,) the part of the gap that the target function leaves, not the model
-    tangents: tuple[str, ...] = ()  # functions of the target that were taken as their tangent
+    space: str  # the space in which gradient x input is taken
+    target_gap: Tensor  # (batch,) the part of the gap due to the target function, not to the model
+    tangents: tuple[str, ...] = ()  # functions of the target that were replaced by their tangent
     unfollowed: tuple[str, ...] = ()  # operations of the model that have no rule
     # (batch, entries) shares of other texts, by argument; they are part of `bias`
     others: Mapping[str, Tensor] = field(default_factory=dict)
@@ -48,13 +48,13 @@ def relevance(
     """Gradient x input of the linearized forward pass at the token embeddings.
 
     Attention rows, standard deviations of normalization layers and activation gates f(x)/x are held at their
-    values; what is left is affine in the embeddings x, and score_j = <x_j, d value / d x_j>. Products of two
+    values; the rest is affine in the embeddings x, and score_j = <x_j, d value / d x_j>. Products of two
     activations (gated feed-forward layers) are shared equally between their factors. Conservative propagation: Ali et
     al., arXiv 2202.07304; by derivation the decomposition of DecompX (arXiv 2306.02873) with the bias terms kept
     separate.
 
     Args:
-        runner: of the model, in a `session`.
+        runner: runs the model, inside a `session`.
         arguments: keyword arguments of its forward, batch first.
         target: outputs -> (batch,) explained values, for example a class logit minus the mean of the others. It runs
             inside the linearized network: see `LinearizedTarget` for the rules of its operations.

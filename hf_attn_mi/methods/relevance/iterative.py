@@ -1,7 +1,7 @@
 """Iterative scores: the tokens with the highest scores are removed, and the others are scored again.
 
-A score such as relevance linearizes the model at one input. Where several tokens carry the same evidence, a token that
-would take over once the first are removed adds little beside them and ranks low. Scored without them, it ranks high.
+A score such as relevance linearizes the model at one input. If several tokens carry the same evidence, a token that is
+redundant given the strongest ones contributes little and ranks low. Scored again without them, it ranks high.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-REMOVED_FRACTIONS = (0.05, 0.1, 0.2)  # of the tokens that may be taken out, gone after each stage
+REMOVED_FRACTIONS = (0.05, 0.1, 0.2)  # share of the removable tokens that are removed after each stage
 BELOW = 0.999  # a stage starts this far below the last score of the stage before
 SAME = 1e-5  # scores closer than this, relative to the largest, are taken out in the order of the text
 
@@ -24,19 +24,19 @@ def iterative_scores(
     *,
     fractions: Sequence[float] = REMOVED_FRACTIONS,
 ) -> Tensor:
-    """Return scores of which each belongs to the text without the tokens of the stages before.
+    """Return scores, each computed on the text without the tokens removed in earlier stages.
 
-    In stage k the tokens of highest positive score are taken out until ceil(fractions[k] n) of the n removable ones are
-    gone; one of them always stays. A token keeps the score of the stage that it went in, the others those of the last.
-    What went first ranks first: the positive scores of a stage are multiplied by one factor, at most 1, that puts the
-    largest of them just below the smallest that went before. Signs are those of the token's own stage. Tokens that may
-    not be taken out keep their first score.
+    In stage k the tokens of highest positive score are removed until ceil(fractions[k] n) of the n removable ones are
+    removed; one of them always stays. A removed token keeps the score of its stage, the others that of the last stage.
+    Tokens that are removed earlier rank higher: the positive scores of a stage are multiplied by one factor, at most 1,
+    that puts the largest just below the smallest score removed before. Signs are those of the token's own stage.
+    Tokens that may not be removed keep their first score.
 
     Args:
         first: (batch, tokens) scores of the whole texts.
         removable: (batch, tokens) bool.
-        score_again: (batch, tokens) bool, which tokens are still there -> (batch, tokens) their scores.
-        fractions: of the removable tokens that are removed after each stage, increasing, in (0, 1).
+        score_again: (batch, tokens) bool, which tokens remain -> (batch, tokens) their scores.
+        fractions: shares of the removable tokens that are removed after each stage, increasing, in (0, 1).
 
     Returns:
         (batch, tokens) float32 on the CPU.
@@ -78,6 +78,6 @@ def _top(scores: Tensor, tokens: Tensor, count: int) -> Tensor:
     """At most `count` of these tokens, the highest positive scores first."""
     if count < 1:
         return tokens[:0]
-    steps = (scores / scores.abs().max().clamp_min(1e-30) / SAME).round()  # rounding errors decide nothing
+    steps = (scores / scores.abs().max().clamp_min(1e-30) / SAME).round()  # rounding errors must not decide the order
     order = steps.argsort(descending=True, stable=True)[:count]
     return tokens[order[scores[order] > 0]]

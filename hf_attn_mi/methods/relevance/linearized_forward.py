@@ -1,6 +1,6 @@
 """The linearized forward pass: attention rows, normalization scales and activation gates are held constant.
 
-What is left is affine in the token embeddings, so that gradient x input adds up, with the bias terms, to the
+The rest is affine in the token embeddings, so that gradient x input adds up, with the bias terms, to the
 explained value. Conservative propagation: Ali et al., arXiv 2202.07304; AttnLRP: Achtibat et al., arXiv 2402.05602.
 """
 
@@ -94,9 +94,9 @@ class Leaf:
     """A tensor at which gradient x input is taken.
 
     Attributes:
-        tensor: (*ids.shape, hidden), or of any form where it stands for no look-up.
-        ids: that were looked up; None for other leaves.
-        places: of the shape of the ids: which of the input's token ids each of them is, flattened, -1 for others.
+        tensor: (*ids.shape, hidden), or of any shape if it is not the result of a look-up.
+        ids: the token ids that were looked up; None for other leaves.
+        places: like ids: the flattened position of each id among the input's token ids, -1 for other ids.
         others: places in other arguments, flattened, that entries come from, by the names of the arguments.
     """
 
@@ -110,7 +110,7 @@ class LinearizedForward(FunctionMode):
     """Runs a model as an affine function of its embeddings, exact at the current input.
 
     Args:
-        embedding_weight: weight of the input embedding; its look-ups become leaves. None to place leaves elsewhere.
+        embedding_weight: the weight of the input embedding; its look-ups become leaves. None to place leaves elsewhere.
         batch: number of examples, for the bias terms of each.
         softmax_rule: "detach" holds attention rows constant; "taylor" takes the softmax as its tangent and shares
             products of rows and values, and of queries and keys, equally (AttnLRP, arXiv 2402.05602; the constants of
@@ -259,7 +259,7 @@ class LinearizedForward(FunctionMode):
 
     def _bilinear(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func is torch.einsum and len(args) == 2 and isinstance(args[1], list | tuple):
-            args = (args[0], *args[1])  # its operands may stand in a list
+            args = (args[0], *args[1])  # its operands may be passed as a list
         if not self.taylor:
             args = tuple(a.detach() if is_attention_rows(a) else a for a in args)
         result = func(*args, **kwargs)

@@ -1,9 +1,9 @@
 """The linearized target: rules for what a target function computes from the outputs of the model.
 
-A target function belongs to the network, so its operations get rules as those of the model do. A norm by which is
-divided is a scale and is held constant (cosine similarity, normalize); a norm that is itself the value, such as a
+A target function belongs to the network, so its operations get rules as those of the model do. A norm that is a divisor
+is a scale and is held constant (cosine similarity, normalize); a norm that is itself the value, such as a
 distance, is linear along its argument. Functions without such a form (softmax, log-softmax, exponentials, losses) are
-taken as their tangent at the current outputs; the constants of the tangents go to the bias terms.
+replaced by their tangent at the current outputs; the constants of the tangents go to the bias terms.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class LinearizedTarget(LinearizedForward):
         batch: number of examples, for the bias terms of each.
 
     Attributes:
-        tangents: names of the functions that were taken as their tangent, in the order of their first use.
+        tangents: names of the functions that were replaced by their tangent, in the order of their first use.
     """
 
     def __init__(self, batch: int) -> None:

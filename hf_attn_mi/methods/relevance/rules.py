@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-NEAR_ZERO = 1e-6  # where the slope of an activation at zero is read
+NEAR_ZERO = 1e-6  # the slope of an activation at zero is evaluated here
 
 
 class IdentityRule(torch.autograd.Function):
@@ -47,7 +47,7 @@ class DetachedLayerNorm(torch.autograd.Function):
 
 
 class TaylorRule(torch.autograd.Function):
-    """A function as its tangent at the given tensors plus a constant; each gradient is multiplied by a share.
+    """A function replaced by its tangent at the given tensors plus a constant; each gradient is multiplied by a share.
 
     With shares s and gradients g: result = sum_i s_i <x_i, d result / d x_i> + constant. What the constant adds to
     the explained value, <result, grad> - sum_i s_i <x_i, g_i>, goes to `collect` once `grad` is known.

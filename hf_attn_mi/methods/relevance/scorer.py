@@ -115,7 +115,7 @@ def _notes(result: Relevance) -> tuple[str, ...]:
         f"The model also looks up the tokens of {key!r}: what they contribute to the value is a bias term, given in "
         "info['other_inputs']; to score them, pass them as the input."
         for key in result.others
-        if key != DECODER  # whose tokens have scores of their own
+        if key != DECODER  # the decoder's tokens have their own scores
     )
     if not result.tangents:
         return notes

@@ -27,7 +27,7 @@ class Choice:
     probability is the softmax over all choices.
 
     Args:
-        k: which choice, from 0; None for the best.
+        k: the number of the choice, from 0; None for the best.
 
     Raises:
         InvalidInputError: a value of the wrong type.
@@ -81,8 +81,8 @@ class Entails:
     Args:
         label: one of the labels; None for the best.
         among: all labels that are compared; () for `label` alone.
-        template: of the hypothesis, with {} for the label.
-        multi_label: labels do not exclude each other.
+        template: the template of the hypothesis, with {} for the label.
+        multi_label: the labels do not exclude each other.
 
     Raises:
         InvalidInputError: no label, a label that is not among the labels, or a template without {}.
@@ -156,13 +156,13 @@ class BoundAlternative(Bound):
     """One of several inputs whose logits are compared; the others are held as they are.
 
     Attributes:
-        index: place of this input's logit in `logits`.
-        name: of the alternative.
-        logits: what its logit is compared with by a softmax, itself included.
-        column: of the model's logits that is read.
-        other: a second column that is taken off, the logit of the opposite; None for none.
+        index: position of this input's logit in `logits`.
+        name: the name of the alternative.
+        logits: the logits of all alternatives, which share one softmax.
+        column: the column of the model's logits that is read.
+        other: a second column that is subtracted, the logit of the opposite; None for no such column.
         call: the target as a string.
-        number: of the alternative, for results; None for `index`.
+        number: the number of the alternative in results; None for `index`.
     """
 
     index: int

@@ -26,7 +26,7 @@ from hf_attn_mi.models.target_kinds.places import locate, real_ordinary, text_of
 
 MOST_TOKENS = 64  # of the best answer span
 NAMES = {"answer": "answer", "answer_start": "start of answer", "answer_end": "end of answer"}
-STEP = 1_000_003  # makes one number of a pair of positions
+STEP = 1_000_003  # encodes a pair of positions as one number
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Answer:
     Args:
         text: the answer as it stands in the context; None for the span with the largest sum of start and end logit, of
             at most 64 tokens of the context.
-        occurrence: which of its occurrences in the context, from 0.
-        start, end: first and last token of the span, in place of a text.
+        occurrence: the number of its occurrence in the context, from 0.
+        start, end: first and last token of the span, instead of a text.
 
     Raises:
         InvalidInputError: values of the wrong type.
@@ -73,8 +73,8 @@ class AnswerStart:
 
     Args:
         text: the answer, or how it begins; None for the start of the best span, as in `Answer`.
-        occurrence: which of its occurrences in the context, from 0.
-        position: of the token, in place of a text.
+        occurrence: the number of its occurrence in the context, from 0.
+        position: the position of the token, instead of a text.
     """
 
     text: str | None = None
@@ -97,8 +97,8 @@ class AnswerEnd:
 
     Args:
         text: the answer, or how it ends; None for the end of the best span, as in `Answer`.
-        occurrence: which of its occurrences in the context, from 0.
-        position: of the token, in place of a text.
+        occurrence: the number of its occurrence in the context, from 0.
+        position: the position of the token, instead of a text.
     """
 
     text: str | None = None

@@ -17,13 +17,13 @@ from hf_attn_mi.models.runner import EncoderRunner
 
 @dataclass(frozen=True, eq=False)
 class TargetReading:
-    """What a target reads off the outputs for one input.
+    """The values that a target reads from the outputs for one input.
 
     Attributes:
         value: () float64 explained value, connected to the outputs by gradients.
         explained: what the value stands for.
-        prediction: a number for what the model says in place of the target: equal numbers, equal predictions. None
-            where there is no prediction.
+        prediction: a number that encodes the model's prediction: equal numbers mean equal predictions. None
+            if there is no prediction.
     """
 
     value: Tensor
@@ -36,8 +36,8 @@ class OutputRow:
     """The outputs of one input in a batch.
 
     Attributes:
-        outputs: of the whole batch.
-        index: row of the input.
+        outputs: the outputs of the whole batch.
+        index: the row of the input.
         one: the input that was run: the whole input, or a variant of it with some tokens removed.
     """
 
@@ -46,7 +46,7 @@ class OutputRow:
     one: EncodedInput
 
     def field(self, *names: str) -> Tensor | None:
-        """The row of the first of these fields that the outputs have; None without any of them."""
+        """The row of the first of these fields that the outputs have; None if they have none of them."""
         for name in names:
             value = output_field(self.outputs, name)
             if isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] > self.index:
@@ -115,11 +115,11 @@ class BoundTarget(Protocol):
 
     @property
     def anchors(self) -> tuple[int, ...]:
-        """Tokens of the input whose outputs are read: they stay where tokens are removed. () while open."""
+        """Tokens of the input whose outputs are read: they stay where tokens are removed. () until settled."""
 
     @property
     def call(self) -> str:
-        """The target as a string that gives it again, such as "token(position=3, label='B-LOC')"."""
+        """The target as a string that can be parsed again, such as "token(position=3, label='B-LOC')"."""
 
     def settle(self, row: OutputRow) -> BoundTarget:
         """The target with everything decided that was left to the model; further passes follow the same."""
@@ -137,7 +137,7 @@ class TargetKind(Protocol):
     """What users pass as `target=`: one class for each kind, a frozen dataclass of its arguments.
 
     Attributes:
-        kind: by which users call it, also on the command line.
+        kind: the name that users write, also on the command line.
     """
 
     kind: ClassVar[str]
@@ -146,17 +146,17 @@ class TargetKind(Protocol):
         """The target of this input.
 
         Raises:
-            InvalidInputError: words, labels or positions that are not there.
+            InvalidInputError: words, labels or positions that do not exist.
         """
 
 
 @dataclass(frozen=True, eq=False)
 class Bound:
-    """What most bound targets share: nothing is left to the model, and no token is read.
+    """Default behavior of bound targets: nothing is left to the model, and no token is read.
 
     Attributes:
         one: the input to run.
-        runner: of the model.
+        runner: runs the model.
     """
 
     one: EncodedInput
@@ -184,7 +184,7 @@ def contrast(logits: Tensor, chosen: int) -> tuple[Tensor, float, int]:
 
     Args:
         logits: (classes,) of two classes or more.
-        chosen: the class.
+        chosen: the number of the class.
 
     Returns:
         () float64 logit of the class minus the mean of the other logits, softmax probability, largest logit.
@@ -211,7 +211,7 @@ def call_text(kind: str, *values: object, **arguments: object) -> str:
 
 
 def check_count(kind: str, argument: str, value: object, *, optional: bool = False) -> None:
-    """Refuse what is no whole number of at least 0.
+    """Refuse anything but a whole number of at least 0.
 
     Raises:
         InvalidInputError: names the target and the argument.
@@ -223,7 +223,7 @@ def check_count(kind: str, argument: str, value: object, *, optional: bool = Fal
 
 
 def check_text(kind: str, argument: str, value: object, *, optional: bool = False) -> None:
-    """Refuse what is no text with a visible character.
+    """Refuse anything but a text with a visible character.
 
     Raises:
         InvalidInputError: names the target and the argument.
@@ -238,10 +238,10 @@ def vocabulary_id(kind: str, word: str | int, runner: EncoderRunner, size: int |
     """The token id of a word that is a single token.
 
     Args:
-        kind: of the target, for messages.
+        kind: the kind of the target, for messages.
         word: a token as the tokenizer writes it, a word, or an id.
-        runner: of the model; its tokenizer is needed for words.
-        size: of the vocabulary, where it is known.
+        runner: runs the model; its tokenizer is needed for words.
+        size: the size of the vocabulary, if it is known.
 
     Raises:
         InvalidInputError: a word of several tokens or none, or an id outside the vocabulary.

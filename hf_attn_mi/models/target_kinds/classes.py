@@ -29,7 +29,7 @@ class Label:
     for independent labels the logit itself.
 
     Args:
-        name: of the class as the model's configuration writes it, or its number.
+        name: the name of the class as the model's configuration writes it, or its number.
 
     Example:
         >>> Label("positive").name
@@ -51,7 +51,7 @@ class Value:
     The explained value is the output itself.
 
     Args:
-        index: which output.
+        index: the number of the output.
     """
 
     index: int = 0
@@ -67,13 +67,13 @@ class Value:
 
 @dataclass(frozen=True)
 class Margin:
-    """The difference of two classes, or of two targets: what speaks for one rather than the other.
+    """The difference of two classes, or of two targets: the evidence for one rather than the other.
 
     For two classes the explained value is the difference of their logits, for two targets that of their values.
 
     Args:
         first: a class by name or number, or a target.
-        second: the class or target that is taken off.
+        second: the class or target that is subtracted.
 
     Example:
         >>> Margin("positive", "negative").second
@@ -107,7 +107,7 @@ class BoundClass(Bound):
     """A class, read by the registered output head; None for the predicted one.
 
     Attributes:
-        number: of the class.
+        number: the number of the class.
     """
 
     number: int | None

@@ -1,4 +1,4 @@
-"""What is explained where the caller names no target and the model is no classifier of whole inputs."""
+"""Default targets of models that do not classify whole inputs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MASKED = ("MaskedLM", "PreTraining")
 
 
 def default_target(outputs: Any, runner: EncoderRunner) -> TargetKind | None:
-    """The target that the outputs of a model call for; None where nothing is certain.
+    """The default target for a model's outputs; None if it cannot be determined with certainty.
 
     Question answering: the best answer span. Token classification: the most probable entity token. Masked language
     models: the first mask token. Causal language models: the token after the last.

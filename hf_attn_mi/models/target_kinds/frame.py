@@ -33,7 +33,7 @@ class Frame:
     the symbols.
 
     Args:
-        t: number of the frame, from 0.
+        t: the number of the frame, from 0.
         symbol: as the tokenizer writes it, or its id; None for the most probable one.
 
     Raises:

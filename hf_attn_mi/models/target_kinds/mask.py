@@ -32,7 +32,7 @@ class Mask:
 
     Args:
         word: a word that is one token, or a token id; None for the most probable token.
-        n: which mask token, from 0.
+        n: the number of the mask token, from 0.
         among: words or token ids among which the most probable one is taken where no word is named; None for all.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The target `next_token`: what a causal language model says after the input."""
+"""The target `next_token`: the token that a causal language model predicts after the input."""
 
 from __future__ import annotations
 

@@ -28,13 +28,13 @@ def locate(
         kind: of the target, for messages.
         one: the input.
         word: a word or several, as in the text.
-        occurrence: which of its occurrences, from 0.
-        position: of a token; negative ones count from the end.
+        occurrence: the number of its occurrence, from 0.
+        position: the position of a token; negative ones count from the end.
         span: (start, end) characters of the text.
         sequence: of a pair, the text that is meant; None for both, in order (for `span`: the first).
 
     Raises:
-        InvalidInputError: none of the three or several, or nothing there.
+        InvalidInputError: not exactly one of the three was given, or it matches no token.
     """
     given = [name for name, value in (("word", word), ("position", position), ("span", span)) if value is not None]
     if len(given) != 1:

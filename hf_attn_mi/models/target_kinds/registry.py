@@ -53,7 +53,7 @@ def register_target(kind: type[TargetKind]) -> type[TargetKind]:
     """Add a target under its `kind`: `hf_attn_mi.targets` and target strings know it from then on.
 
     Args:
-        kind: see `TargetKind`.
+        kind: a class with the members of `TargetKind`.
 
     Returns:
         The class.
@@ -71,7 +71,7 @@ def register_target(kind: type[TargetKind]) -> type[TargetKind]:
 
 
 def unregister_target(name: str) -> None:
-    """Take a target out that was registered before."""
+    """Remove a registered target."""
     del _kinds[name]
 
 
@@ -88,7 +88,7 @@ def parse_target(text: str) -> TargetKind:
         text: such as 'token(word="Paris", label="B-LOC")'.
 
     Raises:
-        InvalidInputError: no call of a target, other expressions in it, or arguments that the target does not take.
+        InvalidInputError: not a call of a target, other expressions in it, or arguments that it does not take.
 
     Example:
         >>> parse_target('mask("paris", n=1)')

@@ -21,7 +21,7 @@ SHOWN = 60  # characters of the other text in names
 
 @dataclass(frozen=True, eq=False)
 class Similarity:
-    """The cosine similarity of the input's embedding and that of another text, which is held fixed.
+    """The cosine similarity of the input's embedding and that of another text, which is kept fixed.
 
     Args:
         other: a text, a pair of texts, a dict of tensors of one input, or an embedding, (width,).
@@ -30,7 +30,7 @@ class Similarity:
             own embedding where it computes one (sentence-transformers), else "mean".
 
     Raises:
-        InvalidInputError: another pooling.
+        InvalidInputError: an unknown pooling.
 
     Example:
         >>> Similarity("A warm film.", pooling="cls").pooling

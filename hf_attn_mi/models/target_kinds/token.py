@@ -41,8 +41,8 @@ class Token:
             probable entity token is explained: the highest probability of a label other than "O".
         label: name or number; None for the most probable one.
         occurrence: which occurrence of the word, from 0.
-        position: of the token, in place of a word; special tokens count.
-        span: (start, end) characters, in place of a word.
+        position: the position of the token, instead of a word; special tokens count.
+        span: (start, end) characters, instead of a word.
         tokens: "first" reads the first token of the word or span, where token classifiers are trained; "all" reads
             each of its tokens and takes the mean.
 
@@ -87,8 +87,8 @@ class BoundLabels(Bound):
 
     Attributes:
         parts: (token, label, weight) with weights that sum to 1; a label of None is the most probable one.
-        text: what the tokens stand for.
-        label_text: name of the whole; "" for the label of its first token.
+        text: the text of these tokens.
+        label_text: the label of the whole span; "" for the label of its first token.
     """
 
     parts: tuple[tuple[int, int | None, float], ...]
@@ -138,12 +138,12 @@ class BoundLabels(Bound):
 
 @dataclass(frozen=True)
 class Entity:
-    """Several tokens, each with a label and a weight: what a pipeline groups to one entity.
+    """Several tokens, each with a label and a weight: an entity as a pipeline groups it.
 
     Args:
         parts: (token, label number, weight) with weights that sum to 1.
-        text: what the tokens stand for.
-        label: name of the entity's kind.
+        text: the text of these tokens.
+        label: the entity's label.
     """
 
     parts: tuple[Part, ...]
@@ -188,7 +188,7 @@ def entity_tokens(row: OutputRow, runner: EncoderRunner, label: int | None = Non
 
     Args:
         row: outputs of the whole input.
-        runner: of the model.
+        runner: runs the model.
         label: only this label.
 
     Raises:

@@ -20,11 +20,11 @@ BEST, OTHER = COLORS[0], COLORS[-1]
 def plot_comparison(comparison: Comparison, path: str | Path | None = None) -> Figure:
     """Return a figure with a panel for each metric: the mean of each method with its 95 % interval.
 
-    Methods stand in the order of the table, the deciding metric first. Blue dots: the best mean of a panel and the
+    Methods are in the order of the table, the deciding metric first. Blue dots: the best mean of a panel and the
     methods it is not shown to beat.
 
     Args:
-        comparison: from `compare`.
+        comparison: the result of `compare`.
         path: where to write it; the suffix names the format (.png, .svg, .pdf). Equal results give equal files.
 
     Returns:
@@ -55,7 +55,7 @@ def plot_comparison(comparison: Comparison, path: str | Path | None = None) -> F
                 axes.plot(estimate.interval, [place, place], color=color, linewidth=1.6)
         axes.set_title(metric, fontsize="medium")
         axes.set_xlabel(f"{'higher' if METRICS[metric].higher else 'lower'} is better", fontsize="small")
-        axes.set_yticks(list(places), comparison.methods, parse_math=False)  # names come from outside
+        axes.set_yticks(list(places), comparison.methods, parse_math=False)  # names come from the caller
         axes.grid(axis="x", alpha=0.25)
     panels[0].invert_yaxis()  # shared: the first method on top in every panel
     for axes in panels[count:]:

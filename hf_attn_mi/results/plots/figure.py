@@ -30,7 +30,7 @@ def new_figure(width: float = 6.4, height: float = 4.2) -> Figure:
 
 
 def check_figure_path(path: str | Path | None) -> None:
-    """Do nothing where a figure can be written to `path` (None: it is not written); to be called before the work.
+    """Raise unless a figure can be written to `path` (None: it is not written); called before the computation.
 
     Raises:
         BackendUnavailableError: matplotlib is not installed.
@@ -55,7 +55,7 @@ def save_figure(figure: Figure | SubFigure, path: str | Path | None) -> None:
     There are no dates or random names in it: equal figures give equal files.
 
     Raises:
-        InvalidInputError: as `check_figure_path`.
+        InvalidInputError: as in `check_figure_path`.
     """
     if path is None:
         return

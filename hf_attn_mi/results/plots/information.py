@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from hf_attn_mi.results.information_profile import InformationProfile
 
 MARKERS = ("o", "s", "^", "D", "v")
-MOST_INSIDE = 7  # sites that a legend inside the axes has room for
+MOST_INSIDE = 7  # maximum number of sites for a legend inside the axes
 
 
 def plot_information(profile: InformationProfile, path: str | Path | None = None, *, axes: Axes | None = None) -> Any:
     """Return the figure of mutual information over layers: estimates with 95 % bands, lower bounds, the ceiling.
 
     Args:
-        profile: from `fit_information`.
+        profile: the result of `fit_information`.
         path: where to write it; the suffix names the format (.png, .svg, .pdf). Equal results give equal files.
         axes: matplotlib axes to draw in instead of those of a new figure.
 

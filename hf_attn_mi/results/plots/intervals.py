@@ -18,7 +18,7 @@ KINDS = {  # what is drawn in which color (Okabe and Ito 2008)
     "forced, not identifiable": "#e69f00",
     "not identifiable": "#999999",
 }
-_NUMBERED = 400  # cells of a map that numbers are written in
+_NUMBERED = 400  # maximum number of cells in which numbers are written
 
 
 def plot_intervals(
@@ -37,11 +37,11 @@ def plot_intervals(
     gray: all others.
 
     Args:
-        weights: from `identifiable_weights`.
+        weights: the result of `identifiable_weights`.
         path: where to write it; the suffix names the format (.png, .svg, .pdf). Equal results give equal files.
-        row: which row: the index of the query, behind indices of the leading dimensions.
+        row: the index of the query, preceded by the indices of the leading dimensions.
         names: a name for each key of the input, such as its tokens; None for numbers.
-        most: keys to draw; of more, those with the largest own weights.
+        most: the maximum number of keys to draw, those with the largest weights in the model.
         axes: matplotlib axes to draw in instead of those of a new figure.
 
     Returns:
@@ -49,7 +49,7 @@ def plot_intervals(
 
     Raises:
         BackendUnavailableError: matplotlib is not installed.
-        InvalidInputError: a row that is not there, names that do not fit, or a path that cannot be written.
+        InvalidInputError: a row that does not exist, names that do not fit, or a path that cannot be written.
 
     Example:
         >>> import torch
@@ -94,7 +94,7 @@ def plot_identifiable(shares: Tensor, path: str | Path | None = None, *, title: 
         shares: (layers, heads) from 0 to 1, such as `identifiable_weights(...).share` of each layer, stacked; NaN
             cells stay empty.
         path: as in `plot_intervals`.
-        title: above the map, in the place of the general one.
+        title: shown above the map, instead of the default title.
         axes: as in `plot_intervals`.
 
     Returns:
@@ -102,7 +102,7 @@ def plot_identifiable(shares: Tensor, path: str | Path | None = None, *, title: 
 
     Raises:
         BackendUnavailableError: matplotlib is not installed.
-        InvalidInputError: shares that are no such table, or a path that cannot be written.
+        InvalidInputError: shares of another shape or range, or a path that cannot be written.
 
     Example:
         >>> import torch

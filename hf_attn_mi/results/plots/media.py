@@ -29,7 +29,7 @@ def plot_picture(
         scores: (rows x columns,).
         grid: (rows, columns).
         path: where to write it; the suffix names the format (.png, .svg, .pdf).
-        title: above the picture.
+        title: shown above the picture.
         axes: matplotlib axes to draw in instead of those of a new figure.
 
     Returns:
@@ -121,7 +121,7 @@ def plot_words(
     """Return the figure of words and their scores as bars, the first at the top.
 
     Args:
-        names: of the words.
+        names: the names of the words.
         scores: one for each.
         path, title, axes: as in `plot_picture`.
 

@@ -23,7 +23,7 @@ from hf_attn_mi.errors import UnsupportedModelError
 
 @dataclass
 class Capture:
-    """What `capture_attention` yields.
+    """The object that `capture_attention` yields.
 
     Attributes:
         calls: the attention calls, where no consumer was passed.

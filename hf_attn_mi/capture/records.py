@@ -47,7 +47,7 @@ class AttentionCall:
         value: (batch, kv_heads, keys, head_dim).
         mask: boolean (True = attend) or additive, broadcastable to (batch, heads, queries, keys), or None.
         scale: factor of the product of query and key; None if it is not known (use `logits()`).
-        is_causal: the call asks for a causal mask in place of `mask`.
+        is_causal: the call asks for a causal mask instead of `mask`.
         output: (batch, heads, queries, head_dim), the rows times the values.
         projection: the linear map W_O that is applied to the output; None if a non-linear step comes before it,
             and in `replace`, which runs before it.

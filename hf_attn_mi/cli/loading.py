@@ -65,7 +65,7 @@ def import_libraries() -> None:
 
 
 class ModelKind(NamedTuple):
-    """What is loaded for one kind of input.
+    """The classes that load a model and prepare its inputs, for one kind of input.
 
     Attributes:
         model, preparer: names of classes of transformers.

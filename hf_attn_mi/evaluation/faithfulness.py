@@ -73,13 +73,13 @@ METRICS = {
 
 @dataclass(frozen=True)
 class MetricInputs:
-    """What the faithfulness metrics are computed from: one method on one input.
+    """The input of the faithfulness metrics: one method on one input.
 
     Attributes:
         probabilities: the probabilities of the input.
         scores: (length of the input,).
         by: "signed" or "absolute".
-        limits: of AOPC on this input; None: AOPC is not normalized.
+        limits: the limits of AOPC on this input; None: AOPC is not normalized.
         samples: random sets for infidelity.
         seed: the random seed for these.
     """

@@ -146,7 +146,7 @@ class SoftScores:
 
     Attributes:
         mean: over the texts where the metric is defined; None if there are none.
-        values: of each text; None if undefined.
+        values: the value of each text; None if undefined.
     """
 
     mean: float | None

@@ -1,4 +1,4 @@
-"""From scores to ranked tokens and top tokens, the same way for every metric."""
+"""Rank tokens by scores and select top tokens, in the same way for every metric."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ class PackedBiLSTM(nn.Module):
 
 
 class HeadOutput(NamedTuple):
-    """What the head returns: the logits, always together with the weights that produced them."""
+    """Output of the head: the logits, together with the weights that produced them."""
 
     logits: Tensor  # (batch, num_labels)
     weights: Tensor  # (batch, heads, queries, tokens) sum to one over tokens, exactly zero at masked ones

@@ -47,14 +47,14 @@ HEAD_OPTIONS = (
 
 @dataclass
 class AttentionHeadOutput(ModelOutput):  # type: ignore[misc]
-    """What the model returns.
+    """The output of the model.
 
     Attributes:
         loss: only with labels.
         logits: (batch, num_labels).
         weights: (batch, heads, queries, tokens), the attention of the head.
-        hidden_states: of the encoder, on request.
-        attentions: of the encoder, on request.
+        hidden_states: the hidden states of the encoder, on request.
+        attentions: the attention weights of the encoder, on request.
     """
 
     loss: Tensor | None = None
@@ -168,7 +168,7 @@ class AttentionHeadForSequenceClassification(PreTrainedModel):  # type: ignore[m
             position_ids: passed on.
             inputs_embeds: embeddings instead of input_ids.
             labels: (batch,) classes, or floats for a regression, or (batch, num_labels) floats for a multi-label model.
-            output_hidden_states, output_attentions: of the encoder.
+            output_hidden_states, output_attentions: whether to return those of the encoder.
             sample: Gumbel noise also in evaluation.
             generator: for the noise.
             return_dict: False returns a tuple.

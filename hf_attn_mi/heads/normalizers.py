@@ -1,4 +1,4 @@
-"""From scores to weights: softmax and Gumbel-softmax under a mask, and the temperature over the training steps."""
+"""Normalizers of scores: softmax and Gumbel-softmax under a mask, and the temperature over the training steps."""
 
 from __future__ import annotations
 

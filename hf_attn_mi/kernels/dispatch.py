@@ -220,7 +220,7 @@ def _version(name: str) -> str:
 
 
 def _obstacle(entry: Backend, device: torch.device) -> str | None:
-    """What keeps a backend from running on this device at all, None if nothing does."""
+    """The reason why a backend cannot run on this device, None if it can."""
     if entry.package is not None and importlib.util.find_spec(entry.package) is None:
         extra = EXTRAS.get(entry.package)
         command = f'pip install "hf_attn_mi[{extra}]"' if extra else f"pip install {entry.package}"

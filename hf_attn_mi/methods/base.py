@@ -134,7 +134,7 @@ def register_method(scorer: TokenScorer, *, replace: bool = False) -> TokenScore
         The scorer.
 
     Raises:
-        InvalidInputError: a member is missing, the name is no identifier-like string, or the name is taken.
+        InvalidInputError: a member is missing, the name is not an identifier-like string, or the name is taken.
 
     Example:
         >>> class Length:

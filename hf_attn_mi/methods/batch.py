@@ -75,7 +75,7 @@ class ScoringBatch:
         return all(one.special is not None for one in self.inputs)
 
     def require_text(self, method: str) -> None:
-        """Raise `InvalidInputError` if the inputs are no sequences of tokens."""
+        """Raise `InvalidInputError` if the inputs are not sequences of tokens."""
         if not self.is_text:
             raise InvalidInputError(
                 f"method {method!r} is for sequences of tokens; inputs has {', '.join(self.inputs[0].tensors)}. Use "
@@ -95,7 +95,7 @@ class ScoringBatch:
 
         Without `arguments` the pass is run without gradients, once; further calls return the same outputs. With
         `arguments` it is run anew, with gradients as the caller has set them: for a method that needs a graph, and
-        passes the same values by other means (embeddings in place of ids). The layer statistics are taken from the
+        passes the same values by other means (embeddings instead of ids). The layer statistics are taken from the
         first pass of either kind.
         """
         if arguments is None and self._outputs is not None:

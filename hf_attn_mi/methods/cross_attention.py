@@ -44,7 +44,7 @@ class CrossAttention:
     def of(
         cls, lengths: list[int], real: Tensor, encoder: str, arguments: Mapping[str, Tensor], *, effective: bool
     ) -> CrossAttention | None:
-        """The consumer for a batch with these arguments; None for models that are no encoder-decoders."""
+        """The consumer for a batch with these arguments; None for models that are not encoder-decoders."""
         if not encoder:
             return None
         shifted = not any(key in arguments for key in ("decoder_input_ids", "decoder_inputs_embeds"))

@@ -129,7 +129,7 @@ def _settle(batch: ScoringBatch, target: Target, scorer: TokenScorer) -> None:
 def _scored(
     result: TokenScores, inputs: Sequence[EncodedInput], scorer: TokenScorer, runner: EncoderRunner, batch: ScoringBatch
 ) -> ScoredBatch:
-    """What a method returned, input by input."""
+    """The values that a method returned, input by input."""
     scores = tuple(_of_input(result, i, one, scorer, runner) for i, one in enumerate(inputs))
     gaps = (None,) * len(inputs) if result.gaps is None else tuple(float(gap) for gap in result.gaps)
     return ScoredBatch(scores, gaps, result, batch)

@@ -104,7 +104,7 @@ class EstimatorSpec:
         name: what `mutual_information(estimator=...)` calls it.
         function: the estimator.
         summary: one line for help texts.
-        coordinates: of the states: "components" (principal components), "gaussianized" (the same after
+        coordinates: the coordinates of the states: "components" (principal components), "gaussianized" (the same after
             `coordinates.gaussianize`) or "whitened" (any uncorrelated coordinates, in no order: cheaper).
         outputs: "classes" or "vectors".
         for_vectors: name of the estimator that takes its place where outputs are vectors; None: such outputs are

@@ -51,7 +51,7 @@ class MutualInformation:
             folds: how much it would move with other examples. docs/methods/mutual_information.md says how often it
             covers the truth.
         p_value: the p-value of each site alone, from permuted outputs.
-        family_p_value: of the site among all sites: the same permutations in each, largest statistic of all.
+        family_p_value: family-wise over all sites: the same permutations in each, largest statistic of all.
         null_mean: mean estimate on permuted outputs, over up to eight sites: reported, not subtracted.
         ceiling: I(input; output) in nats, exact: no site has more. None for vector outputs.
         n: examples.
@@ -126,7 +126,7 @@ def mutual_information(
         effort: of the predictors that the lower bound rests on: "fast" (linear and neighbors), "default" (also boosted
             trees, seconds a site) or "thorough" (more trees, many seconds a site). More effort makes the bound tighter.
         folds: the folds of cross-fitting and of the jackknife.
-        permutations: of the test, the same in every site.
+        permutations: the number of permutations of the test, the same in every site.
         seed: the random seed for folds, permutations, and draws of classes and noise.
         noise: standard deviation, (m,) or one for all, of independent normal noise on vector outputs: the result is the
             information between states and outputs + noise, which is undefined without it.
@@ -184,7 +184,7 @@ class _SiteResult:
 
 @dataclass(frozen=True, eq=False)
 class _Estimation:
-    """What all sites share."""
+    """The data that all sites share."""
 
     spec: EstimatorSpec
     outputs: Outputs

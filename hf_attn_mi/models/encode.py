@@ -191,7 +191,7 @@ def has_tokens(one: EncodedInput) -> bool:
 
 
 def _tokenize(parts: TextParts, tokenizer: Any, index: int, **options: Any) -> Any:
-    """What the tokenizer makes of one input; whatever it raises names the input."""
+    """The tokenizer's output for one input; every error names the input."""
     if getattr(tokenizer, "is_fast", False):
         options["return_offsets_mapping"] = True
     texts: Sequence[Any] = parts.texts

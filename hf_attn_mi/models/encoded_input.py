@@ -62,7 +62,7 @@ class EncodedInput:
         tokens: the tokenizer's strings; None without a tokenizer.
         offsets: (start, end) characters of each token in its text, without blanks at its ends; None without a fast
             tokenizer.
-        sequence_ids: which text each token belongs to, None for special tokens.
+        sequence_ids: the index of the text of each token, None for special tokens.
         word_ids: the number of the word of each token, within its text: the word segments of UAX #29 (see
             `models.words`), the words that the caller passed, or the tokenizer's own where the text is not known.
         special: whether each token is special; None if that is not known.
@@ -72,7 +72,7 @@ class EncodedInput:
         sampling_rate: samples per second of `waveform`; None if it is not known.
         warnings: what the reader of a result should know about this input.
         alternatives: the inputs among which the model chooses (multiple choice); a target takes one of them.
-        origin: of a variant, where each of its tokens stands in the whole input; None for the whole input.
+        origin: in a variant, the position of each of its tokens in the whole input; None for the whole input.
     """
 
     tensors: dict[str, Tensor]
@@ -99,7 +99,7 @@ class EncodedInput:
 
     @property
     def shape_key(self) -> tuple[Any, ...]:
-        """What two inputs must share for one batch without padding: the length, or the shape of every argument."""
+        """The properties that inputs of one batch without padding share: the length, or the shape of every argument."""
         if self.length is not None:
             return (self.length,)
         return tuple((key, tuple(value.shape)) for key, value in sorted(self.tensors.items()))
@@ -120,7 +120,7 @@ class FailedInput:
 
 @dataclass(frozen=True)
 class EncodedInputs:
-    """What a caller passed as `inputs`.
+    """The inputs that a caller passed as `inputs`.
 
     Attributes:
         inputs: those that can be encoded.

@@ -25,7 +25,7 @@ NOISE_REDUCED = 2e-2  # half precision
 
 @dataclass(frozen=True)
 class ModelProbe:
-    """What a forward pass over one input shows about a model.
+    """Properties of a model found by a forward pass over one input.
 
     Attributes:
         looks_up: whether an embedding looks the token ids of the input up.

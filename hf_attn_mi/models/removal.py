@@ -33,7 +33,7 @@ def remove_tokens(
 
     Args:
         example: one unpadded input, (tokens, ...) tensors by the model's argument names; others pass through.
-        positions: of the tokens to take out; special tokens must not be among them.
+        positions: the positions of the tokens to remove; none of them may be special.
         removal: "delete", "mask" or "attention_mask".
         mask_id: id of the mask token (or of another neutral token where the model has none), for "mask".
 

@@ -57,7 +57,7 @@ class RemovalPredictor:
         sequences: number of sequences run so far.
         notes: remarks for the reader of a result.
         mixed: whether sequences of different length may share a batch.
-        position_offset: position id of the first token where the kept tokens may be run alone in place of masking
+        position_offset: position id of the first token where the kept tokens may be run alone instead of masking
             the others; None if all tokens are run with a mask. See `try_compaction`.
     """
 
@@ -218,7 +218,7 @@ class RemovalPredictor:
         return None
 
     def _logits(self, index: int, one: EncodedInput) -> Tensor:
-        """(1, classes) logits of a pass without gradients; (1,) the explained value of targets that are no classes."""
+        """(1, classes) logits of a pass without gradients; (1,) the explained value of targets that are not classes."""
         with self.runner.session(), torch.no_grad():
             outputs = self.runner.forward(self.runner.collate([one]))
             if self.target.bound is not None:

@@ -49,7 +49,7 @@ class EncoderRunner:
         model: the unwrapped module.
         tokenizer: as above.
         processor: the processor for images and audio; None if none was passed. See `models.media.find_processor`.
-        sampling_rate: of recordings that are passed as arrays.
+        sampling_rate: the rate of recordings that are passed as arrays.
         tokenizer_options: what a pipeline passes to its tokenizer, such as truncation and max_length.
         output_head: how a pipeline turns logits into scores; None for the registered output heads.
         default_target: the pipeline's answer, as a target string; None for the default of the outputs.
@@ -85,7 +85,7 @@ class EncoderRunner:
             tokenizer: for texts; by default that of the pipeline.
             processor: for images and audio; by default that of the pipeline. One that holds a tokenizer serves
                 texts too.
-            sampling_rate: of recordings that are passed as arrays.
+            sampling_rate: the rate of recordings that are passed as arrays.
 
         Raises:
             InvalidInputError: not a model, weights on the meta device, or weights with NaN or infinite entries.

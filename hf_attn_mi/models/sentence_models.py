@@ -27,7 +27,7 @@ class SentenceModel(nn.Module):
         normalize: divide the embedding by its norm before the head.
 
     Attributes:
-        config: of the encoder inside; with a head, its labels are those of the head.
+        config: the configuration of the encoder inside; with a head, its labels are those of the head.
     """
 
     def __init__(self, body: nn.Module, head: nn.Module | None = None, *, normalize: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""What is explained for each input: a class, a target of `hf_attn_mi.targets`, or a function of the outputs."""
+"""The explained target of each input: a class, a target of `hf_attn_mi.targets`, or a function of the outputs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class NothingToExplainError(InvalidInputError):
 
 
 class Target:
-    """What is explained for each of some inputs.
+    """The explained targets of several inputs.
 
     Calling it with the outputs of a forward pass gives the explained values. The first call settles what is
     explained: a target of None becomes the class that the model predicts, or the default of the model's head.
@@ -50,7 +50,7 @@ class Target:
         targets: for each input the number of its class, a bound target, or None for what the model predicts.
         model: the unwrapped model; its configuration names the classes.
         head: reads the outputs; None for the registered output head that accepts them.
-        inputs: that are run, in order; needed for bound targets and for the defaults of heads that are no classifiers.
+        inputs: that are run, in order; needed for bound targets and for the defaults of heads that are not classifiers.
         runner: runs the model; needed in the same cases.
 
     Attributes:
@@ -164,7 +164,7 @@ class Target:
         return head.read(outputs, [target if isinstance(target, int) else None for target in self.targets], config)
 
     def _is_no_class(self, logits: Tensor) -> bool:
-        """Whether 2-dimensional logits are no classes: of other rows than the inputs, or one for each token."""
+        """Whether 2-dimensional logits are not classes: of other rows than the inputs, or one for each token."""
         labels = len(label_names(getattr(self.model, "config", None)))
         longest = max((one.token_count for one in self._all), default=0)
         return logits.shape[0] != len(self) or (logits.shape[1] == longest != labels > 0)
@@ -275,7 +275,7 @@ def zero_shot(target: Any, candidate_labels: Any, runner: EncoderRunner) -> Any:
     Args:
         target: None for the best label, or one of the labels, by name or number.
         candidate_labels: a list of labels or a text with commas between them; None for no zero-shot classification.
-        runner: of a model of natural language inference.
+        runner: runs a model of natural language inference.
 
     Raises:
         InvalidInputError: there are no labels, or the target is not one of them.

@@ -100,7 +100,7 @@ def read_item(item: Any, index: int, *, is_split_into_words: bool = False) -> Te
 
 
 def shown_texts(item: Any) -> tuple[str, ...]:
-    """The texts of an input that was refused, for its record; () if it is no text, pair or list of words."""
+    """The texts of an input that was refused, for its record; () if it is not a text, pair or list of words."""
     parts = (item,) if isinstance(item, str) else item
     if isinstance(parts, list) and all(isinstance(part, str) for part in parts):
         parts = (" ".join(parts),)

@@ -22,7 +22,7 @@ def with_token_names(
         encoding: what a fast tokenizer keeps of this row in a BatchEncoding; else None.
         tokenizer: names the tokens without an encoding; None for their ids as names.
         inputs: what the caller passed; "offset_mapping" and "special_tokens_mask" are used where they are in it.
-        index: of the row.
+        index: the index of the row.
 
     Raises:
         InvalidInputError: one of these two holds anything else than their tokenizer's pairs and flags.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class TokenTable:
-    """Where token ids become embeddings.
+    """The table that maps token ids to embeddings.
 
     Attributes:
         module: a table, or a wrapper around one; called with ids it returns their embeddings.

@@ -40,7 +40,7 @@ class FamilyMember:
 
 @dataclass(frozen=True)
 class AttentionFamily:
-    """What several sets have in common. A statement about a weight is made from its membership in all of them.
+    """The common parts of several sets. A statement about a weight is made from its membership in all of them.
 
     Attributes:
         sets: the weights of each set that was found.

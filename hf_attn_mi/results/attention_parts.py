@@ -26,7 +26,7 @@ class AttentionModule:
 
 @dataclass(frozen=True)
 class AttentionUnit:
-    """What is kept or removed as one: an attention weight (edge), a head, a layer, or a token as key.
+    """A unit that is kept or removed as a whole: an attention weight (edge), a head, a layer, or a token as key.
 
     Attributes:
         name: a description in words.
@@ -50,7 +50,7 @@ class AttentionUnit:
 
 @dataclass(frozen=True)
 class UnitRemoval:
-    """What happens without one unit of the set; it moves to the rest.
+    """The effect of moving one unit of the set to the rest.
 
     Attributes:
         unit: index in `AttentionSubgraph.units`.

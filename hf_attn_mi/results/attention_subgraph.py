@@ -131,7 +131,7 @@ class AttentionSubgraph(Record):
 
     @property
     def outcome(self) -> Outcome:
-        """What the search shows.
+        """The outcome of the search.
 
         "holds": there is a set, and it is locally minimal. "does not hold": none was found, or minimality was
         not shown. "nothing to certify": the model needs no attention for this prediction.
@@ -152,7 +152,7 @@ class AttentionSubgraph(Record):
 
     @property
     def family(self) -> AttentionFamily:
-        """What this set and those of `family_members` have in common."""
+        """The common parts of this set and those of `family_members`."""
         return AttentionFamily(tuple(filter(None, [self.places, *(one.edges for one in self.family_members)])))
 
     def _check(self) -> None:

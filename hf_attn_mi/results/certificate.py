@@ -29,7 +29,7 @@ class OutputChange:
         relative: the same divided by the largest absolute entry of the output.
         probability: change of the probability of the target; None if it has none.
         value: change of the explained value (class logit minus the mean of the others, or the caller's function).
-        kept: whether the predicted class stayed; None if the output is no class.
+        kept: whether the predicted class stayed; None if the output is not a class.
     """
 
     largest: float
@@ -56,7 +56,7 @@ class LayerCertificate:
         residual: largest ||new row V - o|| / ||o||; with a tolerance, divided by ||o - mean v|| as the tolerance is.
         sum_error: largest |sum of the new row - sum of the model's own|; the latter is one for a softmax.
         own_sum_error: largest |sum of the model's own row - 1|.
-        smallest_weight: smallest weight that is not zero, negative where a row is no distribution.
+        smallest_weight: smallest weight that is not zero, negative where a row is not a distribution.
         unproved: rows whose optimality the solver did not prove (they are sufficient all the same); with a tolerance,
             rows that do not meet it.
         checked: rows whose necessity was computed.
@@ -151,7 +151,7 @@ class Certificate(Record):
 
     @property
     def outcome(self) -> Outcome:
-        """What the certificate shows.
+        """The outcome of the certificate.
 
         "holds": the new rows give the same prediction and output, and are what their form promises. "does not hold":
         one of these fails, and `reasons` says which. "nothing to certify": no row of any layer changed (n <= rank), so

@@ -25,7 +25,7 @@ _BOLD = (
 
 @dataclass(frozen=True)
 class MethodCost:
-    """What the scores of one input cost, mean over the inputs; the prediction of its class is not counted.
+    """The cost of the scores of one input, mean over the inputs; the prediction of its class is not counted.
 
     Attributes:
         seconds: wall-clock time.

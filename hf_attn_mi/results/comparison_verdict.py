@@ -23,7 +23,7 @@ class Verdict:
         best: the method with the best mean, excluding chance; None if no method has a value.
         beaten: methods that it is shown to beat.
         tied: methods that it is not shown to beat.
-        above_chance: of the best and the tied, those shown to beat chance (all where chance was not scored).
+        above_chance: those of the best and the tied methods shown to beat chance (all where chance was not scored).
         recommended: the cheapest of these.
     """
 
@@ -180,7 +180,7 @@ def _chance(comparison: Comparison, verdict: Verdict) -> str:
 
 
 def _cost(comparison: Comparison, verdict: Verdict) -> str:
-    """What the recommended method costs, and the others that could be taken."""
+    """The cost of the recommended method and of the alternatives."""
     if verdict.recommended is None:
         return ""
     passes, seconds = price(comparison, verdict.recommended)

@@ -13,7 +13,7 @@ from hf_attn_mi.results.words import format_score
 
 @dataclass(frozen=True, eq=False)
 class DecoderTokens:
-    """The tokens that the decoder of an encoder-decoder reads, where they are no copy of the input.
+    """The tokens that the decoder of an encoder-decoder reads, where they are not a copy of the input.
 
     Attributes:
         tokens: the tokenizer's strings; ids without a tokenizer.

@@ -70,7 +70,7 @@ class Explanation(Record):
         texts: the original texts, two for a sentence pair, () when the input was tensors.
         offsets: characters (start, end) of each token in its text, without blanks at its ends; (0, 0) for special
             tokens. Also where the text itself is not known, as in a BatchEncoding.
-        sequence_ids: which text a token belongs to; None for special tokens.
+        sequence_ids: the index of the text of each token; None for special tokens.
         word_ids: the number of the word within its text. `explain` takes the word segments of Unicode (UAX #29):
             "aren't" is one word, a token that spans several segments keeps them together, and in scripts without blanks
             (Chinese, Thai) tokens are words. Of a list of words and of tensors without text: the caller's words.

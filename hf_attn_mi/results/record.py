@@ -151,7 +151,7 @@ class Record:
         return {}
 
     def _blocks(self) -> Sequence[Block]:
-        """What text and HTML show."""
+        """The content that text and HTML show."""
         raise NotImplementedError
 
     def _columns(self) -> dict[str, list[Any]]:
@@ -159,7 +159,7 @@ class Record:
         raise NotImplementedError
 
     def _summary(self) -> dict[str, object]:
-        """What `repr` shows."""
+        """The content that `repr` shows."""
         raise NotImplementedError
 
     def _title(self) -> str:

@@ -110,7 +110,7 @@ class Report(Record):
 
     Attributes:
         items: one for each input.
-        comparison: of methods on these or other inputs; its verdict is shown. None if there is none.
+        comparison: a comparison of methods on these or other inputs; its verdict is shown. None if there is none.
         second: a report on the same inputs that is shown beside this one; see `beside`. None if there is none.
         info: how it was computed, JSON-like.
 

@@ -63,7 +63,7 @@ class HeadDetail:
         contribution: what the head adds to the explained value, sum over queries of <output, gradient> of the
             linearized model; None if that was not computed.
         query: the token whose row contributes most; None likewise.
-        intervals: of the largest weights of that row; () if they were not computed.
+        intervals: the intervals of the largest weights of that row; () if they were not computed.
         rows: the queries of the stored rows: all tokens, only `query`, or none.
         support: keys that efficient attention keeps in each of these rows.
         scale: the largest absolute weight of the three matrices.
@@ -126,7 +126,7 @@ class AttentionDetail:
     Attributes:
         heads: every head of every layer, in order.
         links: between tokens.
-        left_out: which matrices are not here and why, in one sentence; "" if all are.
+        left_out: which matrices are missing and why, in one sentence; "" if none is.
         contribution_note: why contributions were not computed; "" if they were.
     """
 

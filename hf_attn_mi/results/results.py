@@ -24,7 +24,7 @@ _LINES = (".jsonl", ".jsonl.gz")
 class Results(Sequence[R], Generic[R]):
     """An immutable sequence of results of one kind: what a task returns for a list of inputs.
 
-    Where a task was called with errors="skip", a `SkippedInput` stands in the place of each input without a result, so
+    Where a task was called with errors="skip", a `SkippedInput` replaces each input without a result, so
     that `results[i]` belongs to `inputs[i]`; `answered` and `skipped` tell the two apart.
 
     Args:

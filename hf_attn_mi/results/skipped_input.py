@@ -19,7 +19,7 @@ class SkippedInput(Record):
 
     Attributes:
         index: its place in the list of inputs.
-        texts: its texts, two for a pair; () for tensors and for what is no text.
+        texts: its texts, two for a pair; () for tensors and if the input was not a text.
         error: name of the exception, such as "InvalidInputError".
         reason: its message.
 

@@ -41,7 +41,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Removal:
-    """What happens without one token of the set; it moves to the rest.
+    """The effect of moving one token of the set to the rest.
 
     Attributes:
         index: the index of the token.
@@ -141,7 +141,7 @@ class TokenSet(Record):
 
     @property
     def outcome(self) -> Outcome:
-        """What the search shows.
+        """The outcome of the search.
 
         "holds": the set is defined and locally minimal. "does not hold": the budget ran out before that was shown.
         "nothing to certify": the special tokens alone keep the prediction.

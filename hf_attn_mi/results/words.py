@@ -26,7 +26,7 @@ class Piece(NamedTuple):
 
     @property
     def name(self) -> str:
-        """How lists and tooltips name the word."""
+        """The name of the word in lists and tooltips."""
         return self.label.strip() or self.text.strip() or "(blank)"
 
 

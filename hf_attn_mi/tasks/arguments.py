@@ -56,7 +56,7 @@ def check_indices(name: str, value: object) -> None:
 
 
 def progress_bar(total: int | None, description: str, unit: str) -> Any:
-    """A progress bar on the terminal; hidden for a single step and where standard error is no terminal."""
+    """A progress bar on the terminal; hidden for a single step and if standard error is not a terminal."""
     hidden = (total is not None and total < 2) or not (sys.stderr and sys.stderr.isatty())
     return tqdm(total=total, desc=description, unit=unit, disable=hidden)
 

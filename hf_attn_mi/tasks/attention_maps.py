@@ -150,8 +150,8 @@ def rows_of_kind(
 
     Args:
         kind: one of `KINDS`.
-        call: of the layer; its precision decides whether the output that the model computed is used.
-        view: of the same call; its first input is read.
+        call: the attention call of the layer; its precision decides whether the output that the model computed is used.
+        view: a view of the same call; its first input is read.
         heads: the chosen heads.
         queries: the chosen rows, None for all.
     """

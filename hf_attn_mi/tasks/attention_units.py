@@ -190,7 +190,7 @@ class HeadUnits:
         return tuple(described)
 
     def _scores(self, ranking: str) -> list[float]:
-        """What losing the whole head changes, to first order: the sum of weight times gradient, which is not centered.
+        """Effect of removing the whole head, to first order: the sum of weight times gradient, which is not centered.
 
         Rankings that do not follow gradients are summed.
         """

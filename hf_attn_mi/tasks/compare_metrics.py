@@ -1,4 +1,4 @@
-"""From scores to numbers: the metrics of every method on every input."""
+"""Compute the metrics of every method on every input."""
 
 from __future__ import annotations
 

@@ -31,5 +31,5 @@ def decoder_tokens(runner: EncoderRunner, one: EncodedInput, result: TokenScores
 
 
 def other_inputs(result: TokenScores, i: int) -> dict[str, float]:
-    """What the tokens of other arguments contribute to the value of one input, by the names of the arguments."""
+    """Contributions of the tokens of other arguments to the value of one input, by argument name."""
     return {key: float(share[i].sum()) for key, share in result.other_inputs.items()}

@@ -32,7 +32,7 @@ class Toggle:
         row: its entry in the restricted row.
         weight: the attention weight before the restriction.
         left: sum of the attention weights that stay in its row.
-        gradient: of the followed value with respect to this entry.
+        gradient: the gradient of the followed value with respect to this entry.
         along: sum of the row times the gradients of the row.
         average: mean of the gradients over the keys of the row.
     """

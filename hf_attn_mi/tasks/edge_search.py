@@ -315,7 +315,7 @@ class EdgeSearch:
         return sorted(free, key=lambda unit: self._distance(unit[1]), reverse=True)
 
     def _distance(self, single: Single) -> float:
-        """How far both conditions are from failing."""
+        """The margin by which both conditions hold."""
         return min(single.set.odds - self.rule.least_odds, -single.rest.margin)
 
     def _drop_units(self, free: Sequence[tuple[tuple[int, ...], Single]]) -> None:

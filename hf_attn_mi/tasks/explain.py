@@ -74,7 +74,7 @@ def explain(
             function from the outputs to (batch,) values for models without a class. The function sees one input at
             a time, without padding, in the order of `inputs`. "attnlrp_iterative" calls it at every stage: let it
             name a fixed class.
-        targets: several targets of each input, in place of `target`: a list, or "all" for all labels, all choices, or
+        targets: several targets of each input, instead of `target`: a list, or "all" for all labels, all choices, or
             all entities that the model predicts. The forward pass is shared; the results are in the order of the
             inputs, and for each input in that of its targets.
         method: a name of `list_methods()`: "relevance" (gradient x input of the linearized model, the default),
@@ -85,8 +85,8 @@ def explain(
             identifiability only; "none".
         profile: of this model, from `fit_information`: fills `Explanation.information` with what each token tells
             about the output, in nats, layer by layer.
-        tokenizer: for texts; by default the pipeline's, or the one saved beside the model.
-        processor: for images and audio; by default the pipeline's, or the one saved beside the model.
+        tokenizer: for texts; by default the pipeline's, or the one saved with the model.
+        processor: for images and audio; by default the pipeline's, or the one saved with the model.
         sampling_rate: samples per second of recordings that are passed as arrays.
         batch_size: maximum number of inputs in one forward pass.
         truncation: cut texts that are longer than the model's maximum, with a warning that names the cut.
@@ -273,11 +273,11 @@ def _explanation(
 
 
 def gap_warning(scorer: TokenScorer, gap: float, target_gap: float = 0.0, unfollowed: Sequence[str] = ()) -> list[str]:
-    """What a completeness gap says about the scores: one sentence, or none where the gap is small.
+    """Interpret a completeness gap of the scores: one sentence, or none where the gap is small.
 
     Args:
         scorer: the method.
-        gap: of one input.
+        gap: the completeness gap of one input.
         target_gap: the part of it that is due to the target function.
         unfollowed: operations of the model that the method has no rule for.
     """

@@ -47,15 +47,15 @@ def fit_information(
         model: a classifier with two classes or more, as in `explain`.
         dataset: texts or pairs of texts, at least a few hundred; a list, a datasets.Dataset or IterableDataset, a file
             (.txt, .jsonl, .json, .csv, .tsv, .arrow, .parquet), a saved folder or a Hub name (see `read_texts_of`).
-        tokenizer: by default the one saved beside the model.
+        tokenizer: by default the one saved with the model.
         layers: indices of states, 0 for the embeddings, i for the output of layer i; None for all.
         sites: one or several of "tokens" (a token drawn at random), "first" (both are always there), "positions" (the
             first 8 that at least half of the inputs have), "attention" (the tokens ranked 1 to 5 by attention
             received), "types" (each special token; the tokens of text A and of text B).
         batch_size: maximum number of inputs in one forward pass.
         estimator: a name of `hf_attn_mi.mi.list_estimators()`; see `mutual_information`.
-        effort: of the lower bounds: "fast", "default" or "thorough"; see `mutual_information`.
-        permutations: of the outputs, for the p-values.
+        effort: the effort spent on the lower bounds: "fast", "default" or "thorough"; see `mutual_information`.
+        permutations: the number of permutations of the outputs, for the p-values.
         limit: maximum number of texts to read; None for all.
         memory: bytes for the states kept; of more inputs than fit, a random sample is kept, with a warning. Fitting
             takes about as much again.

@@ -1,4 +1,4 @@
-"""From a sample of states to the information and the probes of each site."""
+"""Estimate the information and fit the probes of each site from a sample of states."""
 
 from __future__ import annotations
 

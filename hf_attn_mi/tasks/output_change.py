@@ -27,7 +27,7 @@ class RunOutput:
         output: their entries in float64, one after the other.
         parts: the fields themselves.
         precision: the precision in which the model computed them.
-        target, target_name, probability, value: of the explained class; None and "" without one.
+        target, target_name, probability, value: those of the explained class; None and "" without one.
     """
 
     name: str

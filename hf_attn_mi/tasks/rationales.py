@@ -25,7 +25,7 @@ def rationale_spans(words: Sequence[str], flags: Sequence[Any]) -> list[tuple[in
     its rationale: they reach the model's tokens through the characters, whatever its tokenizer makes of the words.
 
     Args:
-        words: of the text, none of them empty.
+        words: the words of the text, none of them empty.
         flags: 0 or 1 for each word.
 
     Raises:

@@ -228,7 +228,7 @@ def _targets(
 
 
 def _explained(one: Explanation) -> Any:
-    """What was explained, as `target=` takes it."""
+    """The explained target, in a form that `target=` accepts."""
     return one.info.get("target", one.target)
 
 

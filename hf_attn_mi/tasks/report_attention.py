@@ -51,8 +51,8 @@ def default_level(tokens: int, heads: int) -> str:
     """How much of the attention a page of one input holds: "all", "top" (matrices of the largest heads) or "rows".
 
     Args:
-        tokens: of the input.
-        heads: of all layers together.
+        tokens: the number of tokens of the input.
+        heads: the number of heads of all layers together.
 
     Example:
         >>> default_level(80, 72), default_level(256, 72), default_level(2000, 72)
@@ -74,7 +74,7 @@ def attention_detail(
     Args:
         runner: runs the model.
         one: the input.
-        target: of this input, settled.
+        target: the target of this input, already settled.
         layers: those of its explanation.
         level: "all", "top", "rows" (of the top heads the row that contributes most) or "none".
 
@@ -165,7 +165,7 @@ def _heads(layer: _Layer, level: str, top: set[tuple[int, int]]) -> list[HeadDet
 
 
 def _intervals(view: LayerView, head: int, query: int) -> tuple[WeightInterval, ...]:
-    """Of the largest weights of one row."""
+    """The intervals of the largest weights of one row."""
     row, values = view.rows[0, head, query].detach(), view.values[0, head].detach()
     keys = view.keys[0, query] if view.per_query else view.keys[0]
     chosen = [key for key in row.argsort(descending=True).tolist() if bool(keys[key])][:TOP_KEYS]

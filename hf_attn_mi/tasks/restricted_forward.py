@@ -144,7 +144,7 @@ class RestrictedForward:
 
         Raises:
             UnsupportedModelError: rows times values are not what this model continues with.
-            InvalidInputError: there is no class with a probability, or no number is finite.
+            InvalidInputError: there is not a class with a probability, or no number is finite.
         """
         plain = self.outputs(1, None).answers[0]
         found: list[tuple[AttentionCall, Tensor]] = []
@@ -307,7 +307,7 @@ class RestrictedForward:
     # --- passes ------------------------------------------------------------------------------------------------
 
     def outputs(self, count: int, rows: Any) -> PassOutput:
-        """What one pass over `count` copies of the input gives."""
+        """The result of one pass over `count` copies of the input."""
         outputs, target = self._forward(self.input, count, rows), self.target.select([0] * count)
         output, explained, predicted = read_pass(outputs, target, self.runner, self._predicted)
         if self._predicted is None:

@@ -58,7 +58,7 @@ def read_pass(
         The answers, what is explained, and the prediction for the whole input.
 
     Raises:
-        InvalidInputError: there is no class with a probability.
+        InvalidInputError: there is not a class with a probability.
     """
     reading = target.read(outputs)
     one = reading.explained[0]

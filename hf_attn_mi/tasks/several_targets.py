@@ -71,7 +71,7 @@ def plan_targets(
 
     Args:
         targets: a list of targets, each as `read_target` takes it for one input, or "all".
-        candidate_labels: of zero-shot classification; None without it.
+        candidate_labels: the labels of zero-shot classification; None without it.
         runner: runs the model.
         encoded: the inputs.
         errors: "raise", or "skip" for inputs that one of the targets does not fit.

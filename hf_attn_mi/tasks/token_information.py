@@ -103,7 +103,7 @@ class TokenInformation:
         ]
 
     def _layer(self, index: int, outputs: Tensor) -> list[dict[str, Any]]:
-        """What the probes of one layer say, for each input; `outputs` is (batch, classes), its probabilities."""
+        """Information by the probes of one layer for each input; `outputs` is (batch, classes), its probabilities."""
         profile, states = self.profile, self.states[index]
         kl, gain = self._scores(profile.probe, index, states, outputs)
         halves = [self._scores(half, index, states, outputs)[0] for half in profile.halves]

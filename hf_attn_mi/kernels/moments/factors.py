@@ -114,7 +114,7 @@ def class_separation(moments: ClassMoments, factors: ClassFactors) -> Tensor:
 
     Args:
         moments: the result of `class_moments`.
-        factors: of the same moments with metric="total" and a shrinkage near 0.
+        factors: the factors of the same moments with metric="total" and a shrinkage near 0.
 
     Raises:
         InvalidInputError: the factors are of metric="within", or there are not more examples than d + K + 1.

@@ -79,7 +79,7 @@ class CaptumScorer:
             )
 
     def gap_note(self, gap: float) -> str:
-        """What a completeness gap says about the scores."""
+        """Interpret a completeness gap of the scores."""
         if self.gap_reason:
             return f"DeepLift's scores miss {gap:.0%} of f(x) - f(baseline) (convergence delta): {self.gap_reason}."
         hint = "." if self.more is None else f": pass options={{{self.more!r}: ...}} with more of them."

@@ -145,7 +145,7 @@ def _of_target(
 @dataclass(eq=False)
 class _Shares:
     scores: Tensor  # (batch, tokens)
-    bias: Tensor  # (batch,) of look-ups that are no tokens of the input
+    bias: Tensor  # (batch,) of look-ups that are not tokens of the input
     others: dict[str, Tensor]  # (batch, entries) the part of them that belongs to entries of other arguments
 
 

@@ -174,7 +174,7 @@ class BoundAlternative(Bound):
     number: int | None = None
 
     def probability(self, logits: Tensor) -> float:
-        """Of this alternative."""
+        """The softmax probability of this alternative."""
         return float(logits.softmax(0)[self.index])
 
     def read(self, row: OutputRow) -> TargetReading:

@@ -90,7 +90,7 @@ class OutputRow:
         return mask.bool().cpu()
 
     def place(self, position: int) -> int:
-        """Where a token of the whole input stands in the input that was run.
+        """The position of a token of the whole input in the input that was run.
 
         Raises:
             InvalidInputError: the token was removed.
@@ -102,7 +102,7 @@ class OutputRow:
         return self.one.origin.index(position)
 
     def origin(self, place: int) -> int:
-        """Where a token of the input that was run stands in the whole input."""
+        """The position in the whole input of a token of the input that was run."""
         return place if self.one.origin is None else self.one.origin[place]
 
 
@@ -134,7 +134,7 @@ class BoundTarget(Protocol):
 
 @runtime_checkable
 class TargetKind(Protocol):
-    """What users pass as `target=`: one class for each kind, a frozen dataclass of its arguments.
+    """The values that users pass as `target=`: one class for each kind, a frozen dataclass of its arguments.
 
     Attributes:
         kind: the name that users write, also on the command line.
@@ -266,7 +266,7 @@ def vocabulary_id(kind: str, word: str | int, runner: EncoderRunner, size: int |
 
 
 def token_text(number: int, runner: EncoderRunner) -> str:
-    """How a token id is shown: decoded, or the number without a tokenizer."""
+    """The text shown for a token id: decoded, or the number without a tokenizer."""
     if runner.tokenizer is None:
         return str(number)
     return str(runner.tokenizer.decode([number])) or str(runner.tokenizer.convert_ids_to_tokens(number))

@@ -28,7 +28,7 @@ class PipelineEntity:
     the most certain of each word, "average": all of each word); the probability is the pipeline's score.
 
     Args:
-        n: which entity, the most probable first.
+        n: the number of the entity, the most probable first.
     """
 
     n: int = 0

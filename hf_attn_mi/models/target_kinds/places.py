@@ -25,13 +25,13 @@ def locate(
     """The tokens of one input that a word, a position or a span of characters stands for, in reading order.
 
     Args:
-        kind: of the target, for messages.
+        kind: the kind of the target, for messages.
         one: the input.
         word: a word or several, as in the text.
         occurrence: the number of its occurrence, from 0.
         position: the position of a token; negative ones count from the end.
         span: (start, end) characters of the text.
-        sequence: of a pair, the text that is meant; None for both, in order (for `span`: the first).
+        sequence: the text of a pair that is meant; None for both, in order (for `span`: the first).
 
     Raises:
         InvalidInputError: not exactly one of the three was given, or it matches no token.

@@ -59,7 +59,7 @@ def register_target(kind: type[TargetKind]) -> type[TargetKind]:
         The class.
 
     Raises:
-        InvalidInputError: a member is missing, the name is no identifier, or it is taken.
+        InvalidInputError: a member is missing, the name is not an identifier, or it is taken.
     """
     name = getattr(kind, "kind", None)
     if not isinstance(name, str) or not name.isidentifier() or not hasattr(kind, "bind"):

@@ -40,7 +40,7 @@ class Token:
         word: the word, as in the text; several words are an entity. Without `word`, `position` and `span` the most
             probable entity token is explained: the highest probability of a label other than "O".
         label: name or number; None for the most probable one.
-        occurrence: which occurrence of the word, from 0.
+        occurrence: the number of the occurrence of the word, from 0.
         position: the position of the token, instead of a word; special tokens count.
         span: (start, end) characters, instead of a word.
         tokens: "first" reads the first token of the word or span, where token classifiers are trained; "all" reads

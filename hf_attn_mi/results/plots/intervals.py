@@ -143,7 +143,7 @@ def _check(weights: IdentifiableWeights, row: tuple[int, ...], names: Sequence[s
 
 
 def _kinds(weights: IdentifiableWeights, row: tuple[int, ...]) -> list[str]:
-    """What is known of each key of a row, "" for keys that the row may not attend to."""
+    """The kind of each key of a row, "" for keys that the row may not attend to."""
     identifiable, forced, other = KINDS
     flags = (part[row].tolist() for part in (weights.identifiable, weights.forced, weights.allowed))
     return [

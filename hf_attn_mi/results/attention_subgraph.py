@@ -19,7 +19,7 @@ from hf_attn_mi.results.attention_parts import (
     UnitRemoval,
 )
 from hf_attn_mi.results.document import Block, Facts, Paragraph, Table, Tone
-from hf_attn_mi.results.outcome import DOES_NOT_HOLD, HOLDS, NOTHING_TO_CERTIFY, Outcome
+from hf_attn_mi.results.outcome import DOES_NOT_HOLD, HOLDS, NOTHING_TO_CERTIFY, Outcome, check_probabilities
 from hf_attn_mi.results.record import Record
 
 _LISTED = 10  # layers, token pairs and units that the text lists
@@ -160,6 +160,9 @@ class AttentionSubgraph(Record):
             raise InvalidInputError(f"singles: fails is one of {', '.join(map(repr, _FAILURES))}, not {unknown}")
         if any(not 0 <= one.unit < len(self.units) for one in self.singles):
             raise InvalidInputError(f"singles: unit must be an index of the {len(self.units)} units")
+        if self.units and self.needs_attention:
+            sides = (self.p_all, self.p_set, self.p_rest, self.rest_same)
+            check_probabilities(*sides, (), keep=self.keep, strict=self.strict)
         if self.unit not in _NOUNS:
             raise InvalidInputError(f"unit must be one of {', '.join(map(repr, _NOUNS))}, not {self.unit!r}")
         if len({one.unit for one in self.singles}) < len(self.singles):

@@ -118,8 +118,9 @@ class Results(Sequence[R], Generic[R]):
         return "".join(html_section(item._blocks(), style=place == 0) for place, item in enumerate(self))
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return the tables of all results below each other; the column `input` numbers the inputs from 0.
+        """Return the tables of all results below each other; the column `input` numbers the results from 0.
 
+        Where an input has several results, one for each target, the column `target` tells them apart.
         An input that was skipped has one row, with the reason in the column `skipped` and nothing in the others.
         """
         import pandas as pd
@@ -127,6 +128,10 @@ class Results(Sequence[R], Generic[R]):
         tables = [item.to_pandas() for item in self]
         for place, table in enumerate(tables):
             table.insert(0, "input", place)
+        names = [getattr(item, "target_name", "") for item in self]
+        if len(set(names)) > 1:
+            for table, name in zip(tables, names):
+                table.insert(1, "target", name)
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"input": []})
 
     def to_dicts(self) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.results.document import Block, Facts, Paragraph, Table, Tone
-from hf_attn_mi.results.outcome import DOES_NOT_HOLD, HOLDS, NOTHING_TO_CERTIFY, Outcome
+from hf_attn_mi.results.outcome import DOES_NOT_HOLD, HOLDS, NOTHING_TO_CERTIFY, Outcome, check_probabilities
 from hf_attn_mi.results.record import Record
 
 _LISTED = 12  # single removals that the text lists one by one
@@ -168,6 +168,9 @@ class TokenSet(Record):
             raise InvalidInputError(f"indices {self.indices} must be of tokens that are not special")
         if unknown := {removal.fails for removal in self.singles} - _FAILURES.keys():
             raise InvalidInputError(f"singles: fails is one of {', '.join(map(repr, _FAILURES))}, not {unknown}")
+        if self.defined:
+            sides = (self.p_all, self.p_set, self.p_rest, self.rest_same)
+            check_probabilities(*sides, self.singles, keep=self.keep, strict=self.strict)
 
     def _computed(self) -> dict[str, Any]:
         return {"outcome": self.outcome, "holds": self.holds}

@@ -224,7 +224,7 @@ class WindowExplainer:
             "value": together.value,
             "values": together.values.tolist(),
             "logits": together.logits.tolist(),
-            "tokens": [[int(window.positions.min()), int(window.positions.max())] for window in windows],
+            "tokens": [_text_tokens(window) for window in windows],
         }
 
     def _aggregate(self, windows: Sequence[Window], target: int | None) -> Aggregated:
@@ -290,3 +290,10 @@ class WindowExplainer:
         scores = sums if self.scorer.class_linked else sums / counts.clamp_min(1)
         size = max(abs(together.value), float(scores.abs().sum()), 1e-12)
         return scores.float(), missing / size if measured and used else None, notes, info
+
+
+def _text_tokens(window: Window) -> list[int]:
+    """The first and the last token of the text that a window holds, as places in the whole input."""
+    special = window.input.special
+    places = [int(place) for i, place in enumerate(window.positions) if not (special and special[i])]
+    return [min(places), max(places)]

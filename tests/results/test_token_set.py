@@ -21,7 +21,8 @@ def test_the_text_says_whether_a_second_ranking_gives_the_same():
 
 def test_many_single_removals_are_counted_and_not_listed():
     fails = ["both"] * 12 + ["rest"] * 5 + ["set"] * 2
-    singles = tuple(Removal(i + 1, f"w{i}", 0.5, 0.95, True, True, why) for i, why in enumerate(fails))
+    numbers = {"both": (0.5, 0.95), "rest": (0.9, 0.95), "set": (0.5, 0.4)}
+    singles = tuple(Removal(i + 1, f"w{i}", *numbers[why], True, True, why) for i, why in enumerate(fails))
     tokens = ("[CLS]", *(one.text for one in singles), "rest", "[SEP]")
     many = replace(
         TOKENS, tokens=tokens, special=(True, *[False] * 20, True), indices=tuple(range(1, 20)), singles=singles
@@ -35,6 +36,9 @@ def test_many_single_removals_are_counted_and_not_listed():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"p_set": 0.2}, r"p_set is 0\.2, less than keep \* p_all"),
+        ({"p_rest": 0.94, "rest_same": True}, r"p_rest is 0\.94 and rest_same is true"),
+        ({"singles": (Removal(2, "joy", 0.94, 0.4, True, False, "both"),)}, "fails is 'both', which its probabilities"),
         ({"indices": (0,)}, r"indices \(0,\) must be of tokens that are not special"),
         ({"special": (True,)}, "special has 1 entries for 4 tokens"),
         ({"singles": (Removal(2, "joy", 0.5, 0.95, True, True, "none"),)}, "fails is one of"),

@@ -345,10 +345,13 @@ def test_a_changed_record_does_not_recheck(demo, of_demo):
     found = of_demo
     assert recheck(demo[0], found).holds
     smaller = replace(found, units=found.units[1:], singles=())
-    for wrong in (replace(found, p_set=found.p_set - 0.01), replace(found, keep=0.999), smaller):
+    for wrong in (replace(found, p_set=found.p_set - 0.01), replace(found, p_rest=found.p_rest + 0.01), smaller):
         result = recheck(demo[0], wrong)
         assert not result.holds
         assert result.reasons
+    for edited in ({"keep": 1.0, "p_set": 0.1}, {"rest_same": True}):
+        with pytest.raises(InvalidInputError, match=r"such a set does not suffice|the set is not necessary"):
+            replace(found, **edited)
     with pytest.raises(InvalidInputError, match="does not hold its input"):
         recheck(demo[0], replace(found, inputs={}))
     first = found.units[0]

@@ -461,7 +461,7 @@ def test_recheck_holds_and_sees_what_is_wrong(demo, many):
         "the rest is enough": dropped,
         "every single removal": replace(one, singles=one.singles[:-1]),
         f"the set without {one.singles[0].text!r}": replace(
-            one, singles=(replace(one.singles[0], p_set=0.1), *one.singles[1:])
+            one, singles=(replace(one.singles[0], p_set=(1 + one.singles[0].p_set) / 2), *one.singles[1:])
         ),
         "do not give": replace(one, defined=False),
     }

@@ -50,10 +50,19 @@ def read_texts(texts: list[str] | None, file: Path | None, pair: str | None) -> 
     return [(text, pair) for text in lines if isinstance(text, str)]
 
 
+TABLE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".arrow", ".parquet")
+TEXT_SUFFIXES = (".txt", "", ".text", ".md", ".log")
+
+
 def _texts_of_file(file: Path) -> list[Text]:
     """The texts or pairs of a file: by its suffix, one a line where it has none that is known."""
     suffix = Path(file.name.removesuffix(".gz")).suffix.lower()
-    if suffix in (".jsonl", ".json", ".csv", ".tsv", ".arrow", ".parquet") or file.name.endswith(".gz"):
+    if suffix not in (*TABLE_SUFFIXES, *TEXT_SUFFIXES) or (file.name.endswith(".gz") and suffix in TEXT_SUFFIXES[2:]):
+        raise InvalidInputError(
+            f"--file {file}: files of the suffix {suffix!r} are not read; rows are read from "
+            f"{', '.join(TABLE_SUFFIXES)}, and one text a line from .txt or a file without a suffix."
+        )
+    if suffix in TABLE_SUFFIXES or file.name.endswith(".gz"):
         from hf_attn_mi.data import read_texts_of
 
         return list(read_texts_of(str(file)))
@@ -81,6 +90,8 @@ def _lines(content: bytes, place: str) -> list[str]:
             raise InvalidInputError(
                 f"{place}: line {number}: {error}; UTF-8 with one text a line is needed."
             ) from error
+        if "\0" in text:
+            raise InvalidInputError(f"{place}: line {number} holds a zero byte: this is no file of texts.")
         if text.strip():
             lines.append(text)
     return lines

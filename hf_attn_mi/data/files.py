@@ -120,6 +120,12 @@ def _table(file: TextIO, **form: Any) -> Iterator[Any]:
             )
         if row is None:
             return
+        if None in row or None in row.values():
+            more = "more" if None in row else "fewer"
+            raise InvalidInputError(
+                f"dataset: the row before line {reader.line_num + 1} of {file.name!r} has {more} cells than the "
+                f"{len(names)} columns; a quotation mark may be missing."
+            )
         for cell in row.values():
             _in_utf8(cell if isinstance(cell, str) else "".join(cell or ()))
         yield row

@@ -24,6 +24,8 @@ def read_pipeline(pipeline: Any) -> Unwrapped:
             f"model is a pipeline for the task {pipeline.task!r}; explained as the pipeline answers are "
             f"{', '.join(TASKS)}. Pass its model: explain(pipe.model, inputs, tokenizer=pipe.tokenizer, target=...)."
         )
+    _refuse_changed(pipeline)
+    _refuse_left_padding(pipeline)
     return read(pipeline)
 
 
@@ -47,6 +49,27 @@ def zero_shot_target(labels: object, template: str = HYPOTHESIS, multi_label: bo
     if not isinstance(labels, list | tuple) or not labels or not all(isinstance(label, str) for label in labels):
         raise InvalidInputError(f"candidate_labels must be a list of one or more texts, not {shown(labels)}.")
     return f"entails(among={tuple(labels)!r}, template={template!r}, multi_label={bool(multi_label)!r})"
+
+
+def _refuse_changed(pipeline: Any) -> None:
+    """Refuse a pipeline whose steps are not those of transformers: what they do to texts and outputs is not known."""
+    for name in ("__call__", "preprocess", "_forward", "forward", "postprocess"):
+        step = getattr(type(pipeline), name, None)
+        if name in vars(pipeline) or not str(getattr(step, "__module__", "")).startswith("transformers."):
+            raise InvalidInputError(
+                f"model is a {type(pipeline).__name__} with a {name} of its own, which is not followed. Pass its "
+                "attribute .model with tokenizer=..., and target=function for outputs of another form."
+            )
+
+
+def _refuse_left_padding(pipeline: Any) -> None:
+    """Refuse padding to a fixed length on the left, which moves the positions of a single text."""
+    fixed = pipeline._preprocess_params.get("padding") == "max_length"
+    if fixed and getattr(pipeline.tokenizer, "padding_side", "right") == "left":
+        raise InvalidInputError(
+            "model is a pipeline that pads every text on the left to a fixed length, which moves its positions. Build "
+            "it without padding='max_length', or pass the padded tensors with the model inside."
+        )
 
 
 def _classification(pipeline: Any) -> Unwrapped:

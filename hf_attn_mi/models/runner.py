@@ -29,7 +29,7 @@ from hf_attn_mi.models.padding import padding_changes_nothing, trim_padding
 from hf_attn_mi.models.positions import with_positions_named
 from hf_attn_mi.models.tensor_inputs import with_positions
 from hf_attn_mi.models.weights import fingerprint, refuse_nonfinite_weights
-from hf_attn_mi.models.wrappers import device_hook, unwrap_object
+from hf_attn_mi.models.wrappers import device_hook, refuse_scripted, unwrap_object
 
 Value = TypeVar("Value")
 REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -98,6 +98,7 @@ class EncoderRunner:
         check_tokenizer(tokenizer)
         check_media_options(processor, sampling_rate)
         module = unwrap(unwrapped.model)
+        refuse_scripted(module)
         if any(parameter.is_meta for parameter in module.parameters()) and device_hook(module) is None:
             raise InvalidInputError(
                 f"model: the weights of {type(module).__name__} are on the meta device, so nothing can be computed. "

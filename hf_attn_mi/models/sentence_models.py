@@ -97,10 +97,15 @@ def read_sentence_transformer(model: Any) -> Unwrapped:
     """A SentenceTransformer: its whole chain of modules, from token ids to the embedding.
 
     Raises:
-        InvalidInputError: it puts a prompt in front of every text.
+        InvalidInputError: it puts a prompt in front of every text, or cuts its embeddings.
         UnsupportedModelError: there is no transformer in it.
     """
     _refuse_prompt(model)
+    if getattr(model, "truncate_dim", None) is not None:
+        raise InvalidInputError(
+            f"model is a SentenceTransformer with truncate_dim={model.truncate_dim}, which cuts its embeddings and is "
+            "not followed. Load it with truncate_dim=None."
+        )
     if model not in _wrapped:
         _wrapped[model] = SentenceModel(model)
     return Unwrapped(_wrapped[model], model.tokenizer, _cut(model), source=model)
@@ -128,10 +133,12 @@ def read_cross_encoder(model: Any) -> Unwrapped:
             "explained. Pass the model inside, .model, with tokenizer=... and target=function."
         )
     _refuse_prompt(model)
+    activation = getattr(model, "activation_fn", None) or getattr(model, "default_activation_function", None)
     head: OutputHead = ClassLogits()
-    if inner.config.num_labels == 1:  # type: ignore[union-attr]
-        activation = getattr(model, "activation_fn", None) or getattr(model, "default_activation_function", None)
-        head = MultiLabel() if isinstance(activation, nn.Sigmoid) else Regression()
+    if isinstance(activation, nn.Sigmoid):
+        head = MultiLabel()
+    elif inner.config.num_labels == 1:  # type: ignore[union-attr]
+        head = Regression()
     return Unwrapped(inner, model.tokenizer, _cut(model), head, source=model)
 
 

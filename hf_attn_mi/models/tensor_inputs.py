@@ -67,6 +67,13 @@ def split_rows(tensors: dict[str, Tensor], model: nn.Module) -> list[EncodedInpu
         raise InvalidInputError(f"inputs has keys {list(tensors)}; one of {', '.join(MAIN_KEYS)} is needed.")
     if "input_ids" in tensors and "inputs_embeds" in tensors:
         raise InvalidInputError("inputs has both 'input_ids' and 'inputs_embeds'; pass one of them.")
+    for key, value in tensors.items():
+        if value.dim() == 0 and key != main:
+            raise InvalidInputError(
+                f"inputs[{key!r}] is a single value for all inputs, {value.item()!r}; each argument needs one row for "
+                "each input. Fix the value in the model instead: pass a torch.nn.Module whose forward calls it with "
+                f"this {key}=."
+            )
     sequence = main in ("input_ids", "inputs_embeds", "inputs") and tensors[main].dim() <= 3
     dimensions = {"input_ids": 2, "inputs_embeds": 3}.get(main)
     if dimensions is not None and tensors[main].dim() == dimensions - 1:
@@ -81,7 +88,7 @@ def split_rows(tensors: dict[str, Tensor], model: nn.Module) -> list[EncodedInpu
     if count == 0 or tensors[main].numel() == 0:
         raise InvalidInputError(f"inputs[{main!r}] is empty: shape {tuple(tensors[main].shape)}.")
     for key, value in tensors.items():
-        if value.dim() and value.shape[0] != count:
+        if value.shape[0] != count:
             raise InvalidInputError(
                 f"inputs[{key!r}] has {value.shape[0]} rows, inputs[{main!r}] has {count}; every tensor is batch first."
             )
@@ -89,7 +96,7 @@ def split_rows(tensors: dict[str, Tensor], model: nn.Module) -> list[EncodedInpu
 
 
 def _one(tensors: dict[str, Tensor], i: int, main: str, sequence: bool) -> EncodedInput:
-    row = {key: value[i] for key, value in tensors.items() if value.dim()}
+    row = {key: value[i] for key, value in tensors.items()}
     if not sequence:
         return EncodedInput(tensors=row, length=None)
     length = row[main].shape[0]

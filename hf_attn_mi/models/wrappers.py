@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.models.pipelines import read_pipeline
 from hf_attn_mi.models.sentence_models import read_cross_encoder, read_sentence_transformer, read_setfit
 from hf_attn_mi.models.unwrapped import Unwrapped
@@ -49,6 +50,19 @@ def refuse_wrapper(model: object) -> None:
                 f"model is a {type(model).__name__}, which is no torch.nn.Module; pass its attribute .{attribute} "
                 f"({type(inner).__name__}), and tokenizer=..."
             )
+
+
+def refuse_scripted(model: nn.Module) -> None:
+    """Refuse TorchScript, whose operations are hidden.
+
+    Raises:
+        UnsupportedModelError: the model or a part of it is traced or scripted.
+    """
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise UnsupportedModelError(
+            f"model: {type(model).__name__} is or holds TorchScript (torch.jit), whose operations cannot be followed. "
+            "Pass the model that it was made from."
+        )
 
 
 def device_hook(model: nn.Module) -> object | None:

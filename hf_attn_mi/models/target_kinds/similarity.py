@@ -50,6 +50,12 @@ class Similarity:
 
     def bind(self, one: EncodedInput, runner: EncoderRunner) -> BoundTarget:
         """See `TargetKind.bind`."""
+        own = str(getattr(getattr(runner.model, "body", None), "similarity_fn_name", None) or "cosine")
+        if own != "cosine":
+            raise InvalidInputError(
+                f"target similarity is the cosine, but this SentenceTransformer compares embeddings by {own!r}. Set "
+                "model.similarity_fn_name = 'cosine', or pass target=function of outputs['sentence_embedding']."
+            )
         if isinstance(self.other, Tensor):
             if self.other.dim() != 1 or not self.other.is_floating_point():
                 raise InvalidInputError(

@@ -302,10 +302,10 @@ class Explanation(Record):
     def _facts(self) -> list[str]:
         """One line each on how reliable the scores are."""
         if self.completeness_gap is not None:
-            facts = [
-                f"Completeness gap {self.completeness_gap:.2g}: relative distance between the target's value and the "
-                "sum of scores and bias terms."
-            ]
+            sides = "the target's value and the sum of scores and bias terms"
+            if whole := self.info.get("adds_up_to"):
+                sides = f"{whole} and the sum of scores"
+            facts = [f"Completeness gap {self.completeness_gap:.2g}: relative distance between {sides}."]
         elif self.info.get("additive", True):
             facts = ["Completeness: not measured."]
         else:

@@ -208,6 +208,7 @@ def _explain_batch(
             "reference": scorer.reference,
             "class_linked": scorer.class_linked,
             "additive": scorer.additive,
+            "adds_up_to": getattr(scorer, "adds_up_to", ""),
             "seconds": seconds,
             "attention_implementation": str(getattr(runner.config, "_attn_implementation", "")),
             "layers": layers,

@@ -9,6 +9,7 @@ import pickle
 import pytest
 import torch
 
+from hf_attn_mi import explain
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.results import Explanation, Word
 from tests.results.result_samples import explanation, layer_attention
@@ -303,3 +304,12 @@ def test_gaps_words_and_loose_tokens_are_all_shown():
     assert "film!" not in explanation(offsets=None)._repr_html_().replace("</span>", "")
     loose = explanation(**NO_TEXT)._repr_html_()
     assert ">un</span> <span" in loose
+
+
+def test_the_gap_line_names_what_the_scores_add_up_to(demo):
+    lines = {}
+    for method in ("relevance", "integrated_gradients"):
+        found = explain(demo[0], "A warm film.", tokenizer=demo[1], method=method, layers="none")
+        lines[method] = next(line for line in found.to_text(color="none").splitlines() if "Completeness gap" in line)
+    assert "the target's value and the sum of scores and bias terms" in lines["relevance"]
+    assert "f(x) - f(baseline) and the sum of scores" in lines["integrated_gradients"]

@@ -61,6 +61,11 @@ class CaptumScorer:
     gap_reason: str = ""
 
     @property
+    def adds_up_to(self) -> str:
+        """What the sum of the scores should be: the change of the explained value from the baseline."""
+        return "f(x) - f(baseline)" if self.additive else ""
+
+    @property
     def options(self) -> Mapping[str, Any]:
         """Name -> default."""
         return {name: getattr(self.defaults, name) for name in self.option_names}

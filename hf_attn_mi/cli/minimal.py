@@ -47,9 +47,7 @@ def minimal(
             help="Ranking of a second search, whose set is compared with the first: a method, 'random' or 'none'."
         ),
     ] = RANDOM,
-    budget: Annotated[
-        float, opt.method_option(metavar="N", help="Most forward passes of the whole text for a search.")
-    ] = 200.0,
+    budget: opt.Budget = 200.0,
     batch_size: opt.BatchSize = 16,
     seed: opt.Seed = 0,
     check: Annotated[

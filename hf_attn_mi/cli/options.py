@@ -76,6 +76,7 @@ Target = Annotated[
 method_name = partial(method_option, metavar="METHOD", autocompletion=complete_methods)
 BatchSize = Annotated[int, method_option(metavar="N", help="Inputs in one forward pass.")]
 Seed = Annotated[int, method_option(metavar="N", help="Seed of every random draw.")]
+Budget = Annotated[float, method_option(metavar="N", help="Most forward passes of the whole text for a search.")]
 Json = Annotated[
     Path | None,
     output_option(metavar="FILE", help="Write the results as JSON; '-' prints JSON and nothing else."),

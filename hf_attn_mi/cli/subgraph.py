@@ -63,9 +63,7 @@ def subgraph(
     deeper: Annotated[
         bool, opt.method_option("--deeper", help="Also remove pairs and random subsets of the set.")
     ] = False,
-    budget: Annotated[
-        float, opt.method_option(metavar="N", help="Most forward passes of the whole text for a search.")
-    ] = 10_000.0,
+    budget: opt.Budget = 10_000.0,
     batch_size: opt.BatchSize = 16,
     seed: opt.Seed = 0,
     check: Annotated[

@@ -19,23 +19,21 @@ EM_STEPS = 40
 
 @dataclass(frozen=True, eq=False)
 class SiteBounds:
-    """Bounds of one site, nats.
+    """The lower bound of one site, nats; the upper bound is one for all sites, see `upper_bound`.
 
     Attributes:
         lower: one-sided 97.5 % lower bound, empirical Bernstein: valid for any number of examples.
         lower_normal: the same with the normal approximation: shorter, valid for many examples.
-        upper: one-sided 97.5 % upper bound: the information between input and output with its sampling error.
         predictor: the member with the largest weight in the mixture.
     """
 
     lower: float
     lower_normal: float
-    upper: float
     predictor: str
 
 
 def site_bounds(site: SiteData, effort: Effort) -> SiteBounds:
-    """Return the bounds of one site.
+    """Return the lower bound of one site.
 
     For any q, I(H; Y) = H(Y) - H(Y | H) >= H(Y) + E[log q(Y | H)]. q is a mixture of the predictors of this effort and
     at least 5 % of the prior. Members are fitted without the fold that they predict, and so are the weights of the
@@ -49,8 +47,7 @@ def site_bounds(site: SiteData, effort: Effort) -> SiteBounds:
 
         lower = mean Z - sqrt(2 V log(2 / .025) / n) - 7 R log(2 / .025) / (3 (n - 1)).
 
-    Examples of different folds are treated as independent. The upper bound is the same for I(X; Y), the information
-    between input and output, which no state exceeds: mean of KL(P_i || p) plus its error, at most H(Y) of K classes.
+    Examples of different folds are treated as independent.
 
     Args:
         site: class outputs.
@@ -68,13 +65,15 @@ def site_bounds(site: SiteData, effort: Effort) -> SiteBounds:
     return SiteBounds(
         lower=max(floor, mean - bernstein),
         lower_normal=max(floor, mean - normal),
-        upper=upper_bound(site.outputs),
         predictor=names[int(weights.argmax())],
     )
 
 
 def upper_bound(outputs: Tensor) -> float:
-    """Return the one-sided 97.5 % upper bound of the information between input and output, nats.
+    """Return the one-sided 97.5 % upper bound of the information between input and output, nats: no state has more.
+
+    The mean of KL(P_i || p) plus its error by the inequality of `site_bounds`, at most the logarithm of the number of
+    classes.
 
     Args:
         outputs: (n, K) float64 probabilities of the classes that occur.

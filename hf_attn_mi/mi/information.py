@@ -247,7 +247,7 @@ def _result(
     for index, site in enumerate(sites):
         notes += site.warnings
         estimate, bounds = site.estimate, site.bounds
-        proved = (least, most, least) if bounds is None else (bounds.lower, bounds.upper, bounds.lower_normal)
+        proved = (least, most, least) if bounds is None else (bounds.lower, most, bounds.lower_normal)
         parts.append("constant" if estimate is None else estimate.part)
         if estimate is None:
             rows.append((*proved, 0.0, 0.0, 0.0))

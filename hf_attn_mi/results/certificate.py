@@ -105,8 +105,8 @@ class Certificate(Record):
         necessity: smallest distance, relative to ||o||, over these rows and keys, from what the new row gives (o up to
             the residual or tolerance); inf where each row has a single key; None for forms that promise no necessity.
         necessity_median: median over these rows of each row's smallest.
-        controls: what other rows do: "null-space noise" and "visible noise" of the norm of (new - attention) in each
-            row, "uniform", "permuted". None if there is nothing to add noise to.
+        controls: changes of the output by other rows: "null-space noise" and "visible noise" of the norm of
+            (new - attention) in each row, "uniform", "permuted". None if there is nothing to add noise to.
         notes: remarks about this model and input.
         info: how it was computed, JSON-like.
 

@@ -42,8 +42,8 @@ class HeadReading:
     Attributes:
         values: (batch,) float64 explained values, connected to the outputs by gradients.
         explained: what each value stands for.
-        predictions: the prediction for each input (the class of the largest logit; for independent labels 0 or
-            1), whatever the target is; None if the head knows no prediction.
+        predictions: the prediction for each input (the class of the largest logit; for independent labels whether the
+            explained label is assigned, 0 or 1); None if the head makes no prediction.
     """
 
     values: Tensor
@@ -52,7 +52,11 @@ class HeadReading:
 
 
 class OutputHead(Protocol):
-    """How the outputs of one kind of model are read."""
+    """How the outputs of one kind of model are read.
+
+    A head whose prediction consists of several numbers may have a method `predict(outputs, config)` as well, which
+    returns all of them for the single input of these outputs (see `whole_predictions`).
+    """
 
     name: str
 
@@ -104,6 +108,12 @@ class MultiLabel:
         logits, classes, value = _chosen(outputs, targets, config)
         explained = _named(classes, logits.detach().double().sigmoid(), config)
         return HeadReading(value, explained, tuple(int((one.probability or 0.0) >= 0.5) for one in explained))
+
+    def predict(self, outputs: object, config: object) -> tuple[int, ...]:
+        """Whether each label is assigned (0 or 1), for the single input of these outputs."""
+        logits = find_logits(outputs, config)
+        assert logits is not None
+        return tuple((logits.detach().double().sigmoid() >= 0.5).int().flatten().tolist())
 
 
 class Regression:
@@ -192,6 +202,25 @@ def unregister_output_head(head: OutputHead) -> None:
 def find_output_head(outputs: object, config: object) -> OutputHead | None:
     """The head that reads these outputs; None if no registered one does."""
     return next((head for head in _heads if head.accepts(outputs, config)), None)
+
+
+def whole_predictions(head: OutputHead, outputs: object, config: object) -> tuple[int, ...] | None:
+    """Everything that a head predicts for the single input of these outputs; None if it makes no prediction.
+
+    These are the numbers of `head.predict` where the head has this method, and otherwise `HeadReading.predictions` of
+    a reading without a target.
+
+    Example:
+        >>> whole_predictions(ClassLogits(), {"logits": torch.tensor([[0.0, 2.0]])}, None)
+        (1,)
+        >>> whole_predictions(MultiLabel(), {"logits": torch.tensor([[3.0, -1.0]])}, None)
+        (1, 0)
+    """
+    predict = getattr(head, "predict", None)
+    if predict is not None:
+        numbers: tuple[int, ...] = predict(outputs, config)
+        return numbers
+    return head.read(outputs, [None], config).predictions
 
 
 def find_logits(outputs: object, config: object = None) -> Tensor | None:

@@ -140,10 +140,10 @@ def _certify(runner: EncoderRunner, one: EncodedInput, target: Target, options: 
 
     original = run(capture_attention(runner.model, count), target)
     if not target.is_function and not target.reads_rows and original.target is not None:
-        target = Target([original.target], runner.model)
+        target = Target([original.target], runner.model, head=target.head, inputs=[one], runner=runner)
     repeated = run(nullcontext(), target, options.seed + 1)
     replacement = RowReplacement(options.form, options.tolerance, _sample(calls, options))
-    change = output_change(original, run_with_rows(replacement, target), runner)
+    change = output_change(original, run_with_rows(replacement, target))
     sums = options.form != "effective"
     controls: dict[str, OutputChange | None] = {}
     for name in CONTROLS:
@@ -151,7 +151,7 @@ def _certify(runner: EncoderRunner, one: EncodedInput, target: Target, options: 
             controls[name] = None
         else:
             other = control(name, replacement.norms, sums, options.seed)  # the same draws in each
-            controls[name] = output_change(original, run_with_rows(other, target), runner)
+            controls[name] = output_change(original, run_with_rows(other, target))
     checked = torch.cat([*replacement.smallest, torch.zeros(0, dtype=torch.float64)])
     necessary = options.form == "efficient" and len(checked) > 0
     return Certificate(
@@ -172,7 +172,7 @@ def _certify(runner: EncoderRunner, one: EncodedInput, target: Target, options: 
         necessity=float(checked.min()) if necessary else None,
         necessity_median=float(checked.median()) if necessary else None,
         controls=controls,
-        notes=_notes(runner, one, replacement, original, output_change(original, repeated, runner).largest, options),
+        notes=_notes(runner, one, replacement, original, output_change(original, repeated).largest, options),
         info=_provenance(runner, original, options, time.perf_counter() - started),
     )
 

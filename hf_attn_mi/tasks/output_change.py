@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.models.output_heads import find_logits, find_output_head, whole_predictions
 from hf_attn_mi.models.runner import EncoderRunner
-from hf_attn_mi.models.targets import Target
+from hf_attn_mi.models.targets import NothingToExplainError, Target
 from hf_attn_mi.models.weights import nonfinite_reason
 from hf_attn_mi.results.certificate import OutputChange
 
@@ -25,15 +26,16 @@ class RunOutput:
     Attributes:
         name: the names of the output's fields that were taken.
         output: their entries in float64, one after the other.
-        parts: the fields themselves.
         precision: the precision in which the model computed them.
+        predictions: what the model predicts, as numbers: those of the output head that reads the outputs; without
+            one, the class of each token or both ends of a span. None if the outputs predict no class.
         target, target_name, probability, value: those of the explained class; None and "" without one.
     """
 
     name: str
     output: Tensor
-    parts: tuple[Tensor, ...]
     precision: torch.dtype
+    predictions: tuple[int, ...] | None = None
     target: int | None = None
     target_name: str = ""
     probability: float | None = None
@@ -56,23 +58,36 @@ def read_output(outputs: Any, target: Target, runner: EncoderRunner) -> RunOutpu
     Raises:
         InvalidInputError: the output is not finite, or the target does not fit it.
     """
-    name, parts = _parts(outputs)
+    name, parts = _parts(outputs, runner.config)
     output = torch.cat([part.detach().double().flatten() for part in parts])
     if not bool(torch.isfinite(output).all()):
         raise InvalidInputError(f"model: the {name} are not finite. {nonfinite_reason(runner.model)}")
-    plain = RunOutput(name, output, parts, parts[0].dtype)
-    classless = not (name == "logits" and parts[0].dim() == 2)
-    if not target.is_function and target.targets == (None,) and classless:
+    head = runner.output_head or find_output_head(outputs, runner.config)
+    if head is None:
+        predictions = _of_positions(parts, name, runner)
+    else:
+        predictions = whole_predictions(head, outputs, runner.config)
+    plain = RunOutput(name, output, parts[0].dtype, predictions)
+    free = not target.is_function and target.targets == (None,)
+    if free and head is None:
         return plain
-    target = target if target.reads_rows else target.unsettled()
-    reading = target.read(outputs)
-    explained, value = reading.explained[0], float(reading.values[0])
-    return RunOutput(
-        name, output, parts, parts[0].dtype, explained.target, explained.name, explained.probability, value
+    try:
+        reading = (target if target.reads_rows else target.unsettled()).read(outputs)
+    except NothingToExplainError:
+        if free:
+            return plain
+        raise
+    one = reading.explained[0]
+    return replace(
+        plain,
+        target=one.target,
+        target_name=one.name,
+        probability=one.probability,
+        value=float(reading.values[0]),
     )
 
 
-def output_change(original: RunOutput, new: RunOutput, runner: EncoderRunner) -> OutputChange:
+def output_change(original: RunOutput, new: RunOutput) -> OutputChange:
     """The differences between the second run and the first."""
     largest = float((new.output - original.output).abs().max())
     return OutputChange(
@@ -82,27 +97,27 @@ def output_change(original: RunOutput, new: RunOutput, runner: EncoderRunner) ->
         if original.probability is None or new.probability is None
         else new.probability - original.probability,
         value=None if original.value is None or new.value is None else new.value - original.value,
-        kept=_kept(original, new, runner),
+        kept=None if original.predictions is None else original.predictions == new.predictions,
     )
 
 
-def _kept(original: RunOutput, new: RunOutput, runner: EncoderRunner) -> bool | None:
-    """Whether every predicted class is the same: of the input, of each token, or both ends of a span."""
+def _of_positions(parts: tuple[Tensor, ...], name: str, runner: EncoderRunner) -> tuple[int, ...] | None:
+    """The predictions of outputs that no output head reads: the class of each token, or both ends of a span."""
     kind = getattr(runner.config, "problem_type", None)
-    if "logits" not in original.name or kind == "regression":
+    if "logits" not in name or kind == "regression" or (parts[0].shape[-1] == 1 and name == "logits"):
         return None
-    if kind == "multi_label_classification":
-        return all(bool(((a > 0) == (b > 0)).all()) for a, b in zip(original.parts, new.parts))
-    if original.parts[0].shape[-1] == 1 and original.name == "logits":
-        return None
-    return all(bool((a.argmax(-1) == b.argmax(-1)).all()) for a, b in zip(original.parts, new.parts))
+    labels = [part > 0 if kind == "multi_label_classification" else part.argmax(-1) for part in parts]
+    return tuple(int(number) for label in labels for number in label.flatten().tolist())
 
 
-def _parts(outputs: Any) -> tuple[str, tuple[Tensor, ...]]:
+def _parts(outputs: Any, config: object) -> tuple[str, tuple[Tensor, ...]]:
     for names in _TOGETHER:
         parts = tuple(getattr(outputs, name, None) for name in names)
         if all(isinstance(part, Tensor) for part in parts):
             return ", ".join(names), parts  # type: ignore[return-value]
+    logits = find_logits(outputs, config)
+    if logits is not None:
+        return "logits", (logits,)
     items: dict[str, Any] = {"output": outputs}
     if isinstance(outputs, Mapping):
         items |= outputs

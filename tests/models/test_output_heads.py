@@ -1,13 +1,15 @@
 """How outputs are read: every form that is certain, a head from outside, and refusals that name `target=`."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from hf_attn_mi import InvalidInputError, explain
+from hf_attn_mi import InvalidInputError, certify, explain
 from hf_attn_mi.models.output_heads import (
+    ClassLogits,
     ExplainedTarget,
     HeadReading,
     find_logits,
@@ -105,6 +107,69 @@ class Odds:
         probabilities = odds.detach().sigmoid().tolist()
         explained = tuple(ExplainedTarget(1, "odds", probability) for probability in probabilities)
         return HeadReading(odds, explained, tuple(int(p >= 0.5) for p in probabilities))
+
+
+@pytest.fixture
+def registered():
+    """Registers heads for one test."""
+    heads = []
+
+    def register(head):
+        register_output_head(head)
+        heads.append(head)
+        return head
+
+    yield register
+    for head in heads:
+        unregister_output_head(head)
+
+
+class Parity(ClassLogits):
+    """A head that reads class logits, but whose prediction is always the same."""
+
+    name = "parity"
+
+    def read(self, outputs, targets, config):
+        return replace(super().read(outputs, targets, config), predictions=(7,) * len(targets))
+
+
+def test_certify_follows_the_target_of_a_head_from_outside(demo, registered):
+    torch.manual_seed(0)
+    model = TwoTowers().eval()
+    text = "a quietly moving film " * 12
+    registered(Odds())
+    explanation = explain(model, text, tokenizer=demo[1])
+    certificate = certify(model, text, tokenizer=demo[1], checked_rows=1)
+    shown = (certificate.output, certificate.target, certificate.target_name)
+    assert shown == ("odds", explanation.target, explanation.target_name)
+    assert certificate.probability == pytest.approx(explanation.probability, rel=1e-5)
+    assert certificate.change.kept is True
+    moved = certificate.controls["uniform"]
+    assert moved.value != 0
+    assert abs(moved.value) == pytest.approx(moved.largest, rel=1e-9)
+
+
+def test_certify_compares_what_the_head_predicts(demo, registered):
+    text = "not good at all"  # uniform attention turns the class with the largest logit
+    own = certify(demo[0], text, tokenizer=demo[1], checked_rows=1)
+    registered(Parity())
+    constant = certify(demo[0], text, tokenizer=demo[1], checked_rows=1)
+    assert (own.controls["uniform"].kept, constant.controls["uniform"].kept) == (False, True)
+
+
+@pytest.mark.parametrize("form", ["tensor", "tuple"])
+def test_certify_reads_the_logits_wherever_explain_finds_them(demo, form):
+    class Bare(TwoTowers):
+        def forward(self, input_ids, attention_mask=None, token_type_ids=None):
+            outputs = self.inner(input_ids, attention_mask=attention_mask, output_hidden_states=True)
+            return outputs.logits if form == "tensor" else (outputs.hidden_states[0], outputs.logits)
+
+    torch.manual_seed(0)
+    model, text = Bare().eval(), "a quietly moving film"
+    explanation = explain(model, text, tokenizer=demo[1])
+    certificate = certify(model, text, tokenizer=demo[1], checked_rows=1)
+    assert (certificate.output, certificate.target) == ("logits", explanation.target)
+    assert certificate.change.kept is True
 
 
 def test_a_head_from_outside_is_explained(demo):

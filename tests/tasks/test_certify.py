@@ -279,7 +279,7 @@ def test_what_counts_as_the_prediction(kind, own, new, kept):
         )
         for run in (own, new)
     ]
-    found = output_change(*runs, runner)
+    found = output_change(*runs)
     assert found.kept is kept
     entries = [np.concatenate([np.ravel(value) for value in run.values()]) for run in (own, new)]
     assert found.largest == pytest.approx(np.abs(entries[1] - entries[0]).max(), rel=1e-6)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from hf_attn_mi.cli import options as opt
-from hf_attn_mi.cli.exit_codes import DONE, INTERRUPTED
-from hf_attn_mi.cli.loading import import_libraries
+from hf_attn_mi.cli.exit_codes import DOES_NOT_HOLD, DONE, INTERRUPTED
+from hf_attn_mi.cli.loading import import_libraries, reads_of
 from hf_attn_mi.cli.media import load_for, read_inputs
 from hf_attn_mi.cli.output import (
     check_files,
@@ -36,7 +36,9 @@ def explain(
     truncate: opt.Truncate = False,
     stride: opt.Stride = None,
     aggregation: opt.Aggregation = "mean",
-    target: opt.Target = None,
+    errors: opt.Errors = "raise",
+    target: opt.Targets = None,
+    candidate_labels: opt.CandidateLabels = None,
     method: Annotated[
         str, opt.method_name(help="How tokens are scored; `hf-attn-mi methods` lists the names.")
     ] = "relevance",
@@ -74,14 +76,17 @@ def explain(
     from hf_attn_mi import explain as explain_texts
 
     information = None if profile is None else InformationProfile.load(profile)
-    classifier, preparer = load_for(inputs, model, quiet=quiet)
+    labels = opt.read_labels(candidate_labels)
+    reads = reads_of(target or (), model)
+    classifier, preparer = load_for(inputs, model, quiet=quiet, reads=reads)
+    chosen = opt.read_targets(target, classifier, known=labels)
     with warnings_as_lines(quiet):
         results, interrupted = until_interrupted(
             lambda: explain_texts(
                 classifier,
                 inputs.items,
                 **preparer,
-                target=opt.read_target(target, classifier),
+                **chosen,
                 method=method,
                 profile=information,
                 layers=layers,
@@ -90,6 +95,8 @@ def explain(
                 stride=stride,
                 aggregation=aggregation,
                 options=settings,
+                errors=errors,
+                candidate_labels=labels,
             ),
             len(inputs.items),
         )
@@ -101,13 +108,19 @@ def explain(
         show("\n".join([results.to_text(), *_information_lines(results)]))
         if html is not None:
             show(f"\nHTML page: {html.resolve()}")
-    return INTERRUPTED if interrupted else DONE
+    if interrupted:
+        return INTERRUPTED
+    return DOES_NOT_HOLD if results.skipped else DONE
 
 
 def _information_lines(results: Results[Explanation], most: int = 3) -> list[str]:
     """For each layer of the profile the tokens with the most information about the output; none without a profile."""
+    from hf_attn_mi.results import SkippedInput
+
     lines = []
     for number, result in enumerate(results):
+        if isinstance(result, SkippedInput):
+            continue
         information = result.information
         if information is None:
             continue

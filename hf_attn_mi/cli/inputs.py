@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from hf_attn_mi.cli.loading import names_missing_path
+from hf_attn_mi.cli.output import complain
 from hf_attn_mi.errors import InvalidInputError
 
 Item = TypeVar("Item")
@@ -65,7 +66,12 @@ def _texts_of_file(file: Path) -> list[Text]:
     if suffix in TABLE_SUFFIXES or file.name.endswith(".gz"):
         from hf_attn_mi.data import read_texts_of
 
-        return list(read_texts_of(str(file)))
+        reader = read_texts_of(str(file))
+        texts = list(reader)
+        if reader.empty:
+            count = f"{reader.empty} rows without a text were" if reader.empty > 1 else "1 row without a text was"
+            complain(f"--file {file}: {count} left out; the others keep their order.", "warning: ")
+        return texts
     return list(_lines(file.read_bytes(), f"--file {file}"))
 
 
@@ -77,12 +83,12 @@ def _read_stdin() -> bytes:
 
 
 def _lines(content: bytes, place: str) -> list[str]:
-    """The lines of a UTF-8 file that are not empty.
+    """The lines of a UTF-8 file; blank ones are left out, with a warning: no model says anything about them.
 
     Raises:
         InvalidInputError: a line is not UTF-8.
     """
-    lines = []
+    lines, blank = [], list[int]()
     for number, line in enumerate(content.removeprefix(codecs.BOM_UTF8).split(b"\n"), 1):
         try:
             text = line.decode("utf-8").rstrip("\r")  # not splitlines(), which would also cut at U+2028
@@ -94,6 +100,13 @@ def _lines(content: bytes, place: str) -> list[str]:
             raise InvalidInputError(f"{place}: line {number} holds a zero byte: this is no file of texts.")
         if text.strip():
             lines.append(text)
+        else:
+            blank.append(number)
+    if content.endswith(b"\n"):  # what follows the last line break is no line
+        blank = blank[:-1]
+    if blank and lines:  # without any text the caller says so
+        count = f"{len(blank)} blank lines were" if len(blank) > 1 else "1 blank line was"
+        complain(f"{place}: {count} left out, the first is line {blank[0]}; the others keep their order.", "warning: ")
     return lines
 
 

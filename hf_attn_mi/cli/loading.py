@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Collection, Sequence
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
@@ -90,52 +91,152 @@ MODEL_KINDS = {
 }
 
 
-TEXT_HEADS = {  # end of the name of an architecture -> class of transformers; every other one is a classifier
+HEADS = {  # end of the name of an architecture -> class of transformers, and the task; every other one is a classifier
     "ForTokenClassification": ("AutoModelForTokenClassification", "token classification"),
     "ForQuestionAnswering": ("AutoModelForQuestionAnswering", "question answering"),
     "ForMaskedLM": ("AutoModelForMaskedLM", "masked language modeling"),
+    "ForPreTraining": ("AutoModelForPreTraining", "pretraining"),
+    "ForNextSentencePrediction": ("AutoModelForNextSentencePrediction", "next sentence prediction"),
+    "ForMultipleChoice": ("AutoModelForMultipleChoice", "multiple choice"),
     "ForCausalLM": ("AutoModelForCausalLM", "causal language modeling"),
     "LMHeadModel": ("AutoModelForCausalLM", "causal language modeling"),
     "ForConditionalGeneration": ("AutoModelForSeq2SeqLM", "text generation"),
+    "ForCTC": ("AutoModelForCTC", "speech recognition"),
+    "CLIPModel": ("AutoModel", "comparing images with texts"),
+    "SiglipModel": ("AutoModel", "comparing images with texts"),
+    "Siglip2Model": ("AutoModel", "comparing images with texts"),
 }
+STATES = ("AutoModel", "embeddings")
+POOLER = "pooler"
+SENTENCE_MODEL = "modules.json"  # the file by which sentence-transformers knows its models
 
 
 def load_model(
-    name: str | None, *, quiet: bool = False, classifier: bool = False
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    name: str | None, *, quiet: bool = False, classifier: bool = False, reads: Collection[str] = ()
+) -> tuple[Any, PreTrainedTokenizerBase]:
     """Return the model of this name or folder, in float32, and its tokenizer; the embedded classifier for None.
 
     Args:
         name: a Hub name or a folder.
         quiet: no progress bar.
         classifier: load a text classifier, whatever the model was trained for.
+        reads: what the targets read beside the outputs of the head, as `reads_of` returns it. If there is any, the
+            encoder is loaded without a head, and a model of sentence-transformers as one, with its own pooling.
 
     Raises:
         InvalidInputError: there is no such folder, it cannot be loaded, or its head was never trained.
     """
-    source, kind = str(embedded_model_path()) if name is None else name, MODEL_KINDS["text"]
-    if name is not None and not classifier and not names_missing_path(source):
-        model, task = _text_head(source)
-        kind = kind._replace(model=model, task=task)
-    return load_of_kind(source, kind, quiet=quiet)
+    source = str(embedded_model_path()) if name is None else name
+    if reads and name is not None and not names_missing_path(source) and _is_sentence_model(source):
+        return _load_sentence_model(source)
+    kind = kind_of(source, "text", classifier=classifier, states=bool(reads))
+    return load_of_kind(source, kind, quiet=quiet, unread=unread_modules(reads))
 
 
-def _text_head(source: str) -> tuple[str, str]:
-    """The class that loads this model with the head that it was saved with, and its task; else a classifier."""
+def unread_modules(reads: Collection[str]) -> tuple[str, ...]:
+    """Return the modules that nothing reads where targets read these parts of the outputs of an encoder.
+
+    Many checkpoints have no weights for the pooler, which transformers then fills at random.
+
+    Example:
+        >>> unread_modules({"states"}), unread_modules({"states", "pooler"}), unread_modules(())
+        (('pooler',), (), ())
+    """
+    return (POOLER,) if reads and POOLER not in reads else ()
+
+
+def reads_of(targets: Sequence[str], source: str | None) -> frozenset[str]:
+    """Return what these targets read beside the outputs of a model's head, such as the states of the encoder.
+
+    Args:
+        targets: as they are written on the command line; a label of the model is a label, whatever it looks like.
+        source: the name of the model; None for the embedded one.
+
+    Raises:
+        InvalidInputError: a call that cannot be read.
+    """
+    from transformers import AutoConfig
+
+    from hf_attn_mi.models.target_kinds.registry import looks_like_call, parse_target, reads_beside_head
+
+    calls = [target for target in targets if looks_like_call(target)]
+    if not calls:
+        return frozenset()
+    try:
+        config = AutoConfig.from_pretrained(source or str(embedded_model_path()))
+    except Exception:  # loading raises an error that names the problem
+        return frozenset()
+    labels = set(map(str, (getattr(config, "id2label", None) or {}).values()))
+    return frozenset().union(*(reads_beside_head(parse_target(call)) for call in calls if call not in labels))
+
+
+def kind_of(source: str, kind: str, *, classifier: bool = False, states: bool = False) -> ModelKind:
+    """Return the classes that load this model with the head that it was saved with; without it for `states`.
+
+    Args:
+        source: a Hub name or a folder.
+        kind: the name of one of `MODEL_KINDS`.
+        classifier: a classifier, whatever the model was trained for.
+        states: the model without a head.
+    """
+    plain = MODEL_KINDS[kind]
+    if states:
+        return plain._replace(model=STATES[0], task=STATES[1])
+    if classifier or names_missing_path(source):
+        return plain
     from transformers import AutoConfig
 
     try:
-        architectures = AutoConfig.from_pretrained(source).architectures or []
+        config = AutoConfig.from_pretrained(source)
     except Exception:  # loading raises an error that names the problem
-        architectures = []
-    for end, head in TEXT_HEADS.items():
-        if any(name.endswith(end) for name in architectures):
-            return head
-    return MODEL_KINDS["text"].model, MODEL_KINDS["text"].task
+        return plain
+    for end, (model, task) in HEADS.items():
+        if any(name.endswith(end) for name in getattr(config, "architectures", None) or []):
+            towers = hasattr(config, "vision_config") and hasattr(config, "text_config")
+            preparer, has = ("AutoProcessor", "processor") if towers else (plain.preparer, plain.has)
+            return ModelKind(model, preparer, has, task)
+    return plain
 
 
-def load_of_kind(source: str, kind: ModelKind, *, quiet: bool = False) -> tuple[PreTrainedModel, Any]:
-    """Return the classifier of this name or folder, in float32, and what prepares its inputs.
+def _is_sentence_model(source: str) -> bool:
+    """Whether sentence-transformers saved this model; a file that cannot be looked up is not there."""
+    if Path(source).is_dir():
+        return (Path(source) / SENTENCE_MODEL).is_file()
+    from transformers.utils import cached_file
+
+    try:
+        return cached_file(source, SENTENCE_MODEL) is not None
+    except OSError:
+        return False
+
+
+def _load_sentence_model(source: str) -> tuple[Any, PreTrainedTokenizerBase]:
+    try:
+        library = import_module("sentence_transformers")
+    except ImportError as error:
+        raise InvalidInputError(
+            f"--model {source}: it is a model of sentence-transformers, which is not installed: "
+            "pip install sentence-transformers."
+        ) from error
+    try:
+        model = library.SentenceTransformer(source, device="cpu")
+    except Exception as error:  # as in load_of_kind
+        raise InvalidInputError(
+            f"--model {source}: sentence-transformers cannot load it ({type(error).__name__}: {error})."
+        ) from error
+    return model, model.tokenizer
+
+
+def load_of_kind(
+    source: str, kind: ModelKind, *, quiet: bool = False, unread: Sequence[str] = ()
+) -> tuple[PreTrainedModel, Any]:
+    """Return the model of this name or folder, in float32, and what prepares its inputs.
+
+    Args:
+        source: a Hub name or a folder.
+        kind: the classes that load it.
+        quiet: no progress bar.
+        unread: names of modules whose weights may be missing, since nothing that is explained reads their outputs.
 
     Raises:
         InvalidInputError: as `load_model`.
@@ -168,9 +269,11 @@ def load_of_kind(source: str, kind: ModelKind, *, quiet: bool = False) -> tuple[
         if bar:
             logging.enable_progress_bar()
     missing = sorted(report["missing_keys"])
+    missing = [key for key in missing if not any(part in key.split(".") for part in unread)]
     if missing:
         raise InvalidInputError(
             f"--model {source}: it has no weights for {', '.join(missing[:3])}, so its predictions would be random. "
-            f"Name a model that was trained for {kind.task}."
+            f"Name a model that was trained for {kind.task}, or, to compare the embeddings of an encoder, pass "
+            "--target 'similarity(\"another text\")' to explain."
         )
     return model, preparer

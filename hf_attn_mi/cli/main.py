@@ -20,6 +20,7 @@ from hf_attn_mi.cli.minimal import minimal
 from hf_attn_mi.cli.models import models
 from hf_attn_mi.cli.options import ManyValues
 from hf_attn_mi.cli.output import PROGRAM, complain, discard_output
+from hf_attn_mi.cli.recheck import recheck
 from hf_attn_mi.cli.report import report
 from hf_attn_mi.cli.subgraph import subgraph
 from hf_attn_mi.errors import HfAttnMiError
@@ -62,9 +63,10 @@ def _application(
 app.command(
     rich_help_panel=TEXTS,
     epilog=_epilog(
-        in_words("done"),
+        in_words("done", "an input was skipped (--errors skip); the output says why"),
         'explain "A warm and funny film."',
         'explain --target negative --html page.html "A warm film."',
+        'explain --target all "A warm film."',
         "explain --file reviews.txt --method rollout --json scores.json",
         "explain --method integrated_gradients --options '{\"steps\": 50}' TEXT",
     ),
@@ -111,6 +113,14 @@ app.command(
         'subgraph --others 3 --removal renormalized --removal missing --removal mean "A warm and funny film."',
     ),
 )(subgraph)
+app.command(
+    rich_help_panel=TEXTS,
+    epilog=_epilog(
+        in_words("every number was reproduced, and every set holds", "a result does not hold; the output says why"),
+        "recheck sets.json && echo holds",
+        "recheck subgraph.json.gz --model NAME_OR_PATH",
+    ),
+)(recheck)
 app.command(
     cls=CompareCommand,
     rich_help_panel=DATA_SETS,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_attn_mi.cli.inputs import Text, read_texts
-from hf_attn_mi.cli.loading import MODEL_KINDS, ModelKind, load_model, load_of_kind
+from hf_attn_mi.cli.loading import kind_of, load_model, load_of_kind, unread_modules
 from hf_attn_mi.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -48,17 +49,25 @@ def read_inputs(
     return Inputs(kinds[0], given[kinds[0]])
 
 
-def load_for(inputs: Inputs, name: str | None, *, quiet: bool) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """Return the classifier of this name or folder for these inputs, and the option of `explain` that prepares them.
+def load_for(
+    inputs: Inputs, name: str | None, *, quiet: bool, reads: Collection[str] = ()
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Return the model of this name or folder for these inputs, and the option of `explain` that prepares them.
+
+    Args:
+        inputs: what a command explains.
+        name: a Hub name or a folder; None for the embedded model.
+        quiet: no progress bar.
+        reads: see `load_model`.
 
     Raises:
         InvalidInputError: images or audio without --model, or as `load_model`.
     """
     if inputs.kind == "text":
-        model, tokenizer = load_model(name, quiet=quiet)
+        model, tokenizer = load_model(name, quiet=quiet, reads=reads)
         return model, {"tokenizer": tokenizer}
-    kind: ModelKind = MODEL_KINDS[inputs.kind]
     if name is None:
         raise InvalidInputError(f"--{inputs.kind} needs --model: the embedded model reads texts.")
-    model, processor = load_of_kind(name, kind, quiet=quiet)
+    kind = kind_of(name, inputs.kind, states=bool(reads))
+    model, processor = load_of_kind(name, kind, quiet=quiet, unread=unread_modules(reads))
     return model, {"processor": processor}

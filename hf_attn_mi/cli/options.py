@@ -16,9 +16,9 @@ from typer.core import TyperCommand
 from hf_attn_mi.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
     from typer._click import Context  # typer's base class of contexts has no public name
 
+ALL = "all"
 input_option = partial(typer.Option, rich_help_panel="Input and model")
 method_option = partial(typer.Option, rich_help_panel="Method")
 output_option = partial(typer.Option, rich_help_panel="Output")
@@ -34,7 +34,13 @@ Texts = Annotated[
     list[str] | None,
     typer.Argument(metavar="TEXT", help="Texts; '-' reads one a line from standard input.", show_default=False),
 ]
-TextFile = Annotated[Path | None, input_option(metavar="FILE", help="A file with one text a line.")]
+TextFile = Annotated[
+    Path | None,
+    input_option(
+        metavar="FILE",
+        help="A file with one text a line (blank lines are left out, with a warning), or a table with a column 'text'.",
+    ),
+]
 Pair = Annotated[str | None, input_option(metavar="TEXT", help="The second text, for models of sentence pairs.")]
 Images = Annotated[
     list[Path] | None,
@@ -72,6 +78,29 @@ Target = Annotated[
         help='What to explain: a label, a number, or a call such as \'token(word="Paris", label="B-LOC")\' or '
         "'mask(\"paris\")' (default: the predicted class, or what the model's head calls for).",
     ),
+]
+Targets = Annotated[
+    list[str] | None,
+    method_option(
+        "--target",
+        metavar="TARGET",
+        help='What to explain: a label, a number, or a call such as \'token(word="Paris", label="B-LOC")\', '
+        "'mask(\"paris\")' or 'similarity(\"another text\")'; repeat the option for several, or 'all' for every label, "
+        "choice or entity (default: the predicted class, or what the model's head calls for).",
+        show_default=False,
+    ),
+]
+CandidateLabels = Annotated[
+    list[str] | None,
+    method_option(
+        metavar="LABELS",
+        help="Labels of zero-shot classification, separated by commas, or one each time the option is given.",
+        show_default=False,
+    ),
+]
+Errors = Annotated[
+    Literal["raise", "skip"],
+    input_option(help="skip: go on after an input that cannot be used; the output says why, and the status is 1."),
 ]
 method_name = partial(method_option, metavar="METHOD", autocompletion=complete_methods)
 BatchSize = Annotated[int, method_option(metavar="N", help="Inputs in one forward pass.")]
@@ -154,13 +183,19 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {' or '.join(map(repr, matches))}?" if matches else ""
 
 
-def read_target(target: str | None, model: PreTrainedModel) -> str | int | None:
+def read_target(target: str | None, model: Any, *, known: Iterable[str] | None = None) -> str | int | None:
     """Return a label where the model has one of this name, even a name of digits; else a number where it is one.
+
+    Args:
+        target: what the user wrote.
+        model: whose labels are known.
+        known: labels that take the place of the model's.
 
     Raises:
         InvalidInputError: not a label and not a number, but close to a label.
     """
-    labels = list(map(str, model.config.id2label.values()))
+    config = getattr(model, "config", None)
+    labels = list(map(str, (getattr(config, "id2label", None) or {}).values() if known is None else known))
     if target is None or target in labels:
         return target
     if re.fullmatch(r"[+-]?[0-9]{1,18}", target):
@@ -171,6 +206,46 @@ def read_target(target: str | None, model: PreTrainedModel) -> str | int | None:
     if hint and target.lower() not in map(str.lower, labels):
         raise InvalidInputError(f"target {target!r} is not a label of this model.{hint} Its labels are {labels}.")
     return target
+
+
+def read_targets(targets: list[str] | None, model: Any, *, known: Iterable[str] | None = None) -> dict[str, Any]:
+    """Return the arguments `target` or `targets` of `explain` for what was written as --target, once or repeatedly.
+
+    Args:
+        targets: what the user wrote.
+        model: whose labels are known; a label "all" is a label.
+        known: labels that take the place of the model's.
+
+    Raises:
+        InvalidInputError: "all" beside other targets, or as `read_target`.
+    """
+    known = None if known is None else list(known)
+    values = [read_target(one, model, known=known) for one in targets or ()]
+    config = getattr(model, "config", None)
+    labels = list(map(str, (getattr(config, "id2label", None) or {}).values())) if known is None else known
+    if ALL in values and ALL not in labels:
+        if len(values) > 1:
+            raise InvalidInputError("--target all: it stands for every label, choice or entity; pass it alone.")
+        return {"targets": ALL}
+    return {"targets": values} if len(values) > 1 else {"target": values[0] if values else None}
+
+
+def read_labels(labels: list[str] | None) -> list[str] | None:
+    """Return the candidate labels: those of a single option are separated by commas.
+
+    Raises:
+        InvalidInputError: an empty label, or one that stands twice.
+
+    Example:
+        >>> read_labels(["film, sports"]), read_labels(["film", "sports, other"])
+        (['film', 'sports'], ['film', 'sports, other'])
+    """
+    if labels is None:
+        return None
+    found = [label.strip() for label in (labels[0].split(",") if len(labels) == 1 else labels)]
+    if not all(found) or len(set(found)) != len(found):
+        raise InvalidInputError(f"--candidate-labels: {labels} has an empty label, or one twice; name different ones.")
+    return found
 
 
 def read_options(text: str | None, example: str) -> dict[str, Any] | None:

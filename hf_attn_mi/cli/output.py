@@ -27,6 +27,15 @@ Finished = TypeVar("Finished")
 PROGRAM = "hf-attn-mi"
 _ALIKE = 3  # warnings that differ only by numbers and are printed one by one
 _LONGEST = 2000  # characters of a message: those of libraries can hold whole files
+_OPTIONS = {  # arguments that messages name, and how a command is told the same
+    "truncation=True": "--truncate",
+    "stride=: ": "--stride: ",
+    "stride= ": "--stride ",
+    "stride=N": "--stride N",
+    "batch_size=1": "--batch-size 1",
+    'errors="skip"': "--errors skip",
+    "candidate_labels": "--candidate-labels",
+}
 _HTML = (".html", ".htm")
 
 
@@ -67,8 +76,21 @@ def complain(message: object, kind: str = "") -> None:
         message: an error or a text.
         kind: such as "warning: ", printed before the message.
     """
-    words = "".join(character if character.isprintable() else " " for character in _shortened(str(message))).split()
+    text = as_options(_shortened(str(message)))
+    words = "".join(character if character.isprintable() else " " for character in text).split()
     Console(stderr=True).print(Text.assemble((f"{PROGRAM}: {kind}", "bold"), " ".join(words)), soft_wrap=True)
+
+
+def as_options(message: str) -> str:
+    """Return a message of the package with the options of the command line in the place of Python's arguments.
+
+    Example:
+        >>> as_options("Shorten it, or pass truncation=True to explain its first part only.")
+        'Shorten it, or pass --truncate to explain its first part only.'
+    """
+    for argument, option in _OPTIONS.items():
+        message = message.replace(argument, option)
+    return message
 
 
 def _shortened(text: str) -> str:

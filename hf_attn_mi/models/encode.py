@@ -164,7 +164,7 @@ def encode_text(
         if not truncation:
             raise InvalidInputError(
                 f"inputs[{index}] has {length} tokens, the model takes {limit}. Shorten it, or pass truncation=True to "
-                "explain its first part only."
+                "use its first part only."
             )
         full = _tokenize(parts, tokenizer, index, truncation=True, max_length=limit)
         notes = (f"input {index} was cut from {length} to {limit} tokens; the rest was not seen by the model.",)

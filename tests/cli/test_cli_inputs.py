@@ -122,3 +122,15 @@ def test_a_number_of_thousands_of_digits_is_no_label(capsys):
     message = refused(capsys, "explain", "a", "--target", "1" * 5000)
     assert "is not a label" in message
     assert len(message) < 3000
+
+
+def test_blank_lines_are_named(tmp_path, capsys):
+    (tmp_path / "texts.txt").write_text("one\n\ntwo\n  \n")
+    assert read_texts([], tmp_path / "texts.txt", None) == ["one", "two"]
+    assert "2 blank lines were left out, the first is line 2" in capsys.readouterr().err.replace("\n", " ")
+    (tmp_path / "texts.txt").write_text("one\ntwo\n")
+    assert read_texts([], tmp_path / "texts.txt", None) == ["one", "two"]
+    assert capsys.readouterr().err == ""
+    (tmp_path / "rows.jsonl").write_text('{"text": "one"}\n{"text": ""}\n')
+    assert read_texts([], tmp_path / "rows.jsonl", None) == ["one"]
+    assert "1 row without a text was left out" in capsys.readouterr().err

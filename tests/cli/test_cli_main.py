@@ -21,13 +21,14 @@ from hf_attn_mi.methods import TokenScores, register_method, unregister_method
 from hf_attn_mi.results import Outcome
 from tests.cli.command_line import ROOT, command, refused
 
-COMMANDS = ("explain", "report", "certify", "minimal", "subgraph", "compare", "mi", "methods", "models")
+COMMANDS = ("explain", "report", "certify", "minimal", "subgraph", "recheck", "compare", "mi", "methods", "models")
 HELP = {  # how the line of each command begins
     "explain": "Explain",
     "report": "Write",
     "certify": "Certify",
     "minimal": "Find",
     "subgraph": "Find",
+    "recheck": "Compute",
     "compare": "Compare",
     "mi": "Measure",
     "methods": "List the token",
@@ -56,7 +57,7 @@ def test_every_command_states_the_statuses_that_it_can_end_with(capsys, name):
     statuses = re.findall(r"(?:: |; )([0-9]+) ", text[text.index("Exit status:") :])
     wanted = [
         "0",
-        *["1"] * (name in {"certify", "minimal", "subgraph", "compare"}),
+        *["1"] * (name in {"explain", "certify", "minimal", "subgraph", "recheck", "compare"}),
         "2",
         *["3"] * (name in CLAIMING),
         "130",

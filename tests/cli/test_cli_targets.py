@@ -1,6 +1,7 @@
 """`--target` writes what is explained as a call; `--model` loads a model with the head that it was saved with."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from transformers import BertConfig
 
 from hf_attn_mi import explain
 from hf_attn_mi.cli import main
+from hf_attn_mi.cli.options import read_targets
 from tests.cli.command_line import refused
 from tests.sample_models import SIZES, load_demo
 from tests.zoo.building import rescale
@@ -82,3 +84,87 @@ def test_wrong_calls_end_in_one_line(capsys, folder):
         ("token(__import__('os').getcwd())", "is none of the targets"),
     ):
         assert words in refused(capsys, "explain", TEXT, "--model", path, "--target", target)
+
+
+def found(capsys, *arguments):
+    """The target names and scores of a command that prints JSON and ends well."""
+    assert main([*arguments, "--json", "-", "--layers", "none"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_several_targets_are_those_of_python(capsys, folder):
+    model, tokenizer = load_demo()
+    results = found(capsys, "explain", "A warm film.", "--target", "negative", "--target", "1")
+    wanted = explain(model, "A warm film.", tokenizer=tokenizer, targets=["negative", 1], layers="none")
+    assert [one["target_name"] for one in results] == ["negative", "positive"]
+    assert [one["scores"] for one in results] == [one.to_dict()["scores"] for one in wanted]
+    names = [one["target_name"] for one in found(capsys, "explain", "A warm film.", "--target", "all")]
+    assert names == ["negative", "positive"]
+    assert "pass it alone" in refused(capsys, "explain", "A film.", "--target", "all", "--target", "negative")
+
+
+def test_a_label_of_the_name_all_is_a_label():
+    model = SimpleNamespace(config=SimpleNamespace(id2label={0: "all", 1: "similarity('x')"}))
+    assert read_targets(["all"], model) == {"target": "all"}
+    assert read_targets(["similarity('x')"], model) == {"target": "similarity('x')"}
+    assert read_targets(["all"], model, known=["film"]) == {"targets": "all"}
+
+
+def test_similarity_loads_the_encoder_without_its_head(capsys, folder):
+    call = 'similarity("A dull film.")'
+    (result,) = found(capsys, "explain", TEXT, "--model", folder("BertForTokenClassification"), "--target", call)
+    encoder = transformers.AutoModel.from_pretrained(folder("BertForTokenClassification"))
+    wanted = explain(encoder, TEXT, tokenizer=load_demo()[1], target=call, layers="none")
+    assert result["target_name"] == "similarity to 'A dull film.'"
+    assert result["scores"] == wanted.to_dict()["scores"]
+    pooled = 'similarity("A dull film.", pooling="pooler")'
+    message = refused(capsys, "explain", TEXT, "--model", folder("BertForTokenClassification"), "--target", pooled)
+    assert "no weights for pooler" in message
+
+
+def test_a_sentence_transformer_keeps_its_pooling(capsys, folder, tmp_path):
+    modules = pytest.importorskip("sentence_transformers.models")
+    body = modules.Transformer(folder("BertModel"))
+    pooling = modules.Pooling(SIZES["hidden_size"], "cls")
+    pytest.importorskip("sentence_transformers").SentenceTransformer(
+        modules=[body, pooling], device="cpu"
+    ).save_pretrained(str(tmp_path / "sentence"))
+    (result,) = found(
+        capsys, "explain", TEXT, "--model", str(tmp_path / "sentence"), "--target", "similarity('A dull film.')"
+    )
+    encoder = transformers.AutoModel.from_pretrained(folder("BertModel"))
+    wanted = explain(
+        encoder, TEXT, tokenizer=load_demo()[1], target="similarity('A dull film.', pooling='cls')", layers="none"
+    )
+    assert torch.tensor(result["scores"]["values"]).tolist() == pytest.approx(wanted.scores.tolist(), abs=1e-5)
+
+
+def test_candidate_labels_make_a_zero_shot_classifier(capsys, folder, tmp_path):
+    labels = {"id2label": {0: "entailment", 1: "neutral", 2: "contradiction"}}
+    torch.manual_seed(0)
+    model = transformers.BertForSequenceClassification(BertConfig(**SIZES, intermediate_size=64, **labels))
+    rescale(model)
+    model.save_pretrained(tmp_path)
+    load_demo()[1].save_pretrained(tmp_path)
+    arguments = ["explain", TEXT, "--model", str(tmp_path), "--candidate-labels", "film, sports"]
+    wanted = explain(model, TEXT, tokenizer=load_demo()[1], candidate_labels=["film", "sports"], targets="all")
+    assert [one["target_name"] for one in found(capsys, *arguments, "--target", "all")] == [
+        one.target_name for one in wanted
+    ]
+    (sports,) = found(capsys, *arguments, "--target", "sports")
+    assert sports["scores"]["values"] == pytest.approx(wanted[1].scores.tolist(), abs=1e-6)
+    assert "none of the candidate labels" in refused(capsys, *arguments, "--target", "music")
+    assert "empty label" in refused(capsys, *arguments[:-1], "film,,sports")
+
+
+def test_skipped_inputs_are_named_and_give_status_1(capsys):
+    assert main(["explain", "A warm film.", "", "--errors", "skip", "--layers", "none"]) == 1
+    assert "Input 1 was skipped" in capsys.readouterr().out
+    assert main(["explain", "A warm film.", "", "--errors", "skip", "--layers", "none", "--json", "-"]) == 1
+    assert [one["type"] for one in json.loads(capsys.readouterr().out)][1] == "hf_attn_mi.SkippedInput"
+
+
+def test_messages_speak_of_options(capsys):
+    message = refused(capsys, "explain", "a warm film " * 300)
+    assert "pass --truncate to" in message
+    assert "truncation=True" not in message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from dataclasses import fields, is_dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -79,6 +80,23 @@ def looks_like_call(text: str) -> bool:
     """Whether a string calls one of the targets by name."""
     match = CALL.fullmatch(text)
     return match is not None and match[1] in _kinds
+
+
+def reads_beside_head(kind: TargetKind) -> frozenset[str]:
+    """The parts of a model's outputs that a target reads and that a model with a task's head does not return.
+
+    Args:
+        kind: the target; those among its arguments are included.
+
+    Example:
+        >>> sorted(reads_beside_head(parse_target('similarity("a film", pooling="pooler")')))
+        ['pooler', 'states']
+        >>> reads_beside_head(parse_target('label("positive")'))
+        frozenset()
+    """
+    found = frozenset(getattr(kind, "reads", ()))
+    inner: list[object] = [getattr(kind, one.name) for one in fields(kind)] if is_dataclass(kind) else []
+    return found.union(*(reads_beside_head(one) for one in inner if isinstance(one, TargetKind)))
 
 
 def parse_target(text: str) -> TargetKind:

@@ -48,6 +48,11 @@ class Similarity:
                 f"{shown(self.pooling)}."
             )
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """What the target reads beside the outputs of a head."""
+        return ("states", "pooler") if self.pooling == "pooler" else ("states",)
+
     def bind(self, one: EncodedInput, runner: EncoderRunner) -> BoundTarget:
         """See `TargetKind.bind`."""
         own = str(getattr(getattr(runner.model, "body", None), "similarity_fn_name", None) or "cosine")

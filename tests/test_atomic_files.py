@@ -15,8 +15,8 @@ from hf_attn_mi import atomic_files
 from hf_attn_mi.atomic_files import as_path, new_file, new_folder, whole_folder, write_file
 from hf_attn_mi.cli.output import write_json, write_text
 from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.figures import new_figure, save_figure
 from hf_attn_mi.results import Results
-from hf_attn_mi.results.plots.figure import new_figure, save_figure
 from tests.results.result_samples import explanation
 from tests.tasks.sample_profile import made as profile
 

@@ -35,6 +35,7 @@ ROOMS = [  # a room imports from itself and from those further down
     "kernels",
     "data",
     "heads",
+    "figures",
     "atomic_files",
     "errors",
     "_version",

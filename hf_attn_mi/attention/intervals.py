@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy  # scipy.optimize itself is loaded when it is first used
@@ -12,9 +14,14 @@ from torch import Tensor
 
 from hf_attn_mi.attention.efficient import efficient_attention
 from hf_attn_mi.attention.inputs import read_heads
+from hf_attn_mi.attention.interval_plots import plot_intervals
 from hf_attn_mi.errors import HfAttnMiError, InvalidInputError, shown
 from hf_attn_mi.kernels.efficient.problems import Problems, cut_problems
 from hf_attn_mi.kernels.inputs import check_tensor
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _FLOOR = 1e-9  # a minimum below this is zero: the linear programs are solved to 1e-10
 
@@ -146,6 +153,28 @@ class IdentifiableWeights:
         """(...,) share of the allowed (query, key) pairs of each head that are identifiable; NaN without any."""
         pairs = self.allowed.sum((-2, -1))
         return torch.where(pairs > 0, self.identifiable.sum((-2, -1)).double() / pairs.clamp_min(1), torch.nan)
+
+    def plot(
+        self,
+        path: str | Path | None = None,
+        *,
+        row: tuple[int, ...] | None = None,
+        names: Sequence[str] | None = None,
+        most: int = 60,
+        ax: Axes | None = None,
+    ) -> Figure:
+        """Return the figure of one row: where each weight can lie, with the model's own and the efficient weight.
+
+        Args:
+            path, names, most, ax: as in `hf_attn_mi.results.plots.plot_intervals`.
+            row: the index of the query, preceded by the indices of the leading dimensions; None for the first row.
+
+        Raises:
+            BackendUnavailableError: matplotlib is not installed.
+            InvalidInputError: a row that does not exist, names that do not fit, or a path that cannot be written.
+        """
+        first = (0,) * (self.attention.dim() - 1)
+        return plot_intervals(self, path, row=first if row is None else row, names=names, most=most, ax=ax)
 
 
 @torch.no_grad()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -25,8 +28,14 @@ from hf_attn_mi.mi.inputs import (
     small_classes,
 )
 from hf_attn_mi.mi.permutations import Permutations, draw_permutations, p_values, permuted_statistics
+from hf_attn_mi.mi.plots import plot_sites
 from hf_attn_mi.mi.predictors import Effort, check_effort
 from hf_attn_mi.mi.registry import get_estimator
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 NOTHING = 1e-9  # nats
 NULL_SITES = 8  # sites in which the estimator is applied to permuted outputs
@@ -88,6 +97,37 @@ class MutualInformation:
     def share(self) -> Tensor | None:
         """The estimate over the ceiling; None without a ceiling, NaN where it is zero."""
         return None if self.ceiling is None else self.nats / (self.ceiling if self.ceiling > 0 else math.nan)
+
+    def plot(
+        self, path: str | Path | None = None, *, names: Sequence[str] | None = None, ax: Axes | None = None
+    ) -> Figure:
+        """Return a matplotlib figure: for each site the estimate with its interval, between the bounds.
+
+        Args:
+            path: where to write it; the suffix names the format (.png, .svg, .pdf).
+            names: a name for each site; None for numbers.
+            ax: matplotlib Axes to draw in; None for those of a new figure.
+
+        Raises:
+            BackendUnavailableError: matplotlib is not installed (extra `plots`).
+            InvalidInputError: names that do not fit, `ax` that is no Axes, or a path that cannot be written.
+        """
+        return plot_sites(self, path, names, ax)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a table with a row for each site: bounds, estimate, interval, p-values, part and predictor."""
+        import pandas as pd
+
+        names = ("lower_bound", "upper_bound", "nats", "p_value", "family_p_value", "null_mean")
+        columns: dict[str, Any] = {name: getattr(self, name).reshape(-1).tolist() for name in names}
+        low, high = self.interval.reshape(-1, 2).unbind(-1)
+        columns |= {"low": low.tolist(), "high": high.tolist(), "part": self.parts, "predictor": self.predictors}
+        return pd.DataFrame(columns)
+
+    def _repr_html_(self) -> str:
+        ceiling = "" if self.ceiling is None else f", ceiling {self.ceiling:.4f}"
+        opening = f"<p>Mutual information in nats, {self.n} examples, estimator {escape(self.estimator)}{ceiling}</p>"
+        return opening + str(self.to_pandas().to_html(float_format=lambda x: f"{x:.4g}"))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, `share` and `bits` as numbers, strings and lists, for JSON."""

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.figures import draw
 from hf_attn_mi.results.document import Block, Paragraph, Table
+from hf_attn_mi.results.plots.matrices import draw_maps
 from hf_attn_mi.results.record import Record
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -57,6 +64,43 @@ class AttentionMaps(Record):
         if layer not in self.layers:
             raise InvalidInputError(f"layer {layer!r} is not here; there are layers {list(self.layers)}")
         return self.matrices[self.layers.index(layer)]
+
+    def plot(
+        self,
+        path: str | Path | None = None,
+        *,
+        kind: str | None = None,
+        ax: Axes | None = None,
+        layer: int | None = None,
+        head: int | None = None,
+    ) -> Figure:
+        """Return a matplotlib figure of one matrix, queries in rows and keys in columns.
+
+        `Results` of maps of the same input, such as its raw, effective and efficient attention, draw them side by side
+        on one scale.
+
+        Args:
+            path, ax: as in `Record.plot`.
+            kind: "matrix", the only one.
+            layer: its index in the encoder; None for the first one that was kept.
+            head: its number in the layer; None for the first one that was kept.
+
+        Raises:
+            BackendUnavailableError: matplotlib is not installed (extra `plots`).
+            InvalidInputError: another kind, a layer or head that was not kept, or a path that cannot be written.
+        """
+        return draw({"matrix": lambda ax: draw_maps([self], layer, head, ax)}, self.NOUN, path, kind, ax)
+
+    def matrix(self, layer: int | None = None, head: int | None = None) -> Tensor:
+        """Return the (tokens, tokens) weights of one head; None stands for the first layer or head that was kept.
+
+        Raises:
+            InvalidInputError: a layer or head that was not kept.
+        """
+        if head is not None and head not in self.heads:
+            raise InvalidInputError(f"head {head!r} is not here; there are heads {list(self.heads)}")
+        place = 0 if head is None else self.heads.index(head)
+        return (self.matrices[0] if layer is None else self[layer])[place]
 
     def _check(self) -> None:
         heads, tokens = len(self.heads), len(self.tokens)

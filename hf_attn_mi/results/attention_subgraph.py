@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
@@ -20,7 +20,12 @@ from hf_attn_mi.results.attention_parts import (
 )
 from hf_attn_mi.results.document import Block, Facts, Paragraph, Table, Tone
 from hf_attn_mi.results.outcome import DOES_NOT_HOLD, HOLDS, NOTHING_TO_CERTIFY, Outcome, check_probabilities
+from hf_attn_mi.results.plots.sets import subgraph_plots
 from hf_attn_mi.results.record import Record
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _LISTED = 10  # layers, token pairs and units that the text lists
 _EDGE = "edge"
@@ -190,6 +195,9 @@ class AttentionSubgraph(Record):
 
     def _computed(self) -> dict[str, Any]:
         return {"outcome": self.outcome, "holds": self.holds, "minimal": self.minimal}
+
+    def _plots(self) -> dict[str, Callable[[Axes | None], Figure]]:
+        return subgraph_plots(self)
 
     def _columns(self) -> dict[str, list[Any]]:
         removals = {removal.unit: removal for removal in self.singles}

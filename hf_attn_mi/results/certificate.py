@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.results.document import Block, Facts, Paragraph, Table, Tone
 from hf_attn_mi.results.outcome import DOES_NOT_HOLD, HOLDS, NOTHING_TO_CERTIFY, Outcome
+from hf_attn_mi.results.plots.certificates import draw_changes, draw_support
 from hf_attn_mi.results.record import Record
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 RESIDUAL = 1e-6  # largest relative residual of an exact row
 SUM = 1e-6  # largest error of a row's sum
@@ -174,6 +179,9 @@ class Certificate(Record):
 
     def _computed(self) -> dict[str, Any]:
         return {"outcome": self.outcome, "holds": self.holds, "reasons": list(self.reasons)}
+
+    def _plots(self) -> dict[str, Callable[[Axes | None], Figure]]:
+        return {"changes": lambda ax: draw_changes(self, ax), "support": lambda ax: draw_support(self, ax)}
 
     def _columns(self) -> dict[str, list[Any]]:
         return {item.name: [getattr(layer, item.name) for layer in self.layers] for item in fields(LayerCertificate)}

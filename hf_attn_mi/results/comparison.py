@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.evaluation import METRICS, Estimate, PairedTest, RankMatrix, estimate, paired_tests
 from hf_attn_mi.results import comparison_verdict as verdict
 from hf_attn_mi.results.document import Block, Cell, ColorDepth, Facts, Paragraph, Table, markdown_text, terminal_text
-from hf_attn_mi.results.plots.comparison import plot_comparison
+from hf_attn_mi.results.plots.comparison import draw_agreement, plot_comparison
 from hf_attn_mi.results.record import Record
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _BOLD = (
@@ -160,17 +160,8 @@ class Comparison(Record):
         blocks = [block for block in self._blocks() if not (isinstance(block, Table) and block.title == _ORIGIN)]
         return markdown_text([Paragraph(f"Recommendation. {self.recommendation}"), *blocks[1:]])
 
-    def plot(self, path: str | Path | None = None) -> Figure:
-        """Return a figure with a panel for each metric: the mean of each method with its 95 % interval.
-
-        Args:
-            path: where to write it; the suffix names the format (.png, .svg, .pdf).
-
-        Raises:
-            BackendUnavailableError: matplotlib is not installed.
-            InvalidInputError: the folder of `path` does not exist, or matplotlib does not know the suffix.
-        """
-        return plot_comparison(self, path)
+    def _plots(self) -> dict[str, Callable[[Axes | None], Figure]]:
+        return {"metrics": lambda ax: plot_comparison(self, ax=ax), "agreement": lambda ax: draw_agreement(self, ax)}
 
     def _check(self) -> None:
         unknown = [name for name in self.metrics if name not in METRICS]

@@ -6,20 +6,25 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError, shown
+from hf_attn_mi.figures import draw
 from hf_attn_mi.results.decoder import DecoderTokens
 from hf_attn_mi.results.document import Block, Drawing, Facts, Heading, Table
 from hf_attn_mi.results.drawings import picture_html, sound_html
 from hf_attn_mi.results.layer_attention import LayerAttention, identifiability, layer_table
 from hf_attn_mi.results.media import Picture, Sound, heatmap
-from hf_attn_mi.results.plots.media import plot_picture, plot_sound, plot_words
+from hf_attn_mi.results.plots.explanations import explanation_plots
 from hf_attn_mi.results.record import Record
 from hf_attn_mi.results.words import Piece, Words, format_score, magnitude_order, split_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _DEFINITIONS = {  # docs/reading_results.md says more
     "score of a word": (
@@ -144,30 +149,25 @@ class Explanation(Record):
             )
         return heatmap(self.scores[self._ordinary()], self.grid, size)
 
-    def plot(self, path: str | Path | None = None, *, axes: Any = None) -> Any:
-        """Return the figure of the scores: over the image, over time with the waveform, or bars of the strongest words.
+    def plot(
+        self, path: str | Path | None = None, *, kind: str | None = None, ax: Axes | None = None, most: int = 20
+    ) -> Figure:
+        """Return a matplotlib figure of the scores.
 
         Args:
-            path: where to write it; the suffix names the format (.png, .svg, .pdf). Equal results give equal files.
-            axes: matplotlib axes to draw in instead of those of a new figure.
-
-        Returns:
-            The `matplotlib.figure.Figure`. No window is opened.
+            path, ax: as in `Record.plot`.
+            kind: "words" (bars of the strongest words), "tokens", "text" (the text with a color behind each word) or
+                "heads" (layers x heads, colored by the share of attention without effect); for an image also "image",
+                for a recording "sound", which are their defaults.
+            most: the number of bars of "words" and "tokens", 1 or more.
 
         Raises:
             BackendUnavailableError: matplotlib is not installed (extra `plots`).
-            InvalidInputError: a path that cannot be written.
+            InvalidInputError: another kind, "heads" without layers, `most` below 1, or a path that cannot be written.
         """
-        places = self._ordinary()
-        scores = self.scores[places]
-        title = self.target_name if self.probability is None else f"{self.target_name} ({self.probability:.3g})"
-        if self.sound is not None:
-            seconds = self.sound.seconds[places]
-            return plot_sound(self.sound, scores, seconds, self.grid, path, title=title, axes=axes)
-        if self.grid is not None:
-            return plot_picture(self.picture, scores, self.grid, path, title=title, axes=axes)
-        strongest = self.top(20)
-        return plot_words([word.text for word in strongest], [word.score for word in strongest], path, title, axes)
+        if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+            raise InvalidInputError(f"most must be an integer of 1 or more, got {shown(most)}")
+        return draw(explanation_plots(self, most), self.NOUN, path, kind, ax)
 
     def to_words(self) -> tuple[Word, ...]:
         """Return the words in reading order; a word's score is the sum of its tokens' scores.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -17,6 +16,7 @@ from hf_attn_mi.results.plots.information import plot_information
 from hf_attn_mi.results.record import Record
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 REACHED = 0.95  # required share of the ceiling, for the state that the output is read from
@@ -163,18 +163,8 @@ class InformationProfile(Record):
         check |= {"site": name, "layer": last, "nats": nats, "share": share, "reached": share >= REACHED}
         return check | {"interval": [low, high]}
 
-    def plot(self, path: str | Path | None = None) -> Figure:
-        """Return the figure of information over layers: a curve with its 95 % band for each site, and the ceiling.
-
-        Args:
-            path: where to write it; the suffix names the format (.png, .svg, .pdf).
-
-        Raises:
-            BackendUnavailableError: matplotlib is not installed.
-            InvalidInputError: the folder of `path` does not exist, or matplotlib does not know the suffix.
-        """
-        figure: Figure = plot_information(self, path)
-        return figure
+    def _plots(self) -> dict[str, Callable[[Axes | None], Figure]]:
+        return {"layers": lambda ax: plot_information(self, ax=ax)}
 
     def _columns(self) -> dict[str, list[Any]]:
         names = ("lower_bound", "upper_bound", "nats", "p_value", "family_p_value", "null_mean")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.results.document import Block, Paragraph, Table
+from hf_attn_mi.results.plots.heads import draw_heads, draw_received
 from hf_attn_mi.results.record import Record
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SELF, CROSS = "self", "cross"
 
@@ -74,6 +79,9 @@ class LayerAttention(Record):
 
     def _blocks(self) -> list[Block]:
         return [Paragraph(identifiability([self])), layer_table([self])]
+
+    def _plots(self) -> dict[str, Callable[[Axes | None], Figure]]:
+        return {"heads": lambda ax: draw_heads([self], ax), "received": lambda ax: draw_received(self, ax)}
 
     def _columns(self) -> dict[str, list[Any]]:
         names = ("rank", "null_space_fraction", "entropy", "support_size")

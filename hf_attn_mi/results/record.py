@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -11,12 +11,15 @@ from torch import Tensor
 
 from hf_attn_mi.atomic_files import as_path
 from hf_attn_mi.errors import InvalidInputError, shown
+from hf_attn_mi.figures import draw
 from hf_attn_mi.results.codec import decode, encode, read_field, same, thaw
 from hf_attn_mi.results.document import Block, ColorDepth, html_page, html_section, terminal_text
 from hf_attn_mi.results.storage import MAX_BYTES, read_folder, read_json, write_folder, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 R = TypeVar("R", bound="Record")
 TYPES: dict[str, type[Record]] = {}  # every class of results by the "type" in its files
@@ -114,6 +117,24 @@ class Record:
 
         return pd.DataFrame(self._columns())
 
+    def plot(self, path: str | Path | None = None, *, kind: str | None = None, ax: Axes | None = None) -> Figure:
+        """Return a matplotlib figure of the numbers; docs/plots.md shows every kind.
+
+        Args:
+            path: where to write it; the suffix names the format (.png, .svg, .pdf). Equal results give equal files.
+            kind: what is drawn; None for the first kind of the class. An unknown one is refused with the list.
+            ax: matplotlib Axes to draw in; None for those of a new figure. A figure of several panels divides it.
+
+        Returns:
+            The `matplotlib.figure.Figure`. No window is opened, and pyplot's list of figures is left alone.
+
+        Raises:
+            BackendUnavailableError: matplotlib is not installed (extra `plots`).
+            InvalidInputError: another kind, one that this record has no numbers for, `ax` that is no Axes, or a path
+                that cannot be written.
+        """
+        return draw(self._plots(), self.NOUN, path, kind, ax)
+
     def to_text(self, *, color: ColorDepth | None = None) -> str:
         """Return lines for a terminal.
 
@@ -153,6 +174,10 @@ class Record:
     def _blocks(self) -> Sequence[Block]:
         """The content that text and HTML show."""
         raise NotImplementedError
+
+    def _plots(self) -> Mapping[str, Callable[[Axes | None], Figure]]:
+        """kind -> function that draws it into axes, or into a new figure for None; the first is the default."""
+        return {}
 
     def _columns(self) -> dict[str, list[Any]]:
         """The columns of the pandas table."""

@@ -6,21 +6,27 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_attn_mi.atomic_files import as_path, write_file
 from hf_attn_mi.errors import InvalidInputError, shown
+from hf_attn_mi.figures import draw
 from hf_attn_mi.results.attention_subgraph import AttentionSubgraph
 from hf_attn_mi.results.certificate import Certificate
 from hf_attn_mi.results.comparison import Comparison
 from hf_attn_mi.results.document import Block, Facts, Heading, Paragraph
 from hf_attn_mi.results.explanation import Explanation, Word
+from hf_attn_mi.results.plots.reports import report_plots
 from hf_attn_mi.results.record import Record
 from hf_attn_mi.results.report_export import FORMS
 from hf_attn_mi.results.report_page import report_frame, report_page
 from hf_attn_mi.results.report_parts import AttentionDetail, ClassOutput
 from hf_attn_mi.results.token_set import TokenSet
 from hf_attn_mi.results.words import Words
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 NAMED = 3  # words that the sentence names at most
 NAMED_SHARE = 0.6  # of the strongest word's score, which a further named word reaches
@@ -166,15 +172,44 @@ class Report(Record):
             InvalidInputError: another suffix, an input that does not exist, or a path as in `save`.
             BackendUnavailableError: .png without matplotlib.
         """
-        if isinstance(input, bool) or not isinstance(input, int) or not 0 <= input < len(self.items):
-            raise InvalidInputError(f"input must be a whole number from 0 to {len(self.items) - 1}, not {shown(input)}")
+        item = self._item(input)
         suffix = as_path(path).suffix.lower()
         if suffix not in FORMS:
             raise InvalidInputError(f"path={str(path)!r}: the name must end in {', '.join(FORMS)}")
-        item = self.items[input]
         in_set = () if item.token_set is None else item.token_set.indices
         content = FORMS[suffix]((*item.explanations, *item.methods), frozenset(in_set))
         write_file(content, path, overwrite=overwrite)
+
+    def plot(
+        self,
+        path: str | Path | None = None,
+        *,
+        kind: str | None = None,
+        ax: Axes | None = None,
+        input: int = 0,
+        head: tuple[int, int] | None = None,
+    ) -> Figure:
+        """Return a matplotlib figure of one input.
+
+        Args:
+            path, ax: as in `Record.plot`.
+            kind: "text" (the words in their colors, the minimal token set underlined; for an image or a recording
+                "image" or "sound"), "words", "tokens", "heads", "attention" (raw, effective and efficient weights of a
+                head on one scale), "intervals" (where the weights of its row can lie), "token_set", "certificate" or
+                "subgraph".
+            input: the number of the input, from 0.
+            head: (place of the layer, head) for "attention" and "intervals"; None for the largest contribution.
+
+        Raises:
+            BackendUnavailableError: matplotlib is not installed (extra `plots`).
+            InvalidInputError: another kind or input, what this report does not hold, or a path that cannot be written.
+        """
+        return draw(report_plots(self._item(input), head), self.NOUN, path, kind, ax)
+
+    def _item(self, place: int) -> ReportItem:
+        if isinstance(place, bool) or not isinstance(place, int) or not 0 <= place < len(self.items):
+            raise InvalidInputError(f"input must be a whole number from 0 to {len(self.items) - 1}, not {shown(place)}")
+        return self.items[place]
 
     def _repr_html_(self) -> str:
         return report_frame(self)

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from typing import NamedTuple
 
+from hf_attn_mi.figures import new_figure
 from hf_attn_mi.results.explanation import Explanation, Word
-from hf_attn_mi.results.plots.figure import new_figure
 from hf_attn_mi.results.words import LEVELS, Rgb, level_colors, level_of, split_text
 
 WIDTH = 720  # of a picture, in points

@@ -13,8 +13,8 @@ from torch import Tensor
 from hf_attn_mi.errors import InvalidInputError, shown
 
 STEPS = 127  # steps of a stored weight on each side of zero
-KINDS = ("raw", "effective", "efficient")
 Kind = Literal["raw", "effective", "efficient"]
+KINDS: tuple[Kind, ...] = ("raw", "effective", "efficient")
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def pack_matrices(matrices: list[Tensor]) -> tuple[float, dict[str, str]]:
     """
     scale = max(float(matrix.abs().max()) for matrix in matrices)
     factor = STEPS / scale if scale > 0 else 0.0
-    texts = {}
+    texts: dict[str, str] = {}
     for kind, matrix in zip(KINDS, matrices, strict=True):
         steps = (matrix.float() * factor).round().to(torch.int8).contiguous()
         texts[kind] = base64.b64encode(zlib.compress(steps.numpy().tobytes(), 9)).decode("ascii")

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from hf_attn_mi.atomic_files import as_path
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
+from hf_attn_mi.figures import draw
 from hf_attn_mi.results.document import ColorDepth, Paragraph, html_page, html_section, terminal_text
+from hf_attn_mi.results.plots.several import check_plot_options, plot_below, plot_together
 from hf_attn_mi.results.record import Record
 from hf_attn_mi.results.skipped_input import SkippedInput
 from hf_attn_mi.results.storage import MAX_BYTES, read_json, read_json_lines, write_json, write_json_lines
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 R = TypeVar("R", bound=Record)
 _LINES = (".jsonl", ".jsonl.gz")
@@ -80,10 +85,10 @@ class Results(Sequence[R], Generic[R]):
         return NotImplemented
 
     def __repr__(self) -> str:
-        shown = [repr(item) for item in self._items[:3]] + ["..."] * (len(self) > 3)
+        first = [repr(item) for item in self._items[:3]] + ["..."] * (len(self) > 3)
         counts = Counter(type(item).__name__ for item in self)
         names = ", ".join(f"{count} x {name}" for name, count in counts.items())
-        return f"Results({names}: [{', '.join(shown)}])" if self else "Results([])"
+        return f"Results({names}: [{', '.join(first)}])" if self else "Results([])"
 
     def __str__(self) -> str:
         return self.to_text(color="none")
@@ -116,6 +121,41 @@ class Results(Sequence[R], Generic[R]):
 
     def _repr_html_(self) -> str:
         return "".join(html_section(item._blocks(), style=place == 0) for place, item in enumerate(self))
+
+    def plot(
+        self,
+        path: str | Path | None = None,
+        *,
+        kind: str | None = None,
+        ax: Axes | None = None,
+        most: int = 6,
+        **options: Any,
+    ) -> Figure:
+        """Return a matplotlib figure of the results, one panel for each, below each other.
+
+        Certificates of one input with different tolerances are drawn as the number of keys that a row needs against the
+        tolerance; attention maps of one input (raw, effective, efficient) side by side on one scale.
+
+        Args:
+            path, ax: as in `Record.plot`.
+            kind: of the results; None for their default.
+            most: the maximum number of results that are drawn, from the first on; inputs that were skipped have none.
+            options: further options of `plot` of the results, such as `layer` and `head` of attention maps.
+
+        Raises:
+            BackendUnavailableError: matplotlib is not installed (extra `plots`).
+            InvalidInputError: no result, `most` below 1, an option that the results do not have, or as in their `plot`.
+        """
+        if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+            raise InvalidInputError(f"most must be an integer of 1 or more, got {shown(most)}")
+        items = list(self.answered)
+        if not items:
+            raise InvalidInputError("There is no result that could be drawn.")
+        check_plot_options(items[0], options)
+        plot = plot_together(items, options) if kind is None else None
+        if plot is None:
+            plot = partial(plot_below, items, kind, most, options)
+        return draw({"results": plot}, "list of results", path, None, ax)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the tables of all results below each other; the column `input` numbers the results from 0.

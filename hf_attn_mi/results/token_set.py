@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.results.document import Block, Facts, Paragraph, Table, Tone
 from hf_attn_mi.results.outcome import DOES_NOT_HOLD, HOLDS, NOTHING_TO_CERTIFY, Outcome, check_probabilities
+from hf_attn_mi.results.plots.sets import token_set_plots
 from hf_attn_mi.results.record import Record
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _LISTED = 12  # single removals that the text lists one by one
 _FAILURES = {
@@ -183,6 +188,9 @@ class TokenSet(Record):
         places = range(len(self.tokens) - len(part) + 1)
         twice = sum(self.tokens[i : i + len(part)] == part for i in places) > 1
         return repr(text) + (f" (token {tokens[0]})" if twice else "")
+
+    def _plots(self) -> dict[str, Callable[[Axes | None], Figure]]:
+        return token_set_plots(self)
 
     def _columns(self) -> dict[str, list[Any]]:
         removals = {removal.index: removal for removal in self.singles}

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from hf_attn_mi.cli.output import write_text
+from hf_attn_mi.figures import new_figure, save_figure
 from hf_attn_mi.results import Results
-from hf_attn_mi.results.plots.figure import new_figure, save_figure
 from scripts.reliability.common import arguments, report
 from tests.results.result_samples import SAMPLES
 

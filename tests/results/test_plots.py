@@ -16,7 +16,7 @@ def of_slot(profile, name):
 def test_curves_bands_and_ceiling_carry_the_numbers():
     profile = made()
     (axes,) = plot_information(profile).axes
-    *lines, ceiling, _ = axes.get_lines()
+    *lines, ceiling, upper, _ = axes.get_lines()
     curves, bounds = lines[::2], lines[1::2]
     assert [curve.get_label() for curve in curves] == list(LAYERS)
     for curve, band in zip(curves, axes.collections, strict=True):
@@ -33,9 +33,11 @@ def test_curves_bands_and_ceiling_carry_the_numbers():
         assert list(bound.get_ydata()) == profile.information.lower_bound[places].tolist()
     assert set(ceiling.get_ydata()) == {CEILING}
     assert ceiling.get_linestyle() == "--"
+    assert set(upper.get_ydata()) == {float(profile.information.upper_bound.max())}
     assert "nats" in axes.get_ylabel()
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert labels == [*LAYERS, "ceiling: I(input; output)", "lower bound, any distribution (97.5 %)"]
+    labels = [text.get_text() for text in axes.figure.legends[0].get_texts()]
+    bounds = [f"{end} bound, any distribution (97.5 %)" for end in ("upper", "lower")]
+    assert labels == [*LAYERS, "ceiling: I(input; output)", *bounds]
     assert list(axes.get_xticks()) == [0, 3, 6]
     assert axes.get_ylim()[0] < float(profile.information.interval[:, 0].min())
     assert "400 inputs" in axes.get_title()
@@ -44,7 +46,7 @@ def test_curves_bands_and_ceiling_carry_the_numbers():
 
 def test_every_one_of_many_slots_can_be_told_apart():
     (axes,) = plot_information(made({f"position {i}": (0, 1) for i in range(20)})).axes
-    looks = {(line.get_color(), line.get_marker()) for line in axes.get_lines()[:-2:2]}
+    looks = {(line.get_color(), line.get_marker()) for line in axes.get_lines()[:-3:2]}
     assert len(looks) == 20
 
 
@@ -53,10 +55,10 @@ def test_it_draws_in_given_axes():
 
     figure = Figure()
     left, right = figure.subplots(1, 2)
-    assert plot_information(made(), axes=right) is figure
+    assert plot_information(made(), ax=right) is figure
     assert (len(left.get_lines()), len(right.get_lines())) == (
         0,
-        8,
+        9,
     )
 
 

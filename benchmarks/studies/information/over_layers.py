@@ -239,7 +239,7 @@ def plot(profile: InformationProfile, agreements: dict[int, dict[str, RankAgreem
     """Draw information over layers, and rho over layers with its reliability."""
     figure = new_figure(11.0, 4.2)
     left, right = figure.subplots(1, 2)
-    plot_information(profile, axes=left)
+    plot_information(profile, ax=left)
     styles = {"raw": ("-", 3.5), "effective": ("--", 2.5), "efficient": (":", 1.5)}  # all visible where they agree
     for color, (kind, (style, width)) in zip(COLORS, styles.items()):
         overall = {layer: kinds[kind].overall for layer, kinds in agreements.items() if kind in kinds}

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from hf_attn_mi.figures import AGAINST, FOR, draw, figure_of, own_axes, set_title, signed_colors
 from hf_attn_mi.results.media import Picture, Sound, heatmap
-from hf_attn_mi.results.plots.figure import check_figure_path, new_figure, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def plot_picture(
@@ -20,8 +23,8 @@ def plot_picture(
     path: str | Path | None = None,
     *,
     title: str = "",
-    axes: Any = None,
-) -> Any:
+    ax: Axes | None = None,
+) -> Figure:
     """Return the figure of the picture with a translucent map: blue for positive scores, orange for negative ones.
 
     Args:
@@ -30,7 +33,7 @@ def plot_picture(
         grid: (rows, columns).
         path: where to write it; the suffix names the format (.png, .svg, .pdf).
         title: shown above the picture.
-        axes: matplotlib axes to draw in instead of those of a new figure.
+        ax: matplotlib Axes to draw in; None for those of a new figure.
 
     Returns:
         The `matplotlib.figure.Figure`.
@@ -43,22 +46,25 @@ def plot_picture(
         >>> plot_picture(None, torch.tensor([0.5, -0.5]), (1, 2)).axes[0].get_title()
         ''
     """
-    check_figure_path(path)
+    return draw({"picture": lambda ax: _picture(picture, scores, grid, title, ax)}, "picture", path, None, ax)
+
+
+def _picture(picture: Picture | None, scores: Tensor, grid: tuple[int, int], title: str, ax: Axes | None) -> Figure:
     height, width = grid if picture is None else (picture.height, picture.width)
-    axes = new_figure(5.2, max(2.0, min(8.0, 4.2 * height / width + 0.6))).subplots() if axes is None else axes
+    ax = own_axes(ax, 5.2, max(2.0, min(8.0, 4.2 * height / width + 0.6)))
     extent = (0, width, height, 0)
     if picture is not None:
-        axes.imshow(picture.array(), extent=extent)
-    scale = float(scores.abs().max()) or 1.0
+        ax.imshow(picture.array(), extent=extent)
+    scale = _scale(scores)
     table = heatmap(scores, grid)
     opacity = abs(table) / scale * 0.75 if picture is not None else None
-    image = axes.imshow(table, extent=extent, cmap=_colors(), vmin=-scale, vmax=scale, alpha=opacity)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.set_title(title.replace("$", r"\$"), fontsize="medium")
-    axes.figure.colorbar(_mappable(image), ax=axes, label="score", shrink=0.8)
-    save_figure(axes.figure, path)
-    return axes.figure
+    image = ax.imshow(table, extent=extent, cmap=signed_colors(), vmin=-scale, vmax=scale, alpha=opacity)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    set_title(ax, title)
+    bar = ax.figure.colorbar(_mappable(image), ax=ax, label="score", shrink=0.8)
+    bar.outline.set_visible(False)
+    return figure_of(ax)
 
 
 def plot_sound(
@@ -69,8 +75,8 @@ def plot_sound(
     path: str | Path | None = None,
     *,
     title: str = "",
-    axes: Any = None,
-) -> Any:
+    ax: Axes | None = None,
+) -> Figure:
     """Return the figure of the scores over time, with the waveform behind; for a spectrogram, bands over time.
 
     Args:
@@ -78,7 +84,7 @@ def plot_sound(
         scores: (positions,).
         seconds: (positions, 2) start and end of each.
         grid: (bands, columns) of a spectrogram; None for positions in time alone.
-        path, title, axes: as in `plot_picture`.
+        path, title, ax: as in `plot_picture`.
 
     Returns:
         The `matplotlib.figure.Figure`.
@@ -92,86 +98,51 @@ def plot_sound(
         >>> plot_sound(sound, torch.tensor([0.1, 0.2]), sound.seconds, None).axes[0].get_xlabel()
         'seconds'
     """
-    check_figure_path(path)
-    axes = new_figure(8.0, 3.2).subplots() if axes is None else axes
-    scale = float(scores.abs().max()) or 1.0
+    return draw({"sound": lambda ax: _sound(sound, scores, seconds, grid, title, ax)}, "sound", path, None, ax)
+
+
+def _sound(
+    sound: Sound, scores: Tensor, seconds: Tensor, grid: tuple[int, int] | None, title: str, ax: Axes | None
+) -> Figure:
+    ax = own_axes(ax, 6.4, 2.9)
+    scale = _scale(scores)
     if grid is not None:
         columns = seconds[: grid[1]]
         extent = (float(columns[0, 0]), float(columns[-1, 1]), -0.5, grid[0] - 0.5)
         table = heatmap(scores, grid)
-        image = axes.imshow(
-            table, extent=extent, origin="lower", aspect="auto", cmap=_colors(), vmin=-scale, vmax=scale
+        image = ax.imshow(
+            table, extent=extent, origin="lower", aspect="auto", cmap=signed_colors(), vmin=-scale, vmax=scale
         )
-        axes.set_ylabel("frequency band")
-        axes.figure.colorbar(image, ax=axes, label="score")
+        ax.set_ylabel("frequency band")
+        ax.figure.colorbar(image, ax=ax, label="score")
     else:
-        _draw_waveform(sound, axes, scale)
-        _draw_bars(scores, seconds, axes)
-        axes.set_ylabel("score")
-    axes.set_xlim(0, sound.duration)
-    axes.set_xlabel("seconds")
-    axes.set_title(title.replace("$", r"\$"), fontsize="medium")
-    save_figure(axes.figure, path)
-    return axes.figure
+        _draw_waveform(sound, ax, scale)
+        _draw_bars(scores, seconds, ax)
+        ax.set_ylabel("score")
+    ax.set_xlim(0, sound.duration)
+    ax.set_xlabel("seconds")
+    set_title(ax, title)
+    return figure_of(ax)
 
 
-def plot_words(
-    names: Sequence[str], scores: Sequence[float], path: str | Path | None = None, title: str = "", axes: Any = None
-) -> Any:
-    """Return the figure of words and their scores as bars, the first at the top.
-
-    Args:
-        names: the names of the words.
-        scores: one for each.
-        path, title, axes: as in `plot_picture`.
-
-    Returns:
-        The `matplotlib.figure.Figure`.
-
-    Raises:
-        BackendUnavailableError: matplotlib is not installed.
-        InvalidInputError: a path that cannot be written.
-
-    Example:
-        >>> plot_words(["good"], [0.5]).axes[0].get_xlabel()
-        'score'
-    """
-    check_figure_path(path)
-    axes = new_figure(6.4, 1.2 + 0.25 * len(names)).subplots() if axes is None else axes
-    axes.barh(range(len(names)), scores, color=[POSITIVE if score >= 0 else NEGATIVE for score in scores])
-    axes.set_yticks(range(len(names)), [name.replace("$", r"\$") for name in names])
-    axes.invert_yaxis()
-    axes.axvline(0, color="black", linewidth=0.5)
-    axes.set_xlabel("score")
-    axes.set_title(title.replace("$", r"\$"), fontsize="medium")
-    save_figure(axes.figure, path)
-    return axes.figure
+def _scale(scores: Tensor) -> float:
+    return float(scores.nan_to_num(posinf=0.0, neginf=0.0).abs().max()) or 1.0
 
 
-def _draw_waveform(sound: Sound, axes: Any, scale: float) -> None:
+def _draw_waveform(sound: Sound, ax: Axes, scale: float) -> None:
     if not len(sound.envelope):
         return
     factor = scale / max(float(sound.envelope.abs().max()), 1e-9)
     places = (torch.arange(len(sound.envelope)) + 0.5) * sound.duration / len(sound.envelope)
     low, high = (sound.envelope * factor).T.tolist()
-    axes.fill_between(places.tolist(), low, high, color="#bbbbbb", linewidth=0, label="waveform")
+    ax.fill_between(places.tolist(), low, high, color="#bbbbbb", linewidth=0, label="waveform")
 
 
-def _draw_bars(scores: Tensor, seconds: Tensor, axes: Any) -> None:
+def _draw_bars(scores: Tensor, seconds: Tensor, ax: Axes) -> None:
     starts, widths = seconds[:, 0].tolist(), (seconds[:, 1] - seconds[:, 0]).tolist()
-    colors = [POSITIVE if score >= 0 else NEGATIVE for score in scores.tolist()]
-    axes.bar(starts, scores.tolist(), widths, align="edge", color=colors, alpha=0.85)
-    axes.axhline(0, color="black", linewidth=0.5)
-
-
-POSITIVE, NEGATIVE = "#2166ac", "#cd4a14"
-
-
-def _colors() -> Any:
-    from matplotlib.colors import LinearSegmentedColormap
-
-    stops: Sequence[str] = (NEGATIVE, "#ffffff", POSITIVE)
-    return LinearSegmentedColormap.from_list("scores", stops)
+    colors = [FOR if score >= 0 else AGAINST for score in scores.tolist()]
+    ax.bar(starts, scores.tolist(), widths, align="edge", color=colors, alpha=0.85)
+    ax.axhline(0, color="black", linewidth=0.5)
 
 
 def _mappable(image: Any) -> Any:

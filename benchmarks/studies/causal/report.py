@@ -20,33 +20,36 @@ KEEP = 0.9  # share of the probability that a token set keeps
 MIN_INPUTS = 20  # with changed rows, for a suite to count
 MIN_DATA_SETS = 4  # for a claim to be decided
 PROTOTYPE_FORWARDS = {"sst2": 10, "agnews": 23, "imdb": 14}
-METHOD = f"""Every input is run with efficient rows instead of the model's attention, in all layers and heads; each
-layer's rows are computed from the states it receives. Means have 95 % bootstrap intervals over inputs, shares exact
-binomial ones (Clopper and Pearson) and medians order statistics. Verdicts, fixed before the full run:
+METHOD = f"""Every input is run with efficient rows instead of the model's attention, in all layers and heads; the
+rows of each layer are computed from the states that it receives. Means have 95 % bootstrap intervals over inputs,
+shares have exact binomial intervals (Clopper and Pearson), and medians have intervals by order statistics. The rules
+for the verdicts were fixed before the full run:
 
 - claim 1 holds on a suite if every prediction is kept, no logit changes by more than {MAX_CHANGE:g} of the largest, and
-  noise of the same norm that changes the heads' outputs moves the logits at least {NOISE_RATIO:g} times as much
+  noise of the same norm that changes the heads' outputs changes the logits at least {NOISE_RATIO:g} times as much
   as null-space noise (median);
-- claim 2 if rows sum to one to {SUMS:g} and no weight is negative;
-- claim 3 if every row was proved optimal and a certificate costs at most 3 times an explanation with efficient rows;
-- claim 4 if residuals are at most {RESIDUAL:g}, no kept key of a checked row can be left out, and attention plays a
-  role: uniform attention costs accuracy (the interval of the paired difference lies above zero). It plays no role where
-  that interval lies below {ROLE_LIMIT:g}.
+- claim 2 holds if rows sum to one to {SUMS:g} and no weight is negative;
+- claim 3 holds if every row was proved optimal and a certificate costs at most 3 times an explanation with efficient
+  rows;
+- claim 4 holds if residuals are at most {RESIDUAL:g}, no kept key of a checked row can be left out, and attention
+  plays a role: uniform attention costs accuracy (the interval of the paired difference lies above zero). It plays no
+  role where that interval lies below {ROLE_LIMIT:g}.
 
 Suites with fewer than {MIN_INPUTS} inputs whose rows changed do not count: with n <= rank there is only one row. A
 claim holds if it holds on all suites that count and these cover {MIN_DATA_SETS} data sets or more; it does not hold if
 it fails on one; otherwise it is not decided."""
-FAMILIES = """MiniLM models are one pretrained BERT encoder (6 layers, 12 heads of 32), all weights fine-tuned. Other
-families: the embedded model is a small BERT of this package, with a vocabulary of its own, distilled on SST-2 from
-random layers; ModernBERT (rotary positions, every other layer with a sliding window of 32 tokens, gated feed-forward,
-norms before the blocks) and DeBERTa-v2 (disentangled relative positions) are trained from scratch on one data set with
-heads of 16 dimensions, so that short texts have something to replace, too. With heads of d dimensions, rows of d + 1 or
-fewer keys are the only ones with their output."""
+FAMILIES = """The MiniLM models are one pretrained BERT encoder (6 layers, 12 heads of 32) of which all weights were
+fine-tuned. There are three other families. The embedded model is the small BERT of this package, with a separate
+vocabulary, distilled on SST-2 from random layers; ModernBERT (rotary positions, every other layer with a sliding
+window of 32 tokens, gated feed-forward, norms before the blocks) and DeBERTa-v2 (disentangled relative positions)
+are trained from scratch on one data set with heads of 16 dimensions, so that rows of short texts can be replaced as
+well. With heads of d dimensions, rows of d + 1 or fewer keys are the only ones with their output."""
 TOKENS = """Two-sided sets of tokens (docs/methods/minimal_tokens.md): the set suffices, the rest does not, and no
-single token of the set can go; keep 0.9, a budget of 200 forwards. Cost in forwards of the whole input. A ranking
-costs 1 (attention), 3 (relevance: a forward, and a backward that counts as two), 150 (integrated gradients, 50 steps),
-a forward for each token and one more (feature_ablation, leave-one-out), or none (random). CPU of both: measured over
-that of a plain forward, with the Python around the passes. Medians are over inputs with a set."""
+single token of the set can be removed. `keep` is 0.9, and the budget is 200 forward passes. The cost is stated in
+forward passes of the whole input. A ranking costs 1 (attention), 3 (relevance: a forward, and a backward that counts
+as two), 150 (integrated gradients, 50 steps), one forward for each token and one more (feature_ablation,
+leave-one-out), or none (random). The CPU time of search and ranking is measured relative to a plain forward pass and
+includes the Python code around the passes. Medians are over inputs with a set."""
 COMMANDS = """```
 cd benchmarks/studies/causal
 python models.py --data DATA --encoder ENCODER --tokenizer MODELS/minilm-sentiment --output MORE
@@ -257,9 +260,10 @@ def claim_same(study: Study) -> tuple[str, dict[str, str]]:
     second = table(["suite", *CONTROLS, "visible / null-space noise"], controls)
     third = table(["suite", "accuracy", "uniform attention", "permuted", "lost by uniform", ""], roles)
     text = (
-        f"{body}\n\nControls in the same places: median relative change of the logits, share of predictions kept. The "
-        f"noise has the norm\nof (efficient row - row), row by row.\n\n{second}\n\nDoes attention play a role at all? "
-        f"The same model with uniform rows, and with each row's weights permuted among its keys:\n\n{third}"
+        f"{body}\n\nThe next table shows controls that replace the same rows: the median relative change of the logits "
+        "and the share of\npredictions kept. In each row, the noise has the norm of (efficient row - row).\n\n"
+        f"{second}\n\nDoes attention play a role at all? The next table shows the same model with uniform rows, and "
+        f"with the weights of each\nrow permuted among its keys:\n\n{third}"
     )
     return text, parts
 
@@ -288,9 +292,10 @@ def claim_distribution(study: Study) -> tuple[str, dict[str, str]]:
     body = table(["suite", "rows", "largest error of a row sum", "smallest weight above zero", "claim"], rows)
     second = table(["suite", "inputs", "efficient", "effective", "affine"], apart)
     return (
-        f"{body}\n\nHow far is each form from the model's own rows? Jensen-Shannon divergence in nats (at most ln 2 = "
-        f"0.693) and half the L1\ndistance, mean over rows, heads, layers. Effective rows are no distributions: for JS "
-        f"their absolute weights are divided\nby their sum; `negative` is the mass below zero of a row.\n\n{second}"
+        f"{body}\n\nThe next table shows how far each form is from the model's own rows: the Jensen-Shannon divergence "
+        "(JS) in nats (at most\nln 2 = 0.693) and half the L1 distance (TV), mean over rows, heads and layers. "
+        "Effective rows are not distributions: for\nJS their absolute weights are divided by their sum, and `negative` "
+        f"is the sum of the negative weights of a row.\n\n{second}"
     ), parts
 
 
@@ -323,7 +328,7 @@ def claim_computable(study: Study) -> tuple[str, dict[str, str]]:
         )
     header = ["suite", "inputs", "tokens", "forward, ms", "explain, efficient rows, ms", "certify, ms"]
     body = table([*header, "certify / explain", "us a row", "rows not proved optimal", "claim"], rows)
-    return f"CPU time of one thread, models and tokenizer loaded, kernels compiled.\n\n{body}", parts
+    return f"CPU time of one thread, after models and tokenizer were loaded and kernels were compiled.\n\n{body}", parts
 
 
 def claim_necessary(study: Study) -> tuple[str, dict[str, str]]:
@@ -360,9 +365,10 @@ def claim_necessary(study: Study) -> tuple[str, dict[str, str]]:
     ]
     body = table([*header, "claim"], rows)
     text = (
-        "Inputs with a changed row. Necessity: over all kept keys of the checked rows, how far the head's output "
-        "changes without\nthat key, relative to its size. A change below the precision of float32 (1e-7) is not firm: "
-        f"necessary for the exact output,\nbut without a visible effect.\n\n{body}\n\n{identifiable_table(study)}\n\n"
+        "The table is about inputs with a changed row. Necessity is how far the output of the head changes without a "
+        "kept key,\nrelative to its size, over all kept keys of the checked rows. A change below the precision of "
+        "float32 (1e-7) is not firm:\nthe key is necessary for the exact output, but has no visible effect.\n\n"
+        f"{body}\n\n{identifiable_table(study)}\n\n"
         f"{curve_table(study)}"
     )
     return text, parts
@@ -382,8 +388,9 @@ def identifiable_table(study: Study) -> str:
         rows.append([name, f"{count} of {len(suite_lines)} inputs", *cells])
     header = ["suite", "weights", "random keys: to .01", "to .05", "forced", "two largest of a row: to .01", "to .05"]
     return (
-        "Identifiable weights, by linear programs: the share whose interval is at most so wide, and the share in "
-        "every\nexplanation of the output (forced).\n\n" + table([*header, "forced"], rows)
+        "The next table shows identifiable weights, by linear programs: the share of weights whose interval is at most "
+        "as wide as\nthe column says, and the share of weights that are above zero in every row with the same output "
+        "(forced).\n\n" + table([*header, "forced"], rows)
     )
 
 
@@ -395,9 +402,8 @@ def curve_table(study: Study) -> str:
             curves = [line["layers"][layer]["curve"] for line in suite_lines]
             rows.append([name, str(layer), *[mean(column) for column in zip(*curves)]])
     header = ["suite", "layer", "exact", "1 %", "5 %", "10 %"]
-    return "Keys that a row needs to come within a share of ||o - mean v|| (mean over sampled rows):\n\n" + table(
-        header, rows
-    )
+    note = "The next table shows how many keys a row needs to reach its output up to a share of ||o - mean v||"
+    return f"{note} (mean over sampled rows):\n\n" + table(header, rows)
 
 
 def tokens_table(study: Study) -> str:

@@ -25,11 +25,11 @@ LOW_TAU = 0.1  # tau-b of orders that do not agree
 COLUMNS = ("correct", "correct_permuted", "share", "tau", "spread", "gini", "largest")
 SCORES = ("additive", "deep", "scaled_dot")
 METHOD = """Each figure is a mean over heads and test texts. Intervals (95 %) are mean +- t sqrt(s_seeds^2 / S +
-s_texts^2 / n) with Student's t for S - 1 degrees of freedom: seeds and texts are crossed, both count. Mutual
-information is one number a head, so that its intervals hold seeds only. A difference *holds* where its interval lies
-above zero, is *reversed* where it lies below, is *absent* where the whole interval is nearer to zero than the limit in
-the table, and is else *open*. A claim **holds** if every difference holds on every data set; it **does not hold** if
-one is reversed or absent on at least one data set; else it is **not decided**."""
+s_texts^2 / n) with Student's t for S - 1 degrees of freedom, because seeds and texts are crossed and both vary. Mutual
+information is one number for each head, so that its intervals account for seeds only. A difference *holds* where its
+interval lies above zero, is *reversed* where it lies below, is *absent* where the whole interval is nearer to zero
+than the limit in the table, and is *open* otherwise. A claim **holds** if every difference holds on every data set;
+it **does not hold** if one is reversed or absent on at least one data set; otherwise it is **not decided**."""
 
 
 def load(folder: Path) -> Rows:
@@ -157,8 +157,9 @@ def claim_information(rows: Rows) -> tuple[str, str]:
     first, parts = differences(rows, body)
     second, _ = differences(rows, more)
     text = (
-        "Measured: the share I(h; Y) / I(X; Y) of the output's information that the state attended most has. The\n"
-        "second table, not part of the verdict, takes sum_i a_i KL(q(Y|h_i) || q(Y)) in its place.\n\n"
+        "The first table shows the share I(h; Y) / I(X; Y) of the output's information that the state with the largest "
+        "weight has.\nThe second table, which is not part of the verdict, shows sum_i a_i KL(q(Y|h_i) || q(Y)) instead."
+        "\n\n"
     )
     return f"{text}{first}\n\n{second}", verdict(parts)
 
@@ -211,10 +212,14 @@ def claim_flat(rows: Rows) -> tuple[str, str]:
     first = table(header, lines)
     second = table(["data", "< .05", ".05 to .2", ".2 to 1", "> 1"], pairs)
     text = (
-        "Trained heads; pairs of a head and a text in thirds by how even attention is. The claim needs less\n"
-        "agreement in the flattest third than in the most uneven, and there tau-b below .1.\n\n"
+        "Pairs of a trained head and a text are divided into thirds by how even the attention is. The claim requires "
+        "that the\nagreement in the third with the most even attention is lower than in the third with the least even "
+        "attention, and that\ntau-b there is below .1.\n\n"
     )
-    more = "\n\nPairs of tokens by |ln a_i - ln a_j|: mean of sign agreement with information (number of pairs).\n\n"
+    more = (
+        "\n\nThe next table groups pairs of tokens by |ln a_i - ln a_j| and shows the mean sign agreement with "
+        "information (and the\nnumber of pairs).\n\n"
+    )
     return f"{text}{first}{more}{second}", verdict(parts)
 
 
@@ -264,7 +269,8 @@ def claim_skew(rows: Rows) -> tuple[str, str]:
                 contrasts["control"].append((f"{name} at {temperature:g}", measure, sides(measure, tempered, softmax)))
     first, parts = differences(rows, contrasts["claim"])
     second, _ = differences(rows, contrasts["control"])
-    return f"{first}\n\nControls: temperature without noise, noise at one and above.\n\n{second}", verdict(parts)
+    note = "The controls are a temperature without noise, and noise at temperatures of one and above."
+    return f"{first}\n\n{note}\n\n{second}", verdict(parts)
 
 
 def claim_combinations(rows: Rows) -> tuple[str, str]:

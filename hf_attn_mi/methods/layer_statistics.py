@@ -164,7 +164,11 @@ class LayerStatistics:
         return (*self.layers[index], *cross, *head)
 
     def _summaries(self, call: AttentionCall, view: LayerView, chunk: range) -> Iterator[LayerAttention]:
-        statistics, null_space, effective = _statistics(view, call.output.dtype, self.level, self.extras)
+        try:
+            statistics, null_space, effective = _statistics(view, call.output.dtype, self.level, self.extras)
+        except InvalidInputError as error:
+            _refuse_ignored_mask(view, error)
+            raise
         real_counts = view.real.sum(1)
         for b, i in enumerate(chunk):
             n = self.lengths[i]
@@ -223,6 +227,19 @@ def _statistics(
     if bool((statistics.n <= statistics.rank).all()):  # independent values: every row is determined by its output
         return statistics, torch.zeros_like(statistics.rank, dtype=torch.float32), statistics.received
     return statistics, None, None
+
+
+def _refuse_ignored_mask(view: LayerView, error: InvalidInputError) -> None:
+    """Raise `UnsupportedModelError` where the model lets its tokens attend to tokens that are masked in the inputs."""
+    attended = view.call.allowed()[:, 0] & view.real[:, :, None] & ~view.real[:, None, :]
+    if not bool(attended.any()):
+        return
+    count = int(attended.any(1).any(0).sum())
+    raise UnsupportedModelError(
+        f"{view.call.module_name} attends to {count} tokens that inputs['attention_mask'] masks: the model ignores its "
+        "attention_mask, or replaces it by another. Pass the inputs with the mask that the model uses (or without "
+        "attention_mask, if it uses none), or layers='none' for scores without the attention of the layers."
+    ) from error
 
 
 def covers_tokens(call: AttentionCall, real: Tensor, encoder: str = "") -> bool:

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from hf_attn_mi.errors import InvalidInputError
-from hf_attn_mi.models.encoded_input import EncodedInput, EncodedInputs, FailedInput
+from hf_attn_mi.models.encoded_input import MAIN_KEYS, EncodedInput, EncodedInputs, FailedInput
 from hf_attn_mi.models.loading import maximum_length
 from hf_attn_mi.models.tensor_checks import check_ranges
-from hf_attn_mi.models.tensor_inputs import padding_ends, read_tensors, split_rows
+from hf_attn_mi.models.tensor_inputs import no_main_argument, padding_ends, read_tensors, split_rows
 from hf_attn_mi.models.texts import TextParts, read_item, read_items, shown_texts
 from hf_attn_mi.models.token_names import with_token_names
 from hf_attn_mi.models.words import number_words, trimmed
@@ -63,6 +63,8 @@ def encode_texts(
         return EncodedInputs([], [], failures, single)
     tokenizer = require_tokenizer()
     limit, accepted = None if unlimited else maximum_length(model, tokenizer), argument_names(model)
+    if not accepted.intersection(MAIN_KEYS):
+        raise InvalidInputError(no_main_argument(accepted))
     encoded: list[EncodedInput] = []
     for i, one_parts in parts:
         try:

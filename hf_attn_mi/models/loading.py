@@ -46,24 +46,28 @@ def check_tokenizer(tokenizer: Any) -> None:
     )
 
 
-def load_tokenizer(model: nn.Module) -> Any:
+def load_tokenizer(model: nn.Module, need: str = "") -> Any:
     """The tokenizer saved with the model.
+
+    Args:
+        model: the model.
+        need: why it is needed for inputs that are tensors already, for the message; "" where texts are encoded.
 
     Raises:
         InvalidInputError: the model does not say where it came from, or there is no tokenizer there.
     """
     path = getattr(getattr(model, "config", None), "_name_or_path", "") or getattr(model, "name_or_path", "")
+    way = f"pass tokenizer=...: {need}." if need else "pass tokenizer=..., or a dict of tensors as inputs."
     if not path:
         raise InvalidInputError(
-            f"tokenizer: {type(model).__name__} does not name the folder or Hub repository it was loaded from; "
-            "pass tokenizer=..., or a dict of tensors as inputs."
+            f"tokenizer: {type(model).__name__} does not name the folder or Hub repository it was loaded from; {way}"
         )
     try:
         return transformers.AutoTokenizer.from_pretrained(path)
     except Exception as error:
         raise InvalidInputError(
             f"tokenizer: none could be loaded from the model's own path {path!r} ({type(error).__name__}: {error}); "
-            "pass tokenizer=..., or a dict of tensors as inputs."
+            f"{way}"
         ) from error
 
 

@@ -13,10 +13,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError, shown
+from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError, shown
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.labels import label_name
 
+SUM_ROUNDING = 1e-5  # of the sum of a row of probabilities
+SUM_ROUNDING_REDUCED = 5e-3  # half precision
 TARGET_FUNCTION = "pass target=function, a function from the model's outputs to one number per input, shape (batch,)"
 
 
@@ -89,6 +91,7 @@ class ClassLogits:
     def read(self, outputs: object, targets: Sequence[int | None], config: object) -> HeadReading:
         """See `OutputHead.read`."""
         logits, classes, value = _chosen(outputs, targets, config)
+        _refuse_probabilities(logits)
         probabilities = logits.detach().double().softmax(1)
         value = value - (logits.double().sum(1) - value) / (logits.shape[1] - 1)
         return HeadReading(value, _named(classes, probabilities, config), tuple(logits.detach().argmax(1).tolist()))
@@ -245,6 +248,19 @@ def find_logits(outputs: object, config: object = None) -> Tensor | None:
     if isinstance(logits, Tensor) and logits.dim() == 2 and logits.is_floating_point():
         return logits
     return None
+
+
+def _refuse_probabilities(logits: Tensor) -> None:
+    """Refuse outputs of which every row is a distribution: a softmax of them is not what the model says."""
+    values = logits.detach().double()
+    rounding = SUM_ROUNDING if logits.dtype in (torch.float32, torch.float64) else SUM_ROUNDING_REDUCED
+    fractions = bool(((values > 0) & (values < 1)).all())
+    if fractions and bool(((values.sum(1) - 1).abs() <= rounding).all()):
+        raise UnsupportedModelError(
+            "model: its logits are probabilities already (every row is positive and sums to one), so the model ends "
+            "with a softmax. Return the logits before it from forward, or explain the probability itself: pass "
+            "target=lambda outputs: ... with method='attnlrp' or a method of Captum."
+        )
 
 
 def _problem_type(config: object) -> str | None:

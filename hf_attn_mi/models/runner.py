@@ -27,12 +27,14 @@ from hf_attn_mi.models.multiple_choice import as_single_choices, encode_choices,
 from hf_attn_mi.models.output_heads import OutputHead
 from hf_attn_mi.models.padding import padding_changes_nothing, trim_padding
 from hf_attn_mi.models.positions import with_positions_named
+from hf_attn_mi.models.row_independence import answers_rows_alone, rows_as_answered
 from hf_attn_mi.models.tensor_inputs import with_positions
 from hf_attn_mi.models.weights import fingerprint, refuse_nonfinite_weights
 from hf_attn_mi.models.wrappers import device_hook, refuse_scripted, unwrap_object
 
 Value = TypeVar("Value")
 REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+SPECIAL_NEEDED = "special tokens are never removed, and it says which of the input's tokens these are"
 
 
 class EncoderRunner:
@@ -192,14 +194,17 @@ class EncoderRunner:
 
     # --- inputs ------------------------------------------------------------------------------------------------
 
-    def require_tokenizer(self) -> Any:
+    def require_tokenizer(self, need: str = "") -> Any:
         """The tokenizer; loaded from the model's own path where none was passed.
+
+        Args:
+            need: see `load_tokenizer`.
 
         Raises:
             InvalidInputError: the model does not name its path, or there is no tokenizer there.
         """
         if self.tokenizer is None:
-            self.tokenizer = load_tokenizer(self.model)
+            self.tokenizer = load_tokenizer(self.model, need)
         return self.tokenizer
 
     def encode(
@@ -264,8 +269,9 @@ class EncoderRunner:
             raise InvalidInputError("is_split_into_words=True is for lists of words; inputs is a mapping of tensors.")
         encoded = encode_tensors(inputs, self.model, self.tokenizer, skip=skip)
         if special_known and any(one.special is None and "input_ids" in one.tensors for one in encoded.inputs):
-            encoded = encode_tensors(inputs, self.model, self.require_tokenizer(), skip=skip)
-        trimmed = [with_positions_named(self, trim_padding(self, one)) for one in encoded.inputs]
+            encoded = encode_tensors(inputs, self.model, self.require_tokenizer(SPECIAL_NEEDED), skip=skip)
+        trimmed = rows_as_answered(self, encoded.inputs, [trim_padding(self, one) for one in encoded.inputs])
+        trimmed = [with_positions_named(self, one) for one in trimmed]
         if any("position_ids" in one.tensors for one in trimmed):  # every row states its positions, or none
             trimmed = [with_positions(one) for one in trimmed]
         return replace(encoded, inputs=trimmed)
@@ -280,27 +286,27 @@ class EncoderRunner:
 
     def batches(self, inputs: Sequence[EncodedInput], size: int) -> list[list[int]]:
         """Positions of the inputs of each batch; inputs of different length share one where padding changes nothing."""
-        if size == 1 or not inputs or not self.takes_batches(inputs[0]):
+        if size == 1 or len(inputs) < 2 or not self.takes_batches(inputs[0]):
             return [[i] for i in range(len(inputs))]  # in the caller's order
         lengths = {one.length for one in inputs}
         mixed = self.pad_id is not None and len(lengths) > 1 and self.ignores_padding(inputs)
         return list(batches_by_length(inputs, size, mixed=mixed))
 
     def takes_batches(self, one: EncodedInput) -> bool:
-        """Whether the model takes more than one row in a pass; tried once for models without a padding token.
+        """Whether the model takes more than one row in a pass, and answers each on its own; tried once.
 
-        Decoders that classify by the last token refuse batches where they could not tell padding from tokens.
+        Decoders that classify by the last token refuse batches where they could not tell padding from tokens. For
+        models whose rows depend on each other see `models.row_independence`.
         """
-        if self.pad_id is not None:
-            return True
 
         def accepts() -> bool:
-            try:
-                with self.session(), torch.no_grad():
-                    self.forward(self.collate([one, one]))
-            except UnsupportedModelError:
-                return False
-            return True
+            if self.pad_id is None:
+                try:
+                    with self.session(), torch.no_grad():
+                        self.forward(self.collate([one, one]))
+                except UnsupportedModelError:
+                    return False
+            return answers_rows_alone(self, one)
 
         return self.cached("takes_batches", accepts)
 

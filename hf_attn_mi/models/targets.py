@@ -26,8 +26,9 @@ from hf_attn_mi.models.pipelines import HYPOTHESIS, zero_shot_target
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.target_kinds.alternatives import Choice, Entails
 from hf_attn_mi.models.target_kinds.base import BoundTarget, OutputRow, TargetKind
-from hf_attn_mi.models.target_kinds.classes import BoundClass, Label
+from hf_attn_mi.models.target_kinds.classes import BoundClass, Label, refuse_regression
 from hf_attn_mi.models.target_kinds.defaults import default_target
+from hf_attn_mi.models.target_kinds.heads import check_head
 from hf_attn_mi.models.target_kinds.registry import SUMMARY, looks_like_call, parse_target
 from hf_attn_mi.models.tensor_checks import plain_values
 from hf_attn_mi.models.weights import nonfinite_reason
@@ -308,7 +309,10 @@ def _bind(item: Any, runner: EncoderRunner, one: EncodedInput) -> int | BoundTar
     names = label_names(runner.config)
     if isinstance(item, str) and item not in names.values() and looks_like_call(item):
         item = parse_target(item)
+    if isinstance(item, TargetKind):
+        check_head(item, runner)
     if isinstance(item, Label):
+        refuse_regression("label", runner)
         item = item.name
     if isinstance(item, TargetKind):
         return item.bind(one, runner)

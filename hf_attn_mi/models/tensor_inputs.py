@@ -21,7 +21,17 @@ BOOKKEEPING = {  # entries that tokenizers return in addition to the model's arg
     "length",
     "num_truncated_tokens",
 }
+SWITCHES = {"output_attentions", "output_hidden_states", "return_dict", "return_loss", "use_cache"}
 LABELS = {"labels", "label", "label_ids", "start_positions", "end_positions", "next_sentence_label"}  # for a loss only
+
+
+def no_main_argument(accepted: set[str]) -> str:
+    """The message about a model whose forward has none of the arguments that inputs are passed by."""
+    return (
+        f"model: its forward takes ({', '.join(sorted(accepted))}) and none of {', '.join(MAIN_KEYS)}, so inputs "
+        "cannot be passed by name. Pass the model inside it, or a torch.nn.Module whose forward takes input_ids (and "
+        "attention_mask) and calls it."
+    )
 
 
 def read_tensors(inputs: Mapping[str, Any], accepted: set[str]) -> dict[str, Tensor]:
@@ -34,6 +44,14 @@ def read_tensors(inputs: Mapping[str, Any], accepted: set[str]) -> dict[str, Ten
     """
     if not inputs:
         raise InvalidInputError(f"inputs is an empty {type(inputs).__name__}; allowed is {ALLOWED}.")
+    switches = [key for key in inputs if key in SWITCHES]
+    if switches:
+        raise InvalidInputError(
+            f"inputs has {switches}: how the model is called, not what it reads. Leave it out: the attention and the "
+            "states that are needed are captured without it, and scores, targets and probabilities do not depend on it."
+        )
+    if not accepted.intersection(MAIN_KEYS):
+        raise InvalidInputError(no_main_argument(accepted))
     unknown = [key for key in inputs if key not in accepted | BOOKKEEPING | LABELS]
     if unknown:
         raise InvalidInputError(

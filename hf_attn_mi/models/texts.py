@@ -46,6 +46,12 @@ def read_items(inputs: Any, *, is_split_into_words: bool = False) -> tuple[list[
     if isinstance(inputs, tuple) and not is_split_into_words:
         if len(inputs) == 2 and all(isinstance(part, str) for part in inputs):
             return [inputs], True
+        wrong = next((i for i, part in enumerate(inputs) if not isinstance(part, str)), None)
+        if len(inputs) == 2 and wrong is not None:
+            raise InvalidInputError(
+                f"inputs is a tuple of two, a pair of texts, but entry {wrong} is {type(inputs[wrong]).__name__}: "
+                f"{shown(inputs[wrong], 80)}; pass two texts, one text as a string, or several inputs as a list."
+            )
         raise InvalidInputError(
             f"inputs is a tuple of {len(inputs)}: a tuple of two texts is one pair; pass several inputs as a list."
         )

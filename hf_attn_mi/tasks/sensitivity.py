@@ -89,8 +89,9 @@ def _of_input(
 
     def score(versions: Tensor) -> Tensor:
         scores: list[Tensor] = []
-        for start in range(0, len(versions), batch_size):
-            part = versions[start : start + batch_size]
+        size = batch_size if runner.takes_batches(one) else 1
+        for start in range(0, len(versions), size):
+            part = versions[start : start + size]
             changed = [replace(one, tensors={"inputs_embeds": embedding, **rest}) for embedding in part]
             check_method(runner, scorer, options)
             scores += score_batch(runner, changed, scorer, target.select([0] * len(changed)), options).scores

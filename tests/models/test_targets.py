@@ -284,13 +284,13 @@ def test_a_choice_is_its_own_row():
     )
     for target, message in (
         (targets.choice(2), "k must be 0 to 1"),
-        ("token(position=1)", "several choices|needs logits"),
+        ("token(position=1)", "head for choices"),
     ):
         with pytest.raises(InvalidInputError, match=message):
             explain(model, question, tokenizer=tokenizer(), target=target)
     with pytest.raises(InvalidInputError, match="several choices"):
         attention_maps(model, question, tokenizer=tokenizer())
-    with pytest.raises(InvalidInputError, match="the input has no choices"):
+    with pytest.raises(InvalidInputError, match="head for classes of tokens"):
         told("BertForTokenClassification", TEXT, "choice(0)")
 
 
@@ -392,12 +392,12 @@ REFUSED = [
     ("BertForTokenClassification", "token(place=3)", r"unexpected keyword argument 'place'"),
     ("BertForTokenClassification", "token(word=film)", r"film is neither a text in quotes nor a number"),
     ("BertForTokenClassification", "token(word=__import__('os'))", r"none of the targets"),
-    ("BertForTokenClassification", "mask()", r"has no mask token; write \[MASK\]"),
-    ("BertForTokenClassification", "answer_start(position=2)", r"needs start_logits"),
+    ("BertForMaskedLM", "mask()", r"has no mask token; write \[MASK\]"),
+    ("BertForTokenClassification", "answer_start(position=2)", r"head for classes of tokens"),
     ("BertForTokenClassification", "generated('a')", r"is no encoder-decoder"),
     ("BertForMaskedLM", "mask(n=1)", r"has no mask token"),
     ("BertForMaskedLM", "mask('film', n=-1)", r"n must be a whole number"),
-    ("BertForMaskedLM", "token(word='film')", r"is no token classifier"),
+    ("BertForMaskedLM", "token(word='film')", r"head for masked tokens"),
     ("BertModel", None, r"no class logits.*AutoModelForSequenceClassification.*similarity"),
     ("BartForConditionalGeneration", None, r"generated\("),
     ("BartForConditionalGeneration", "next_token('film')", r"encoder-decoder; use generated"),

@@ -228,9 +228,10 @@ def _refuse_without_gradient(model: nn.Module, space: str, found: bool, value: T
             "by PyTorch from the outputs, without detach, argmax or comparison, and not as a constant divided by them."
         )
     raise UnsupportedModelError(
-        f"{type(model).__name__}: the explained value does not depend on the {space} by gradients "
-        "(quantized weights, or a target computed outside the graph). Load the model in float32, "
-        "bfloat16 or float16."
+        f"{type(model).__name__}: the explained value does not depend on the {space} by gradients: its weights are "
+        "quantized (load the model in float32, bfloat16 or float16), its outputs are computed outside the graph "
+        "(detach, numpy, no_grad), or they are made by a softmax, which method='relevance' holds constant (return "
+        "logits, or use method='attnlrp')."
     )
 
 

@@ -61,10 +61,11 @@ class OutputRow:
         """
         value = self.field(*names)
         if value is None or value.dim() == 0 or value.shape[0] < self.one.token_count or self.one.length is None:
-            found = "none" if value is None else f"of shape (batch, {', '.join(map(str, value.shape))})"
+            shape = "" if value is None else ", ".join(["batch", *map(str, value.shape)])
+            found = "this model gives none" if value is None else f"this model gives the shape ({shape})"
             raise InvalidInputError(
                 f"target {target} needs {' or '.join(names)} with an entry for each of {self.one.token_count} tokens; "
-                f"the outputs of this model have {found}."
+                f"{found}. What its head answers is explained without target=."
             )
         return value[: self.one.token_count]
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from torch import Tensor
+
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.models.encoded_input import EncodedInput
-from hf_attn_mi.models.labels import label_name, label_number
+from hf_attn_mi.models.labels import label_name, label_names, label_number
 from hf_attn_mi.models.output_heads import ExplainedTarget, find_logits, find_output_head
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.target_kinds.base import (
@@ -41,6 +43,7 @@ class Label:
 
     def bind(self, one: EncodedInput, runner: EncoderRunner) -> BoundTarget:
         """See `TargetKind.bind`."""
+        refuse_regression("label", runner)
         return BoundClass(one, runner, label_number(self.name, runner.config))
 
 
@@ -51,14 +54,18 @@ class Value:
     The explained value is the output itself.
 
     Args:
-        index: the number of the output.
+        index: the number of the output; None for the only one.
+
+    Raises:
+        InvalidInputError: not a number. When it is explained: the model is a classifier, or has several outputs and
+            none is named.
     """
 
-    index: int = 0
+    index: int | None = None
     kind: ClassVar[str] = "value"
 
     def __post_init__(self) -> None:
-        check_count("value", "index", self.index)
+        check_count("value", "index", self.index, optional=True)
 
     def bind(self, one: EncodedInput, runner: EncoderRunner) -> BoundTarget:
         """See `TargetKind.bind`."""
@@ -92,10 +99,25 @@ class Margin:
             if bound[0].one is not one or bound[1].one is not one:
                 raise InvalidInputError("target margin: the two targets need two different inputs; explain each alone.")
             return _MarginOfTargets(one, runner, bound[0], bound[1])
+        refuse_regression("margin", runner)
         first, second = (label_number(side, runner.config) for side in sides if not isinstance(side, TargetKind))
         if first == second:
             raise InvalidInputError(f"target margin: both sides are class {first}; pass two different classes.")
         return _MarginOfClasses(one, runner, first, second)
+
+
+def refuse_regression(kind: str, runner: EncoderRunner) -> None:
+    """Refuse a target of classes for a model whose configuration says that it predicts values."""
+    count, problem = len(label_names(runner.config)), getattr(runner.config, "problem_type", None)
+    if problem != "regression" and (count != 1 or problem is not None or runner.output_head is not None):
+        return
+    way = "value()" if count == 1 else f"value(0) to value({count - 1})"
+    if kind == "margin":
+        way = "margin(value(0), value(1))" if count > 1 else way
+    raise InvalidInputError(
+        f"target {kind} is for classes; {runner.class_name} is a regression model (config.problem_type, or a single "
+        f"output), whose outputs are values: use {way}."
+    )
 
 
 def _as_kind(side: str | int | TargetKind) -> TargetKind:
@@ -135,19 +157,43 @@ class BoundClass(Bound):
 
 @dataclass(frozen=True, eq=False)
 class _BoundValue(Bound):
-    index: int
+    index: int | None
 
     @property
     def call(self) -> str:
         return call_text("value", self.index)
 
+    def settle(self, row: OutputRow) -> _BoundValue:
+        return replace(self, index=self._checked(find_logits(row.outputs, self.runner.config)))
+
     def read(self, row: OutputRow) -> TargetReading:
         logits = find_logits(row.outputs, self.runner.config)
-        if logits is None or self.index >= logits.shape[1]:
-            width = "none" if logits is None else f"0 to {logits.shape[1] - 1}"
-            raise InvalidInputError(f"target value: there is no output {self.index}; the model has {width}.")
-        name = label_name(self.index, self.runner.config)
-        return TargetReading(logits[row.index, self.index].double(), ExplainedTarget(self.index, name, None))
+        index = self._checked(logits)
+        assert logits is not None
+        name = label_name(index, self.runner.config)
+        return TargetReading(logits[row.index, index].double(), ExplainedTarget(index, name, None))
+
+    def _checked(self, logits: Tensor | None) -> int:
+        """The number of the output among (batch, outputs) values."""
+        name, config = self.runner.class_name, self.runner.config
+        if logits is None:
+            raise InvalidInputError(f"target value: {name} has no outputs of shape (batch, values).")
+        width = logits.shape[1]
+        if width > 1 and getattr(config, "problem_type", None) != "regression":
+            names = list(label_names(config).values())
+            raise InvalidInputError(
+                f"target value is for regression models; {name} has {width} classes{f' {names}' if names else ''}. Use "
+                "label(name or number) for a class, or leave target out for the predicted one. If its outputs are "
+                "values, set model.config.problem_type = 'regression'."
+            )
+        if self.index is None and width > 1:
+            raise InvalidInputError(
+                f"target value: {name} has {width} outputs; name one: value(0) to value({width - 1})."
+            )
+        if (self.index or 0) >= width:
+            has = "one: value()" if width == 1 else f"0 to {width - 1}"
+            raise InvalidInputError(f"target value: there is no output {self.index}; the model has {has}.")
+        return self.index or 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,7 +41,7 @@ _kinds: dict[str, type[TargetKind]] = {
 }
 TARGET_KINDS = MappingProxyType(_kinds)
 SUMMARY = (
-    'label("positive"), margin("positive", "negative"), value() for classifiers and regression; token(word="Paris", '
+    'label("positive"), margin("positive", "negative") for classifiers; value() for regression; token(word="Paris", '
     'label="B-LOC") for token classifiers; mask("paris") for masked, next_token(" Paris") for causal language models; '
     'answer("span text"), answer_start(), answer_end() for question answering; generated("text") for encoder-decoders; '
     'similarity("another text") for embedding models; choice(0) for multiple choice; entails("sports", '

@@ -1,0 +1,158 @@
+"""Whether a model answers each row of a batch on its own: tested on the model, never assumed.
+
+Explanations are of single inputs. A model whose outputs for one row depend on the other rows (logits minus their mean
+over the batch, statistics of the batch, experts with a shared capacity) is run one input at a time; where the caller
+passes several rows as one batch, there is no answer of one row that could be explained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from hf_attn_mi.capture import hooks_restored
+from hf_attn_mi.capture.model_state import visible_attention
+from hf_attn_mi.errors import HfAttnMiError, UnsupportedModelError
+from hf_attn_mi.models.encoded_input import MAIN_KEYS, EncodedInput
+from hf_attn_mi.models.model_probe import probe
+from hf_attn_mi.models.output_tests import PADDING_TOLERANCE, PADDING_TOLERANCE_REDUCED
+
+if TYPE_CHECKING:
+    from hf_attn_mi.models.runner import EncoderRunner
+
+MOST_ROWS = 16  # of a batch that are compared with the same rows alone
+
+
+def answers_rows_alone(runner: EncoderRunner, one: EncodedInput) -> bool:
+    """Whether an input gives the same outputs alone and beside another input of its length, in either order.
+
+    A model that is random in evaluation mode, or that cannot run the input as it is, counts as one that does.
+    """
+    other = _other_input(one)
+    try:
+        if probe(runner, runner.collate([one])).noise:
+            return True
+        alone = _outputs(runner, [one])
+        pairs = (_outputs(runner, [one, other]), _outputs(runner, [other, one]))
+    except HfAttnMiError:
+        return True
+    return all(_difference(pair, i, alone, (0, one.token_count)) is None for i, pair in enumerate(pairs))
+
+
+def rows_as_answered(
+    runner: EncoderRunner, given: Sequence[EncodedInput], trimmed: Sequence[EncodedInput]
+) -> Sequence[EncodedInput]:
+    """The rows of a batch in the form in which the model says the same about each alone as about the whole batch.
+
+    Tried once for each number of rows and each set of arguments, on at most `MOST_ROWS` rows.
+
+    Args:
+        runner: runs the model.
+        given: the rows as the caller passed them, padding included.
+        trimmed: the same rows without the padding that is known to change nothing.
+
+    Returns:
+        `trimmed`, or `given` where padding does change the outputs of one of these rows.
+
+    Raises:
+        UnsupportedModelError: the model answers the batch, and says something else about one of its rows alone.
+    """
+    if len(given) < 2:
+        return trimmed
+    count = min(len(given), MOST_ROWS)
+    places = [i * (len(given) - 1) // (count - 1) for i in range(count)]
+    padded = any(one.token_count != whole.token_count for one, whole in zip(trimmed, given))
+
+    def compare() -> tuple[str, bool]:
+        some, cut = [given[i] for i in places], [trimmed[i] for i in places]
+        reason = _mixed(runner, some, cut, places)
+        if reason and padded:
+            return _mixed(runner, some, some, places), True
+        return reason, False
+
+    key = ("rows", tuple(sorted(given[0].tensors)), count, padded)
+    reason, with_padding = runner.cached(key, compare)
+    if reason:
+        raise UnsupportedModelError(
+            f"{runner.class_name} computes the outputs for one row of a batch from the other rows, too: {reason}, so "
+            "that a row of model(**inputs) has no explanation of its own. Pass one input at a time, or a "
+            "torch.nn.Module that treats each row on its own."
+        )
+    return given if with_padding else trimmed
+
+
+def _mixed(
+    runner: EncoderRunner, given: Sequence[EncodedInput], run: Sequence[EncodedInput], places: Sequence[int]
+) -> str:
+    """What is different about a row alone; "" if the rows are independent, or the model does not take the batch."""
+    try:
+        together = _outputs(runner, given)
+    except HfAttnMiError:  # the caller's own call fails as well
+        return ""
+    for i, (place, one) in enumerate(zip(places, run)):
+        try:
+            alone = _outputs(runner, [one])
+        except UnsupportedModelError as error:
+            return f"it answers the batch, but not inputs[{place}] alone ({str(error).split(' (arguments')[0]})"
+        start = one.start if one.token_count != given[i].token_count else 0
+        difference = _difference(together, i, alone, (start, start + one.token_count))
+        if difference is not None and not probe(runner, runner.collate([one])).noise:
+            return f"for inputs[{place}] alone they differ by {difference:.2g} from those in the batch"
+    return ""
+
+
+def _outputs(runner: EncoderRunner, inputs: Sequence[EncodedInput]) -> list[Tensor]:
+    """The floating-point tensors among the outputs of one pass that have a row for each input."""
+    with runner.session(), torch.no_grad(), visible_attention(runner.model), hooks_restored(runner.model):
+        outputs: Any = runner.forward(runner.collate(inputs))
+    values = [outputs] if isinstance(outputs, Tensor) else outputs
+    values = values.values() if hasattr(values, "values") else values
+    values = values if isinstance(values, list | tuple) or hasattr(values, "__iter__") else []
+    rows = len(inputs)
+    return [v for v in values if isinstance(v, Tensor) and v.is_floating_point() and v.dim() and v.shape[0] == rows]
+
+
+def _difference(together: list[Tensor], row: int, alone: list[Tensor], span: tuple[int, int]) -> float | None:
+    """Largest difference of a row's outputs in a batch from those alone; None if no larger than rounding.
+
+    Outputs whose shapes cannot be compared are passed over.
+    """
+    if len(together) != len(alone):
+        return None
+    for batch, single in zip(together, alone):
+        mine = batch[row : row + 1]
+        for dim in range(1, min(mine.dim(), single.dim())):
+            if mine.shape[dim] != single.shape[dim] == span[1] - span[0] and span[1] <= mine.shape[dim]:
+                mine = mine.narrow(dim, span[0], span[1] - span[0])
+        if mine.shape != single.shape or not mine.numel():
+            continue
+        difference = float((mine.double() - single.double()).abs().nan_to_num(0.0, 0.0, 0.0).max())
+        if difference > _tolerance(single) * max(1.0, float(single.abs().max().nan_to_num(0.0, 0.0, 0.0))):
+            return difference
+    return None
+
+
+def _tolerance(value: Tensor) -> float:
+    if value.is_cuda and value.dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32:
+        return PADDING_TOLERANCE_REDUCED
+    return PADDING_TOLERANCE.get(value.dtype, PADDING_TOLERANCE_REDUCED)
+
+
+def _other_input(one: EncodedInput) -> EncodedInput:
+    """Another input of the same shape: the tokens between the ends, the pixels or the samples in reverse order."""
+    key = next((key for key in MAIN_KEYS if key in one.tensors), None)
+    if key is None:
+        return one
+    value = one.tensors[key]
+    if one.length is None:
+        changed = value.flip(-1)
+    else:
+        inner = value[1:-1].flip(0)
+        changed = torch.cat([value[:1], inner, value[-1:]]) if len(value) > 2 else value
+        if torch.equal(changed, value):
+            changed = value.roll(1, 0)
+    return replace(one, tensors={**one.tensors, key: changed})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from hf_attn_mi.cli import options as opt
-from hf_attn_mi.cli.exit_codes import INTERRUPTED, exit_code
+from hf_attn_mi.cli.exit_codes import INTERRUPTED, exit_code, outcomes_of
 from hf_attn_mi.cli.inputs import read_texts
 from hf_attn_mi.cli.loading import import_libraries, load_model
 from hf_attn_mi.cli.output import check_files, is_stdout, show, until_interrupted, warnings_as_lines, write_json
@@ -19,6 +19,7 @@ def certify(
     pair: opt.Pair = None,
     model: opt.Model = None,
     truncate: opt.Truncate = False,
+    errors: opt.Errors = "raise",
     target: opt.Target = None,
     form: Annotated[Form, opt.method_option(help="Which rows replace the attention rows.")] = "efficient",
     tolerance: Annotated[
@@ -51,6 +52,7 @@ def certify(
                 tolerance=tolerance,
                 checked_rows=checked_rows,
                 truncation=truncate,
+                errors=errors,
                 seed=seed,
             ),
             len(inputs),
@@ -59,4 +61,4 @@ def certify(
     write_json(certificates.to_dicts(), json)
     if not quiet and not is_stdout(json):
         show(certificates.to_text())
-    return INTERRUPTED if interrupted else exit_code(certificate.outcome for certificate in certificates)
+    return INTERRUPTED if interrupted else exit_code(outcomes_of(certificates))

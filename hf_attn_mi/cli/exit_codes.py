@@ -9,7 +9,7 @@ DOES_NOT_HOLD = 1  # done, but a claim does not hold or a method failed: the out
 REFUSED = 2  # wrong usage, wrong input, a model that is not supported, a file that cannot be read or written
 NOTHING_TO_CERTIFY = 3  # done, but for some input there is no claim to make
 FAULT = 70  # a defect of this program: EX_SOFTWARE of sysexits.h
-INTERRUPTED = 130  # Ctrl-C: 128 + SIGINT, as shells report it
+INTERRUPTED = 130  # Ctrl-C: 128 + SIGINT, as shells report it; SIGTERM during a task ends it in the same way
 PIPE_CLOSED = 141  # the reader closed standard output: 128 + SIGPIPE
 
 OF_OUTCOME = {"holds": DONE, "does not hold": DOES_NOT_HOLD, "nothing to certify": NOTHING_TO_CERTIFY}
@@ -24,6 +24,11 @@ def exit_code(outcomes: Iterable[str]) -> int:
     """
     codes = {OF_OUTCOME[outcome] for outcome in outcomes}
     return next((code for code in (DOES_NOT_HOLD, NOTHING_TO_CERTIFY) if code in codes), DONE)
+
+
+def outcomes_of(results: Iterable[object]) -> list[str]:
+    """Return the outcomes of results; an input that was skipped counts as one whose claim does not hold."""
+    return [str(getattr(result, "outcome", "does not hold")) for result in results]
 
 
 def in_words(done: str, does_not_hold: str | None = None, nothing: str | None = None) -> str:

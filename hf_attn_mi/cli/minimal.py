@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from hf_attn_mi.cli import options as opt
-from hf_attn_mi.cli.exit_codes import exit_code
+from hf_attn_mi.cli.exit_codes import INTERRUPTED, exit_code, outcomes_of
 from hf_attn_mi.cli.inputs import read_texts
 from hf_attn_mi.cli.loading import import_libraries, load_model
-from hf_attn_mi.cli.output import check_files, is_stdout, show, warnings_as_lines, write_json
+from hf_attn_mi.cli.output import check_files, is_stdout, show, until_interrupted, warnings_as_lines, write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -27,6 +28,7 @@ def minimal(
     pair: opt.Pair = None,
     model: opt.Model = None,
     truncate: opt.Truncate = False,
+    errors: opt.Errors = "raise",
     target: opt.Target = None,
     keep: Annotated[
         float, opt.method_option(metavar="P", help="Share of its probability that the set keeps, in (0, 1].")
@@ -67,59 +69,72 @@ def minimal(
     from hf_attn_mi import TokenSet, minimal_tokens
 
     classifier, tokenizer = load_model(model, quiet=quiet)
-    checks: list[Recheck] = []
+    checks: list[Recheck | None] = []
     with warnings_as_lines(quiet):
-        token_sets = minimal_tokens(
-            classifier,
-            inputs,
-            tokenizer=tokenizer,
-            target=opt.read_target(target, classifier),
-            keep=keep,
-            strict=strict,
-            ranking=ranking,
-            second_ranking=None if second_ranking == NONE else second_ranking,
-            budget=budget,
-            batch_size=batch_size,
-            seed=seed,
-            truncation=truncate,
+        token_sets, interrupted = until_interrupted(
+            lambda: minimal_tokens(
+                classifier,
+                inputs,
+                tokenizer=tokenizer,
+                target=opt.read_target(target, classifier),
+                keep=keep,
+                strict=strict,
+                ranking=ranking,
+                second_ranking=None if second_ranking == NONE else second_ranking,
+                budget=budget,
+                batch_size=batch_size,
+                seed=seed,
+                truncation=truncate,
+                errors=errors,
+            ),
+            len(inputs),
         )
         assert not isinstance(token_sets, TokenSet)  # a list of texts gives a list of results
         try:
-            if check:
+            if check and not interrupted:
                 _recheck(classifier, tokenizer, token_sets, checks)
         finally:  # an interruption of the checks does not lose the sets
             write_json(with_checks(token_sets.to_dicts(), checks), json)
     if not quiet and not is_stdout(json):
         show("\n".join([token_sets.to_text(), *verdicts(checks)]))
-    outcomes = [token_set.outcome for token_set in token_sets]
-    return exit_code([*outcomes, *("holds" if one.holds else "does not hold" for one in checks)])
+    if interrupted:
+        return INTERRUPTED
+    return exit_code([*outcomes_of(token_sets), *("does not hold" for one in checks if one and not one.holds)])
 
 
 def _recheck(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, token_sets: Results[TokenSet], checks: list[Recheck]
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    token_sets: Results[TokenSet],
+    checks: list[Recheck | None],
 ) -> None:
-    """Append the check of each set."""
+    """Append the check of each set, None for an input that was skipped."""
     from tqdm import tqdm
 
     from hf_attn_mi import recheck
+    from hf_attn_mi.results import SkippedInput
 
     hidden = len(token_sets) < 2 or not sys.stderr.isatty()
     with warnings.catch_warnings():
         # The search has already warned of this text, with its own number.
         warnings.filterwarnings("ignore", "input 0 was cut", UserWarning)
         for token_set in tqdm(token_sets, desc="check", unit="input", disable=hidden):
-            checks.append(recheck(model, token_set, tokenizer=tokenizer))
+            skipped = isinstance(token_set, SkippedInput)
+            checks.append(None if skipped else recheck(model, token_set, tokenizer=tokenizer))
 
 
-def with_checks(data: list[dict[str, Any]], checks: list[Recheck]) -> list[dict[str, Any]]:
+def with_checks(data: list[dict[str, Any]], checks: Sequence[Recheck | None]) -> list[dict[str, Any]]:
     """Return saved results with the check of each that was checked beside it; `from_dict` leaves the check unread."""
-    return [{**one, "check": vars(check)} for one, check in zip(data, checks)] + data[len(checks) :]
+    checked = [{**one, "check": vars(check)} if check else one for one, check in zip(data, checks)]
+    return checked + data[len(checks) :]
 
 
-def verdicts(checks: list[Recheck]) -> list[str]:
+def verdicts(checks: Sequence[Recheck | None]) -> list[str]:
     """Return a line for each check, with the number of its text where there are several."""
     lines = []
     for number, check in enumerate(checks):
+        if check is None:
+            continue
         if check.holds:
             verdict = f"every number was reproduced (largest difference {check.difference:.1e})."
         else:

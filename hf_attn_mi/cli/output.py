@@ -7,7 +7,9 @@ import json
 import math
 import os
 import re
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, suppress
@@ -99,17 +101,32 @@ def _shortened(text: str) -> str:
 
 
 def until_interrupted(task: Callable[[], Finished], count: int) -> tuple[Finished, bool]:
-    """Return what a task over several inputs returns, and whether Ctrl-C ended it before the last one.
+    """Return what a task over several inputs returns, and whether Ctrl-C or SIGTERM ended it before the last one.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C before the first result.
+        KeyboardInterrupt: Ctrl-C or SIGTERM before the first result.
     """
     try:
-        return task(), False
+        with _sigterm_as_interrupt():
+            return task(), False
     except Interrupted as stop:
         complain(f"interrupted: the output has the {len(stop.places)} of {count} inputs that were finished.")
         finished: Finished = stop.results  # type: ignore[assignment]
         return finished, True
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Inside, SIGTERM raises KeyboardInterrupt as Ctrl-C does, unless it has another handler than the default."""
+    main_thread = threading.current_thread() is threading.main_thread()
+    if not main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextmanager

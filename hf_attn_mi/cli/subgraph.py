@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from hf_attn_mi.cli import options as opt
-from hf_attn_mi.cli.exit_codes import INTERRUPTED, exit_code
+from hf_attn_mi.cli.exit_codes import INTERRUPTED, exit_code, outcomes_of
 from hf_attn_mi.cli.inputs import read_texts
 from hf_attn_mi.cli.loading import import_libraries, load_model
 from hf_attn_mi.cli.output import (
@@ -31,6 +31,7 @@ def subgraph(
     pair: opt.Pair = None,
     model: opt.Model = None,
     truncate: opt.Truncate = False,
+    errors: opt.Errors = "raise",
     target: opt.Target = None,
     unit: Annotated[
         Unit, opt.method_option(help="What is kept or removed as one: 'edge' is a single attention weight.")
@@ -81,9 +82,10 @@ def subgraph(
 
     from hf_attn_mi import AttentionSubgraph, minimal_attention, recheck
     from hf_attn_mi.cli.minimal import verdicts, with_checks
+    from hf_attn_mi.results import SkippedInput
 
     classifier, tokenizer = load_model(model, quiet=quiet)
-    checks: list[Recheck] = []
+    checks: list[Recheck | None] = []
     with warnings_as_lines(quiet):
         subgraphs, interrupted = until_interrupted(
             lambda: minimal_attention(
@@ -103,20 +105,22 @@ def subgraph(
                 batch_size=batch_size,
                 seed=seed,
                 truncation=truncate,
+                errors=errors,
             ),
             len(inputs),
         )
         assert not isinstance(subgraphs, AttentionSubgraph)  # a list of texts gives a list of results
         try:
             if check and not interrupted:
-                checks.extend(recheck(classifier, one, tokenizer=tokenizer) for one in subgraphs)
+                for one in subgraphs:
+                    skipped = isinstance(one, SkippedInput)
+                    checks.append(None if skipped else recheck(classifier, one, tokenizer=tokenizer))
         finally:  # an interruption of the checks does not lose the sets
             write_json(with_checks(subgraphs.to_dicts(), checks), json)
     if html is not None:
         write_text(subgraphs.to_html(), html)
     if not quiet and not is_stdout(json):
         show("\n".join([subgraphs.to_text(), *verdicts(checks)]))
-    outcomes = [one.outcome for one in subgraphs]
     if interrupted:
         return INTERRUPTED
-    return exit_code([*outcomes, *("holds" if one.holds else "does not hold" for one in checks)])
+    return exit_code([*outcomes_of(subgraphs), *("does not hold" for one in checks if one and not one.holds)])

@@ -84,6 +84,7 @@ def minimal_tokens(
     Raises:
         InvalidInputError: an argument is wrong, or the model has no class probabilities.
         UnsupportedModelError: the model takes no attention mask.
+        KeyboardInterrupt: Ctrl-C; its `results` are those of the inputs that were finished.
 
     Example:
         >>> token_set = minimal_tokens(model, "A quietly moving film.")     # doctest: +SKIP
@@ -117,8 +118,22 @@ def minimal_tokens(
         predictor = RemovalPredictor(runner, chosen, targets.select(positions), batch_size)
         return _token_sets(RestrictedInputs(predictor, places), options)
 
-    batches = [list(range(len(encoded.inputs)))] if encoded.inputs else []
+    batches = _groups(len(encoded.inputs), batch_size)
     return result_of_each(encoded, batches, run, errors=errors, task="minimal tokens")
+
+
+def _groups(count: int, most: int) -> list[list[int]]:
+    """The inputs that are searched together: 1, 2, 4, ... and `most`, so that an interruption soon has results to keep.
+
+    Example:
+        >>> _groups(6, 16)
+        [[0], [1, 2], [3, 4, 5]]
+    """
+    groups, start, size = list[list[int]](), 0, 1
+    while start < count:
+        groups.append(list(range(start, min(start + size, count))))
+        start, size = start + size, min(2 * size, most)
+    return groups
 
 
 @dataclass(frozen=True)

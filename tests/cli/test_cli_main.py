@@ -324,21 +324,30 @@ def test_what_was_computed_is_written_where_standard_output_is_closed(capsys, tm
     assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
 
 
-@pytest.mark.parametrize("name", ["explain", "certify"])
-def test_an_interruption_writes_the_results_so_far(capsys, tmp_path, monkeypatch, name):
-    place = {"explain": "hf_attn_mi.tasks.explain._explain_batch", "certify": "hf_attn_mi.tasks.certify._certify"}[name]
+INTERRUPTED_AT = {
+    "explain": "hf_attn_mi.tasks.explain._explain_batch",
+    "certify": "hf_attn_mi.tasks.certify._certify",
+    "minimal": "hf_attn_mi.tasks.minimal_tokens._token_sets",
+    "subgraph": "hf_attn_mi.tasks.minimal_attention._Task",
+}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("name", INTERRUPTED_AT)
+def test_an_interruption_writes_the_results_so_far(capsys, tmp_path, monkeypatch, name, number):
+    place, before = INTERRUPTED_AT[name], signal.getsignal(signal.SIGTERM)
     module, _, attribute = place.rpartition(".")
     original, calls = getattr(import_module(module), attribute), []
 
     def interrupted(*arguments):
         calls.append(arguments)
         if len(calls) == 3:
-            signal.raise_signal(signal.SIGINT)  # Ctrl-C
+            signal.raise_signal(number)  # Ctrl-C, or the end of a batch job
         return original(*arguments)
 
     monkeypatch.setattr(place, interrupted)
     path = tmp_path / "a.json"
-    batch = ["--batch-size", "1"] if name == "explain" else []
+    batch = ["--batch-size", "1"] if name in ("explain", "minimal") else []
     assert main([name, "one", "two two", "three three three", "four", "--json", str(path), *batch]) == 130
     output = capsys.readouterr()
     assert "interrupted: the output has the 2 of 4 inputs that were finished." in output.err
@@ -350,3 +359,17 @@ def test_an_interruption_writes_the_results_so_far(capsys, tmp_path, monkeypatch
     monkeypatch.setattr(place, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     assert main([name, "one", "two", "--json", str(path)]) == 130  # nothing was finished: nothing is written
     assert not path.exists()
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize("name", ["minimal", "certify", "subgraph"])
+def test_an_input_that_cannot_be_used_is_skipped_on_request(capsys, tmp_path, name):
+    path, limits = tmp_path / "a.json", [] if name == "certify" else ["--budget", "20", "--check"]
+    long = "very " * 600
+    assert main([name, "A warm film.", long, "dull", *limits]) == 2
+    assert "inputs[1] has" in capsys.readouterr().err
+    assert main([name, "A warm film.", long, "dull", *limits, "--errors", "skip", "--json", str(path)]) == 1
+    written = json.loads(path.read_text(encoding="utf-8"))
+    assert ["tokens" in item for item in written] == [True, False, True]
+    assert ["check" in item for item in written] == ([False] * 3 if name == "certify" else [True, False, True])
+    assert "inputs[1] has" in capsys.readouterr().out

@@ -36,6 +36,9 @@ class TokenScores:
         other_inputs: (batch, entries) the part of the explained value that each entry of other arguments contributes,
             by the names of the arguments: of a siamese model, the other text; the tokens of a decoder.
         unfollowed: names of operations of the model that the method cannot propagate; they cause the gap.
+        values: (batch,) the value f(x) that the scores add up to together with `bias`; None for a method whose scores
+            do not add up to anything.
+        bias: (batch,) the part of `values` that no token of the input accounts for: bias terms, or f(baseline).
     """
 
     scores: Tensor
@@ -46,6 +49,8 @@ class TokenScores:
     target_gaps: Tensor | None = None
     other_inputs: Mapping[str, Tensor] = field(default_factory=dict)
     unfollowed: tuple[str, ...] = ()
+    values: Tensor | None = None
+    bias: Tensor | None = None
 
 
 @runtime_checkable

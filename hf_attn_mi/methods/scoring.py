@@ -27,12 +27,16 @@ class ScoredBatch:
     Attributes:
         scores: for each input (tokens,) float32 on the CPU, special tokens included.
         gaps: for each input its completeness gap; None for methods without one.
+        values, biases: for each input the value that its scores add up to together with the bias, and the bias; None
+            for methods whose scores do not add up to anything.
         result: what the method returned.
         batch: the inputs and the pass that was shared.
     """
 
     scores: tuple[Tensor, ...]
     gaps: tuple[float | None, ...]
+    values: tuple[float | None, ...]
+    biases: tuple[float | None, ...]
     result: TokenScores
     batch: ScoringBatch
 
@@ -132,7 +136,12 @@ def _scored(
     """The values that a method returned, input by input."""
     scores = tuple(_of_input(result, i, one, scorer, runner) for i, one in enumerate(inputs))
     gaps = (None,) * len(inputs) if result.gaps is None else tuple(float(gap) for gap in result.gaps)
-    return ScoredBatch(scores, gaps, result, batch)
+    values, biases = (_numbers(one, len(inputs)) for one in (result.values, result.bias))
+    return ScoredBatch(scores, gaps, values, biases, result, batch)
+
+
+def _numbers(values: Tensor | None, count: int) -> tuple[float | None, ...]:
+    return (None,) * count if values is None else tuple(map(float, values))
 
 
 def _of_input(result: TokenScores, i: int, one: EncodedInput, scorer: TokenScorer, runner: EncoderRunner) -> Tensor:

@@ -16,6 +16,7 @@ from hf_attn_mi.figures import draw
 from hf_attn_mi.results.decoder import DecoderTokens
 from hf_attn_mi.results.document import Block, Drawing, Facts, Heading, Table
 from hf_attn_mi.results.drawings import picture_html, sound_html
+from hf_attn_mi.results.explanation_checks import check_lengths, check_media, check_offsets, check_sum
 from hf_attn_mi.results.layer_attention import LayerAttention, identifiability, layer_table
 from hf_attn_mi.results.media import Picture, Sound, heatmap
 from hf_attn_mi.results.plots.explanations import explanation_plots
@@ -88,6 +89,13 @@ class Explanation(Record):
         decoder: the tokens that a decoder reads, with scores of their own; None for other models and methods, and where
             the decoder reads a copy of the input, whose words hold its part.
         completeness_gap: relative distance between the target's value and the sum of scores and bias terms.
+        value: the number that the scores explain, f(x): `scores.sum() + bias == value`, up to `completeness_gap`. For
+            "relevance" and "attnlrp" the explained value (see `hf_attn_mi.targets`), for the gradient methods of Captum
+            the same, for its perturbation methods the probability of the class where there is one. None for methods
+            whose scores do not add up.
+        bias: the part of `value` that no token of the input accounts for: for "relevance" and "attnlrp" the bias terms
+            of the linearized model (biases, positions and other constants, and the tokens of a decoder); for methods
+            that explain f(x) - f(baseline) the value f(baseline). None where `value` is None.
         information: mutual information, JSON-like; None unless requested.
         info: how it was computed, JSON-like: model, method, versions, seconds, space, reference, warnings;
             "class_linked" (default True): whether the sign of a score refers to the class; "additive" (default True):
@@ -111,6 +119,7 @@ class Explanation(Record):
 
     TYPE: ClassVar[str] = "hf_attn_mi.Explanation"
     NOUN: ClassVar[str] = "explanation"
+    ADDED: ClassVar[frozenset[str]] = frozenset({"value", "bias"})
 
     tokens: tuple[str, ...]
     scores: Tensor
@@ -130,6 +139,8 @@ class Explanation(Record):
     picture: Picture | None = None
     sound: Sound | None = None
     decoder: DecoderTokens | None = None
+    value: float | None = None
+    bias: float | None = None
 
     def heatmap(self, size: tuple[int, int] | None = None) -> np.ndarray[Any, Any]:
         """Return the scores as a map over the image (or over frequency and time), special tokens left out.
@@ -203,9 +214,10 @@ class Explanation(Record):
         return sorted(kept, key=lambda word: magnitude_order(word.score))[:k]
 
     def _check(self) -> None:
-        _check_lengths(self)
-        _check_media(self)
-        _check_offsets(self)
+        check_sum(self)
+        check_lengths(self)
+        check_media(self)
+        check_offsets(self)
 
     def _blocks(self) -> list[Block]:
         details = {} if self.probability is None else {"probability": f"{self.probability:.4g}"}
@@ -234,6 +246,8 @@ class Explanation(Record):
 
     def _columns(self) -> dict[str, list[Any]]:
         columns = {"token": list(self.tokens), "score": self.scores.tolist(), "special": list(self.special)}
+        if self.value is not None:
+            columns |= {"value": [self.value] * len(self.tokens), "bias": [self.bias] * len(self.tokens)}
         for name, values in (("sequence", self.sequence_ids), ("word", self.word_ids)):
             columns[name] = [None] * len(self.tokens) if values is None else list(values)
         for place, name in enumerate(("start", "end")):
@@ -299,6 +313,14 @@ class Explanation(Record):
         pieces = [split_text(text, words) for text, words in zip(texts, spans)]
         return [*pieces, outside] if outside else pieces
 
+    def _sum(self) -> list[str]:
+        """The sum from the scores to the value in one line; none where it is not known."""
+        if self.value is None or self.bias is None:
+            return []
+        total = self._total(range(len(self.tokens)))
+        rest = "f(baseline)" if self.info.get("adds_up_to") else "bias terms"
+        return [f"Value {self.value:.4g} = sum of scores {total:.4g} + {rest} {self.bias:.4g}, up to the gap."]
+
     def _facts(self) -> list[str]:
         """One line each on how reliable the scores are."""
         if self.completeness_gap is not None:
@@ -306,6 +328,7 @@ class Explanation(Record):
             if whole := self.info.get("adds_up_to"):
                 sides = f"{whole} and the sum of scores"
             facts = [f"Completeness gap {self.completeness_gap:.2g}: relative distance between {sides}."]
+            facts += self._sum()
         elif self.info.get("additive", True):
             facts = ["Completeness: not measured."]
         else:
@@ -322,48 +345,3 @@ class Explanation(Record):
             facts.append(f"Special tokens ({names}) hold {format_score(self._total(outside))} in sum, not shown.")
         warnings = self.info.get("warnings") or ()
         return facts + [f"Warning: {text}" for text in ((warnings,) if isinstance(warnings, str) else warnings)]
-
-
-def _check_lengths(explanation: Explanation) -> None:
-    scores, count = explanation.scores, len(explanation.tokens)
-    if scores.dim() != 1 or not scores.is_floating_point():
-        raise InvalidInputError(f"scores must be floats of shape (tokens,), got {scores.dtype} {tuple(scores.shape)}")
-    if count == 0:
-        raise InvalidInputError("tokens must not be empty")
-    for name in ("scores", "offsets", "sequence_ids", "word_ids", "special"):
-        value = getattr(explanation, name)
-        if value is not None and len(value) != count:
-            raise InvalidInputError(f"{name} has {len(value)} entries for {count} tokens; one for each token is needed")
-    for index, layer in enumerate(explanation.layers):
-        if layer.received.shape[1] != count:
-            raise InvalidInputError(
-                f"layers[{index}].received has {layer.received.shape[1]} tokens, tokens has {count}"
-            )
-
-
-def _check_media(explanation: Explanation) -> None:
-    grid, count = explanation.grid, len(explanation.tokens)
-    ordinary = len(explanation._ordinary())
-    if grid is not None and (min(grid) < 1 or grid[0] * grid[1] != ordinary):
-        raise InvalidInputError(
-            f"grid is {grid}, but {ordinary} tokens are not special; rows x columns must be so many"
-        )
-    if explanation.sound is not None and tuple(explanation.sound.seconds.shape) != (count, 2):
-        raise InvalidInputError(f"sound.seconds must be ({count}, 2), got {tuple(explanation.sound.seconds.shape)}")
-
-
-def _check_offsets(explanation: Explanation) -> None:
-    texts, offsets = explanation.texts, explanation.offsets
-    if offsets is not None and len(texts) > 1 and explanation.sequence_ids is None:
-        raise InvalidInputError(f"sequence_ids is None for {len(texts)} texts: offsets need to know their text")
-    for index in explanation._ordinary():
-        sequence = explanation._sequence(index)
-        if sequence is not None and texts and not 0 <= sequence < len(texts):
-            raise InvalidInputError(f"sequence_ids[{index}] is {sequence}, but there are {len(texts)} texts")
-        if sequence is not None and offsets is not None and texts:
-            start, end = offsets[index]
-            if not 0 <= start <= end <= len(texts[sequence]):
-                raise InvalidInputError(
-                    f"offsets[{index}] is ({start}, {end}), outside of texts[{sequence}] with "
-                    f"{len(texts[sequence])} characters"
-                )

@@ -40,6 +40,7 @@ class Record:
     SCHEMA: ClassVar[int] = 1
     NOUN: ClassVar[str]  # what the record is called in messages and titles
     FOLDER: ClassVar[str] = ""  # stem of its two files, where `save` writes a folder with safetensors
+    ADDED: ClassVar[frozenset[str]] = frozenset()  # fields that older files of the schema lack; they get their default
     IGNORED: ClassVar[frozenset[str]] = frozenset()  # entries of a file that are computed again or are not ours
 
     def __init_subclass__(cls) -> None:
@@ -206,7 +207,7 @@ class Record:
                 f"data has schema {data.get('schema')!r}; this version reads schema {cls.SCHEMA} only"
             )
         names = _names(cls)
-        missing = sorted(set(names) - data.keys())
+        missing = sorted(set(names) - data.keys() - cls.ADDED)
         unknown = sorted(map(str, data.keys() - set(names) - cls.IGNORED - {"type", "schema"}))
         if missing or unknown:
             wrong = [
@@ -216,7 +217,8 @@ class Record:
             ]
             raise InvalidInputError(f"data is not a saved {cls.NOUN}: {'; '.join(wrong)}")
         try:
-            return cls(**{name: read_field(cls, name, decode(data[name], tensors), saved=True) for name in names})
+            given = [name for name in names if name in data]
+            return cls(**{name: read_field(cls, name, decode(data[name], tensors), saved=True) for name in given})
         except InvalidInputError as error:
             raise InvalidInputError(f"data is not a saved {cls.NOUN}: {error}") from error
         except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, OverflowError) as error:

@@ -160,18 +160,22 @@ class Results(Sequence[R], Generic[R]):
     def to_pandas(self) -> pd.DataFrame:
         """Return the tables of all results below each other; the column `input` numbers the results from 0.
 
-        Where an input has several results, one for each target, the column `target` tells them apart.
+        Where an input has several results, one for each target, `input` is the number of the input and the column
+        `target` the name of the target (or the target as a call, where two of them have the same name).
         An input that was skipped has one row, with the reason in the column `skipped` and nothing in the others.
         """
         import pandas as pd
 
         tables = [item.to_pandas() for item in self]
-        for place, table in enumerate(tables):
+        places = [_input_of(item, place) for place, item in enumerate(self)]
+        for place, table in zip(places, tables):
             table.insert(0, "input", place)
         names = [getattr(item, "target_name", "") for item in self]
-        if len(set(names)) > 1:
-            for table, name in zip(tables, names):
-                table.insert(1, "target", name)
+        if len(set(names)) > 1 or len(set(places)) < len(places):
+            times = Counter(zip(places, names))
+            for item, table, place, name in zip(self, tables, places, names):
+                call = getattr(item, "info", {}).get("target")
+                table.insert(1, "target", call if call and times[place, name] > 1 else name)
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"input": []})
 
     def to_dicts(self) -> list[dict[str, Any]]:
@@ -219,6 +223,14 @@ class Results(Sequence[R], Generic[R]):
             except InvalidInputError as error:
                 raise InvalidInputError(f"cannot load {str(path)!r}: result {place}: {error}") from error
         return cls(items)
+
+
+def _input_of(item: Record, place: int) -> int:
+    """The number of the input of a result: its place in the list, unless the inputs have other numbers of results."""
+    if isinstance(item, SkippedInput):
+        return item.index
+    number = getattr(item, "info", {}).get("input", place)
+    return number if isinstance(number, int) else place
 
 
 def _heading(item: Record, place: int, most: int = 300) -> str:

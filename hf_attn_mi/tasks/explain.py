@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -141,7 +142,12 @@ def explain(
             if target is not None:
                 raise InvalidInputError("target and targets: pass one of them.")
             plan, encoded = plan_targets(targets, candidate_labels, runner, encoded, errors=errors)
-            several = partial(_explain_several, runner, plan, scorer, values, layers, profile, batch_size)
+            explained = partial(_explain_several, runner, plan, scorer, values, layers, profile, batch_size)
+
+            def several(positions: list[int]) -> list[list[Explanation]]:
+                pairs = zip(positions, explained(positions), strict=True)
+                return [[_of_input(record, encoded.places[i]) for record in records] for i, records in pairs]
+
             batches = runner.batches(encoded.inputs, 1 if plan.alone else batch_size) if encoded.inputs else []
             return results_of_each(encoded, batches, several, errors=errors, task="explain")
         bound, encoded = bind_targets(zero_shot(target, candidate_labels, runner), runner, encoded, errors=errors)
@@ -183,6 +189,11 @@ def _explain_several(
     for row, (place, _) in enumerate(pairs):
         found[place].append(records[row])
     return found
+
+
+def _of_input(record: Explanation, place: int) -> Explanation:
+    """The explanation with the number of its input, which its place among the results does not say."""
+    return replace(record, info={**record.info, "input": place})
 
 
 def _explain_batch(
@@ -264,6 +275,8 @@ def _explanation(
         special=special,
         layers=() if statistics is None or layers == "none" else statistics.of_input(i),
         completeness_gap=gap,
+        value=scored.values[i],
+        bias=scored.biases[i],
         grid=one.grid,
         picture=picture_of(scored.batch.runner, one),
         sound=sound_of(one),

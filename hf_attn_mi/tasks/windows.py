@@ -188,7 +188,7 @@ class WindowExplainer:
         started = time.perf_counter()
         windows = split_windows(one, self.limit, self.stride, index)
         together = self._aggregate(windows, target)
-        scores, gap, notes, info = self._score(one, windows, together)
+        scores, gap, bias, notes, info = self._score(one, windows, together)
         return Explanation(
             tokens=one.tokens or tuple(map(str, range(one.token_count))),
             scores=scores,
@@ -201,12 +201,15 @@ class WindowExplainer:
             word_ids=one.word_ids,
             special=one.special or (False,) * one.token_count,
             completeness_gap=gap,
+            value=None if bias is None else together.value,
+            bias=bias,
             info={
                 **self.runner.provenance(),
                 "method": self.scorer.name,
                 "reference": self.scorer.reference,
                 "class_linked": self.scorer.class_linked,
                 "additive": self.scorer.additive,
+                "adds_up_to": getattr(self.scorer, "adds_up_to", ""),
                 "seconds": time.perf_counter() - started,
                 "layers": "none",
                 **info,
@@ -263,8 +266,8 @@ class WindowExplainer:
 
     def _score(
         self, one: EncodedInput, windows: Sequence[Window], together: Aggregated
-    ) -> tuple[Tensor, float | None, list[str], dict[str, Any]]:
-        """The scores of the whole input, the gap, notes and further facts.
+    ) -> tuple[Tensor, float | None, float | None, list[str], dict[str, Any]]:
+        """The scores of the whole input, the gap, the bias, notes and further facts.
 
         Scores that are linked to the class are added up over windows, since the value is the sum of the windows'
         shares; attention received is averaged over the windows that hold the token.
@@ -274,12 +277,14 @@ class WindowExplainer:
         if not self.scorer.class_linked:
             used = list(range(len(windows)))
         sums, counts = torch.zeros(one.token_count, dtype=torch.float64), torch.zeros(one.token_count)
-        missing, size, notes, info = 0.0, 0.0, list[str](), dict[str, Any]()
+        missing, notes, info = 0.0, list[str](), dict[str, Any]()
+        biases: list[float | None] = []
         measured = True
         for chosen in self.runner.batches([windows[i].input for i in used], self.batch_size):
             places = [used[i] for i in chosen]
             target = Target(places, self.runner.model, head=head)
             scored = score_batch(self.runner, [windows[i].input for i in places], self.scorer, target, self.options)
+            biases += scored.biases
             for i, scores, gap in zip(places, scored.scores, scored.gaps):
                 sums.index_add_(0, windows[i].positions, scores.double())
                 counts.index_add_(0, windows[i].positions, torch.ones(len(scores)))
@@ -289,7 +294,9 @@ class WindowExplainer:
             info = {"space": scored.result.space, **scored.result.info}
         scores = sums if self.scorer.class_linked else sums / counts.clamp_min(1)
         size = max(abs(together.value), float(scores.abs().sum()), 1e-12)
-        return scores.float(), missing / size if measured and used else None, notes, info
+        known = [bias for bias in biases if bias is not None]
+        bias = sum(known) if used and len(known) == len(biases) else None
+        return scores.float(), missing / size if measured and used else None, bias, notes, info
 
 
 def _text_tokens(window: Window) -> list[int]:

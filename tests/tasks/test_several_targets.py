@@ -13,7 +13,7 @@ from transformers import (
 
 from hf_attn_mi import InvalidInputError, explain, targets
 from hf_attn_mi.models.pass_counter import counted
-from tests.sample_models import SIZES, TEXTS, distance
+from tests.sample_models import SIZES, TEXTS, distance, load_demo
 from tests.zoo.building import rescale
 
 ENTITIES = {"id2label": {0: "O", 1: "B-LOC", 2: "I-LOC"}, "label2id": {"O": 0, "B-LOC": 1, "I-LOC": 2}}
@@ -152,3 +152,19 @@ def test_wrong_targets_are_refused(demo, arguments, message):
         explain(demo[0], TEXTS[:2], **arguments)
     with pytest.raises(InvalidInputError, match=r"labels, choices or entities; BertModel has none|no class logits"):
         explain(tiny(BertModel), TEXTS[0], tokenizer=demo[1], targets="all")
+
+
+def test_a_table_of_several_targets_has_the_input_and_the_target():
+    model, tokenizer = load_demo()
+    results = explain(model, TEXTS[:2], tokenizer=tokenizer, targets=["negative", "positive"], layers="none")
+    table = results.to_pandas()
+    rows = table.groupby(["input", "target"]).size()
+    wanted = {(k // 2, one.target_name): len(one.tokens) for k, one in enumerate(results)}
+    assert len(wanted) == 4
+    assert rows.to_dict() == wanted
+    assert list(table.columns[:2]) == ["input", "target"]
+    assert results[2:].to_pandas()["input"].unique().tolist() == [1]
+    alone = explain(model, TEXTS[0], tokenizer=tokenizer, targets=["positive", "positive"], layers="none").to_pandas()
+    assert alone["target"].unique().tolist() == ["positive"]
+    skipped = explain(model, ["", TEXTS[0]], tokenizer=tokenizer, targets=[0, 1], errors="skip", layers="none")
+    assert skipped.to_pandas()["input"].tolist() == [0] + [1] * 2 * len(skipped[1].tokens)

@@ -155,7 +155,7 @@ def _from_baseline(
 ) -> TokenScores:
     """Attributions of each input against its baseline, and by how much their sum misses f(x) - f(baseline)."""
     baselines, name = network.baseline(special | ~real, choice)
-    scores, gaps = [], []
+    scores, gaps, ends_of = [], [], []
     for i in range(real.shape[0]):
         ends = torch.stack([network.embeddings[i], baselines[i]])
         run = network.forward if whole else network.differentiable
@@ -167,9 +167,19 @@ def _from_baseline(
         attributions = attribute(value, _leaf(network.embeddings[i : i + 1]), baselines[i : i + 1]).detach().double()
         scores.append(attributions.sum((0, -1)))
         full, empty = network.values(lambda piece, ends=ends: ends[piece], 2, i).tolist()  # type: ignore[misc]
+        ends_of.append((full, empty))
         gaps.append(missing_share(full - empty, scores[-1] * real[i].to(scores[-1].device)))
     result = _scored(network, torch.stack(scores), real)
-    return TokenScores(result.scores, torch.tensor(gaps), network.space, {"baseline": name}, result.notes)
+    full, empty = torch.tensor(ends_of, dtype=torch.float64).T
+    return TokenScores(
+        result.scores,
+        torch.tensor(gaps),
+        network.space,
+        {"baseline": name},
+        result.notes,
+        values=full,
+        bias=empty,
+    )
 
 
 def _scored(network: EmbeddingForward, scores: Tensor, real: Tensor) -> TokenScores:

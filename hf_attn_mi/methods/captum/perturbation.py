@@ -6,6 +6,7 @@ The features are the real tokens that are not special. Special tokens and paddin
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -148,9 +149,12 @@ def _by_presence(
     """Attributions to the presence of each token, input by input; `complete`: they should add up."""
     removed, name = network.baseline(special | ~real, options.baseline)
     scores, gaps = torch.zeros(real.shape), torch.zeros(real.shape[0], dtype=torch.float64)
+    ends = torch.zeros(2, real.shape[0], dtype=torch.float64)
     for i in range(real.shape[0]):
         places = (real[i] & ~special[i]).nonzero()[:, 0].to(network.embeddings.device)
         if not len(places):
+            if complete:
+                ends[:, i] = float(network.values(lambda piece, i=i: network.embeddings[i][None], 1, i)[0])  # type: ignore[misc]
             continue
 
         def value(presence: Tensor, i: int = i, places: Tensor = places) -> Tensor:
@@ -168,5 +172,7 @@ def _by_presence(
         scores[i, places.cpu()] = attributions.float()
         if complete:
             full, empty = value(torch.cat([present, torch.zeros_like(present)])).tolist()
+            ends[:, i] = torch.tensor([full, empty], dtype=torch.float64)
             gaps[i] = missing_share(full - empty, attributions)
-    return TokenScores(scores, gaps if complete else None, SPACE, {"baseline": name}, tuple(network.notes))
+    found = TokenScores(scores, space=SPACE, info={"baseline": name}, notes=tuple(network.notes))
+    return replace(found, gaps=gaps, values=ends[0], bias=ends[1]) if complete else found

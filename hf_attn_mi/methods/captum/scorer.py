@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -108,7 +108,7 @@ class CaptumScorer:
         if self.needs_gradients:
             explained = "the target's value, as for method 'relevance'"
         info = {"options": {name: getattr(values, name) for name in self.option_names}, "explained": explained}
-        return TokenScores(scores.scores, scores.gaps, scores.space, {**info, **scores.info}, tuple(notes))
+        return replace(scores, info={**info, **scores.info}, notes=tuple(notes))
 
 
 _Gradient = partial(CaptumScorer, needs_gradients=True)

@@ -26,8 +26,8 @@ class Relevance:
     """Token scores of a batch and how completely they account for the explained value."""
 
     scores: Tensor  # (batch, tokens) signed
-    bias: Tensor  # (batch,) share of biases, positions and other constants
-    value: Tensor  # (batch,) the explained value
+    bias: Tensor  # (batch,) float64 share of biases, positions and other constants
+    value: Tensor  # (batch,) float64 the explained value
     gap: Tensor  # (batch,) |value - sum of scores - bias| / max(|value|, sum of |scores|)
     space: str  # the space in which gradient x input is taken
     target_gap: Tensor  # (batch,) the part of the gap due to the target function, not to the model
@@ -131,8 +131,8 @@ def _of_target(
     others = {key: share.float() for key, share in shares.others.items()}
     return Relevance(
         scores.float(),
-        bias.float(),
-        value.float(),
+        bias,
+        value,
         gap.float(),
         space,
         target_gap,

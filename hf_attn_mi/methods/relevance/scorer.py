@@ -76,6 +76,8 @@ class RelevanceScorer:
                 target_gaps=one.target_gap,
                 other_inputs=one.others,
                 unfollowed=one.unfollowed,
+                values=one.value,
+                bias=one.bias,
             )
             for one in results
         ]

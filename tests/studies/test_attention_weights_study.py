@@ -43,9 +43,7 @@ def test_integrated_gradients_on_attention_add_up_to_what_the_attention_of_a_lay
 
 
 def test_a_study_is_continued_and_summed_up(tmp_path):
-    options = study.argparse.Namespace(
-        quick=True, models=[], data=None, inputs=1, rankings=["gradient", "random"], budget=60.0
-    )
+    options = study.argparse.Namespace(models=[], data=None, inputs=1, rankings=["gradient", "random"], budget=60.0)
     output = tmp_path / "attention_weights.jsonl"
     study.run_suite("quick", options, output)
     first = read_rows(output)

@@ -37,9 +37,8 @@ if __name__ == "__main__":
 import torch
 from torch import Tensor
 
-from benchmarks.common import EMBEDDED_MODEL, append_row, provenance, read_rows
-from benchmarks.inputs import load_classifier, load_tokenizer
-from benchmarks.studies.causal.models import read_split
+from benchmarks.common import append_row, provenance, read_rows
+from benchmarks.studies.causal.suites import SUITES, load_suite
 from hf_attn_mi.capture import AttentionCall, capture_attention
 from hf_attn_mi.models.output_heads import find_logits
 from hf_attn_mi.models.runner import EncoderRunner
@@ -49,8 +48,6 @@ from hf_attn_mi.tasks.edge_ranking import EdgeScores, Scores, order_of
 from hf_attn_mi.tasks.edge_search import EdgeSearch, Rule
 from hf_attn_mi.tasks.restricted_forward import Candidate, RestrictedForward
 
-SUITES = {"sst2": ("minilm-sentiment", 64), "agnews": ("minilm-agnews", 60), "imdb": ("minilm-sentiment", 128)}
-SHORT = ("One of the worst movies of the year!", "A quietly moving film with a warm cast.")
 STEPS_ON_ATTENTION, STEPS_ON_INPUTS = 20, 5
 KEEP, TIE = 0.9, 1e-5
 
@@ -170,23 +167,17 @@ def run_input(
 
 def run_suite(name: str, options: argparse.Namespace, output: Path) -> None:
     """Run what is missing of one data set."""
-    folder, tokens = SUITES.get(name, ("", 64))
-    path = EMBEDDED_MODEL if options.quick else next(f / folder for f in options.models if (f / folder).exists())
-    runner = EncoderRunner.of(load_classifier(path), load_tokenizer(path))
-    texts = list(SHORT) if options.quick else [text for text, _ in read_split(options.data, name)[1]]
-    order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(0)).tolist()[: options.inputs]
+    suite = load_suite(name, options.data, options.models)
+    runner = EncoderRunner.of(suite.model, suite.tokenizer)
     there = {(row["suite"], row["input"], row["ranking"]) for row in read_rows(output)}
-    for number in order:
+    for number in suite.order[: options.inputs]:
         missing = [ranking for ranking in options.rankings if (name, number, ranking) not in there]
         if not missing:
             continue
-        inputs = dict(
-            runner.require_tokenizer()(texts[number], truncation=True, max_length=tokens, return_tensors="pt")
-        )
         key = {"suite": name, "input": number, "budget": options.budget}
         run_input(
             runner,
-            inputs,
+            suite.inputs(number),
             missing,
             options.budget,
             lambda row, key=key: append_row({**key, **row, **provenance()}, output),

@@ -27,10 +27,8 @@ if __name__ == "__main__":
 import torch
 from torch import Tensor
 
-from benchmarks.common import EMBEDDED_MODEL, append_row, provenance, read_rows
-from benchmarks.inputs import load_classifier, load_tokenizer
-from benchmarks.studies.causal.attention_weights import SHORT, SUITES
-from benchmarks.studies.causal.models import read_split
+from benchmarks.common import append_row, provenance, read_rows
+from benchmarks.studies.causal.suites import SUITES, load_suite
 from hf_attn_mi.attention import efficient_attention
 from hf_attn_mi.capture import AttentionCall, capture_attention
 from hf_attn_mi.tasks.row_replacement import read_rows as rows_of
@@ -82,14 +80,11 @@ def removed(call: AttentionCall, removal: str, seed: int) -> Tensor:
 
 def run_suite(name: str, options: argparse.Namespace, output: Path) -> None:
     """Run what is missing of one data set."""
-    folder, tokens = SUITES.get(name, ("", 64))
-    path = EMBEDDED_MODEL if options.quick else next(f / folder for f in options.models if (f / folder).exists())
-    model, tokenizer = load_classifier(path), load_tokenizer(path)
-    texts = list(SHORT) if options.quick else [text for text, _ in read_split(options.data, name)[1]]
-    order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(0)).tolist()[: options.inputs]
+    suite = load_suite(name, options.data, options.models)
+    model = suite.model
     there = {(row["suite"], row["input"], row["removal"]) for row in read_rows(output)}
-    for number in order:
-        inputs = dict(tokenizer(texts[number], truncation=True, max_length=tokens, return_tensors="pt"))
+    for number in suite.order[: options.inputs]:
+        inputs = suite.inputs(number)
         for removal in REMOVALS:
             if (name, number, removal) in there:
                 continue

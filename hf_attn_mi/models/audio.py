@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy  # scipy.io and scipy.signal are loaded when they are first used
 import torch
-from scipy.io import wavfile
-from scipy.signal import resample_poly
 from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError, shown
@@ -168,8 +167,8 @@ def _read_file(path: Path, place: str) -> Recording:
         raise InvalidInputError(f"{place}: there is no audio file {str(path)[:200]!r}; allowed is {ALLOWED}.")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", wavfile.WavFileWarning)  # chunks of other programs
-            rate, samples = wavfile.read(path)
+            warnings.simplefilter("ignore", scipy.io.wavfile.WavFileWarning)  # chunks of other programs
+            rate, samples = scipy.io.wavfile.read(path)
     except Exception as error:  # scipy raises ValueError, struct.error and others on damaged files
         raise InvalidInputError(
             f"{place}: {str(path)[:200]!r} cannot be read as a .wav file ({type(error).__name__}: {error}). Convert it "
@@ -192,6 +191,7 @@ def _resampled(one: Recording, wanted: Any, place: str) -> Recording:
     if not isinstance(wanted, int) or one.sampling_rate == wanted:
         return one
     divisor = math.gcd(wanted, one.sampling_rate)
-    samples = resample_poly(one.samples.astype(np.float64), wanted // divisor, one.sampling_rate // divisor)
+    up, down = wanted // divisor, one.sampling_rate // divisor
+    samples = scipy.signal.resample_poly(one.samples.astype(np.float64), up, down)
     note = f"{place} was resampled from {one.sampling_rate} to {wanted} samples a second, as the model needs it."
     return Recording(samples.astype(np.float32), wanted, (*one.notes, note))

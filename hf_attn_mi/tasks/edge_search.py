@@ -28,6 +28,8 @@ ADAPTED_FROM = 16  # length of the prefix from which on an adaptive ranking is r
 CLOSE = 1.1  # bisection of the prefix ends within this factor: the next steps drop what is left over
 SHARES = (1.0, 0.7, 1.4, 0.45)  # of the estimated number of edges that can go at once
 LEAST_DROP = 0.04  # dropping at once ends where it drops less than this share of the set
+WORTH_IT = 8.0  # and fewer edges than this: removing them one by one costs less than the estimate and its tries
+WASTED = 48  # single removals that a drop makes out of date, from which on the others are estimated again
 GROUPS = 2.0  # single removals that would cost more than this many times the rest of the budget are done in groups
 
 
@@ -126,8 +128,9 @@ class EdgeSearch:
         self.result = EdgeSearchResult()
         self.adaptive = adaptive
         self._begun = forward.forwards
-        self._need: dict[int, float] = {}  # by edge, how much it is estimated to be needed
+        self._need: dict[int, float] = {}  # by edge, how much it is needed: estimated, then as the last removal showed
         self._tried: dict[int, tuple[Answer | None, Answer]] = {}  # by edge: the set without it, the rest with it
+        self._stale: set[int] = set()  # removed from an earlier, larger set: the last to be removed again
 
     @property
     def spent(self) -> float:
@@ -229,7 +232,9 @@ class EdgeSearch:
         loss, gain = -loss / slack, gain / room
         need = loss.clamp_min(0) + gain
         order = need.argsort()
-        self._need = dict(zip(numbers.tolist(), need.tolist()))
+        for edge, needed in zip(numbers.tolist(), need.tolist()):
+            if edge not in self._stale:  # what a removal showed is better known
+                self._need[edge] = needed
         return numbers[order], loss[order].cumsum(0), gain[order].cumsum(0)
 
     def _drop_at_once(self) -> None:
@@ -244,7 +249,7 @@ class EdgeSearch:
             dropped = self._drop_first(numbers, counts) if counts else 0
             if not dropped and guess > 8:
                 dropped = self._drop_first(numbers, [guess // 4, guess // 8])
-            if dropped < max(2.0, LEAST_DROP * size):
+            if dropped < min(max(2.0, LEAST_DROP * size), WORTH_IT):
                 return
 
     def _drop_first(self, numbers: Tensor, counts: Sequence[int]) -> int:
@@ -261,18 +266,20 @@ class EdgeSearch:
     def _remove_units(self) -> None:
         """Remove one unit at a time until each was removed from the current set and none can go."""
         size = self._unit_size()
-        stale: set[int] = set()  # removed from an earlier, larger set: these come last
         self._share()
         while True:
             left = [edge for edge in self._numbers.tolist() if edge not in self._tried]
             if not left:
                 break
-            left.sort(key=lambda edge: (edge in stale, self._need.get(edge, 0.0)))
+            left.sort(key=lambda edge: (edge in self._stale, self._need.get(edge, 0.0)))
             units = [tuple(left[i : i + size]) for i in range(0, size * UNITS_TOGETHER, size) if left[i:]]
             free = self._free(units)
             if free:
-                stale.update(self._tried)
+                wasted = len(self._tried)
+                self._stale.update(self._tried)
                 self._drop_units(free)
+                if wasted >= WASTED:
+                    self._drop_at_once()
                 self._share()
         if size == 1:
             self._complete()
@@ -311,12 +318,14 @@ class EdgeSearch:
         known = dict(zip(open_units, answers))
         for i, (unit, rest) in enumerate(zip(units, rests)):
             self._tried.update(dict.fromkeys(unit, (known.get(i), rest)))
+            self._need.update(dict.fromkeys(unit, self._shortage(known.get(i), rest)))
         free = [(units[i], Single(one, rests[i])) for i, one in known.items() if self.rule.sufficient(one)]
-        return sorted(free, key=lambda unit: self._distance(unit[1]), reverse=True)
+        return sorted(free, key=lambda unit: self._shortage(unit[1].set, unit[1].rest))
 
-    def _distance(self, single: Single) -> float:
-        """The margin by which both conditions hold."""
-        return min(single.set.odds - self.rule.least_odds, -single.rest.margin)
+    def _shortage(self, chosen: Answer | None, rest: Answer) -> float:
+        """By how much the worse one of the conditions fails without a unit; below zero where both hold."""
+        short = -math.inf if chosen is None else self.rule.least_odds - chosen.odds
+        return max(short, rest.margin)
 
     def _drop_units(self, free: Sequence[tuple[tuple[int, ...], Single]]) -> None:
         """Drop as many of these units as can go together, counted from the first; the first alone can."""

@@ -13,6 +13,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from scripts.reliability.cases import table as table_of_cases  # noqa: E402
+
 RESULTS = ROOT / "scripts" / "reliability" / "results"
 PAGE = ROOT / "docs" / "reliability.md"
 
@@ -66,7 +70,8 @@ SECTIONS = {  # by script: title, and what was done
 
 def page(rows: dict[str, dict[str, Any]]) -> str:
     """The page: a section for each script, in the order of `SECTIONS`."""
-    return "\n".join([INTRODUCTION, *(section(name, rows.get(name)) for name in SECTIONS)])
+    sections = [section(name, rows.get(name)) for name in SECTIONS]
+    return "\n".join([INTRODUCTION, *sections, *table_of_cases()])
 
 
 def section(name: str, row: dict[str, Any] | None) -> str:

@@ -1,10 +1,12 @@
 """Short forms of the scripts in scripts/reliability/, and the page made of their results."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from scripts import generate_reliability
-from scripts.reliability import exceptions, fuzz, kill_saves, leak
+from scripts.reliability import cases, exceptions, fuzz, kill_saves, leak
 
 
 def test_random_inputs_are_answered_or_refused_and_nothing_is_left_changed():
@@ -34,6 +36,25 @@ def test_the_page_is_made_of_the_stored_results():
     rows = generate_reliability.read()
     assert generate_reliability.PAGE.read_text(encoding="utf-8") == generate_reliability.page(rows)
     assert {name: row["failures"] for name, row in rows.items() if row["failures"]} == {}
+
+
+def missing_tests(listed):
+    """Those of some cases that are not there."""
+    names = [name for case in listed for name in case.tests]
+    folder = Path(__file__).parent
+    return [
+        name
+        for name in names
+        if f"\ndef {name.partition('::')[2]}(" not in (folder / name.partition("::")[0]).read_text(encoding="utf-8")
+    ]
+
+
+def test_every_test_of_the_table_of_cases_is_there():
+    listed = (*cases.ANSWERS, *cases.REASONS)
+    assert all(case.tests for case in listed)
+    assert missing_tests(listed) == []
+    gone = cases.Case("any", "any", ("test_reliability.py::test_that_is_gone",))
+    assert missing_tests([gone]) == list(gone.tests)
 
 
 @pytest.mark.parametrize("fault", ["a raw exception", "a changed model"])

@@ -113,6 +113,30 @@ def test_a_probability_is_explained_by_its_tangent_and_the_target_is_named(demo,
     assert name in warning
 
 
+POWERS = {
+    "pow": lambda o: o.logits[:, 1] ** 2,
+    "tanh": lambda o: torch.tanh(o.logits[:, 1]),
+    "relu": lambda o: torch.relu(o.logits[:, 1]),
+    "sqrt": lambda o: o.logits[:, 1].abs().sqrt(),
+}
+
+
+@pytest.mark.parametrize("name", POWERS)
+def test_a_function_whose_factor_is_held_is_named_and_the_scores_are_those_of_the_output_times_it(demo, name):
+    model, tokenizer = demo
+    options = {"tokenizer": tokenizer, "layers": "none"}
+    found = explain(model, TEXTS[4], target=POWERS[name], **options)
+    plain = explain(model, TEXTS[4], target=lambda o: o.logits[:, 1], **options)
+    with torch.no_grad():
+        outputs = model(**tokenizer(TEXTS[4], return_tensors="pt"))
+    factor = float(POWERS[name](outputs) / outputs.logits[:, 1])
+    assert distance(found.scores, plain.scores * factor) < 1e-4
+    assert not plain.info["warnings"]
+    (warning,) = found.info["warnings"]
+    assert warning.startswith("The target is not linear in the model's outputs (")
+    assert f"({name})" in warning
+
+
 def test_what_has_no_rule_is_blamed_on_the_target_and_not_on_the_model(encoder):
     model, tokenizer, _ = encoder
     found = explain(model, TEXTS[2], target=lambda o: pooled(o).var(-1), tokenizer=tokenizer, layers="none")

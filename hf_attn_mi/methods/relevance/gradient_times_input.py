@@ -32,6 +32,7 @@ class Relevance:
     space: str  # the space in which gradient x input is taken
     target_gap: Tensor  # (batch,) the part of the gap due to the target function, not to the model
     tangents: tuple[str, ...] = ()  # functions of the target that were replaced by their tangent
+    factors: tuple[str, ...] = ()  # functions f(x) of the target of which f(x) / x was held constant
     unfollowed: tuple[str, ...] = ()  # operations of the model that have no rule
     # (batch, entries) shares of other texts, by argument; they are part of `bias`
     others: Mapping[str, Tensor] = field(default_factory=dict)
@@ -137,6 +138,7 @@ def _of_target(
         space,
         target_gap,
         tuple(reading.tangents),
+        reading.factors,
         tuple(linearized.unfollowed),
         others,
     )

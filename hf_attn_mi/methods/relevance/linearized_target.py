@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hf_attn_mi.capture.torch_ops import PRODUCT, SOFTMAX, both
 from hf_attn_mi.methods.relevance import rules
-from hf_attn_mi.methods.relevance.linearized_forward import LinearizedForward, is_tracked, without_gradient
+from hf_attn_mi.methods.relevance.linearized_forward import GATED, LinearizedForward, is_tracked, without_gradient
 
 TANGENT = SOFTMAX | both("log_softmax logsumexp sigmoid exp exp2 expm1 log log1p log2 log10 logit erf sin cos atan")
 TANGENT |= {
@@ -47,6 +47,7 @@ LENGTHS = both("norm std") | {  # homogeneous of degree one: f(x) = <x, gradient
 DISTANCES = both("cdist dist") | {F.pairwise_distance}  # the same in both arguments together
 SUBTRACT = both("sub subtract __sub__ sub_ __isub__")
 REVERSED = both("rsub __rsub__")
+_NO_POWER = 1e-9  # distance from 1 of a product of exponents
 BILINEAR = PRODUCT | both("mm dot inner mv vdot outer tensordot")
 
 
@@ -58,11 +59,21 @@ class LinearizedTarget(LinearizedForward):
 
     Attributes:
         tangents: names of the functions that were replaced by their tangent, in the order of their first use.
+        factors: names of the functions f(x) of which the factor f(x) / x was held constant; without powers that make
+            up a norm together.
     """
 
     def __init__(self, batch: int) -> None:
         super().__init__(None, batch)
         self.tangents: dict[str, None] = {}
+        self._gates: dict[str, None] = {}
+        self._powers: dict[str, None] = {}
+        self._degree = 1.0  # the product of all exponents: 1 for the root of a sum of squares
+
+    @property
+    def factors(self) -> tuple[str, ...]:
+        """See the class."""
+        return (*self._gates, *(self._powers if abs(self._degree - 1.0) > _NO_POWER else ()))
 
     def _apply(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         tracked = [a for a in (*args, *kwargs.values()) if is_tracked(a)]
@@ -71,12 +82,17 @@ class LinearizedTarget(LinearizedForward):
         args = tuple(without_gradient(a) for a in args)
         kwargs = {k: without_gradient(v) for k, v in kwargs.items()}
         if func in TANGENT:
-            self.tangents[getattr(func, "__name__", str(func)).removeprefix("special_")] = None
+            self.tangents[_name(func)] = None
         if func in TANGENT or func in DISTANCES:
             return self._tangent(func, args, kwargs)
         if func in LENGTHS:
             return func(*args, **kwargs)
+        if func in GATED and is_tracked(args[0]):
+            self._gates[_name(func)] = None
         if func in SCALED and is_tracked(args[0]) and not _is_reciprocal(args):
+            exponent = args[1] if len(args) > 1 else kwargs.get("exponent", 0.5)
+            self._degree *= float(exponent) if isinstance(exponent, int | float) else 0.0
+            self._powers[_name(func)] = None
             return rules.identity_rule(func, *args, **kwargs)
         if func is F.cosine_similarity:
             return rules.cosine_similarity(*args, **kwargs)
@@ -108,6 +124,10 @@ class LinearizedTarget(LinearizedForward):
             return result
         added = (func in SUBTRACT) != (constants[0] is args[1])
         return self._with_constant(result, constants[0] if added else -constants[0])
+
+
+def _name(func: Any) -> str:
+    return str(getattr(func, "__name__", func)).removeprefix("special_").strip("_")
 
 
 def _is_reciprocal(args: tuple[Any, ...]) -> bool:

@@ -119,6 +119,12 @@ def _notes(result: Relevance) -> tuple[str, ...]:
         for key in result.others
         if key != DECODER  # the decoder's tokens have their own scores
     )
+    if result.factors:
+        notes += (
+            f"The target is not linear in the model's outputs ({', '.join(result.factors)}): its factor f(x) / x is "
+            "held at this input, so the scores are those of the outputs times this factor. They add up to the value, "
+            "but do not follow its slope. Return a logit or a difference of logits to explain the outputs themselves.",
+        )
     if not result.tangents:
         return notes
     names = ", ".join(result.tangents)

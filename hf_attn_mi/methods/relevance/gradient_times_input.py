@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from hf_attn_mi.capture import first_layer
 from hf_attn_mi.capture.model_state import visible_attention
 from hf_attn_mi.errors import UnsupportedModelError
+from hf_attn_mi.methods.relevance.custom_activations import custom_functions, gated_activations
 from hf_attn_mi.methods.relevance.linearized_forward import Leaf, LinearizedForward, SoftmaxRule
 from hf_attn_mi.methods.relevance.linearized_target import LinearizedTarget, map_tensors
 from hf_attn_mi.models.model_probe import probe
@@ -85,7 +86,7 @@ def relevances(
     batch = main.shape[0]
     network = _leaves(runner, arguments, batch, softmax_rule)
     with visible_attention(runner.model), torch.enable_grad(), network as (linearized, changed, leaves, space):
-        with linearized:
+        with linearized, gated_activations(runner.model):
             outputs = (run or runner.forward)(changed)
         found = []
         for number, target in enumerate(targets):
@@ -113,6 +114,7 @@ def _of_target(
     with LinearizedTarget(batch) as reading:
         value = target(outputs)
     _refuse_without_gradient(model, space, bool(leaves), value, read)
+    unfollowed = custom_functions(value)
     tensors = [leaf.tensor for leaf in leaves]
     everything = torch.autograd.grad(value.sum(), [*tensors, *read], allow_unused=True, retain_graph=keep)
     gradients, of_outputs = everything[: len(tensors)], everything[len(tensors) :]
@@ -139,7 +141,7 @@ def _of_target(
         target_gap,
         tuple(reading.tangents),
         reading.factors,
-        tuple(linearized.unfollowed),
+        tuple(dict.fromkeys([*linearized.unfollowed, *unfollowed])),
         others,
     )
 

@@ -76,9 +76,12 @@ CONSTANT = {  # f(0) is not 0, or a scale: the result is a factor, not a signal
     torch.reciprocal,
     T.__rtruediv__,
     F.logsigmoid,
+    torch.linalg.inv,
+    torch.inverse,
 }
 WITHOUT_RULE = {"lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"}
 WITHOUT_RULE |= {"prod", "cumprod", "log", "log1p", "log_softmax", "logsumexp", "sin", "cos", "sinh", "cosh", "atan"}
+SOLVE = {torch.linalg.solve_triangular, torch.linalg.solve}  # linear in the right-hand side, for a given matrix
 POWER = {torch.pow, T.pow, T.__pow__}
 BIASED = {F.linear: 2, F.conv1d: 2, torch.conv1d: 2, F.conv2d: 2, torch.conv2d: 2, F.conv3d: 2, torch.addmm: 0}
 NORMS: dict[Any, Callable[..., Tensor]] = {
@@ -162,6 +165,8 @@ class LinearizedForward(FunctionMode):
         if func in CONSTANT or (func in POWER and args and _is_negative(args[-1])):
             result = func(*args, **kwargs)
             return result.detach() if isinstance(result, Tensor) else result
+        if func in SOLVE and len(args) > 1:
+            return func(args[0].detach(), *args[1:], **kwargs)
         if func in GATED and is_tracked(args[0]):
             return self._gate(func, args, kwargs)
         if func in NORMS:

@@ -1,0 +1,62 @@
+"""Activations that a model computes by an autograd function of its own, whose backward pass has no rule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
+
+from hf_attn_mi.methods.relevance.rules import identity_rule
+
+ACTIVATIONS = ("gelu", "silu", "swish", "mish")  # parts of the names of modules with f(0) = 0
+
+
+@contextmanager
+def gated_activations(model: nn.Module) -> Iterator[None]:
+    """Within the block activation modules without weights that use an autograd function of their own are gated.
+
+    The operations inside such a function are not seen by a `TorchFunctionMode`, and its backward pass is that of the
+    activation and not of the gate f(x)/x, as in the GELU of Bloom. Every other module is left alone.
+    """
+    handles = []
+    try:
+        for module in model.modules():
+            name = type(module).__name__.lower()
+            leaf = not any(True for _ in module.children()) and not any(True for _ in module.parameters())
+            if leaf and any(part in name for part in ACTIVATIONS):
+                handles.append(module.register_forward_hook(_gated))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _gated(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+    """The output by the identity rule, if it comes from an autograd function of the model's own code."""
+    if len(args) != 1 or not isinstance(args[0], Tensor) or not isinstance(output, Tensor):
+        return None
+    if not isinstance(output.grad_fn, BackwardCFunction) or _is_ours(output.grad_fn):
+        return None
+    return identity_rule(module.forward, args[0])
+
+
+def custom_functions(value: Tensor) -> list[str]:
+    """Names of the autograd functions, written in Python outside of this package, that a value was computed by."""
+    names: dict[str, None] = {}
+    seen, stack = set[Any](), [value.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if isinstance(node, BackwardCFunction) and not _is_ours(node):
+            names[type(node).__name__.removesuffix("Backward")] = None
+        stack += [inner for inner, _ in node.next_functions]
+    return list(names)
+
+
+def _is_ours(node: Any) -> bool:
+    return str(getattr(type(node), "_forward_cls", type(node)).__module__).startswith("hf_attn_mi.")

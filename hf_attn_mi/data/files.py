@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -57,6 +58,17 @@ class NumberedRows:
 
 
 @dataclass(frozen=True)
+class FailedRow:
+    """A row of a file that cannot be read, while those after it can.
+
+    Attributes:
+        error: the reason, with the line or row.
+    """
+
+    error: InvalidInputError
+
+
+@dataclass(frozen=True)
 class FileRows:
     """The rows of one text file; each iteration opens the file again."""
 
@@ -64,31 +76,57 @@ class FileRows:
     suffix: str
 
     def __iter__(self) -> Iterator[Any]:
-        table = self.suffix in (".csv", ".tsv")  # csv reads line breaks inside quotes itself
         unit = "line" if self.suffix in (".txt", ".jsonl") else "row"
-        return iter(NumberedRows(self._read("" if table else None), f"{str(self.path)!r}", unit))
+        return iter(NumberedRows(_readable(self._read()), f"{str(self.path)!r}", unit))
 
-    def _read(self, newline: str | None) -> Iterator[Any]:
+    def tolerant(self) -> Iterator[Any]:
+        """The rows, with a `FailedRow` in the place of each one that cannot be read.
+
+        Raises:
+            InvalidInputError: the file cannot be read any further.
+        """
+        unit = "line" if self.suffix in (".txt", ".jsonl") else "row"
+        return iter(NumberedRows(self._read(), f"{str(self.path)!r}", unit))
+
+    def _read(self) -> Iterator[Any]:
         opened: Any = gzip.open if self.path.suffix == ".gz" else open
+        newline = "" if self.suffix in (".csv", ".tsv") else None  # csv reads line breaks inside quotes itself
         # What is not UTF-8 is kept as lone surrogates until its row is known.
         with opened(self.path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline=newline) as file:
             yield from _ROWS[self.suffix](file)
 
 
-def _lines(file: TextIO) -> Iterator[str]:
-    for line in file:
-        yield _in_utf8(line).rstrip("\r\n")
+def _readable(rows: Iterator[Any]) -> Iterator[Any]:
+    """The rows up to the first that cannot be read, which raises its error."""
+    for row in rows:
+        if isinstance(row, FailedRow):
+            raise row.error
+        yield row
+
+
+def _lines(file: TextIO) -> Iterator[Any]:
+    for number, line in enumerate(file, 1):
+        try:
+            yield _in_utf8(line).rstrip("\r\n")
+        except ValueError as error:
+            yield _failed(f"line {number} of {file.name!r} cannot be read: {_in_words(error)}.", error)
 
 
 def _json_lines(file: TextIO) -> Iterator[Any]:
     for number, line in enumerate(file, 1):
         if line.strip():
             try:
-                yield json.loads(_in_utf8(line))
+                row = json.loads(_in_utf8(line))
             except (ValueError, RecursionError) as error:
-                raise InvalidInputError(
-                    f"dataset: line {number} of {file.name!r} is not JSON: {_in_words(error)}."
-                ) from error
+                yield _failed(f"line {number} of {file.name!r} is not JSON: {_in_words(error)}.", error)
+            else:
+                yield row
+
+
+def _failed(message: str, cause: Exception) -> FailedRow:
+    error = InvalidInputError(f"dataset: {message}")
+    error.__cause__ = cause
+    return FailedRow(error)
 
 
 def _json(file: TextIO) -> Iterator[Any]:
@@ -105,7 +143,7 @@ def _json(file: TextIO) -> Iterator[Any]:
 
 def _table(file: TextIO, **form: Any) -> Iterator[Any]:
     reader = csv.DictReader(file, **form)
-    while True:
+    for number in count():
         limit = csv.field_size_limit(_LONGEST_CELL)  # of the whole process, so only while a row is read
         try:
             row = next(reader, None)
@@ -122,13 +160,19 @@ def _table(file: TextIO, **form: Any) -> Iterator[Any]:
             return
         if None in row or None in row.values():
             more = "more" if None in row else "fewer"
-            raise InvalidInputError(
+            message = (
                 f"dataset: the row before line {reader.line_num + 1} of {file.name!r} has {more} cells than the "
                 f"{len(names)} columns; a quotation mark may be missing."
             )
-        for cell in row.values():
-            _in_utf8(cell if isinstance(cell, str) else "".join(cell or ()))
-        yield row
+            yield FailedRow(InvalidInputError(message))
+            continue
+        try:
+            for cell in row.values():
+                _in_utf8(cell)
+        except ValueError as error:
+            yield _failed(f"row {number} of {file.name!r} cannot be read: {_in_words(error)}.", error)
+        else:
+            yield row
 
 
 def _in_utf8(text: str) -> str:

@@ -15,9 +15,10 @@ def library_versions() -> dict[str, str]:
         >>> sorted(library_versions())
         ['hf_attn_mi', 'torch', 'transformers']
     """
-    return {"hf_attn_mi": __version__, "torch": _installed("torch"), "transformers": _installed("transformers")}
+    return {"hf_attn_mi": __version__, **{name: package_version(name) for name in ("torch", "transformers")}}
 
 
 @cache  # reading the metadata of a package takes a millisecond
-def _installed(package: str) -> str:
+def package_version(package: str) -> str:
+    """Return the installed version of a package."""
     return version(package)

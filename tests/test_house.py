@@ -43,6 +43,7 @@ ROOMS = [  # a room imports from itself and from those further down
 OPTIONAL = {"PIL", "captum", "datasets", "evaluate", "matplotlib", "triton"}  # never imported at the top of a file
 LATE = OPTIONAL | {
     "accelerate",
+    "filelock",
     "jinja2",
     "markupsafe",
     "pandas",

@@ -12,4 +12,6 @@ def out_of_memory(error: BaseException) -> bool:
         >>> out_of_memory(torch.OutOfMemoryError()), out_of_memory(RuntimeError("shapes differ"))
         (True, False)
     """
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)  # the latter: a CPU
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return "can't allocate memory" in str(error)  # PyTorch on a CPU

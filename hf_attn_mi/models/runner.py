@@ -288,9 +288,12 @@ class EncoderRunner:
         """Positions of the inputs of each batch; inputs of different length share one where padding changes nothing."""
         if size == 1 or len(inputs) < 2 or not self.takes_batches(inputs[0]):
             return [[i] for i in range(len(inputs))]  # in the caller's order
+        return list(batches_by_length(inputs, size, mixed=self.mixes_lengths(inputs)))
+
+    def mixes_lengths(self, inputs: Sequence[EncodedInput]) -> bool:
+        """Whether inputs of different length may share a batch; False where all have the same length."""
         lengths = {one.length for one in inputs}
-        mixed = self.pad_id is not None and len(lengths) > 1 and self.ignores_padding(inputs)
-        return list(batches_by_length(inputs, size, mixed=mixed))
+        return self.pad_id is not None and len(lengths) > 1 and self.ignores_padding(inputs)
 
     def takes_batches(self, one: EncodedInput) -> bool:
         """Whether the model takes more than one row in a pass, and answers each on its own; tried once.

@@ -142,7 +142,7 @@ def explain(
             if target is not None:
                 raise InvalidInputError("target and targets: pass one of them.")
             plan, encoded = plan_targets(targets, candidate_labels, runner, encoded, errors=errors)
-            explained = partial(_explain_several, runner, plan, scorer, values, layers, profile, batch_size)
+            explained = partial(explain_several, runner, plan, scorer, values, layers, profile, batch_size)
 
             def several(positions: list[int]) -> list[list[Explanation]]:
                 pairs = zip(positions, explained(positions), strict=True)
@@ -155,14 +155,14 @@ def explain(
         def run(positions: list[int]) -> list[Explanation]:
             batch = [encoded.inputs[i] for i in positions]
             chosen = bound.select(positions)
-            return _explain_batch(runner, batch, scorer, [chosen], values, layers, profile)[0]
+            return explain_batch(runner, batch, scorer, [chosen], values, layers, profile)[0]
 
         # A function sees one input at a time, without padding and in the caller's order.
         batches = runner.batches(encoded.inputs, 1 if bound.alone else batch_size)
         return result_of_each(encoded, batches, run, errors=errors, task="explain")
 
 
-def _explain_several(
+def explain_several(
     runner: EncoderRunner,
     plan: TargetPlan,
     scorer: TokenScorer,
@@ -178,14 +178,14 @@ def _explain_several(
         return found
     if plan.shares_inputs:
         inputs = [plan.inputs[i] for i in positions]
-        of_targets = _explain_batch(runner, inputs, scorer, plan.of(positions), options, layers, profile)
+        of_targets = explain_batch(runner, inputs, scorer, plan.of(positions), options, layers, profile)
         return [[row[place] for row in of_targets[: plan.counts[i]]] for place, i in enumerate(positions)]
     pairs, target = plan.rows(positions)
     rows = list(target.inputs or ())
     records: dict[int, Explanation] = {}
     for places in runner.batches(rows, 1 if target.alone else batch_size):
         batch, chosen = [rows[i] for i in places], target.select(places)
-        records.update(zip(places, _explain_batch(runner, batch, scorer, [chosen], options, layers, profile)[0]))
+        records.update(zip(places, explain_batch(runner, batch, scorer, [chosen], options, layers, profile)[0]))
     for row, (place, _) in enumerate(pairs):
         found[place].append(records[row])
     return found
@@ -196,7 +196,7 @@ def _of_input(record: Explanation, place: int) -> Explanation:
     return replace(record, info={**record.info, "input": place})
 
 
-def _explain_batch(
+def explain_batch(
     runner: EncoderRunner,
     inputs: Sequence[EncodedInput],
     scorer: TokenScorer,

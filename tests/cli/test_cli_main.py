@@ -325,7 +325,7 @@ def test_what_was_computed_is_written_where_standard_output_is_closed(capsys, tm
 
 
 INTERRUPTED_AT = {
-    "explain": "hf_attn_mi.tasks.explain._explain_batch",
+    "explain": "hf_attn_mi.tasks.explain.explain_batch",
     "certify": "hf_attn_mi.tasks.certify._certify",
     "minimal": "hf_attn_mi.tasks.minimal_tokens._token_sets",
     "subgraph": "hf_attn_mi.tasks.minimal_attention._Task",

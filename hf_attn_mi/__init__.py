@@ -24,17 +24,21 @@ if TYPE_CHECKING:
         AttentionSubgraph,
         Certificate,
         Comparison,
+        DatasetRun,
         Explanation,
         InformationProfile,
         Report,
         Results,
         SkippedInput,
         TokenSet,
+        load_results,
     )
     from hf_attn_mi.tasks.attention_maps import attention_maps
     from hf_attn_mi.tasks.certify import certify
     from hf_attn_mi.tasks.compare import compare
     from hf_attn_mi.tasks.explain import explain
+    from hf_attn_mi.tasks.explain_dataset import explain_dataset
+    from hf_attn_mi.tasks.explainer import Explainer
     from hf_attn_mi.tasks.fit_information import fit_information
     from hf_attn_mi.tasks.minimal_attention import minimal_attention
     from hf_attn_mi.tasks.minimal_tokens import minimal_tokens
@@ -47,6 +51,8 @@ __all__ = [
     "BackendUnavailableError",
     "Certificate",
     "Comparison",
+    "DatasetRun",
+    "Explainer",
     "Explanation",
     "HfAttnMiError",
     "InformationProfile",
@@ -64,8 +70,10 @@ __all__ = [
     "effective_attention",
     "efficient_attention",
     "explain",
+    "explain_dataset",
     "fit_information",
     "list_methods",
+    "load_results",
     "minimal_attention",
     "minimal_tokens",
     "mutual_information",
@@ -85,17 +93,21 @@ _NAMES_OF_MODULE = {  # the imports above, once more for the run time; a test co
         "AttentionSubgraph",
         "Certificate",
         "Comparison",
+        "DatasetRun",
         "Explanation",
         "InformationProfile",
         "Report",
         "Results",
         "SkippedInput",
         "TokenSet",
+        "load_results",
     ),
     "tasks.attention_maps": ("attention_maps",),
     "tasks.certify": ("certify",),
     "tasks.compare": ("compare",),
     "tasks.explain": ("explain",),
+    "tasks.explain_dataset": ("explain_dataset",),
+    "tasks.explainer": ("Explainer",),
     "tasks.fit_information": ("fit_information",),
     "tasks.minimal_attention": ("minimal_attention",),
     "tasks.minimal_tokens": ("minimal_tokens",),

@@ -14,6 +14,7 @@ from hf_attn_mi.cli.certify import certify
 from hf_attn_mi.cli.compare import CompareCommand, compare
 from hf_attn_mi.cli.exit_codes import FAULT, INTERRUPTED, PIPE_CLOSED, REFUSED, in_words
 from hf_attn_mi.cli.explain import explain
+from hf_attn_mi.cli.explain_dataset import explain_dataset
 from hf_attn_mi.cli.methods import methods
 from hf_attn_mi.cli.mi import mi
 from hf_attn_mi.cli.minimal import minimal
@@ -121,6 +122,16 @@ app.command(
         "recheck subgraph.json.gz --model NAME_OR_PATH",
     ),
 )(recheck)
+app.command(
+    name="explain-dataset",
+    rich_help_panel=DATA_SETS,
+    epilog=_epilog(
+        in_words("done; rows that failed are in the errors files"),
+        "explain-dataset --data reviews.jsonl --output reviews --dry-run",
+        "explain-dataset --data reviews.jsonl --output reviews --truncate",
+        "explain-dataset --data pairs.csv --output pairs --columns text=a --columns text_pair=b --columns label=gold",
+    ),
+)(explain_dataset)
 app.command(
     cls=CompareCommand,
     rich_help_panel=DATA_SETS,

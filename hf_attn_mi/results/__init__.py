@@ -12,6 +12,7 @@ from hf_attn_mi.results.attention_parts import (
 from hf_attn_mi.results.attention_subgraph import AttentionSubgraph
 from hf_attn_mi.results.certificate import Certificate, LayerCertificate, OutputChange
 from hf_attn_mi.results.comparison import Comparison, MethodCost
+from hf_attn_mi.results.dataset_run import DatasetRun
 from hf_attn_mi.results.explanation import Explanation, Word
 from hf_attn_mi.results.information_profile import InformationProfile, Site
 from hf_attn_mi.results.layer_attention import LayerAttention
@@ -21,6 +22,7 @@ from hf_attn_mi.results.report import Report, ReportItem
 from hf_attn_mi.results.report_parts import AttentionDetail, AttentionLinks, ClassOutput, HeadDetail, WeightInterval
 from hf_attn_mi.results.results import Results
 from hf_attn_mi.results.skipped_input import SkippedInput
+from hf_attn_mi.results.stored_results import StoredExplanation, StoredResults, load_results
 from hf_attn_mi.results.token_set import Removal, Span, TokenSet
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "Certificate",
     "ClassOutput",
     "Comparison",
+    "DatasetRun",
     "DeeperRemovals",
     "Explanation",
     "FamilyMember",
@@ -53,8 +56,11 @@ __all__ = [
     "Site",
     "SkippedInput",
     "Span",
+    "StoredExplanation",
+    "StoredResults",
     "TokenSet",
     "UnitRemoval",
     "WeightInterval",
     "Word",
+    "load_results",
 ]

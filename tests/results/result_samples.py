@@ -15,6 +15,7 @@ from hf_attn_mi.results import (
     Certificate,
     ClassOutput,
     Comparison,
+    DatasetRun,
     DeeperRemovals,
     Explanation,
     FamilyMember,
@@ -243,6 +244,7 @@ SAMPLES = {
     "attention subgraph": subgraph(),
     "comparison": comparison(),
     "profile": sample_profile.made(),
+    "data set run": DatasetRun("out", "1f2e3d4c", 2000, 1, 2, 0, 2000, 10.0, 2**30, 2**20, 2, info={"model": "m"}),
     "maps": attention_maps(),
     "report": report(),
 }

@@ -28,6 +28,7 @@ FOLDERS = pytest.mark.parametrize("record", [x for x in SAMPLES.values() if x.FO
 # A report's page has a script of its own: tests/results/test_report_page.py.
 STATIC = pytest.mark.parametrize("record", [x for x in SAMPLES.values() if x.NOUN != "report"], ids=lambda x: x.NOUN)
 OTHER = {  # a value of another record for one field of each kind
+    "run over a data set": {"rows": 2001},
     "explanation": {"target": None},
     "attention layer": {"n": 7},
     "certificate": {"scale": 2.5},
@@ -375,6 +376,7 @@ ROWS = {
     "explanation": 5,
     "layer": 2,
     "certificate": 2,
+    "data set run": 1,
     "token set": 4,
     "attention subgraph": 2,
     "comparison": 2,

@@ -1,0 +1,146 @@
+"""The end of a run over a data set, and the estimate of a dry run."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from hf_attn_mi.data.corpus_columns import CorpusColumns
+from hf_attn_mi.data.row_source import RowSource
+from hf_attn_mi.data.run_folder import DamagedRunError, RunFolder, new_run_id
+from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.results.dataset_run import DatasetRun
+from hf_attn_mi.tasks.batch_explainer import BatchExplainer
+from hf_attn_mi.tasks.corpus_plan import CorpusPlan, read_plan
+from hf_attn_mi.tasks.corpus_run import CorpusRun
+from hf_attn_mi.tasks.corpus_shard import ShardExplainer, peak_memory
+
+LOGGER = logging.getLogger("hf_attn_mi")
+SAMPLE = 50  # rows that a dry run explains
+
+
+def finish_run(folder: RunFolder, run: CorpusRun, about: Mapping[str, Any], seconds: float) -> DatasetRun:
+    """Report the run, and add it to `run.json`; waits for the other processes.
+
+    A process that was stopped waits for nobody.
+    """
+    processes, mine = run.processes, (run.done, peak_memory(), run.stopped, run.rows)
+    try:
+        together = [mine] if run.stopped else processes.gathered(mine)
+    except RuntimeError as error:  # another process has ended: its shards are missing
+        LOGGER.warning("another process ended before its last shard: %s", error)
+        together = [(*mine[:2], True, mine[3])]
+    plan = run.plan
+    rows = next((one[3] for one in together if one[3] is not None), None)
+    finished = {number: found[0] for number in folder.shard_numbers() if (found := folder.read_shard_info(number))}
+    shards = None if rows is None else -(-rows // plan.size)
+    report = DatasetRun(
+        output=str(folder.path),
+        run_id=plan.run_id,
+        rows=rows,
+        failed=sum(info.failed for info in finished.values()),
+        shards=len(finished),
+        missing=None if shards is None else shards - len(finished),
+        done=sum(one[0] for one in together),
+        seconds=seconds,
+        peak_memory=max(one[1] for one in together),
+        size=sum(folder.shard_path(number).stat().st_size for number in finished),
+        processes=processes.count,
+        stopped=any(one[2] for one in together),
+        info={**about, "versions": json.loads(plan.settings)["versions"]},
+    )
+    if processes.first:
+        _note(folder, report)
+    if report.stopped:
+        LOGGER.warning("stopped after %s rows: run the same call again to do the rest.", f"{report.done:,}")
+    return report
+
+
+def _note(folder: RunFolder, report: DatasetRun) -> None:
+    """Add the run to `run.json`."""
+    try:
+        known = folder.read_run()
+    except DamagedRunError:
+        known = None
+    if known is None:  # somebody has taken it away during the run; the next run writes it anew from the shards
+        LOGGER.warning("%s is gone or damaged; the next run restores it.", folder.path / "run.json")
+        return
+    entry = {
+        "run_id": report.run_id,
+        "ended": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "seconds": round(report.seconds, 3),
+        "rows": report.done,
+        "rows_per_second": None if report.rate is None else round(report.rate, 3),
+        "peak_memory_bytes": report.peak_memory,
+        "processes": report.processes,
+        "stopped": report.stopped,
+    }
+    folder.write_run({**known, "rows": report.rows, "failed": report.failed, "runs": [*known.get("runs", []), entry]})
+
+
+def estimate_run(
+    folder: RunFolder,
+    explainer: BatchExplainer,
+    source: RowSource,
+    columns: CorpusColumns,
+    settings: Mapping[str, Any],
+    size: int,
+    rows: int | None,
+    about: Mapping[str, Any],
+    processes: int,
+) -> DatasetRun:
+    """What a run would do, from a few rows; nothing is written.
+
+    Raises:
+        InvalidInputError: there is no row, or the folder holds another run.
+        HfAttnMiError: none of the rows can be explained.
+    """
+    plan = read_plan(folder, new_run_id(), settings, size, rows)
+    sample = source.sample(SAMPLE)
+    if not sample:
+        raise InvalidInputError("dataset has no rows.")
+    shard = ShardExplainer(explainer, columns, plan.settings_id)
+    shard.explain(0, 0, [row for _, row in sample[:2]])  # what is computed once for a model
+    started = time.perf_counter()
+    found = shard.explain(0, 0, [row for _, row in sample])
+    each = (time.perf_counter() - started) / len(sample)
+    if found.first_error is not None and found.info.rows == 0:
+        raise found.first_error
+    left = plan.missing_rows
+    return DatasetRun(
+        output=str(folder.path),
+        run_id=plan.run_id,
+        rows=rows,
+        failed=0,
+        shards=len(plan.finished),
+        missing=plan.missing,
+        done=left or 0,
+        seconds=each * (left or 0) / processes,
+        peak_memory=peak_memory(),
+        size=round(_bytes_of(found.table) / len(sample) * (left or 0)),
+        processes=processes,
+        dry_run=True,
+        info={**about, "warnings": _remarks(plan, found.info.failed, len(sample), each)},
+    )
+
+
+def _remarks(plan: CorpusPlan, failed: int, sample: int, each: float) -> list[str]:
+    remarks = []
+    if failed:
+        remarks.append(f"{failed} of the {sample} rows that were tried fail; the errors files will say why.")
+    if plan.rows is None:
+        remarks.append(f"the number of rows is not known before they are read; one row takes {each:.3g} s.")
+    return remarks
+
+
+def _bytes_of(table: Any) -> int:
+    """Size of a table as Parquet."""
+    import pyarrow.parquet
+
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(table, buffer, compression="zstd")
+    return buffer.tell()

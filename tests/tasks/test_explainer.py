@@ -1,0 +1,36 @@
+"""`Explainer`: `explain` for `datasets.map` and other engines that pass batches of columns."""
+
+import pickle
+
+import datasets
+import numpy as np
+import pytest
+
+from hf_attn_mi import Explainer, InvalidInputError, explain
+from tests.sample_models import DEMO, TEXTS
+
+
+def test_it_gives_columns_with_the_results_of_explain(demo):
+    found = Explainer(demo[0], tokenizer=demo[1])({"text": np.array([*TEXTS, ""], dtype=object), "label": [0] * 6})
+    expected = explain(demo[0], TEXTS, tokenizer=demo[1], layers="none")
+    assert found["error"][:5] == [None] * 5
+    assert "empty text" in found["error"][5]
+    assert found["tokens"][5] is None
+    for place, one in enumerate(expected):
+        assert tuple(found["tokens"][place]) == one.tokens
+        assert np.allclose(found["scores"][place], one.scores, atol=2e-5)
+    assert not {"text", "label", "row"} & set(found)
+    with pytest.raises(InvalidInputError, match="empty text"):
+        Explainer(demo[0], tokenizer=demo[1], errors="raise")({"text": [""]})
+    with pytest.raises(InvalidInputError, match="batched=True"):
+        Explainer(demo[0], tokenizer=demo[1])("a text")
+
+
+def test_datasets_maps_it_in_several_processes():
+    table = datasets.Dataset.from_dict({"review": TEXTS * 2})
+    explainer = Explainer(str(DEMO), columns="review", method="attention")
+    assert pickle.loads(pickle.dumps(explainer)).model == str(DEMO)
+    scored = table.map(explainer, batched=True, batch_size=5, num_proc=2)
+    assert scored["review"] == table["review"]
+    assert all(len(scores) == len(tokens) for scores, tokens in zip(scored["scores"], scored["tokens"]))
+    assert scored["error"][:] == [None] * 10

@@ -30,6 +30,10 @@ from transformers import (
     LlamaForSequenceClassification,
     ViTConfig,
     ViTForImageClassification,
+    ViTImageProcessorPil,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForSequenceClassification,
 )
 
 from hf_attn_mi._version import library_versions
@@ -87,6 +91,29 @@ def models() -> dict[str, Any]:
             )
         ),
     }
+
+
+def media_models() -> dict[str, tuple[Any, Any]]:
+    """By kind of input: a random classifier of two layers, and its processor."""
+    audio = _built(
+        lambda: Wav2Vec2ForSequenceClassification(
+            Wav2Vec2Config(
+                hidden_size=32,
+                intermediate_size=48,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                conv_dim=(16, 16),
+                conv_kernel=(10, 8),
+                conv_stride=(8, 8),
+                num_feat_extract_layers=2,
+                num_conv_pos_embeddings=4,
+                num_conv_pos_embedding_groups=2,
+                classifier_proj_size=16,
+            )
+        )
+    )
+    images = ViTImageProcessorPil(size={"height": 8, "width": 8})
+    return {"images": (models()["vit"], images), "audio": (audio, Wav2Vec2FeatureExtractor())}
 
 
 def _built(build: Callable[[], Any]) -> Any:

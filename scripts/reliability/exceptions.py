@@ -32,9 +32,11 @@ from hf_attn_mi import (
     compare,
     explain,
     fit_information,
+    minimal_attention,
     minimal_tokens,
     recheck,
 )
+from hf_attn_mi import report as report_page
 from scripts.reliability.common import (
     TEXTS,
     arguments,
@@ -86,6 +88,10 @@ class Tasks:
             "fit_information": lambda: fit_information(
                 self.model, data, estimator="gaussian", permutations=9, batch_size=16, **words
             ),
+            "minimal_attention": lambda: minimal_attention(self.model, INPUTS[:2], budget=10.0, unit="head", **words),
+            "report": lambda: report_page(self.model, INPUTS[:2], token_set=False, subgraph=False, **words),
+            "several targets": lambda: explain(self.model, INPUTS, targets="all", **words),
+            "windows": lambda: explain(self.model, f"{INPUTS[2]} " * 8, stride=4, **words),
             "capture_attention": self.capture,
         }
         if names is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import faulthandler
 import functools
 import gzip
+import importlib
 import io
 import os
 import random
@@ -41,6 +42,7 @@ from scripts.reliability.common import (
     bert,
     changes,
     locks_free,
+    media_models,
     model_state,
     models,
     process_state,
@@ -107,6 +109,52 @@ ARGUMENTS: dict[str, dict[str, tuple[Any, ...]]] = {  # of each task: values tha
         "truncation": (True, False),
         "seed": (0,),
     },
+    "minimal_attention": {
+        "target": (None, 1, "LABEL_0"),
+        "unit": ("edge", "head", "layer", "token"),
+        "keep": (0.9, 0.5, 1.0),
+        "strict": (True, False),
+        "ranking": ("gradient", "relevance", "attention", "random"),
+        "others": (0, 1),
+        "removals": (("renormalized",), ("missing",), ("mean", "renormalized")),
+        "reference": (None, "A text that is long enough for all of these inputs, and a bit longer."),
+        "deeper": (False, False, True),
+        "budget": (5.0, 20.0),
+        "batch_size": (1, 16),
+        "truncation": (True, False),
+        "is_split_into_words": (False, False, True),
+        "errors": ("raise", "skip"),
+        "seed": (0,),
+    },
+    "report": {
+        "target": (None, 1),
+        "method": ("relevance", "attention", "random"),
+        "options": (None, {}),
+        "methods": ((), ("attention",), ("random", "rollout")),
+        "classes": (1, 2),
+        "labels": (None, [0], [1]),
+        "token_set": (False, False, True),
+        "certificate": (False, False, True),
+        "subgraph": (False,),
+        "attention": (None, "none", "rows"),
+        "comparison": (None,),
+        "profile": (None,),
+        "batch_size": (1, 16),
+        "truncation": (True, False),
+        "is_split_into_words": (False, False, True),
+        "seed": (0,),
+    },
+    "fit_information": {
+        "layers": (None, [0], [2]),
+        "sites": ("tokens", "first", ("first", "positions")),
+        "batch_size": (1, 16),
+        "estimator": ("gaussian", "gaussian", "discriminant"),
+        "effort": ("fast",),
+        "permutations": (1, 3),
+        "limit": (None, 60),
+        "memory": (2**20,),
+        "seed": (0,),
+    },
     "attention_maps": {
         "kind": ("efficient", "raw", "effective"),
         "layers": (None, [0], [1]),
@@ -121,6 +169,11 @@ AREAS = {
     "minimal_tokens": 8,
     "compare": 6,
     "attention_maps": 10,
+    "minimal_attention": 4,
+    "report": 4,
+    "fit_information": 3,
+    "images": 6,
+    "audio": 6,
     "load": 16,
     "command line": 18,
 }
@@ -137,6 +190,7 @@ class Fuzzer:
         self.seed, self.folder = seed, folder
         self.models = models()
         self.cli_model = bert()
+        self.of_media = media_models()
         self.saved = saved_files(folder)
         self.counts: Counter[str] = Counter()
         self.by_area: dict[str, Counter[str]] = {area: Counter() for area in AREAS}
@@ -154,6 +208,8 @@ class Fuzzer:
             return area, draw.function(rng)
         if area == "command line":
             return area, functools.partial(self.command_line, commands(rng, self.folder))
+        if area in ("images", "audio"):
+            return area, self.media(rng, area)
         return area, self.task(rng, area)
 
     def task(self, rng: random.Random, name: str) -> Callable[[], Any]:
@@ -163,12 +219,40 @@ class Fuzzer:
         values = {key: rng.choice(right) for key, right in ARGUMENTS[name].items() if rng.random() < 0.4}
         if rng.random() < 0.2:
             values[rng.choice(list(ARGUMENTS[name]))] = draw.value(rng)
+        if name == "fit_information":
+            inputs = draw.data(rng)
+            values = {"estimator": "gaussian", "permutations": 3} | values
+        if name == "minimal_attention":
+            values.setdefault("budget", 20.0)
+        if name == "report":
+            values = {"token_set": False, "certificate": False, "subgraph": False, "attention": "none"} | values
         if name == "compare":
             values.setdefault("methods", ["random"])  # the default ones take a second
         if kind == "encoder" and name in ("explain", "compare") and rng.random() < 0.9:
             values.setdefault("target", first_unit)
         values["tokenizer"] = draw.value(rng) if rng.random() < 0.03 else tokenizer()
         model = draw.value(rng) if rng.random() < 0.02 else self.models[kind]
+
+        def call() -> Any:
+            result = getattr(hf_attn_mi, name)(model, inputs, **values)
+            if rng.random() < 0.3:
+                use(result)
+
+        return call
+
+    def media(self, rng: random.Random, area: str) -> Callable[[], Any]:
+        """A call of a task with images or recordings, right and nearly right."""
+        inputs = draw.picture(rng) if area == "images" else draw.recording(rng)
+        name = rng.choice(("explain", "explain", "explain", "certify", "attention_maps", "minimal_attention"))
+        values = {key: rng.choice(right) for key, right in ARGUMENTS[name].items() if rng.random() < 0.2}
+        if name == "minimal_attention":
+            values |= {"budget": 5.0, "unit": "layer"}
+        if rng.random() < 0.2:
+            values[rng.choice([*ARGUMENTS[name], "processor", "sampling_rate"])] = draw.value(rng)
+        model, processor = self.of_media[area]
+        values.setdefault("processor", processor if rng.random() < 0.95 else draw.value(rng))
+        if area == "audio" and rng.random() < 0.7:
+            values.setdefault("sampling_rate", rng.choice([16000, 8000, 16000, 0, -1]))
 
         def call() -> Any:
             result = getattr(hf_attn_mi, name)(model, inputs, **values)
@@ -210,14 +294,13 @@ class Fuzzer:
 
     def command_line(self, line: list[str]) -> None:
         """Run a command in this process."""
-        from hf_attn_mi.cli import certify, compare, explain, loading, mi, minimal
+        from hf_attn_mi.cli import loading
 
         def load_model(name: str | None, **options: Any) -> Any:
             return (self.cli_model, tokenizer()) if name is None else loading.load_model(name, **options)
 
-        modules = [certify, compare, explain, mi, minimal]
-        loaders = [sys.modules[f"hf_attn_mi.cli.{name}"] for name in ("certify", "compare", "explain", "mi", "minimal")]
-        assert len(modules) == len(loaders)
+        names = ("certify", "compare", "media", "mi", "minimal", "recheck", "subgraph")
+        loaders = [importlib.import_module(f"hf_attn_mi.cli.{name}") for name in names]
         for module in loaders:
             module.load_model = load_model  # type: ignore[attr-defined]
         output, errors = io.StringIO(), io.StringIO()
@@ -339,7 +422,8 @@ def run(count: int, seed: int, *, first: int = 0, progress: bool = False, show: 
         os.chdir(folder)
         try:
             warm = min(count // 5 + 1, 500)
-            watched = {**fuzzer.models, "command line": fuzzer.cli_model}
+            media = {kind: model for kind, (model, _) in fuzzer.of_media.items()}
+            watched = {**fuzzer.models, **media, "command line": fuzzer.cli_model}
             states: dict[str, Any] = {key: model_state(model) for key, model in watched.items()}
             process, memory = process_state(), resident_mib()
             for number in range(first, first + count):

@@ -37,6 +37,22 @@ VALUES: dict[str, tuple[str, ...]] = {  # right and nearly right values of optio
     "--batch-size": ("1", "4", "0", "-1", "1.5"),
     "--seed": ("0", "1", "-1", "99999999999999999999"),
 }
+COMMANDS = {  # and how often each is drawn
+    "explain": 30,
+    "certify": 10,
+    "minimal": 10,
+    "subgraph": 6,
+    "report": 5,
+    "compare": 12,
+    "mi": 12,
+    "recheck": 3,
+    "methods": 1,
+    "models": 1,
+    "explian": 1,
+    "--version": 1,
+    "--help": 1,
+    "": 1,
+}
 OUTPUTS = ("--json", "--html", "--plot", "--save", "--markdown")
 
 
@@ -88,17 +104,18 @@ def table_file(suffix: str) -> bytes:
 
 def commands(rng: random.Random, folder: Path) -> list[str]:
     """The arguments of a command line."""
-    name = rng.choices(
-        ["explain", "certify", "minimal", "compare", "mi", "methods", "models", "explian", "--version", "--help", ""],
-        (30, 10, 10, 12, 12, 1, 1, 1, 1, 1, 1),
-    )[0]
+    name = rng.choices(list(COMMANDS), weights=list(COMMANDS.values()))[0]
     line = [name]
-    if name in ("explain", "certify", "minimal"):
+    if name in ("explain", "certify", "minimal", "subgraph", "report"):
         line += [draw.text(rng) for _ in range(rng.choice([0, 1, 1, 2]))] or ["--file", data_file(rng, folder)]
+    if name == "recheck":
+        line += [data_file(rng, folder)]
+    if name in ("subgraph", "report"):
+        line += ["--budget", "5"] if name == "subgraph" else []
     if name in ("compare", "mi"):
         line += ["--data", data_file(rng, folder)] if rng.random() < 0.95 else []
         line += ["--limit", "4", "--permutations", "3"] if name == "mi" else ["--n", "2", "--methods", "random"]
-    if name in ("explain", "certify", "minimal", "compare", "mi"):
+    if name in ("explain", "certify", "minimal", "subgraph", "report", "compare", "mi", "recheck"):
         for _ in range(rng.choice([0, 1, 2, 4])):
             option, valued = rng.choice(options_of(name))
             if option in ("--data", "--help"):

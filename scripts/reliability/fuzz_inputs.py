@@ -288,6 +288,46 @@ def picture(rng: random.Random) -> Any:
     return [made] * rng.choice([1, 2]) if rng.random() < 0.3 else made
 
 
+def recording(rng: random.Random) -> Any:
+    """A recording, or what is nearly one."""
+    samples = rng.choice([0, 1, 7, 400, 1600, 4000])
+    tone = np.sin(np.arange(samples) / 9)
+    choices: tuple[Callable[[], Any], ...] = (
+        lambda: tone,
+        lambda: tone.astype(np.float32),
+        lambda: (tone * 2**14).astype(np.int16),
+        lambda: np.stack([tone, tone], rng.choice([0, 1])),
+        lambda: {"array": tone, "sampling_rate": rng.choice([16000, 8000, 44100, 0, -1, None, "16000"])},
+        lambda: {"array": value(rng), "sampling_rate": 16000},
+        lambda: {"raw": tone, "sampling_rate": 16000},
+        lambda: np.full(samples, np.nan),
+        lambda: np.zeros(samples, dtype=rng.choice([bool, complex, object])),
+        lambda: torch.as_tensor(tone),
+        lambda: tone.tolist(),
+        lambda: {"input_values": torch.as_tensor(tone, dtype=torch.float32)[None]},
+        lambda: "none.wav",
+        lambda: value(rng),
+    )
+    made = rng.choice(choices)()
+    return [made] * rng.choice([1, 2]) if rng.random() < 0.3 else made
+
+
+def data(rng: random.Random) -> Any:
+    """Texts for a profile of information, or what is nearly that."""
+    count = rng.choice([1, 40, 60, 60, 80])
+    choices: tuple[Callable[[], Any], ...] = (
+        lambda: [f"{'good' if i % 2 else 'bad'} film {i}" for i in range(count)],
+        lambda: [f"{'good' if i % 2 else 'bad'} film {i}" for i in range(count)],
+        lambda: [(f"film {i}", "good" if i % 3 else "bad") for i in range(count)],
+        lambda: ["the same film"] * count,
+        lambda: [text(rng) for _ in range(count)],
+        lambda: texts(rng),
+        lambda: "none.csv",
+        lambda: value(rng),
+    )
+    return rng.choice(choices)()
+
+
 def function(rng: random.Random) -> Callable[[], Any]:
     """A call of a function of tensors: rows of attention with values, or states with outputs."""
     heads, tokens, width = rng.choice([1, 2]), rng.choice([1, 3, 7]), rng.choice([1, 4, 9])

@@ -58,10 +58,10 @@ def as_path(path: object, name: str = "path") -> Path:
     try:
         encoded = os.fsencode(text)
     except UnicodeEncodeError as error:
-        raise InvalidInputError(f"{name}={text!r} is no file name: {error}") from error
+        raise InvalidInputError(f"{name}={text!r} is not a file name: {error}") from error
     if not text or b"\0" in encoded:
         reason = "it contains a null character" if text else "it is empty"
-        raise InvalidInputError(f"{name}={text!r} is no file name: {reason}")
+        raise InvalidInputError(f"{name}={text!r} is not a file name: {reason}")
     return Path(text)
 
 

@@ -22,8 +22,8 @@ def rollout(
     arXiv 2005.00928; there residual = 1/2). Keys that are padding get 0 and rows of queries that are padding are 0.
 
     Args:
-        attentions: one tensor a layer, first layer first: (..., heads, tokens, tokens), or (tokens, tokens) without
-            heads.
+        attentions: one tensor for each layer, first layer first: (..., heads, tokens, tokens), or (tokens, tokens)
+            without heads.
         mask: bool (..., tokens) or (batch, tokens), True where the token is real.
         residual: share of the residual connection, in [0, 1].
         head_dimension: the dimension to average over, counted from the end; None if there is none, for attentions of
@@ -42,13 +42,17 @@ def rollout(
     if isinstance(residual, bool) or not isinstance(residual, int | float) or not 0.0 <= residual <= 1.0:
         raise InvalidInputError(f"residual is {shown(residual)}: it must lie between 0 and 1")
     if head_dimension is not None and (type(head_dimension) is not int or head_dimension > -3):
-        raise InvalidInputError(f"head_dimension is {shown(head_dimension)}: counted from the end, -3 or less, or None")
+        raise InvalidInputError(
+            f"head_dimension is {shown(head_dimension)}: it must be None, or -3 or less, counted from the end"
+        )
     if not isinstance(attentions, list | tuple | Tensor) or (isinstance(attentions, Tensor) and not attentions.dim()):
-        raise InvalidInputError(f"attentions is {type(attentions).__name__}: pass a list with one tensor a layer")
+        raise InvalidInputError(
+            f"attentions is {type(attentions).__name__}: pass a list with one tensor for each layer"
+        )
     if isinstance(attentions, Tensor):
         check_tensor("attentions", attentions)
     if not len(attentions):
-        raise InvalidInputError("attentions is empty: pass one tensor a layer")
+        raise InvalidInputError("attentions is empty: pass one tensor for each layer")
     layers = [_mean_over_heads(layer, head_dimension) for layer in attentions]
     shape = layers[0].shape
     if any(layer.shape != shape for layer in layers) or shape[-1] != shape[-2]:

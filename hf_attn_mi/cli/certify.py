@@ -23,7 +23,8 @@ def certify(
     target: opt.Target = None,
     form: Annotated[Form, opt.method_option(help="Which rows replace the attention rows.")] = "efficient",
     tolerance: Annotated[
-        float, opt.method_option(metavar="T", help="Of efficient rows: relative error in \\[0, 1); 0 is exact.")
+        float,
+        opt.method_option(metavar="T", help="Tolerance of efficient rows: a relative error in \\[0, 1); 0 is exact."),
     ] = 0.0,
     checked_rows: Annotated[
         int, opt.method_option(metavar="N", help="Rows, drawn at random, whose keys are checked for necessity.")

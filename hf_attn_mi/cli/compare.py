@@ -26,7 +26,9 @@ class CompareCommand(opt.ManyValues):
 def compare(
     data: opt.Data,
     model: opt.Model = None,
-    n: Annotated[int, opt.input_option("--n", metavar="N", help="Texts, drawn at random from the data.")] = 200,
+    n: Annotated[
+        int, opt.input_option("--n", metavar="N", help="Number of texts that are drawn at random from the data.")
+    ] = 200,
     truncate: Annotated[
         bool, opt.input_option(help="Cut texts that are too long for the model, with a warning, or refuse them.")
     ] = True,

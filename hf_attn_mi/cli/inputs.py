@@ -39,7 +39,9 @@ def read_texts(texts: list[str] | None, file: Path | None, pair: str | None) -> 
         try:
             lines += _texts_of_file(file)
         except OSError as error:
-            raise InvalidInputError(f"--file {file}: {error}; a UTF-8 file with one text a line is needed.") from error
+            raise InvalidInputError(
+                f"--file {file}: {error}; a UTF-8 file with one text on each line is needed."
+            ) from error
     if "-" in (texts or ()) or (not texts and file is None and not (sys.stdin and sys.stdin.isatty())):
         lines += _lines(_read_stdin(), "standard input")
     if not lines:
@@ -61,7 +63,7 @@ def _texts_of_file(file: Path) -> list[Text]:
     if suffix not in (*TABLE_SUFFIXES, *TEXT_SUFFIXES) or (file.name.endswith(".gz") and suffix in TEXT_SUFFIXES[2:]):
         raise InvalidInputError(
             f"--file {file}: files of the suffix {suffix!r} are not read; rows are read from "
-            f"{', '.join(TABLE_SUFFIXES)}, and one text a line from .txt or a file without a suffix."
+            f"{', '.join(TABLE_SUFFIXES)}, and one text on each line from .txt or a file without a suffix."
         )
     if suffix in TABLE_SUFFIXES or file.name.endswith(".gz"):
         from hf_attn_mi.data import read_texts_of
@@ -94,7 +96,7 @@ def _lines(content: bytes, place: str) -> list[str]:
             text = line.decode("utf-8").rstrip("\r")  # not splitlines(), which would also cut at U+2028
         except UnicodeDecodeError as error:
             raise InvalidInputError(
-                f"{place}: line {number}: {error}; UTF-8 with one text a line is needed."
+                f"{place}: line {number}: {error}; UTF-8 with one text on each line is needed."
             ) from error
         if "\0" in text:
             raise InvalidInputError(f"{place}: line {number} holds a zero byte: this is no file of texts.")

@@ -42,7 +42,7 @@ def read_inputs(
     if not kinds:
         return Inputs("text", read_texts(texts, file, pair))
     if len(kinds) > 1 or texts or file is not None or pair is not None:
-        raise InvalidInputError(f"--{kinds[0]} takes files in the place of texts; pass one kind of input.")
+        raise InvalidInputError(f"--{kinds[0]} takes files instead of texts; pass one kind of input.")
     for path in given[kinds[0]]:
         if not os.path.isfile(path):
             raise InvalidInputError(f"--{kinds[0]} {path}: there is no such file.")

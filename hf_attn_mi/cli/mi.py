@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 def mi(
     data: opt.Data,
     model: opt.Model = None,
-    limit: Annotated[int | None, opt.input_option(metavar="N", help="Most texts to read (default: all).")] = None,
+    limit: Annotated[
+        int | None, opt.input_option(metavar="N", help="Largest number of texts to read (default: all).")
+    ] = None,
     layers: Annotated[
         list[int] | None,
         opt.method_option(
@@ -30,7 +32,7 @@ def mi(
         list[str] | None,
         opt.method_option(
             metavar="SITE...",
-            help="Whose states: tokens (a token drawn at random) and first (the first token) are always measured; "
+            help="States to measure: tokens (a token drawn at random) and first (the first token) are always measured; "
             "positions, attention (the tokens with most attention) and types (of tokens) are added.",
             show_default=False,
         ),
@@ -44,10 +46,10 @@ def mi(
     effort: Annotated[
         str,
         opt.method_option(
-            metavar="EFFORT", help="Of the lower bounds: fast, default (boosted trees as well) or thorough."
+            metavar="EFFORT", help="Effort for the lower bounds: fast, default (boosted trees as well) or thorough."
         ),
     ] = "fast",
-    permutations: Annotated[int, opt.method_option(metavar="N", help="Permutations behind the p-values.")] = 200,
+    permutations: Annotated[int, opt.method_option(metavar="N", help="Number of permutations for the p-values.")] = 200,
     batch_size: opt.BatchSize = 16,
     seed: opt.Seed = 0,
     json: opt.Json = None,

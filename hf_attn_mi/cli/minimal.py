@@ -54,7 +54,9 @@ def minimal(
     seed: opt.Seed = 0,
     check: Annotated[
         bool,
-        opt.method_option("--check", help="Run every set of the proof again, one whole text at a time, and compare."),
+        opt.method_option(
+            "--check", help="Run every set of the proof again, one whole text at a time, and compare all numbers."
+        ),
     ] = False,
     json: opt.Json = None,
     quiet: opt.Quiet = False,

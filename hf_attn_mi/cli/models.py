@@ -14,7 +14,7 @@ from hf_attn_mi.cli.output import show
 
 def models(
     every: Annotated[
-        bool, typer.Option("--all", help="Also types that are refused or were not built, and why.")
+        bool, typer.Option("--all", help="Also show types that are refused or were not built, with the reason.")
     ] = False,
 ) -> int:
     """List the model types that were checked."""

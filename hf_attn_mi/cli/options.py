@@ -32,23 +32,24 @@ def complete_methods(incomplete: str) -> list[str]:
 # What several commands take. Options without a default here have one in the command's signature.
 Texts = Annotated[
     list[str] | None,
-    typer.Argument(metavar="TEXT", help="Texts; '-' reads one a line from standard input.", show_default=False),
+    typer.Argument(metavar="TEXT", help="Texts; '-' reads one on each line from standard input.", show_default=False),
 ]
 TextFile = Annotated[
     Path | None,
     input_option(
         metavar="FILE",
-        help="A file with one text a line (blank lines are left out, with a warning), or a table with a column 'text'.",
+        help="A file with one text on each line (blank lines are left out, with a warning), or a table with a column "
+        "'text'.",
     ),
 ]
 Pair = Annotated[str | None, input_option(metavar="TEXT", help="The second text, for models of sentence pairs.")]
 Images = Annotated[
     list[Path] | None,
-    input_option("--image", metavar="FILE", help="An image, in the place of texts; may be repeated."),
+    input_option("--image", metavar="FILE", help="An image, instead of texts; may be repeated."),
 ]
 Recordings = Annotated[
     list[Path] | None,
-    input_option("--audio", metavar="FILE", help="A .wav file, in the place of texts; may be repeated."),
+    input_option("--audio", metavar="FILE", help="A .wav file, instead of texts; may be repeated."),
 ]
 Data = Annotated[
     str,
@@ -69,7 +70,7 @@ Stride = Annotated[
     input_option(metavar="N", help="Explain texts of any length by windows that share N tokens."),
 ]
 Aggregation = Annotated[
-    Literal["mean", "max"], input_option(help="How the logits of windows are put together, class by class.")
+    Literal["mean", "max"], input_option(help="How the logits of windows are combined, class by class.")
 ]
 Target = Annotated[
     str | None,

@@ -171,7 +171,7 @@ def check_files(*paths: Path | None, html: Path | None = None) -> None:
             continue
         if not path.parent.is_dir():
             raise InvalidInputError(
-                f"{path}: the folder {path.parent} does not exist; make it first, or name another file."
+                f"{path}: the folder {path.parent} does not exist; create it first, or name another file."
             )
         if path.is_dir():
             raise InvalidInputError(f"{path} is a directory; name a file.")

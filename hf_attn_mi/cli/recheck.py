@@ -39,7 +39,7 @@ def recheck(
     json: opt.Json = None,
     quiet: opt.Quiet = False,
 ) -> int:
-    """Compute every number of saved token sets and subgraphs again, one whole text at a time, and compare."""
+    """Compute every number of saved token sets and subgraphs again, one text at a time, and compare them."""
     check_files(json)
     import_libraries()
 

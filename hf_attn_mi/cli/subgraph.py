@@ -45,7 +45,7 @@ def subgraph(
             "--lenient", help="The rest need not change the prediction: it is enough that it falls short of --keep."
         ),
     ] = False,
-    ranking: Annotated[Ranking, opt.method_option(help="What ranks the units before the search.")] = "gradient",
+    ranking: Annotated[Ranking, opt.method_option(help="Method that ranks the units before the search.")] = "gradient",
     others: Annotated[
         int, opt.method_option(metavar="N", help="Further sets to search, and what all of them have in common.")
     ] = 0,
@@ -53,13 +53,14 @@ def subgraph(
         list[str] | None,
         opt.method_option(
             "--removal",
-            help="Kind of removal; the set is found under the first and run again under each further one "
+            help="Kind of removal; the search uses the first, and the set is run again under each further one "
             "(renormalized by default; missing, mean, resample).",
             show_default=False,
         ),
     ] = None,
     reference: Annotated[
-        str | None, opt.method_option(metavar="TEXT", help="A text at least as long, for --removal resample.")
+        str | None,
+        opt.method_option(metavar="TEXT", help="A text that is at least as long as the input, for --removal resample."),
     ] = None,
     deeper: Annotated[
         bool, opt.method_option("--deeper", help="Also remove pairs and random subsets of the set.")
@@ -69,7 +70,9 @@ def subgraph(
     seed: opt.Seed = 0,
     check: Annotated[
         bool,
-        opt.method_option("--check", help="Run every set of the result again, one whole text at a time, and compare."),
+        opt.method_option(
+            "--check", help="Run every set of the result again, one whole text at a time, and compare all numbers."
+        ),
     ] = False,
     json: opt.Json = None,
     html: opt.Html = None,

@@ -134,7 +134,8 @@ def _area(name: str, full_at: int) -> Callable[[list[Any], list[Any]], Result]:
     return compute
 
 
-_CHOSEN, _SCORED = "predictions and references: 0 or 1 a token", "predictions: scores; references: 0 or 1 a token"
+_CHOSEN = "predictions and references: 0 or 1 for each token"
+_SCORED = "predictions: scores; references: 0 or 1 for each token"
 _BINS = "predictions: probabilities of each bin; references: probability of the full text"
 _CURVE = "predictions: probabilities after each step; references: probability of the full text"
 _DEFINITIONS = {

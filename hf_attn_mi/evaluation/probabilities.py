@@ -101,7 +101,7 @@ class Probabilities:
             if predicted.shape != (len(examples),) or not bool(predicted.isfinite().all()):
                 raise InvalidInputError(
                     f"predict returned shape {tuple(predicted.shape)} for {len(examples)} examples, or values that are "
-                    "not finite; it must return one probability an example."
+                    "not finite; it must return one probability for each example."
                 )
             self._known.update(zip(runnable, predicted.tolist()))
         return torch.tensor([self._known.get(positions, float("nan")) for positions in requested], dtype=torch.float64)
@@ -136,7 +136,7 @@ class Probabilities:
         if tuple(scores.shape) != (length,):
             raise InvalidInputError(
                 f"scores have shape {tuple(scores.shape)}, the example has {length} tokens: pass one score for each of "
-                "its tokens, special ones included."
+                "its tokens, including special tokens."
             )
         return scores
 

@@ -80,7 +80,7 @@ def completeness_gap(scores: Tensor, value: float, *, bias: float = 0.0) -> floa
     Sundararajan et al. 2017, arXiv 1703.01365, relative to the size of both).
 
     Args:
-        scores: (tokens,), special ones too.
+        scores: (tokens,), including special tokens.
         value: the explained value: f(x), or f(x) - f(baseline) for methods that have a baseline.
         bias: the part of `value` that the method assigns to no token.
 

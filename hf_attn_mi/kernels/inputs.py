@@ -119,7 +119,9 @@ def read_probabilities(name: str, probabilities: Tensor, shapes: list[tuple[int,
     total = wide.sum(-1, keepdim=True)
     tolerance = 1e-4 if probabilities.dtype in (torch.float32, torch.float64) else 0.05
     if not bool((wide >= 0).all()) or not bool(((total - 1).abs() <= tolerance).all()):
-        raise InvalidInputError(f"{name} has rows that are no probabilities: none may be negative, and they sum to one")
+        raise InvalidInputError(
+            f"{name} has rows that are not probabilities: none may be negative, and they sum to one"
+        )
     return wide / total
 
 

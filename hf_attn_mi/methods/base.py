@@ -160,7 +160,7 @@ def register_method(scorer: TokenScorer, *, replace: bool = False) -> TokenScore
     if not isinstance(name, str) or not name.replace("_", "").replace("-", "").isalnum():
         raise InvalidInputError(f"scorer: its name must be letters, digits, '_' and '-', not {shown(name)}.")
     if name in _methods and not replace:
-        raise InvalidInputError(f"scorer: a method {name!r} is there already; pass replace=True to replace it.")
+        raise InvalidInputError(f"scorer: a method {name!r} exists already; pass replace=True to replace it.")
     _methods[name] = scorer
     return scorer
 

@@ -79,7 +79,7 @@ def read_classes(outputs: Tensor, n: int, seed: int) -> Outputs:
         raise InvalidInputError(f"outputs has one class only, {n} times: there is no information about a constant")
     if n < MIN_PER_CLASS * classes:
         raise InvalidInputError(
-            f"n = {n} examples for {classes} classes: at least {MIN_PER_CLASS} a class are needed, "
+            f"n = {n} examples for {classes} classes: at least {MIN_PER_CLASS} for each class are needed, "
             f"{MIN_PER_CLASS * classes} in all; add examples or merge classes"
         )
     soft = bool(((probabilities > 0) & (probabilities < 1)).any())
@@ -160,7 +160,7 @@ def read_probabilities(outputs: Tensor) -> Tensor:
     if bool(off.any()):
         row = int(off.nonzero()[0, 0])
         raise InvalidInputError(
-            f"outputs has {int(off.sum())} rows that are no probabilities, first row {row} with sum "
+            f"outputs has {int(off.sum())} rows that are not probabilities, first row {row} with sum "
             f"{float(total[row]):.6g} and least entry {float(wide[row].min()):.6g}: pass softmax(logits), or noise= if "
             "outputs are vectors"
         )
@@ -200,7 +200,7 @@ def read_vectors(outputs: Tensor, noise: float | Tensor, n: int, seed: int) -> O
         raise InvalidInputError(f"noise is {shown(noise)}: it must be a number or a tensor of numbers") from error
     if deviation.dim() > 1 or (deviation.dim() == 1 and len(deviation) != wide.shape[1]):
         raise InvalidInputError(
-            f"noise has shape {tuple(deviation.shape)}: one number, or {wide.shape[1]}, one a column"
+            f"noise has shape {tuple(deviation.shape)}: one number, or {wide.shape[1]}, one for each column"
         )
     if not bool((deviation > 0).all()) or not bool(deviation.isfinite().all()):
         raise InvalidInputError(

@@ -142,7 +142,7 @@ def _samples(value: Any, place: str) -> Samples:
     try:
         array = np.asarray(value)
     except (TypeError, ValueError) as error:
-        raise InvalidInputError(f"{place} is no array of samples ({error}); allowed is {ALLOWED}.") from error
+        raise InvalidInputError(f"{place} is not an array of samples ({error}); allowed is {ALLOWED}.") from error
     if array.dtype.kind not in "if" or array.dtype.kind == "b":
         raise InvalidInputError(f"{place} must be {ALLOWED}; not {type(value).__name__} of {array.dtype}.")
     if array.ndim != 1 or array.size == 0:

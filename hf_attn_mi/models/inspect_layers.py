@@ -94,7 +94,9 @@ def inspect_layers(runner: EncoderRunner, one: EncodedInput) -> LayerInspection:
         }
         name = max(stacks, key=lambda name: len(stacks[name]), default="")
         if not stacks.get(name):
-            raise UnsupportedModelError(f"{runner.class_name} has no layers with one state a token of the input.")
+            raise UnsupportedModelError(
+                f"{runner.class_name} has no layers with one state for each token of the input."
+            )
         records = stacks[name]
         last, width = by_stack[name][-1].index, records[-1].states.shape[2]
         reads = _read_by(logits, records[-1].states) if records[-1].index == last else None

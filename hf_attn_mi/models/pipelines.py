@@ -21,7 +21,7 @@ def read_pipeline(pipeline: Any) -> Unwrapped:
     read = TASKS.get(pipeline.task)
     if read is None:
         raise InvalidInputError(
-            f"model is a pipeline for the task {pipeline.task!r}; explained as the pipeline answers are "
+            f"model is a pipeline for the task {pipeline.task!r}; the supported tasks are "
             f"{', '.join(TASKS)}. Pass its model: explain(pipe.model, inputs, tokenizer=pipe.tokenizer, target=...)."
         )
     _refuse_changed(pipeline)

@@ -47,7 +47,7 @@ def refuse_wrapper(model: object) -> None:
         inner = getattr(model, attribute, None)
         if isinstance(inner, nn.Module):
             raise InvalidInputError(
-                f"model is a {type(model).__name__}, which is no torch.nn.Module; pass its attribute .{attribute} "
+                f"model is a {type(model).__name__}, which is not a torch.nn.Module; pass its attribute .{attribute} "
                 f"({type(inner).__name__}), and tokenizer=..."
             )
 

@@ -62,7 +62,7 @@ class AttentionMaps(Record):
             InvalidInputError: no matrices of this layer were kept.
         """
         if layer not in self.layers:
-            raise InvalidInputError(f"layer {layer!r} is not here; there are layers {list(self.layers)}")
+            raise InvalidInputError(f"layer {layer!r} does not exist; there are layers {list(self.layers)}")
         return self.matrices[self.layers.index(layer)]
 
     def plot(
@@ -98,7 +98,7 @@ class AttentionMaps(Record):
             InvalidInputError: a layer or head that was not kept.
         """
         if head is not None and head not in self.heads:
-            raise InvalidInputError(f"head {head!r} is not here; there are heads {list(self.heads)}")
+            raise InvalidInputError(f"head {head!r} does not exist; there are heads {list(self.heads)}")
         place = 0 if head is None else self.heads.index(head)
         return (self.matrices[0] if layer is None else self[layer])[place]
 

@@ -32,7 +32,7 @@ _EDGE = "edge"
 _NOUNS = {_EDGE: "attention weights", "head": "heads", "layer": "layers", "token": "tokens"}
 _FAILURES = {
     "set": "the set no longer suffices",
-    "rest": "the rest is enough",
+    "rest": "the rest suffices",
     "both": "both fail",
     "": "it can be left out",
 }
@@ -297,13 +297,14 @@ class AttentionSubgraph(Record):
             listed = ", ".join(f"{what} ({count})" for what, count in counts.most_common())
             lines.append(f"Without any single one of {len(self.singles)}: {listed}.")
         for one in self.removals:
-            stands = "the set stands" if one.stands else "the set does not stand"
+            stands = "the set still meets the conditions" if one.stands else "the set no longer meets the conditions"
             lines.append(f"Removal {one.removal!r}: set {one.p_set:.4f}, rest {one.p_rest:.4f}: {stands}.")
         if self.deeper is not None:
             which = "all" if self.deeper.all_pairs else "random"
             lines.append(
-                f"Removed together: {self.deeper.pairs} pairs ({which}), {self.deeper.free_pairs} of them can go; "
-                f"{self.deeper.subsets} random subsets, {self.deeper.free_subsets} can go."
+                f"Removed together: {self.deeper.pairs} pairs ({which}), {self.deeper.free_pairs} of them can be "
+                "left out; "
+                f"{self.deeper.subsets} random subsets, {self.deeper.free_subsets} can be left out."
             )
         if self.family_members:
             family = self.family

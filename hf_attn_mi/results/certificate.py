@@ -207,7 +207,7 @@ class Certificate(Record):
         sentences += [self._necessity_sentence()] if self.necessity is not None else []
         blocks: list[Block] = [*self._outcome_blocks(), *map(Paragraph, sentences)]
         if self.controls:
-            blocks.append(Facts(["Controls, each in the same places:", *map(self._control, self.controls)]))
+            blocks.append(Facts(["Controls, which replace the same rows:", *map(self._control, self.controls)]))
         blocks += [Paragraph(f"Note: {note}") for note in self.notes]
         rows = [
             [layer.name, *map(str, (layer.rows, layer.changed)), f"{layer.support_mean:.1f}", f"{layer.residual:.1e}"]

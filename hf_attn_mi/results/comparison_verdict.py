@@ -110,7 +110,7 @@ def recommendation(comparison: Comparison) -> str:
         others = [_apart(comparison, verdict.best, other) for other in verdict.tied]
         parts.append(f"It is not shown to differ from {_list(others)}.")
     parts += [_chance(comparison, verdict), _cost(comparison, verdict), _few(comparison)]
-    parts.append(f"This holds for {_scope(comparison)}; it says nothing of others.")
+    parts.append(f"This holds for {_scope(comparison)}; it says nothing about others.")
     return " ".join(part for part in parts if part)
 
 
@@ -196,7 +196,7 @@ def _cost(comparison: Comparison, verdict: Verdict) -> str:
     more = f"; {_list(ratios)} as many" if ratios else ""
     return (
         f"{lead}: {verdict.recommended}, which takes {times(cost.forwards)} forward and {times(cost.backwards)} "
-        f"backward sequences an input ({seconds:.2g} s){more}."
+        f"backward sequences for each input ({seconds:.2g} s){more}."
     )
 
 
@@ -216,6 +216,6 @@ def _few(comparison: Comparison) -> str:
 def _scope(comparison: Comparison) -> str:
     model, removal = comparison.info.get("model"), comparison.info.get("removal")
     text = "these inputs" + (f" and the model {model}" if model else "")
-    text += f", tokens being taken out by {removal!r}" if removal else ""
+    text += f", with tokens removed by {removal!r}" if removal else ""
     tests = comparison.tests[comparison.deciding]
     return text + (f" (p values: Wilcoxon, after Holm's correction over {len(tests)} pairs)" if tests else "")

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 _DEFINITIONS = {  # docs/reading_results.md says more
     "score of a word": (
         "sum of its tokens' scores. {sign} With methods relevance and attnlrp in logits (class logit minus the mean of "
-        "the others), with attnlrp_iterative in logits times the factor of its stage (read the order), with the "
+        "the others), with attnlrp_iterative in logits times the factor of its stage (only their order is "
+        "meaningful), with the "
         "attention methods the attention that its tokens receive."
     ),
     "probability": "what the model gives to the class named above.",
@@ -230,7 +231,7 @@ class Explanation(Record):
             blocks.insert(2, self.decoder.table())
         if self.layers:
             blocks.append(replace(layer_table(self.layers), title="Attention per layer", folded=True))
-        sign = "Positive speaks for the class named above." if words.class_linked else "It does not refer to a class."
+        sign = "Positive supports the class named above." if words.class_linked else "It does not refer to a class."
         rows = [[name, meaning.format(sign=sign)] for name, meaning in _DEFINITIONS.items()]
         return [*blocks, Table((), rows, title="What these numbers mean", folded=True)]
 
@@ -332,7 +333,9 @@ class Explanation(Record):
         elif self.info.get("additive", True):
             facts = ["Completeness: not measured."]
         else:
-            facts = ["Completeness: the scores of this method do not add up to the output; read their order."]
+            facts = [
+                "Completeness: the scores of this method do not add up to the output; only their order is meaningful."
+            ]
         if windows := self.info.get("windows"):
             facts.append(
                 f"Explained over {windows['count']} windows of at most {windows['limit']} tokens, of which neighbors "

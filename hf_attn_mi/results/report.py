@@ -104,7 +104,7 @@ class ReportItem:
             opening += f", {100 * self.explanation.probability:.1f} %"
         if not self.explanation.info.get("class_linked", True):
             return f"{opening}; {self.explanation.info.get('method')} puts most weight on {words or 'no word'}."
-        return f"{opening}, because of {words}." if words else f"{opening}; no word speaks for it."
+        return f"{opening}, because of {words}." if words else f"{opening}; no word supports it."
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -272,7 +272,7 @@ def _is_punctuation(text: str) -> bool:
 
 def _check_second(first: Report, second: Report) -> None:
     if second.second is not None:
-        raise InvalidInputError("second has a second report itself: two can stand side by side")
+        raise InvalidInputError("second has a second report itself: at most two can be shown side by side")
     texts = [[item.explanation.texts for item in report.items] for report in (first, second)]
     if texts[0] != texts[1]:
         raise InvalidInputError(

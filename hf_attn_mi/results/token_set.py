@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _LISTED = 12  # single removals that the text lists one by one
 _FAILURES = {
     "set": "the set does not suffice",
-    "rest": "the rest is enough",
+    "rest": "the rest suffices",
     "both": "both fail",
     "": "it can be left out",
 }
@@ -228,7 +228,7 @@ class TokenSet(Record):
         ]
         if others := Counter(_FAILURES[removal.fails] for removal in self.singles[_LISTED:]):
             counts = ", ".join(f"{what} ({count})" for what, count in others.most_common())
-            lines.append(f"{others.total()} more were taken out one at a time: {counts}.")
+            lines.append(f"{others.total()} more were removed one at a time: {counts}.")
         if self.jaccard is not None:
             agreement = "gives the same set" if self.jaccard == 1 else "gives another set: this is not the only one"
             lines.append(f"A second ranking {agreement} (Jaccard index {self.jaccard:.2f}).")

@@ -75,7 +75,7 @@ class Words:
         return "u" if level is None else css_of_level(level)
 
     def legend(self, positive: str, negative: str) -> str:
-        """Return what the two colors or signs say; a method that knows no class speaks neither for nor against one."""
+        """Return what the two colors or signs mean; without a class, they mean only the sign of the score."""
         if self.scale == 0:
             return f"No {self.unit} has a score other than zero."
         scale = f"scale: ±{self.scale:.4g}, the largest {self.unit}."

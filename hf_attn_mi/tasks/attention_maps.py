@@ -103,14 +103,14 @@ def _capture(
         )
     missing = sorted(set(layers or []) - available)
     if missing:
-        raise InvalidInputError(f"layers {missing} are not there; this model has layers {sorted(available)}.")
+        raise InvalidInputError(f"layers {missing} do not exist; this model has layers {sorted(available)}.")
     return calls
 
 
 def _check_heads(heads: list[int] | None, count: int) -> None:
     wrong = [head for head in heads or [] if not 0 <= head < count]
     if wrong:
-        raise InvalidInputError(f"heads {wrong} are not there; this layer has heads 0 to {count - 1}.")
+        raise InvalidInputError(f"heads {wrong} do not exist; this layer has heads 0 to {count - 1}.")
 
 
 def _maps(

@@ -182,7 +182,7 @@ def _sample(calls: list[tuple[int, int, int]], options: _Options) -> dict[int, T
     available = {layer for _, layer, _ in calls}
     missing = sorted((options.layers or frozenset()) - available)
     if missing:
-        raise InvalidInputError(f"layers {missing} are not there; this model has layers {sorted(available)}.")
+        raise InvalidInputError(f"layers {missing} do not exist; this model has layers {sorted(available)}.")
     rows_of_call = [(index, rows) for index, layer, rows in calls if options.layers is None or layer in options.layers]
     total = sum(rows for _, rows in rows_of_call)
     drawn = torch.randperm(total, generator=torch.Generator().manual_seed(options.seed))[: options.checked_rows]
@@ -217,7 +217,8 @@ def _notes(
         )
     if difference > 0:
         notes.append(
-            f"The model draws at random in evaluation: its own {original.name} differ by up to {difference:.1e} from "
+            f"The model draws random numbers in evaluation mode: its own {original.name} differ by up to "
+            f"{difference:.1e} from "
             "run to run. Every run here used the same draws."
         )
     row_sum_error = max(layer.own_sum_error for layer in layers)
@@ -231,7 +232,7 @@ def _notes(
     nonlinear = sorted({check.ended_by for check in checks.values() if check.ended_by})
     if nonlinear:
         notes.append(
-            f"Between the heads and the output projection stands {', '.join(nonlinear)}, so there is no linear W_O. "
+            f"Between the heads and the output projection lies {', '.join(nonlinear)}, so there is no linear W_O. "
             "The outputs of the heads are unchanged nevertheless, and so is everything that is computed from them."
         )
     for name, check in checks.items():
@@ -250,7 +251,8 @@ def _notes(
         floor = max(floor, *(layer.residual for layer in layers))
     if 0 < smallest < floor:
         notes.append(
-            f"Not firm: the smallest miss of a row without one of its keys ({smallest:.1e}) is below {floor:.1e}, the "
+            f"Not firm: the smallest distance by which a row misses its output without one of its keys "
+            f"({smallest:.1e}) is below {floor:.1e}, the "
             "precision of the model or the residual; such keys have almost no weight."
         )
     return tuple(notes)

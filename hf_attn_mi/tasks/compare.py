@@ -82,7 +82,8 @@ def compare(
         model: as in `explain`.
         inputs: a list of texts or pairs, or a BatchEncoding / dict with input_ids.
         methods: names of `list_methods()`; () if only the scores in `scores` are compared.
-        rationales: what people marked, one for each input: 0 or 1 for each of its tokens (special ones too), character
+        rationales: what people marked, one for each input: 0 or 1 for each of its tokens (including special tokens),
+            character
             spans [(start, end), ...] (`rationale_spans` makes them of words; a third number 1 is the second text of a
             pair), or None. Adds the metrics of plausibility.
         scores: {name: one sequence of scores for each input}, from anywhere, judged beside the methods; special tokens

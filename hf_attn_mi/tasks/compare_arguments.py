@@ -34,7 +34,7 @@ def read_methods(methods: Any, scores: Any) -> tuple[str, ...]:
     names = [*methods, *(scores or ())]
     if len(set(names)) < len(names):
         raise InvalidInputError(
-            f"methods and scores name one twice: {names}; give scores from outside names of their own."
+            f"methods and scores name one twice: {names}; choose other names for the scores that you pass."
         )
     if not names:
         raise InvalidInputError(f"methods is empty, and there are no scores; allowed are {', '.join(known)}.")
@@ -86,7 +86,7 @@ def _vector(values: Any, example: EncodedInput, name: str) -> Tensor | None:
     if one.shape != (example.length,):
         raise InvalidInputError(
             f"{name} has shape {tuple(one.shape)}, its input has {example.length} tokens; one score for each is "
-            f"wanted, special ones too: {example.tokens}."
+            f"wanted, including special tokens: {example.tokens}."
         )
     if not bool(one.isfinite().all()):
         raise InvalidInputError(f"{name} has entries that are NaN or infinite; pass None for an input without scores.")

@@ -321,7 +321,7 @@ def _model_notes(runner: EncoderRunner, statistics: LayerStatistics | None) -> l
     nonlinear = sorted({check.ended_by for check in checks.values() if check.ended_by})
     if nonlinear:
         notes.append(
-            f"Between the heads and the output projection stands {', '.join(nonlinear)}: there is no linear W_O."
+            f"Between the heads and the output projection lies {', '.join(nonlinear)}: there is no linear W_O."
         )
     for name, check in checks.items():
         if check.deficient:

@@ -13,7 +13,8 @@ from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.tensor_checks import plain_values
 
 WAYS = (
-    "for each input 0 or 1 for each of its tokens (special ones too), or character spans [(start, end), ...] of its "
+    "for each input 0 or 1 for each of its tokens (including special tokens), or character spans [(start, end), ...] "
+    "of its "
     "text, (start, end, 1) for the second text of a pair; None for an input without a rationale"
 )
 
@@ -71,7 +72,7 @@ def _mask(rationale: Any, example: EncodedInput, index: int) -> Tensor | None:
         return None
     rationale = plain_values(rationale, f"rationales[{index}]")
     if isinstance(rationale, str) or not hasattr(rationale, "__iter__"):
-        raise InvalidInputError(f"rationales[{index}] is {type(rationale).__name__}; wanted is {WAYS}.")
+        raise InvalidInputError(f"rationales[{index}] is {type(rationale).__name__}; allowed is {WAYS}.")
     items, count = list(rationale), int(example.length or 0)
     ordinary = ~torch.tensor(example.special)
     if all(hasattr(item, "__len__") and not isinstance(item, str) for item in items):  # [] marks no token
@@ -79,7 +80,7 @@ def _mask(rationale: Any, example: EncodedInput, index: int) -> Tensor | None:
     if len(items) != count:
         raise InvalidInputError(
             f"rationales[{index}] has {len(items)} entries, inputs[{index}] has {count} tokens: {example.tokens}. Pass "
-            "one for each token of the model, special ones too; or character spans, see rationale_spans."
+            "one for each token of the model, including special tokens; or character spans, see rationale_spans."
         )
     return torch.tensor([_flag(item, f"rationales[{index}][{i}]") for i, item in enumerate(items)]) & ordinary
 
@@ -98,7 +99,7 @@ def _touched(spans: list[Any], example: EncodedInput, index: int) -> Tensor:
         if not good or not 0 <= numbers[0] <= numbers[1] <= len(example.texts[numbers[2]]):
             sizes = [len(text) for text in example.texts]
             raise InvalidInputError(
-                f"rationales[{index}] holds {span!r}, which is no span (start, end) or (start, end, text) of texts "
+                f"rationales[{index}] holds {span!r}, which is not a span (start, end) or (start, end, text) of texts "
                 f"with {sizes} characters."
             )
         for i, ((start, end), text) in enumerate(zip(example.offsets, example.sequence_ids)):

@@ -109,7 +109,7 @@ def _recheck_tokens(checker: _Checker) -> Recheck:
     checker.compare("the set", checker.predict(chosen).value, token_set.p_set)
     checker.require(checker.sufficient(chosen, tolerance), "the set does not suffice")
     checker.compare("the rest", checker.predict(everything - chosen).value, token_set.p_rest)
-    checker.require(not checker.dispensable(everything - chosen, -tolerance), "the rest is enough")
+    checker.require(not checker.dispensable(everything - chosen, -tolerance), "the rest suffices")
     if token_set.minimal:
         checker.require({one.index for one in token_set.singles} == chosen, "not every single removal is in it")
     for one in token_set.singles:
@@ -119,7 +119,7 @@ def _recheck_tokens(checker: _Checker) -> Recheck:
         short = not checker.sufficient(left, -tolerance)
         if token_set.minimal:
             enough = checker.dispensable(everything - left, tolerance)
-            checker.require(short or enough, f"{one.text!r} could go")
+            checker.require(short or enough, f"{one.text!r} can be left out")
     return checker.result()
 
 

@@ -77,7 +77,7 @@ class SubgraphCheck:
         self._compare("the set", chosen.probability, one.p_set)
         self._compare("the rest", rest.probability, one.p_rest)
         self._require(self._sufficient(chosen, self.tolerance), "the set does not suffice")
-        self._require(not self._dispensable(rest, -self.tolerance), "the rest is enough")
+        self._require(not self._dispensable(rest, -self.tolerance), "the rest suffices")
         if one.minimal:
             self._require({single.unit for single in one.singles} == set(everything), "a single removal is missing")
         self._check_singles()
@@ -95,7 +95,7 @@ class SubgraphCheck:
             self._compare(f"the rest with {name}", rest.probability, single.p_rest)
             if one.minimal:
                 short = not self._sufficient(chosen, -self.tolerance)
-                self._require(short or self._dispensable(rest, self.tolerance), f"{name} could go")
+                self._require(short or self._dispensable(rest, self.tolerance), f"{name} can be left out")
 
     def _check_removals(self) -> None:
         everything = range(len(self.subgraph.units))
@@ -132,7 +132,7 @@ class SubgraphCheck:
                 chosen, rest = self._answer(left), self._answer(left, rest=True)
                 for i, slack in enumerate((-self.tolerance, self.tolerance)):
                     free[i] += self._sufficient(chosen, slack) and not self._dispensable(rest, -slack)
-            self._require(free[0] <= stated <= free[1], f"{stated} {name} can go, not {free[0]} to {free[1]}")
+            self._require(free[0] <= stated <= free[1], f"{stated} {name} can be left out, not {free[0]} to {free[1]}")
 
     # --- one restriction ---------------------------------------------------------------------------------------
 

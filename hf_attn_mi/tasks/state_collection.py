@@ -90,7 +90,8 @@ class StateCollection:
         kept = len(self.sample.owner) if self.layers else 0
         if kept < LEAST:
             raise InvalidInputError(
-                f"dataset has {kept} texts with tokens; a profile needs 20 for each class, better a few hundred."
+                f"dataset has {kept} texts with tokens; a profile needs 20 for each class, and a few hundred are "
+                "better."
             )
         return kept
 
@@ -100,7 +101,7 @@ class StateCollection:
         if kept < self.number - self.empty:
             notes.append(
                 f"{kept} of {self.number - self.empty} inputs were kept, drawn at random: the states of more do not "
-                f"fit into memory={self.memory} bytes ({self.bytes_each} an input)."
+                f"fit into memory={self.memory} bytes ({self.bytes_each} for each input)."
             )
         if self.cut:
             notes.append(f"{self.cut} of {texts.seen} texts were cut to the model's maximum length.")
@@ -179,7 +180,7 @@ def read_layers(layers: object, inspection: LayerInspection) -> tuple[int, ...]:
     missing = sorted(set(layers) - set(inspection.layers))
     if missing:
         raise InvalidInputError(
-            f"layers {missing} are not there; this model has {list(inspection.layers)} (0 = embeddings, i = output of "
+            f"layers {missing} do not exist; this model has {list(inspection.layers)} (0 = embeddings, i = output of "
             "layer i)."
         )
     return tuple(sorted(set(layers)))

@@ -84,7 +84,7 @@ class TokenInformation:
         if missing or wrong:
             raise InvalidInputError(
                 f"profile has layers {list(profile.layers)} of {self.stack!r}; on this input the model has "
-                f"{sorted(set(self.states) - set(wrong))} with one state a token."
+                f"{sorted(set(self.states) - set(wrong))} with one state for each token."
             )
         probabilities = class_logits(self.runner, outputs, len(self.inputs)).detach().double().softmax(1)
         layers = [self._layer(index, probabilities) for index in profile.layers]

@@ -86,7 +86,7 @@ def refuse_with_stride(*, truncation: bool, profile: object, targets: object, ca
         raise InvalidInputError("profile and stride exclude each other: a profile knows whole inputs, not windows.")
     if targets is not None or candidate_labels is not None:
         name = "candidate_labels" if targets is None else "targets"
-        raise InvalidInputError(f"{name} and stride exclude each other: windows are put together for one class.")
+        raise InvalidInputError(f"{name} and stride exclude each other: windows are combined for one class.")
 
 
 def encode_long_texts(runner: EncoderRunner, inputs: Any, *, is_split_into_words: bool, skip: bool) -> EncodedInputs:
@@ -124,7 +124,7 @@ def class_targets(runner: EncoderRunner, target: Any, encoded: EncodedInputs) ->
     targets, _ = read_target(target, runner, encoded.inputs, places=encoded.places, count=encoded.count)
     if targets.is_function or not all(number is None or isinstance(number, int) for number in targets.targets):
         raise InvalidInputError(
-            "target must be a class with stride=: windows are put together by their class logits. Pass a class number, "
+            "target must be a class with stride=: windows are combined by their class logits. Pass a class number, "
             "a label name or None."
         )
     return [number if isinstance(number, int) else None for number in targets.targets]

@@ -63,12 +63,12 @@ def test_the_check_stands_beside_the_set(capsys, demo):
 
 
 def test_a_check_that_fails_is_status_1(capsys, monkeypatch):
-    failed = Recheck(False, 0.25, ("the set does not suffice", "the rest is enough"))
+    failed = Recheck(False, 0.25, ("the set does not suffice", "the rest suffices"))
     monkeypatch.setattr(hf_attn_mi, "recheck", lambda *a, **k: failed)
     assert main(["minimal", TEXTS[0]]) == 0
     assert "FAILED" not in capsys.readouterr().out
     assert main(["minimal", TEXTS[0], "--check"]) == 1
-    assert "Check: FAILED: the set does not suffice; the rest is enough." in capsys.readouterr().out
+    assert "Check: FAILED: the set does not suffice; the rest suffices." in capsys.readouterr().out
     assert main(["minimal", TEXTS[0], "--check", "--json", "-"]) == 1
     (data,) = json.loads(capsys.readouterr().out)
     assert data["check"] == {"holds": False, "difference": 0.25, "reasons": list(failed.reasons)}

@@ -53,7 +53,7 @@ def test_wrong_options_are_refused_by_name(capsys, tmp_path):
         (["--html", str(tmp_path / "page.txt")], "its name must end in .html"),
         (["--label", "positive", "--label", "negative"], "--label: 2 labels for 1 inputs"),
         (["--label", "good"], "labels[0] is 'good'"),
-        (["--compare", "--image", __file__], "--image takes files in the place of texts"),
+        (["--compare", "--image", __file__], "--image takes files instead of texts"),
         (["--also", "atention"], "Did you mean 'attention'?"),
         (["--method", "nothing"], "--method: 'nothing' is not known"),
         (["--attention", "some"], "some"),

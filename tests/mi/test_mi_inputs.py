@@ -31,7 +31,7 @@ def broken(position, value):
         (STATES, torch.cat([SOFT - 1, SOFT + 1], 1) / 2, {}, "least entry -0[.]25"),
         (STATES, broken((0, 0), float("inf")), {"noise": 1.0}, "1 NaN or infinite"),
         (STATES, STATES, {"noise": 0.0}, "positive"),
-        (STATES, STATES, {"noise": torch.ones(3)}, "4, one a column"),
+        (STATES, STATES, {"noise": torch.ones(3)}, "4, one for each column"),
         (STATES, STATES[:50], {"noise": 1.0}, "outputs has 50"),
         (STATES, STATES, {"estimator": "gaussian_continuous"}, "needs noise"),
         (STATES, STATES, {"estimator": "probe", "noise": 1.0}, "is for classes"),

@@ -120,5 +120,5 @@ def test_bad_input():
     with pytest.raises(InvalidInputError, match=r"positions \[0\] are special"):
         removal_probabilities(10).removed([(0, 1)])
     for wrong in (torch.zeros(1, 2), torch.tensor([float("nan")]), torch.zeros(2)):
-        with pytest.raises(InvalidInputError, match="one probability an example"):
+        with pytest.raises(InvalidInputError, match="one probability for each example"):
             Probabilities(lambda examples, wrong=wrong: wrong, example).full()

@@ -394,7 +394,7 @@ REFUSED = [
     ("BertForTokenClassification", "token(word=__import__('os'))", r"none of the targets"),
     ("BertForMaskedLM", "mask()", r"has no mask token; write \[MASK\]"),
     ("BertForTokenClassification", "answer_start(position=2)", r"head for classes of tokens"),
-    ("BertForTokenClassification", "generated('a')", r"is no encoder-decoder"),
+    ("BertForTokenClassification", "generated('a')", r"is not an encoder-decoder"),
     ("BertForMaskedLM", "mask(n=1)", r"has no mask token"),
     ("BertForMaskedLM", "mask('film', n=-1)", r"n must be a whole number"),
     ("BertForMaskedLM", "token(word='film')", r"head for masked tokens"),

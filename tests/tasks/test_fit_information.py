@@ -393,7 +393,7 @@ def test_memory_holds_a_random_sample(demo):
     model, _ = demo
     each = 5 * (DRAWS + 1) * 128 * 4  # layers, picks, width, bytes
     with pytest.warns(
-        UserWarning, match=rf"100 of 160 inputs were kept.* memory={100 * each + 5} bytes \({each} an input\)"
+        UserWarning, match=rf"100 of 160 inputs were kept.* memory={100 * each + 5} bytes \({each} for each input\)"
     ):
         some = fit(model, TEXTS, memory=100 * each + 5)
     assert (some.n, some.info["texts"]["kept"], some.info["memory"]["states"]) == (100, 100, 100 * each)

@@ -458,7 +458,7 @@ def test_recheck_holds_and_sees_what_is_wrong(demo, many):
         "the rest": replace(one, p_rest=one.p_rest + 0.01),
         "special": replace(one, p_special=one.p_special + 0.01),
         "could go": replace(one, indices=tuple(own), singles=tuple(replace(one.singles[0], index=i) for i in own)),
-        "the rest is enough": dropped,
+        "the rest suffices": dropped,
         "every single removal": replace(one, singles=one.singles[:-1]),
         f"the set without {one.singles[0].text!r}": replace(
             one, singles=(replace(one.singles[0], p_set=(1 + one.singles[0].p_set) / 2), *one.singles[1:])

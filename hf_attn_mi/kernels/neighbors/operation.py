@@ -96,5 +96,5 @@ def ross_information(counts: NeighborCounts) -> Tensor:
 def _triton_refusal(d: int, rank: int) -> str | None:
     """Why the Triton kernels cannot count, None if they can."""
     if rank > TRITON_RANK:
-        return f"the kernels keep at most {TRITON_RANK} neighbors a point, and k = {rank}"
+        return f"the kernels keep at most {TRITON_RANK} neighbors for each point, and k = {rank}"
     return None if d < WIDEST else f"d = {d} is too wide for products in float32: less than {WIDEST} is needed"

@@ -280,7 +280,7 @@ class LinearizedForward(FunctionMode):
             return call(*swapped, **kwargs)
 
         if func in MULTIPLY and result is args[0]:
-            raise UnsupportedModelError("An in-place product of two activations cannot be shared out.")
+            raise UnsupportedModelError("An in-place product of two activations cannot be divided between its factors.")
         return rules.uniform_rule(result, args[i], args[j], product)
 
     # --- bias terms ----------------------------------------------------------------------------------------

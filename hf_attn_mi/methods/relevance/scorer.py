@@ -130,7 +130,7 @@ def _notes(result: Relevance) -> tuple[str, ...]:
     names = ", ".join(result.tangents)
     return (
         *notes,
-        f"The target is not linear in the model's outputs ({names}): explained is its tangent at this input (for a "
+        f"The target is not linear in the model's outputs ({names}): its tangent at this input is explained (for a "
         "softmax the margin of its logits, times a slope), and the rest of the value is in the bias terms. Return a "
         "logit or a difference of logits to explain the value itself.",
     )

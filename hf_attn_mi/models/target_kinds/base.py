@@ -261,7 +261,7 @@ def vocabulary_id(kind: str, word: str | int, runner: EncoderRunner, size: int |
         return number
     names = tokenizer.convert_ids_to_tokens(pieces)
     raise InvalidInputError(
-        f"target {kind}: {word!r} is no single token of this model's vocabulary (its tokens are {names}). Pass one "
+        f"target {kind}: {word!r} is not a single token of this model's vocabulary (its tokens are {names}). Pass one "
         "token, or a token id."
     )
 

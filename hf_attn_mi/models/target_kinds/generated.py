@@ -58,7 +58,8 @@ class Generated:
         """See `TargetKind.bind`."""
         if not getattr(runner.config, "is_encoder_decoder", False):
             raise InvalidInputError(
-                f"target generated: {runner.class_name} is no encoder-decoder that writes text; for causal language "
+                f"target generated: {runner.class_name} is not an encoder-decoder that writes text; for causal "
+                "language "
                 "models use next_token()."
             )
         tokenizer = runner.require_tokenizer()

@@ -43,7 +43,7 @@ def locate(
             f"{' and '.join(given) or 'none'}."
         )
     if one.length is None:
-        raise InvalidInputError(f"target {kind}: the input is no sequence of tokens.")
+        raise InvalidInputError(f"target {kind}: the input is not a sequence of tokens.")
     if position is not None:
         return (_position(kind, one.token_count, position),)
     if span is not None:

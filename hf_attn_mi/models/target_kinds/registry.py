@@ -66,7 +66,7 @@ def register_target(kind: type[TargetKind]) -> type[TargetKind]:
     if not isinstance(name, str) or not name.isidentifier() or not hasattr(kind, "bind"):
         raise InvalidInputError(f"kind: {kind!r} has no identifier `kind`, or no `bind`; see TargetKind.")
     if name in _kinds:
-        raise InvalidInputError(f"kind: a target {name!r} is there already.")
+        raise InvalidInputError(f"kind: a target {name!r} exists already.")
     _kinds[name] = kind
     return kind
 
@@ -115,7 +115,7 @@ def parse_target(text: str) -> TargetKind:
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise InvalidInputError(f"target {text!r} is no call: {error}. Targets are {SUMMARY}.") from error
+        raise InvalidInputError(f"target {text!r} is not a call: {error}. Targets are {SUMMARY}.") from error
     return _build(tree, text)
 
 

@@ -225,7 +225,7 @@ def _label_logits(row: OutputRow, runner: EncoderRunner) -> Tensor:
     if names and logits.shape[1] != len(names):
         raise InvalidInputError(
             f"target token: {runner.class_name} gives {logits.shape[1]} logits for each token and names {len(names)} "
-            "labels, so it is no token classifier. For a language model use mask() or next_token()."
+            "labels, so it is not a token classifier. For a language model use mask() or next_token()."
         )
     if logits.shape[1] < 2:
         raise InvalidInputError("target token: there is a single label, so its probability is always 1.")

@@ -54,7 +54,7 @@ def draw_heads(layers: Sequence[LayerAttention], ax: Axes | None, title: str = "
     bar.ax.set_yticklabels(["0 %", "50 %", "100 %"])
     bar.set_label("share without effect", fontsize=8)
     bar.outline.set_visible(False)
-    set_title(ax, title or "share of each head's attention that its output cannot see, %")
+    set_title(ax, title or "share of each head's attention without effect on its output, %")
     return figure_of(ax)
 
 

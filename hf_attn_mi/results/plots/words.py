@@ -109,7 +109,7 @@ def _bars(names: Sequence[str], scores: Sequence[float], title: str, linked: boo
             fontsize=7.5,
             color=SOFT,
         )
-    ax.set_xlabel("score" if linked else "score (of a method that knows no class)")
+    ax.set_xlabel("score" if linked else "score (of a method that does not refer to a class)")
     set_title(ax, title)
     return figure_of(ax)
 
@@ -211,7 +211,7 @@ def _legend(ax: Axes, line: float, columns: int, scale: float, target: str, link
     levels = range(-LEVELS if linked else 0, LEVELS + 1)
     name = label(target, 18)
     left = f"against {name} −{scale:.3g} " if linked else "0 "
-    right = f" +{scale:.3g} for {name}" if linked else f" {scale:.3g} (knows no class)"
+    right = f" +{scale:.3g} for {name}" if linked else f" {scale:.3g} (does not refer to a class)"
     start, cell = min(len(left) * 0.84, columns * 0.36), 0.8
     ax.text(start, line, left, ha="right", va="center", fontsize=8, color=SOFT)
     for place, level in enumerate(levels):

@@ -1,7 +1,7 @@
 """shap's partition explainer on a text-classification pipeline: `shap.Explainer(pipeline)(texts)`, its defaults.
 
 Masked tokens are "[MASK]" in the text, 500 evaluations, probabilities. The text masker's segments are the
-tokenizer's tokens, special ones included, so that a value belongs to a token.
+tokenizer's tokens, including special tokens, so that a value belongs to a token.
 
     pip install shap
 """

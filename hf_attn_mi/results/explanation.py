@@ -231,7 +231,11 @@ class Explanation(Record):
             blocks.insert(2, self.decoder.table())
         if self.layers:
             blocks.append(replace(layer_table(self.layers), title="Attention per layer", folded=True))
-        sign = "Positive supports the class named above." if words.class_linked else "It does not refer to a class."
+        sign = (
+            "Positive scores are evidence for the class named above."
+            if words.class_linked
+            else "It does not refer to a class."
+        )
         rows = [[name, meaning.format(sign=sign)] for name, meaning in _DEFINITIONS.items()]
         return [*blocks, Table((), rows, title="What these numbers mean", folded=True)]
 

@@ -74,7 +74,7 @@ def test_a_method_from_outside_works_on_the_command_line(outside, tmp_path):
 
 
 def test_what_is_no_method_is_refused(outside):
-    with pytest.raises(InvalidInputError, match="there already; pass replace=True"):
+    with pytest.raises(InvalidInputError, match="exists already; pass replace=True"):
         register_method(TokenLength())
     with pytest.raises(InvalidInputError, match="has no name, reference"):
         register_method(object())

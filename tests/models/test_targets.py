@@ -433,7 +433,7 @@ def test_a_target_from_elsewhere_is_known_by_name_everywhere():
         assert isinstance(targets.silent(), Silent)
         found = explain(tiny("BertForTokenClassification"), TEXT, target="silent()", tokenizer=tokenizer())
         assert found.target_name == "O of 'The'"
-        with pytest.raises(InvalidInputError, match="there already"):
+        with pytest.raises(InvalidInputError, match="exists already"):
             targets.register_target(Silent)
     finally:
         unregister_target("silent")

@@ -46,11 +46,12 @@ def test_a_clear_winner():
     low, high = estimate(FLOOR).interval
     assert f"Random scores reach {fmean(FLOOR):.3f} [{low:.3f}, {high:.3f}] and are beaten by it." in words
     assert (
-        "Recommended: a, which takes 1 forward and 1 backward sequences an input (0.01 s); b 90 times as many" in words
+        "Recommended: a, which takes 1 forward and 1 backward sequences for each input (0.01 s); b 90 times as many"
+        in words
     )
     assert "not shown" not in words
     assert found.recommended == "a"
-    assert "it says nothing of others" in words
+    assert "it says nothing about others" in words
 
 
 def test_lower_is_better_where_the_metric_says_so():

@@ -272,7 +272,7 @@ def test_facts_say_what_can_be_known():
     assert "Special tokens ([CLS] [SEP]) hold +1.5 in sum, not shown." in text
     assert "Warning: slow" in text
     assert "not measured" in str(explanation(completeness_gap=None))
-    assert "do not add up to the output; read their order" in str(
+    assert "do not add up to the output; only their order is meaningful" in str(
         explanation(completeness_gap=None, info={"additive": False})
     )
 
@@ -283,7 +283,7 @@ def test_only_a_class_linked_method_speaks_for_or_against_the_class():
         assert "speaks for positive" in form(linked)
         assert "speaks for" not in form(other)
         assert "not evidence for or against positive" in form(other)
-    assert "Positive speaks for the class named above." in linked.to_html()
+    assert "Positive scores are evidence for the class named above." in linked.to_html()
 
 
 def test_layer_table_in_html():

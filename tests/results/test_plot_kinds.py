@@ -176,9 +176,9 @@ def test_matrices_stand_side_by_side_on_one_scale():
     assert {image.get_clim() for image in images} == {(-scale, scale)}
     assert bar.get_ylim() == pytest.approx((-scale, scale))
     assert [label.get_text() for label in panels[0].get_yticklabels()] == list(maps[0].tokens)
-    with pytest.raises(InvalidInputError, match="head 0 is not here"):
+    with pytest.raises(InvalidInputError, match="head 0 does not exist"):
         maps[0].plot(head=0)
-    with pytest.raises(InvalidInputError, match="layer 1 is not here"):
+    with pytest.raises(InvalidInputError, match="layer 1 does not exist"):
         maps[0].plot(layer=1)
 
 

@@ -417,7 +417,7 @@ def test_libraries_for_text_html_and_tables_are_imported_when_they_are_used():
 def test_attention_maps_are_read_by_layer():
     maps = attention_maps()
     assert torch.equal(maps[3], maps.matrices[1])
-    with pytest.raises(InvalidInputError, match=r"layer 1 is not here; there are layers \[0, 3\]"):
+    with pytest.raises(InvalidInputError, match=r"layer 1 does not exist; there are layers \[0, 3\]"):
         maps[1]
     with pytest.raises(InvalidInputError, match=r"matrices\[0\] must have shape \(1, 3, 3\)"):
         attention_maps(matrices=(torch.rand(3, 3),) * 2)

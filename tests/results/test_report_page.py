@@ -104,7 +104,7 @@ def test_the_sentence_names_the_strongest_words_that_speak_for_the_class():
     point = with_explanation(tokens=("[CLS]", "...", "joy", "!", "[SEP]"), word_ids=None, offsets=None, texts=())
     assert point.items[0].sentence == "positive, 75.0 %, because of 'joy'."
     against = with_explanation(scores=-torch.ones(5))
-    assert against.items[0].sentence == "positive, 75.0 %; no word speaks for it."
+    assert against.items[0].sentence == "positive, 75.0 %; no word supports it."
     blind = with_explanation(info={"method": "attention", "class_linked": False})
     assert blind.items[0].sentence == "positive, 75.0 %; attention puts most weight on 'Unbelievable'."
     value = with_explanation(target=None, target_name="score", probability=None)
@@ -192,7 +192,7 @@ def test_two_reports_on_the_same_texts_stand_side_by_side():
     assert [data["info"]["model"], data["second"]["info"]["model"]] == ["m", "other"]
     assert "model other" in str(both)
     assert Report.from_dict(json.loads(json.dumps(both.to_dict()))) == both
-    with pytest.raises(InvalidInputError, match="two can stand side by side"):
+    with pytest.raises(InvalidInputError, match="at most two can be shown side by side"):
         record.beside(both)
     with pytest.raises(InvalidInputError, match="second is about other inputs"):
         record.beside(with_explanation(texts=("Another film!",), offsets=None))

@@ -29,8 +29,8 @@ def test_many_single_removals_are_counted_and_not_listed():
     )
     words = many.to_text(color="none")
     assert words.count("Without 'w") == 12
-    assert "7 more were taken out one at a time: the rest is enough (5), the set does not suffice (2)." in words
-    assert "more were taken out" not in TOKENS.to_text(color="none")
+    assert "7 more were removed one at a time: the rest suffices (5), the set does not suffice (2)." in words
+    assert "more were removed" not in TOKENS.to_text(color="none")
 
 
 @pytest.mark.parametrize(

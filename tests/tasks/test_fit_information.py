@@ -443,7 +443,7 @@ def test_pairs_have_their_own_types(demo):
     [
         ({"sites": "words"}, "sites must be one or several of tokens, first, positions, attention, types; not 'words'"),
         ({"sites": ()}, "sites must be one or several"),
-        ({"layers": [5]}, r"layers \[5\] are not there; this model has \[0, 1, 2, 3, 4\]"),
+        ({"layers": [5]}, r"layers \[5\] do not exist; this model has \[0, 1, 2, 3, 4\]"),
         ({"layers": 3}, "layers must be None"),
         ({"batch_size": 0}, "batch_size must be a positive whole number, not 0"),
         ({"memory": 1.5}, "memory must be a positive whole number"),

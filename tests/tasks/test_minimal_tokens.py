@@ -457,7 +457,9 @@ def test_recheck_holds_and_sees_what_is_wrong(demo, many):
         "the set": replace(one, p_set=one.p_set - 0.01),
         "the rest": replace(one, p_rest=one.p_rest + 0.01),
         "special": replace(one, p_special=one.p_special + 0.01),
-        "could go": replace(one, indices=tuple(own), singles=tuple(replace(one.singles[0], index=i) for i in own)),
+        "can be left out": replace(
+            one, indices=tuple(own), singles=tuple(replace(one.singles[0], index=i) for i in own)
+        ),
         "the rest suffices": dropped,
         "every single removal": replace(one, singles=one.singles[:-1]),
         f"the set without {one.singles[0].text!r}": replace(

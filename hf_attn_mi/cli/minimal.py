@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from hf_attn_mi.cli import options as opt
 from hf_attn_mi.cli.exit_codes import INTERRUPTED, exit_code, outcomes_of
-from hf_attn_mi.cli.inputs import read_texts
-from hf_attn_mi.cli.loading import import_libraries, load_model
+from hf_attn_mi.cli.loading import import_libraries
+from hf_attn_mi.cli.media import Inputs, load_for, read_inputs
 from hf_attn_mi.cli.output import check_files, is_stdout, show, until_interrupted, warnings_as_lines, write_json
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
     from hf_attn_mi import Results, TokenSet
     from hf_attn_mi.tasks.recheck import Recheck
@@ -26,6 +26,8 @@ def minimal(
     texts: opt.Texts = None,
     file: opt.TextFile = None,
     pair: opt.Pair = None,
+    image: opt.Images = None,
+    audio: opt.Recordings = None,
     model: opt.Model = None,
     truncate: opt.Truncate = False,
     errors: opt.Errors = "raise",
@@ -62,7 +64,7 @@ def minimal(
     quiet: opt.Quiet = False,
 ) -> int:
     """Find tokens that carry the prediction: they suffice, the others do not, and none of them can be left out."""
-    inputs = read_texts(texts, file, pair)
+    inputs = read_inputs(texts, file, pair, image, audio)
     check_files(json)
     import_libraries()
     opt.check_names("--ranking", [ranking], [RANDOM, *opt.method_names()])
@@ -70,14 +72,14 @@ def minimal(
 
     from hf_attn_mi import TokenSet, minimal_tokens
 
-    classifier, tokenizer = load_model(model, quiet=quiet)
+    classifier, preparer = load_for(inputs, model, quiet=quiet)
     checks: list[Recheck | None] = []
     with warnings_as_lines(quiet):
         token_sets, interrupted = until_interrupted(
             lambda: minimal_tokens(
                 classifier,
-                inputs,
-                tokenizer=tokenizer,
+                inputs.items,
+                **preparer,
                 target=opt.read_target(target, classifier),
                 keep=keep,
                 strict=strict,
@@ -89,12 +91,12 @@ def minimal(
                 truncation=truncate,
                 errors=errors,
             ),
-            len(inputs),
+            len(inputs.items),
         )
         assert not isinstance(token_sets, TokenSet)  # a list of texts gives a list of results
         try:
             if check and not interrupted:
-                _recheck(classifier, tokenizer, token_sets, checks)
+                _recheck(classifier, preparer, inputs, token_sets, checks)
         finally:  # an interruption of the checks does not lose the sets
             write_json(with_checks(token_sets.to_dicts(), checks), json)
     if not quiet and not is_stdout(json):
@@ -106,7 +108,8 @@ def minimal(
 
 def _recheck(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    preparer: dict[str, Any],
+    inputs: Inputs,
     token_sets: Results[TokenSet],
     checks: list[Recheck | None],
 ) -> None:
@@ -120,9 +123,10 @@ def _recheck(
     with warnings.catch_warnings():
         # The search has already warned of this text, with its own number.
         warnings.filterwarnings("ignore", "input 0 was cut", UserWarning)
-        for token_set in tqdm(token_sets, desc="check", unit="input", disable=hidden):
+        for place, token_set in enumerate(tqdm(token_sets, desc="check", unit="input", disable=hidden)):
             skipped = isinstance(token_set, SkippedInput)
-            checks.append(None if skipped else recheck(model, token_set, tokenizer=tokenizer))
+            item = None if inputs.kind == "text" else inputs.items[place]  # a set holds its texts
+            checks.append(None if skipped else recheck(model, token_set, inputs=item, **preparer))
 
 
 def with_checks(data: list[dict[str, Any]], checks: Sequence[Recheck | None]) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.models.encoded_input import EncodedInput, length_buckets, per_token
 from hf_attn_mi.models.memory import out_of_memory
-from hf_attn_mi.models.output_heads import ExplainedTarget, find_logits
+from hf_attn_mi.models.output_heads import ExplainedTarget, HeadReading, find_logits
 from hf_attn_mi.models.removal import remove_tokens
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.target_kinds.base import BoundTarget
@@ -46,6 +46,8 @@ class Prediction:
 class RemovalPredictor:
     """Runs variants of some inputs and reads the target of each input off them.
 
+    In a variant tokens are masked as keys, or left out.
+
     Args:
         runner: runs the model.
         inputs: the whole inputs.
@@ -60,6 +62,9 @@ class RemovalPredictor:
         position_offset: position id of the first token where the kept tokens may be run alone instead of masking
             the others; None if all tokens are run with a mask. See `try_compaction`.
     """
+
+    removal = "attention mask"  # how tokens are removed
+    runs_nothing = False  # whether an input without any of its tokens can be run
 
     def __init__(self, runner: EncoderRunner, inputs: Sequence[EncodedInput], target: Target, batch_size: int) -> None:
         self.runner, self.inputs, self.target, self.batch_size = runner, list(inputs), target, batch_size
@@ -89,7 +94,7 @@ class RemovalPredictor:
             self.batch_size = min(self.batch_size, size)
             self.notes[:] = [f"Memory ran out: the batches were halved to {self.batch_size}."]
 
-        lengths = [variant.token_count for _, variant in variants]
+        lengths = [self._bucket(index, variant) for index, variant in variants]
         # A function sees one row at a time, without padding.
         alone = self.target.alone or not self.runner.takes_batches(self.inputs[0])
         size = 1 if alone else self.batch_size
@@ -101,16 +106,18 @@ class RemovalPredictor:
         arguments = self.runner.collate([variant for _, variant in variants])
         with self.runner.session(), torch.no_grad():
             reading = target.read(self.runner.forward(arguments))
-        if self.target.bound is None and target.bound is not None:
-            self._bound.update(zip((index for index, _ in variants), target.bound))
+        self.keep_bound([index for index, _ in variants], target)
         self.sequences += len(variants)
-        values, predicted = reading.values.detach().cpu().tolist(), reading.predictions
-        return [
-            Prediction(
-                value if one.probability is None else one.probability, one, None if predicted is None else predicted[i]
-            )
-            for i, (value, one) in enumerate(zip(values, reading.explained))
-        ]
+        return predictions_of(reading)
+
+    def keep_bound(self, indices: Sequence[int], target: Target) -> None:
+        """Keep what the first run of these inputs has settled."""
+        if self.target.bound is None and target.bound is not None:
+            self._bound.update(zip(indices, target.bound))
+
+    def _bucket(self, index: int, variant: EncodedInput) -> int:
+        """Variants with the same number may share a batch, and others if lengths may differ in it."""
+        return variant.token_count
 
     def settle(self, predictions: Sequence[Prediction]) -> None:
         """Keep the targets that were explained for the whole inputs: later runs follow the same classes."""
@@ -146,6 +153,27 @@ class RemovalPredictor:
         if self.position_offset is None:
             return masked(self.inputs[index], ordered)
         return compacted(self.inputs[index], ordered, self.position_offset)
+
+    def masked(self, index: int, tokens: Collection[int]) -> EncodedInput:
+        """The whole input with these tokens as the only keys."""
+        return masked(self.inputs[index], sorted(tokens))
+
+    def fixed_and_movable(
+        self, index: int, place: int, anchors: Collection[int]
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """See the function of this name; `place` is the number of the input for messages."""
+        return fixed_and_movable(self.inputs[index], place, anchors)
+
+    def refuse(self) -> None:
+        """Refuse a model that takes no attention mask.
+
+        Raises:
+            UnsupportedModelError: there is no such argument.
+        """
+        refuse_unmaskable(
+            self.runner,
+            "It cannot be restricted to some of its tokens: minimal_tokens needs a classifier that takes one.",
+        )
 
     def try_compaction(self, fixed: Sequence[Collection[int]], movable: Sequence[Sequence[int]]) -> None:
         """Choose the cheapest form that gives the logits of masking: tested on the model, never assumed.
@@ -312,6 +340,17 @@ def fixed_and_movable(
         beside = "special ones" if not anchors else "special ones and those whose output is explained"
         raise InvalidInputError(f"inputs[{index}] has no token of its own beside the {beside}.")
     return fixed, movable
+
+
+def predictions_of(reading: HeadReading) -> list[Prediction]:
+    """What the outputs of a pass say about each of its inputs."""
+    values, predicted = reading.values.detach().cpu().tolist(), reading.predictions
+    return [
+        Prediction(
+            value if one.probability is None else one.probability, one, None if predicted is None else predicted[i]
+        )
+        for i, (value, one) in enumerate(zip(values, reading.explained))
+    ]
 
 
 def refuse_unmaskable(runner: EncoderRunner, purpose: str) -> None:

@@ -94,7 +94,13 @@ class ComparedInputs:
 
 
 def _refuse_without_ids(one: EncodedInput, index: int) -> None:
-    if one.length is None or "input_ids" not in one.tensors:
+    if one.length is None:
+        raise InvalidInputError(
+            f"inputs[{index}] has {', '.join(one.tensors)}: the metrics of compare remove tokens from texts. For "
+            "images and audio, minimal_tokens finds patches and moments that carry the prediction, and checks "
+            "them by running the model."
+        )
+    if "input_ids" not in one.tensors:
         raise InvalidInputError(
             f"inputs[{index}] has {', '.join(one.tensors)}: tokens are removed by their ids. Pass texts, or input_ids "
             "and tokenizer=..."

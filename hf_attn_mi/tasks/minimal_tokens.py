@@ -12,13 +12,14 @@ from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.models.encoded_input import EncodedInput
-from hf_attn_mi.models.removal_predictor import Prediction, RemovalPredictor, fixed_and_movable, refuse_unmaskable
+from hf_attn_mi.models.removal_predictor import Prediction, RemovalPredictor
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.target_kinds.base import TargetKind
 from hf_attn_mi.results.results import Results
 from hf_attn_mi.results.token_set import Removal, TokenSet
 from hf_attn_mi.tasks.arguments import check_flag, check_seed, check_whole_number, progress_bar
 from hf_attn_mi.tasks.each_input import bind_targets, check_input_options, read_inputs, result_of_each
+from hf_attn_mi.tasks.media_removal import removal_predictor
 from hf_attn_mi.tasks.rankings import RANDOM, check_ranking, ranking_name, ranking_scores
 from hf_attn_mi.tasks.spans import spans_of
 from hf_attn_mi.tasks.token_search import (
@@ -46,6 +47,8 @@ def minimal_tokens(
     second_ranking: Any = RANDOM,
     budget: float = 200.0,
     tokenizer: Any = None,
+    processor: Any = None,
+    sampling_rate: int | None = None,
     batch_size: int = 16,
     truncation: bool = False,
     is_split_into_words: bool = False,
@@ -60,11 +63,16 @@ def minimal_tokens(
     - the rest (all tokens but J) does not suffice; with `strict` it changes the prediction;
     - without any single token of J, one of the two fails. J is locally minimal: neither smallest nor unique.
 
+    Of an image or a recording the tokens are patches or moments. They are removed by replacing their states at the
+    input of the first layer by those of an input of zeros (the baseline "blank" of occlusion); class tokens and
+    registers stay.
+
     Where the special tokens alone already give the answer there is no evidence to find: `defined` is False.
 
     Args:
         model: as in `explain`, with class logits.
-        inputs: a text, a pair (tuple) of texts, a list of either, or a BatchEncoding / dict of tensors with input_ids.
+        inputs: a text, a pair (tuple) of texts, a list of either, a BatchEncoding / dict of tensors with input_ids; or
+            images or recordings, as in `explain`.
         target: None (the predicted class), a class number, a label name, or one of these for each input.
         keep: share of p(all) that a sufficient set keeps, above 0, at most 1.
         strict: the rest must change the prediction.
@@ -74,6 +82,7 @@ def minimal_tokens(
         budget: most forwards of the whole input that each of the two searches of an input may cost, 2 or more. Where it
             runs out, `minimal` is False.
         tokenizer: as in `explain`; also names the special tokens of tensors.
+        processor, sampling_rate: as in `explain`, for images and recordings.
         batch_size: sequences in one forward pass.
         truncation, is_split_into_words, errors: as in `explain`.
         seed: the random seed for random rankings; the same for each input, whatever its place.
@@ -94,7 +103,7 @@ def minimal_tokens(
     check_whole_number("batch_size", batch_size)
     check_input_options(errors, truncation, is_split_into_words)
     check_seed(seed)
-    runner = EncoderRunner.of(model, tokenizer)
+    runner = EncoderRunner.of(model, tokenizer, processor=processor, sampling_rate=sampling_rate)
     if callable(target) and not isinstance(target, TargetKind):
         raise InvalidInputError(
             "target is a function; a set of tokens is defined for a class: pass its number or name."
@@ -115,7 +124,7 @@ def minimal_tokens(
 
     def run(positions: list[int]) -> list[TokenSet]:
         chosen, places = [encoded.inputs[i] for i in positions], [encoded.places[i] for i in positions]
-        predictor = RemovalPredictor(runner, chosen, targets.select(positions), batch_size)
+        predictor = removal_predictor(runner, chosen, targets.select(positions), batch_size)
         return _token_sets(RestrictedInputs(predictor, places), options)
 
     batches = _groups(len(encoded.inputs), batch_size)
@@ -165,15 +174,12 @@ class RestrictedInputs:
     """
 
     def __init__(self, predictor: RemovalPredictor, places: Sequence[int] | None = None) -> None:
-        refuse_unmaskable(
-            predictor.runner,
-            "It cannot be restricted to some of its tokens: minimal_tokens needs a classifier that takes one.",
-        )
+        predictor.refuse()
         self.predictor = predictor
         self.places = tuple(range(len(predictor.inputs)) if places is None else places)
         predictor.settle_tokens()
         anchors = [predictor.target.anchors(i) for i in range(len(predictor.inputs))]
-        pairs = [fixed_and_movable(*of_one) for of_one in zip(predictor.inputs, self.places, anchors)]
+        pairs = [predictor.fixed_and_movable(i, *of_one) for i, of_one in enumerate(zip(self.places, anchors))]
         self.fixed, self.movable = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         predictor.try_compaction(self.fixed, self.movable)
 
@@ -235,6 +241,7 @@ def _token_sets(restricted: RestrictedInputs, options: _Options) -> list[TokenSe
     info = {
         **restricted.predictor.runner.provenance(),
         "compacted": restricted.predictor.position_offset is not None,
+        "removal": restricted.predictor.removal,
         "ranking": names[0],
         "budget": options.budget,
         "seed": options.seed,
@@ -269,7 +276,7 @@ def _search(
     for i, movable in enumerate(restricted.movable):
         everything = frozenset(movable)
         answers: dict[Tokens, Answer] = {everything: (originals[i].value, True)}
-        if not restricted.fixed[i]:
+        if not restricted.fixed[i] and not restricted.predictor.runs_nothing:
             answers[EMPTY] = NO_TOKENS
         state = SearchState(
             everything,
@@ -300,7 +307,7 @@ def _token_set(
     result, state = results[0]
     kept = tuple(sorted(result.kept or ()))
     defined, everything = result.kept is not None, state.everything
-    p_special = state.answers[EMPTY][0] if restricted.fixed[index] else None
+    p_special = state.answers[EMPTY][0] if restricted.fixed[index] or restricted.predictor.runs_nothing else None
     chosen, rest = frozenset(kept), everything - frozenset(kept)
     spans, words = spans_of(one, kept)
     texts = {index: span.text for span in spans for index in span.tokens}

@@ -10,17 +10,12 @@ import torch
 
 from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.models.encoded_input import EncodedInput
-from hf_attn_mi.models.removal_predictor import (
-    Prediction,
-    RemovalPredictor,
-    fixed_and_movable,
-    masked,
-    refuse_unmaskable,
-)
+from hf_attn_mi.models.removal_predictor import Prediction
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import read_target
 from hf_attn_mi.results.attention_subgraph import AttentionSubgraph
 from hf_attn_mi.results.token_set import TokenSet
+from hf_attn_mi.tasks.media_removal import removal_predictor
 from hf_attn_mi.tasks.recheck_attention import TOKEN, SubgraphCheck, as_token_set, saved_input
 
 TOLERANCE, TOLERANCE_REDUCED = 1e-5, 2e-2  # of a probability; the second in half precision
@@ -47,6 +42,8 @@ def recheck(
     inputs: Any = None,
     *,
     tokenizer: Any = None,
+    processor: Any = None,
+    sampling_rate: int | None = None,
     tolerance: float | None = None,
 ) -> Recheck:
     """Run the input under each restriction of the result, one whole sequence at a time, and compare.
@@ -56,8 +53,9 @@ def recheck(
     Args:
         model: the model of `minimal_tokens` or `minimal_attention`.
         token_set: the result of one of them.
-        inputs: the input of a `TokenSet`, where it was not texts; an `AttentionSubgraph` holds its input.
-        tokenizer: as for `minimal_tokens`.
+        inputs: the input of a `TokenSet`, where it was not texts (an image, a recording, tensors); an
+            `AttentionSubgraph` holds its input.
+        tokenizer, processor, sampling_rate: as for `minimal_tokens`.
         tolerance: the largest change of a probability; None for 1e-5, and 2e-2 in half precision. Conditions that
             are violated by less than this count as met, since rounding decides them.
 
@@ -79,7 +77,7 @@ def recheck(
     number = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)
     if tolerance is not None and not (number and 0 <= tolerance < 1):
         raise InvalidInputError(f"tolerance must be a number of 0 or more and below 1, not {shown(tolerance)}.")
-    runner = EncoderRunner.of(model, tokenizer)
+    runner = EncoderRunner.of(model, tokenizer, processor=processor, sampling_rate=sampling_rate)
     if tolerance is None:
         tolerance = TOLERANCE if runner.dtype in (torch.float32, torch.float64) else TOLERANCE_REDUCED
     if isinstance(token_set, TokenSet):
@@ -101,7 +99,7 @@ def _recheck_tokens(checker: _Checker) -> Recheck:
     token_set, tolerance = checker.token_set, checker.tolerance
     chosen, everything = set(token_set.indices), set(checker.movable)
     checker.compare("all tokens", checker.original.value, token_set.p_all)
-    special_only = checker.predict(()).value if checker.fixed else None
+    special_only = checker.predict(()).value if checker.fixed or checker.predictor.runs_nothing else None
     checker.compare("special tokens", special_only, token_set.p_special)
     if not token_set.defined:
         checker.require(checker.dispensable((), -tolerance), "the special tokens alone do not give the answer")
@@ -132,9 +130,6 @@ def _encode(runner: EncoderRunner, token_set: TokenSet, inputs: Any) -> EncodedI
     encoded, _ = runner.encode(inputs, truncation=True, special_known=True)
     if len(encoded) != 1:
         raise InvalidInputError(f"inputs holds {len(encoded)} inputs; pass the one that this token set was made of.")
-    refuse_unmaskable(
-        runner, "It cannot be restricted to some of its tokens: minimal_tokens needs a classifier that takes one."
-    )
     return encoded[0]
 
 
@@ -144,12 +139,13 @@ class _Checker:
     def __init__(self, runner: EncoderRunner, one: EncodedInput, token_set: TokenSet, tolerance: float) -> None:
         called = token_set.info.get("target", token_set.target)
         target, (one,) = read_target(called, runner, [one])
-        if one.tokens != token_set.tokens or one.special != token_set.special:
+        if one.tokens != token_set.tokens or (one.special or ()) != token_set.special:
             raise InvalidInputError("inputs is not the one input that this token set was made of: its tokens differ.")
-        self.predictor = RemovalPredictor(runner, [one], target, 1)
+        self.predictor = removal_predictor(runner, [one], target, 1)
+        self.predictor.refuse()
         self.predictor.settle_tokens()
-        self.input, self.token_set, self.tolerance = one, token_set, tolerance
-        self.fixed, self.movable = fixed_and_movable(one, 0, target.anchors(0))
+        self.token_set, self.tolerance = token_set, tolerance
+        self.fixed, self.movable = self.predictor.fixed_and_movable(0, 0, target.anchors(0))
         self.difference, self.reasons = 0.0, list[str]()
         self.predictions: dict[frozenset[int], Prediction] = {}
         self.original = self.predict(self.movable)
@@ -157,10 +153,10 @@ class _Checker:
     def predict(self, tokens: Collection[int]) -> Prediction:
         """The model's answer under the mask of these tokens and the special ones."""
         kept = frozenset((*self.fixed, *tokens))
-        if not kept:  # there is no such input
+        if not kept and not self.predictor.runs_nothing:  # there is no such input
             return Prediction(0.0, self.original.explained, None)
         if kept not in self.predictions:
-            (self.predictions[kept],) = self.predictor.predict([(0, masked(self.input, sorted(kept)))])
+            (self.predictions[kept],) = self.predictor.predict([(0, self.predictor.masked(0, kept))])
         return self.predictions[kept]
 
     def sufficient(self, tokens: Collection[int], slack: float) -> bool:

@@ -307,7 +307,7 @@ def _token_sets(
     run: Mapping[str, Any], encoded: Sequence[EncodedInput], batch_size: int, target: Any, seed: int
 ) -> Sequence[TokenSet]:
     if encoded[0].length is None:
-        raise InvalidInputError("A minimal token set is searched in texts; images and audio have none.")
+        raise InvalidInputError("The page has token sets of texts; minimal_tokens finds those of images and audio.")
     return _all(minimal_tokens(**run, batch_size=batch_size, target=target, seed=seed))
 
 

@@ -63,3 +63,13 @@ def test_a_long_text_is_explained_over_windows(capsys):
     assert "stride" in refused(capsys, "explain", text, "--stride", "-1")
     assert main(["explain", text, "--stride", "32", "--aggregation", "max"]) == 0
     assert "windows of at most" in capsys.readouterr().out
+
+
+def test_a_minimal_set_of_patches_and_of_moments(files, capsys):
+    image = ["--image", str(files / "one.png"), "--model", str(files / "vit"), "--target", "cat"]
+    assert main(["minimal", *image, "--check"]) == 0
+    output = capsys.readouterr().out
+    assert "patch" in output
+    assert "every number was reproduced" in output
+    sound = ["--audio", str(files / "tone.wav"), "--model", str(files / "speech"), "--target", "cat"]
+    assert main(["minimal", *sound, "--check", "--quiet"]) == 0

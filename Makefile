@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast check format docs pictures clean
+.PHONY: demo test test-fast check format docs notebooks pictures clean
 
 demo: $(VENV)/.ready
 	@mkdir -p out
@@ -34,7 +34,11 @@ docs: $(VENV)/.ready-test
 	$(BIN)/python scripts/generate_reliability.py
 	$(BIN)/python benchmarks/accuracy/faithfulness.py --report docs/studies
 
+notebooks: $(VENV)/.ready-test  ## run examples/notebooks and store their outputs
+	HF_HUB_OFFLINE=1 $(BIN)/python scripts/run_notebooks.py
+
 pictures: $(VENV)/.ready-test  ## of the report, for README and docs; needs chromium
+	HF_HUB_OFFLINE=1 $(BIN)/python scripts/draw_plots.py
 	REPORT_PICTURES=docs/images HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/browser -k picture
 
 $(VENV)/.ready: pyproject.toml constraints.txt

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,17 @@ def new_figure(width: float = 6.4, height: float = 4.2) -> Figure:
         raise BackendUnavailableError(
             'figures need matplotlib, which is not installed: pip install "hf_attn_mi[plots]"'
         ) from error
-    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    figure: Any = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    figure._repr_png_ = partial(png_of, figure)  # notebooks display it, also where pyplot was never imported
+    found: Figure = figure
+    return found
+
+
+def png_of(figure: Figure) -> bytes:
+    """Return the figure as the bytes of a PNG, as notebooks show it."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=100)
+    return file.getvalue()
 
 
 @contextmanager

@@ -136,9 +136,10 @@ def terminal_text(blocks: Iterable[Block], color: ColorDepth | None = "none") ->
     from rich.console import Console
     from rich.text import Text
 
-    depth = _depth(Console()) if color is None else color
+    depth = _depth(Console(force_jupyter=False)) if color is None else color
     console = Console(
         file=StringIO(),
+        force_jupyter=False,  # in a notebook rich would display the lines instead of writing them to the file
         force_terminal=True,
         color_system=_SYSTEMS[depth],
         no_color=False,

@@ -328,7 +328,10 @@ def _information(information: Mapping[str, Any] | None) -> dict[str, Any] | None
             "layer": layer["layer"],
             "kl": [_number(x, 4) for x in layer["kl"]],
             "mi": {
-                name: [_number(site["nats"], 4), *(_number(end, 4) for end in site["interval"])]
+                name: [
+                    _number(x, 4)
+                    for x in (site["nats"], *site["interval"], site.get("lower_bound"), site.get("upper_bound"))
+                ]
                 for name, site in layer.get("mi", {}).items()
             },
         }

@@ -147,6 +147,8 @@ class TokenInformation:
             site.name: {
                 "nats": float(information.nats[place]),
                 "interval": information.interval[place].tolist(),
+                "lower_bound": _known(information.lower_bound[place]),
+                "upper_bound": _known(information.upper_bound[place]),
                 "p_value": float(information.p_value[place]),
                 "family_p_value": float(information.family_p_value[place]),
                 "n": site.n,
@@ -154,3 +156,8 @@ class TokenInformation:
             for place, site in enumerate(self.profile.sites)
             if site.layer == index
         }
+
+
+def _known(bound: Tensor) -> float | None:
+    """A bound as a number; None where there is none (NaN for vector outputs)."""
+    return float(bound) if bool(bound.isfinite()) else None

@@ -13,7 +13,16 @@ from pathlib import Path
 import pytest
 
 from hf_attn_mi import report
-from tests.browser.samples import LONG_REVIEW, PAIR, REVIEW, SHORT, a_recording, hostile_report, two_hundred
+from tests.browser.samples import (
+    LONG_REVIEW,
+    PAIR,
+    REVIEW,
+    SHORT,
+    a_recording,
+    hostile_report,
+    two_hundred,
+    with_information,
+)
 from tests.sample_models import load_demo, load_small, zoo_model
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -86,6 +95,7 @@ def records():
         "image": report(*zoo_model("imgcls-vit"), **plain),
         "audio": a_recording(),
         "hostile": hostile_report(),
+        "information": with_information(),
     }
 
 

@@ -43,6 +43,28 @@ def a_recording():
     return hf_attn_mi.report(model, sound, processor=Wav2Vec2FeatureExtractor(), methods=(), certificate=False)
 
 
+def with_information():
+    """A report whose explanation has the information of three layers, with bounds."""
+    layers = [
+        {
+            "layer": layer,
+            "kl": [0.1 * (layer + i) for i in range(5)],
+            "mi": {
+                "first": {
+                    "nats": 0.2 * layer,
+                    "interval": [0.15 * layer, 0.25 * layer],
+                    "lower_bound": 0.125 * layer,
+                    "upper_bound": 0.625,
+                }
+            },
+        }
+        for layer in range(3)
+    ]
+    information = {"ceiling": 0.5, "n": 300, "layers": layers}
+    item = replace(report().items[0], explanations=(explanation(information=information),), methods=())
+    return report(items=(item,))
+
+
 def hostile_report():
     """A report whose tokens, names and texts would be markup, if they were not text."""
     item = report().items[0]

@@ -4,13 +4,14 @@ import base64
 import csv
 import io
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.browser.samples import HOSTILE
 
-PAGES = ("review", "short", "pair", "many", "long", "two", "image", "audio", "hostile")
+PAGES = ("review", "short", "pair", "many", "long", "two", "image", "audio", "hostile", "information")
 
 
 def shown(x):
@@ -218,6 +219,43 @@ def test_two_models_stand_side_by_side(visit, records):
     opened.page.get_by_role("button", name=record.second.info["model"]).click()
     assert opened.address == "model=1"
     assert labels(opened)[1].startswith(f"warm: {shown(float(f'{second.explanation.to_words()[1].score:.6g}'))}")
+
+
+def test_information_stands_between_its_bounds(visit, records):
+    opened = visit("information")
+    sites = [layer["mi"]["first"] for layer in records["information"].items[0].explanation.information["layers"]]
+    text = hover(opened, "#information circle >> nth=2")
+    site = sites[2]
+    assert f"{site['nats']:.3g} nats, interval {site['interval'][0]:.3g} to {site['interval'][1]:.3g}" in text
+    assert f"at least {site['lower_bound']:.3g}, at most {site['upper_bound']:.3g}" in text
+    upper = float(opened.page.locator("#information .upper").get_attribute("y1"))
+    lower = opened.page.locator("#information .lower").get_attribute("d")
+    points = [float(point.split(" ")[1]) for point in lower.replace("M", "L").split("L")[1:]]
+    zero, height = points[0], upper - points[0]  # pixels go down; the lower bound of the first layer is zero
+    assert [(point - zero) / height for point in points] == pytest.approx([x["lower_bound"] / 0.625 for x in sites])
+
+
+def test_ten_questions_are_answered_on_the_page(visit, records):
+    opened, item = visit("short"), records["short"].items[0]
+    asked = opened.page.locator("#questions summary").all_inner_texts()
+    documented = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
+    assert len(asked) == 10
+    for question in asked:
+        assert f". {question}" in documented, question
+    for one in opened.page.locator("#questions summary").all():
+        one.click()
+    answers = dict(zip(asked, opened.page.locator("#questions details > p").all_inner_texts(), strict=True))
+    assert all(len(answer) > 40 for answer in answers.values())
+    subgraph, found = item.subgraph, item.token_set
+    edge = max(subgraph.edges, key=lambda one: abs(one.contribution))
+    carried = answers["Which attention weights made it?"]
+    assert f"{len(subgraph.edges)} of {subgraph.edge_count:,} weights carry positive" in carried
+    assert f"layer {edge.layer}, head {edge.head}: " in carried
+    known = answers["How is that known?"]
+    for probability in (found.p_set, found.p_rest, subgraph.p_set, subgraph.p_rest):
+        assert f"{100 * float(f'{probability:.6g}'):.1f}\u202f%" in known
+    assert "no row can be replaced" in known  # nothing to certify in so short a text
+    assert f"{item.explanation.completeness_gap:.2g}" in known.replace("\u2212", "-").replace("e-7", "e-07")
 
 
 def test_keys_move_between_words_and_inputs(visit):

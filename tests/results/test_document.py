@@ -401,3 +401,9 @@ def test_the_page_of_an_explanation_defines_every_number():
     names = ("score of a word", "probability", "completeness gap", "n, rank", "null-space fraction", "entropy")
     for number in names:
         assert f"<td>{number}</td><td>" in folded
+
+
+def test_in_a_notebook_the_lines_are_returned_and_not_displayed(monkeypatch):
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    lines = terminal_text([Paragraph("one"), Facts(["two"])], color=None)
+    assert lines == "one\ntwo"

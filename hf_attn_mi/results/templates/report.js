@@ -724,7 +724,9 @@
     const tokens = [...new Set(found.edges.flatMap((edge) => [edge.query, edge.key]))].sort((a, b) => a - b);
     const row = new Map(tokens.map((token, i) => [token, i])), layers = found.modules.length;
     const narrow = innerWidth < 560, line = 24, top = 34, left = narrow ? 76 : 118;
-    const gap = narrow ? Math.max(34, Math.min(80, 180 / layers)) : Math.max(70, Math.min(170, 560 / layers)), right = left + layers * gap, width = right + (narrow ? 100 : 150), height = top + tokens.length * line + 8;
+    const beside = innerWidth > 900 ? 336 : 0, inner = document.getElementById("panels").clientWidth - (innerWidth < 560 ? 30 : 50) - beside;
+    const name = narrow ? 96 : 150, gap = Math.max(narrow ? 34 : 56, Math.min(170, (inner - left - name) / layers)); // as wide as the panel, if that can be
+    const right = left + layers * gap, width = right + name, height = top + tokens.length * line + 8;
     const x = (column) => left + column * gap, y = (token) => top + row.get(token) * line + line / 2;
     const most = largest(found.edges.map((edge) => edge.contribution));
     const longest = narrow ? 9 : 15, cut = (text) => (text.length > longest ? `${text.slice(0, longest - 1)}\u2026` : text);
@@ -769,23 +771,26 @@
   function information() {
     const one = item(), found = one.information;
     if (!found) return null;
-    const meaning = "How much one state of a layer tells about the model\u2019s output, in nats, over the texts of the profile; the dashed line is the most that is possible. The table shows for each token of this text how far its state alone moves the prediction.";
+    const meaning = "How much one state of a layer tells about the model\u2019s output, in nats, over the texts of the profile; the dashed line is the most that is possible. Lower and upper bounds hold for any distribution, each with 97.5\u202f% confidence; the estimate has its 95\u202f% interval. The table shows for each token of this text how far its state alone moves the prediction.";
     const sites = [...new Set(found.layers.flatMap((x) => Object.keys(x.mi)))];
     const width = 420, height = 170, left = 44, bottom = 28;
-    const high = Math.max(found.ceiling || 0, ...found.layers.flatMap((x) => Object.values(x.mi).map((y) => y[2] || y[0] || 0)), 1e-9);
+    const high = Math.max(found.ceiling || 0, ...found.layers.flatMap((x) => Object.values(x.mi).map((y) => Math.max(y[2] || y[0] || 0, y[4] || 0))), 1e-9);
     const last = Math.max(1, found.layers.length - 1);
     const x = (i) => left + 14 + (i / last) * (width - left - 40), y = (v) => 10 + (1 - Math.max(0, v) / high) * (height - bottom - 10);
     const strokes = ["--for", "--orange", "--good", "--share1"];
     const parts = [s("line", { x1: left, x2: width - 10, y1: y(0), y2: y(0), stroke: css("--line") })];
     if (found.ceiling !== null) parts.push(s("line", { x1: left, x2: width - 10, y1: y(found.ceiling), y2: y(found.ceiling), stroke: css("--soft"), "stroke-dasharray": "4 4" }), s("text", { x: left - 6, y: y(found.ceiling) + 4, "text-anchor": "end", class: "soft" }, number(found.ceiling, 2)));
     parts.push(s("text", { x: left - 6, y: y(0) + 4, "text-anchor": "end", class: "soft" }, "0"));
+    const upper = Math.max(...found.layers.flatMap((layer) => Object.values(layer.mi).map((v) => v[4] ?? -Infinity)));
+    if (Number.isFinite(upper)) parts.push(s("line", { x1: left, x2: width - 10, y1: y(upper), y2: y(upper), stroke: css("--faint"), "stroke-dasharray": "8 3 2 3", class: "upper" }, s("title", null, `upper bound ${number(upper)} nats`)));
     found.layers.forEach((layer, i) => parts.push(s("text", { x: x(i), y: height - 8, "text-anchor": "middle", class: "soft" }, layer.layer)));
     sites.forEach((site, k) => {
       const color = css(strokes[k % strokes.length]);
       const points = found.layers.map((layer, i) => [i, layer.mi[site]]).filter((p) => p[1]);
       parts.push(s("path", { d: points.map(([i, v], j) => `${j ? "L" : "M"}${x(i)} ${y(v[0])}`).join(""), fill: "none", stroke: color, "stroke-width": 1.5 }));
+      if (points.every(([, v]) => v[3] !== null)) parts.push(s("path", { d: points.map(([i, v], j) => `${j ? "L" : "M"}${x(i)} ${y(v[3])}`).join(""), fill: "none", stroke: color, "stroke-width": 1.2, "stroke-dasharray": "1.5 3", class: "lower" }));
       points.forEach(([i, v]) => parts.push(s("line", { x1: x(i), x2: x(i), y1: y(v[1]), y2: y(v[2]), stroke: color, "stroke-opacity": 0.5, "stroke-width": 3 }),
-        s("circle", { cx: x(i), cy: y(v[0]), r: 3.5, fill: color, on: tipped(() => `layer ${found.layers[i].layer}, ${site}\n${number(v[0])} nats, interval ${number(v[1])} to ${number(v[2])}`) })));
+        s("circle", { cx: x(i), cy: y(v[0]), r: 3.5, fill: color, on: tipped(() => `layer ${found.layers[i].layer}, ${site}\n${number(v[0])} nats, interval ${number(v[1])} to ${number(v[2])}${v[3] === null ? "" : `\nat least ${number(v[3])}, at most ${number(v[4])}: holds for any distribution`}`) })));
     });
     const first = one.explanations[0].wordScores;
     const kept = one.words.map((_, i) => i).sort((a, b) => Math.abs(first[b]) - Math.abs(first[a])).slice(0, FEW_WORDS).sort((a, b) => a - b);
@@ -796,11 +801,32 @@
         h("td", { class: level(kl(layer, word), most, false), on: tipped(() => `${one.words[word][0]}, layer ${layer.layer}\n${number(kl(layer, word))} nats`) }, h("span", { class: "unseen" }, number(kl(layer, word)))))))));
     return panel("Information about the output, layer by layer", meaning, null, h("div", { class: "row", css: { "align-items": "flex-start", gap: "24px" } },
       h("div", null, s("svg", { viewBox: `0 0 ${width} ${height}`, width, class: "fan", role: "img", "aria-label": "Mutual information of each layer with the output" }, parts),
-        h("p", { class: "soft small" }, sites.map((site, k) => [k > 0 ? " \u00b7 " : "", h("span", { css: { color: `var(${strokes[k % strokes.length]})` } }, "\u25cf"), ` ${site}`]), ` \u00b7 dashed: ceiling \u00b7 ${plural(found.n, "text")}`)),
+        h("p", { class: "soft small" }, sites.map((site, k) => [k > 0 ? " \u00b7 " : "", h("span", { css: { color: `var(${strokes[k % strokes.length]})` } }, "\u25cf"), ` ${site}`]), ` \u00b7 dashed: ceiling${Number.isFinite(upper) ? " \u00b7 dotted: lower bounds \u00b7 dash-dotted: upper bound" : ""} \u00b7 ${plural(found.n, "text")}`)),
       h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Information of the words" }, table)));
   }
 
   // --- questions and provenance ----------------------------------------------------------------------------------
+
+  function carried(one) { // which attention weights, and if they were not searched, which heads
+    const found = one.subgraph, heads = byContribution().slice(0, 3);
+    const list = heads.map((x) => `layer ${one.layers[x.layer].layer} head ${x.head} (${score(x.contribution)})`).join(", ");
+    const strongest = heads.length ? ` The heads that add most to ${one.explanations[0].name} are ${list}; dots in the grid mark the first eight.` : "";
+    if (!found) return `The weights were not searched for this input: ${one.notes.subgraph || "minimal_attention does it."}${strongest}`;
+    if (!found.edges.length) return `${found.reason}${strongest}`;
+    const largestEdges = [...found.edges].sort((a, b) => Math.abs(b.contribution) - Math.abs(a.contribution)).slice(0, 3);
+    return `${found.edges.length.toLocaleString("en")} of ${found.total.toLocaleString("en")} weights carry ${found.target}; the largest are ${largestEdges.map((edge) => edgeName(found, edge)).join("; ")}. The panel of the flow shows all of them.${strongest}`;
+  }
+  function evidence(one, main) { // every claim of the page with the check behind it
+    const parts = [main.gap === null ? `The scores of ${main.method} are not checked by a sum.` : `The scores and bias terms were added up: they miss the output by ${number(main.gap, 2)} of its size.`];
+    const set = one.tokenSet, found = one.subgraph, certificate = one.certificate;
+    if (set && set.outcome !== "nothing to certify") parts.push(`The underlined words were run alone (${percent(set.pSet)}), all others alone (${percent(set.pRest)})${set.outcome === "holds" ? ", and each single removal breaks one of the two" : "; that no word can go was not shown"}.`);
+    if (found && found.edges.length) parts.push(`The attention weights of the set were run alone (${percent(found.pSet)}) and all others alone (${percent(found.pRest)})${found.outcome === "holds" ? ", and each single removal breaks one of the two" : "; that none can go was not shown"}.`);
+    if (!certificate) parts.push("No certificate was computed.");
+    else if (certificate.outcome === "holds") parts.push(`Other attention rows with the same head output were put in place of ${certificate.changed.toLocaleString("en")} rows: the output moved by ${number(certificate.change.relative, 2)} of its size, and the prediction stayed.`);
+    else if (certificate.outcome === "nothing to certify") parts.push("On a text this short the output of each head determines its attention, so every weight has an effect and no row can be replaced.");
+    else parts.push(`The certificate does not hold: ${certificate.reasons[0]}`);
+    return parts.join(" ");
+  }
 
   function questions() {
     const one = item(), main = one.explanations[0];
@@ -818,8 +844,8 @@
       ["What do the underlined words mean?", one.tokenSet ? (one.tokenSet.outcome === "nothing to certify" ? "There are none here: the special tokens alone already give this answer." : `They are a minimal token set: alone they give ${percent(one.tokenSet.pSet)} to ${one.tokenSet.target}, and all the others together only ${percent(one.tokenSet.pRest)}.`) : "A minimal token set was not computed for this input."],
       ["Is that the only explanation?", one.tokenSet && one.tokenSet.jaccard !== null ? (one.tokenSet.jaccard === 1 ? "A second search from another order found the same set. Other sets may exist all the same: minimal means that no single token can go." : "No: a second search from another order found another set that also suffices.") : "No explanation is the only one: several sets of words can each be enough. The panel of methods shows where methods disagree."],
       ["What is the attention that the output cannot see?", "A head mixes the values of the tokens by its weights. With more tokens than the rank of the values, many weights give the same mixture; what differs between them has no effect."],
-      ["How is that known?", one.certificate ? (one.certificate.outcome === "holds" ? `The model was run with other attention rows of the same head output: its output moved by ${number(one.certificate.change.relative, 2)} of its size, and the prediction stayed.` : one.certificate.outcome === "nothing to certify" ? "On a text this short each head\u2019s output determines its attention, so there is nothing to replace." : `It is not: the certificate does not hold. ${one.certificate.reasons[0]}`) : "No certificate was computed for this input; `certify` makes one."],
-      ["Which heads matter?", byContribution().length ? `By contribution to ${main.name}: ${byContribution().slice(0, 3).map((x) => `layer ${one.layers[x.layer].layer} head ${x.head} (${score(x.contribution)})`).join(", ")}. The dots in the grid mark the first eight.` : "The contribution of the heads was not computed for this input."],
+      ["Which attention weights made it?", carried(one)],
+      ["How is that known?", evidence(one, main)],
       ["Can I trust one method?", one.agreement ? `Compare them: here the rank agreement (tau) with ${main.method} is ${one.agreement.slice(1).map((x, i) => `${number(x, 2)} for ${one.explanations.filter((y, j) => j === 0 || y.method !== main.method)[i + 1].method}`).join(", ")}. Which one follows the model best on your texts, \`compare\` measures.` : "Which method follows the model best on your texts, `compare` measures."],
     ];
     return panel("Questions about this page", null, null, h("div", { class: "questions" }, list.map(([ask, answer]) => h("details", null, h("summary", null, ask), h("p", null, answer)))));
@@ -827,7 +853,7 @@
 
   function provenance() {
     const one = item(), main = one.explanations[0];
-    const facts = Object.entries(report().info).map(([name, value]) => [name, Array.isArray(value) ? value.join(", ") : typeof value === "number" ? number(value) : value]);
+    const facts = Object.entries(report().info).filter(([, value]) => !Array.isArray(value) || value.length).map(([name, value]) => [name, Array.isArray(value) ? value.join(", ") : typeof value === "number" ? number(value) : value]);
     facts.push(["reference", main.reference], ["versions", Object.entries(report().versions).map(([name, version]) => `${name} ${version}`).join(", ")]);
     const warnings = [...report().warnings, ...one.explanations.flatMap((x) => x.warnings)];
     return panel("How it was computed", null, null, h("dl", { class: "facts" }, facts.map(([name, text]) => [h("dt", null, name), h("dd", null, text)])),

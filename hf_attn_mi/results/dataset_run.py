@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.results.document import Block, Facts, Heading
+from hf_attn_mi.results.plots.dataset_runs import draw_progress
 from hf_attn_mi.results.record import Record
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _MEBIBYTE = 2**20
 
@@ -114,6 +119,9 @@ class DatasetRun(Record):
 
     def _warnings(self) -> list[str]:
         return [f"Warning: {text}" for text in self.info.get("warnings", ())]
+
+    def _plots(self) -> dict[str, Callable[[Axes | None], Figure]]:
+        return {"progress": lambda ax: draw_progress(self, ax)}
 
     def _columns(self) -> dict[str, list[Any]]:
         names = ("rows", "failed", "shards", "missing", "done", "seconds", "rate", "peak_memory", "size", "processes")

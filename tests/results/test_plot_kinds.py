@@ -29,6 +29,7 @@ KINDS = {  # what each sample draws; the first kind is the default
     "attention subgraph": ("flow", "heads", "units", "probabilities"),
     "comparison": ("metrics", "agreement"),
     "profile": ("layers",),
+    "data set run": ("progress",),
     "maps": ("matrix",),
     "report": ("text", "words", "tokens", "heads", "attention", "intervals", "token_set", "certificate", "subgraph"),
 }
@@ -162,6 +163,12 @@ def test_the_grid_of_heads_holds_the_shares_without_effect():
     assert written == [round(100 * float(x)) for layer in one.layers for x in layer.null_space_fraction]
     with pytest.raises(InvalidInputError, match="no statistics of attention layers"):
         samples.explanation(layers=()).plot(kind="heads")
+
+
+def test_a_run_over_a_data_set_shows_its_shares():
+    run = replace(samples.SAMPLES["data set run"], shards=1, missing=3, done=500, failed=10)
+    (ax,) = run.plot().axes
+    assert [bar.get_width() for bar in ax.patches] == [1, 0.25, 0, 1, 0.25, 0.005]
 
 
 def test_matrices_stand_side_by_side_on_one_scale():

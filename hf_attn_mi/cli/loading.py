@@ -99,6 +99,7 @@ HEADS = {  # end of the name of an architecture -> class of transformers, and th
     "ForNextSentencePrediction": ("AutoModelForNextSentencePrediction", "next sentence prediction"),
     "ForMultipleChoice": ("AutoModelForMultipleChoice", "multiple choice"),
     "ForCausalLM": ("AutoModelForCausalLM", "causal language modeling"),
+    "WithLMHeadModel": ("AutoModelForMaskedLM", "masked language modeling"),  # XLM and FlauBERT
     "LMHeadModel": ("AutoModelForCausalLM", "causal language modeling"),
     "ForConditionalGeneration": ("AutoModelForSeq2SeqLM", "text generation"),
     "ForCTC": ("AutoModelForCTC", "speech recognition"),

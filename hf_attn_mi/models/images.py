@@ -109,7 +109,9 @@ def read_image(item: Any, place: str) -> Any:
             raise InvalidInputError(f"{place}: there is no image file {str(item)[:200]!r}; allowed is {ALLOWED}.")
         try:
             with Image.open(path) as image:
-                item = ImageOps.exif_transpose(image).convert("RGB")
+                item = _in_bytes(ImageOps.exif_transpose(image), place).convert("RGB")
+        except InvalidInputError:
+            raise
         except Exception as error:  # Pillow raises its own, OSError, SyntaxError and ValueError for damaged files
             raise InvalidInputError(
                 f"{place}: {str(item)[:200]!r} cannot be read as an image ({type(error).__name__}: {error})."
@@ -119,12 +121,32 @@ def read_image(item: Any, place: str) -> Any:
         if 0 in item.size:
             raise InvalidInputError(f"{place} is an image of {item.size[0]} x {item.size[1]} pixels; it is empty.")
         try:
-            return ImageOps.exif_transpose(item).convert("RGB")
+            return _in_bytes(ImageOps.exif_transpose(item), place).convert("RGB")
+        except InvalidInputError:
+            raise
         except (OSError, ValueError, SyntaxError) as error:
             raise InvalidInputError(f"{place}: this image cannot be converted to RGB ({error}).") from error
     if _is_array(item):
         return Image.fromarray(_bytes_of(np.asarray(item), place))
     raise InvalidInputError(f"{place} must be {ALLOWED}; not {type(item).__name__}.")
+
+
+def _in_bytes(image: Any, place: str) -> Any:
+    """The image with 8 bits a channel: 16 bits are scaled, since Pillow would cut off every value above 255.
+
+    Raises:
+        InvalidInputError: 32 bits a pixel, whose range is not known.
+    """
+    if image.mode.startswith("I;16"):
+        from PIL import Image
+
+        return Image.fromarray(np.round(np.asarray(image).astype(np.float64) / 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise InvalidInputError(
+            f"{place} is an image of mode {image.mode!r} (32 bits a pixel), whose range is not known. Pass an array of "
+            "integers from 0 to 255, or of floating-point numbers from 0 to 1."
+        )
+    return image
 
 
 def _is_array(value: object) -> bool:

@@ -7,6 +7,7 @@ from PIL import Image
 from transformers import DINOv3ViTConfig, DINOv3ViTModel, pipeline
 
 from hf_attn_mi import InvalidInputError, certify, explain, minimal_attention
+from hf_attn_mi.models.images import read_image
 from tests.media_models import IMAGE_MODELS, PATCHES, image_processor, media_model, picture
 from tests.sample_models import TEXTS, parameter_name, tiny_bert
 
@@ -195,3 +196,16 @@ def test_other_tasks_take_the_processor_too():
 def test_options_that_are_none_are_refused_for_texts_too(demo, options, message):
     with pytest.raises(InvalidInputError, match=message):
         explain(demo[0], TEXTS[0], tokenizer=demo[1], **options)
+
+
+def test_images_of_16_bits_are_scaled_and_of_32_bits_refused(tmp_path):
+    values = np.arange(0, 65536, 4096, dtype=np.uint16).reshape(4, 4)
+    image = Image.fromarray(values)
+    assert image.mode == "I;16"
+    wanted = np.round(values / 257).astype(np.uint8)
+    assert np.array_equal(np.asarray(read_image(image, "inputs"))[..., 0], wanted)
+    image.save(tmp_path / "deep.png")
+    assert np.array_equal(np.asarray(read_image(tmp_path / "deep.png", "inputs"))[..., 2], wanted)
+    for mode in ("I", "F"):
+        with pytest.raises(InvalidInputError, match="whose range is not known"):
+            read_image(Image.new(mode, (4, 4)), "inputs")

@@ -2,6 +2,7 @@
 
 import math
 from functools import cache
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import transformers
 from transformers import BertConfig
 
 from hf_attn_mi import InvalidInputError, attention_maps, certify, compare, explain, minimal_tokens, recheck, targets
+from hf_attn_mi.models.target_kinds.heads import check_head
 from hf_attn_mi.models.target_kinds.registry import TARGET_KINDS, parse_target, unregister_target
 from tests.sample_models import SIZES, TEXTS, distance, load_demo
 from tests.zoo.building import rescale
@@ -452,3 +454,17 @@ def test_a_string_gives_the_target_that_it_writes():
     assert parse_target("token(word='film', label='O')") == targets.token(word="film", label="O")
     nested = parse_target("margin(token(position=1, label=0), token(position=2, label=0))")
     assert nested == targets.margin(targets.token(position=1, label=0), targets.token(position=2, label=0))
+
+
+@pytest.mark.parametrize("template", ["no place", "{1} and {0}", "{name}", "an open {", "{}.{:d}", 3])
+def test_a_template_that_takes_no_label_is_refused(template):
+    with pytest.raises(InvalidInputError, match="template must hold"):
+        targets.entails("film", among=["film", "sports"], template=template)
+
+
+@pytest.mark.parametrize("name", ["XLMWithLMHeadModel", "FlaubertWithLMHeadModel"])
+@pytest.mark.parametrize("target", [targets.mask("a"), targets.next_token("a")])
+def test_a_language_model_of_either_kind_takes_masks_and_next_tokens(name, target):
+    check_head(target, SimpleNamespace(model=type(name, (), {})(), class_name=name))
+    with pytest.raises(InvalidInputError, match="masked language models"):
+        check_head(targets.mask("a"), SimpleNamespace(model=type("GPT2LMHeadModel", (), {})(), class_name="GPT2"))

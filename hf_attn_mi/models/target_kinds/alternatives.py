@@ -69,6 +69,19 @@ class Choice:
         ]
 
 
+def _has_one_place(template: str) -> bool:
+    """Whether a label can be put into the template, and is then part of it.
+
+    Example:
+        >>> _has_one_place("This is {}."), _has_one_place("This is {1}."), _has_one_place("This is {.")
+        (True, False, False)
+    """
+    try:
+        return template.format("a") != template.format("b")
+    except (IndexError, KeyError, ValueError, AttributeError):
+        return False
+
+
 @dataclass(frozen=True)
 class Entails:
     """A label of zero-shot classification: the text entails the hypothesis that names the label.
@@ -104,7 +117,7 @@ class Entails:
             raise InvalidInputError(f"target entails: among must be a list of labels, not {shown(among)}.")
         if self.label is not None and not isinstance(self.label, str):
             raise InvalidInputError(f"target entails: label must be a text, not {shown(self.label)}.")
-        if not isinstance(self.template, str) or self.template.format("") == self.template:
+        if not isinstance(self.template, str) or not _has_one_place(self.template):
             raise InvalidInputError(
                 f"target entails: template must hold {{}} for the label, not {shown(self.template)}."
             )

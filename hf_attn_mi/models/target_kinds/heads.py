@@ -17,6 +17,7 @@ HEADS = {  # parts of the names of transformers' classes: what the head predicts
     "ForCTC": ("symbols of speech", "frame(number)"),
     "CausalLM": ("next tokens", "next_token()"),
     "LMHeadModel": ("next tokens", "next_token()"),
+    "WithLMHeadModel": ("masked or next tokens", "mask() or next_token()"),  # of XLM and FlauBERT, trained as either
     "MaskedLM": ("masked tokens", "mask()"),
 }
 OF_WHOLE_INPUTS = {"SequenceClassification", "ImageClassification", "AudioClassification", "NextSentencePrediction"}
@@ -26,7 +27,7 @@ PURPOSES = {  # by kind of target: the models that it is for, and the heads of t
     "margin": ("classifiers of whole inputs", OF_WHOLE_INPUTS),
     "value": ("regression models", OF_WHOLE_INPUTS),
     "token": ("token classifiers", {"TokenClassification"}),
-    "mask": ("masked language models", {"MaskedLM"}),
+    "mask": ("masked language models", {"MaskedLM", "WithLMHeadModel"}),
     "next_token": ("causal language models", {"CausalLM", "LMHeadModel"}),
     "answer": ("question answering", {"QuestionAnswering"}),
     "answer_start": ("question answering", {"QuestionAnswering"}),

@@ -1,4 +1,4 @@
-"""Import time of hf_attn_mi over that of torch and transformers, each in a fresh process."""
+"""Import time of hf_attn_mi over that of torch and transformers, each in a fresh process, in seconds of CPU time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ heavy = [name for name in ("captum", "datasets", "evaluate", "matplotlib", "trit
 assert not torch.cuda.is_initialized(), "the import started CUDA"
 assert not heavy or heavy == ["triton"], heavy
 """
-TIMED = "import time; t = time.perf_counter(); {code}; print(time.perf_counter() - t)"
+TIMED = "import time; t = time.process_time(); {code}; print(time.process_time() - t)"
 
 
 def import_time(timed: TimedModel) -> Rows:
@@ -66,7 +66,7 @@ def time_imports(statements: dict[str, str], turns: int, *, cold: bool) -> dict[
             nothing. Otherwise bytecode and files are in the caches, and a first round is not counted.
 
     Returns:
-        Seconds of each statement, one entry a turn.
+        Seconds of CPU time of each statement, one entry for each turn.
     """
     seconds: dict[str, list[float]] = {name: [] for name in statements}
     for turn in range(turns if cold else turns + 1):

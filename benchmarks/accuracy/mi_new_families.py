@@ -268,5 +268,143 @@ BEFORE: dict[str, Family] = {
     "encoder states": lambda rng, level: _encoder(rng, level, 2000, linear=False),
     "repeated state": _repeated_state,
 }
-AFTER: dict[str, Family] = {}
+# --- written after the method was frozen -------------------------------------------------------------------------
+
+
+def _checkerboard(rng: RandomNumbers, level: float) -> Case:
+    """Two classes on the fields of a board of four by four, in the two widest of sixty directions."""
+
+    def posterior(z: Tensor) -> Tensor:
+        parity = z.floor().sum(1) % 2 * 2 - 1
+        first = (1 + 0.95 * level * parity) / 2
+        return torch.stack([first, 1 - first], 1)
+
+    return _drawn(
+        rng, lambda n: 4 * rng.uniform(n, 2), posterior, 2000, lambda z: _beside((z - 2) * 2, 60, rng, spread=0.7)
+    )
+
+
+def _rare_class(rng: RandomNumbers, level: float) -> Case:
+    """One example in fifty is of the second of two normal classes."""
+    share = torch.tensor([0.98, 0.02], dtype=torch.float64)
+    latent, density = shifted(rng, 2, 3, 2.5 * level)
+    return _drawn(
+        rng,
+        lambda n: latent(rng.classes(share, n)),
+        _mixture_posterior(density, share),
+        2000,
+        lambda z: among_noise(z, 100, rng),
+    )
+
+
+def _sparse_words(rng: RandomNumbers, level: float) -> Case:
+    """Four hundred rare binary features, of which thirty move the log odds of two classes."""
+    rates = 0.3 / torch.arange(1, 401).double().sqrt()
+    words = torch.randperm(100, generator=rng.generator)[:30]
+    weights = 2.5 * level * rng.normal(30)
+
+    def sample(n: int) -> Tensor:
+        return (rng.uniform(n, 400) < rates).double()
+
+    def posterior(z: Tensor) -> Tensor:
+        return _two((z[:, words] - rates[words]) @ weights)
+
+    return _drawn(rng, sample, posterior, 2000, lambda z: z)
+
+
+def _eighty_classes(rng: RandomNumbers, level: float) -> Case:
+    """Eighty normal classes of unequal frequency."""
+    share = torch.arange(1, 81).double() ** -0.7
+    share = share / share.sum()
+    latent, density = shifted(rng, 80, 12, 2.8 * level)
+    return _drawn(
+        rng,
+        lambda n: latent(rng.classes(share, n)),
+        _mixture_posterior(density, share),
+        2000,
+        lambda z: among_noise(z, 100, rng),
+    )
+
+
+def _hidden_product(rng: RandomNumbers, level: float) -> Case:
+    """The log odds are the product of two coordinates of small variance."""
+    return _drawn(
+        rng,
+        lambda n: rng.normal(n, 2),
+        lambda z: _two(4 * level * z.prod(1)),
+        2000,
+        lambda z: _beside(0.5 * z, 40, rng, rotate=False),
+    )
+
+
+def _rounded(rng: RandomNumbers, level: float) -> Case:
+    """Four normal classes whose coordinates are rounded to integers, as after quantization."""
+    share, q = _equal(4), 3
+    means = rng.normal(4, q)
+    means = (means - means.mean(0)) / means.norm(dim=1).mean() * 2.2 * level
+
+    def density(z: Tensor) -> Tensor:
+        apart = z[:, None] - means
+        mass = torch.special.ndtr(apart + 0.5) - torch.special.ndtr(apart - 0.5)
+        return mass.clamp_min(1e-300).log().sum(-1)
+
+    def sample(n: int) -> Tensor:
+        return (means[rng.classes(share, n)] + rng.normal(n, q)).round()
+
+    return _drawn(
+        rng, sample, _mixture_posterior(density, share), 2000, lambda z: _beside(z, 96, rng, rotate=False).round()
+    )
+
+
+def _boxes(rng: RandomNumbers, level: float) -> Case:
+    """Three classes whose probabilities are constant on the boxes of a grid over three of thirty coordinates; soft."""
+    edges = torch.tensor([-0.6, 0.6], dtype=torch.float64)
+    table = (2.5 * level * rng.normal(27, 3)).softmax(1)
+
+    def posterior(z: Tensor) -> Tensor:
+        cell = torch.bucketize(z.contiguous(), edges)
+        return table[cell @ torch.tensor([9, 3, 1])]
+
+    return _drawn(
+        rng, lambda n: rng.normal(n, 3), posterior, 2000, lambda z: _beside(z, 30, rng, rotate=False), soft=True
+    )
+
+
+def _thirty_clusters(rng: RandomNumbers, level: float) -> Case:
+    """Thirty clusters, each with its own frequencies of four classes."""
+    centers = 2.2 * rng.normal(30, 8)
+    table = (2.5 * level * rng.normal(30, 4)).softmax(1)
+
+    def posterior(z: Tensor) -> Tensor:
+        return (-(z[:, None] - centers).square().sum(-1) / 2).softmax(1) @ table
+
+    def sample(n: int) -> Tensor:
+        return centers[torch.randint(0, 30, (n,), generator=rng.generator)] + rng.normal(n, 8)
+
+    return _drawn(rng, sample, posterior, 2000, lambda z: _beside(z, 100, rng))
+
+
+def _gate(rng: RandomNumbers, level: float) -> Case:
+    """One coordinate decides whether another has anything to do with the class."""
+    return _drawn(
+        rng,
+        lambda n: rng.normal(n, 2),
+        lambda z: _two(6 * level * z[:, 0] * (z[:, 1] > 0)),
+        1500,
+        lambda z: _beside(z, 50, rng, rotate=False),
+    )
+
+
+AFTER: dict[str, Family] = {
+    "checkerboard": _checkerboard,
+    "2 % of a class": _rare_class,
+    "sparse words": _sparse_words,
+    "80 classes zipf": _eighty_classes,
+    "hidden product": _hidden_product,
+    "rounded": _rounded,
+    "boxes": _boxes,
+    "thirty clusters": _thirty_clusters,
+    "gate": _gate,
+    "encoder states, soft": lambda rng, level: _encoder(rng, level, 1000, linear=True),
+}
 NEW_FAMILIES = BEFORE | AFTER

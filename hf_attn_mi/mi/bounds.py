@@ -24,7 +24,8 @@ class SiteBounds:
     Attributes:
         lower: one-sided 97.5 % lower bound, empirical Bernstein: valid for any number of examples.
         lower_normal: the same with the normal approximation: shorter, valid for many examples.
-        predictor: the member with the largest weight in the mixture.
+        predictor: the member with the largest weight in the mixture; or "gaussian copula", whose density ratio a bound
+            of continuous outputs may rest on.
     """
 
     lower: float
@@ -32,8 +33,8 @@ class SiteBounds:
     predictor: str
 
 
-def site_bounds(site: SiteData, effort: Effort) -> SiteBounds:
-    """Return the lower bound of one site.
+def site_bounds(site: SiteData, effort: Effort, *, missed: float = MISSED) -> SiteBounds:
+    """Return the lower bound of one site with class outputs.
 
     For any q, I(H; Y) = H(Y) - H(Y | H) >= H(Y) + E[log q(Y | H)]. q is a mixture of the predictors of this effort and
     at least 5 % of the prior. Members are fitted without the fold that they predict, and so are the weights of the
@@ -52,6 +53,7 @@ def site_bounds(site: SiteData, effort: Effort) -> SiteBounds:
     Args:
         site: class outputs.
         effort: "fast", "default" or "thorough".
+        missed: probability with which the bound may fail.
     """
     names, members = predictions_of(site, effort)
     share = site.share
@@ -60,7 +62,7 @@ def site_bounds(site: SiteData, effort: Effort) -> SiteBounds:
     log_q = torch.logaddexp(math.log1p(-PRIOR_SHARE) + log_q, math.log(PRIOR_SHARE) + prior)
     gains = (site.outputs * (log_q - share.log())).sum(1)
     widest = -math.log(float(share.min()))
-    mean, normal, bernstein = _errors(gains, widest - math.log(PRIOR_SHARE))
+    mean, normal, bernstein = deviations(gains, widest - math.log(PRIOR_SHARE), missed=missed)
     floor = 0.0  # information is never negative
     return SiteBounds(
         lower=max(floor, mean - bernstein),
@@ -80,16 +82,25 @@ def upper_bound(outputs: Tensor) -> float:
     """
     share = outputs.mean(0)
     divergence = -(outputs * share.log()).sum(1) - entropy(outputs)
-    mean, _, bernstein = _errors(divergence, -math.log(float(share.min())))
+    mean, _, bernstein = deviations(divergence, -math.log(float(share.min())))
     return min(mean + bernstein, math.log(len(share)))
 
 
-def _errors(values: Tensor, width: float) -> tuple[float, float, float]:
-    """Return the mean of values (n,) of this range, and its one-sided errors: normal, and by empirical Bernstein."""
-    n = len(values)
+def deviations(
+    values: Tensor, width: float, *, missed: float = MISSED, independent: int | None = None
+) -> tuple[float, float, float]:
+    """Return the mean of values, and by how much the true mean may be on the other side: normal, and Bernstein.
+
+    Args:
+        values: (count,) float64.
+        width: the largest less the smallest value that is possible.
+        missed: probability with which the one-sided error may be larger.
+        independent: how many of the values count as independent; all by default. Of the pairs of n examples n / 2.
+    """
+    n = len(values) if independent is None else independent
     variance = float(values.var())
-    logarithm = math.log(2 / MISSED)
-    normal = -float(torch.special.ndtri(torch.tensor(MISSED, dtype=torch.float64))) * math.sqrt(variance / n)
+    logarithm = math.log(2 / missed)
+    normal = -float(torch.special.ndtri(torch.tensor(missed, dtype=torch.float64))) * math.sqrt(variance / n)
     bernstein = math.sqrt(2 * variance * logarithm / n) + 7 * width * logarithm / (3 * (n - 1))
     return float(values.mean()), normal, bernstein
 

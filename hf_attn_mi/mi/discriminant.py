@@ -15,9 +15,9 @@ from hf_attn_mi.kernels import (
     linear_discriminant,
     mixture_information,
 )
-from hf_attn_mi.mi.calibration import calibrate, calibrated_information
+from hf_attn_mi.mi.calibration import Calibration, calibrate, calibrated_information
 from hf_attn_mi.mi.estimator import SiteData, SiteEstimate
-from hf_attn_mi.mi.folds import FoldSums, all_and_left_out, by_fold, from_folds, solve_left_out, sum_folds
+from hf_attn_mi.mi.folds import FoldSums, all_and_left_out, by_fold, from_folds, solve_left_out
 from hf_attn_mi.mi.rng import make_rng
 
 RIDGES = (0.0, 0.1, 1.0, 10.0)  # times the mean variance of a component
@@ -52,7 +52,26 @@ class OutOfFold:
     separation: Tensor
 
 
-def discriminant_information(site: SiteData, folds: FoldSums) -> OutOfFold:
+@dataclass(frozen=True, eq=False)
+class LinearFit:
+    """One linear discriminant: (n, K) out-of-fold scores, (K, r) directions from all examples, and the calibration."""
+
+    scores: Tensor
+    directions: Tensor
+    calibration: Calibration
+
+
+def linear_fits(site: SiteData) -> list[LinearFit]:
+    """Return one discriminant for each ridge, for soft outputs also the regression of the log odds.
+
+    Estimators and lower bounds need the same ones: call it by `site.once`.
+    """
+    folds = site.sums
+    candidates = [*_ridge_path(site, folds), *([_log_odds(site, folds)] if site.soft else [])]
+    return [LinearFit(scores, axes, calibrate(scores, site.outputs)) for scores, axes in candidates]
+
+
+def discriminant_information(site: SiteData) -> OutOfFold:
     """Return the calibrated cross-entropy information of the best of a path of ridge discriminants.
 
     The scores of an example are its products with the class means of the other folds in the metric (C + r)^-1, C the
@@ -64,15 +83,10 @@ def discriminant_information(site: SiteData, folds: FoldSums) -> OutOfFold:
 
     Args:
         site: the whitened states and outputs.
-        folds: their sums.
     """
     probabilities, fold_of, share = site.outputs, site.fold_of, site.share
-    candidates = _ridge_path(site, folds)
-    if site.soft:
-        candidates.append(_log_odds(site, folds))
-
-    fits = [calibrate(scores, probabilities) for scores, _ in candidates]
-    (raw, directions), fit = min(zip(candidates, fits), key=lambda pair: pair[1].loss)
+    best = min(site.once(linear_fits), key=lambda fit: fit.calibration.loss)
+    raw, fit = best.scores, best.calibration
     flat = _between_classes(raw)
     moments = class_moments(flat.double(), probabilities, folds=fold_of)
     first = calibrated_information(raw, probabilities, fold_of, share=share, fit=fit)
@@ -88,7 +102,7 @@ def discriminant_information(site: SiteData, folds: FoldSums) -> OutOfFold:
         second=second,
         second_loss=_second_loss(separation, probabilities, fold_of),
         raw=raw,
-        directions=directions,
+        directions=best.directions,
         scores=_canonical_variates(flat, moments),
         gaussian=torch.cat([whole[None], left_out]),
         separation=separation,
@@ -114,13 +128,6 @@ def quadratic_information(site: SiteData) -> SiteEstimate:
     scores = scores + offsets.clamp_min(-50)[site.fold_of]
     pointwise = calibrated_information(scores, site.outputs, site.fold_of)
     return SiteEstimate.from_pointwise(pointwise, site.fold_of, "quadratic")
-
-
-def linear_scores(site: SiteData) -> list[Tensor]:
-    """Return (n, K) out-of-fold scores of each ridge, and for soft outputs of the regression of the log odds."""
-    folds = sum_folds(site.points, site.outputs, site.fold_of)
-    candidates = [*_ridge_path(site, folds), *([_log_odds(site, folds)] if site.soft else [])]
-    return [scores for scores, _ in candidates]
 
 
 def _ridge_path(site: SiteData, folds: FoldSums) -> list[tuple[Tensor, Tensor]]:

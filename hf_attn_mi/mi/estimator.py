@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from hf_attn_mi.mi.coordinates import Coordinates, WhitenedStates
-from hf_attn_mi.mi.folds import mean_series
+from hf_attn_mi.mi.folds import FoldSums, mean_series, sum_folds
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +33,13 @@ class SiteData:
     labels: Tensor
     fold_of: Tensor
     soft: bool
+    _results: dict[Callable[..., Any], Any] = field(default_factory=dict, init=False, repr=False)
+
+    def once(self, function: Callable[[SiteData], Value]) -> Value:
+        """Return function(self), computed once for this object: an estimator and the bounds share what both need."""
+        if function not in self._results:
+            self._results[function] = function(self)
+        return cast(Value, self._results[function])
 
     @property
     def points(self) -> Tensor:
@@ -37,9 +47,18 @@ class SiteData:
         return self.whitened.points
 
     @property
+    def sums(self) -> FoldSums:
+        """The sums over folds that closed forms and discriminants need, computed once."""
+        return self.once(_fold_sums)
+
+    @property
     def share(self) -> Tensor:
         """(K,) mean class probabilities."""
         return self.outputs.mean(0)
+
+
+def _fold_sums(site: SiteData) -> FoldSums:
+    return sum_folds(site.points, site.outputs, site.fold_of)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +71,7 @@ class SiteEstimate:
         part: name of the estimator, or of the part of it that the value rests on.
         extra_variance: variance in nats squared that the jackknife does not show.
         missing: nats by which a lower bound may fall short; the interval is extended upward by as much.
+        note: a warning about this estimate, or "".
     """
 
     value: float
@@ -59,6 +79,7 @@ class SiteEstimate:
     part: str
     extra_variance: float = 0.0
     missing: float = 0.0
+    note: str = ""
 
     @property
     def series(self) -> Tensor:
@@ -67,10 +88,10 @@ class SiteEstimate:
 
     @classmethod
     def from_series(
-        cls, series: Tensor, part: str, *, extra_variance: float = 0.0, missing: float = 0.0
+        cls, series: Tensor, part: str, *, extra_variance: float = 0.0, missing: float = 0.0, note: str = ""
     ) -> SiteEstimate:
         """Return the estimate with this `series`."""
-        return cls(float(series[0]), series[1:], part, extra_variance, missing)
+        return cls(float(series[0]), series[1:], part, extra_variance, missing, note)
 
     @classmethod
     def from_pointwise(
@@ -106,7 +127,7 @@ class EstimatorSpec:
         summary: one line for help texts.
         coordinates: the coordinates of the states: "components" (principal components), "gaussianized" (the same after
             `coordinates.gaussianize`) or "whitened" (any uncorrelated coordinates, in no order: cheaper).
-        outputs: "classes" or "vectors".
+        outputs: "classes" or "vectors" (continuous outputs, with or without declared noise).
         for_vectors: name of the estimator that takes its place where outputs are vectors; None: such outputs are
             refused.
         within_bounds: an estimate below the lower bound is raised to it; otherwise it is reported with a warning.

@@ -14,7 +14,7 @@ from torch import Tensor
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.kernels import mixture_information
 from hf_attn_mi.mi.estimator import SiteData, SiteEstimate
-from hf_attn_mi.mi.folds import FoldSums, all_and_left_out, solve_left_out, sum_folds
+from hf_attn_mi.mi.folds import FoldSums, all_and_left_out, solve_left_out
 from hf_attn_mi.mi.rng import make_rng
 
 MANY_CLASSES = 6  # with more classes the noise in the spectrum of the separation biases its information
@@ -27,7 +27,7 @@ SIMULATION_POINTS = 512  # of the quadrature: only differences at the same point
 
 def estimate_gaussian(site: SiteData) -> SiteEstimate:
     """Return the closed form for Gaussian classes; see `gaussian_information`."""
-    return gaussian_information(sum_folds(site.points, site.outputs, site.fold_of))
+    return gaussian_information(site.sums)
 
 
 def gaussian_information(folds: FoldSums) -> SiteEstimate:

@@ -15,11 +15,14 @@ from torch import Tensor
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.kernels.threads import across_threads, sharing_threads
 from hf_attn_mi.mi.bounds import SiteBounds, site_bounds, upper_bound
+from hf_attn_mi.mi.continuous_bounds import cells_of, vector_bounds
 from hf_attn_mi.mi.coordinates import WhitenedStates, balance, site_coordinates
+from hf_attn_mi.mi.deterministic import refuse_functions
 from hf_attn_mi.mi.estimator import EstimatorSpec, SiteData, SiteEstimate
 from hf_attn_mi.mi.folds import draw_folds, half_width, jackknife_error
 from hf_attn_mi.mi.inputs import (
     Outputs,
+    are_continuous,
     ceiling_of,
     check_folds,
     read_classes,
@@ -51,9 +54,10 @@ class MutualInformation:
 
     Attributes:
         lower_bound: each site has at least this much, with 97.5 % confidence for any number of examples; 0 says that
-            nothing was proved. NaN for vector outputs. See `hf_attn_mi.mi.bounds.site_bounds`.
+            nothing was proved. See `hf_attn_mi.mi.bounds.site_bounds`, and for continuous outputs
+            `hf_attn_mi.mi.continuous_bounds.vector_bounds`.
         upper_bound: no site has more, with 97.5 % confidence: the information between input and output with its error.
-            NaN for vector outputs.
+            NaN for continuous outputs, of which none is known.
         lower_bound_normal: the lower bound by the normal approximation: shorter, and valid for many examples.
         nats: the estimate, never above the ceiling; that of "auto" never below the lower bound.
         interval: (sites, 2) or (2,): lower and upper end of the 95 % interval of the estimate, by a jackknife over
@@ -62,12 +66,12 @@ class MutualInformation:
         p_value: the p-value of each site alone, from permuted outputs.
         family_p_value: family-wise over all sites: the same permutations in each, largest statistic of all.
         null_mean: mean estimate on permuted outputs, over up to eight sites: reported, not subtracted.
-        ceiling: I(input; output) in nats, exact: no site has more. None for vector outputs.
+        ceiling: I(input; output) in nats, exact: no site has more. None for continuous outputs.
         n: examples.
         estimator: its name.
         parts: for each site the part of the estimator that the estimate rests on; "lower bound" where it was raised to
             the lower bound.
-        predictors: for each site the predictor with the largest weight in its lower bound; "" without bounds.
+        predictors: for each site the predictor with the largest weight in its lower bound; "" where there is none.
         effort: the effort spent on the predictors.
         warnings: what limits the estimates.
     """
@@ -148,32 +152,38 @@ def mutual_information(
     permutations: int = 200,
     seed: int = 0,
     noise: float | Tensor | None = None,
+    continuous: bool | None = None,
 ) -> MutualInformation:
-    """Return the mutual information of each site's states and the output, in nats, with intervals and p-values.
+    """Return the mutual information of each site's states and the output, in nats, with bounds, interval and p-value.
 
     A network is deterministic, so the output is its own random variable: the class drawn from P(. | input) for soft
-    outputs, the class itself for hard ones, or a vector with declared noise. For classes
+    outputs, the class itself for hard ones, a vector with declared noise, or measured numbers. For classes
     I(state; Y) = H(Y) - H(Y | state) lies between 0 and the ceiling I(input; Y), which is exact. Definitions,
     estimators and their errors on data of known information: docs/methods/mutual_information.md.
 
     Args:
         states: (n, d) or (sites, n, d), floating point; every site has the same n examples.
-        outputs: (n,) integer classes; (n, K) probabilities, softmax of the logits; or with noise (n, m) vectors.
+        outputs: (n,) integer classes; (n, K) probabilities, softmax of the logits; or (n,) or (n, m) continuous numbers
+            (see `continuous`).
         estimator: a name of `list_estimators()`: "auto"; "gaussian", closed form for Gaussian classes; "probe", a
             cross-fitted linear lower bound; "ksg" and "ksg_pca", nearest neighbors on the states or on eight principal
-            components; "logistic", cross-fitted logistic regression; "gaussian_continuous" for vectors, which "auto"
-            uses for them; or one that was added with `register_estimator`.
+            components; "logistic", cross-fitted logistic regression; or one that was added with `register_estimator`.
+            For continuous outputs: "auto" (also called "auto_continuous"), which chooses between "gaussian_copula" and
+            "ksg_continuous", nearest neighbors; and "gaussian_continuous", for jointly Gaussian data.
         effort: of the predictors that the lower bound rests on: "fast" (linear and neighbors), "default" (also boosted
             trees, seconds a site) or "thorough" (more trees, many seconds a site). More effort makes the bound tighter.
         folds: the folds of cross-fitting and of the jackknife.
         permutations: the number of permutations of the test, the same in every site.
         seed: the random seed for folds, permutations, and draws of classes and noise.
         noise: standard deviation, (m,) or one for all, of independent normal noise on vector outputs: the result is the
-            information between states and outputs + noise, which is undefined without it.
+            information between states and outputs + noise. The vectors of a deterministic network need it.
+        continuous: whether outputs are continuous numbers. By default those of `noise`, and (n,) floating point numbers
+            that are not all whole.
 
     Raises:
         InvalidInputError: wrong shapes or dtypes, NaN, probabilities that do not sum to one, other lengths, one class
-            only, fewer than 20 examples a class, an unknown estimator, too few or too many folds.
+            only, fewer than 20 examples a class, an unknown estimator, too few or too many folds, continuous outputs
+            that are a function of the states: their information is infinite.
 
     Example:
         >>> draw = torch.Generator().manual_seed(0)
@@ -182,26 +192,33 @@ def mutual_information(
         >>> result = mutual_information(states, classes)
         >>> round(result.nats.item(), 1), round(result.ceiling, 2), result.p_value.item() < 0.01  # true: 0.336
         (0.3, 0.69, True)
+        >>> measured = states[:, :2].sum(1) + 2.0 * torch.randn(2000, generator=draw)
+        >>> result = mutual_information(states[:, :3], measured)  # continuous
+        >>> round(result.nats.item(), 1), bool(result.lower_bound <= result.nats), result.parts
+        (0.2, True, ('gaussian_copula',))
     """
     flat = read_states(states)
     n = flat.shape[1]
-    spec = get_estimator(estimator, vectors=noise is not None)
+    vectors = are_continuous(outputs, noise, continuous)
+    spec = get_estimator(estimator, vectors=vectors)
     check_folds(folds, permutations, n)
     check_effort(effort)
-    known = read_classes(outputs, n, seed) if noise is None else read_vectors(outputs, noise, n, seed)
-    ceiling = ceiling_of(known.values) if noise is None else None
+    known = read_vectors(outputs, noise, n, seed) if vectors else read_classes(outputs, n, seed)
     # The test looks at neighbors among the leading components, which whitened coordinates do not have.
-    labels = None if noise is not None or spec.coordinates == "whitened" else known.labels
+    labels = None if spec.coordinates == "whitened" else known.labels
+    if vectors:  # neighbors are tested on the cells of a grid
+        labels = cells_of(known.values, torch.ones(n, dtype=torch.bool))
     run = _Estimation(
         spec,
         known,
         draw_folds(known.labels, folds, seed),
         draw_permutations(known.values, labels, permutations, seed),
-        ceiling,
+        None if vectors else ceiling_of(known.values),
         folds,
         effort,
+        vectors and noise is None,
     )
-    warnings = small_classes(known) if noise is None else ()
+    warnings = _repeated_outputs(known.values) if vectors else small_classes(known)
     if run.constant:
         warnings += ("outputs are the same for every input: there is no information about them",)
     null_order = _null_orders(len(flat), permutations)
@@ -233,6 +250,7 @@ class _Estimation:
     ceiling: float | None
     folds: int
     effort: Effort
+    noiseless: bool  # continuous outputs without declared noise
 
     @property
     def constant(self) -> bool:
@@ -254,20 +272,27 @@ class _Estimation:
                 f"site {index}: n = {len(states)} examples are too few for {whitened.rank} independent directions: "
                 f"estimated on the first {kept} principal components; information outside of them is missed"
             )
-        null = [] if null_order is None else [self._estimate(whitened, orders[null_order]).value]
+        if self.noiseless:
+            refuse_functions(whitened.points, self.outputs.values, index)
+        null = [] if null_order is None else [self._estimate(self._data(whitened, orders[null_order])).value]
         statistics = permuted_statistics(whitened, self.permutations)
+        data = self._data(whitened, orders[0])
         bounds = None
-        if self.ceiling is not None and not self.constant:
-            known = self.outputs
-            bounds = site_bounds(SiteData(whitened, known.values, known.labels, self.fold_of, known.soft), self.effort)
-        return _SiteResult(self._estimate(whitened, orders[0]), bounds, statistics, null, warnings)
+        if not self.constant:
+            bounds = vector_bounds(data, self.effort) if self.ceiling is None else site_bounds(data, self.effort)
+        estimate = self._estimate(data)
+        warnings += [f"site {index}: {estimate.note}"] if estimate.note else []
+        return _SiteResult(estimate, bounds, statistics, null, warnings)
 
-    def _estimate(self, whitened: WhitenedStates, order: Tensor) -> SiteEstimate:
-        """Apply the estimator to outputs in this order."""
+    def _data(self, whitened: WhitenedStates, order: Tensor) -> SiteData:
+        """Return the states of a site with the outputs in this order."""
+        known = self.outputs
+        return SiteData(whitened, known.values[order], known.labels[order], self.fold_of, known.soft)
+
+    def _estimate(self, site: SiteData) -> SiteEstimate:
+        """Apply the estimator."""
         if self.constant:
             return SiteEstimate(0.0, torch.zeros(self.folds, dtype=torch.float64), "constant")
-        known = self.outputs
-        site = SiteData(whitened, known.values[order], known.labels[order], self.fold_of, known.soft)
         estimate = self.spec.function(site)
         if not isinstance(estimate, SiteEstimate) or estimate.left_out.shape != (self.folds,):
             raise InvalidInputError(
@@ -283,11 +308,10 @@ def _result(
     ceiling = math.inf if run.ceiling is None else run.ceiling
     rows, parts, notes = [], [], list(warnings)
     most = math.nan if run.ceiling is None else 0.0 if run.constant else upper_bound(run.outputs.values)
-    least = math.nan if run.ceiling is None else 0.0
     for index, site in enumerate(sites):
         notes += site.warnings
         estimate, bounds = site.estimate, site.bounds
-        proved = (least, most, least) if bounds is None else (bounds.lower, most, bounds.lower_normal)
+        proved = (0.0, most, 0.0) if bounds is None else (bounds.lower, most, bounds.lower_normal)
         parts.append("constant" if estimate is None else estimate.part)
         if estimate is None:
             rows.append((*proved, 0.0, 0.0, 0.0))
@@ -333,6 +357,17 @@ def _result(
         predictors=tuple("" if site.bounds is None else site.bounds.predictor for site in sites),
         effort=run.effort,
         warnings=tuple(notes),
+    )
+
+
+def _repeated_outputs(values: Tensor) -> tuple[str, ...]:
+    """Return a warning for continuous outputs that take few values."""
+    distinct = min(len(torch.unique(column)) for column in values.T)
+    if distinct > len(values) / 2:
+        return ()
+    return (
+        f"outputs: a column takes {distinct} values in {len(values)} examples: estimates of continuous outputs are too "
+        "large or too small where values repeat, the bounds hold; pass integer classes where outputs are classes",
     )
 
 

@@ -20,9 +20,9 @@ class Outputs:
     """Outputs of the n examples.
 
     Attributes:
-        values: (n, K) float64 probabilities of the classes that occur; or (n, m) vectors with their noise.
-        present: bool: which of the caller's classes occur; all columns for vectors.
-        labels: (n,) long: the classes, for probabilities one draw from each; zeros for vectors.
+        values: (n, K) float64 probabilities of the classes that occur; or (n, m) continuous outputs with their noise.
+        present: bool: which of the caller's classes occur; which columns vary for continuous outputs.
+        labels: (n,) long: the classes, for probabilities one draw from each; zeros for continuous outputs.
         soft: whether there are probabilities other than 0 and 1.
     """
 
@@ -149,7 +149,7 @@ def read_probabilities(outputs: Tensor) -> Tensor:
     if outputs.dim() != 2 or not outputs.is_floating_point() or 0 in outputs.shape:
         raise InvalidInputError(
             f"outputs is {outputs.dtype} {tuple(outputs.shape)}: it must be (n,) integer classes, (n, K) floating "
-            "point probabilities, or (n, m) vectors together with noise="
+            "point probabilities, or with continuous=True (n,) or (n, m) floating point numbers"
         )
     wide = outputs.detach().double()
     if not bool(wide.isfinite().all()):
@@ -161,8 +161,8 @@ def read_probabilities(outputs: Tensor) -> Tensor:
         row = int(off.nonzero()[0, 0])
         raise InvalidInputError(
             f"outputs has {int(off.sum())} rows that are not probabilities, first row {row} with sum "
-            f"{float(total[row]):.6g} and least entry {float(wide[row].min()):.6g}: pass softmax(logits), or noise= if "
-            "outputs are vectors"
+            f"{float(total[row]):.6g} and least entry {float(wide[row].min()):.6g}: pass softmax(logits), or "
+            "continuous=True if outputs are not probabilities"
         )
     return wide / total[:, None]
 
@@ -178,34 +178,64 @@ def _one_hot(labels: Tensor) -> Tensor:
     return torch.nn.functional.one_hot(labels).double()
 
 
-def read_vectors(outputs: Tensor, noise: float | Tensor, n: int, seed: int) -> Outputs:
-    """Return vector outputs with independent normal noise of the declared standard deviation added, float64.
+def read_vectors(outputs: Tensor, noise: float | Tensor | None, n: int, seed: int) -> Outputs:
+    """Return continuous outputs, float64, with independent normal noise of the declared standard deviation, if any.
 
     Raises:
-        InvalidInputError: outputs that are not an (n, m) floating point tensor or not finite, or noise that is not
-            positive.
+        InvalidInputError: outputs that are not an (n,) or (n, m) floating point tensor, not finite or constant, or
+            noise that is not positive.
     """
     check_tensor("outputs", outputs)
-    if not outputs.is_floating_point() or outputs.dim() != 2 or 0 in outputs.shape:
+    if not outputs.is_floating_point() or outputs.dim() not in (1, 2) or 0 in outputs.shape:
         kind = f"{outputs.dtype} {tuple(outputs.shape)}"
-        raise InvalidInputError(f"outputs is {kind}: with noise= it must be (n, m) floating point vectors")
+        raise InvalidInputError(
+            f"outputs is {kind}: with continuous=True or noise= it must be (n,) or (n, m) floating point numbers"
+        )
     if len(outputs) != n:
         raise InvalidInputError(f"states has n = {n} examples, outputs has {len(outputs)}: they must be the same")
-    wide = outputs.detach().double()
+    wide = outputs.detach().double().reshape(n, -1)
     if not bool(wide.isfinite().all()):
         raise InvalidInputError(f"outputs has {int((~wide.isfinite()).sum())} NaN or infinite numbers")
+    if noise is not None:
+        deviation = _read_noise(noise, wide.shape[1])
+        wide = wide + deviation * torch.randn(wide.shape, generator=make_rng(seed, "noise"), dtype=torch.float64)
+    varying = (wide != wide[:1]).any(0)
+    if not bool(varying.any()):
+        raise InvalidInputError(f"outputs has the same values {n} times: there is no information about a constant")
+    return Outputs(wide[:, varying], varying, torch.zeros(n, dtype=torch.long), False)
+
+
+def _read_noise(noise: float | Tensor, columns: int) -> Tensor:
+    """Return the standard deviation of the noise, one number or one for each column."""
     try:
         deviation = torch.as_tensor(noise, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidInputError(f"noise is {shown(noise)}: it must be a number or a tensor of numbers") from error
-    if deviation.dim() > 1 or (deviation.dim() == 1 and len(deviation) != wide.shape[1]):
+    if deviation.dim() > 1 or (deviation.dim() == 1 and len(deviation) != columns):
         raise InvalidInputError(
-            f"noise has shape {tuple(deviation.shape)}: one number, or {wide.shape[1]}, one for each column"
+            f"noise has shape {tuple(deviation.shape)}: one number, or {columns}, one for each column"
         )
     if not bool((deviation > 0).all()) or not bool(deviation.isfinite().all()):
         raise InvalidInputError(
             f"noise is {deviation.tolist()}: it must be positive. Without noise the information of a deterministic "
             "network's vectors is infinite"
         )
-    noisy = wide + deviation * torch.randn(wide.shape, generator=make_rng(seed, "noise"), dtype=torch.float64)
-    return Outputs(noisy, torch.ones(wide.shape[1], dtype=torch.bool), torch.zeros(n, dtype=torch.long), False)
+    return deviation
+
+
+def are_continuous(outputs: Tensor, noise: float | Tensor | None, continuous: bool | None) -> bool:
+    """Return whether outputs are read as continuous: said so, with noise, or numbers that are no classes.
+
+    Raises:
+        InvalidInputError: `continuous` is not True, False or None, or False together with noise.
+    """
+    if continuous is not None and not isinstance(continuous, bool):
+        raise InvalidInputError(f"continuous is {shown(continuous)}: True, False, or None to read it from the outputs")
+    if noise is not None:
+        if continuous is False:
+            raise InvalidInputError("continuous is False and noise is given: only continuous outputs have noise")
+        return True
+    if continuous is None:
+        floats = isinstance(outputs, Tensor) and outputs.dim() == 1 and outputs.is_floating_point()
+        return floats and bool((outputs != outputs.round()).any())
+    return continuous

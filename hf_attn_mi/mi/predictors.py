@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.mi.calibration import out_of_fold
-from hf_attn_mi.mi.discriminant import linear_scores
+from hf_attn_mi.mi.discriminant import linear_fits
 from hf_attn_mi.mi.estimator import SiteData
 from hf_attn_mi.mi.rng import make_rng
 
@@ -55,7 +55,8 @@ def predict_prior(site: SiteData) -> list[Tensor]:
 
 def predict_linear(site: SiteData) -> list[Tensor]:
     """Ridge discriminants on a path of ridges, for soft outputs also the regression of the log odds; calibrated."""
-    return [out_of_fold(scores, site.outputs, site.fold_of) for scores in linear_scores(site)]
+    fits = site.once(linear_fits)
+    return [out_of_fold(fit.scores, site.outputs, site.fold_of, fit.calibration) for fit in fits]
 
 
 def predict_neighbors(site: SiteData) -> list[Tensor]:

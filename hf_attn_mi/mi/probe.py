@@ -11,7 +11,7 @@ from hf_attn_mi.mi.calibration import calibrate
 from hf_attn_mi.mi.coordinates import balance, principal_components
 from hf_attn_mi.mi.discriminant import OutOfFold, discriminant_information
 from hf_attn_mi.mi.estimator import SiteData, SiteEstimate
-from hf_attn_mi.mi.folds import draw_folds, jackknife_error, mean_series, sum_folds
+from hf_attn_mi.mi.folds import draw_folds, jackknife_error, mean_series
 from hf_attn_mi.mi.gaussian import gaussian_information
 from hf_attn_mi.mi.inputs import Outputs, ceiling_of, check_folds, read_classes, read_states
 
@@ -99,8 +99,7 @@ def estimate_probe(site: SiteData) -> SiteEstimate:
 
 def fit_scores(site: SiteData) -> tuple[SiteEstimate, OutOfFold]:
     """Return the closed form and the cross-fitted linear scores of a site."""
-    folds = sum_folds(site.points, site.outputs, site.fold_of)
-    return gaussian_information(folds), discriminant_information(site, folds)
+    return gaussian_information(site.sums), discriminant_information(site)
 
 
 def linear_estimate(site: SiteData, closed: SiteEstimate, scores: OutOfFold) -> tuple[SiteEstimate, Tensor, float]:
@@ -161,7 +160,7 @@ def _fit_site(states: Tensor, outputs: Outputs, fold_of: Tensor) -> tuple[Tensor
     if whitened is None:
         return torch.zeros(len(share), states.shape[1]), share.log().float()
     site = SiteData(whitened, outputs.values, outputs.labels, fold_of, outputs.soft)
-    best = discriminant_information(site, sum_folds(site.points, site.outputs, fold_of))
+    best = discriminant_information(site)
     parameters = calibrate(best.raw, outputs.values).parameters
     inner = parameters[0] * best.directions.double()  # (K, r)
     directions = inner @ whitened.axes.double().T / divisor.double()

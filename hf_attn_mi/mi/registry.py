@@ -12,6 +12,7 @@ from typing import Literal, get_args
 
 from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.mi.auto import estimate_auto
+from hf_attn_mi.mi.continuous import estimate_auto_continuous, estimate_gaussian_copula, estimate_ksg_continuous
 from hf_attn_mi.mi.coordinates import Coordinates
 from hf_attn_mi.mi.estimator import Estimator, EstimatorSpec
 from hf_attn_mi.mi.gaussian import estimate_gaussian, estimate_gaussian_continuous
@@ -28,18 +29,43 @@ _SPECS = {
             estimate_auto,
             "the largest of several estimators, as far as they differ by more than chance",
             coordinates="gaussianized",
-            for_vectors="gaussian_continuous",
+            for_vectors="auto_continuous",
             within_bounds=True,
         ),
-        EstimatorSpec("gaussian", estimate_gaussian, "closed form for Gaussian classes", coordinates="whitened"),
+        EstimatorSpec(
+            "gaussian",
+            estimate_gaussian,
+            "closed form for Gaussian classes",
+            coordinates="whitened",
+            for_vectors="gaussian_continuous",
+        ),
         EstimatorSpec("probe", estimate_probe, "cross-fitted linear probe, a lower bound"),
-        EstimatorSpec("ksg", estimate_ksg, "nearest neighbors of the states"),
+        EstimatorSpec("ksg", estimate_ksg, "nearest neighbors of the states", for_vectors="ksg_continuous"),
         EstimatorSpec("ksg_pca", estimate_ksg_pca, "nearest neighbors on eight principal components"),
         EstimatorSpec("logistic", estimate_logistic, "cross-fitted logistic regression, a lower bound"),
         EstimatorSpec(
+            "auto_continuous",
+            estimate_auto_continuous,
+            "for continuous outputs: the Gaussian copula where held-out examples support it, else neighbors",
+            outputs="vectors",
+            within_bounds=True,
+        ),
+        EstimatorSpec(
             "gaussian_continuous",
             estimate_gaussian_continuous,
-            "closed form for jointly Gaussian states and vectors",
+            "closed form for jointly Gaussian states and continuous outputs",
+            outputs="vectors",
+        ),
+        EstimatorSpec(
+            "gaussian_copula",
+            estimate_gaussian_copula,
+            "the same after a monotone map of each coordinate to a normal one",
+            outputs="vectors",
+        ),
+        EstimatorSpec(
+            "ksg_continuous",
+            estimate_ksg_continuous,
+            "nearest neighbors of states and continuous outputs (Kraskov)",
             outputs="vectors",
         ),
     )
@@ -106,27 +132,30 @@ def get_estimator(name: str, *, vectors: bool = False) -> EstimatorSpec:
 
     Args:
         name: one of `list_estimators()`.
-        vectors: whether outputs are vectors with declared noise.
+        vectors: whether outputs are continuous.
 
     Raises:
         InvalidInputError: no estimator has this name, an entry point cannot be imported, or outputs of the other kind.
 
     Example:
         >>> get_estimator("auto", vectors=True).name
-        'gaussian_continuous'
+        'auto_continuous'
     """
     if not isinstance(name, str) or name not in list_estimators():
         raise InvalidInputError(f"estimator is {name!r}: one of {', '.join(list_estimators())}")
     spec = _SPECS[name] if name in _SPECS else _load(_entry_points()[name])
     if spec.outputs == "vectors" and not vectors:
-        raise InvalidInputError(f'estimator="{name}" needs noise=, the standard deviation of noise on the outputs')
+        raise InvalidInputError(
+            f'estimator="{name}" is for continuous outputs: it needs continuous=True, or noise=, the standard '
+            "deviation of noise on the outputs"
+        )
     if vectors and spec.outputs != "vectors":
         if spec.for_vectors is None:
             possible = [
                 f'"{other.name}"' for other in _SPECS.values() if other.for_vectors or other.outputs == "vectors"
             ]
             raise InvalidInputError(
-                f'estimator="{name}" is for classes; with noise= it is one of {", ".join(possible)}'
+                f'estimator="{name}" is for classes; for continuous outputs it is one of {", ".join(possible)}'
             )
         return get_estimator(spec.for_vectors, vectors=True)
     return spec

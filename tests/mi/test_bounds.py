@@ -148,10 +148,10 @@ def test_an_unknown_effort_is_refused(effort):
         mutual_information(*shifted_classes(100, 3, 1.0), effort=effort)
 
 
-def test_vector_outputs_have_no_bounds():
+def test_vector_outputs_have_a_lower_bound_alone():
     draw = torch.Generator().manual_seed(0)
-    states = torch.randn(300, 3, generator=draw)
+    states = torch.randn(1000, 3, generator=draw)
     result = mutual_information(states, states[:, :1].double(), noise=1.0, permutations=4)
-    assert result.lower_bound.isnan()
+    assert 0 < result.lower_bound <= math.log(2) / 2
     assert result.upper_bound.isnan()
-    assert result.predictors == ("",)
+    assert result.predictors[0]

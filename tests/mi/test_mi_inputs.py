@@ -33,7 +33,7 @@ def broken(position, value):
         (STATES, STATES, {"noise": 0.0}, "positive"),
         (STATES, STATES, {"noise": torch.ones(3)}, "4, one for each column"),
         (STATES, STATES[:50], {"noise": 1.0}, "outputs has 50"),
-        (STATES, STATES, {"estimator": "gaussian_continuous"}, "needs noise"),
+        (STATES, STATES, {"estimator": "gaussian_continuous"}, "is for continuous outputs"),
         (STATES, STATES, {"estimator": "probe", "noise": 1.0}, "is for classes"),
         (STATES, CLASSES, {"estimator": "mine"}, "auto, gaussian, probe"),
         (STATES, CLASSES, {"folds": 2}, "from 4 to 20"),

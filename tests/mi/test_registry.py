@@ -24,7 +24,8 @@ from tests.sample_models import load_demo
 
 from .sample_data import shifted_classes
 
-BUILT_IN = ("auto", "gaussian", "probe", "ksg", "ksg_pca", "logistic", "gaussian_continuous")
+CONTINUOUS = ("auto_continuous", "gaussian_continuous", "gaussian_copula", "ksg_continuous")
+BUILT_IN = ("auto", "gaussian", "probe", "ksg", "ksg_pca", "logistic", *CONTINUOUS)
 
 
 @pytest.fixture(autouse=True)
@@ -139,10 +140,10 @@ def test_what_an_estimator_must_return():
 
 
 def test_vectors_have_their_own_estimators():
-    assert get_estimator("auto", vectors=True) is get_estimator("gaussian_continuous", vectors=True)
-    with pytest.raises(InvalidInputError, match=r'"probe" is for classes; .* "auto", "gaussian_continuous"'):
+    assert get_estimator("auto", vectors=True) is get_estimator("auto_continuous", vectors=True)
+    with pytest.raises(InvalidInputError, match=r'"probe" is for classes; .* "auto", .*"gaussian_continuous"'):
         get_estimator("probe", vectors=True)
-    with pytest.raises(InvalidInputError, match="needs noise="):
+    with pytest.raises(InvalidInputError, match="needs continuous=True, or noise="):
         get_estimator("gaussian_continuous")
     with pytest.raises(InvalidInputError, match="estimator is 7"):
         get_estimator(7)

@@ -16,6 +16,7 @@ from hf_attn_mi.evaluation.statistics import Interval, percentile_interval, resa
 
 MIN_TOKENS = 3  # of two tokens the rank correlation is 1 or -1
 FEW_INPUTS = 10
+EXPECTED_RHO = 0.9  # of two probes, where no reliability is known
 CHUNK = 1 << 22  # signs of pairs of tokens in memory at once
 
 
@@ -56,8 +57,9 @@ class Stratum:
 class Reliability:
     """Split-half reliability of the order of information, which is estimated from a sample of inputs.
 
-    An order that were exactly true would have mean rho `index` with this information, by classical test theory. That is
-    an upper limit of rank agreement only where the probe is well specified: a better probe may agree better.
+    By classical test theory an order that were exactly true would have mean rho `index` with this information. That
+    holds only where the probe is well specified, and is no upper limit: both halves miss what the probe cannot read.
+    `RankAgreement.probes` compares it with a second probe.
 
     Attributes:
         halves: agreement of the information by one half of the profile with that by the other.
@@ -85,6 +87,8 @@ class RankAgreement:
         strata: the pairs by spread of their attention, the most concentrated first; () for fewer than 2.
         contrast: agreement of the first stratum minus that of the last, from the same resamples; None without strata.
         reliability: None without `halves`.
+        other: all pairs, with the information of the second probe in place of the first; None without `other`.
+        probes: agreement of the first probe's information with the second's, one pair an input; None without `other`.
         inputs: number of inputs.
         bootstrap: number of resamples of each interval.
         seed: the random seed for the resamples.
@@ -96,6 +100,8 @@ class RankAgreement:
     strata: tuple[Stratum, ...]
     contrast: Agreement | None
     reliability: Reliability | None
+    other: Agreement | None
+    probes: Agreement | None
     inputs: int
     bootstrap: int
     seed: int
@@ -111,6 +117,8 @@ class RankAgreement:
             rows.append(_row(f"spread {bounds}", stratum.agreement))
         if self.contrast is not None:
             rows.append(_row("most concentrated minus flattest", self.contrast))
+        if self.other is not None and self.probes is not None:
+            rows += [_row("all heads, second probe", self.other), _row("first probe with second", self.probes)]
         if self.reliability is not None:
             reliability = self.reliability
             rows.append(_row("split halves", reliability.halves))
@@ -131,6 +139,7 @@ def rank_agreement(
     information: Sequence[Tensor],
     *,
     halves: Sequence[Tensor] | None = None,
+    other: Sequence[Tensor] | None = None,
     strata: int = 3,
     bootstrap: int = 1000,
     seed: int = 0,
@@ -139,7 +148,7 @@ def rank_agreement(
 
     Tau-b and rho are computed within each input and head, over its tokens, and averaged over inputs. Intervals resample
     inputs, not tokens or heads, which depend on each other; see `percentile_interval`. Leave special tokens out of all
-    three arguments (`x[:, ~special]`) where they should not count.
+    arguments (`x[:, ~special]`) where they should not count.
 
     Strata show whether the agreement depends on how even attention is (Wen et al., arXiv 2211.07714): all
     (input, head) pairs are sorted by the normalized entropy H(|a| / sum |a|) / ln(tokens) and cut at its quantiles;
@@ -149,6 +158,8 @@ def rank_agreement(
         attention: for each input (tokens,) or (heads, tokens): attention received, or any score of tokens.
         information: for each input (tokens,): nats.
         halves: for each input (2, tokens): the information by two disjoint halves of the profile.
+        other: for each input (tokens,): the information by a second probe, such as `mi.fit_boosted_probe`. Halves of a
+            probe that misses something agree with each other all the same; a second kind of probe may not.
         strata: groups of equal size by spread; 1 for none.
         bootstrap: resamples.
         seed: the random seed for the resamples.
@@ -169,6 +180,9 @@ def rank_agreement(
         if type(number) is not int or number < fewest:
             raise InvalidInputError(f"{name} must be a whole number of {fewest} or more, not {number!r}.")
     weights, nats, both = _read(attention, information, halves)
+    second = None if other is None else _tensors("other", other)
+    if second is not None and [x.shape for x in second] != [x.shape for x in nats]:
+        raise InvalidInputError("other and information have different numbers of inputs or tokens; they must be equal.")
     measured, spread = _measure(weights, nats)  # (2, inputs, heads) tau and rho, NaN without an order
     _, inputs, heads = measured.shape
     ordered = measured[0].isfinite()
@@ -180,22 +194,32 @@ def rank_agreement(
         between, _ = _measure([x[:1] for x in both], [x[1] for x in both])
         counts = torch.cat([counts, between[0].isfinite().long()], 1)
         sums = torch.cat([sums, between.nan_to_num()], 2)
+    if second is not None:
+        for scores, targets in ((weights, second), ([x[None] for x in nats], second)):
+            extra, _ = _measure(scores, targets)
+            counts = torch.cat([counts, extra[0].isfinite().sum(1, keepdim=True)], 1)
+            sums = torch.cat([sums, extra.nan_to_num().sum(2, keepdim=True)], 2)
     # (2, bootstrap, columns); the same seed gives tau and rho the same resamples
     draws = torch.stack([resampled_means(part, counts, bootstrap=bootstrap, seed=seed) for part in sums])
-    totals = [inputs] * heads + [inputs * heads] + [None] * len(strata_of) + [inputs]
+    totals = [inputs] * heads + [inputs * heads] + [None] * len(strata_of) + [inputs] * (both is not None)
+    totals += [inputs * heads, inputs] * (second is not None)
     results = [_agreement(sums[..., c], counts[:, c], draws[..., c], totals[c]) for c in range(counts.shape[1])]
     parts = tuple(Stratum(*bound, agreement) for bound, agreement in zip(bounds, results[heads + 1 :]))
     first, last = heads + 1, heads + len(parts)
+    reliability = None if both is None else _reliability(results[last + 1], draws[1][:, last + 1])
+    probes = None if second is None else results[-1]
     return RankAgreement(
         heads=tuple(results[:heads]),
         overall=results[heads],
         strata=parts,
         contrast=_contrast(results[first], results[last], draws[..., first] - draws[..., last]) if parts else None,
-        reliability=None if both is None else _reliability(results[-1], draws[1][:, -1]),
+        reliability=reliability,
+        other=None if second is None else results[-2],
+        probes=probes,
         inputs=inputs,
         bootstrap=bootstrap,
         seed=seed,
-        warnings=_warnings(results[heads], heads * inputs),
+        warnings=_warnings(results[heads], heads * inputs) + _misled(reliability, probes),
     )
 
 
@@ -320,6 +344,20 @@ def _warnings(overall: Agreement, pairs: int) -> tuple[str, ...]:
     if overall.inputs < FEW_INPUTS:
         notes.append(f"{overall.inputs} inputs are too few for a bootstrap: the intervals are too short.")
     return tuple(notes)
+
+
+def _misled(reliability: Reliability | None, probes: Agreement | None) -> tuple[str, ...]:
+    """Return a warning where two probes agree less than the reliability of the first lets expect."""
+    if probes is None or probes.rho is None:
+        return ()
+    expected = EXPECTED_RHO if reliability is None or reliability.full is None else reliability.full
+    high = probes.rho if probes.rho_interval is None else probes.rho_interval[1]
+    if high >= expected:
+        return ()
+    return (
+        f"the two probes order tokens alike only with rho {probes.rho:.2f}, less than {expected:.2f}: what one of them "
+        "reads, the other misses. The reliability of the first is no limit of the agreement with the true information.",
+    )
 
 
 def _row(name: str, row: Agreement) -> list[str]:

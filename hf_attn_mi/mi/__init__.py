@@ -1,5 +1,6 @@
 """Mutual information between states and a model's output, on arrays: estimators, their registry, and probes."""
 
+from hf_attn_mi.mi.boosted_probe import BoostedProbe, fit_boosted_probe
 from hf_attn_mi.mi.estimator import Estimator, EstimatorSpec, SiteData, SiteEstimate
 from hf_attn_mi.mi.folds import draw_folds
 from hf_attn_mi.mi.information import MutualInformation, mutual_information
@@ -15,6 +16,7 @@ from hf_attn_mi.mi.probe import Probe, fit_probe
 from hf_attn_mi.mi.registry import get_estimator, list_estimators, register_estimator
 
 __all__ = [
+    "BoostedProbe",
     "Effort",
     "Estimator",
     "EstimatorSpec",
@@ -24,6 +26,7 @@ __all__ = [
     "SiteEstimate",
     "check_effort",
     "draw_folds",
+    "fit_boosted_probe",
     "fit_probe",
     "get_estimator",
     "list_estimators",

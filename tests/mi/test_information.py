@@ -55,7 +55,7 @@ def test_vectors_are_the_closed_form_and_scikit_learns(correlation):
     assert float(found.nats) == pytest.approx(theirs, abs=0.08)
     assert found.ceiling is None
     assert found.share is None
-    assert found.estimator == "gaussian_continuous"
+    assert found.estimator == "auto_continuous"
 
 
 def test_exclusive_or_is_seen_by_auto_and_not_by_means():

@@ -73,8 +73,8 @@ def kraskov_terms(left: Tensor, right: Tensor, k: int = NEIGHBORS) -> Tensor:
     Example:
         >>> draw = torch.Generator().manual_seed(0)
         >>> x, noise = torch.randn(2000, 1, generator=draw), torch.randn(2000, 1, generator=draw)
-        >>> round(float(kraskov_terms(x, 0.8 * x + 0.6 * noise).mean()), 1)  # true: -log(1 - 0.64) / 2 = 0.51
-        0.5
+        >>> abs(float(kraskov_terms(x, 0.8 * x + 0.6 * noise).mean()) - 0.51) < 0.1  # true: -log(1 - 0.64) / 2 = 0.51
+        True
     """
     spaces = [_jittered(values[:MAX_POINTS], name) for values, name in ((left, "left"), (right, "right"))]
     n = len(spaces[0])

@@ -134,9 +134,9 @@ def plain_closed_form(states: Tensor, labels: Tensor) -> Tensor:
     means = torch.stack([exact[labels == c].mean(0) for c in range(len(sizes))])
     apart = exact - means[labels]
     free = n - len(sizes)
-    centring = torch.eye(len(sizes), dtype=torch.float64) - sizes / n
-    spread = centring @ means @ torch.linalg.solve(apart.T @ apart / free, means.T) @ centring.T
-    separation = (free - d - 1) / free * spread - d * centring @ torch.diag(1 / sizes) @ centring.T
+    centering = torch.eye(len(sizes), dtype=torch.float64) - sizes / n
+    spread = centering @ means @ torch.linalg.solve(apart.T @ apart / free, means.T) @ centering.T
+    separation = (free - d - 1) / free * spread - d * centering @ torch.diag(1 / sizes) @ centering.T
     return mixture_information(separation, sizes / n)
 
 

@@ -13,7 +13,7 @@ from hf_attn_mi.kernels import effective_rows
 from hf_attn_mi.kernels.inputs import check_real
 
 _ZERO = 1e-13  # eigenvalues of a Gram matrix below this share of the largest are rounding in float64
-_NOTHING = 1e-6  # what rounding leaves of noise of norm one where the null space is empty
+_NOTHING = 1e-6  # largest norm that rounding leaves of noise of norm one where the null space is empty
 _ROUNDS = 3  # a projection by a Gram matrix is exact to cond^2 * eps; each round squares the rest
 
 

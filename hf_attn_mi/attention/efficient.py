@@ -61,10 +61,10 @@ def efficient_attention(
     operationalization of the efficient attention of Naim and Asher (arXiv 2410.18541).
 
     Sufficient: the kept keys give the output, up to `residual`. Necessary: the values of the kept keys are affinely
-    independent, so no proper subset of them gives o_i. How firmly is stated by `smallest_weight` and by
-    `smallest_singular`, the smallest singular value of the kept keys' rows in an orthonormal basis of the columns of
-    [V, 1]: at most 1, invariant under affine maps of the values, a lower bound where support_size < rank. Where
-    n <= rank([V, 1]) the row itself is returned, unchanged.
+    independent, so no proper subset of them gives o_i. How far a kept key is from being dispensable is stated by
+    `smallest_weight` and by `smallest_singular`, the smallest singular value of the kept keys' rows in an orthonormal
+    basis of the columns of [V, 1]: at most 1, invariant under affine maps of the values, a lower bound where
+    support_size < rank. Where n <= rank([V, 1]) the row itself is returned, unchanged.
 
     Computed in float64; each row is first divided by its sum over real keys, and o_i is defined by the result.
     Directions in which the values differ by less than the precision of the input are ignored, unless that leaves a

@@ -24,7 +24,7 @@ KINDS = {  # what is drawn in which color (Okabe and Ito 2008)
     "not identifiable": "#999999",
 }
 _NUMBERED = 400  # maximum number of cells in which numbers are written
-_DARK = 0.5  # share from which on a cell is dark
+_DARK = 0.5  # a cell with at least this share is dark
 
 
 def plot_intervals(

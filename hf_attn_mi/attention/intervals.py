@@ -166,7 +166,7 @@ class IdentifiableWeights:
         """Return the figure of one row: where each weight can lie, with the model's own and the efficient weight.
 
         Args:
-            path, names, most, ax: as in `hf_attn_mi.results.plots.plot_intervals`.
+            path, names, most, ax: as in `hf_attn_mi.attention.interval_plots.plot_intervals`.
             row: the index of the query, preceded by the indices of the leading dimensions; None for the first row.
 
         Raises:

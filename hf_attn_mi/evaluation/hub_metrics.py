@@ -23,7 +23,7 @@ class _Definition:
 
     inputs: str  # description of predictions and references
     prediction: str  # Arrow type of the items of a prediction
-    reference: str  # likewise of a reference
+    reference: str  # Arrow type of the items of a reference
     compute: Callable[[list[Any], list[Any]], Result]
 
 

@@ -86,9 +86,9 @@ def iou_f1(
 
     A chosen span is a hit if its intersection over union with some true span is at least `threshold`. Micro: hits over
     the spans chosen and over the true spans of all texts. Macro: precision averaged over the texts with a span chosen,
-    recall over the texts with a true span, and the F1 of these averages. Higher is better, from 0. As in ERASER, hits
-    are counted on the side of what was chosen for recall too: two halves of one true span are two hits, and recall may
-    exceed 1.
+    recall over the texts with a true span, and the F1 of these averages. Higher is better, from 0. As in ERASER, recall
+    counts chosen spans that are hits, not true spans that are hit: two halves of one true span are two hits, and recall
+    may exceed 1.
 
     Args:
         truths: for each text its true spans (first token, one after the last); see `spans`.
@@ -205,7 +205,7 @@ def precision_recall(truth: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
     """
     values, order = scores.sort(descending=True, stable=True)
     hits = truth[order].double().cumsum(0)
-    last = torch.cat([values.diff() != 0, torch.ones(1, dtype=torch.bool)])  # of the tokens with equal scores
+    last = torch.cat([values.diff() != 0, torch.ones(1, dtype=torch.bool)])  # the last of each run of equal scores
     count = torch.arange(1, len(values) + 1, dtype=torch.float64)
     return (hits / count)[last], (hits / hits[-1])[last]
 

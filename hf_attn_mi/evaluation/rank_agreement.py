@@ -14,7 +14,7 @@ from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.evaluation.rank_correlation import rank_correlations
 from hf_attn_mi.evaluation.statistics import Interval, percentile_interval, resampled_means
 
-MIN_TOKENS = 3  # of two tokens the rank correlation is 1 or -1
+MIN_TOKENS = 3  # with two tokens, a rank correlation can only be 1 or -1
 FEW_INPUTS = 10
 EXPECTED_RHO = 0.9  # of two probes, where no reliability is known
 CHUNK = 1 << 22  # signs of pairs of tokens in memory at once
@@ -57,7 +57,7 @@ class Stratum:
 class Reliability:
     """Split-half reliability of the order of information, which is estimated from a sample of inputs.
 
-    By classical test theory an order that were exactly true would have mean rho `index` with this information. That
+    By classical test theory, an order that is exactly true would have mean rho `index` with this information. That
     holds only where the probe is well specified, and is no upper limit: both halves miss what the probe cannot read.
     `RankAgreement.probes` compares it with a second probe.
 

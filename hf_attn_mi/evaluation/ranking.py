@@ -12,7 +12,7 @@ from hf_attn_mi.errors import InvalidInputError, shown
 
 ORDERS = ("signed", "absolute")
 ERASER_BINS = (0.01, 0.05, 0.1, 0.2, 0.5)
-DECILES = tuple(step / 10 for step in range(1, 10))  # without 100 %, where all methods are equal
+DECILES = tuple(step / 10 for step in range(1, 10))  # 100 % is left out, where all methods are equal
 
 
 def ranking(scores: Tensor, tokens: Sequence[int], *, by: str = "signed") -> list[int]:

@@ -17,7 +17,7 @@ from hf_attn_mi.evaluation.rank_correlation import rank_correlations
 from hf_attn_mi.evaluation.ranking import ERASER_BINS, bin_counts
 from hf_attn_mi.evaluation.statistics import none_for_nan
 
-STEPS = 100  # of the deletion and insertion curves
+STEPS = 100  # steps of the deletion and insertion curves
 SAMPLES = 64  # random sets for infidelity
 Sets = list[frozenset[int]]  # token positions
 

@@ -150,7 +150,7 @@ def choose_backend(
     if backend == "auto":
         for name, entry in reversed(entries.items()):
             if entry.device != device.type or name in avoid:
-                continue  # without looking for a package, which takes longer than many a call
+                continue  # not even the package is looked for, which takes longer than many calls
             able = _obstacle(entry, device) is None and (refusals or {}).get(name) is None
             if able and (not entry.checked or agrees(operation, name, device)):
                 return name

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-WORTH_COPYING = 2**25  # multiplications: below, what oneDNN saves is less than the copies that it needs
-ROWS = 512  # copied at a time: memory that the system has to give first costs more than the product
-STRIPES = 4  # of columns in a Gram matrix: three of eight products are mirror images
+WORTH_COPYING = 2**25  # multiplications: for fewer, oneDNN saves less time than the copies that it needs take
+ROWS = 512  # rows copied at a time: to allocate memory for all of them would take longer than the product
+STRIPES = 4  # stripes of columns in a Gram matrix: three of eight products are mirror images
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
@@ -15,7 +15,7 @@ def product(left: Tensor, right: Tensor) -> Tensor:
 
     Large float32 products go to oneDNN, IEEE float32 as well, where the processor has AVX-512: on AMD processors MKL,
     which `@` calls, leaves half of it unused (2.2 times as fast for 603 x 2,000 x 384; on Intel both are alike). The
-    order of summation differs, so that the last digits do. `@` where the user allows less exact products.
+    order of summation differs, so that the last digits do. `@` is used where the user allows less exact products.
 
     Args:
         left: (m, n).
@@ -64,5 +64,5 @@ def _exact() -> bool:
     """Whether the user wants float32 products in float32, by either of PyTorch's settings."""
     try:
         return torch.get_float32_matmul_precision() == "highest"
-    except RuntimeError:  # set for one backend only: no answer for all of them
+    except RuntimeError:  # it was set for one backend only, so that there is no answer for all of them
         return False

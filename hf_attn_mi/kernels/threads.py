@@ -21,8 +21,8 @@ def sharing_threads(device: torch.device, pieces: int) -> Iterator[int]:
     hundreds of short operations and another job on the machine that costs more than it saves, up to tenfold.
 
     PyTorch keeps the number of threads for each thread and gives new threads the last one set anywhere; the caller's is
-    set again at the end, also after an exception. One, and nothing is changed, for a single piece of work, where the
-    caller has one thread, and on other devices than the CPU.
+    set again at the end, also after an exception. The number is one, and nothing is changed, for a single piece of
+    work, where the caller has one thread, and on other devices than the CPU.
 
     Args:
         device: the device of the tensors that are processed.

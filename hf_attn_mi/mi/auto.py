@@ -13,10 +13,10 @@ from hf_attn_mi.mi.neighbors import COMPONENTS, INFLATION, neighbor_information
 from hf_attn_mi.mi.probe import fit_scores, linear_estimate, trust
 from hf_attn_mi.mi.rng import make_rng
 
-RAW_COMPONENTS = 64  # whose distances approximate those of the states, at a third of the cost
+RAW_COMPONENTS = 64  # distances in so many components approximate those of the states, at a third of the cost
 FEW_COMPONENTS = 4
-OVERLAP_IGNORED = 1.0  # standard errors ignored between estimates from the same scores
-IGNORED = 1.75  # standard errors ignored between other estimates
+OVERLAP_IGNORED = 1.0  # standard errors that are ignored between estimates from the same scores
+IGNORED = 1.75  # standard errors that are ignored between other estimates
 HIDDEN_NONE, HIDDEN_ALL = 0.1, 0.4  # share of the scores' information that neighbors of the states miss
 SCORE_NEIGHBORS = 10
 FEW_DIMENSIONS = 3
@@ -93,14 +93,14 @@ def score_estimate(
         return fit  # in few dimensions neighbors overestimate Gaussian scores, so that there is no excess here
     values, vectors = torch.linalg.eigh(scores.separation)
     means = (vectors * values.clamp_min(0).sqrt()).flip(1)[:, : points.shape[1]]
-    # Other random numbers for other scores: sites must not share the error of one sample.
+    # Different scores get different random numbers, so that sites do not share the error of one sample.
     generator = make_rng(int(abs(fit.value) * 1e9), "reference")
     normal = torch.randn(points.shape, generator=generator, dtype=torch.float64)
     reference = neighbor_information(
         (means[labels] + normal).float(), labels, fold_of, part="scores", k=SCORE_NEIGHBORS
     )
     raised = closed.series + (fit.series - reference.value) * gain
-    # The error of the reference itself shows in no fold.
+    # The jackknife over folds of the estimate does not include the error of the reference itself.
     error = float(jackknife_error(reference.left_out)) / INFLATION * weight * float(gain[0])
     mixed = weight * raised + (1 - weight) * fit.series
     return SiteEstimate.from_series(mixed, "scores", extra_variance=error**2)

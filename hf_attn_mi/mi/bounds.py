@@ -19,7 +19,7 @@ EM_STEPS = 40
 
 @dataclass(frozen=True, eq=False)
 class SiteBounds:
-    """The lower bound of one site, nats; the upper bound is one for all sites, see `upper_bound`.
+    """The lower bound of one site, nats. All sites have the same upper bound; see `upper_bound`.
 
     Attributes:
         lower: one-sided 97.5 % lower bound, empirical Bernstein: valid for any number of examples.

@@ -11,13 +11,13 @@ from torch import Tensor
 from hf_attn_mi.kernels.products import gram, product
 
 MAX_COMPONENTS_OF_N = 0.6  # with more components than this share of n, covariances are not worth inverting
-KEPT_OF_N = 4  # then n / 4 components are kept
+KEPT_OF_N = 4  # with too many components, n / 4 of them are kept
 MIN_PIVOT = 1e-4  # share of a feature's variance that the features before it leave unexplained
 ROWS_AT_A_TIME = 256  # with more rows at a time, memory access for the squares would cost more than the arithmetic
 SMALLEST = 1e-7  # variances below this share of the largest are rounding error of float32 states
 HEAVY = 4.0  # fourth moment of a standardized coordinate: 3 for a normal one, 6 for a Laplacian
-FEW_VALUES = 8  # distinct values of every coordinate: discrete states
-MAX_FEATURES_OF_N = 0.5  # features for one example
+FEW_VALUES = 8  # states are discrete if no coordinate has more distinct values
+MAX_FEATURES_OF_N = 0.5  # squares are added if there are then at most so many features for each example
 Coordinates = Literal["components", "gaussianized", "whitened"]
 
 

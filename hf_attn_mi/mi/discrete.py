@@ -11,11 +11,11 @@ from hf_attn_mi.mi.folds import all_and_left_out
 from hf_attn_mi.mi.inputs import entropy
 from hf_attn_mi.mi.rng import make_rng
 
-MAX_VALUES = 32  # distinct values of every coordinate
-FIRST_ROWS = 100  # tried first: most states take more values within them
-MAX_CELLS = 2**24  # of all tables: 128 MB
-CHANCE = 0.05  # that any coordinate is selected where none depends on the output
-EXAMPLES_A_CELL = 5  # of the table of distinct states and classes
+MAX_VALUES = 32  # largest number of distinct values of a coordinate
+FIRST_ROWS = 100  # rows that are tested first: most states already have too many distinct values in these
+MAX_CELLS = 2**24  # entries of all tables together: 128 MB
+CHANCE = 0.05  # probability that any coordinate is selected where none depends on the output
+EXAMPLES_A_CELL = 5  # examples needed for each cell of the table of distinct states and classes
 
 
 def discrete_information(site: SiteData) -> SiteEstimate | None:

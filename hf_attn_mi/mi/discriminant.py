@@ -20,10 +20,10 @@ from hf_attn_mi.mi.estimator import SiteData, SiteEstimate
 from hf_attn_mi.mi.folds import FoldSums, all_and_left_out, by_fold, from_folds, solve_left_out
 from hf_attn_mi.mi.rng import make_rng
 
-RIDGES = (0.0, 0.1, 1.0, 10.0)  # times the mean variance of a component
-MIN_PROBABILITY = 1e-5  # of soft outputs, before the logarithm
-JITTER = 3e-3  # standard deviations of a score
-MAX_DIMENSIONS = 8  # of the scores in which neighbors are counted
+RIDGES = (0.0, 0.1, 1.0, 10.0)  # in units of the mean variance of a component
+MIN_PROBABILITY = 1e-5  # smaller soft outputs are raised to this before the logarithm is taken
+JITTER = 3e-3  # in standard deviations of a score
+MAX_DIMENSIONS = 8  # dimensions of the scores in which neighbors are counted
 QUADRATIC_COMPONENTS = 8
 
 

@@ -13,7 +13,7 @@ from hf_attn_mi.kernels.products import gram
 from hf_attn_mi.mi.rng import make_rng
 
 LEVEL = 0.95
-SHRINKAGE = 1e-4  # of the covariance of whitened points: a direction may be absent from all folds but one
+SHRINKAGE = 1e-4  # shrinkage of the covariance of whitened points: a direction may be absent from all folds but one
 TOLERANCE = 1e-5  # relative residual
 MAX_STEPS = 40
 

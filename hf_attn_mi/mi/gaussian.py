@@ -18,11 +18,11 @@ from hf_attn_mi.mi.folds import FoldSums, all_and_left_out, solve_left_out
 from hf_attn_mi.mi.rng import make_rng
 
 MANY_CLASSES = 6  # with more classes the noise in the spectrum of the separation biases its information
-FEW_POINTS = 1024  # of the quadrature for left-out folds, of which only differences matter
-MAX_EXPLAINED = 0.9999  # share of a direction's variance between classes; more is rounding, of classes wholly apart
+FEW_POINTS = 1024  # quadrature points for left-out folds, where only differences matter
+MAX_EXPLAINED = 0.9999  # largest share of variance between classes; more is rounding, if classes do not overlap
 PAIRS = 8  # antithetic pairs of simulated samples
-ROUNDS = 4  # of adjusting the spectrum until simulated samples have the observed one
-SIMULATION_POINTS = 512  # of the quadrature: only differences at the same points matter
+ROUNDS = 4  # rounds in which the spectrum is adjusted until simulated samples have the observed one
+SIMULATION_POINTS = 512  # quadrature points: only differences at the same points matter
 
 
 def estimate_gaussian(site: SiteData) -> SiteEstimate:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-NOTHING = 1e-9  # nats
+NOTHING = 1e-9  # nats: outputs with a smaller ceiling are constant
 NULL_SITES = 8  # sites in which the estimator is applied to permuted outputs
 
 

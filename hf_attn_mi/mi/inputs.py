@@ -126,7 +126,7 @@ def read_states(states: Tensor) -> Tensor:
         raise InvalidInputError(f"states is {states.dtype}: it must be a floating point tensor (n, d) or (sites, n, d)")
     if states.dim() not in (2, 3) or 0 in states.shape:
         raise InvalidInputError(
-            f"states has shape {tuple(states.shape)}: it must be (n, d) or (sites, n, d), none of them 0"
+            f"states has shape {tuple(states.shape)}: it must be (n, d) or (sites, n, d), each of them 1 or more"
         )
     flat = states.detach().reshape(-1, *states.shape[-2:])
     for site, values in enumerate(flat):

@@ -8,7 +8,7 @@ from torch import Tensor
 from hf_attn_mi.mi.calibration import calibrated_information
 from hf_attn_mi.mi.estimator import SiteData, SiteEstimate
 
-PENALTIES = (1e-3, 1e-2, 1e-1)  # on squared slopes of components in units of their mean variance
+PENALTIES = (1e-3, 1e-2, 1e-1)  # penalties on squared slopes, for components in units of their mean variance
 STEPS = 60
 
 
@@ -27,7 +27,7 @@ def estimate_logistic(site: SiteData) -> SiteEstimate:
         candidates.append(calibrated_information(logits, site.outputs, site.fold_of))
     best = max(candidates, key=lambda pointwise: float(pointwise.mean()))
     n, classes = site.outputs.shape
-    variance = (1 + classes) / (2 * n**2)  # of the calibration, see `estimate_probe`
+    variance = (1 + classes) / (2 * n**2)  # due to the calibration; see `estimate_probe`
     return SiteEstimate.from_pointwise(best, site.fold_of, "logistic", extra_variance=variance)
 
 

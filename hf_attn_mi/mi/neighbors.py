@@ -13,8 +13,8 @@ from hf_attn_mi.mi.rng import make_rng
 NEIGHBORS = 3
 COMPONENTS = 8
 MAX_POINTS = 5000  # the cost is quadratic in n
-JITTER = 1e-5  # standard deviations, as in scikit-learn
-INFLATION = 1.3  # of the spread of fold means, which ignores that points share neighbors
+JITTER = 1e-5  # in standard deviations, as in scikit-learn
+INFLATION = 1.3  # factor on the spread of fold means, which does not account for neighbors that points share
 
 
 def estimate_ksg(site: SiteData) -> SiteEstimate:

@@ -12,7 +12,7 @@ from hf_attn_mi.mi.coordinates import WhitenedStates
 from hf_attn_mi.mi.rng import make_rng
 
 NEIGHBORS = 10
-COMPONENTS = 32  # whose distances approximate those of the states
+COMPONENTS = 32  # distances in so many components approximate those of the states
 MAX_POINTS = 5000  # the cost of neighbors is quadratic in n
 TILE_ELEMENTS = 2**18  # distances held at a time: 1 MB, which fits the cache of a core
 
@@ -92,7 +92,7 @@ def _same_class(states: WhitenedStates, labels: Tensor) -> Tensor:
     points = states.leading(COMPONENTS)[:MAX_POINTS].contiguous()
     labels = labels[: len(points)]
     small = labels.to(torch.int8) if int(labels.max()) < 128 else labels
-    same = torch.zeros(labels.shape, dtype=torch.int8)  # for each point at most ten, so that int8 suffices
+    same = torch.zeros(labels.shape, dtype=torch.int8)  # at most ten for each point, so that int8 suffices
     for neighbor in _nearest(points).T:
         same += small.index_select(0, neighbor) == small
     return same.sum(0, dtype=torch.long).double()

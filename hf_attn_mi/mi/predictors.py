@@ -23,8 +23,8 @@ Effort = Literal["fast", "default", "thorough"]
 Predictor = Callable[[SiteData], list[Tensor]]
 NEIGHBOR_COMPONENTS = (3, 8)
 NEIGHBORS = (15, 60)
-MAX_POINTS = 5000  # for neighbors, whose cost is quadratic in n
-DRAWS = 3  # of the class of each soft output that trees are fitted to: weights of examples slow them down a hundredfold
+MAX_POINTS = 5000  # points that nearest neighbors are taken from: the cost is quadratic in n
+DRAWS = 3  # classes drawn from each soft output to fit trees to: weighted examples would take a hundred times longer
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from hf_attn_mi.mi.inputs import Outputs, ceiling_of, check_folds, read_classes,
 
 GAUSSIAN_FROM, GAUSSIAN_AT = 0.75, 0.95  # information over that expected of Gaussian scores
 SLACK = 2.0  # standard errors by which the first ratio may be off
-WEAK = 0.03  # nats: below, the ratio of two estimates is noise
+WEAK = 0.03  # nats: for smaller estimates the ratio of two of them is noise
 MAX_GAIN = 3.0
-IGNORED = 1.5  # standard errors
+IGNORED = 1.5  # standard errors that are ignored
 
 
 @dataclass(frozen=True, eq=False)

@@ -67,7 +67,7 @@ class KernelInputs:
         return torch.float64 if all(x.dtype == torch.float64 for x in tensors) else torch.float32
 
     def allowed(self, example: slice, heads: slice, queries: slice, keys: slice) -> Tensor:
-        """Which keys each query may see, bool (examples, heads or 1, queries, keys); pad queries see none."""
+        """Which keys each query may see, bool (examples, heads or 1, queries, keys); padding queries see none."""
         allowed = self.keys[example, None, None, keys] & self.queries[example, None, queries, None]
         order = order_mask(queries, keys, self.is_causal, self.window, allowed.device)
         if order is not None:

@@ -13,7 +13,7 @@ from hf_attn_mi.kernels.dispatch import choose_backend, implementation
 
 @dataclass(frozen=True, eq=False)
 class AttentionStatistics:
-    """Statistics of one attention call, per key and per head. Nothing is NaN; pads are zero and count as nothing.
+    """Statistics of one attention call, per key and per head. No entry is NaN; padding is zero and is not counted.
 
     Means run over the real queries that see a key. The fields of effective attention are None with effective=False.
 
@@ -145,7 +145,7 @@ class Sums:
         return Sums(received, effective, entropy, norm, change, counts, rank, n)
 
     def close_shared(self, examples: slice, kv: slice, keys: slice, basis: Tensor) -> None:
-        """Fill in received effective weights r P = (r U) U^T; heads with n <= rank get the raw ones, and no change.
+        """Fill in received effective weights r P = (r U) U^T; for heads with n <= rank the raw ones, with change zero.
 
         Args:
             examples, kv, keys: places of the heads, whose queries all see the same keys.

@@ -14,7 +14,7 @@ from hf_attn_mi.kernels.attention_statistics.torch_per_query import statistics_p
 from hf_attn_mi.kernels.effective.value_basis import WELL_CONDITIONED, ValueBasis, epsilon_of, value_basis
 from hf_attn_mi.kernels.inputs import check_attention_weights, check_outputs
 
-TILE = 1 << 19  # entries of a tile of attention: two of them stay near the caches
+TILE = 1 << 19  # entries of a tile of attention: two tiles fit about into the caches
 NEVER = -1e30  # logit of a masked key: its weight underflows to exactly zero, and zero times it is zero
 
 
@@ -141,8 +141,8 @@ def _pass_tile(inputs: KernelInputs, block: Block, queries: slice, sums: Sums, e
         entropy = torch.special.entr(weights).sum(-1)
     else:
         # The largest weight belongs to the largest logit, so that its logarithm is the largest logit minus the
-        # log-sum-exp, without another exponential. Logits are taken relative to the largest one, or large ones would
-        # cost the entropy its digits.
+        # log-sum-exp, without another exponential. Logits are taken relative to the largest one, because large logits
+        # would make the entropy lose precision.
         largest = weights.amax(-1)
         spread = -largest.clamp_min(torch.finfo(largest.dtype).tiny).log()
         if real is not None:

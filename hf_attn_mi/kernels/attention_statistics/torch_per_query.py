@@ -27,7 +27,7 @@ class Tile:
 
     weights: Tensor  # (kv heads, groups, queries, keys)
     allowed: Tensor  # (queries, keys) bool
-    logits: Tensor | None  # as weights, zero where not allowed
+    logits: Tensor | None  # of the shape of `weights`, zero where not allowed
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +75,7 @@ def _pass_heads(inputs: KernelInputs, heads: Heads, step: int, sums: Sums, effec
     b, place = heads.example, heads.place
     epsilon = epsilon_of(inputs.value, inputs.query, inputs.key, inputs.rows)
     space = _space_of(inputs, heads, inputs.keys[b], epsilon)
-    determined = bool((inputs.keys[b].sum() <= space.rank).all())  # independent values: in every row, too
+    determined = bool((inputs.keys[b].sum() <= space.rank).all())  # independent values, in every row
     points = read_points(inputs.value[b, heads.kv], inputs.keys[b], epsilon)
     shared: SharedKeys | None = None
     union = torch.zeros_like(inputs.keys[b])

@@ -2,7 +2,7 @@
 
 Two kernels. Rows: an online softmax gives the largest logit and weight, entropy and norm of each row and the product of
 the row with the basis, as flash attention does with the values. Received: the tiles formed again with keys outside and
-queries inside, so that sums over queries need no atomic addition and come out the same on every run.
+queries inside, so that sums over queries need no atomic addition and are the same on every run.
 
 Half-precision input is multiplied in half precision with float32 sums, as flash attention does; float32 input in
 full float32, not TF32.
@@ -22,7 +22,7 @@ from hf_attn_mi.kernels.attention_statistics.operation import AttentionStatistic
 from hf_attn_mi.kernels.effective.value_basis import epsilon_of, value_basis
 from hf_attn_mi.kernels.inputs import check_outputs
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # its products do not know bfloat16
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # its products do not support bfloat16
 
 
 @triton.jit
@@ -38,7 +38,7 @@ def _logits(query, key, bias_ptr, bias_row, bias_col, scale, row_ids, col_ids, r
 
 @triton.jit
 def _weights(logits, top, largest, inside):
-    """Attention from logits, the row's largest logit and weight: large logits would cost a log-sum-exp its digits."""
+    """Attention from logits, the row's largest logit and weight: with large logits a log-sum-exp loses precision."""
     return tl.where(inside, tl.exp(tl.where(inside, logits - top[:, None], 0.0)) * largest[:, None], 0.0)
 
 

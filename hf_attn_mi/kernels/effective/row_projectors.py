@@ -98,7 +98,7 @@ def project_rows(
         return wide, rank, shared
     limit = rank_cut(counts.max(), dim, points.epsilon) * (points.lengths @ union.double())
     if int(union.sum()) <= dim and bool(_independent(points, union, limit).all()):
-        return wide, rank, shared  # independent values: no invisible part
+        return wide, rank, shared  # the values are independent, so that every part of a row has an effect on the output
     places = union.nonzero()[[0, -1], 0].tolist()
     span = slice(places[0], places[1] + 1)
     inverse, smallest = inverse_factor(shared.gram)
@@ -125,7 +125,7 @@ def project_rows(
 
 
 def _shared(common: Tensor, points: Points, previous: SharedKeys | None) -> SharedKeys:
-    """The Gram matrix of the common keys; where some were only added since the chunk before, those are added."""
+    """The Gram matrix of the common keys; if keys were only added since the previous chunk, only these are computed."""
     base: Tensor | float = 0.0
     new = common
     if previous is not None and not bool((previous.keys & ~common).any()):

@@ -19,7 +19,7 @@ from hf_attn_mi.kernels.effective.value_basis import (
 )
 from hf_attn_mi.kernels.inputs import check_outputs
 
-TILE = 1 << 18  # entries of a tile of attention: it and what is made of it stay in the caches
+TILE = 1 << 18  # entries of a tile of attention: the tile and its results fit into the caches
 EXACT = 1e-5  # relative error that a difference may have where it is taken from two norms
 ROWS = 16  # queries of a chunk where queries see different keys: about as many keys are not common to all of its rows
 SUMMED = 256  # keys whose products float32 sums at a time: |error of a Gram matrix| <= SUMMED / 2 * epsilon * trace
@@ -62,7 +62,7 @@ def rows_shared(inputs: RowInputs, result: Tensor) -> EffectiveRows:
     unchanged = (count <= rank).tolist()
     step = max(1, min(queries, TILE // keys))
     places = [slice(start, min(start + step, queries)) for start in range(0, queries, step)]
-    norms = torch.zeros(2, heads, len(places), dtype=dtype, device=device)  # of A and of A - A_eff
+    norms = torch.zeros(2, heads, len(places), dtype=dtype, device=device)  # norms of A and of A - A_eff
     lowest = torch.zeros(heads, len(places), dtype=inputs.attention.dtype, device=device)
     scratch, change = torch.empty(2, step, keys, dtype=dtype, device=device)
     received = None if inputs.outputs is None else torch.zeros(heads, keys, dtype=dtype, device=device)
@@ -119,7 +119,7 @@ def _reached(inputs: RowInputs, space: ValueBasis, weights: Tensor, place: tuple
 def _norm_left(
     norm: Tensor, reached: Tensor, constant: Tensor | None, count: Tensor, condition: Tensor
 ) -> float | None:
-    """Return ||A - A P|| of a tile from ||A||^2 - ||A P||^2; None if that would cost it digits.
+    """Return ||A - A P|| of a tile from ||A||^2 - ||A P||^2; None if that would lose precision.
 
     The columns of the basis are orthonormal up to epsilon times the condition number.
     """
@@ -277,7 +277,7 @@ def _in_float32(values: Tensor, mean: Tensor, count: Tensor, epsilon: float) -> 
         gram += part.transpose(1, 2) @ part
     trace = gram.diagonal(dim1=1, dim2=2).sum(1)
     error = SUMMED / 2 * epsilon * trace
-    normal = torch.finfo(torch.float32).tiny / epsilon**2  # below, products of values are lost
+    normal = torch.finfo(torch.float32).tiny / epsilon**2  # products of smaller values would underflow
     if not bool(((trace > normal) & (trace < torch.inf)).all()):
         return None
     inverse, smallest = inverse_factor(gram)

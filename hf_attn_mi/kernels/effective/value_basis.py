@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 DOUBLE_EPSILON = torch.finfo(torch.float64).eps
-WELL_CONDITIONED = 1e3  # up to here float32 products with the whitening keep four digits and more
+WELL_CONDITIONED = 1e3  # up to this condition number float32 products with the whitening keep four digits and more
 BASIS_CHUNK = 1 << 20  # entries of values brought to float64 at a time
 
 
@@ -76,7 +76,7 @@ def whiten(gram: Tensor, cut: Tensor, scale: Tensor | None = None) -> tuple[Tens
     Args:
         gram: (batch, dim, dim).
         cut: (batch,) eigenvalues up to `cut` times the largest of `scale` count as zero.
-        scale: the matrix whose rounding errors `gram` carries, where it is another one: after centring, the Gram
+        scale: the matrix whose rounding errors `gram` carries, where it is another one: after centering, the Gram
             matrix before it.
 
     Example:
@@ -142,7 +142,7 @@ def _basis_of(values: Tensor, keys: Tensor, epsilon: float, columns: bool, cente
     gram = wide.transpose(-1, -2) @ wide
     scale = None
     if center is not None:
-        # the scale is that of the values before centring, because that is what their rounding errors follow
+        # the scale is that of the values before centering, because that is what their rounding errors follow
         scale = gram
         wide = (wide - wide.sum(1, keepdim=True) / keys.clamp_min(1)[:, None, None]) * center[:, :, None]
         gram = wide.transpose(-1, -2) @ wide

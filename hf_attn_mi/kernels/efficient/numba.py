@@ -297,7 +297,7 @@ def _compile_block(stamp: int):
             keys, weights: (rows, rank) int64 and float64, out.
             gaps, smallest: (rows,) float64, out: smallest reduced-cost gap, smallest singular value of the basis.
         """
-        if stamp < 0:  # never: but a name in the closure is part of the key
+        if stamp < 0:  # never true: a name that is used here is part of the cache's key
             return
         rows, count, width, rank = len(costs), points.shape[0], points.shape[1], keys.shape[1]
         first, corner = np.empty(rank, np.int64), np.empty((rank, width))
@@ -328,7 +328,7 @@ def _compile_block(stamp: int):
                 basis[:] = first
                 continue
             smallest[i] = _smallest_singular(inverse, column, lanczos[0], lanczos[1], lanczos[2], lanczos[3], pivot_row)
-            if started_warm and tried < _TRIAL:  # neighbors that share few keys make the way longer, not shorter
+            if started_warm and tried < _TRIAL:  # with few keys in common, a warm start costs more pivots
                 tried += 1
                 for a in range(rank):
                     for b in range(rank):

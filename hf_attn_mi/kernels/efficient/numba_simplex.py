@@ -16,7 +16,7 @@ _PIVOT = 1e-9  # smallest pivot element; tableau entries have no unit
 _NEGATIVE = 1e-12  # how far below zero a weight may be; weights sum to one
 _PRICE = 1e-12  # how far above zero a reduced cost may be; the largest cost of a row is of the order of one
 _PRICE_SINGLE = 1e-5  # the same where it was computed in float32
-_FAR = 1e300  # no ratio
+_FAR = 1e300  # in place of a ratio that does not exist
 _DRIFT = 1e-10  # residual of the carried inverse at which it is computed afresh
 
 
@@ -180,7 +180,7 @@ def _shifted_costs(across, cost, inverse, keys, column, prices, price, reduced):
 
 @njit(**_NO_NAN)
 def dual(points, across, smallest, cost, target, inverse, keys, weights, column, prices, pivot_row, norms, work):
-    """Reach non-negative weights by the dual simplex method, in place. False: stuck.
+    """Reach non-negative weights by the dual simplex method, in place. Return False if no pivot is possible.
 
     Positive reduced costs count as zero, so that any start will do. The dtype of `across` and `work` is that of the
     prices; `smallest` is the largest (negative) pivot element allowed in it.
@@ -262,7 +262,7 @@ def _leave(keys, weights, column, entering, bland, ratio):
 
 @njit(**_NO_NAN)
 def primal(points, across, cost, inverse, keys, weights, column, prices, pivot_row, work):
-    """Go toward the optimum with prices in float32, some keys at a time; what is left is for `finish`."""
+    """Go toward the optimum with prices in float32, some keys at a time; `finish` does the rest."""
     count, rank = points.shape[0], len(keys)
     reduced, single, price = work[0], work[1], work[3]
     chunk = min(count, max(64, (count // 4 + 31) // 32 * 32))

@@ -15,8 +15,8 @@ from hf_attn_mi.kernels.efficient.pursuit import pursue
 from hf_attn_mi.kernels.efficient.torch import Rows, Vertices
 from hf_attn_mi.kernels.inputs import check_attention_weights, check_floats
 
-NUMBA_ROWS = 1_000  # below, the solver in PyTorch is done before numba is loaded
-TRITON_RANK = 129  # of [V, 1]: the inverse of a larger basis does not fit into a program's registers
+NUMBA_ROWS = 1_000  # with fewer rows the solver in PyTorch has ended before numba is loaded
+TRITON_RANK = 129  # largest rank of [V, 1]: the inverse of a larger basis does not fit into a program's registers
 RESIDUAL = 1e-6  # an exact row whose residual is larger is not optimal
 _MISSED = RESIDUAL / 2  # residual above which a row is solved again with every digit of the values
 _ZERO = 1e-12  # weights below this are rounding of a weight of zero
@@ -56,7 +56,7 @@ def efficient_rows(
     Args:
         attention: (heads, queries, keys), non-negative; rows are divided by their sums over allowed keys.
         values: (heads, keys, head_dim).
-        allowed: (heads, 1 or queries, keys) bool, True where a row may see the key. What others hold is not read.
+        allowed: (heads, 1 or queries, keys) bool, True where a row may see the key. Entries of other keys are not read.
         tolerance: 0, or in (0, 1).
         objective: "own" or "head".
         backend: "numba" (extra `fast`, tensors on the CPU), "triton" (extra `gpu`, tensors on CUDA, at most 128

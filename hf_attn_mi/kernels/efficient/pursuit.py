@@ -37,30 +37,30 @@ def pursue(points: Tensor, head: Tensor, weights: Tensor, tolerance: float) -> t
     width = min(points.shape[2] + 2, keys)
     # A slot holds one key; an empty slot has held=False. The first key is the one nearest to the output.
     distance = times_head_matrix(-2 * target, across, head) + points.square().sum(2)[head]
-    sites = torch.zeros(count, width, dtype=torch.long, device=weights.device)
-    sites[:, 0] = distance.argmin(1)
+    slots = torch.zeros(count, width, dtype=torch.long, device=weights.device)
+    slots[:, 0] = distance.argmin(1)
     share = torch.zeros(count, width, dtype=weights.dtype, device=weights.device)
     share[:, 0] = 1.0
     for _ in range(6 * width):
-        residual = target - (share[:, None, :] @ points[head[:, None], sites])[:, 0]
+        residual = target - (share[:, None, :] @ points[head[:, None], slots])[:, 0]
         reached = residual.norm(dim=1)
         size = (share > 0).sum(1)
         better = (reached <= tolerance * length) & (size < fewest[live])
         fewest[live[better]] = size[better]
-        best[live[better]] = best.new_zeros(int(better.sum()), keys).scatter_add(1, sites[better], share[better])
-        gain = times_head_matrix(residual, across, head).scatter(1, sites.where(share > 0, sites[:, :1]), -torch.inf)
+        best[live[better]] = best.new_zeros(int(better.sum()), keys).scatter_add(1, slots[better], share[better])
+        gain = times_head_matrix(residual, across, head).scatter(1, slots.where(share > 0, slots[:, :1]), -torch.inf)
         ahead, entering = gain.max(1)
         ahead = ahead - (residual * (target - residual)).sum(1)
         go = (reached > _END * length) & (ahead > 1e-12 * length.square()) & (size < width)
-        live, head, target, length, sites, share = (kept[go] for kept in (live, head, target, length, sites, share))
+        live, head, target, length, slots, share = (kept[go] for kept in (live, head, target, length, slots, share))
         if not len(live):
             break
         free = (share > 0).int().argmin(1)
         at = torch.arange(len(live), device=live.device)
-        sites[at, free] = entering[go]
-        # Free sites are filled first, so that all held keys stand in the first few.
+        slots[at, free] = entering[go]
+        # Empty slots are filled first, so that all held keys are in the first few.
         used = int(torch.maximum(free.amax(), ((share > 0) * torch.arange(width, device=share.device)).amax())) + 1
-        share[:, :used] = _correct(points[head[:, None], sites[:, :used]], target, share[:, :used], free)
+        share[:, :used] = _correct(points[head[:, None], slots[:, :used]], target, share[:, :used], free)
     return best, fewest <= keys
 
 

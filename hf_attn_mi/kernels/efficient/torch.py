@@ -14,7 +14,8 @@ _NEGATIVE = 1e-12  # how far below zero a weight may be; weights sum to one
 _PRICE = 1e-12  # how far above zero a reduced cost may be, relative to the row's largest cost
 _SLACK = 1e-12  # ratios this close count as tied, and the largest pivot wins
 _ROUNDS = 4  # fresh factorizations before a row is given up
-# Every 16th row starts cold, every 4th from the nearest of these, the rest from the nearest of all.
+# Every 16th row starts from the start basis of its head, every 4th from the nearest of these, the rest from the nearest
+# of all solved rows.
 _STRIDES = (16, 4, 1)
 
 
@@ -106,7 +107,7 @@ def certify(rows: Rows, basis: Basis) -> Solution:
 
 
 def _dual(rows: Rows, basis: Basis, limit: int) -> Basis:
-    """Return a basis with non-negative weights. Positive reduced costs are first shifted to zero: any start will do."""
+    """Return a basis with non-negative weights. Positive reduced costs become zero, so that any start will do."""
     done = _Store(basis)
     keys, inverse = basis.keys.clone(), basis.inverse.clone()
     live = torch.arange(len(keys), device=keys.device)
@@ -119,7 +120,7 @@ def _dual(rows: Rows, basis: Basis, limit: int) -> Basis:
         alpha = rows.price(pivot_row)
         ratio = torch.where(alpha < -_PIVOT, reduced / alpha, torch.inf)
         step = ratio.amin(1)
-        # Shifted costs tie in masses: without the largest pivot among them the method cycles.
+        # Many shifted costs are equal: unless the largest pivot among them is chosen, the method cycles.
         entering = torch.where(ratio <= (step + _SLACK)[:, None], alpha, torch.inf).argmin(1)
         active = (low < -_NEGATIVE) & step.isfinite()
         if not bool(active.all()):

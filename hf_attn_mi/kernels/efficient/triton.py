@@ -24,7 +24,7 @@ from hf_attn_mi.kernels.efficient.torch import Basis, Rows, Vertices, certify, p
 
 _PIVOT = tl.constexpr(1e-5)  # smallest pivot element; tableau entries have no unit
 _SLACK = tl.constexpr(1e-8)  # how far a weight may fall below zero for the sake of a larger pivot; weights sum to one
-_ROUNDING = tl.constexpr(1.000001)  # and relative to itself: more than division and product together may be off
+_ROUNDING = tl.constexpr(1.000001)  # the same relative to the weight: above the rounding of a division and a product
 _PRICE = tl.constexpr(2e-6)  # how far above zero a reduced cost may be; the largest cost is of the order of one
 _FAR = tl.constexpr(1e30)
 _SOUND = 1e-6  # residual of the float64 inverse from which a basis counts as singular
@@ -32,11 +32,11 @@ _SQUARINGS = 30  # leave at most 1 / (2 e 2^30) of the largest eigenvalue, whate
 
 
 @triton.jit
-def _leave(weights, last, fall, last_fall, sites, TILE: tl.constexpr):
-    """Return how far the weights can fall, the site that is then empty (TILE: the last) and its pivot.
+def _leave(weights, last, fall, last_fall, slots, TILE: tl.constexpr):
+    """Return how far the weights can fall, the slot that is then empty (TILE: the last) and its pivot.
 
     Harris's rule: among the keys that leave before any weight falls below -_SLACK, the largest pivot: a small one would
-    magnify what rounding has left of a weight of zero. Where no weight falls the way is _FAR.
+    magnify what rounding has left of a weight of zero. Where no weight falls the distance is _FAR.
     """
     able = fall > _PIVOT
     last_able = last_fall > _PIVOT
@@ -45,27 +45,27 @@ def _leave(weights, last, fall, last_fall, sites, TILE: tl.constexpr):
     bound = tl.minimum(bound, tl.where(last_able, last_bound, _FAR))
     tied = able & (weights <= bound * fall)
     pivot = tl.max(tl.where(tied, fall, 0.0), 0)
-    site = tl.min(tl.where(tied & (fall == pivot), sites, TILE), 0)
-    left = tl.sum(tl.where(sites == site, weights, 0.0), 0)
+    slot = tl.min(tl.where(tied & (fall == pivot), slots, TILE), 0)
+    left = tl.sum(tl.where(slots == slot, weights, 0.0), 0)
     last_leaves = last_able & (last <= bound * last_fall) & (last_fall > pivot)
-    site = tl.where(last_leaves, TILE, site)
+    slot = tl.where(last_leaves, TILE, slot)
     pivot = tl.where(last_leaves, last_fall, pivot)
     left = tl.where(last_leaves, last, left)
     way = tl.where(bound < _FAR, tl.maximum(left, 0.0) / tl.maximum(pivot, _PIVOT), _FAR)
-    return way, site, pivot
+    return way, slot, pivot
 
 
 @triton.jit
-def _exchange(inverse, column, direction, site, pivot, sites, TILE: tl.constexpr):
-    """Return inverse and last column after the exchange, and the new row of the site.
+def _exchange(inverse, column, direction, slot, pivot, slots, TILE: tl.constexpr):
+    """Return inverse and last column after the exchange, and the new row of the slot.
 
     The last row is the unit vector of the constant minus the sum of the others.
     """
-    is_last = site == TILE
-    chosen = tl.where(is_last, -1.0, tl.where(sites == site, 1.0, 0.0))
+    is_last = slot == TILE
+    chosen = tl.where(is_last, -1.0, tl.where(slots == slot, 1.0, 0.0))
     row = tl.sum(chosen[:, None] * inverse, 0) / pivot
     end = (tl.sum(chosen * column, 0) + tl.where(is_last, 1.0, 0.0)) / pivot
-    change = tl.where(sites == site, direction - 1.0, direction)
+    change = tl.where(slots == slot, direction - 1.0, direction)
     return inverse - change[:, None] * row[None, :], column - change * end, row, end
 
 
@@ -90,32 +90,32 @@ def _rows_kernel(
     """Write the keys of the optimal basis of a row. Slots and coordinates from RANK - 1 to TILE are zero throughout."""
     row = tl.program_id(0).to(tl.int64)
     head = tl.load(head_ids + row).to(tl.int64)
-    sites = tl.arange(0, TILE)
-    used = sites < RANK - 1
+    slots = tl.arange(0, TILE)
+    used = slots < RANK - 1
     points += head * keys * TILE
     costs += row * keys
-    inverse = tl.load(starts + head * TILE * TILE + sites[:, None] * TILE + sites[None, :])
-    column = tl.load(start_columns + head * TILE + sites)
-    held = tl.load(first + head * RANK + sites, mask=used, other=-1)
+    inverse = tl.load(starts + head * TILE * TILE + slots[:, None] * TILE + slots[None, :])
+    column = tl.load(start_columns + head * TILE + slots)
+    held = tl.load(first + head * RANK + slots, mask=used, other=-1)
     held_last = tl.load(first + head * RANK + RANK - 1)
-    weights = tl.load(start_weights + row * RANK + sites, mask=used, other=0.0)
+    weights = tl.load(start_weights + row * RANK + slots, mask=used, other=0.0)
     last = tl.load(start_weights + row * RANK + RANK - 1)
     for place in range(0, keys - RANK):
         entering = tl.load(order + row * keys + place)
         mass = tl.load(masses + row * keys + place)
-        point = tl.load(points + entering * TILE + sites)
+        point = tl.load(points + entering * TILE + slots)
         direction = tl.sum(inverse * point[None, :], 1) + column
         last_direction = 1.0 - tl.sum(direction, 0)
-        way, site, pivot = _leave(weights, last, -direction, -last_direction, sites, TILE)
+        way, slot, pivot = _leave(weights, last, -direction, -last_direction, slots, TILE)
         step = tl.minimum(way, mass)
         weights = tl.maximum(weights + step * direction, 0.0)
         last = tl.maximum(last + step * last_direction, 0.0)
         if way < mass:
-            inverse, column, _, _ = _exchange(inverse, column, direction, site, -pivot, sites, TILE)
-            weights = tl.where(sites == site, mass - way, weights)
-            last = tl.where(site == TILE, mass - way, last)
-            held = tl.where(sites == site, entering, held)
-            held_last = tl.where(site == TILE, entering, held_last)
+            inverse, column, _, _ = _exchange(inverse, column, direction, slot, -pivot, slots, TILE)
+            weights = tl.where(slots == slot, mass - way, weights)
+            last = tl.where(slot == TILE, mass - way, last)
+            held = tl.where(slots == slot, entering, held)
+            held_last = tl.where(slot == TILE, entering, held_last)
     last_cost = tl.load(costs + held_last)
     above = tl.load(costs + held, mask=used, other=0.0) - last_cost
     prices = tl.sum(above[:, None] * inverse, 0)
@@ -125,30 +125,31 @@ def _rows_kernel(
     while (without < chunks) & (pivots < limit):
         ids = chunk * CHUNK + tl.arange(0, CHUNK)
         inside = ids < keys
-        some = tl.load(points + ids[:, None] * TILE + sites[None, :], mask=inside[:, None], other=0.0)
+        some = tl.load(points + ids[:, None] * TILE + slots[None, :], mask=inside[:, None], other=0.0)
         reduced = tl.load(costs + ids, mask=inside, other=-_FAR) - (tl.sum(some * prices[None, :], 1) + price)
         gain = tl.max(reduced, 0)
         entering = tl.min(tl.where(reduced == gain, ids, keys), 0)
         chunk = tl.where(chunk + 1 < chunks, chunk + 1, 0)
         without += 1
-        # A key of the basis has a reduced cost of zero: above the tolerance it is rounding, and float64 sees to it.
+        # A key of the basis has a reduced cost of zero: above the tolerance it is rounding, which the float64 solution
+        # corrects.
         known = tl.max(tl.where(held == entering, 1, 0), 0) + tl.where(held_last == entering, 1, 0)
         if (gain > _PRICE) & (known == 0):
-            point = tl.load(points + entering * TILE + sites)
+            point = tl.load(points + entering * TILE + slots)
             direction = tl.sum(inverse * point[None, :], 1) + column
             last_direction = 1.0 - tl.sum(direction, 0)
-            way, site, pivot = _leave(weights, last, direction, last_direction, sites, TILE)
+            way, slot, pivot = _leave(weights, last, direction, last_direction, slots, TILE)
             if way < _FAR:
-                inverse, column, added, end = _exchange(inverse, column, direction, site, pivot, sites, TILE)
+                inverse, column, added, end = _exchange(inverse, column, direction, slot, pivot, slots, TILE)
                 prices += gain * added
                 price += gain * end
-                weights = tl.where(sites == site, way, tl.maximum(weights - way * direction, 0.0))
-                last = tl.where(site == TILE, way, tl.maximum(last - way * last_direction, 0.0))
-                held = tl.where(sites == site, entering, held)
-                held_last = tl.where(site == TILE, entering, held_last)
+                weights = tl.where(slots == slot, way, tl.maximum(weights - way * direction, 0.0))
+                last = tl.where(slot == TILE, way, tl.maximum(last - way * last_direction, 0.0))
+                held = tl.where(slots == slot, entering, held)
+                held_last = tl.where(slot == TILE, entering, held_last)
                 pivots += 1
                 without = 0
-    tl.store(keys_out + row * RANK + sites, held, mask=used)
+    tl.store(keys_out + row * RANK + slots, held, mask=used)
     tl.store(keys_out + row * RANK + RANK - 1, held_last)
 
 

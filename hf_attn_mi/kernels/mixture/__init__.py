@@ -14,7 +14,7 @@ from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.kernels.inputs import check_real, read_positive, read_probabilities
 
 ELEMENTS = 2**20  # float64 numbers held at a time: 8 MB, which stay in cache
-SEED = 0  # of the scrambling of the Sobol points
+SEED = 0  # random seed of the scrambled Sobol points
 REACH = 600.0  # exponents up to here neither overflow nor underflow in float64, nor does a sum of them
 
 
@@ -49,8 +49,8 @@ def mixture_information(separation: Tensor, share: Tensor, *, points: int = 4096
     if classes == 1:
         return flat.new_zeros(lead)
     normal = _normal_points(points, classes - 1, SEED).to(flat.device)
-    centring = torch.eye(classes, dtype=flat.dtype, device=flat.device) - shares[:, None, :]
-    values, vectors = torch.linalg.eigh(centring @ flat @ centring.transpose(-1, -2))
+    centering = torch.eye(classes, dtype=flat.dtype, device=flat.device) - shares[:, None, :]
+    values, vectors = torch.linalg.eigh(centering @ flat @ centering.transpose(-1, -2))
     # Centered, one eigenvalue is zero: the other K - 1 largest hold the positive part, the K - 1 smallest the negative.
     means = vectors[..., 1:] * values[:, None, 1:].clamp_min(0).sqrt()
     information = _in_chunks(means, shares, normal)

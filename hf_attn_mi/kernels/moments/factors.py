@@ -137,14 +137,14 @@ def class_separation(moments: ClassMoments, factors: ClassFactors) -> Tensor:
     total = slopes @ slopes.transpose(-1, -2)
     residual = _symmetric(torch.linalg.solve(identity - total @ second, total)) * (free / n)
     residual = residual * ((free - d - 1) / free) - d * torch.linalg.inv(second) / n
-    centring = identity - share[..., None, :]
-    residual = centring @ residual @ centring.transpose(-1, -2)
+    centering = identity - share[..., None, :]
+    residual = centering @ residual @ centering.transpose(-1, -2)
     there = share > 0
-    mean_outputs = torch.where(there[..., None], second / share[..., None], 0)  # of each class
+    mean_outputs = torch.where(there[..., None], second / share[..., None], 0)  # mean outputs of each class
     spread = second - mean_outputs.transpose(-1, -2) @ (share[..., None] * mean_outputs)
     inner = torch.linalg.solve(identity + residual @ spread, residual)
     separation = mean_outputs @ inner @ mean_outputs.transpose(-1, -2)
-    separation = centring @ _symmetric(separation) @ centring.transpose(-1, -2)
+    separation = centering @ _symmetric(separation) @ centering.transpose(-1, -2)
     return separation * there[..., :, None] * there[..., None, :]
 
 
@@ -155,7 +155,7 @@ def _fits(parts: Tensor, dim: int, leave_one_out: bool) -> Tensor:
 
 
 def _covariance(gram: Tensor, left: Tensor, right: Tensor, inverse: Tensor, size: Tensor) -> Tensor:
-    """Return (G - left^T right) / size in standardized units. Each pass over all folds counts: in place on one copy."""
+    """Return (G - left^T right) / size in standardized units. In place on one copy, to save passes."""
     covariance = torch.baddbmm(
         gram.flatten(0, -3), left.flatten(0, -3).transpose(-1, -2), right.flatten(0, -3), alpha=-1
     ).view(gram.shape)

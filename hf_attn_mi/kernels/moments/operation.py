@@ -17,7 +17,7 @@ from hf_attn_mi.kernels.threads import sharing_threads
 class ClassMoments:
     """Sums over the examples of each fold, of states minus `mean`.
 
-    Everything of all but one fold is the total minus that fold; the sum over folds is the whole.
+    The sums over all but one fold are the total minus that fold; the total is the sum over folds.
     """
 
     mean: Tensor  # (..., d) what was subtracted: the mean over all examples
@@ -33,12 +33,12 @@ class ClassMoments:
 def class_moments(states: Tensor, outputs: Tensor, *, folds: int | Tensor = 10, backend: str = "auto") -> ClassMoments:
     """Return fold-wise class sums and Gram matrices of each site, from one pass over its states.
 
-    What follows without looking at the states again, with `factor_classes` and `class_separation`:
+    The following needs no further pass over the states, with `factor_classes` and `class_separation`:
       * class means and pooled within-class covariance, G_within = G_total - sum_c s_c s_c^T / n_c, of all examples, of
         each fold, and of all but one fold: the cross-fitted, shrunk linear discriminant (`probe`);
       * the debiased Mahalanobis Gram of the class means, correct for soft labels, whose Gaussian mixture has the
         information that `gaussian` reports; with one fold left out, its jackknife.
-    Not in it: held-out scores, which are one more product with the states; neighbors.
+    Held-out scores need one more product with the states, and neighbor counts are a separate operation.
 
     States are centered before any product. float32, bfloat16 and float16 states are multiplied and summed in float32,
     float64 in float64; the moments of the outputs are float64. For S sites the result takes S * folds * d * (d + K)
@@ -74,7 +74,7 @@ def class_moments(states: Tensor, outputs: Tensor, *, folds: int | Tensor = 10, 
     labels = sorted_outputs.T.to(torch.float64 if double else torch.float32).contiguous()
     mean, grams, sums = implementation("class_moments", chosen)(flat, labels, order, sizes)
     by_fold = sorted_outputs.split(sizes.tolist())  # type: ignore[no-untyped-call]
-    with sharing_threads(flat.device, len(sizes)):  # small products: no operation is worth all threads
+    with sharing_threads(flat.device, len(sizes)):  # the products are too small for several threads to share one
         products = torch.stack([part.T @ part for part in by_fold])
     lead, parts = states.shape[:-2], len(sizes)
     return ClassMoments(

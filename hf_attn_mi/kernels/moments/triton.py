@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 BLOCK = 64  # features, or features and labels, of a tile
-EXAMPLES = 32  # at a time
+EXAMPLES = 32  # examples that are read at a time
 GRID = 65535  # programs that the third dimension of a grid may have
 
 

@@ -13,9 +13,9 @@ from hf_attn_mi.kernels.threads import across_threads, sharing_threads
 
 TILE_ELEMENTS = 2**18  # distances held at a time: 1 MB in float32, which stays in a core's own cache
 GROUP = 4  # columns of which only the largest is looked at first
-SMALLEST_FOR_GROUPS, HEAP_FROM = 16, 64  # columns for each of the k largest: from the second on topk is quick itself
+SMALLEST_FOR_GROUPS, HEAP_FROM = 16, 64  # columns for each of the k largest: groups are used between these limits
 EXACT_SUM = 2**24  # ones in float32: longer sums of them are inexact
-WIDEST = 8192  # from here on products in float32 are not exact enough to decide much
+WIDEST = 8192  # in states of this width and more, products in float32 are not exact enough to decide much
 NORM_ROWS = 128  # squares in float64 held at a time
 PAIR_ELEMENTS = 2**21  # float64 differences held at a time
 DEDUPLICATE_FROM = 8  # pairs a point, from which equal points are looked for
@@ -271,8 +271,8 @@ def prepare(states: Tensor, *, sites: int = 1, own_products: bool = False) -> Po
     Float64 is used where that is not exact enough: very wide points, or a user who allows TF32 or bfloat16
     inside float32 products.
 
-    The error bound: centring rounds each entry once, which moves a squared distance by at most 4 u (|x|^2 + |y|^2); the
-    matrix product errs by at most 2 (d + 1) u |x| |y| in any order of summation, and the rest is a few roundings.
+    The error bound: centering rounds each entry once, which moves a squared distance by at most 4 u (|x|^2 + |y|^2);
+    the matrix product errs by at most 2 (d + 1) u |x| |y| in any order of summation, and the rest is a few roundings.
 
     Args:
         states: (n, d), finite; (sites * n, d), site after site, each centered alone.

@@ -53,7 +53,7 @@ def _radius_kernel(
     own = tl.load(codes + rows, mask=rows < n, other=-1)  # -1: no such point
     rank = tl.load(ranks + rows, mask=rows < n, other=0)
     places = tl.arange(0, WIDTH)
-    # The k nearest so far, in any order; places beyond a row's own k hold infinity and are never given up.
+    # The k nearest so far, in any order; places beyond a row's own k hold infinity and are never replaced.
     nearest = tl.where(places[None, :] < rank[:, None], -float("inf"), float("inf"))
     kth = tl.min(nearest, 1)
     for start in range(0, n, BLOCK_N):
@@ -139,7 +139,7 @@ def count_triton(states: Tensor, codes: Tensor, ranks: Tensor) -> Tensor:
         part = states[start : start + step]
         largest = torch.maximum(part.amin((1, 2)).abs(), part.amax((1, 2)).abs()).tolist()
         alike = [i for i, size in enumerate(largest) if ordinary(size)]
-        alone = [[i] for i, size in enumerate(largest) if not ordinary(size)]  # these have a scale of their own
+        alone = [[i] for i, size in enumerate(largest) if not ordinary(size)]  # each of these is scaled by itself
         open_sites = torch.ones(len(part), dtype=torch.bool, device=states.device)
         for members in [alike, *alone] if alike else alone:
             some = part if len(members) == len(part) else part[members]

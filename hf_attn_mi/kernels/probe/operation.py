@@ -9,7 +9,7 @@ from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.kernels.dispatch import choose_backend, implementation
 from hf_attn_mi.kernels.inputs import check_real, read_probabilities
 
-MOST_CLASSES = 1024  # that a Triton program holds in registers
+MOST_CLASSES = 1024  # classes that a Triton program can hold in registers
 
 
 def probe_information(
@@ -25,7 +25,7 @@ def probe_information(
 
     log q(y | h) = log_softmax(h W^T + b). The divergence KL(q(. | h) || prior) = sum_y q(y | h) log(q(y | h) / prior_y)
     is zero or more. The pointwise V-information sum_y P_y log(q(y | h) / prior_y) is signed: below zero where
-    the probe contradicts the outputs P. -inf where P gives weight to a class that the probe excludes.
+    the probe contradicts the outputs P. It is -inf where P gives weight to a class that the probe excludes.
 
     A class of prior zero has the posterior zero, whatever its logit, and takes no part in either sum.
 

@@ -70,7 +70,7 @@ def capture_attention(
             new attention rows (batch, heads, queries, keys), with which the model continues as rows @ values, a
             `ReplacedAttention` to set the output, too, or None to leave this call unchanged. The record passed to
             `consumer` has the rows that were used.
-        skipped: names of layers whose calls are not missed at the end of a pass; see `capture.skipped_layers`. The
+        skipped: names of layers that need not make an attention call in a pass; see `capture.skipped_layers`. The
             caller may change the set between passes.
 
     Yields:

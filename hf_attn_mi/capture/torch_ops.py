@@ -58,7 +58,7 @@ class ProductRecord:
 
 @dataclass
 class LogitsTag:
-    """On a product of two tensors, which may become attention logits."""
+    """Tag of a product of two tensors, which may become attention logits."""
 
     left: Tensor
     right: Tensor
@@ -69,7 +69,7 @@ class LogitsTag:
 
 @dataclass
 class RowsTag:
-    """On the result of a softmax over its last dimension."""
+    """Tag of the result of a softmax over its last dimension."""
 
     number: int
     logits: Tensor
@@ -80,7 +80,7 @@ class RowsTag:
 
 @dataclass
 class RowsPartTag:
-    """On some columns of attention rows: without attention sinks, or a block of keys with its own product."""
+    """Tag of some columns of attention rows: without attention sinks, or a block of keys with its own product."""
 
     whole: RowsTag
     rows: Tensor
@@ -90,7 +90,7 @@ class RowsPartTag:
 
 @dataclass
 class OutputPartTag:
-    """On the product of some columns of rows with their values, to which the other columns have yet to be added."""
+    """Tag of the product of some columns of rows with their values; the other columns have yet to be added."""
 
     part: RowsPartTag
     values: list[tuple[int, int, Tensor]]  # (start, stop, values of these columns)
@@ -98,7 +98,7 @@ class OutputPartTag:
 
 @dataclass
 class OutputTag:
-    """On the product of rows and values, followed to W_O.
+    """Tag of the product of rows and values, followed to W_O.
 
     `features` has the shape of the tagged tensor; each entry is head * head_dim + coordinate, -1 for anything
     that is not part of the product. It is kept only while a module is checked for the first time.

@@ -57,7 +57,8 @@ class AttentionTracer(FunctionMode):
         """Discard the calls of an earlier forward pass."""
         self.flush()
         self.count = 0
-        self.last_position: dict[str, tuple[Position | None, int]] = {}  # of each module, and its calls so far
+        # for each module its last position and the number of its calls
+        self.last_position: dict[str, tuple[Position | None, int]] = {}
         self.validation.start_pass()
 
     def flush(self) -> None:

@@ -57,7 +57,7 @@ class Stratum:
 class Reliability:
     """Split-half reliability of the order of information, which is estimated from a sample of inputs.
 
-    By classical test theory, an order that is exactly true would have mean rho `index` with this information. That
+    By classical test theory, an order that was exactly true would have mean rho `index` with this information. That
     holds only where the probe is well specified, and is no upper limit: both halves miss what the probe cannot read.
     `RankAgreement.probes` compares it with a second probe.
 

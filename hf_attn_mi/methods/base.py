@@ -129,7 +129,7 @@ _entry_points_read = False
 
 
 def register_method(scorer: TokenScorer, *, replace: bool = False) -> TokenScorer:
-    """Add a token-scoring method under its name: explain, compare, the command line and the pages know it from then on.
+    """Add a token-scoring method under its name: explain, compare, the command line and the pages can then use it.
 
     Args:
         scorer: see `TokenScorer`.

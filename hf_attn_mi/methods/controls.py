@@ -49,7 +49,7 @@ class RandomScorer:
         for i, keep in enumerate(batch.real.cpu()):
             values = main[i].detach().cpu()
             content = (values[keep] if batch.is_text else values).double().numpy().tobytes()
-            generator = torch.Generator().manual_seed(zlib.crc32(content, seed))  # it reads 32 bits
+            generator = torch.Generator().manual_seed(zlib.crc32(content, seed))  # crc32 takes 32 bits of the seed
             scores[i, keep] = torch.rand(int(keep.sum()), generator=generator)
         info = {"options": {"seed": seed}, "explained": "nothing"}
         return TokenScores(scores, space="none", info=info)

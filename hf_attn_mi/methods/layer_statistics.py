@@ -213,7 +213,7 @@ def _statistics(
         None if formed else call.query,
         None if formed else call.key,
         call.value,
-        call.output if precision in (torch.float32, torch.float64) else None,  # half precision is multiplied again
+        call.output if precision in (torch.float32, torch.float64) else None,  # else computed again in float32
         rows=view.rows if formed else None,
         mask=None if formed or by_keys else call.mask,
         scale=call.scale,

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError, shown
 from hf_attn_mi.models.runner import EncoderRunner
 
-TEMPLATE = "This is a photo of {}."  # of the pipeline of transformers
-TOLERANCE = 1e-4  # relative, between the logits of the two towers here and those of the model's own forward
+TEMPLATE = "This is a photo of {}."  # the template of the pipeline of transformers
+TOLERANCE = 1e-4  # relative difference of the logits of the two towers here from those of the model's own forward
 
 
 class ImageTextClassifier(nn.Module):
@@ -123,5 +123,5 @@ def _check(model: Any, tower: ImageTextClassifier, arguments: Mapping[str, Tenso
     if own.shape != ours.shape or float((own - ours).abs().max()) > TOLERANCE * float(own.abs().max()) + 1e-6:
         raise UnsupportedModelError(
             f"{type(model).__name__} compares images and texts in another way than by a scaled cosine similarity of "
-            "its towers, so that candidate_labels are not followed."
+            "its towers, so that candidate_labels are not supported."
         )

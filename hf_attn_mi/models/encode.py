@@ -71,8 +71,8 @@ def encode_texts(
             one = encode_text(one_parts, tokenizer, limit, truncation, i, tokenizer_options)
             if not has_tokens(one):
                 raise InvalidInputError(
-                    f"inputs[{i}] has no token of its own ({one.texts!r}): the tokenizer drops all of it. Pass a text "
-                    "with at least one visible character."
+                    f"inputs[{i}] has no tokens other than special ones ({one.texts!r}): the tokenizer drops all of "
+                    "it. Pass a text with at least one visible character."
                 )
             check_ranges(one, one.token_count, i, model, limit)
         except InvalidInputError as error:

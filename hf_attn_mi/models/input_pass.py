@@ -81,7 +81,7 @@ class _InputPass(Following):
         self.model, self.table = model, table
         self.count: Counter[str] = Counter()  # calls of each module that holds the table
         self.own: dict[str, set[int]] = defaultdict(set)  # which of them have read the input
-        self.layers: dict[str, list[int]] = defaultdict(list)  # of all calls of an attention module
+        self.layers: dict[str, list[int]] = defaultdict(list)  # the layers of all calls of an attention module
         self.taken: Counter[str] = Counter()
 
     @contextmanager

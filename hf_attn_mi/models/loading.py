@@ -9,7 +9,7 @@ from torch import nn
 
 from hf_attn_mi.errors import InvalidInputError, shown
 
-POSITION_TABLES = {  # embeddings with one row a position; `embed_positions` and `wpe` of BART and GPT-2
+POSITION_TABLES = {  # embeddings with one row for each position; `embed_positions` and `wpe` of BART and GPT-2
     "position_embeddings",
     "position_embedding",
     "positions_embed",

@@ -14,4 +14,4 @@ def out_of_memory(error: BaseException) -> bool:
     """
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return "can't allocate memory" in str(error)  # PyTorch on a CPU
+    return "can't allocate memory" in str(error)  # the message of PyTorch on a CPU

@@ -19,8 +19,9 @@ from hf_attn_mi.models.token_origins import Following, TokenOrigins
 if TYPE_CHECKING:
     from hf_attn_mi.models.runner import EncoderRunner
 
-NOISE = {torch.float64: 1e-9, torch.float32: 1e-5}  # two passes differ by more, relative to the largest output: random
-NOISE_REDUCED = 2e-2  # half precision
+# A model is random if two passes differ by more, relative to the largest output.
+NOISE = {torch.float64: 1e-9, torch.float32: 1e-5}
+NOISE_REDUCED = 2e-2  # for half precision
 
 
 @dataclass(frozen=True)

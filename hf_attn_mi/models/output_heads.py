@@ -17,7 +17,7 @@ from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError, shown
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.labels import label_name
 
-SUM_ROUNDING = 1e-5  # of the sum of a row of probabilities
+SUM_ROUNDING = 1e-5  # rounding error of the sum of a row of probabilities
 SUM_ROUNDING_REDUCED = 5e-3  # half precision
 TARGET_FUNCTION = "pass target=function, a function from the model's outputs to one number per input, shape (batch,)"
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 PADDING_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}  # relative to the largest output
 PADDING_TOLERANCE_REDUCED = 2e-2  # half precision
-ROW_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}  # of a row whose padding was cut off
+ROW_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}  # for a row whose padding was cut off
 
 
 def float_outputs(outputs: Any) -> list[Tensor]:
@@ -21,7 +21,7 @@ def float_outputs(outputs: Any) -> list[Tensor]:
 
 def same_tokens(padded: Tensor, alone: Tensor, start: int, end: int) -> bool:
     """Whether an output of the padded row is that of the row alone; of the real tokens where it has one for each."""
-    for dim in range(1, min(padded.dim(), alone.dim())):  # of states the tokens are dimension 1, of attention the last
+    for dim in range(1, min(padded.dim(), alone.dim())):  # tokens are dimension 1 of states, the last of attention
         if padded.shape[dim] != alone.shape[dim] == end - start:
             padded = padded.narrow(dim, start, end - start)
     if padded.shape != alone.shape:

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 def trim_padding(runner: EncoderRunner, one: EncodedInput) -> EncodedInput:
     """The input without the padding at its ends, if that changes no output; else as given.
 
-    Tried on the model, once for padding on each side: as it stands, and with the positions that the tokens have in
-    the padded row. What is explained is what the model says about the row as the caller passed it.
+    This is tested on the model, once for each combination of sides with padding: with the cut input as it is, and with
+    the positions that its tokens have in the padded row. What is explained is what the model says about the row as the
+    caller passed it.
     """
     start, end = padding_ends(one)
     if (start, end) == (0, one.token_count):
@@ -57,7 +58,7 @@ def trim_padding(runner: EncoderRunner, one: EncodedInput) -> EncodedInput:
 
 
 def _is_padding(runner: EncoderRunner, one: EncodedInput, start: int, end: int) -> bool:
-    """Whether what lies outside of [start, end) are padding tokens, and not others that are masked."""
+    """Whether the tokens outside of [start, end) are padding, and not other tokens that are masked."""
     ids, pad_id = one.tensors.get("input_ids"), runner.pad_id
     if ids is None:
         return True

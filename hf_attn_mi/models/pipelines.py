@@ -57,7 +57,7 @@ def _refuse_changed(pipeline: Any) -> None:
         step = getattr(type(pipeline), name, None)
         if name in vars(pipeline) or not str(getattr(step, "__module__", "")).startswith("transformers."):
             raise InvalidInputError(
-                f"model is a {type(pipeline).__name__} with a {name} of its own, which is not followed. Pass its "
+                f"model is a {type(pipeline).__name__} with a {name} of its own, which is not supported. Pass its "
                 "attribute .model with tokenizer=..., and target=function for outputs of another form."
             )
 
@@ -89,7 +89,7 @@ def _token_classification(pipeline: Any) -> Unwrapped:
         if settings.get(name):
             raise InvalidInputError(
                 f"model is a token-classification pipeline with {name.replace('tokenizer_params', 'stride')}, which is "
-                "not followed; build it without, and pass whole texts within the model's limit."
+                "not supported; build it without this option, and pass whole texts within the model's limit."
             )
     return _unwrapped(pipeline, _truncated(pipeline.tokenizer), target="pipeline_entity()")
 

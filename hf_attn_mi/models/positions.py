@@ -31,7 +31,7 @@ def with_positions_named(runner: EncoderRunner, one: EncodedInput) -> EncodedInp
     count = runner.cached(("positions", shapes), lambda: _count(runner, one))
     if count is None:
         return one
-    if one.sampling_rate is None and "pixel_values" not in one.tensors:  # tensors do not bring their own
+    if one.sampling_rate is None and "pixel_values" not in one.tensors:  # tensors of audio do not state their rate
         rate = runner.sampling_rate or getattr(runner.processor, "sampling_rate", None)
         one = replace(one, sampling_rate=rate)
     return _with_padding_said(name_positions(runner.config, one, count, runner.processor))

@@ -23,8 +23,9 @@ from hf_attn_mi.models.target_kinds.base import BoundTarget
 from hf_attn_mi.models.targets import Target
 
 Batch = TypeVar("Batch")
-COMPACTION_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}  # of logits, relative to the largest. Half precision
-# is too coarse to tell a wrong position from rounding, so those models are run with masks.
+# Difference of logits, relative to the largest. Half precision is too coarse to tell a wrong position from rounding, so
+# such models are run with masks.
+COMPACTION_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Prediction:
         value: the value of the target: its probability, or the explained value where the target has no probability.
         explained: the target.
         predicted: the class of the largest logit; for independent labels whether this label is assigned (0 or 1);
-            None if the output head knows no prediction.
+            None if the output head makes no prediction.
     """
 
     value: float
@@ -338,7 +339,7 @@ def fixed_and_movable(
     movable = tuple(i for i, special in enumerate(one.special) if not (special or i in anchors) and real[i])
     if not movable:
         beside = "special ones" if not anchors else "special ones and those whose output is explained"
-        raise InvalidInputError(f"inputs[{index}] has no token of its own beside the {beside}.")
+        raise InvalidInputError(f"inputs[{index}] has no tokens other than the {beside}.")
     return fixed, movable
 
 

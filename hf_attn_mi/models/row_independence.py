@@ -1,8 +1,8 @@
 """Whether a model answers each row of a batch on its own: tested on the model, never assumed.
 
-Explanations are of single inputs. A model whose outputs for one row depend on the other rows (logits minus their mean
-over the batch, statistics of the batch, experts with a shared capacity) is run one input at a time; where the caller
-passes several rows as one batch, there is no answer of one row that could be explained.
+An explanation is about a single input. A model whose outputs for one row depend on the other rows (logits minus their
+mean over the batch, statistics of the batch, experts with a shared capacity) is run one input at a time; where the
+caller passes several rows as one batch, no single row has an answer of its own that could be explained.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from hf_attn_mi.models.output_tests import PADDING_TOLERANCE, PADDING_TOLERANCE_
 if TYPE_CHECKING:
     from hf_attn_mi.models.runner import EncoderRunner
 
-MOST_ROWS = 16  # of a batch that are compared with the same rows alone
+MOST_ROWS = 16  # rows of a batch that are compared with the same rows alone
 
 
 def answers_rows_alone(runner: EncoderRunner, one: EncodedInput) -> bool:

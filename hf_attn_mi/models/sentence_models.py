@@ -104,7 +104,7 @@ def read_sentence_transformer(model: Any) -> Unwrapped:
     if getattr(model, "truncate_dim", None) is not None:
         raise InvalidInputError(
             f"model is a SentenceTransformer with truncate_dim={model.truncate_dim}, which cuts its embeddings and is "
-            "not followed. Load it with truncate_dim=None."
+            "not supported. Load it with truncate_dim=None."
         )
     if model not in _wrapped:
         _wrapped[model] = SentenceModel(model)
@@ -197,7 +197,7 @@ def _refuse_prompt(model: Any) -> None:
     if name is not None and (getattr(model, "prompts", None) or {}).get(name):
         raise InvalidInputError(
             f"model is a {type(model).__name__} that puts its prompt {name!r} in front of every text, which is not "
-            "followed; set its default_prompt_name = None and write the prompt in the texts."
+            "supported; set its default_prompt_name = None and write the prompt in the texts."
         )
 
 

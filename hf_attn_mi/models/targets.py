@@ -254,7 +254,7 @@ def read_target(
     if callable(target) and not isinstance(target, TargetKind):
         function = Function(target, with_input=_takes_input(target))
         return Target([None] * len(inputs), model, head=function, inputs=inputs, runner=runner), list(inputs)
-    target = plain_values(target, "target")  # of a tensor, an array, or a number of one of them
+    target = plain_values(target, "target")  # target may be a tensor, an array, or a number of one of them
     if isinstance(target, Sequence) and not isinstance(target, str):
         if len(target) != count:
             raise InvalidInputError(

@@ -47,8 +47,9 @@ def read_tensors(inputs: Mapping[str, Any], accepted: set[str]) -> dict[str, Ten
     switches = [key for key in inputs if key in SWITCHES]
     if switches:
         raise InvalidInputError(
-            f"inputs has {switches}: how the model is called, not what it reads. Leave it out: the attention and the "
-            "states that are needed are captured without it, and scores, targets and probabilities do not depend on it."
+            f"inputs has {switches}: this is how the model is called, not what it reads. Leave it out: the attention "
+            "and the states that are needed are captured without it, and scores, targets and probabilities do not "
+            "depend on it."
         )
     if not accepted.intersection(MAIN_KEYS):
         raise InvalidInputError(no_main_argument(accepted))

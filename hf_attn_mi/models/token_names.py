@@ -89,7 +89,7 @@ def _with_words(one: EncodedInput) -> EncodedInput:
         own = [i for i, number in enumerate(one.sequence_ids) if number == sequence and not one.special[i]]
         spans = [offsets[i] for i in own]
         if any(right[0] < left[0] for left, right in pairwise(spans)):
-            return replace(one, offsets=None)  # they count from the beginning of each word of a list of words
+            return replace(one, offsets=None)  # the offsets count from the beginning of each word of a list
         text = [" "] * max((end for _, end in spans), default=0)
         for i in own:
             start, end = offsets[i]

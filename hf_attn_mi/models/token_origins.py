@@ -104,7 +104,7 @@ class TokenOrigins:
                 TypeError,
                 ValueError,
                 IndexError,
-            ):  # a call that has no form for numbers
+            ):  # a call that cannot be repeated on whole numbers
                 return
 
     def _follow(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:

@@ -37,10 +37,10 @@ def check_options(
     check_whole_number("others", others, least=0)
     if others and MAKERS[str(unit)] is not MAKERS["edge"]:
         raise InvalidInputError(
-            f"others={others!r} needs unit='edge', not {unit!r}: families are of attention weights."
+            f"others={others!r} needs unit='edge', not {unit!r}: a family consists of sets of attention weights."
         )
     if isinstance(budget, bool) or not isinstance(budget, int | float) or not budget >= 2:
-        raise InvalidInputError(f"budget must be a number of forwards, 2 or more, not {shown(budget)}.")
+        raise InvalidInputError(f"budget must be a number of forward passes, 2 or more, not {shown(budget)}.")
 
 
 def read_removals(removals: Any, unit: object) -> tuple[str, ...]:

@@ -78,7 +78,7 @@ class EdgeSpace:
     """All edges of one input.
 
     Args:
-        calls: in the order of the pass, with consecutive numbers.
+        calls: the attention calls in the order of the pass; their edges have consecutive numbers.
 
     Raises:
         InvalidInputError: 2**31 edges or more.

@@ -51,7 +51,7 @@ class Units(Protocol):
 
     count: int
     whole: Answer
-    none: Answer | None  # where there is no input without any unit
+    none: Answer | None  # None if the input cannot be run without any unit
 
     def run(self, sets: Sets, removal: str) -> list[Answer]:
         """Return what the model says when only these units, or all but these, stay."""
@@ -279,7 +279,7 @@ class TokenUnits:
         return Answer(one.value, one.predicted == self.original.predicted, math.nan, math.nan)
 
 
-TOKEN_RANKINGS = ("relevance", "random")  # of a token, not of attention weights
+TOKEN_RANKINGS = ("relevance", "random")  # rankings of tokens, not of attention weights
 
 
 def contribution_of(ranking: str, scores: EdgeScores) -> str:

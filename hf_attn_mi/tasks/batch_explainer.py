@@ -165,7 +165,7 @@ class BatchExplainer:
                 return _Job(encoded.inputs, encoded.places, several, plan.alone), dict(encoded.failures)
             target = options.target if targets is None else list(targets)
             bound, encoded = bind_targets(target, runner, encoded, errors="skip")
-        except HfAttnMiError as error:  # it fits none of the inputs
+        except HfAttnMiError as error:  # the target fits none of the inputs
             failed = {place: FailedInput(one.texts, error) for place, one in zip(encoded.places, encoded.inputs)}
             return None, failures | failed
 
@@ -203,7 +203,7 @@ class BatchExplainer:
             return [(position, list(found)) for position, found in zip(batch, job.run(batch))]
         except HfAttnMiError as error:
             failure: HfAttnMiError = error
-        except Exception as error:  # whatever one input does, a run over millions goes on
+        except Exception as error:  # an error of one input must not end a run over millions
             if out_of_memory(error):
                 failure = InvalidInputError(
                     f"memory ran out for one input of {job.inputs[batch[0]].token_count} tokens. Pass truncation=True "

@@ -31,7 +31,7 @@ from hf_attn_mi.tasks.row_replacement import CONTROLS, RowReplacement, control
 FORMS = ("efficient", "effective", "effective_affine")
 ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3}  # relative change of the output that arithmetic may make
 ROUNDING_REDUCED = 5e-2  # half precision keeps three digits
-ROW_SUM_TOLERANCE = 1e-3  # from which on rows that do not sum to one are mentioned
+ROW_SUM_TOLERANCE = 1e-3  # a note mentions rows whose sum differs from one by more
 
 
 def certify(
@@ -150,7 +150,7 @@ def _certify(runner: EncoderRunner, one: EncodedInput, target: Target, options: 
         if "noise" in name and not any(bool((norm > 0).any()) for norm in replacement.norms.values()):
             controls[name] = None
         else:
-            other = control(name, replacement.norms, sums, options.seed)  # the same draws in each
+            other = control(name, replacement.norms, sums, options.seed)  # every control uses the same seed
             controls[name] = output_change(original, run_with_rows(other, target))
     checked = torch.cat([*replacement.smallest, torch.zeros(0, dtype=torch.float64)])
     necessary = options.form == "efficient" and len(checked) > 0

@@ -72,11 +72,12 @@ def compare(
     decoded text; each set of tokens once for all methods). The first metric decides, so choose it beforehand. A method
     that fails is reported, and the others are kept. Formulas: docs/methods/evaluation.md, docs/methods/comparison.md.
 
-    The default methods are what people choose between: the package's own (`relevance`, `attnlrp_iterative`), raw and
-    `effective` attention, the two gradient methods most in use, leave-one-out (`feature_ablation`), and `random` as the
-    floor that every method has to beat. For an input of n tokens, `integrated_gradients` costs 50 forward and backward
-    passes and `feature_ablation` n + 1 forwards; `attnlrp_iterative` up to four of each, the others at most one each.
-    LIME and the Shapley methods take a thousand forwards and more: they are run only if `methods` names them.
+    The default methods are those that people choose between: the package's own (`relevance`, `attnlrp_iterative`), raw
+    and `effective` attention, the two gradient methods most in use, leave-one-out (`feature_ablation`), and `random` as
+    the baseline that every method has to beat. For an input of n tokens, `integrated_gradients` costs 50 forward and
+    backward passes and `feature_ablation` n + 1 forward passes; `attnlrp_iterative` up to four of each, the others at
+    most one each. LIME and the Shapley methods take a thousand forward passes and more: they are run only if `methods`
+    names them.
 
     Args:
         model: as in `explain`.
@@ -86,8 +87,8 @@ def compare(
             character
             spans [(start, end), ...] (`rationale_spans` makes them of words; a third number 1 is the second text of a
             pair), or None. Adds the metrics of plausibility.
-        scores: {name: one sequence of scores for each input}, from anywhere, judged beside the methods; special tokens
-            have a score, too. None for an input without.
+        scores: {name: one sequence of scores for each input}: scores that were computed elsewhere and are compared with
+            the methods; special tokens need a score, too. None for an input without scores.
         tokenizer: as for `explain`.
         target: as for `explain`; by default the class that the model predicts for the whole input.
         metrics: names of `evaluation.METRICS`, the deciding one first; "all" for all but max_sensitivity, which runs

@@ -66,7 +66,7 @@ def read_scores(scores: Mapping[str, Any] | None, examples: list[EncodedInput]) 
     columns: dict[str, list[Tensor | None]] = {}
     for name, column in (scores or {}).items():
         if not isinstance(name, str) or not name.strip():
-            raise InvalidInputError(f"scores: {name!r} is no name.")
+            raise InvalidInputError(f"scores: {name!r} is not a name; every key must be a string that is not empty.")
         if not hasattr(column, "__len__") or len(column) != len(examples):
             count = len(column) if hasattr(column, "__len__") else "no"
             raise InvalidInputError(
@@ -86,7 +86,7 @@ def _vector(values: Any, example: EncodedInput, name: str) -> Tensor | None:
     if one.shape != (example.length,):
         raise InvalidInputError(
             f"{name} has shape {tuple(one.shape)}, its input has {example.length} tokens; one score for each is "
-            f"wanted, including special tokens: {example.tokens}."
+            f"needed, including special tokens: {example.tokens}."
         )
     if not bool(one.isfinite().all()):
         raise InvalidInputError(f"{name} has entries that are NaN or infinite; pass None for an input without scores.")

@@ -30,7 +30,7 @@ from hf_attn_mi.models.removal_predictor import RemovalPredictor
 from hf_attn_mi.models.runner import EncoderRunner
 
 PLAUSIBILITY = ("token_f1", "iou_f1", "auprc", "average_precision")
-OWN = ("completeness_gap", "max_sensitivity")  # of the method, not of its scores
+OWN = ("completeness_gap", "max_sensitivity")  # metrics of the method, not of its scores
 NORMALIZED = ("normalized_aopc", "normalized_aopc_ascending")
 MOST_ORDERED = 40  # tokens of an input whose AOPC is normalized: the search for its limits makes 5 n^2 predictions
 

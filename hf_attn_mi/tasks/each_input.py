@@ -159,5 +159,5 @@ def _records_of_each(
         raise reasons[0]
     for index, failed in failures.items():
         skipped = SkippedInput(index, failed.texts, type(failed.error).__name__, str(failed.error))
-        records[index] = cast("Sequence[AnyRecord]", (skipped,))  # on request
+        records[index] = cast("Sequence[AnyRecord]", (skipped,))  # with errors="skip"
     return records

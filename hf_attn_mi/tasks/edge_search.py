@@ -26,7 +26,7 @@ TOGETHER = 4  # prefixes in one batch while the length is doubled
 UNITS_TOGETHER = 16  # removals between which the set may change; not the batch size, which must not change the set
 ADAPTED_FROM = 16  # length of the prefix from which on an adaptive ranking is renewed after each doubling
 CLOSE = 1.1  # bisection of the prefix ends within this factor: the next steps drop what is left over
-SHARES = (1.0, 0.7, 1.4, 0.45)  # of the estimated number of edges that can go at once
+SHARES = (1.0, 0.7, 1.4, 0.45)  # multiples of the estimated number of edges that can be dropped at once
 LEAST_DROP = 0.04  # dropping at once ends where it drops less than this share of the set
 WORTH_IT = 8.0  # and fewer edges than this: removing them one by one costs less than the estimate and its tries
 WASTED = 48  # single removals that a drop makes out of date, from which on the others are estimated again
@@ -344,7 +344,7 @@ class EdgeSearch:
         self._accept(*best)
 
     def _complete(self) -> None:
-        """Run the other side of every single removal: the record has both."""
+        """Run the other side of every single removal, since the record has both."""
         edges = [edge for edge, (one, _) in self._tried.items() if one is None]
         sets, starts = self._sets_without([(edge,) for edge in edges])
         begun = self.spent

@@ -84,8 +84,8 @@ def explain(
         options: options of the method, such as {"steps": 20}; see `list_methods()[method].options`.
         layers: statistics of each attention layer: "full"; "summary" for entropy, attention received and
             identifiability only; "none".
-        profile: of this model, from `fit_information`: fills `Explanation.information` with what each token tells
-            about the output, in nats, layer by layer.
+        profile: the profile of this model, from `fit_information`: fills `Explanation.information` with what each token
+            tells about the output, in nats, layer by layer.
         tokenizer: for texts; by default the pipeline's, or the one saved with the model.
         processor: for images and audio; by default the pipeline's, or the one saved with the model.
         sampling_rate: samples per second of recordings that are passed as arrays.
@@ -327,7 +327,7 @@ def _model_notes(runner: EncoderRunner, statistics: LayerStatistics | None) -> l
         if check.deficient:
             heads = ", ".join(map(str, check.deficient))
             notes.append(
-                f"{name}: W_O of heads {heads} has not full rank; more attention is invisible than "
-                "`null_space_fraction` says."
+                f"{name}: W_O of heads {heads} does not have full rank; a larger part of the attention has no effect "
+                "than `null_space_fraction` says."
             )
     return notes

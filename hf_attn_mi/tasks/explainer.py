@@ -74,7 +74,7 @@ class Explainer:
         self.batch_size, self.errors, self.device = batch_size, errors, device
         self._explainer: BatchExplainer | None = None
         if not isinstance(model, str):
-            self._load()  # an option that is wrong is refused here, and not in a process far away
+            self._load()  # a wrong option is refused here, not later in another process
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
         """The columns of the explanations of a batch of rows."""

@@ -15,7 +15,7 @@ from hf_attn_mi.tasks.sites import DRAWS, SitePlan
 
 FOLDS = 10
 ALWAYS = ("tokens", "first")  # every input has them, and `explain` needs their probes
-Cell = tuple[int, int]  # layer and pick, as places in the sample
+Cell = tuple[int, int]  # layer and pick, as indices in the sample
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from hf_attn_mi.models.targets import Target
 
 MEMORY_NOTE = "Memory ran out: inputs were scored in smaller batches."
 MAX_FAILURES = 3  # inputs that a method may fail on, with none scored, before it is given up
-FAILURES = (HfAttnMiError, RuntimeError, AssertionError, ImportError)  # ours, torch's and Captum's
+FAILURES = (HfAttnMiError, RuntimeError, AssertionError, ImportError)  # those of this package, torch and Captum
 
 
 @dataclass
@@ -148,7 +148,7 @@ def run_method(
 @dataclass(frozen=True)
 class _Failure:
     text: str
-    final: bool = False  # true of every input
+    final: bool = False  # the same for every input
     memory: bool = False
 
 

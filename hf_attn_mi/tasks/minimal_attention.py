@@ -1,4 +1,4 @@
-"""`minimal_attention`: which attention weights carry this prediction, so that they suffice and none can go?"""
+"""`minimal_attention`: which attention weights carry this prediction, so that they suffice and none can be removed?"""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from hf_attn_mi.tasks.unit_search import Found
 
 TIES = {torch.float64: 1e-9, torch.float32: 1e-5}  # differences of logits that rounding can make
 TIE_REDUCED = 1e-2
-ALL_PAIRS = 12  # of sets up to this size every pair is removed
+ALL_PAIRS = 12  # from sets up to this size every pair is removed
 DEEPER = 200  # pairs of larger sets, and random subsets, that are removed
 OTHERS = ("relevance", GRADIENT, "attention", "random")  # rankings of the further sets of a family
 
@@ -94,11 +94,11 @@ def minimal_attention(
             the mean value of the row's keys), "resample" (to the values at the same places of `reference`).
         reference: another input, at least as long as each of `inputs`, for "resample".
         deeper: also remove pairs (all of them up to 12 units, else 200 at random) and 200 random subsets of the set.
-        budget: most forward passes of the whole input that each search may cost, 2 or more. Where it runs out,
+        budget: the largest cost of each search, in forward passes of the whole input, 2 or more. Where it runs out,
             `minimal` is False and `reason` says what was shown.
         batch_size: restricted sequences in one forward pass; bounds the memory.
         tokenizer, processor, sampling_rate, truncation, is_split_into_words, errors: as in `explain`.
-        seed: the random seed for the random ranking and of `deeper`.
+        seed: the random seed for the random ranking and for `deeper`.
 
     Returns:
         One `AttentionSubgraph` for one input, `Results` of them for a list. `outcome` says whether it holds.
@@ -162,7 +162,8 @@ class _Task:
         tie = TIES.get(forward.runner.dtype, TIE_REDUCED)
         self.rule = Rule(self.units.whole, plan.keep, plan.strict, tie)
         self.needed = self.units.none is None or not self.rule.sufficient(self.units.none)
-        self.sequences, self.forwards = forward.sequences, forward.forwards  # of the analysis and of no attention
+        # the cost of the analysis and of the pass without attention
+        self.sequences, self.forwards = forward.sequences, forward.forwards
         self.found = self.units.search(self.rule, plan) if self.needed else Found()
 
     def record(self, kinds: tuple[str, ...], others: int, deeper: bool, started: float) -> AttentionSubgraph:
@@ -281,7 +282,7 @@ class _Task:
                 f"{self.units.whole.probability:.4f} and keeps its prediction."
             )
         if not found.units and found.spent:
-            return f"The budget of {self.plan.budget:g} forwards ran out before a set was found."
+            return f"The budget of {self.plan.budget:g} forward passes ran out before a set was found."
         if not found.units and not allowed:
             return "Without the weights of the other sets no prefix of the ranking meets both conditions."
         if not found.units:
@@ -291,10 +292,10 @@ class _Task:
             )
         if found.spent:
             tried = f"{len(found.singles)} of {len(found.units)} single removals were run on this set"
-            return f"The budget of {self.plan.budget:g} forwards ran out: {tried}."
+            return f"The budget of {self.plan.budget:g} forward passes ran out: {tried}."
         if found.group_size > 1:
             return (
-                f"The budget of {self.plan.budget:g} forwards did not allow for single removals: no group of "
+                f"The budget of {self.plan.budget:g} forward passes did not allow for single removals: no group of "
                 f"{found.group_size} {what} can be left out."
             )
         return ""

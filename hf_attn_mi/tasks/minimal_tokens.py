@@ -1,4 +1,4 @@
-"""`minimal_tokens`: which tokens carry this prediction, so that they suffice, the rest does not, and none can go?"""
+"""`minimal_tokens`: which tokens carry this prediction: they suffice, the rest does not, and none can be removed?"""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def minimal_tokens(
         ranking: what ranks the tokens before the search: a method of `list_methods()`, "random", or a (tokens,) tensor
             of scores (a list of them for many inputs). It changes the set and the cost, never the guarantees.
         second_ranking: another ranking, to whose set the Jaccard index is taken; None for none.
-        budget: most forwards of the whole input that each of the two searches of an input may cost, 2 or more. Where it
-            runs out, `minimal` is False.
+        budget: the largest cost of each of the two searches of an input, in forward passes of the whole input, 2 or
+            more. Where it runs out, `minimal` is False.
         tokenizer: as in `explain`; also names the special tokens of tensors.
         processor, sampling_rate: as in `explain`, for images and recordings.
         batch_size: sequences in one forward pass.
@@ -170,7 +170,7 @@ class RestrictedInputs:
 
     Raises:
         UnsupportedModelError: the model takes no attention mask.
-        InvalidInputError: an input without tokens of its own, or whose special tokens are not known.
+        InvalidInputError: an input with special tokens only, or whose special tokens are not known.
     """
 
     def __init__(self, predictor: RemovalPredictor, places: Sequence[int] | None = None) -> None:
@@ -207,7 +207,7 @@ class RestrictedInputs:
         return predictions
 
     def cost(self, index: int, size: int) -> float:
-        """The cost of running `size` tokens of this input, in forwards of the whole input."""
+        """The cost of running `size` tokens of this input, in forward passes of the whole input."""
         if self.predictor.position_offset is None:
             return 1.0
         fixed = len(self.fixed[index])
@@ -221,7 +221,7 @@ def _check(keep: object, strict: object, budget: object) -> None:
         )
     check_flag("strict", strict)
     if isinstance(budget, bool) or not isinstance(budget, int | float) or not budget >= 2:
-        raise InvalidInputError(f"budget must be a number of forwards, 2 or more, not {shown(budget)}.")
+        raise InvalidInputError(f"budget must be a number of forward passes, 2 or more, not {shown(budget)}.")
 
 
 def _token_sets(restricted: RestrictedInputs, options: _Options) -> list[TokenSet]:
@@ -387,5 +387,5 @@ def _reason(result: SearchResult, state: SearchState, original: Prediction, p_sp
             text += " Masking every token changed nothing at all: does this model read attention_mask?"
         return text
     if not result.minimal:
-        return f"The budget of {state.budget:g} forwards ran out before every single removal was tried."
+        return f"The budget of {state.budget:g} forward passes ran out before every single removal was tried."
     return ""

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-LONGEST = timedelta(days=30)  # that a process waits for the others
-SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")  # of torchrun and of MPI
+LONGEST = timedelta(days=30)  # time that a process waits for the others at most
+SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")  # variables of torchrun and MPI
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes what there is once."""
+        """Whether this is the process that writes the files of which a run has only one."""
         return self.rank == 0
 
     def from_first(self, value: Any) -> Any:

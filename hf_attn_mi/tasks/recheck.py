@@ -18,7 +18,7 @@ from hf_attn_mi.results.token_set import TokenSet
 from hf_attn_mi.tasks.media_removal import removal_predictor
 from hf_attn_mi.tasks.recheck_attention import TOKEN, SubgraphCheck, as_token_set, saved_input
 
-TOLERANCE, TOLERANCE_REDUCED = 1e-5, 2e-2  # of a probability; the second in half precision
+TOLERANCE, TOLERANCE_REDUCED = 1e-5, 2e-2  # differences of a probability; the second for half precision
 
 
 @dataclass(frozen=True)

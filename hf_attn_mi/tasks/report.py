@@ -40,9 +40,9 @@ from hf_attn_mi.tasks.report_attention import LEVELS, attention_detail, default_
 OTHER_SETS = 1  # further sets of attention weights, for the membership of each weight
 LEAST_BUDGET, MOST_BUDGET = 100, 2000  # forward passes that each of these searches may cost
 BUDGET_TOKENS = 50_000  # tokens in these passes, between the two limits
-MOST_CLASSES = 100  # whose probabilities are kept: the most probable ones
+MOST_CLASSES = 100  # classes whose probabilities are kept: the most probable ones
 METHODS = ("attnlrp", "attention", "effective")  # each costs one pass
-FEW_INPUTS = 20  # up to which token sets and certificates are computed by default
+FEW_INPUTS = 20  # inputs up to which token sets and certificates are computed by default
 FEW_PAGES = 4  # inputs up to which matrices are kept by default
 Notes = list[dict[str, str]]  # for each input: part -> why it was not computed
 RecordT = TypeVar("RecordT", bound=Record)
@@ -94,7 +94,8 @@ def report(
             the row that contributes most; "none". None chooses by the number of tokens, and "none" for more than 4
             inputs. What is left out, the page says.
         comparison: a comparison of methods by `compare`; its verdict is shown.
-        profile: of this model, from `fit_information`: shows what each token tells about the output, layer by layer.
+        profile: the profile of this model, from `fit_information`: shows what each token tells about the output, layer
+            by layer.
         tokenizer, processor, sampling_rate, batch_size, truncation, is_split_into_words: as in `explain`.
         seed: the random seed for random draws.
 

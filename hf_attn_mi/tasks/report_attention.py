@@ -29,9 +29,9 @@ from hf_attn_mi.results.report_parts import (
 from hf_attn_mi.tasks.attention_maps import rows_of_kind
 
 LEVELS = ("all", "top", "rows", "none")
-MOST_WEIGHTS = 3_600_000  # of all matrices: 6 layers of 12 heads over 128 tokens, about 3 MB on the page
-MOST_TOKENS = 128  # of an input whose matrices are all kept by default
-MOST_TOKENS_TOP = 512  # of an input for which matrices of the largest heads are kept
+MOST_WEIGHTS = 3_600_000  # weights of all matrices: 6 layers of 12 heads over 128 tokens, about 3 MB on the page
+MOST_TOKENS = 128  # tokens of an input whose matrices are all kept by default
+MOST_TOKENS_TOP = 512  # tokens of an input for which matrices of the largest heads are kept
 TOP_HEADS = 8  # heads of largest contribution
 TOP_KEYS = 5  # weights of a row with an interval
 LINKS = 8  # tokens that a token is linked to, in each direction

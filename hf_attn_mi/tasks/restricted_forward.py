@@ -35,7 +35,8 @@ from hf_attn_mi.tasks.restricted_output import Answer, PassOutput, read_pass
 from hf_attn_mi.tasks.row_replacement import in_full_precision
 
 BACKWARD = 3.0  # cost of a pass with gradients, in forward passes
-AGREEMENT = {torch.float64: 1e-9, torch.float32: 1e-4}  # of log-odds, relative to the larger of 1 and their size
+# Two log-odds agree if they differ by at most this, times the larger of 1 and their size.
+AGREEMENT = {torch.float64: 1e-9, torch.float32: 1e-4}
 AGREEMENT_REDUCED = 5e-2
 Rows = Callable[[AttentionCall, CallEdges], Tensor | ReplacedAttention]
 

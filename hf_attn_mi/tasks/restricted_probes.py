@@ -38,7 +38,7 @@ def _batches_agree(forward: RestrictedForward) -> bool:
     candidates = [Candidate(one) for one in _halves(forward, 2)]
     try:
         together = forward.run_batch(candidates, REMOVALS["renormalized"])
-    except (RuntimeError, UnsupportedModelError):  # no batches of this input, or another layout in them
+    except (RuntimeError, UnsupportedModelError):  # this input allows no batch, or its batch has another layout
         return False
     apart = [forward.run_batch([one], REMOVALS["renormalized"])[0] for one in candidates]
     return not any(map(forward.differ, together, apart))

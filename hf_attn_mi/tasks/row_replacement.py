@@ -100,7 +100,7 @@ class RowReplacement:
             new, residual, optimal = _efficient(attention_rows, self.tolerance)
             unproved = int((~optimal).sum())
         else:
-            affine = self.form == "effective_affine"  # in float64, as the efficient rows: the residual is no rounding
+            affine = self.form == "effective_affine"  # in float64, like efficient rows: the residual is not rounding
             rows, values = attention_rows.rows.double(), attention_rows.values.double()
             new = effective_attention(rows, values, attention_rows.mask, affine=affine).attention
         if self.form == "efficient":  # a distribution; the model's own row may sum to less (dropout, sinks)

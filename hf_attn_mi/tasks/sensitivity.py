@@ -18,7 +18,7 @@ from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import Target
 from hf_attn_mi.tasks.method_runs import FAILURES
 
-SAME = 1e-3  # of the largest score: by how much scores from embeddings may differ from those from ids
+SAME = 1e-3  # difference of scores from embeddings and from ids, relative to the largest score
 
 
 def sensitivities(

@@ -92,7 +92,7 @@ def plan_targets(
     plan = TargetPlan(tuple(encoded.inputs), tuple(found), (len(found),) * len(encoded.inputs))
     if not plan.shares_inputs and any(target.is_function for target in found):
         raise InvalidInputError(
-            "targets: functions cannot stand beside targets that change the input; explain them apart."
+            "targets: functions cannot be combined with targets that change the input; explain them in separate calls."
         )
     return plan, encoded
 

@@ -86,7 +86,7 @@ def search_units(
 
 
 def _any_prefix(order: Sequence[int], state: SearchState) -> Search:
-    """Search from any prefix that qualifies: the whole does not, as without any unit the prediction stays."""
+    """Search from any prefix that qualifies: all units do not, because the prediction stays without any unit."""
     lengths = range(1, len(order))
     for count in (*[n for n in lengths if n & (n - 1) == 0], *lengths):
         prefix = frozenset(order[:count])

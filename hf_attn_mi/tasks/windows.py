@@ -33,7 +33,7 @@ class WindowLogits:
 
     Args:
         coefficients: (windows, classes); the value is the sum over windows of <coefficients, logits>.
-        name: of the class explained.
+        name: the name of the class that is explained.
     """
 
     name = "logits of windows"
@@ -180,7 +180,7 @@ class WindowExplainer:
         Args:
             one: the input, of any length.
             target: number of the class; None for the one that the windows predict together.
-            index: of the input, for messages.
+            index: the index of the input, for messages.
 
         Raises:
             InvalidInputError, UnsupportedModelError: no class logits, or as the method says.

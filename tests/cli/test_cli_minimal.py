@@ -80,7 +80,7 @@ def test_no_set_is_status_3_and_no_proof_status_1(capsys):
     assert main(["minimal", TEXTS[0], DEFAULT_CLASS]) == 3  # one of two
     capsys.readouterr()
     assert main(["minimal", TEXTS[0], "--budget", "4"]) == 1
-    assert "The budget of 4 forwards ran out" in capsys.readouterr().out
+    assert "The budget of 4 forward passes ran out" in capsys.readouterr().out
     assert main(["minimal", TEXTS[0], DEFAULT_CLASS, "--budget", "4"]) == 1  # 1 before 3
 
 

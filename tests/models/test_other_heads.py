@@ -138,7 +138,9 @@ def test_a_function_of_probabilities_is_explained_or_refused_with_the_softmax_as
 )
 def test_switches_of_the_call_are_no_inputs(key, tokenizer):
     inputs = {**tokenizer("a film", return_tensors="pt"), key: True}
-    with pytest.raises(InvalidInputError, match=rf"inputs has \['{key}'\]: how the model is called.*Leave it out"):
+    with pytest.raises(
+        InvalidInputError, match=rf"inputs has \['{key}'\]: this is how the model is called.*Leave it out"
+    ):
         explain(tiny_bert(), inputs, tokenizer=tokenizer)
 
 

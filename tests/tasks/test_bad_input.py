@@ -39,7 +39,7 @@ def refused(error, message, model, inputs, **options):
         ("  \n", r"inputs\[0\] is an empty text"),
         (["good", ""], r"inputs\[1\] is an empty text"),
         (("good", ""), r"inputs\[0\] is an empty text"),
-        ("\u200b", r"inputs\[0\] has no token of its own"),
+        ("\u200b", r"inputs\[0\] has no tokens other than special ones"),
         ([], "inputs is an empty list; allowed is a text, a pair"),
         ({}, "inputs is an empty dict; allowed is a text"),
         (3, "inputs must be a text, a pair .* not int"),

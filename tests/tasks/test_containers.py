@@ -101,7 +101,7 @@ BAD_TEXTS = {
     "three texts": (("a", "b", "c"), r"must be a text or a pair of texts, not tuple"),
     "one in a tuple": (("a",), r"is a tuple of 1"),
     "a list": (["a", "b"], r"is a list of 2 strings"),
-    "no token": ("\u200b", r"has no token of its own"),
+    "no token": ("\u200b", r"has no tokens other than special ones"),
     "too long": ("good " * 600, r"has 602 tokens, the model takes 512"),
 }
 

@@ -377,7 +377,7 @@ def test_the_budget_ends_the_search_with_the_reason(demo):
         assert not found.minimal or len(found.singles) == len(found.units)
         if not found.minimal:
             assert (found.outcome, found.holds) == ("does not hold", False)
-            assert found.reason.startswith(f"The budget of {budget:g} forwards ")
+            assert found.reason.startswith(f"The budget of {budget:g} forward passes ")
             assert recheck(model, found).holds  # what it says is true all the same
 
 
@@ -433,7 +433,7 @@ def test_many_inputs_and_their_text(demo, of_demo):
         ({"removals": ("resample",), "reference": "short"}, "reference has 3 tokens, but an input has"),
         ({"removals": ("resample",), "reference": [LONG, LONG]}, "reference must be one input, not 2"),
         ({"reference": LONG}, "reference is read only by removals"),
-        ({"budget": 1}, "budget must be a number of forwards, 2 or more, not 1"),
+        ({"budget": 1}, "budget must be a number of forward passes, 2 or more, not 1"),
         ({"budget": math.nan}, "budget must be a number"),
         ({"batch_size": 0}, "batch_size must be a positive whole number"),
         ({"seed": -1}, "seed must be a whole number"),

@@ -325,7 +325,7 @@ def test_a_small_budget_is_said(demo, many):
         assert short.minimal == (one.forwards <= 3)
     short = minimal_tokens(demo[0], MANY[4], tokenizer=demo[1], budget=3)
     assert not short.minimal
-    assert "budget of 3 forwards" in short.reason
+    assert "budget of 3 forward passes" in short.reason
     assert "not shown to be minimal" in str(short)
 
 
@@ -628,7 +628,7 @@ def test_models_without_class_probabilities(demo):
     with pytest.raises(InvalidInputError, match="regression"):
         minimal_tokens(tiny_bert(num_labels=1), TEXTS[0], tokenizer=tokenizer)
     ids = tokenizer(TEXTS[0], return_tensors="pt")["input_ids"]
-    with pytest.raises(InvalidInputError, match="no token of its own"):
+    with pytest.raises(InvalidInputError, match="no tokens other than the special ones"):
         minimal_tokens(model, {"input_ids": ids[:, [0, -1]]}, tokenizer=tokenizer)
     with pytest.raises(InvalidInputError, match="special"):
         minimal_tokens(model, {"inputs_embeds": torch.randn(1, 4, 384)}, tokenizer=tokenizer)

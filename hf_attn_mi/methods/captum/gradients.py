@@ -109,7 +109,7 @@ def deeplift(network: EmbeddingForward, special: Tensor, real: Tensor, options: 
         before = {module: set(vars(module)) for module in network.runner.model.modules()}
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that hooks are set and removed
+                warnings.simplefilter("ignore")  # the warning that hooks are set and removed
                 attributions: Tensor = DeepLift(_AsModule(network.runner.model, value)).attribute(
                     inputs, baselines=baseline
                 )
@@ -122,7 +122,7 @@ def deeplift(network: EmbeddingForward, special: Tensor, real: Tensor, options: 
             ) from error
         finally:
             for module, names in before.items():
-                for name in set(vars(module)) - names:  # captum leaves what a failed pass had recorded
+                for name in set(vars(module)) - names:  # captum keeps what a failed pass has recorded
                     delattr(module, name)
         return attributions
 
@@ -183,5 +183,6 @@ def _from_baseline(
 
 
 def _scored(network: EmbeddingForward, scores: Tensor, real: Tensor) -> TokenScores:
-    cleared = torch.where(real.to(scores.device), scores, torch.zeros_like(scores))  # also where a pad's is not finite
+    # not a product, because the scores of padding may not be finite
+    cleared = torch.where(real.to(scores.device), scores, torch.zeros_like(scores))
     return TokenScores(cleared.detach().float().cpu(), space=network.space, notes=tuple(network.notes))

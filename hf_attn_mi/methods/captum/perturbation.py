@@ -19,7 +19,7 @@ from hf_attn_mi.methods.captum.rng import seeded
 
 SPACE = "presence of tokens"
 
-LIME_WIDTH = 0.25  # of the kernel over cosine distance: 25 over distance x 100 in the package lime
+LIME_WIDTH = 0.25  # width of the kernel over cosine distance: 25 over distance x 100 in the package lime
 Value = Callable[[Tensor], Tensor]
 Grid = tuple[int, int] | None
 
@@ -104,7 +104,7 @@ def kernel_shap(network: EmbeddingForward, special: Tensor, real: Tensor, option
             single: Tensor = (full - empty).reshape(1, 1)
             return single
         method = KernelShap(value)
-        method.interpretable_model = WeightedRidge(0.0)  # captum's own needs scikit-learn
+        method.interpretable_model = WeightedRidge(0.0)  # captum's own model needs scikit-learn
         attributions: Tensor = method.attribute(
             present, n_samples=options.samples, perturbations_per_eval=options.samples
         )

@@ -29,7 +29,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """
     devices = [device] if device.type == "cuda" else []
     with _turns, torch.random.fork_rng(devices=devices):
-        state = np.random.get_state()  # of the generator that captum uses
+        state = np.random.get_state()  # the state of the generator that captum uses
         try:
             torch.manual_seed(seed)
             np.random.seed(seed)

@@ -119,7 +119,7 @@ def _of_target(
     everything = torch.autograd.grad(value.sum(), [*tensors, *read], allow_unused=True, retain_graph=keep)
     gradients, of_outputs = everything[: len(tensors)], everything[len(tensors) :]
     value = value.detach().double().cpu()
-    left = value - reading.bias.cpu()  # what the outputs, linearly, and the target's constants do not add up to
+    left = value - reading.bias.cpu()  # becomes the part of the value that the target is responsible for
     for output, gradient in zip(read, of_outputs):
         left = left - _by_example(output, gradient, batch)
     shares = _shares(model, space, leaves, gradients, arguments, batch)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-REMOVED_FRACTIONS = (0.05, 0.1, 0.2)  # share of the removable tokens that are removed after each stage
+REMOVED_FRACTIONS = (0.05, 0.1, 0.2)  # shares of the removable tokens that are removed after each stage
 BELOW = 0.999  # a stage starts this far below the last score of the stage before
 SAME = 1e-5  # scores closer than this, relative to the largest, are taken out in the order of the text
 

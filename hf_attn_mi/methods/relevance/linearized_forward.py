@@ -49,7 +49,7 @@ GATED = {
     T.square,
     F.tanhshrink,
 }
-CONSTANT = {  # f(0) is not 0, or a scale: the result is a factor, not a signal
+CONSTANT = {  # functions with f(0) other than 0, and scales: their result is a factor, not a signal
     F.softmax,
     torch.softmax,
     T.softmax,
@@ -118,8 +118,8 @@ class LinearizedForward(FunctionMode):
         softmax_rule: "detach" holds attention rows constant; "taylor" takes the softmax as its tangent and shares
             products of rows and values, and of queries and keys, equally (AttnLRP, arXiv 2402.05602; the constants of
             the tangents go to the bias terms).
-        origins: of the ids that are looked up; where the model names no table of token embeddings, look-ups of the
-            input's own token ids become leaves.
+        origins: the origins of the ids that are looked up; where the model names no table of token embeddings, look-ups
+            of the input's own token ids become leaves.
 
     Attributes:
         leaves: every look-up.
@@ -249,7 +249,7 @@ class LinearizedForward(FunctionMode):
         call, projection, project = multi_head_call(args, kwargs)
         bias = kwargs.get("in_proj_bias", args[6] if len(args) > 6 else None)
         names = ("query", "key", "value") if self.taylor else ("value",)
-        inputs = [call[name].clone() for name in names]  # no views: gradients come in this shape
+        inputs = [call[name].clone() for name in names]  # copies, not views: gradients have this shape
         for part, part_bias in zip(inputs, () if bias is None else bias.chunk(3)[-len(inputs) :]):
             self._with_bias(part, part_bias.reshape(1, part.shape[1], 1, -1))  # (batch, heads, tokens, head_dim)
         if self.taylor:

@@ -44,7 +44,7 @@ LENGTHS = both("norm std") | {  # homogeneous of degree one: f(x) = <x, gradient
     torch.linalg.vector_norm,
     torch.linalg.matrix_norm,
 }
-DISTANCES = both("cdist dist") | {F.pairwise_distance}  # the same in both arguments together
+DISTANCES = both("cdist dist") | {F.pairwise_distance}  # homogeneous of degree one in both arguments together
 SUBTRACT = both("sub subtract __sub__ sub_ __isub__")
 REVERSED = both("rsub __rsub__")
 _NO_POWER = 1e-9  # distance from 1 of a product of exponents

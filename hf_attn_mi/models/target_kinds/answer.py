@@ -24,7 +24,7 @@ from hf_attn_mi.models.target_kinds.base import (
 )
 from hf_attn_mi.models.target_kinds.places import locate, real_ordinary, text_of
 
-MOST_TOKENS = 64  # of the best answer span
+MOST_TOKENS = 64  # tokens of the best answer span at most
 NAMES = {"answer": "answer", "answer_start": "start of answer", "answer_end": "end of answer"}
 STEP = 1_000_003  # encodes a pair of positions as one number
 
@@ -203,7 +203,7 @@ def _best_span(row: OutputRow, kind: str) -> tuple[int, int]:
     if one.sequence_ids is not None and 1 in one.sequence_ids:  # the question is the first text
         allowed &= torch.tensor([sequence == 1 for sequence in one.sequence_ids])
     if not bool(allowed.any()):
-        raise InvalidInputError(f"target {kind}: the context has no token of its own.")
+        raise InvalidInputError(f"target {kind}: the context has no tokens.")
     sums = starts[:, None] + ends[None, :]
     inside = allowed[:, None] & allowed[None, :] & torch.ones_like(sums, dtype=torch.bool).triu().tril(MOST_TOKENS - 1)
     best = int(sums.cpu().masked_fill(~inside, -torch.inf).argmax())

@@ -65,7 +65,7 @@ class OutputRow:
             found = "this model gives none" if value is None else f"this model gives the shape ({shape})"
             raise InvalidInputError(
                 f"target {target} needs {' or '.join(names)} with an entry for each of {self.one.token_count} tokens; "
-                f"{found}. What its head answers is explained without target=."
+                f"{found}. Leave target out to explain what its head answers."
             )
         return value[: self.one.token_count]
 

@@ -67,7 +67,7 @@ class Generated:
         labels = torch.tensor(encoded["input_ids"])
         counted = [i for i, special in enumerate(encoded["special_tokens_mask"]) if not special]
         if not counted:
-            raise InvalidInputError(f"target generated: {self.text!r} has no token of its own.")
+            raise InvalidInputError(f"target generated: {self.text!r} has no tokens other than special ones.")
         if self.token is not None:
             if self.token >= len(counted):
                 raise InvalidInputError(

@@ -17,11 +17,11 @@ HEADS = {  # parts of the names of transformers' classes: what the head predicts
     "ForCTC": ("symbols of speech", "frame(number)"),
     "CausalLM": ("next tokens", "next_token()"),
     "LMHeadModel": ("next tokens", "next_token()"),
-    "WithLMHeadModel": ("masked or next tokens", "mask() or next_token()"),  # of XLM and FlauBERT, trained as either
+    "WithLMHeadModel": ("masked or next tokens", "mask() or next_token()"),  # XLM and FlauBERT are trained as either
     "MaskedLM": ("masked tokens", "mask()"),
 }
 OF_WHOLE_INPUTS = {"SequenceClassification", "ImageClassification", "AudioClassification", "NextSentencePrediction"}
-OF_WHOLE_INPUTS |= {"QuestionAnswering"}  # of images, which choose among labels
+OF_WHOLE_INPUTS |= {"QuestionAnswering"}  # models of images, which choose among labels
 PURPOSES = {  # by kind of target: the models that it is for, and the heads of these
     "label": ("classifiers of whole inputs", OF_WHOLE_INPUTS),
     "margin": ("classifiers of whole inputs", OF_WHOLE_INPUTS),

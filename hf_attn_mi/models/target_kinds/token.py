@@ -198,7 +198,7 @@ def entity_tokens(row: OutputRow, runner: EncoderRunner, label: int | None = Non
     allowed = [label] if label is not None else entity_labels(runner.config, probabilities.shape[1])
     places = real_ordinary(row.one)
     if not places:
-        raise InvalidInputError("target token: the input has no token of its own beside the special ones.")
+        raise InvalidInputError("target token: the input has no tokens other than the special ones.")
     labels = {i: max(allowed, key=lambda k, i=i: float(probabilities[i, k])) for i in places}  # type: ignore[misc]
     return sorted(labels.items(), key=lambda found: (-float(probabilities[found]), found[0]))
 

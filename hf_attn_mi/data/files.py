@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -87,6 +87,19 @@ class FileRows:
         """
         unit = "line" if self.suffix in (".txt", ".jsonl") else "row"
         return iter(NumberedRows(self._read(), f"{str(self.path)!r}", unit))
+
+    def count(self, most: int | None = None) -> int:
+        """The number of rows, those that cannot be read included; counting ends at `most`.
+
+        Raises:
+            InvalidInputError: the file cannot be read to its end.
+        """
+        if self.suffix not in (".txt", ".jsonl"):
+            return sum(1 for _ in islice(self.tolerant(), most))
+        opened: Any = gzip.open if self.path.suffix == ".gz" else open
+        with opened(self.path, "rt", encoding="utf-8-sig", errors="surrogateescape") as file:
+            lines = NumberedRows(file, f"{str(self.path)!r}", "line")
+            return sum(1 for _ in islice((line for line in lines if self.suffix == ".txt" or line.strip()), most))
 
     def _read(self) -> Iterator[Any]:
         opened: Any = gzip.open if self.path.suffix == ".gz" else open

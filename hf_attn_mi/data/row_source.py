@@ -27,7 +27,7 @@ class RowSource:
         dataset: as in `read_texts_of`.
 
     Attributes:
-        size: number of rows; None if it is not known before they are read.
+        size: number of rows; None if it is not known before they are read. See `count`.
         path: of the file that is read; None for other containers.
         column_names: as far as the container names them.
 
@@ -66,6 +66,12 @@ class RowSource:
         count = len(rows) if isinstance(rows, Sized) else getattr(rows, "size", None)
         self.size: int | None = count if isinstance(count, int) else None
         self._stream: Iterator[Any] | None = None if self._sliced or not isinstance(rows, Iterator) else iter(rows)
+
+    def count(self, limit: int | None = None) -> int | None:
+        """The number of rows, at most `limit`; None for what can only be read once. Files are read for it."""
+        if isinstance(self._rows, FileRows):
+            self.size = self._rows.count(limit)
+        return self.size if self.size is None or limit is None else min(self.size, limit)
 
     @property
     def features(self) -> Mapping[str, Any]:

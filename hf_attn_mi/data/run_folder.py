@@ -135,7 +135,8 @@ class RunFolder:
     def write_run(self, run: Mapping[str, Any]) -> None:
         """Write `run.json`."""
         content = json.dumps({"type": TYPE, "schema": SCHEMA, **run}, indent=1, allow_nan=False)
-        write_file(content.encode(), self.path / RUN, overwrite=True)
+        with self._writing(RUN):
+            write_file(content.encode(), self.path / RUN, overwrite=True)
 
     def read_run(self) -> dict[str, Any] | None:
         """What `run.json` says; None if there is no such file.
@@ -177,16 +178,30 @@ class RunFolder:
         import pyarrow.parquet
 
         lines = "".join(json.dumps(error, allow_nan=False) + "\n" for error in errors)
-        if errors:
-            write_file(lines.encode(), self.errors_path(info.number), overwrite=True)
-        else:
-            self.errors_path(info.number).unlink(missing_ok=True)
         own = {name: getattr(info, name) for name in ShardInfo.__dataclass_fields__} | {"schema": SCHEMA}
         metadata = {**(table.schema.metadata or {}), _KEY: json.dumps(own), _KEY + b".settings": settings}
-        with new_file(self.shard_path(info.number), overwrite=True) as temporary:
-            pyarrow.parquet.write_table(
-                table.replace_schema_metadata(metadata), temporary, compression="zstd", write_page_checksum=True
-            )
+        with self._writing(f"shard {info.number}"):
+            if errors:
+                write_file(lines.encode(), self.errors_path(info.number), overwrite=True)
+            else:
+                self.errors_path(info.number).unlink(missing_ok=True)
+            with new_file(self.shard_path(info.number), overwrite=True) as temporary:
+                pyarrow.parquet.write_table(
+                    table.replace_schema_metadata(metadata), temporary, compression="zstd", write_page_checksum=True
+                )
+
+    @contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        """Say what cannot be written, and what to do."""
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise OSError(
+                error.errno,
+                f"{what} cannot be written ({reason}). The finished shards stay: make room and run the same call again",
+                str(self.path),
+            ) from error
 
     def shard_numbers(self) -> list[int]:
         """The numbers of the shards that have a file, sorted."""

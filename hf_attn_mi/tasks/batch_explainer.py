@@ -213,7 +213,7 @@ class BatchExplainer:
                 failure = HfAttnMiError(f"a defect of this program: {type(error).__name__}: {error}")
             failure.__cause__ = error
         if isinstance(failure.__cause__, BaseException) and out_of_memory(failure.__cause__):
-            self._free(len(batch))
+            self._free(len(batch), len(batch) * max(job.inputs[i].token_count for i in batch))
             if len(batch) > 1:
                 return None
         if len(batch) == 1:
@@ -229,9 +229,9 @@ class BatchExplainer:
             found += results
         return found
 
-    def _free(self, count: int) -> None:
+    def _free(self, count: int, tokens: int) -> None:
         """Give memory back and take smaller batches from now on."""
-        self.budget.exhausted(count)
+        self.budget.exhausted(count, tokens)
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -123,15 +123,7 @@ class CorpusRun:
             raise first
 
     def _write(self, result: ShardResult) -> None:
-        try:
-            self.folder.write_shard(result.table, result.errors, result.info, self.plan.settings)
-        except OSError as error:
-            raise OSError(
-                error.errno,
-                f"shard {result.info.number} cannot be written: {error.strerror or error}. {len(self.plan.finished)} "
-                f"finished shards and those of this run stay; make room and run the same call again",
-                str(self.folder.path),
-            ) from error
+        self.folder.write_shard(result.table, result.errors, result.info, self.plan.settings)
         self.done += result.info.stop - result.info.start
         self._mine.discard(result.info.number)
 

@@ -111,7 +111,7 @@ def explain_dataset(
     if found.target is not None and (target is not None or targets is not None):
         raise InvalidInputError("columns names a target column: leave out target and targets.")
     source.select(found)
-    rows = source.size if limit is None or source.size is None else min(source.size, limit)
+    rows = source.count(limit)
     size = _shard_size(shard_size, num_shards, rows)
     about = {"model": runner.name, "method": explainer.scorer.name}
 

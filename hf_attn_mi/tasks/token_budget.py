@@ -82,9 +82,15 @@ class TokenBudget:
         if self.tokens is not None and not self.ended and self._batches % GROWTH == 0:
             self.tokens = min(2 * self.tokens, self.most)
 
-    def exhausted(self, count: int) -> None:
-        """Note that memory ran out with a batch of so many inputs: halve the budget for good."""
+    def exhausted(self, count: int, tokens: int) -> None:
+        """Note that memory ran out with a batch of `count` inputs and so many tokens: half of it from now on.
+
+        An input that does not fit alone says nothing about batches of others.
+        """
+        if count < 2:
+            return
         self.ended = True
         if self.tokens is not None:
-            self.tokens = self.most = max(1, self.tokens // 2)
-        self.inputs = max(1, count // 2)
+            self.tokens = self.most = max(1, tokens // 2)
+        else:
+            self.inputs = count // 2

@@ -1,0 +1,144 @@
+"""Short forms of scripts/reliability/corpus_faults.py, and what is done when memory runs out."""
+
+import signal
+
+import pytest
+import torch
+
+from hf_attn_mi import InvalidInputError, explain_dataset, load_results
+from hf_attn_mi.models.encoded_input import EncodedInput
+from hf_attn_mi.tasks import batch_explainer
+from hf_attn_mi.tasks.interruption import stop_requests
+from hf_attn_mi.tasks.token_budget import TokenBudget
+from scripts.reliability import corpus_faults
+from scripts.reliability.common import bert, tokenizer
+
+
+def test_a_run_of_two_processes_that_is_killed_is_completed_by_the_next():
+    result = corpus_faults.kills(2, 300, seed=3)
+    assert result["failures"] == []
+
+
+def test_a_full_disk_is_a_clear_error_and_nothing_is_lost():
+    assert corpus_faults.full_disks(1, 200, seed=1)["failures"] == []
+
+
+def test_damaged_files_are_found_and_written_anew():
+    assert corpus_faults.damages(3, 120, seed=0)["failures"] == []
+
+
+def test_a_signal_leaves_whole_shards():
+    assert corpus_faults.interrupts(2, 200, seed=0)["failures"] == []
+
+
+def test_a_second_run_is_refused_until_the_first_is_dead():
+    assert corpus_faults.two_runs(1, 200)["failures"] == []
+
+
+def test_the_comparison_finds_rows_that_are_missing_or_different(tmp_path):
+    rows = corpus_faults.rows_of(12)
+    corpus_faults.call(rows, tmp_path / "a", shard_size=5)
+    corpus_faults.call(rows[:11], tmp_path / "b", shard_size=5)
+    corpus_faults.call(rows, tmp_path / "c", shard_size=5, method="attention")
+    assert corpus_faults.differences(tmp_path / "b", tmp_path / "a") == ["11 rows instead of 12"]
+    assert "scores differ" in corpus_faults.differences(tmp_path / "c", tmp_path / "a")[0]
+
+
+def interrupt_twice():
+    with stop_requests():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("the second one came through")
+
+
+def test_a_signal_is_delayed_and_not_lost():
+    received = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    try:
+        with stop_requests() as stop:
+            signal.raise_signal(signal.SIGTERM)
+            assert stop.made
+            assert received == []
+        assert received == [signal.SIGTERM]
+        with pytest.raises(KeyboardInterrupt):
+            interrupt_twice()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def limited(monkeypatch, most, error):
+    """Let the passes of more than so many tokens run out of memory; returns the sizes of those that ran."""
+    original, sizes = batch_explainer.explain_batch, []
+
+    def run(runner, inputs, *rest):
+        tokens = len(inputs) * max(one.token_count for one in inputs)
+        if tokens > most:
+            raise error
+        sizes.append(tokens)
+        return original(runner, inputs, *rest)
+
+    monkeypatch.setattr(batch_explainer, "explain_batch", run)
+    return sizes
+
+
+ERRORS = {
+    "MemoryError": MemoryError(),
+    "CPU": RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    "CUDA": torch.OutOfMemoryError("CUDA out of memory."),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_batches_are_halved_when_memory_runs_out(tmp_path, monkeypatch, name):
+    rows = [*corpus_faults.rows_of(40), {"id": "long", "text": "a fine film " * 15, "label": 0}]
+    corpus_faults.call(rows, tmp_path / "free")
+    sizes = limited(monkeypatch, 40, ERRORS[name])
+    run = corpus_faults.call(rows, tmp_path / "narrow")
+    assert 20 < max(sizes) <= 40  # halved until it fits, and no further
+    assert (run.complete, run.failed) == (True, 1)
+    assert "memory ran out for one input of 47 tokens" in load_results(tmp_path / "narrow").errors()["reason"][0]
+    first = {one.row: one.explanation.scores for one in load_results(tmp_path / "free").with_rows()}
+    for one in load_results(tmp_path / "narrow").with_rows():
+        torch.testing.assert_close(one.explanation.scores, first[one.row], atol=1e-5, rtol=0)
+
+
+def test_an_unexpected_error_of_one_row_does_not_stop_the_others(tmp_path, monkeypatch):
+    original = batch_explainer.explain_batch
+
+    def run(runner, inputs, *rest):
+        if any("poison" in one.texts[0] for one in inputs):
+            raise ZeroDivisionError("division by zero")
+        return original(runner, inputs, *rest)
+
+    monkeypatch.setattr(batch_explainer, "explain_batch", run)
+    rows = ["fine", "a poison", "dull", "very funny"]
+    assert corpus_faults.call(rows, tmp_path / "out").failed == 1
+    errors = load_results(tmp_path / "out").errors()
+    assert list(errors["row"]) == [1]
+    assert "ZeroDivisionError: division by zero" in errors["reason"][0]
+
+
+def inputs_of(lengths):
+    return [EncodedInput({"input_ids": torch.zeros(length, dtype=torch.long)}, length) for length in lengths]
+
+
+def test_a_batch_holds_a_number_of_tokens_that_grows():
+    inputs, budget = inputs_of([8] * 3000), TokenBudget("auto", torch.device("cpu"))
+    sizes = []
+    for _ in range(6):
+        sizes.append(len(budget.take(range(3000), inputs, mixed=True)))
+        budget.succeeded()
+    assert sizes == [256, 256, 256, 256, 256, 256]  # the most inputs of a batch
+    long = inputs_of([128] * 100)
+    assert len(budget.take(range(100), long, mixed=True)) * 128 == 4096
+    budget.restart()
+    assert len(budget.take(range(100), long, mixed=True)) * 128 == 2048
+    budget.exhausted(1, 128)  # one input that does not fit says nothing about batches
+    budget.exhausted(16, 2048)
+    assert len(budget.take(range(100), long, mixed=True)) == 8
+    budget.restart()
+    assert len(budget.take(range(100), long, mixed=True)) == 8  # for good
+    assert budget.take(range(3), inputs_of([3, 4, 4]), mixed=False) == [0]
+    assert budget.take(range(1), inputs_of([10**6]), mixed=True) == [0]
+    with pytest.raises(InvalidInputError, match="batch_size must be 'auto' or a positive whole number, not 0"):
+        explain_dataset(bert(), ["a"], output="out", tokenizer=tokenizer(), batch_size=0)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         AttentionSubgraph,
         Certificate,
         Comparison,
+        CorpusSummary,
         DatasetRun,
         Explanation,
         InformationProfile,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from hf_attn_mi.tasks.minimal_tokens import minimal_tokens
     from hf_attn_mi.tasks.recheck import recheck
     from hf_attn_mi.tasks.report import report
+    from hf_attn_mi.tasks.summarize import summarize
 
 __all__ = [
     "AttentionMaps",
@@ -51,6 +53,7 @@ __all__ = [
     "BackendUnavailableError",
     "Certificate",
     "Comparison",
+    "CorpusSummary",
     "DatasetRun",
     "Explainer",
     "Explanation",
@@ -81,6 +84,7 @@ __all__ = [
     "register_method",
     "report",
     "rollout",
+    "summarize",
 ]
 _NAMES_OF_MODULE = {  # the imports above, once more for the run time; a test compares the two
     "attention": ("attention_interval", "effective_attention", "efficient_attention", "rollout"),
@@ -93,6 +97,7 @@ _NAMES_OF_MODULE = {  # the imports above, once more for the run time; a test co
         "AttentionSubgraph",
         "Certificate",
         "Comparison",
+        "CorpusSummary",
         "DatasetRun",
         "Explanation",
         "InformationProfile",
@@ -113,6 +118,7 @@ _NAMES_OF_MODULE = {  # the imports above, once more for the run time; a test co
     "tasks.minimal_tokens": ("minimal_tokens",),
     "tasks.recheck": ("recheck",),
     "tasks.report": ("report",),
+    "tasks.summarize": ("summarize",),
 }
 _MODULE_OF_NAME = {name: f"{__name__}.{module}" for module, names in _NAMES_OF_MODULE.items() for name in names}
 

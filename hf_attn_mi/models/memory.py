@@ -1,6 +1,9 @@
-"""Detect errors that say that memory ran out."""
+"""Errors that say that memory ran out, and memory that is given back."""
 
 from __future__ import annotations
+
+import ctypes
+import sys
 
 import torch
 
@@ -15,3 +18,14 @@ def out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return "can't allocate memory" in str(error)  # the message of PyTorch on a CPU
+
+
+def give_back_memory() -> None:
+    """Give what the C library keeps of freed memory back to the system (glibc only).
+
+    Tensors of ever new sizes leave gaps in its heap, so that a process that runs for days would grow.
+    """
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)

@@ -12,6 +12,7 @@ from hf_attn_mi.results.attention_parts import (
 from hf_attn_mi.results.attention_subgraph import AttentionSubgraph
 from hf_attn_mi.results.certificate import Certificate, LayerCertificate, OutputChange
 from hf_attn_mi.results.comparison import Comparison, MethodCost
+from hf_attn_mi.results.corpus_summary import ClassWord, CorpusSummary, ErrorWord, OpposingWord
 from hf_attn_mi.results.dataset_run import DatasetRun
 from hf_attn_mi.results.explanation import Explanation, Word
 from hf_attn_mi.results.information_profile import InformationProfile, Site
@@ -35,9 +36,12 @@ __all__ = [
     "AttentionUnit",
     "Certificate",
     "ClassOutput",
+    "ClassWord",
     "Comparison",
+    "CorpusSummary",
     "DatasetRun",
     "DeeperRemovals",
+    "ErrorWord",
     "Explanation",
     "FamilyMember",
     "HeadDetail",
@@ -45,6 +49,7 @@ __all__ = [
     "LayerAttention",
     "LayerCertificate",
     "MethodCost",
+    "OpposingWord",
     "Outcome",
     "OutputChange",
     "Record",

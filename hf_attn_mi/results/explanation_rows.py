@@ -66,6 +66,7 @@ def schema() -> Any:
             ("target_call", pa.string()),
             ("probability", pa.float64()),
             ("label", pa.string()),
+            ("label_name", pa.string()),
             ("correct", pa.bool_()),
             ("completeness_gap", pa.float64()),
             ("warnings", pa.list_(pa.string())),

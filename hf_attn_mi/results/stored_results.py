@@ -25,7 +25,8 @@ class StoredExplanation(NamedTuple):
     Attributes:
         row: number of the row in the data set.
         id: the entry of the id column, else the number.
-        label: the gold label; None without.
+        label: the gold label as the data set says it; None without.
+        label_name: the class of the model that it names; None where it names none.
         correct: whether the predicted class is the gold label; None where that is not known.
         explanation: the scores.
     """
@@ -33,6 +34,7 @@ class StoredExplanation(NamedTuple):
     row: int
     id: str
     label: str | None
+    label_name: str | None
     correct: bool | None
     explanation: Explanation
 
@@ -88,7 +90,8 @@ class StoredResults:
             info = json.loads((table.schema.metadata or {}).get(INFO_KEY.encode(), b"{}"))
             for batch in table.to_batches(max_chunksize=BATCH):
                 for row in batch.to_pylist():
-                    yield StoredExplanation(row["row"], row["id"], row["label"], row["correct"], from_row(row, info))
+                    own = {name: row[name] for name in ("row", "id", "label", "label_name", "correct")}
+                    yield StoredExplanation(**own, explanation=from_row(row, info))
 
     def tables(self, columns: list[str]) -> Iterator[Any]:
         """The shards as tables (pyarrow.Table) with some columns."""

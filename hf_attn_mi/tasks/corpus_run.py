@@ -9,6 +9,7 @@ from hf_attn_mi.data.corpus_columns import CorpusColumns
 from hf_attn_mi.data.row_source import RowSource
 from hf_attn_mi.data.run_folder import RunFolder
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
+from hf_attn_mi.models.memory import give_back_memory
 from hf_attn_mi.tasks.batch_explainer import BatchExplainer
 from hf_attn_mi.tasks.corpus_plan import CorpusPlan
 from hf_attn_mi.tasks.corpus_progress import Progress
@@ -126,6 +127,7 @@ class CorpusRun:
         self.folder.write_shard(result.table, result.errors, result.info, self.plan.settings)
         self.done += result.info.stop - result.info.start
         self._mine.discard(result.info.number)
+        give_back_memory()
 
     def _check_digest(self, number: int, start: int, rows: list[Any]) -> None:
         """Refuse a stream whose rows are others than those that were explained."""

@@ -161,6 +161,7 @@ class ShardExplainer:
             "place": [place for _, _, place in good],
             "id": [one.id for one, _, _ in good],
             "label": [one.label for one, _, _ in good],
+            "label_name": [self._label_name(one.label) for one, _, _ in good],
             "correct": [self._correct(one.label, explanation.target) for one, explanation, _ in good],
         }
         return to_table(columns)
@@ -175,6 +176,11 @@ class ShardExplainer:
             "reason": written(str(failed.error)),
             "text": written(text[:_LONGEST_TEXT]),
         }
+
+    def _label_name(self, label: str | None) -> str | None:
+        """The class of the model that a gold label names."""
+        number = None if label is None else class_of(label, self.names)
+        return None if number is None else self.names[number]
 
     def _correct(self, label: str | None, target: int | None) -> bool | None:
         """Whether the predicted class is the gold label; None where one of them is not known."""

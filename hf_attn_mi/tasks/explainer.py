@@ -17,7 +17,7 @@ from hf_attn_mi.tasks.batch_explainer import BatchExplainer, ExplainOptions
 from hf_attn_mi.tasks.corpus_shard import ShardExplainer
 from hf_attn_mi.tasks.each_input import ERRORS
 
-_OF_ROW = ("row", "place", "id", "text", "text_pair", "label")  # the caller's columns say it
+_OF_ROW = ("row", "place", "id", "text", "text_pair", "label", "label_name")  # the caller has them
 
 
 class Explainer:

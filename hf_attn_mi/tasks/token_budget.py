@@ -10,8 +10,8 @@ import torch
 from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.models.encoded_input import EncodedInput
 
-START = 2048  # tokens, padding included, of the first batches
-MOST_ON_CPU = 4096  # more does not make a CPU faster
+START = 1024  # tokens, padding included, of the first batches
+MOST_ON_CPU = 2048  # more does not make a CPU faster
 MOST_ON_ACCELERATOR = 2**18
 GROWTH = 4  # batches of a budget before it is doubled
 MOST_INPUTS = 256  # inputs of a batch, however short they are
@@ -30,8 +30,8 @@ def check_batch_size(value: object) -> None:
 class TokenBudget:
     """Cuts a queue of inputs, sorted by length, into batches.
 
-    With "auto" a batch holds at most `tokens` tokens, padding included. The budget begins at 2,048 with each shard, so
-    that the batches of a shard do not depend on those before it. It doubles after four batches: up to 4,096 on a CPU,
+    With "auto" a batch holds at most `tokens` tokens, padding included. The budget begins at 1,024 with each shard, so
+    that the batches of a shard do not depend on those before it. It doubles after four batches: up to 2,048 on a CPU,
     and up to what fits on an accelerator. When memory runs out, it is halved and does not grow any more.
 
     Args:

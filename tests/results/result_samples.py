@@ -14,15 +14,19 @@ from hf_attn_mi.results import (
     AttentionUnit,
     Certificate,
     ClassOutput,
+    ClassWord,
     Comparison,
+    CorpusSummary,
     DatasetRun,
     DeeperRemovals,
+    ErrorWord,
     Explanation,
     FamilyMember,
     HeadDetail,
     LayerAttention,
     LayerCertificate,
     MethodCost,
+    OpposingWord,
     OutputChange,
     Removal,
     RemovalCheck,
@@ -236,6 +240,18 @@ def report(**changes):
     return Report(**{**values, **changes})
 
 
+def corpus_summary():
+    """Two classes with a word each, a word of errors, and one that speaks against its class."""
+    words = tuple(
+        ClassWord(word, name, 20, 22, 1.5, (1.25, 1.75), 0.125, 0.001, 0.002, (f"a {word} film",))
+        for word, name in (("funny", "positive"), ("dull", "negative"))
+    )
+    error = ErrorWord("but", "positive", 12, 30, 0.5, -0.25, 0.75, (0.25, 1.25), 0.01, 0.02, ("but dull",))
+    opposing = OpposingWord("not", "positive", 0.75, 15, -0.5, (-0.75, -0.25), None, None)
+    classes = ("positive", "negative")
+    return CorpusSummary(100, classes, (60, 40), 0.875, words, (error,), (opposing,), 12, 10, {"model": "m"})
+
+
 SAMPLES = {
     "explanation": explanation(),
     "layer": layer_attention(),
@@ -244,6 +260,7 @@ SAMPLES = {
     "attention subgraph": subgraph(),
     "comparison": comparison(),
     "profile": sample_profile.made(),
+    "summary": corpus_summary(),
     "data set run": DatasetRun("out", "1f2e3d4c", 2000, 1, 2, 0, 2000, 10.0, 2**30, 2**20, 2, info={"model": "m"}),
     "maps": attention_maps(),
     "report": report(),

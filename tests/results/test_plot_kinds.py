@@ -30,6 +30,7 @@ KINDS = {  # what each sample draws; the first kind is the default
     "comparison": ("metrics", "agreement"),
     "profile": ("layers",),
     "data set run": ("progress",),
+    "summary": ("words", "errors"),
     "maps": ("matrix",),
     "report": ("text", "words", "tokens", "heads", "attention", "intervals", "token_set", "certificate", "subgraph"),
 }

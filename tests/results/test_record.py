@@ -29,6 +29,7 @@ FOLDERS = pytest.mark.parametrize("record", [x for x in SAMPLES.values() if x.FO
 STATIC = pytest.mark.parametrize("record", [x for x in SAMPLES.values() if x.NOUN != "report"], ids=lambda x: x.NOUN)
 OTHER = {  # a value of another record for one field of each kind
     "run over a data set": {"rows": 2001},
+    "summary of a data set": {"rows": 101},
     "explanation": {"target": None},
     "attention layer": {"n": 7},
     "certificate": {"scale": 2.5},
@@ -377,6 +378,7 @@ ROWS = {
     "layer": 2,
     "certificate": 2,
     "data set run": 1,
+    "summary": 2,
     "token set": 4,
     "attention subgraph": 2,
     "comparison": 2,

@@ -128,11 +128,11 @@ def test_a_batch_holds_a_number_of_tokens_that_grows():
     for _ in range(6):
         sizes.append(len(budget.take(range(3000), inputs, mixed=True)))
         budget.succeeded()
-    assert sizes == [256, 256, 256, 256, 256, 256]  # the most inputs of a batch
+    assert sizes == [128, 128, 128, 128, 256, 256]  # 256: the most inputs of a batch
     long = inputs_of([128] * 100)
-    assert len(budget.take(range(100), long, mixed=True)) * 128 == 4096
-    budget.restart()
     assert len(budget.take(range(100), long, mixed=True)) * 128 == 2048
+    budget.restart()
+    assert len(budget.take(range(100), long, mixed=True)) * 128 == 1024
     budget.exhausted(1, 128)  # one input that does not fit says nothing about batches
     budget.exhausted(16, 2048)
     assert len(budget.take(range(100), long, mixed=True)) == 8

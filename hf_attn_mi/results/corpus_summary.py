@@ -1,0 +1,225 @@
+"""`CorpusSummary`: what a model has learned, from the scores of a whole data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.results.document import Block, Facts, Heading, Paragraph, Table
+from hf_attn_mi.results.plots.corpus import draw_class_words, draw_error_words
+from hf_attn_mi.results.record import Record
+from hf_attn_mi.results.words import format_score
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LEVEL = 0.05  # family-wise, of the tests
+
+
+@dataclass(frozen=True)
+class ClassWord:
+    """A word and its mean contribution to a class.
+
+    Attributes:
+        word: in lower case.
+        target_name: the class that was explained.
+        inputs: inputs that were explained as this class and hold the word.
+        count: times that it occurs in them.
+        mean: mean over these inputs of its mean score in each.
+        interval: 95 %, bootstrap over inputs.
+        chance: the same mean for a word of the same inputs that is drawn at random.
+        p_value: of Student's t-test that the mean is that of chance; None where the values do not vary.
+        adjusted: the same after Holm's correction over all words and classes that were tested.
+        examples: where it contributes most: some words around it.
+    """
+
+    word: str
+    target_name: str
+    inputs: int
+    count: int
+    mean: float
+    interval: tuple[float, float] | None
+    chance: float
+    p_value: float | None
+    adjusted: float | None
+    examples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ErrorWord:
+    """A word whose contribution to a class differs between wrong and correct predictions.
+
+    Attributes:
+        word: in lower case.
+        target_name: the predicted class.
+        errors: wrong predictions with the word.
+        correct: correct predictions with the word.
+        mean_errors: mean contribution in the wrong ones.
+        mean_correct: mean contribution in the correct ones.
+        difference: mean_errors - mean_correct.
+        interval: 95 % of the difference, bootstrap over inputs.
+        p_value: of Welch's t-test that there is no difference; None where the values do not vary.
+        adjusted: the same after Holm's correction over all words and classes that were tested.
+        examples: from the errors.
+    """
+
+    word: str
+    target_name: str
+    errors: int
+    correct: int
+    mean_errors: float
+    mean_correct: float
+    difference: float
+    interval: tuple[float, float] | None
+    p_value: float | None
+    adjusted: float | None
+    examples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class OpposingWord:
+    """A word that speaks against the class in whose inputs it mostly occurs.
+
+    Attributes:
+        word: in lower case.
+        label: the class of most inputs with the word: the gold label, or the explained class without labels.
+        share: the share of its inputs with this label.
+        inputs: inputs with the word whose contribution to the class is known.
+        mean: mean contribution to the class, below zero.
+        interval: 95 %, bootstrap over inputs.
+        p_value: of Student's t-test that the mean is zero; None where the values do not vary.
+        adjusted: the same after Holm's correction over all words that were tested.
+        examples: where it contributes most against the class.
+    """
+
+    word: str
+    label: str
+    share: float
+    inputs: int
+    mean: float
+    interval: tuple[float, float] | None
+    p_value: float | None
+    adjusted: float | None
+    examples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CorpusSummary(Record):
+    """What the model has learned: words that speak for each class, words of errors, and words against their class.
+
+    Attributes:
+        rows: explanations that were read.
+        classes: explained classes, the most frequent first.
+        counts: explanations of each class.
+        accuracy: share of correct predictions; None without gold labels.
+        words: of each class those with the largest mean contribution.
+        errors: those with the largest differences between wrong and correct predictions.
+        opposing: those that speak against the class of most of their inputs.
+        tested: number of tests of words and classes against chance.
+        least: words in fewer inputs were left out.
+        info: model, method, versions, folder and seed.
+
+    Raises:
+        InvalidInputError: counts and classes disagree.
+    """
+
+    TYPE: ClassVar[str] = "hf_attn_mi.CorpusSummary"
+    NOUN: ClassVar[str] = "summary of a data set"
+
+    rows: int
+    classes: tuple[str, ...]
+    counts: tuple[int, ...]
+    accuracy: float | None
+    words: tuple[ClassWord, ...]
+    errors: tuple[ErrorWord, ...]
+    opposing: tuple[OpposingWord, ...]
+    tested: int
+    least: int
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def of_class(self, name: str) -> tuple[ClassWord, ...]:
+        """Return the words of a class, the largest mean contribution first."""
+        return tuple(one for one in self.words if one.target_name == name)
+
+    def _check(self) -> None:
+        if len(self.classes) != len(self.counts):
+            raise InvalidInputError(f"counts has {len(self.counts)} entries for {len(self.classes)} classes")
+
+    def _blocks(self) -> list[Block]:
+        details = {key: str(self.info[key]) for key in ("model", "method") if self.info.get(key) is not None}
+        parts = ", ".join(f"{name}: {count:,}" for name, count in zip(self.classes, self.counts))
+        facts = [f"Explained classes: {parts}."]
+        if self.accuracy is not None:
+            facts.append(f"Accuracy: {self.accuracy:.1%}.")
+        facts.append(
+            f"Words in fewer than {self.least} inputs are left out; {self.tested:,} words and classes were tested "
+            f"against chance (* : p < {LEVEL} after Holm's correction)."
+        )
+        blocks: list[Block] = [Heading(f"What the model has learned from {self.rows:,} inputs", details), Facts(facts)]
+        for name in self.classes:
+            rows = [_class_row(one) for one in self.of_class(name)]
+            if rows:
+                header = ("word", "mean", "95 %", "chance", "inputs", "example")
+                blocks.append(Table(header, rows, title=f"Words for {name}"))
+        if self.errors:
+            columns = ("word", "predicted", "errors", "correct", "difference", "95 %", "n", "example")
+            title = "Words whose contribution differs in errors"
+            blocks.append(Table(columns, [_error_row(one) for one in self.errors], title=title))
+        if self.opposing:
+            names = ("word", "mostly in", "share", "mean", "95 %", "inputs", "example")
+            title = "Words that speak against the class they mostly occur in"
+            blocks.append(Table(names, [_opposing_row(one) for one in self.opposing], title=title))
+        if not self.words:
+            blocks.append(Paragraph(f"No word occurs in {self.least} inputs of one class."))
+        return blocks
+
+    def _plots(self) -> dict[str, Callable[[Axes | None], Figure]]:
+        plots: dict[str, Callable[[Axes | None], Figure]] = {}
+        if self.words:
+            plots["words"] = partial(draw_class_words, self)
+        if self.errors:
+            plots["errors"] = partial(draw_error_words, self)
+        return plots
+
+    def _columns(self) -> dict[str, list[Any]]:
+        names = ("word", "target_name", "inputs", "count", "mean", "chance", "p_value", "adjusted")
+        columns: dict[str, list[Any]] = {name: [getattr(one, name) for one in self.words] for name in names}
+        for place, name in enumerate(("low", "high")):
+            columns[name] = [None if one.interval is None else one.interval[place] for one in self.words]
+        return columns
+
+    def _summary(self) -> dict[str, object]:
+        return {"rows": self.rows, "classes": len(self.classes), "words": len(self.words), "errors": len(self.errors)}
+
+
+def _class_row(one: ClassWord) -> list[str]:
+    mark = _mark(one.adjusted)
+    numbers = [f"{format_score(one.mean)}{mark}", _interval(one.interval), format_score(one.chance), f"{one.inputs:,}"]
+    return [one.word, *numbers, _example(one.examples)]
+
+
+def _error_row(one: ErrorWord) -> list[str]:
+    means = [format_score(one.mean_errors), format_score(one.mean_correct)]
+    numbers = [f"{format_score(one.difference)}{_mark(one.adjusted)}", _interval(one.interval)]
+    return [one.word, one.target_name, *means, *numbers, f"{one.errors} / {one.correct}", _example(one.examples)]
+
+
+def _opposing_row(one: OpposingWord) -> list[str]:
+    numbers = [f"{format_score(one.mean)}{_mark(one.adjusted)}", _interval(one.interval), f"{one.inputs:,}"]
+    return [one.word, one.label, f"{one.share:.0%}", *numbers, _example(one.examples)]
+
+
+def _mark(adjusted: float | None) -> str:
+    return "*" if adjusted is not None and adjusted < LEVEL else ""
+
+
+def _interval(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f"{format_score(interval[0])} to {format_score(interval[1])}"
+
+
+def _example(examples: Sequence[str]) -> str:
+    return examples[0] if examples else ""

@@ -1,0 +1,134 @@
+"""`summarize`: the words with the largest contributions, as they follow from the explanations one by one."""
+
+import random
+
+import pytest
+import scipy.stats
+import torch
+
+from hf_attn_mi import InvalidInputError, explain_dataset, load_results, summarize
+from hf_attn_mi.evaluation.t_tests import Moments, one_sample_p, welch_p
+from hf_attn_mi.results import CorpusSummary
+from tests.sample_models import load_demo
+
+GOOD, BAD = ("funny", "moving", "warm"), ("dull", "awful", "tedious")
+
+
+def review(rng):
+    """A text and its label; one in six labels is wrong."""
+    label = rng.randrange(2)
+    words = [rng.choice((GOOD if label else BAD) if rng.random() < 0.9 else (*GOOD, *BAD)) for _ in range(2)]
+    text = f"A {words[0]} film, and the story of {rng.randrange(99)} is {words[1]}."
+    return {"text": text, "label": label if rng.random() > 1 / 6 else 1 - label}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run over 90 reviews with words that speak for one of two classes."""
+    model, tokenizer = load_demo()
+    rng = random.Random(0)
+    output = tmp_path_factory.mktemp("summary") / "out"
+    explain_dataset(model, [review(rng) for _ in range(90)], output=output, tokenizer=tokenizer, shard_size=40)
+    return output
+
+
+def values_of(folder, word, target_name, correct=None):
+    """The contributions of a word to a class, input by input, straight from the explanations."""
+    found = []
+    for one in load_results(folder).with_rows():
+        if one.explanation.target_name == target_name and correct in (None, one.correct):
+            words = one.explanation.to_words()
+            scores = [x.score for x in words if x.text.lower() == word]
+            if scores:
+                found.append((sum(scores) / len(scores), sum(x.score for x in words) / len(words)))
+    return found
+
+
+def test_means_tests_and_intervals_are_those_of_the_inputs(folder):
+    summary = summarize(folder, least=5, words=30)
+    assert summary.rows == 90
+    assert sum(summary.counts) == 90
+    for name, words in (("positive", GOOD), ("negative", BAD)):
+        best = summary.of_class(name)
+        assert {one.word for one in best[:3]} == set(words)
+        assert [one.mean for one in best] == sorted((one.mean for one in best), reverse=True)
+        one = best[0]
+        values = values_of(folder, one.word, name)
+        mean = sum(value for value, _ in values) / len(values)
+        assert (one.inputs, one.mean) == (len(values), pytest.approx(mean))
+        assert one.chance == pytest.approx(sum(chance for _, chance in values) / len(values))
+        expected = scipy.stats.ttest_1samp([value - chance for value, chance in values], 0).pvalue
+        assert one.p_value == pytest.approx(expected)
+        assert one.p_value <= one.adjusted <= min(1, summary.tested * one.p_value * (1 + 1e-9))
+        assert one.interval[0] < one.mean < one.interval[1]
+        assert all(one.word in example.lower() for example in one.examples)
+
+
+def test_errors_are_compared_with_correct_predictions(folder):
+    summary = summarize(folder, least=3)
+    known = [one.correct for one in load_results(folder).with_rows()]
+    assert summary.accuracy == pytest.approx(sum(known) / len(known))
+    one = summary.errors[0]
+    wrong, right = ([x for x, _ in values_of(folder, one.word, one.target_name, flag)] for flag in (False, True))
+    assert (one.errors, one.correct) == (len(wrong), len(right))
+    assert one.difference == pytest.approx(sum(wrong) / len(wrong) - sum(right) / len(right))
+    if one.p_value is not None:
+        assert one.p_value == pytest.approx(scipy.stats.ttest_ind(wrong, right, equal_var=False).pvalue, abs=1e-9)
+
+
+def test_words_that_speak_against_their_class_are_found(tmp_path):
+    model, tokenizer = load_demo()
+    # Gold labels say the opposite of the words, so that the words speak against the class they occur in.
+    rows = [{"text": f"A dull and tedious film {i}.", "label": 1} for i in range(8)]
+    rows += [{"text": f"A warm and funny film {i}.", "label": 0} for i in range(8)]
+    explain_dataset(model, rows, output=tmp_path / "out", tokenizer=tokenizer)
+    summary = summarize(tmp_path / "out", least=5)
+    found = {(one.word, one.label): one for one in summary.opposing}
+    assert found["dull", "positive"].share == 1
+    assert found["dull", "positive"].mean < 0
+    values = [-value for value, _ in values_of(tmp_path / "out", "dull", "negative")]
+    assert found["dull", "positive"].mean == pytest.approx(sum(values) / len(values))
+    assert ("funny", "negative") in found
+    assert not {("funny", "positive"), ("dull", "negative")} & set(found)
+
+
+def test_it_is_shown_saved_and_drawn(folder, tmp_path):
+    summary = summarize(folder, least=5, words=3)
+    assert "What the model has learned from 90 inputs" in str(summary)
+    assert "Words for positive" in str(summary)
+    assert "<table" in summary.to_html()
+    assert len(summary.to_pandas()) == len(summary.words) == 6
+    summary.save(tmp_path / "summary.json")
+    assert CorpusSummary.load(tmp_path / "summary.json") == summary == summarize(folder, least=5, words=3)
+    summary.plot(tmp_path / "words.png")
+    summary.plot(tmp_path / "errors.svg", kind="errors") if summary.errors else None
+    assert (tmp_path / "words.png").stat().st_size > 5000
+
+
+def test_refusals_name_what_is_wrong(folder, tmp_path):
+    with pytest.raises(InvalidInputError, match="least must be a whole number of 2 or more"):
+        summarize(folder, least=1)
+    with pytest.raises(InvalidInputError, match="is not the folder of a run"):
+        summarize(tmp_path)
+    model, tokenizer = load_demo()
+    explain_dataset(model, ["a film"], output=tmp_path / "rollout", tokenizer=tokenizer, method="rollout")
+    with pytest.raises(InvalidInputError, match="the scores of method 'rollout' belong to no class"):
+        summarize(tmp_path / "rollout")
+
+
+def moments_of(values):
+    moments = Moments()
+    for value in values:
+        moments.add(value)
+    return moments
+
+
+def test_moments_give_the_tests_of_scipy():
+    first, second = torch.randn(2, 40, generator=torch.Generator().manual_seed(0)).double().tolist()
+    second = [2 * value + 0.3 for value in second[:25]]
+    left, right = moments_of(first), moments_of(second)
+    assert one_sample_p(left) == pytest.approx(scipy.stats.ttest_1samp(first, 0).pvalue)
+    assert welch_p(left, right) == pytest.approx(scipy.stats.ttest_ind(first, second, equal_var=False).pvalue)
+    both, expected = left.with_negated(right), moments_of([*first, *(-value for value in second)])
+    assert (both.count, both.mean, both.squares) == pytest.approx((expected.count, expected.mean, expected.squares))
+    assert one_sample_p(moments_of([1.0, 1.0])) is None

@@ -94,7 +94,7 @@ def result_row(
         what: a sentence that says what is compared.
         ours: one measurement a turn.
         peer: the same for what this package is compared with. Without a peer, the target applies to `ours`.
-        unit: of `ours` and `peer`.
+        unit: the unit of `ours` and `peer`.
         faster: the ratio is peer / ours (how many times faster) instead of ours / peer.
         at_most: target for the median ratio (for the median of `ours` without a peer).
         at_least: likewise.

@@ -34,7 +34,7 @@ from hf_attn_mi.heads import AttentionHeadForSequenceClassification
 
 EMBEDDED_MODEL = Path(hf_attn_mi.__file__).parent / "embedded_model"
 LABELS = ("label_name", "label", "labels", "class", "target")
-Row = tuple[tuple[str, ...], Any]  # the text or the two texts, and the label as it is stored
+Row = tuple[tuple[str, ...], Any]  # the text or both texts of a pair, and the label as it is stored
 
 
 def load_rows(source: str, text_field: Sequence[str] | None, label_field: str | None) -> list[Row]:
@@ -171,9 +171,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--freeze-encoder", action="store_true")
     add("--epochs", type=float, default=3)
     add("--batch-size", type=int, default=32)
-    add("--lr", type=float, default=5e-5, help="of the encoder")
+    add("--lr", type=float, default=5e-5, help="learning rate of the encoder")
     add("--head-lr", type=float, default=1e-3)
-    add("--warmup", type=int, default=0, help="steps")
+    add("--warmup", type=int, default=0, help="warm-up steps")
     add("--max-length", type=int, default=128, help="tokens")
     add("--patience", type=int, default=1000, help="stop after this many epochs without a gain")
     add("--resume", action="store_true", help="continue from the last checkpoint in --output, if any")

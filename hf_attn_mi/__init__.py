@@ -130,7 +130,7 @@ def __getattr__(name: str) -> object:
     if name not in _MODULE_OF_NAME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: object = getattr(import_module(_MODULE_OF_NAME[name]), name)
-    globals()[name] = value  # from here on without this function
+    globals()[name] = value  # from now on, the name is found without a call of this function
     return value
 
 

@@ -6,7 +6,7 @@ class HfAttnMiError(Exception):
 
 
 class InvalidInputError(HfAttnMiError, ValueError):
-    """An argument is wrong: the message names it, what came, what is allowed and what to do."""
+    """An argument is wrong: the message names it, its value, what is allowed and what to do."""
 
 
 class UnsupportedModelError(HfAttnMiError):
@@ -14,7 +14,7 @@ class UnsupportedModelError(HfAttnMiError):
 
 
 class BackendUnavailableError(HfAttnMiError):
-    """A backend was asked for by name and is not there."""
+    """A backend or a package that was asked for by name is not available."""
 
 
 class Interrupted(KeyboardInterrupt):

@@ -80,7 +80,7 @@ def train(
         model: to train.
         draw: number of the step -> the model's arguments.
         labels: number of the step -> (batch,) classes.
-        steps: of AdamW.
+        steps: the number of steps of AdamW.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=steps)

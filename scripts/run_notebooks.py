@@ -67,7 +67,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare with the stored outputs and write nothing")
     check = parser.parse_args().check
-    os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # of tqdm in a kernel without widgets
+    os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # a warning of tqdm in a kernel without widgets
     os.environ |= {"HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     differ = []
     for path in sorted(FOLDER.glob("*.ipynb")):

@@ -44,7 +44,7 @@ from benchmarks.studies.faithfulness.run import FAITHFUL, MAIN, NORMALIZED, PLAU
 RESULTS = ROOT / "benchmarks" / "studies" / "faithfulness" / "results" / "faithfulness.jsonl"
 PARTS = (*MAIN_SETS, "imdb_256", "rationales", "peers", "speed")
 GROUPS = ("main", "added", "masked", "costly", "normalized")
-QUICK_TEXTS = (  # with character spans of rationales
+QUICK_TEXTS = (  # texts with character spans of rationales
     ("A warm and quietly moving film.", [(2, 25)]),
     ("The plot is thin and the jokes are old.", [(12, 16), (35, 38)]),
     ("Nobody in it seems to know why they are there, and it is far too long.", [(57, 69)]),
@@ -138,7 +138,7 @@ def parse() -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--groups", nargs="+", choices=GROUPS, help="of the data sets")
+    parser.add_argument("--groups", nargs="+", choices=GROUPS, help="run only these groups of the data sets")
     parser.add_argument("--chunks", type=int, help="stop after this many rows of results")
     parser.add_argument("--again", action="store_true", help="run the parts anew")
     parser.add_argument("--estimate", action="store_true", help="only print how long the parts would take")
@@ -146,13 +146,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, help="default: the results of the study")
     parser.add_argument("--report", type=Path, help="folder for faithfulness.md, from the results; runs nothing")
     parser.add_argument("--peers", type=Path, default=ROOT / "out" / "peers", help="environments, named as peers/*.py")
-    parser.add_argument("--trained", type=Path, default=ROOT / "out" / "trained", help="for the two trained models")
-    parser.add_argument("--turns", type=int, default=3, help="of the part speed")
-    parser.add_argument("--model", help="with --data: any classifier, by Hub name or folder")
+    parser.add_argument("--trained", type=Path, default=ROOT / "out" / "trained", help="folder of two trained models")
+    parser.add_argument("--turns", type=int, default=3, help="turns of the part speed")
+    parser.add_argument("--model", help="any classifier, by Hub name or folder (with --data)")
     parser.add_argument("--data", help="a file, a folder saved by datasets, or a Hub name:split")
     parser.add_argument("--inputs", type=int, default=200)
     parser.add_argument("--tokens", type=int, default=256)
-    parser.add_argument("--methods", nargs="+", help="with --model; default: those that cost little")
+    parser.add_argument("--methods", nargs="+", help="methods, with --model (default: those that cost little)")
     arguments = parser.parse_args()
     if arguments.model and not arguments.data:
         parser.error("--model needs --data")

@@ -189,7 +189,7 @@ def _case(
 def _curve(rng: RandomNumbers, level: float, n: int, d: int, classes: int, width: float) -> Case:
     """Return states on a random curve of three frequencies; the class is the bin of the noisy position on it."""
     amplitude = rng.normal(6, d) / math.sqrt(d) * torch.tensor([3.0, 3, 2, 2, 1.5, 1.5], dtype=torch.float64)[:, None]
-    spread = (1 - level) * 0.6 + 0.03  # of the label's noise around the position
+    spread = (1 - level) * 0.6 + 0.03  # standard deviation of the label's noise around the position
 
     def posterior(t: Tensor) -> Tensor:
         edges = torch.linspace(0, 1, classes + 1).double()[1:-1]

@@ -45,7 +45,7 @@ from hf_attn_mi.mi import MutualInformation, mutual_information
 Rows = Iterator[Row]
 RESULTS = Path(__file__).parent / "results" / "mutual_information.jsonl"
 OURS = ("auto", "gaussian", "probe", "ksg", "ksg_pca")
-HALF_WIDTH = 2.262  # standard errors: Student's t of the ten folds
+HALF_WIDTH = 2.262  # in standard errors: Student's t of the ten folds
 PEER_FAMILIES = ("lin", "network", "digits", "digits network", "exclusive or", "soft")
 
 
@@ -284,7 +284,7 @@ def main() -> int:
     """Run the parts, print and write the rows; the exit status is 1 where a check failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--seeds", nargs="+", type=int, help="of the families; default 4: nothing was tuned on it")
+    parser.add_argument("--seeds", nargs="+", type=int, help="seeds of the families (default: 4, not used for tuning)")
     parser.add_argument("--families", nargs="+", choices=FAMILIES, help="default all")
     parser.add_argument("--estimators", nargs="+", choices=OURS)
     parser.add_argument("--quick", action="store_true", help="a few cases, under a minute")

@@ -29,8 +29,8 @@ from benchmarks.speed.timed_model import Rows, TimedModel, check_explanations
 from hf_attn_mi import explain
 
 RESULTS = Path(__file__).parent / "results" / "against_captum.jsonl"
-STEPS = 50  # of integrated gradients
-INTERNAL_BATCHES = (5, 10, 25, 50)  # of integrated gradients; the fastest counts
+STEPS = 50  # steps of integrated gradients
+INTERNAL_BATCHES = (5, 10, 25, 50)  # internal batch sizes of integrated gradients; the fastest counts
 STUDY_LENGTHS = (128, 180)
 OTHER_SCORES = ("attnlrp", "attnlrp_iterative")
 TARGETS = {"integrated_gradients": 30.0, "lime": 100.0, "kernel_shap": 100.0, "feature_ablation": 100.0}

@@ -241,7 +241,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=2000, help="rows of each kind to compare with HiGHS")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--backend", choices=("triton",), help="on the GPU; without it, all that run on the processor")
+    parser.add_argument("--backend", choices=("triton",), help="run this GPU backend (default: all CPU backends)")
     parser.add_argument("--quick", action="store_true", help="few unrelated rows, one turn")
     parser.add_argument("--output", type=Path, help="default results/efficient_rows[_gpu].jsonl; none with --quick")
     arguments = parser.parse_args()

@@ -60,9 +60,9 @@ def time_imports(statements: dict[str, str], turns: int, *, cold: bool) -> dict[
     """Time import statements, measured inside fresh interpreters.
 
     Args:
-        statements: by name.
+        statements: the statements by name.
         turns: how often each runs.
-        cold: with an empty folder for compiled bytecode, as on the first run after an installation that compiles
+        cold: run with an empty folder for compiled bytecode, as on the first run after an installation that compiles
             nothing. Otherwise bytecode and files are in the caches, and a first round is not counted.
 
     Returns:

@@ -32,7 +32,7 @@ def main() -> int:
     """Run the parts, print and write the rows; the exit status is 1 where a check failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--longest", type=int, default=LENGTHS[-1], help="of the growth table")
+    parser.add_argument("--longest", type=int, default=LENGTHS[-1], help="longest text of the growth table")
     parser.add_argument("--peak", nargs=2, metavar=("LENGTH", "FORM"), help=argparse.SUPPRESS)
     parser.add_argument("--quick", action="store_true", help="short lengths, one turn")
     parser.add_argument("--output", type=Path, help="default results/kernels.jsonl; none with --quick")

@@ -24,8 +24,8 @@ class TimedModel:
     """A classifier with its tokenizer and texts, and the size of a benchmark.
 
     Attributes:
-        model: in float32 and evaluation mode.
-        tokenizer: of the model.
+        model: the model, in float32 and evaluation mode.
+        tokenizer: the tokenizer of the model.
         texts: to take token ids from.
         most_turns: upper limit for the turns of every part.
         quick: small shapes that only check that the benchmark runs.

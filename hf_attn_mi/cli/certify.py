@@ -27,7 +27,7 @@ def certify(
         opt.method_option(metavar="T", help="Tolerance of efficient rows: a relative error in \\[0, 1); 0 is exact."),
     ] = 0.0,
     checked_rows: Annotated[
-        int, opt.method_option(metavar="N", help="Rows, drawn at random, whose keys are checked for necessity.")
+        int, opt.method_option(metavar="N", help="Number of random rows whose keys are checked for necessity.")
     ] = 64,
     seed: opt.Seed = 0,
     json: opt.Json = None,

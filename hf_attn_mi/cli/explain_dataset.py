@@ -19,7 +19,7 @@ def explain_dataset(
     data: opt.Data,
     output: Annotated[
         Path,
-        opt.output_option(metavar="FOLDER", help="Where the shards go; run again to do what is missing in it."),
+        opt.output_option(metavar="FOLDER", help="The folder of the shards; run again to do those that are missing."),
     ],
     model: opt.Model = None,
     columns: Annotated[
@@ -31,7 +31,9 @@ def explain_dataset(
             show_default=False,
         ),
     ] = None,
-    limit: Annotated[int | None, opt.input_option(metavar="N", help="Most rows to read (default: all).")] = None,
+    limit: Annotated[
+        int | None, opt.input_option(metavar="N", help="Maximum number of rows to read (default: all).")
+    ] = None,
     truncate: opt.Truncate = False,
     stride: opt.Stride = None,
     aggregation: opt.Aggregation = "mean",
@@ -51,7 +53,7 @@ def explain_dataset(
         Path | None, opt.method_option(metavar="FOLDER", help="What 'mi --save' wrote: adds the information.")
     ] = None,
     batch_size: Annotated[
-        str, opt.method_option(metavar="N", help="Most inputs in one forward pass; auto: as many as memory allows.")
+        str, opt.method_option(metavar="N", help="Maximum number of inputs in one pass; auto: as memory allows.")
     ] = "auto",
     shard_size: Annotated[int, opt.output_option(metavar="N", help="Rows of a shard.")] = 1000,
     num_shards: Annotated[

@@ -106,7 +106,7 @@ def _lines(content: bytes, place: str) -> list[str]:
             blank.append(number)
     if content.endswith(b"\n"):  # what follows the last line break is no line
         blank = blank[:-1]
-    if blank and lines:  # without any text the caller says so
+    if blank and lines:  # if there is no text at all, the caller raises an error
         count = f"{len(blank)} blank lines were" if len(blank) > 1 else "1 blank line was"
         complain(f"{place}: {count} left out, the first is line {blank[0]}; the others keep their order.", "warning: ")
     return lines

@@ -33,7 +33,8 @@ def names_missing_path(name: str, *, parts: int = 2) -> bool:
 
     Args:
         name: a Hub name or a path.
-        parts: of a Hub name: 2 for a model, "owner/name"; 3 for a data set, "owner/name/configuration".
+        parts: the number of parts of a Hub name: 2 for a model, "owner/name"; 3 for a data set,
+            "owner/name/configuration".
 
     Example:
         >>> names_missing_path("./no-such-folder"), names_missing_path("google/electra-small-discriminator")

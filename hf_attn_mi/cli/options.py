@@ -104,9 +104,9 @@ Errors = Annotated[
     input_option(help="skip: go on after an input that cannot be used; the output says why, and the status is 1."),
 ]
 method_name = partial(method_option, metavar="METHOD", autocompletion=complete_methods)
-BatchSize = Annotated[int, method_option(metavar="N", help="Inputs in one forward pass.")]
-Seed = Annotated[int, method_option(metavar="N", help="Seed of every random draw.")]
-Budget = Annotated[float, method_option(metavar="N", help="Most forward passes of the whole text for a search.")]
+BatchSize = Annotated[int, method_option(metavar="N", help="Maximum number of inputs in one forward pass.")]
+Seed = Annotated[int, method_option(metavar="N", help="The random seed for every random draw.")]
+Budget = Annotated[float, method_option(metavar="N", help="Largest cost of a search, in forward passes of the text.")]
 Json = Annotated[
     Path | None,
     output_option(metavar="FILE", help="Write the results as JSON; '-' prints JSON and nothing else."),

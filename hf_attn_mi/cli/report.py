@@ -57,7 +57,7 @@ def report(
     json: opt.Json = None,
     quiet: opt.Quiet = False,
 ) -> int:
-    """Write a page that can be clicked: words, classes, minimal token set, certificate, attention, other methods."""
+    """Write an interactive page: words, classes, minimal token set, certificate, attention, other methods."""
     inputs = read_inputs(texts, file, pair, image, audio)
     check_files(json, html=html)
     if compare and inputs.kind != "text":

@@ -119,7 +119,7 @@ def find_columns(
             "text", "text_pair", "id", "label" and "target" to columns, where None switches one off.
         names: columns of the data set, as far as it names them.
         first: its first row; None if there is none.
-        features: of a `datasets` object, whose class labels have names.
+        features: the features of a `datasets` object, whose class labels have names.
 
     Raises:
         InvalidInputError: another kind of argument, or a column that does not exist.

@@ -28,7 +28,7 @@ class RowSource:
 
     Attributes:
         size: number of rows; None if it is not known before they are read. See `count`.
-        path: of the file that is read; None for other containers.
+        path: the path of the file that is read; None for other containers.
         column_names: as far as the container names them.
 
     Raises:

@@ -24,7 +24,7 @@ from hf_attn_mi.errors import InvalidInputError
 DATA, ERRORS, RUN, LOCK = "data", "errors", "run.json", ".lock"
 SCHEMA = 1
 TYPE = "hf_attn_mi.Run"
-_KEY = b"hf_attn_mi"  # of the entry in the metadata of a shard
+_KEY = b"hf_attn_mi"  # key of the entry in the metadata of a shard
 _SHARD = re.compile(r"shard-(\d{5,})\.parquet")
 
 
@@ -33,11 +33,11 @@ class ShardInfo:
     """What the footer of a shard says.
 
     Attributes:
-        number: of the shard.
+        number: the number of the shard.
         start, stop: its rows in the data set.
         rows: rows of the file.
         failed: rows of the data set that are in the errors file instead.
-        digest: of the rows of the data set.
+        digest: the digest of the rows of the data set.
         run: identifier of the settings; see `settings_id`.
         statistics: seconds and peak memory of the process that wrote it.
     """
@@ -102,7 +102,7 @@ class RunFolder:
         """Hold the lock of the folder; it ends with the process, however that ends.
 
         Args:
-            run_id: of this run, which the refusal of another one names.
+            run_id: the identifier of this run, which the refusal of another one names.
 
         Raises:
             InvalidInputError: another run has the lock.

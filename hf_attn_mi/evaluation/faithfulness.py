@@ -35,7 +35,7 @@ class Metric:
     """The meaning of a metric.
 
     Attributes:
-        title: for tables.
+        title: the name in tables.
         higher: whether higher is better.
         lowest: its minimum; None if it is unbounded.
         highest: its maximum; None if it is unbounded.

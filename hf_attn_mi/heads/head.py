@@ -255,7 +255,7 @@ class AttentionHead(nn.Module):
             states: (batch, tokens, hidden_size).
             mask: (batch, tokens), bool or 0/1, nonzero for real tokens.
             sample: Gumbel noise also in evaluation.
-            generator: for the noise.
+            generator: the source of the noise.
 
         Raises:
             InvalidInputError: shapes that do not fit, or an input all of whose tokens are masked.

@@ -121,8 +121,8 @@ class AttentionHeadForSequenceClassification(PreTrainedModel):  # type: ignore[m
             encoder: a name on the Hub, a path, or a model (used itself, not copied).
             num_labels: classes, at least 1; 1 is a regression.
             labels: names of the classes.
-            options: of `AttentionHead`: score, normalizer, temperature, hard, heads, queries, score_size, recurrence,
-                recurrence_size, head_dropout (its dropout); and freeze_encoder, problem_type.
+            options: the options of `AttentionHead`: score, normalizer, temperature, hard, heads, queries, score_size,
+                recurrence, recurrence_size, head_dropout (its dropout); and freeze_encoder, problem_type.
 
         Raises:
             InvalidInputError: num_labels below 1, another number of names, an unknown option, or a model that is not an
@@ -170,7 +170,7 @@ class AttentionHeadForSequenceClassification(PreTrainedModel):  # type: ignore[m
             labels: (batch,) classes, or floats for a regression, or (batch, num_labels) floats for a multi-label model.
             output_hidden_states, output_attentions: whether to return those of the encoder.
             sample: Gumbel noise also in evaluation.
-            generator: for the noise.
+            generator: the source of the noise.
             return_dict: False returns a tuple.
 
         Raises:

@@ -58,7 +58,7 @@ def gumbel_softmax(
         temperature: above 0.
         hard: return the one-hot vector of the largest weight, with the gradient of the soft weights (straight-through).
         noise: False leaves g out: tempered softmax.
-        generator: for reproducible noise; on the device of the scores.
+        generator: the source of the noise, on the device of the scores; None for the global one.
 
     Example:
         >>> drawn = gumbel_softmax(torch.zeros(3), hard=True, generator=torch.Generator().manual_seed(0))
@@ -74,7 +74,7 @@ def gumbel_softmax(
     if hard:
         one_hot = torch.zeros_like(soft).scatter(-1, soft.argmax(-1, keepdim=True), 1.0)
         one_hot = one_hot if mask is None else one_hot * mask
-        soft = one_hot + (soft - soft.detach())  # in this order the sum is exactly one-hot
+        soft = one_hot + (soft - soft.detach())  # added in this order, the result is exactly one-hot
     return soft.to(scores.dtype)
 
 

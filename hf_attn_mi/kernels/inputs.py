@@ -103,7 +103,7 @@ def read_probabilities(name: str, probabilities: Tensor, shapes: list[tuple[int,
     """Return float64 probabilities whose rows sum to one.
 
     Args:
-        name: for the message.
+        name: the name of the argument, for the message.
         probabilities: any floating point dtype.
         shapes: the allowed shapes.
         device: where the result is placed.

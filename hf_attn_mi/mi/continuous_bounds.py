@@ -34,7 +34,7 @@ def vector_bounds(site: SiteData, effort: Effort) -> SiteBounds:
 
     Args:
         site: states and (n, m) continuous outputs.
-        effort: of the predictors of the cells.
+        effort: the effort spent on the predictors of the cells.
     """
     ratio = ratio_bound(site.once(cross_fitted_ratios))
     cells = cell_bound(site, effort)

@@ -27,7 +27,7 @@ def refuse_functions(points: Tensor, outputs: Tensor, index: int) -> None:
     Args:
         points: (n, r) whitened states.
         outputs: (n, m) float64.
-        index: of the site, for the message.
+        index: the index of the site, for the message.
 
     Raises:
         InvalidInputError: outputs are a function of the states, or states are one of the outputs.

@@ -170,8 +170,9 @@ def mutual_information(
             components; "logistic", cross-fitted logistic regression; or one that was added with `register_estimator`.
             For continuous outputs: "auto" (also called "auto_continuous"), which chooses between "gaussian_copula" and
             "ksg_continuous", nearest neighbors; and "gaussian_continuous", for jointly Gaussian data.
-        effort: of the predictors that the lower bound rests on: "fast" (linear and neighbors), "default" (also boosted
-            trees, seconds a site) or "thorough" (more trees, many seconds a site). More effort makes the bound tighter.
+        effort: the effort spent on the predictors that the lower bound rests on: "fast" (linear and neighbors),
+            "default" (also boosted trees, seconds a site) or "thorough" (more trees, many seconds a site). More effort
+            makes the bound tighter.
         folds: the folds of cross-fitting and of the jackknife.
         permutations: the number of permutations of the test, the same in every site.
         seed: the random seed for folds, permutations, and draws of classes and noise.

@@ -20,7 +20,7 @@ class ImageTextClassifier(nn.Module):
     """The image tower with the embeddings of some texts: logits are the model's similarities of image and text.
 
     Args:
-        model: with a `vision_model`, a `logit_scale` and, unless the pooled output is the embedding, a
+        model: a model with a `vision_model`, a `logit_scale` and, unless the pooled output is the embedding, a
             `visual_projection`.
         texts: (texts, width) normalized embeddings.
         labels: a name for each text.

@@ -84,9 +84,9 @@ class EncoderRunner:
         Args:
             model: a module, a transformers pipeline, a model of sentence-transformers or SetFit, or a model wrapped by
                 torch.compile, accelerate or data parallelism.
-            tokenizer: for texts; by default that of the pipeline.
-            processor: for images and audio; by default that of the pipeline. One that holds a tokenizer serves
-                texts too.
+            tokenizer: the tokenizer for texts; by default that of the pipeline.
+            processor: the processor for images and audio; by default that of the pipeline. One that holds a tokenizer
+                serves texts too.
             sampling_rate: the rate of recordings that are passed as arrays.
 
         Raises:

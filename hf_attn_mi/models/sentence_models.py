@@ -23,7 +23,7 @@ class SentenceModel(nn.Module):
 
     Args:
         body: the SentenceTransformer, which turns token ids into an embedding.
-        head: from the embedding to logits; None for the embedding alone.
+        head: computes logits from the embedding; None for the embedding alone.
         normalize: divide the embedding by its norm before the head.
 
     Attributes:

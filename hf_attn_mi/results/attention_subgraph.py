@@ -40,7 +40,7 @@ _FAILURES = {
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AttentionSubgraph(Record):
-    """Attention weights that carry a prediction: they suffice, the rest does not, and no single one can go.
+    """Attention weights that carry a prediction: they suffice, the rest does not, and none can be removed.
 
     Every row of every head is restricted to the weights of the set and computed anew in every layer. The set is locally
     minimal: no single unit can be removed. It is neither the smallest nor the only one; `family` says what several

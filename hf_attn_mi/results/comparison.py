@@ -56,7 +56,7 @@ class Comparison(Record):
         table: for each method and metric the mean over inputs with its 95 % interval.
         tests: for each metric every pair of methods on the inputs where both have a value: mean difference, Wilcoxon's
             test, p after Holm's correction over the pairs of this metric.
-        agreement: mean rank correlation (tau-b) of the scores of each two methods, special tokens left out.
+        agreement: mean rank correlation (tau-b) of the scores of each pair of methods, special tokens left out.
         costs: the cost of each method that was run; scores passed by the caller have none.
         failures: why a method has no results, or has results on some inputs only.
         values: for each method and metric one number per input, None if undefined.
@@ -178,14 +178,14 @@ class Comparison(Record):
                 raise InvalidInputError(f"values[{method!r}] has {wrong} numbers for {self.inputs} inputs.")
         tests = [test for column in self.tests.values() for test in column]
         if strangers := {name for test in tests for name in (test.first, test.second)} - set(self.methods):
-            raise InvalidInputError(f"tests name {sorted(strangers)}, which are no methods of {self.methods}.")
+            raise InvalidInputError(f"tests name {sorted(strangers)}, which are not among the methods {self.methods}.")
         estimates = [x for row in self.table.values() for x in row.values()] + [test.difference for test in tests]
         if wrong_counts := [x.inputs for x in estimates if not 0 <= x.inputs <= self.inputs]:
             raise InvalidInputError(f"table and tests count {wrong_counts[0]} inputs of {self.inputs}.")
         if len(self.agreement.tau) != len(self.agreement.methods) or any(
             len(row) != len(self.agreement.methods) for row in self.agreement.tau
         ):
-            raise InvalidInputError("agreement must hold one entry for each two of its methods.")
+            raise InvalidInputError("agreement must hold one entry for each pair of its methods.")
 
     def _computed(self) -> dict[str, Any]:
         return {"recommended": self.recommended, "recommendation": self.recommendation}

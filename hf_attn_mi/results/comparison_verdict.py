@@ -11,7 +11,7 @@ from hf_attn_mi.evaluation import METRICS, Estimate, PairedTest
 if TYPE_CHECKING:
     from hf_attn_mi.results.comparison import Comparison
 
-LEVEL = 0.05  # of the adjusted p value below which two methods are said to differ
+LEVEL = 0.05  # two methods are said to differ if the adjusted p value is below this
 CHANCE = "random"  # the method whose scores are random: a baseline that is never recommended
 
 

@@ -32,7 +32,7 @@ ColorDepth = Literal["truecolor", "256", "16", "none"]
 Tone = Literal["", "good", "bad", "neutral"]
 
 WIDTH = 118  # columns of a terminal
-_UNBROKEN = 10_000_000  # columns: lines are broken by us or not at all
+_UNBROKEN = 10_000_000  # columns: lines are broken by this module or not at all
 _TOP = 10  # words in the list of the strongest
 _NAME = 24  # columns of a word in that list
 _TONES = {"": "", "good": "bold green", "bad": "bold red", "neutral": "bold yellow"}

@@ -307,7 +307,7 @@ class Explanation(Record):
         for word in words:
             numbers[word.sequence] += 1
             label = word.text if word.text.strip() else "".join(self.tokens[i] for i in word.tokens)
-            if times[word.text] > 1:  # which of them: its number in its text
+            if times[word.text] > 1:  # its number in its text says which of them it is
                 text = f"text {(word.sequence or 0) + 1}, " if len(self.texts) > 1 else ""
                 label = f"{label.strip()} ({text}word {numbers[word.sequence]})"
             if not self.texts or word.sequence is None or word.start is None or word.end is None:

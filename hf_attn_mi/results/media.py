@@ -25,7 +25,7 @@ class Picture:
     """The image as the model sees it: resized and cropped by its processor.
 
     Attributes:
-        height, width: in pixels, as the model sees it.
+        height, width: the size in pixels, as the model sees it.
         uri: the image as a data URI (PNG or JPEG), its longer side at most 448 pixels.
     """
 
@@ -39,7 +39,7 @@ class Picture:
 
         Args:
             pixels: (channels, height, width); the first three channels, or the first one, are shown.
-            mean, std: of the normalization to be undone, one number for each channel; None stretches the values to
+            mean, std: the normalization to be undone, one number for each channel; None stretches the values to
                 the full range.
 
         Example:
@@ -75,7 +75,7 @@ class Sound:
     """The recording: its length, where each position lies in it, and the outline of its waveform.
 
     Attributes:
-        duration: in seconds.
+        duration: the length in seconds.
         seconds: (positions, 2) start and end of each position; zeros for special positions.
         envelope: (intervals, 2) lowest and highest sample of equal parts of the recording; (0, 2) where only a
             spectrogram is known.

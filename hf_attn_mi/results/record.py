@@ -41,7 +41,7 @@ class Record:
     NOUN: ClassVar[str]  # what the record is called in messages and titles
     FOLDER: ClassVar[str] = ""  # stem of its two files, where `save` writes a folder with safetensors
     ADDED: ClassVar[frozenset[str]] = frozenset()  # fields that older files of the schema lack; they get their default
-    IGNORED: ClassVar[frozenset[str]] = frozenset()  # entries of a file that are computed again or are not ours
+    IGNORED: ClassVar[frozenset[str]] = frozenset()  # entries of a file that are computed again or not read
 
     def __init_subclass__(cls) -> None:
         TYPES[cls.TYPE] = cls
@@ -96,8 +96,8 @@ class Record:
 
         Args:
             path: the file or folder that `save` wrote.
-            max_bytes: most bytes of JSON when unpacked, 512 MiB; see `results.storage.read_json`. Raise it for a larger
-                file that you trust.
+            max_bytes: the maximum number of bytes of JSON when unpacked, 512 MiB; see `results.storage.read_json`.
+                Raise it for a larger file that you trust.
 
         Raises:
             InvalidInputError: the file holds no such record, one of another schema, or more than the limit; the message

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAMED = 3  # words that the sentence names at most
-NAMED_SHARE = 0.6  # of the strongest word's score, which a further named word reaches
+NAMED_SHARE = 0.6  # share of the strongest word's score that a further named word reaches
 FEW_TEXTS = 3  # inputs up to which the text of a report lists the words
 PAGES = (".html", ".htm")
 

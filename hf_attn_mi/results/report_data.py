@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hf_attn_mi.results.report import Report, ReportItem
 
 DIGITS = 6  # significant digits of a number on the page
-FEW_TOKENS = 2  # of fewer ordinary tokens there is no rank agreement
+FEW_TOKENS = 2  # with fewer ordinary tokens there is no rank agreement
 
 
 def page_data(report: Report) -> dict[str, Any]:

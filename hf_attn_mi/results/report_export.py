@@ -13,9 +13,9 @@ from hf_attn_mi.figures import new_figure
 from hf_attn_mi.results.explanation import Explanation, Word
 from hf_attn_mi.results.words import LEVELS, Rgb, level_colors, level_of, split_text
 
-WIDTH = 720  # of a picture, in points
-SIZE, LINE = 15.0, 28.0  # of a letter and of a line, in points
-ADVANCE = 0.6  # of a letter of a typewriter font, as a share of its size
+WIDTH = 720  # width of a picture, in points
+SIZE, LINE = 15.0, 28.0  # size of a letter and height of a line, in points
+ADVANCE = 0.6  # width of a letter of a typewriter font, as a share of its size
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _WHITE_FROM = 60  # percent of color from which on LaTeX text is white
 

@@ -138,7 +138,7 @@ class Results(Sequence[R], Generic[R]):
 
         Args:
             path, ax: as in `Record.plot`.
-            kind: of the results; None for their default.
+            kind: the kind of plot of the results; None for their default.
             most: the maximum number of results that are drawn, from the first on; inputs that were skipped have none.
             options: further options of `plot` of the results, such as `layer` and `head` of attention maps.
 
@@ -203,8 +203,8 @@ class Results(Sequence[R], Generic[R]):
 
         Args:
             path: what `save` wrote.
-            max_bytes: most bytes of JSON when unpacked, 512 MiB; see `results.storage.read_json`. Raise it for a larger
-                file that you trust.
+            max_bytes: the maximum number of bytes of JSON when unpacked, 512 MiB; see `results.storage.read_json`.
+                Raise it for a larger file that you trust.
 
         Raises:
             InvalidInputError: the file is not a list of saved results of one kind, or exceeds the limit; the message

@@ -17,8 +17,8 @@ from torch import Tensor
 from hf_attn_mi.atomic_files import as_path, new_folder, whole_folder, write_file
 from hf_attn_mi.errors import InvalidInputError, shown
 
-MAX_BYTES = 512 * 2**20  # of a file, when unpacked
-BYTES_OF_A_VALUE = 32  # one list, dictionary or entry of these for so many bytes of the limit
+MAX_BYTES = 512 * 2**20  # largest size of a file when unpacked
+BYTES_OF_A_VALUE = 32  # a file may hold one list, dictionary or entry of these for so many bytes of the limit
 MAX_DEPTH = 32  # lists and dictionaries inside of one another; results need eight
 
 
@@ -130,7 +130,7 @@ def read_folder(path: Path, stem: str, *, max_bytes: int = MAX_BYTES) -> tuple[A
 
 def _write(content: bytes, path: Path, *, overwrite: bool) -> None:
     if path.name.endswith(".gz"):
-        content = gzip.compress(content, mtime=0)  # no clock in the file: equal data, equal bytes
+        content = gzip.compress(content, mtime=0)  # without the time, so that equal data give equal bytes
     write_file(content, path, overwrite=overwrite)
 
 

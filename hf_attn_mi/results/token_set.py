@@ -94,7 +94,7 @@ class TokenSet(Record):
         reason: why no set is defined, or why it may not be minimal; "" otherwise.
         keep: share of `p_all` that the set has to keep.
         strict: whether the rest has to change the prediction; else it only must not suffice.
-        forwards: cost of the search in forwards of the full input; its ranking is not counted.
+        forwards: cost of the search in forward passes of the whole input; its ranking is not counted.
         sequences: sequences run by the search.
         jaccard: Jaccard index of this set and the one found with the second ranking; None if there is none.
         second_ranking: the search with the second ranking: ranking, indices, minimal, forwards, sequences; empty
@@ -232,7 +232,8 @@ class TokenSet(Record):
         if self.jaccard is not None:
             agreement = "gives the same set" if self.jaccard == 1 else "gives another set: this is not the only one"
             lines.append(f"A second ranking {agreement} (Jaccard index {self.jaccard:.2f}).")
-        lines.append(f"Found in {self.sequences} sequences, at the cost of {self.forwards:.1f} forwards of all tokens.")
+        cost = f"at the cost of {self.forwards:.1f} forward passes of all tokens"
+        lines.append(f"Found in {self.sequences} sequences, {cost}.")
         blocks.append(Facts(lines + [self.reason] * bool(self.reason)))
         rows = [
             [name, _number(removal.p_set), _number(removal.p_rest), _FAILURES[removal.fails]]

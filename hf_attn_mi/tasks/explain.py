@@ -86,8 +86,8 @@ def explain(
             identifiability only; "none".
         profile: the profile of this model, from `fit_information`: fills `Explanation.information` with what each token
             tells about the output, in nats, layer by layer.
-        tokenizer: for texts; by default the pipeline's, or the one saved with the model.
-        processor: for images and audio; by default the pipeline's, or the one saved with the model.
+        tokenizer: the tokenizer for texts; by default the pipeline's, or the one saved with the model.
+        processor: the processor for images and audio; by default the pipeline's, or the one saved with the model.
         sampling_rate: samples per second of recordings that are passed as arrays.
         batch_size: maximum number of inputs in one forward pass.
         truncation: cut texts that are longer than the model's maximum, with a warning that names the cut.
@@ -99,9 +99,9 @@ def explain(
             tuple of two lists a pair. The words are those of the result.
         errors: "raise", or "skip": an input of a list that cannot be used comes back as a `SkippedInput` with the
             reason, in its place among the results.
-        candidate_labels: for zero-shot classification, as its pipeline takes them: the best label is explained unless
-            `target` names one. With a model of images and texts (CLIP, SigLIP) and an image: the texts that it is
-            compared with; one label alone explains their similarity.
+        candidate_labels: the labels of zero-shot classification, as its pipeline takes them: the best label is
+            explained unless `target` names one. With a model of images and texts (CLIP, SigLIP) and an image: the texts
+            that it is compared with; one label alone explains their similarity.
 
     Returns:
         One `Explanation` for one input, `Results` of them for a list or with `targets`; see `Results.skipped` for

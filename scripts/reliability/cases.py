@@ -23,7 +23,7 @@ class Case:
     tests: tuple[str, ...]
 
 
-ANSWERS = (  # what was or could be answered wrongly without a word
+ANSWERS = (  # what was, or could be, answered wrongly without an error
     Case(
         "a target function, inputs of different lengths",
         "it sees one input at a time, without padding, in the order of the caller; its scores are those of the input "

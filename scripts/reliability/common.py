@@ -169,7 +169,7 @@ def process_state() -> dict[str, Any]:
 
 @contextmanager
 def quick_collections() -> Iterator[None]:
-    """Let collections pass over everything that is there already (the imported libraries): each takes a second else."""
+    """Let collections pass over everything that exists already (the imported libraries); else each takes a second."""
     gc.collect()
     gc.freeze()
     try:
@@ -219,7 +219,7 @@ def arguments(description: str, count: int) -> argparse.ArgumentParser:
     """The options that every script has."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--count", type=int, default=count, help="how many (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of every random choice (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of every random choice (default: %(default)s)")
     parser.add_argument("--write", action="store_true", help="keep the result for docs/reliability.md")
     return parser
 
@@ -228,7 +228,7 @@ def report(name: str, result: dict[str, Any], sentence: str, *, write: bool) -> 
     """Print one JSON line and one sentence; keep the line where `write` is set.
 
     Args:
-        name: of the script, such as "fuzz".
+        name: the name of the script, such as "fuzz".
         result: figures; `failures` is a list of what went wrong, empty where nothing did.
         sentence: what the figures say.
         write: keep the line in scripts/reliability/results/NAME.json.

@@ -117,7 +117,7 @@ class Injection:
 
     @contextmanager
     def at(self, point: str, model: torch.nn.Module) -> Iterator[None]:
-        """Let the points of a kind come by here."""
+        """Inside, call this object at every point of a kind."""
         if point == "in a call of PyTorch":
             originals = {name: getattr(torch, name) for name in FUNCTIONS}
 
@@ -277,8 +277,8 @@ def run(count: int, seed: int, each: int = 1, every: Sequence[str] | None = None
     """Inject every kind of exception `each` times at every kind of point, then `count` interrupts.
 
     Args:
-        count: of interrupts.
-        seed: of the points and moments.
+        count: the number of interrupts.
+        seed: the random seed for the points and moments.
         each: times that a kind is raised at a kind of point of a task.
         every: names of the tasks; None for all.
     """

@@ -17,7 +17,7 @@ from transformers import BatchEncoding
 import hf_attn_mi
 from scripts.reliability.common import TEXTS, tokenizer
 
-RANGES = (  # of code points: what tokenizers, terminals and JSON treat in a way of their own
+RANGES = (  # ranges of code points that tokenizers, terminals and JSON treat differently
     (0x00, 0x1F),
     (0x20, 0x7E),
     (0x80, 0x9F),

@@ -149,8 +149,8 @@ class Case:
 
     Attributes:
         model, form, wrapper, method: names, see the constants of this module.
-        texts: of the inputs; pairs for the forms of pairs.
-        batch_size: of the call.
+        texts: the texts of the inputs; pairs for the forms of pairs.
+        batch_size: the batch size of the call.
         training: whether the model is in training mode when it is explained.
     """
 

@@ -4,7 +4,7 @@
 
 Fine-tuned encoder (all weights): SNLI, MRPC, CoLA. From scratch, small heads, other families of positions: ModernBERT
 (rotary, some layers with a sliding window) on AG News and DeBERTa-v2 (disentangled relative positions) on SST-2.
-A model that exists already is skipped. One CPU core, up to ten minutes each.
+A model that exists already is skipped. Each takes up to ten minutes on one CPU core.
 """
 
 import argparse

@@ -14,11 +14,11 @@ from hf_attn_mi.evaluation import estimate
 Lines = list[dict[str, Any]]
 CONTROLS = ("null-space noise", "visible noise", "uniform", "permuted")
 MAX_CHANGE, RESIDUAL, SUMS = 1e-3, 1e-6, 1e-6  # limits for rounding in float32
-NOISE_RATIO = 100.0  # of visible to null-space noise, in the change of the logits
+NOISE_RATIO = 100.0  # ratio of visible to null-space noise, in the change of the logits
 ROLE_LIMIT = 0.02  # largest loss of accuracy by uniform attention that counts as no role of attention
 KEEP = 0.9  # share of the probability that a token set keeps
-MIN_INPUTS = 20  # with changed rows, for a suite to count
-MIN_DATA_SETS = 4  # for a claim to be decided
+MIN_INPUTS = 20  # inputs with changed rows that a suite needs to count
+MIN_DATA_SETS = 4  # data sets that are needed to decide a claim
 PROTOTYPE_FORWARDS = {"sst2": 10, "agnews": 23, "imdb": 14}
 METHOD = f"""Every input is run with efficient rows instead of the model's attention, in all layers and heads; the
 rows of each layer are computed from the states that it receives. Means have 95 % bootstrap intervals over inputs,

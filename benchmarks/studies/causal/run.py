@@ -49,9 +49,9 @@ from hf_attn_mi.tasks.minimal_tokens import minimal_tokens
 from hf_attn_mi.tasks.recheck import recheck
 
 TOLERANCES = (0.01, 0.05, 0.1)
-WIDTHS = (0.01, 0.05)  # of an interval that counts as identifiable
-SAMPLED_ROWS, RANDOM_KEYS, TOP_KEYS = 6, 4, 2  # of each input, for the intervals: two linear programs a key
-CURVE_ROWS = 24  # of each layer, for the tolerance curve
+WIDTHS = (0.01, 0.05)  # largest widths of an interval that counts as identifiable
+SAMPLED_ROWS, RANDOM_KEYS, TOP_KEYS = 6, 4, 2  # of each input: two linear programs for each key
+CURVE_ROWS = 24  # rows of each layer, for the tolerance curve
 RANKINGS = ("relevance", "random", "attention", "integrated_gradients", "feature_ablation")
 BUDGET = 200.0
 
@@ -61,7 +61,7 @@ class Suite:
     """A model and its inputs.
 
     Attributes:
-        name: of the suite.
+        name: the name of the suite.
         model: folder, or "embedded_model".
         dataset: name of the data set.
         inputs: most inputs, in random order.
@@ -486,7 +486,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, help="folder of the results; needed unless --quick")
     parser.add_argument("--report", type=Path, help="only write the page and its figures into this folder")
     parser.add_argument("--parts", nargs="*", choices=list(PARTS), default=list(PARTS))
-    parser.add_argument("--suites", nargs="*", help="only these, by name")
+    parser.add_argument("--suites", nargs="*", help="run only these suites")
     parser.add_argument("--limit", type=int, help="most inputs of a suite")
     parser.add_argument("--minutes", type=float, default=1e6, help="begin no input after so many minutes")
     parser.add_argument("--share", default="0/1", help="0/2 and 1/2 divide the run between two processes")

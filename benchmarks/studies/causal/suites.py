@@ -69,7 +69,7 @@ class LoadedSuite:
         return self.encode(texts if isinstance(texts, tuple) else (texts,), self.tokens)
 
     def encode(self, parts: Sequence[str], tokens: int) -> dict[str, Tensor]:
-        """The tensors of a text, or of two that belong together, cut to so many tokens."""
+        """The tensors of a text, or of a pair of texts, cut to so many tokens."""
         return dict(self.tokenizer(*parts, truncation=True, max_length=tokens, return_tensors="pt"))
 
 

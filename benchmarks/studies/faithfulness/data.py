@@ -31,7 +31,7 @@ class DataSet:
     """A data set and the model that is explained on it.
 
     Attributes:
-        name: in the tables.
+        name: the name in tables.
         model: folder below ../shared/models; None for a classifier that training.py makes.
         data: file below ../shared/data.
         inputs: number of inputs.
@@ -71,12 +71,12 @@ class Inputs:
     """The inputs of a data set and the model that is explained.
 
     Attributes:
-        model: in float32 and evaluation mode.
-        tokenizer: of the model.
-        texts: in random order (seed 0).
+        model: the model, in float32 and evaluation mode.
+        tokenizer: the tokenizer of the model.
+        texts: the texts in random order (seed 0).
         spans: character spans of each text's rationale; None where the data set has none.
         targets: class of each text, for rationales; None for the predicted one.
-        folder: of the model, for peers.
+        folder: the folder of the model, for peers.
     """
 
     model: nn.Module

@@ -52,11 +52,11 @@ class Unit:
         part: the option of --parts it belongs to.
         dataset: where the inputs come from.
         group: kind of run.
-        positions: of the inputs in the data set; empty for all of them.
-        methods: of this package, or of a peer.
-        metrics: that are computed.
+        positions: the positions of the inputs in the data set; empty for all of them.
+        methods: methods of this package, or of a peer.
+        metrics: the metrics that are computed.
         removal: how tokens are removed.
-        script: of a peer; "" for this package's methods.
+        script: the script of a peer; "" for this package's methods.
     """
 
     part: str

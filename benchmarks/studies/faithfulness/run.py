@@ -41,7 +41,7 @@ MAIN = (
     "value_norms",
     "random",
 )
-ADDED = ("attnlrp", "attnlrp_iterative")  # added after the first runs of MAIN: own rows, on the same inputs
+ADDED = ("attnlrp", "attnlrp_iterative")  # added after the first runs of MAIN, as rows of their own on the same inputs
 PEERS = Path(__file__).resolve().parent / "peers"
 
 
@@ -63,10 +63,10 @@ def run(
         inputs: all inputs of it.
         positions: of the inputs that are run.
         group: kind of run; with data set and positions it identifies the row.
-        methods: of this package.
-        metrics: that are computed.
+        methods: methods of this package.
+        metrics: the metrics that are computed.
         removal: how tokens are removed.
-        scores: of peers, in the order of `positions`.
+        scores: the scores of peers, in the order of `positions`.
     """
     started = time.process_time()
     spans = [inputs.spans[i] for i in positions] if inputs.spans is not None else None
@@ -109,12 +109,12 @@ def run_peer(
     """Run the methods of another package.
 
     Args:
-        script: in peers/.
+        script: the name of the script in peers/.
         python: interpreter of the environment that the package is installed in.
         dataset: the data set.
         inputs: all inputs of it.
         positions: of the inputs that are run.
-        only: methods that are run; none for all.
+        only: the methods that are run; empty for all.
 
     Returns:
         Scores of each method, one list an input (None where it has no scores), and a row about the run.

@@ -14,23 +14,24 @@ tried, and the clause on deletion was added after 10 to 20 development texts a s
   candidates; removal "delete" (judged) and "attention_mask" (must not contradict).
 - Texts are sampled with seed 0. The predicted class is explained. Metrics: comprehensiveness (higher is better) and
   sufficiency (lower is better) over the ERASER bins. Differences to relevance are paired by text, with the 95 %
-  bootstrap interval of `hf_attn_mi.evaluation`. No correction for the number of candidates on development data: the
+  bootstrap interval of `hf_attn_mi.evaluation`. The number of candidates is not corrected for on development data: the
   confirmation run is the only test.
 - Choice on development data: the largest mean over the three sets of the difference in comprehensiveness (delete)
-  among the candidates that cost at most 10 forwards ("plus"), and among those of at most 4 ("default"), without those
-  that lose more than .005 sufficiency on any set; within .002 of the best the cheapest, then the first in the list.
-  Candidates that delete are for comparison: a method has to mask keys, which most models take.
+  among the candidates that cost at most 10 forward passes ("plus"), and among those of at most 4 ("default").
+  Candidates that lose more than .005 sufficiency on any set are left out. Of those within .002 of the best the cheapest
+  is chosen, then the first in the list. Candidates that delete are for comparison: a method has to mask keys, which
+  most models allow.
 - Confirmed: the interval of the difference in comprehensiveness lies above 0 on AG News and on IMDB, and the intervals
-  of all other differences, sufficiency too, exclude a loss of .01.
-- "10/30" came first by this rule. What was confirmed is the same with positive scores only, of which scores can be
-  made that order the tokens; it was put in before any figure of the confirmation was read.
-- Second round. Afterwards the study of faithfulness had shown AttnLRP ahead of relevance on 200 texts of SST-2 dev.
+  of all other differences, including those in sufficiency, exclude a loss of .01.
+- "10/30" came first by this rule. What was confirmed is the same with positive scores only, from which scores can be
+  made that order the tokens; it was added before any figure of the confirmation was read.
+- Second round. The study of faithfulness then showed that AttnLRP is better than relevance on 200 texts of SST-2 dev.
   So its rule for the softmax was added ("linear rows", plain and in stages), tried on the same development texts,
   chosen by the same rule, and confirmed (stage "second", at most two candidates, once) on texts that neither that study
   nor the first confirmation had sampled: 400 of SST-2 dev, 200 each of IMDB test and AG News test.
-- Cost of an input: a pass of relevance is a forward and a backward to the activations alone, measured at about 2 plain
-  forwards (`forwards`); by the convention that a backward counts as two it is 3 (`forwards_3`). A pass with deleted
-  tokens counts by its share of the tokens. Limits are read in measured forwards.
+- Cost of an input: a pass of relevance is a forward and a backward pass to the activations alone, measured at about 2
+  plain forward passes (`forwards`); by the convention that a backward pass counts as two it is 3 (`forwards_3`). A pass
+  with deleted tokens counts by its share of the tokens. Limits are read in measured forward passes.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ if __name__ == "__main__":
 from benchmarks.common import Row, read_rows
 
 RESULTS = Path(__file__).parent / "results" / "score_search.jsonl"
-STAGES = {  # and the ways tokens were removed
+STAGES = {  # the stages, and the ways in which tokens were removed
     "development": ("delete",),
     "confirmation": ("delete", "attention_mask"),
     "second": ("delete", "attention_mask"),

@@ -9,10 +9,10 @@ from benchmarks.common import Row
 from benchmarks.studies.faithfulness.run import CAPTUM, FAITHFUL
 from hf_attn_mi.evaluation import METRICS, Estimate, PairedTest, estimate, holm, paired_tests
 
-Values = dict[str, dict[str, list[float | None]]]  # by method and metric, one an input
+Values = dict[str, dict[str, list[float | None]]]  # by method and metric, one value for each input
 OURS = "relevance"
-MIN_SHARE = 0.5  # of the inputs of relevance that the best Captum method must have been run on
-LOSS = 0.01  # of a metric, that still counts as not worse
+MIN_SHARE = 0.5  # share of the inputs of relevance that the best Captum method must have been run on
+LOSS = 0.01  # loss of a metric that still counts as not worse
 
 
 def values_of(rows: Sequence[Row], name: str, groups: Sequence[str], removal: str = "delete") -> Values:
@@ -90,7 +90,7 @@ def verdicts(rows: Sequence[Row], sets: Mapping[str, int], better: Sequence[str]
     """Yield the verdicts on relevance against the best Captum method of each data set, and on speed.
 
     Args:
-        rows: of the results.
+        rows: the rows of the results.
         sets: planned inputs of each data set.
         better: data sets on which relevance has to be significantly better.
     """

@@ -33,9 +33,9 @@ def train(name: str, trained: Path, *, limit: int | None = None) -> Row:
     """Train the classifier of a data set.
 
     Args:
-        name: of the data set.
+        name: the name of the data set.
         trained: parent of the folder that the classifier is saved in.
-        limit: most rows for training and for evaluation.
+        limit: maximum number of rows for training and for evaluation.
 
     Returns:
         A row with accuracy and macro F1.

@@ -111,7 +111,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="built-in texts, estimator probe, under a minute")
     parser.add_argument("--plot", type=Path, help="write the figure")
     parser.add_argument("--docs", type=Path, help="page whose part between the markers is replaced (needs --plot)")
-    parser.add_argument("--name", default="", help="of the part, where a page has several; a word")
+    parser.add_argument("--name", default="", help="name of the part, a word, for pages with several parts")
     options = parser.parse_args()
     if options.docs is not None and options.plot is None:
         parser.error("--docs needs --plot: the page shows the figure")

@@ -396,7 +396,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, help="folder of the results; needed unless --quick")
     parser.add_argument("--report", type=Path, help="only write the page and its figure into this folder")
     parser.add_argument("--seeds", type=int, help="default: 3, with --quick 2")
-    parser.add_argument("--estimator", default="auto", help="of mutual information, see docs")
+    parser.add_argument("--estimator", default="auto", help="estimator of mutual information")
     parser.add_argument("--permutations", type=int, default=50)
     parser.add_argument("--share", default="0/1", help="0/2 and 1/2 divide the run between two processes")
     parser.add_argument("--quick", action="store_true", help="the embedded model on built-in texts, a smaller grid")

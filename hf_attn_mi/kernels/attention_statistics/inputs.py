@@ -256,7 +256,7 @@ def _finite_where(name: str, tensor: Tensor, real: Tensor) -> Tensor:
     """Return the tensor with what is masked zeroed, if it holds NaN or infinity there; unchanged if all is finite.
 
     Args:
-        name: for the message.
+        name: the name of the argument, for the message.
         tensor: (batch, heads, n, dim).
         real: (batch, n) bool.
 

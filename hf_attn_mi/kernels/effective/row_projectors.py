@@ -49,7 +49,7 @@ def read_points(values: Tensor, keys: Tensor, epsilon: float, *, affine: bool = 
         values: (heads, keys, head_dim), zero at keys that no row may see.
         keys: (keys,) bool, keys that some row may see.
         epsilon: see `epsilon_of`.
-        affine: for the projector on the column space of [V, 1].
+        affine: read the points of the projector on the column space of [V, 1].
 
     Example:
         >>> read_points(torch.tensor([[[1.0], [3.0]]]), torch.tensor([True, True]), 2.0**-23, affine=True).points

@@ -32,8 +32,8 @@ def mixture_information(separation: Tensor, share: Tensor, *, points: int = 4096
         separation: (..., K, K) inner products of class means in the metric within classes, as `class_separation` gives
             them; symmetric, in any origin: only differences of means count.
         share: (K,) or (..., K) class probabilities. A class with none does not count.
-        points: of the quadrature; a power of two is best. With 4096 the root mean square error over scramblings was at
-            most 2e-4 nats for K = 4 and 7e-4 for K = 10.
+        points: the number of points of the quadrature; a power of two is best. With 4096 the root mean square error
+            over scramblings was at most 2e-4 nats for K = 4 and 7e-4 for K = 10.
 
     Raises:
         InvalidInputError: wrong shapes or dtypes, NaN or infinity, or shares that do not sum to one.

@@ -25,9 +25,9 @@ class Similarity:
 
     Args:
         other: a text, a pair of texts, a dict of tensors of one input, or an embedding, (width,).
-        pooling: from token states to the embedding: "mean" (over the tokens of the attention mask), "cls" (the first
-            token), "last" (the last token), "max", or "pooler" (the model's own pooled output). None for the model's
-            own embedding where it computes one (sentence-transformers), else "mean".
+        pooling: how the embedding is made of the token states: "mean" (over the tokens of the attention mask), "cls"
+            (the first token), "last" (the last token), "max", or "pooler" (the model's own pooled output). None for the
+            model's own embedding where it computes one (sentence-transformers), else "mean".
 
     Raises:
         InvalidInputError: an unknown pooling.

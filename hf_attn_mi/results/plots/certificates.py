@@ -80,7 +80,7 @@ def draw_tolerances(certificates: Sequence[Certificate], ax: Axes | None) -> Fig
     """Draw the keys that a row needs against the tolerance, with what becomes of the prediction.
 
     Args:
-        certificates: of one input, with different tolerances.
+        certificates: certificates of one input, with different tolerances.
         ax: where to draw; None for a new figure.
     """
     ordered = sorted(certificates, key=lambda one: one.tolerance)

@@ -22,7 +22,7 @@ class FlowEdge(NamedTuple):
     query: int
     key: int
     contribution: float
-    member: float  # share of the sets found that have it
+    member: float  # share of the sets that contain it
 
 
 def draw_flow(

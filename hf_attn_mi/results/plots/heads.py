@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hf_attn_mi.results.layer_attention import LayerAttention
 
 _NUMBERED = 400  # maximum number of cells in which numbers are written
-_DARK = 0.5  # share from which on a cell is dark
+_DARK = 0.5  # a cell with at least this share is dark
 
 
 def draw_heads(layers: Sequence[LayerAttention], ax: Axes | None, title: str = "") -> Figure:

@@ -71,7 +71,7 @@ def draw_maps(maps: Sequence[AttentionMaps], layer: int | None, head: int | None
     """Draw the same head of attention maps of one input side by side, each under its kind.
 
     Args:
-        maps: of the same tokens.
+        maps: attention maps of the same tokens.
         layer, head: None for the first one that was kept.
         ax: where to draw; None for a new figure.
 

@@ -1,4 +1,4 @@
-"""How a peer and the benchmark talk: JSON lines of inputs in, JSON lines of scores out. Runs in the peer's interpreter.
+"""How a peer reads inputs and writes scores, as JSON lines; this file runs in the peer's interpreter.
 
 An input is {"id", "text", "ids", "target"}: the text, the token ids the model gets, and the class that is explained.
 An answer is {"id", "scores": {method: one number a token}, "seconds": {method: process time}}, or {"id", "reason"}.
@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 
 class Explainer(Protocol):
-    """One text explained: (text, class) to (token ids it was given for, one score for each)."""
+    """Explains one text: (text, class) -> (the token ids that were scored, one score for each)."""
 
     def __call__(self, text: str, target: int, /) -> tuple[Sequence[int], Sequence[float]]: ...
 
@@ -68,7 +68,7 @@ def aligned(ids: Sequence[int], found: Sequence[int], scores: Sequence[float]) -
 
 
 def say(out: Any, line: dict[str, Any]) -> None:
-    """One line, at once: the reader may end the run early."""
+    """Write one line and flush it, since the reader may end the run early."""
     out.write(json.dumps(line) + "\n")
     out.flush()
 

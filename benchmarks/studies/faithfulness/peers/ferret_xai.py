@@ -1,7 +1,7 @@
 """The explainers that ferret's Benchmark runs by default: LIME, gradient, gradient x input and integrated gradients.
 
-Each explainer alone, with its defaults, for the class that is asked for. Scores are for the tokenizer's tokens. Its
-SHAP is shap's partition explainer with the same settings and gives the same scores: see shap_partition.py.
+Each explainer is run alone, with its defaults, for the class that is asked for. Scores are for the tokenizer's tokens.
+Its SHAP is shap's partition explainer with the same settings and gives the same scores: see shap_partition.py.
 ferret-xai 0.4 wants transformers 4 and numpy 1; pip then picks a pyarrow that needs numpy 2, hence the last part:
 
     pip install ferret-xai "pyarrow<20"

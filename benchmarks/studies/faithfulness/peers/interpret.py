@@ -1,7 +1,7 @@
 """transformers-interpret: `SequenceClassificationExplainer(model, tokenizer)(text, index=class)`, its defaults.
 
-Layer integrated gradients of the class probability, 50 steps. It puts spaces around punctuation before it tokenizes;
-where that changes the tokens, the input has no scores.
+It computes layer integrated gradients of the class probability with 50 steps. It puts spaces around punctuation before
+it tokenizes; where that changes the tokens, the input has no scores.
 
     pip install transformers-interpret
 """

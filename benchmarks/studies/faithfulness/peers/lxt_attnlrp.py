@@ -1,7 +1,7 @@
 """AttnLRP of the package lxt: `lxt.efficient.monkey_patch(modeling_bert)`, then input x gradient of the class logit.
 
-As its README does it. The patch replaces transformers' BERT by a copy of an older one: lxt 2.1 cannot be imported
-with transformers 5 (`find_pruneable_heads_and_indices` is gone); its README names 4.52.4.
+This is how its README does it. The patch replaces transformers' BERT by a copy of an older one: lxt 2.1 cannot be
+imported with transformers 5 (`find_pruneable_heads_and_indices` is gone); its README names 4.52.4.
 
     pip install lxt transformers==4.52.4 torchvision
 """

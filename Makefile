@@ -29,6 +29,7 @@ format: $(VENV)/.ready-test
 
 docs: $(VENV)/.ready-test
 	$(BIN)/python scripts/generate_models.py
+	$(BIN)/python scripts/generate_tasks.py
 	$(BIN)/python scripts/generate_benchmarks.py
 	$(BIN)/python scripts/generate_mi_tables.py
 	$(BIN)/python scripts/generate_reliability.py

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -189,6 +190,7 @@ def test_the_version_is_written_once():
     assert project["project"]["dynamic"] == ["version"]
     assert project["tool"]["hatch"]["version"]["path"] == "hf_attn_mi/_version.py"
     assert hf_attn_mi.__version__ == library_versions()["hf_attn_mi"] == version("hf_attn_mi")
+    assert not re.search("^version:", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
 
 
 # What is loaded by the import on its own, and which state of the process it changes after torch and transformers.

@@ -25,7 +25,7 @@ from hf_attn_mi.models.targets import Target
 Batch = TypeVar("Batch")
 # Difference of logits, relative to the largest. Half precision is too coarse to tell a wrong position from rounding, so
 # such models are run with masks.
-COMPACTION_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
+TOKEN_DROPPING_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class RemovalPredictor:
         notes: remarks for the reader of a result.
         mixed: whether sequences of different length may share a batch.
         position_offset: position id of the first token where the kept tokens may be run alone instead of masking
-            the others; None if all tokens are run with a mask. See `try_compaction`.
+            the others; None if all tokens are run with a mask. See `try_token_dropping`.
     """
 
     removal = "attention mask"  # how tokens are removed
@@ -153,7 +153,7 @@ class RemovalPredictor:
         ordered = sorted(tokens)
         if self.position_offset is None:
             return masked(self.inputs[index], ordered)
-        return compacted(self.inputs[index], ordered, self.position_offset)
+        return tokens_alone(self.inputs[index], ordered, self.position_offset)
 
     def masked(self, index: int, tokens: Collection[int]) -> EncodedInput:
         """The whole input with these tokens as the only keys."""
@@ -176,7 +176,7 @@ class RemovalPredictor:
             "It cannot be restricted to some of its tokens: minimal_tokens needs a classifier that takes one.",
         )
 
-    def try_compaction(self, fixed: Sequence[Collection[int]], movable: Sequence[Sequence[int]]) -> None:
+    def try_token_dropping(self, fixed: Sequence[Collection[int]], movable: Sequence[Sequence[int]]) -> None:
         """Choose the cheapest form that gives the logits of masking: tested on the model, never assumed.
 
         The longest input is cut to three sets of its tokens and run alone, both ways. It is tried again when a longer
@@ -195,7 +195,7 @@ class RemovalPredictor:
         for kind, group in groups.items():
             longest = max(group, key=lambda i: self.inputs[i].token_count)
             by_row = self.target.bound is not None
-            known = self.runner.cached(("compaction", by_row, kind), dict[str, tuple[int, int | None]])
+            known = self.runner.cached(("token dropping", by_row, kind), dict[str, tuple[int, int | None]])
             length, _ = known.get("tried", (0, None))
             if length < self.inputs[longest].token_count:
                 offset = self._offset(longest, fixed[longest], movable[longest])
@@ -229,7 +229,7 @@ class RemovalPredictor:
     def _offset(self, index: int, fixed: Collection[int], movable: Sequence[int]) -> int | None:
         """Position id of the first token, for the first choice that gives the logits of masking on every set."""
         one = self.inputs[index]
-        tolerance = COMPACTION_TOLERANCE.get(self.runner.dtype)
+        tolerance = TOKEN_DROPPING_TOLERANCE.get(self.runner.dtype)
         if not self.runner.takes("position_ids") or tolerance is None:
             return None
         pad_id = getattr(self.runner.config, "pad_token_id", None)
@@ -239,7 +239,7 @@ class RemovalPredictor:
         references = [self._logits(index, masked(one, tokens)) for tokens in sets]
         for offset in offsets:
             for tokens, reference in zip(sets, references):
-                logits = self._logits(index, compacted(one, tokens, offset))
+                logits = self._logits(index, tokens_alone(one, tokens, offset))
                 if not bool(((logits - reference).abs() <= tolerance * reference.abs().max()).all()):
                     break
             else:
@@ -292,7 +292,7 @@ def masked(one: EncodedInput, kept: Sequence[int]) -> EncodedInput:
     return replace(one, tensors={**one.tensors, "attention_mask": mask})
 
 
-def compacted(one: EncodedInput, kept: Sequence[int], offset: int) -> EncodedInput:
+def tokens_alone(one: EncodedInput, kept: Sequence[int], offset: int) -> EncodedInput:
     """These tokens alone, each with the position id that it has in the whole input."""
     length = one.token_count
     tensors = {"position_ids": torch.arange(length) + offset, **one.tensors}

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError, shown
+from hf_attn_mi.errors import BackendUnavailableError, InvalidInputError, shown
 
 LONGEST_SIDE = 448  # pixels of the picture that is kept
 ENVELOPE = 1000  # intervals of a waveform that are kept
@@ -63,10 +63,14 @@ class Picture:
         """(height, width, 3) uint8 of the kept image.
 
         Raises:
-            ImportError: Pillow is not installed.
+            BackendUnavailableError: Pillow is not installed.
         """
-        from PIL import Image
-
+        try:
+            from PIL import Image
+        except ImportError as error:
+            raise BackendUnavailableError(
+                'a picture is read by Pillow, which is not installed: pip install "hf_attn_mi[vision]"'
+            ) from error
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(self.uri.partition(",")[2]))).convert("RGB"))
 
 

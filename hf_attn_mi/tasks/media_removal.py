@@ -72,7 +72,7 @@ class MediaRemovalPredictor(RemovalPredictor):
             )
         return fixed, movable
 
-    def try_compaction(self, fixed: Sequence[Collection[int]], movable: Sequence[Sequence[int]]) -> None:
+    def try_token_dropping(self, fixed: Sequence[Collection[int]], movable: Sequence[Sequence[int]]) -> None:
         """Nothing is tried: every position is run."""
 
     def refuse(self) -> None:

@@ -181,7 +181,7 @@ class RestrictedInputs:
         anchors = [predictor.target.anchors(i) for i in range(len(predictor.inputs))]
         pairs = [predictor.fixed_and_movable(i, *of_one) for i, of_one in enumerate(zip(self.places, anchors))]
         self.fixed, self.movable = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        predictor.try_compaction(self.fixed, self.movable)
+        predictor.try_token_dropping(self.fixed, self.movable)
 
     def run_originals(self) -> list[Prediction]:
         """The model's answers for the whole inputs; settles the targets."""
@@ -240,7 +240,7 @@ def _token_sets(restricted: RestrictedInputs, options: _Options) -> list[TokenSe
     names = [ranking_name(ranking) for ranking in options.rankings.values()]
     info = {
         **restricted.predictor.runner.provenance(),
-        "compacted": restricted.predictor.position_offset is not None,
+        "token_dropping": restricted.predictor.position_offset is not None,
         "removal": restricted.predictor.removal,
         "ranking": names[0],
         "budget": options.budget,

@@ -48,7 +48,7 @@ def recheck(
 ) -> Recheck:
     """Run the input under each restriction of the result, one whole sequence at a time, and compare.
 
-    The check is independent of the search: no compaction, no batches, no shared states, no saved answer.
+    The check is independent of the search: no dropped tokens, no batches, no shared states, no saved answer.
 
     Args:
         model: the model of `minimal_tokens` or `minimal_attention`.

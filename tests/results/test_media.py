@@ -2,13 +2,14 @@
 
 import base64
 import io
+import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from hf_attn_mi import Explanation, InvalidInputError, explain
+from hf_attn_mi import BackendUnavailableError, Explanation, InvalidInputError, explain
 from hf_attn_mi.results.media import Picture, Sound, heatmap, png_uri
 from tests.media_models import image_processor, media_model, picture
 from tests.sample_models import TEXTS
@@ -70,6 +71,12 @@ def test_the_kept_picture_is_what_the_model_sees(explained):
     assert np.abs(shown - expected).mean() < 12  # JPEG is lossy
     large = Picture.of(torch.rand(3, 900, 600))
     assert decoded(large.uri).shape == (448, 299, 3)
+
+
+def test_without_pillow_the_error_names_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(BackendUnavailableError, match=r'pip install "hf_attn_mi\[vision\]"'):
+        Picture(1, 1, png_uri(np.zeros((1, 1, 3), dtype=np.uint8))).array()
 
 
 def test_a_png_of_our_own_is_read_by_pillow():

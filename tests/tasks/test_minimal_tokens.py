@@ -12,7 +12,7 @@ from transformers import RobertaConfig, RobertaForSequenceClassification
 
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.models.encoded_input import EncodedInput
-from hf_attn_mi.models.removal_predictor import RemovalPredictor, compacted, masked
+from hf_attn_mi.models.removal_predictor import RemovalPredictor, masked, tokens_alone
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import Target
 from hf_attn_mi.results.token_set import TokenSet
@@ -250,7 +250,7 @@ def test_every_certificate_is_confirmed_by_plain_forwards(demo, many):
     assert sum(one.defined for one in many) >= 8
     for text, one in zip(MANY, many):
         assert one.minimal == one.defined
-        assert one.info["compacted"]
+        assert one.info["token_dropping"]
         confirm(*demo, text, one)
 
 
@@ -356,7 +356,7 @@ def test_a_model_that_ignores_its_mask_is_noticed(fresh):
     assert "does this model read attention_mask" in one.reason
 
 
-# --- compaction ---------------------------------------------------------------------------------------------------
+# --- token dropping -----------------------------------------------------------------------------------------------
 
 
 def bare(ids, special):
@@ -389,16 +389,16 @@ def roberta():
 
 
 @pytest.mark.parametrize(("kind", "offset"), [("demo", 0), ("bert", 0), ("roberta", 2)])
-def test_compaction_is_masking(demo, kind, offset):
+def test_token_dropping_is_masking(demo, kind, offset):
     model = {"demo": lambda: demo[0], "bert": tiny_bert, "roberta": roberta}[kind]()
     example = an_example()
     runs = restricted(model, [example, an_example(23, 1)], [1, 1])
     assert (runs.predictor.position_offset, runs.predictor.mixed, runs.cost(0, 2)) == (offset, True, 4 / 40)
     for kept in ([0, 3, 17, 39], [0, 39], [0, *range(2, 38, 3), 39], list(range(40))):
         want = run_on(model, masked(example, kept))
-        assert torch.allclose(run_on(model, compacted(example, kept, offset)), want, rtol=0, atol=1e-5)
+        assert torch.allclose(run_on(model, tokens_alone(example, kept, offset)), want, rtol=0, atol=1e-5)
         if 3 in kept and kind != "demo":  # and the positions are what makes them equal
-            assert not torch.allclose(run_on(model, compacted(example, kept, offset + 1)), want, rtol=0, atol=1e-4)
+            assert not torch.allclose(run_on(model, tokens_alone(example, kept, offset + 1)), want, rtol=0, atol=1e-4)
     asked = [(0, (5, 9)), (1, (2,)), (0, tuple(range(1, 39))), (1, (7, 8, 9, 10, 11))]
     for (number, tokens), seen in zip(asked, runs.run(asked)):
         one = runs.predictor.inputs[number]
@@ -408,7 +408,7 @@ def test_compaction_is_masking(demo, kind, offset):
 
 
 @pytest.mark.parametrize("kind", ["xlnet", "convbert", "half", "gapped"])
-def test_where_compaction_is_not_masking_it_is_not_used(kind):
+def test_where_token_dropping_is_not_masking_it_is_not_used(kind):
     if kind == "gapped":  # positions that the model reads off the order, whatever ids it is given
         model = tiny_bert()
         run = model.forward
@@ -437,7 +437,7 @@ def test_masked_forwards_give_the_same_sets(demo, many, monkeypatch):
     monkeypatch.setattr(RemovalPredictor, "_offset", lambda *_: None)
     monkeypatch.setattr(EncoderRunner, "cached", lambda self, key, compute: compute())
     for text, one, other in zip(MANY, many, minimal_tokens(demo[0], MANY, tokenizer=demo[1])):
-        assert not other.info["compacted"]
+        assert not other.info["token_dropping"]
         assert other.indices == one.indices
         assert other.forwards == other.sequences == one.sequences
         confirm(*demo, text, other)

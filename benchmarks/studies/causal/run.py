@@ -357,7 +357,7 @@ def token_line(loaded: LoadedSuite, text: Any, ranking: str, seed: int) -> dict[
         "p_set": result.p_set,
         "p_rest": result.p_rest,
         "p_special": result.p_special,
-        "compacted": result.info["compacted"],
+        "compacted": result.info["token_dropping"],
         "ranking_cost": ranking_seconds / forward,
         "search_cost": search_seconds / forward,
         "passes": ranking_passes(ranking, sum(not special for special in result.special)),

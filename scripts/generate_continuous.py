@@ -37,9 +37,9 @@ python scripts/generate_continuous.py
 """
 
 TAIL = """
-Not had: MIST (PyPI mist-statinf). The package installs, but its weights are not in it; they are downloaded from a
-model hub, which was not reachable. MINE and the other trained critics of bmi were not run, for they cost as much as
-InfoNCE.
+MIST (PyPI mist-statinf) is not in the table. The package installs, but its weights are not in it; they are downloaded
+from a model hub, which was not reachable. MINE and the other trained critics of bmi were not run, for they cost as much
+as InfoNCE.
 
 The rule that chooses between the copula and the neighbors was set on Gaussian data with known information and a few
 curves (`tests/mi/test_continuous.py`). One of its thresholds (how much of the expected held-out log ratio is

@@ -32,9 +32,9 @@ RESULTS = Path(__file__).parent / "results" / "mi_coverage.jsonl"
 ALL_FAMILIES: dict[str, Family] = {**BEFORE, **AFTER, **FAMILIES}
 AIM = {"fast": 200, "default": 40, "thorough": 10}  # repeats of each family
 LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
-LARGE = ("n 20000", "n 20000 modes")  # a fifth of the repeats
-PERMUTATIONS = 99  # where there is no information; elsewhere the test is not judged
-SEED = 70_000  # of the first repeat; no family was looked at with it before
+LARGE = ("n 20000", "n 20000 modes")  # families with a fifth of the repeats
+PERMUTATIONS = 99  # permutations where there is no information; elsewhere the test is not evaluated
+SEED = 70_000  # seed of the first repeat; no family had been estimated with it before
 
 
 def level_of(repeat: int) -> float:

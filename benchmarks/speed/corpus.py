@@ -48,7 +48,7 @@ class Corpus:
     """A model, some texts, and the folder for results.
 
     Args:
-        folder: of the model.
+        folder: the folder of the model.
         rows: how many texts of each data set.
         turns: measurements of each task.
         quick: few rows.

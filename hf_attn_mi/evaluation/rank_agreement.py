@@ -16,7 +16,7 @@ from hf_attn_mi.evaluation.statistics import Interval, percentile_interval, resa
 
 MIN_TOKENS = 3  # with two tokens, a rank correlation can only be 1 or -1
 FEW_INPUTS = 10
-EXPECTED_RHO = 0.9  # of two probes, where no reliability is known
+EXPECTED_RHO = 0.9  # rho that is expected of two probes if no reliability is known
 CHUNK = 1 << 22  # signs of pairs of tokens in memory at once
 
 
@@ -347,7 +347,7 @@ def _warnings(overall: Agreement, pairs: int) -> tuple[str, ...]:
 
 
 def _misled(reliability: Reliability | None, probes: Agreement | None) -> tuple[str, ...]:
-    """Return a warning where two probes agree less than the reliability of the first lets expect."""
+    """Return a warning where two probes agree less than the reliability of the first suggests."""
     if probes is None or probes.rho is None:
         return ()
     expected = EXPECTED_RHO if reliability is None or reliability.full is None else reliability.full

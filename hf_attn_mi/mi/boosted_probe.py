@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sklearn.ensemble import HistGradientBoostingClassifier
 
 TREES, RATE, LEAVES, FEWEST = 60, 0.1, 8, 20
-DRAWS = 3  # of the class of each soft output
+DRAWS = 3  # classes that are drawn from each soft output
 SMALLEST = 1e-9  # probability of a class
 
 

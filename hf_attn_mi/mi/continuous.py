@@ -20,17 +20,17 @@ from hf_attn_mi.mi.gaussian_ratio import cross_fitted_ratios
 from hf_attn_mi.mi.rng import make_rng
 
 NEIGHBORS = 5
-MAX_POINTS = 10_000  # for neighbors, whose cost is quadratic in n
+MAX_POINTS = 10_000  # examples that neighbors are taken from: the cost is quadratic in n
 TILE_ELEMENTS = 2**21
-JITTER = 1e-6  # standard deviations: equal values have no neighbor at a positive distance
-INFLATION = 1.3  # of the spread of fold means, which ignores that points share neighbors
+JITTER = 1e-6  # in standard deviations: equal values have no neighbor at a positive distance
+INFLATION = 1.3  # factor on the spread of fold means, which does not account for neighbors that points share
 SUPPORTED_FROM, SUPPORTED_AT = 0.5, 0.8  # held-out log ratio over what a Gaussian copula would reach
 MOST_LOST = 0.5  # share of the closed form that training may cost
 WEAK = 0.01  # nats: below, the ratio of two estimates is noise
-IGNORED = 1.75  # standard errors ignored between the two estimates
-NEARLY = 10.0  # over n: share of variance unexplained below which a function may be all there is
-NEAR_LIMIT = 0.75  # of log n, which Kraskov's estimate cannot pass
-DISAGREE_NATS, DISAGREE_SHARE = 0.1, 0.2  # differences below are not worth a warning
+IGNORED = 1.75  # standard errors that are ignored between the two estimates
+NEARLY = 10.0  # divided by n: with a smaller share of unexplained variance, outputs may be a function of the states
+NEAR_LIMIT = 0.75  # share of log n, which Kraskov's estimate cannot exceed
+DISAGREE_NATS, DISAGREE_SHARE = 0.1, 0.2  # smaller differences give no warning
 
 
 def estimate_gaussian_copula(site: SiteData) -> SiteEstimate:
@@ -118,8 +118,8 @@ def estimate_auto_continuous(site: SiteData) -> SiteEstimate:
     note = _note(closed, neighbors, float(held_out[0]), part)
     if 1 - ratios.largest**2 < NEARLY / len(site.outputs) or neighbors.value > NEAR_LIMIT * math.log(len(site.outputs)):
         note += ("; " if note else "") + (
-            f"so little noise that {len(site.outputs)} examples cannot tell it from none: if outputs are a function of "
-            "the states, their information is infinite"
+            f"the noise is so small that {len(site.outputs)} examples cannot distinguish it from none: if outputs are "
+            "a function of the states, their information is infinite"
         )
     return SiteEstimate.from_series(start.series + trusted * difference, part, note=note)
 

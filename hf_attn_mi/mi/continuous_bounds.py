@@ -14,8 +14,8 @@ from hf_attn_mi.mi.estimator import SiteData
 from hf_attn_mi.mi.gaussian_ratio import Ratios, cross_fitted_ratios
 from hf_attn_mi.mi.predictors import Effort
 
-LIMITS = (3.0, 10.0, 30.0, 100.0)  # of the density ratio: a larger one can prove more, and needs more examples
-CELLS = {1: (16,), 2: (4, 4)}  # of outputs by their number of directions
+LIMITS = (3.0, 10.0, 30.0, 100.0)  # limits of the density ratio: a larger one can prove more, and needs more examples
+CELLS = {1: (16,), 2: (4, 4)}  # cells in each direction, by the number of directions of the outputs
 MANY_CELLS = (2, 2, 2)
 MIN_PER_CELL = 3  # examples of the fold that places the cells
 

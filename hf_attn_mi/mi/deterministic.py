@@ -8,7 +8,7 @@ from torch import Tensor
 from hf_attn_mi.errors import InvalidInputError
 
 LINEAR = 1e-9  # share of variance that is rounding of float32: a direction below it has more than ten nats
-LOCAL = 1e-6  # the same of local quadratic fits, which also err by the third derivative
+LOCAL = 1e-6  # the same for local quadratic fits, which also err by the third derivative
 MAX_LOCAL = 2  # dimensions in which neighbors are near enough to tell a curve from noise
 MAX_POINTS = 2000
 EXTRA = 4  # neighbors beyond the parameters of a local fit

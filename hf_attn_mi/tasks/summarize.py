@@ -102,7 +102,7 @@ class _Counts:
         of_errors: moments of the contributions in wrong and in correct predictions.
         labels: word -> label -> inputs.
         known, correct: explanations with a known label, and correct ones among them.
-        info: of the first explanation.
+        info: the facts about the run, from the first explanation.
     """
 
     rows: int = 0
@@ -120,7 +120,7 @@ class _Counts:
 
     @property
     def opposite(self) -> dict[str, str]:
-        """Of two classes each one's other: what speaks for one speaks against the other by the same amount."""
+        """The other of two classes, for each: what speaks for one speaks against the other by the same amount."""
         names = list(self.classes)
         return {names[0]: names[1], names[1]: names[0]} if len(names) == 2 else {}
 

@@ -54,7 +54,7 @@ ANSWERS = (  # what was, or could be, answered wrongly without an error
     ),
     Case(
         "cosine similarity, norms, softmax and other nonlinear functions as target",
-        "norms are held constant, tangents and held factors are named, and the target is blamed where it is the cause",
+        "norms are held constant, tangents and held factors are named, and the target is named where it is the cause",
         (
             "methods/test_linearized_target.py::test_a_norm_by_which_is_divided_is_held_constant",
             "methods/test_linearized_target.py::test_a_probability_is_explained_by_its_tangent_and_the_target_is_named",
@@ -78,8 +78,8 @@ ANSWERS = (  # what was, or could be, answered wrongly without an error
         ("models/test_wrapped_tables.py::test_a_wrapped_model_has_the_scores_of_the_bare_one",),
     ),
     Case(
-        "scores that know no class",
-        "no sentence, page or legend says that they speak for or against one",
+        "scores that do not refer to a class",
+        "no sentence, page or legend says that they support or oppose one",
         ("results/test_explanation.py::test_only_a_class_linked_method_speaks_for_or_against_the_class",),
     ),
     Case(
@@ -113,7 +113,7 @@ ANSWERS = (  # what was, or could be, answered wrongly without an error
     ),
     Case(
         "tuples of three texts, lists of words",
-        "what could mean two things is refused",
+        "what is ambiguous is refused",
         ("models/test_inputs.py::test_what_could_mean_two_things_is_refused",),
     ),
     Case(
@@ -292,7 +292,7 @@ REASONS = (  # what ended, or could end, in an exception of another library or a
 def table() -> list[str]:
     """The lines of the section of docs/reliability.md."""
     lines = [
-        "## Kinds of inputs, and the tests that hold them",
+        "## Kinds of inputs, and the tests that check them",
         "",
         "Each row is a kind of input that is common and easily answered wrongly. The tests are below `tests/`; one "
         "test finds every name of this table.",

@@ -71,7 +71,7 @@ def fork_worker(rank: int, port: int, rows: Any, output: Path) -> int:
         }
         from accelerate import PartialState
 
-        PartialState._reset_state()  # of the process that was forked
+        PartialState._reset_state()  # the state of the process that was forked
         call(rows, output)
         status = 0
     finally:
@@ -91,7 +91,7 @@ def run_forked(rows: Any, output: Path, kill: Callable[[list[int]], None] | None
     workers = [fork_worker(rank, port, rows, output) for rank in range(PROCESSES)]
     if kill is not None:
         kill(workers)
-    statuses = [os.waitpid(worker, 0)[1] for worker in workers]  # of all, also after one that failed
+    statuses = [os.waitpid(worker, 0)[1] for worker in workers]  # all statuses, also after one that failed
     return not any(statuses)
 
 
@@ -363,7 +363,7 @@ def run(count: int, seed: int, *, rows: int = 3000, launched: int = 0) -> dict[s
 def main() -> int:
     """Run and report."""
     parser = arguments("Faults during explain_dataset.", 50)
-    parser.add_argument("--rows", type=int, default=3000, help="of the runs that are killed (default: %(default)s)")
+    parser.add_argument("--rows", type=int, default=3000, help="rows of each run that is killed (default: %(default)s)")
     parser.add_argument("--launch", type=int, default=0, help="kills by accelerate launch (default: %(default)s)")
     options = parser.parse_args()
     result = run(options.count, options.seed, rows=options.rows, launched=options.launch)

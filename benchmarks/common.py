@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import platform
@@ -178,8 +179,11 @@ def run_parts(
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read a JSON lines file; an absent file has no rows."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    """Read a JSON lines file, packed by gzip or not; an absent file has no rows."""
+    if not path.exists():
+        return []
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
 
 
 def write_rows(rows: Iterable[Row], path: Path) -> None:

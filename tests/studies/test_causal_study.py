@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 import torch
 
-from benchmarks.studies.causal import models, report
+from benchmarks.studies.causal import models, page_parts, report
 from benchmarks.studies.causal import run as study
 from hf_attn_mi import capture_attention, effective_attention, efficient_attention
 
@@ -88,12 +88,12 @@ def test_no_premise_of_snli_is_in_both_parts(monkeypatch, tmp_path):
 def test_intervals_against_scipy():
     for hits, count in ((0, 7), (7, 7), (13, 40)):
         expected = scipy.stats.binomtest(hits, count).proportion_ci(0.95, "exact")
-        assert report.exact_interval(hits, count) == pytest.approx((expected.low, expected.high))
+        assert page_parts.exact_interval(hits, count) == pytest.approx((expected.low, expected.high))
     values = [float(x) for x in range(1, 41)]
     # Ranks 14 and 27 of 40: P(Binomial(40, 1/2) <= 13) = .0192 on each side.
-    assert report.median(values) == "20.5 [14, 27]"
+    assert page_parts.median(values) == "20.5 [14, 27]"
     assert 1 - 2 * scipy.stats.binom.cdf(13, 40, 0.5) > 0.95
-    assert report.median([2.0, 1.0]) == "1.5"
+    assert page_parts.median([2.0, 1.0]) == "1.5"
 
 
 def line(**more):
@@ -180,5 +180,5 @@ def test_a_small_run_goes_on_where_it_stopped_and_writes_its_page(tmp_path):
     made[0]["kept"] = False
     (tmp_path / "certificates.jsonl").write_text("".join(json.dumps(one) + "\n" for one in made))
     verdicts = report.write_report(tmp_path, tmp_path).splitlines()
-    assert verdicts[0].endswith("DOES NOT HOLD")
+    assert "DOES NOT HOLD" in verdicts[0]
     assert "1 / 2" in (tmp_path / "causal.md").read_text()

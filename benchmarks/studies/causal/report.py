@@ -2,16 +2,23 @@
 
 import math
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import scipy.stats
-
 from benchmarks.common import read_rows
+from benchmarks.studies.causal import report_attention
+from benchmarks.studies.causal.page_parts import (
+    Lines,
+    mean,
+    median,
+    median_interval,
+    number,
+    share,
+    table,
+)
 from hf_attn_mi.evaluation import estimate
 
-Lines = list[dict[str, Any]]
 CONTROLS = ("null-space noise", "visible noise", "uniform", "permuted")
 MAX_CHANGE, RESIDUAL, SUMS = 1e-3, 1e-6, 1e-6  # limits for rounding in float32
 NOISE_RATIO = 100.0  # ratio of visible to null-space noise, in the change of the logits
@@ -66,63 +73,6 @@ def load(folder: Path, part: str) -> Lines:
 def lines_of(lines: Lines, suite: str) -> Lines:
     """Return the lines of a suite."""
     return [line for line in lines if line["suite"] == suite]
-
-
-def number(value: float) -> str:
-    """Return a number in three digits; "-" where there is none."""
-    if math.isnan(value):
-        return "-"
-    return f"{value:.1e}" if value and not 0.001 <= abs(value) < 1e5 else f"{value:.3g}"
-
-
-def mean(values: Iterable[float | None]) -> str:
-    """Return "mean [low, high]"."""
-    result = estimate([None if value is None else float(value) for value in values])
-    if result.mean is None:
-        return "-"
-    if result.interval is None:
-        return f"{result.mean:.3f}"
-    return f"{result.mean:.3f} [{result.interval[0]:.3f}, {result.interval[1]:.3f}]"
-
-
-def exact_interval(hits: int, count: int) -> tuple[float, float]:
-    """Return the Clopper-Pearson 95 % interval of a share."""
-    low = 0.0 if hits == 0 else float(scipy.stats.beta.ppf(0.025, hits, count - hits + 1))
-    high = 1.0 if hits == count else float(scipy.stats.beta.ppf(0.975, hits + 1, count - hits))
-    return low, high
-
-
-def share(flags: Iterable[bool]) -> str:
-    """Return "hits / count (share [low, high])"."""
-    known = list(flags)
-    if not known:
-        return "-"
-    low, high = exact_interval(sum(known), len(known))
-    return f"{sum(known)} / {len(known)} ({sum(known) / len(known):.1%} [{low:.1%}, {high:.1%}])"
-
-
-def median_interval(values: Iterable[float]) -> tuple[float, float]:
-    """Return the 95 % interval of the median from order statistics; NaN for fewer than six values."""
-    known = sorted(values)
-    if len(known) < 6:
-        return math.nan, math.nan
-    low = int(scipy.stats.binom.ppf(0.025, len(known), 0.5))
-    return known[max(0, low - 1)], known[min(len(known) - 1, len(known) - low)]
-
-
-def median(values: Iterable[float]) -> str:
-    """Return "median [low, high]"."""
-    known = list(values)
-    if not known:
-        return "-"
-    low, high = median_interval(known)
-    middle = number(statistics.median(known))
-    return middle if math.isnan(low) else f"{middle} [{number(low)}, {number(high)}]"
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """Return a Markdown table."""
-    return "\n".join(["| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows]])
 
 
 def control(lines: Lines, name: str, place: int) -> list[Any]:
@@ -585,6 +535,11 @@ def figure(study: Study, path: Path) -> None:
     pyplot.close(figure_)
 
 
+WHAT_IT_IS_ABOUT = {  # by the number of the claim
+    "(1)": "a consequence of the definition, as is that a row keeps at most d + 1 keys: this tests the solver",
+    "(2)": "a consequence of the definition: this tests the solver",
+    "(4)": "for the outputs of heads; for the prediction, see the last section",
+}
 CLAIMS: tuple[Callable[[Study], tuple[str, dict[str, str]]], ...] = (
     claim_same,
     claim_distribution,
@@ -606,8 +561,10 @@ def write_report(results: Path, folder: Path) -> str:
         title = (claim.__doc__ or "").strip()
         not_counted = [name for name, part in parts.items() if part == "-"]
         more = f" Suites that do not count: {', '.join(not_counted)}." if not_counted else ""
-        sections.append(f"## {title}\n\n{body}\n\n**Verdict: {result}.**{more}")
-        verdicts.append(f"{title} {result.upper()}")
+        about = WHAT_IT_IS_ABOUT.get(title[:3])
+        noted = f"{result} ({about})" if about else result
+        sections.append(f"## {title}\n\n{body}\n\n**Verdict: {noted}.**{more}")
+        verdicts.append(f"{title} {noted.replace(result, result.upper(), 1)}")
     figure(study, folder / "causal.png")
     last = study.runs[-1]
     head = (
@@ -619,7 +576,7 @@ def write_report(results: Path, folder: Path) -> str:
         head += f" **A part of the run**: {planned} inputs were planned for these suites."
     if last.get("left_out"):
         head += f" Left out, as their models were not there: {', '.join(last['left_out'])}."
-    summary = table(["claim (arXiv 2410.18541)", "verdict"], [v.rsplit(". ", 1) for v in verdicts])
+    summary = table(["claim (arXiv 2410.18541)", "verdict"], [v.split(". ", 1) for v in verdicts])
     page = "\n\n".join(
         [
             "# Is efficient attention the same prediction, minimally necessary and sufficient?",
@@ -641,5 +598,8 @@ def write_report(results: Path, folder: Path) -> str:
             tokens_table(study),
         ]
     )
+    attention = report_attention.Study(report_attention.RESULTS)
+    if attention.rows:  # of subgraphs.py and the scripts beside it
+        page = report_attention.with_section(page, report_attention.section_of(attention)).rstrip()
     (folder / "causal.md").write_text(page + "\n", encoding="utf-8")
     return "\n".join(verdicts)

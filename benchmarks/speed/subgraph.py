@@ -13,6 +13,7 @@ import argparse
 import gzip
 import json
 import random
+import resource
 import statistics
 import subprocess
 import sys
@@ -31,11 +32,23 @@ from torch import nn
 from benchmarks.common import EMBEDDED_MODEL, SHARED, Row, check, result_row, run_parts
 from benchmarks.inputs import load_classifier, load_tokenizer
 from hf_attn_mi import AttentionSubgraph, minimal_attention, recheck
+from hf_attn_mi.models.runner import EncoderRunner
+from hf_attn_mi.models.targets import read_target
+from hf_attn_mi.tasks.attention_edges import Edges
+from hf_attn_mi.tasks.edge_ranking import EdgeScores, order_of
+from hf_attn_mi.tasks.restricted_forward import Candidate, RestrictedForward
 
 RESULTS = Path(__file__).parent / "results" / "subgraph.jsonl"
 SENTENCE = "A quietly moving film that never lets its warm cast down, even when the plot makes no sense at all, sadly."
 QUICK = (SENTENCE, "One of the worst movies of the year!")
 LEAST_TOKENS = 10
+TURNS = 3
+SINGLES, SINGLE_TOKENS = 500, 40
+ALONE = """
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+model, tokenizer = (kind.from_pretrained({path!r}) for kind in (AutoModelForSequenceClassification, AutoTokenizer))
+model(**tokenizer({text!r}, return_tensors="pt"))
+"""
 
 
 @dataclass(frozen=True)
@@ -114,13 +127,67 @@ def quick() -> Iterator[Row]:
 
 
 def command_line() -> Iterator[Row]:
-    """`hf-attn-mi subgraph` on a sentence of 20 words, the start of Python included."""
-    started = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "hf_attn_mi", "subgraph", SENTENCE], capture_output=True, text=True, check=False
+    """`hf-attn-mi subgraph` on a sentence of 20 words, the start of Python included, in turns with transformers alone.
+
+    CPU seconds, which other processes of the machine change less than the time that passes.
+    """
+    command = [sys.executable, "-m", "hf_attn_mi", "subgraph", SENTENCE]
+    alone = [sys.executable, "-c", ALONE.format(path=str(EMBEDDED_MODEL), text=SENTENCE)]
+    turns = [(seconds_of_process(command), seconds_of_process(alone)) for _ in range(TURNS)]
+    yield result_row(
+        "command line",
+        "CPU seconds for 20 words, and of loading the same model and one forward pass by transformers alone",
+        [ours[0] for ours, _ in turns],
+        at_most=5,
+        elapsed=[ours[1] for ours, _ in turns],
+        transformers_alone=[other[0] for _, other in turns],
     )
+
+
+def seconds_of_process(command: list[str]) -> tuple[float, float]:
+    """CPU seconds of a process, and seconds until it ended."""
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    elapsed, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     check(done.returncode == 0, f"the command ended with status {done.returncode}: {done.stderr}")
-    yield result_row("command line", "seconds for 20 words", [time.perf_counter() - started], at_most=5)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, elapsed
+
+
+def single_removals() -> Iterator[Row]:
+    """500 weights of a MiniLM at 40 tokens, removed one by one from a set: both sides of each."""
+    folder = SHARED / "models" / "minilm-sentiment"
+    check(folder.exists(), f"{folder} is not there")
+    model, tokenizer = load_classifier(folder), load_tokenizer(folder)
+    data = DataSet("imdb", "imdb/dev", "minilm-sentiment", SINGLE_TOKENS, 0)
+    (inputs,) = texts_of(data, 1, tokenizer)
+    check(inputs["input_ids"].shape[1] == SINGLE_TOKENS, f"the text has fewer than {SINGLE_TOKENS} tokens")
+    runner = EncoderRunner.of(model, tokenizer)
+    target, (one,) = read_target(None, runner, runner.encode(inputs, special_known=True)[0])
+    with RestrictedForward(runner, one, target, 16) as forward:
+        scores = EdgeScores(forward, 0)
+        order = order_of(scores.flat(scores.gradient()), forward.edges.present)
+        numbers = order[:SINGLES].sort().values
+        cpu, started, before = time.process_time(), time.perf_counter(), forward.forwards
+        forward.share([Edges(numbers), Edges(numbers, rest=True)])
+        candidates = []
+        for rest in (False, True):
+            for edge in numbers.tolist():
+                start = forward.edges.call_of(edge).stack_layer
+                candidates.append(Candidate(Edges(numbers[numbers != edge], rest), int(rest), start))
+        answers = forward.run(candidates)
+        seconds, elapsed = time.process_time() - cpu, time.perf_counter() - started
+        some = range(0, len(answers), len(answers) // 10)
+        forward.layers, forward.shared = (), {}
+        whole = forward.run([Candidate(candidates[i].selection) for i in some])
+        check(not any(forward.differ(answers[i], one) for i, one in zip(some, whole)), "shared states change an answer")
+    yield result_row(
+        "single removals",
+        f"CPU seconds for {SINGLES} weights one by one at {SINGLE_TOKENS} tokens, {len(candidates)} sequences",
+        [seconds],
+        at_most=60,
+        elapsed=elapsed,
+        forwards=forward.forwards - before,
+    )
 
 
 def main() -> int:
@@ -128,12 +195,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the embedded model and two texts")
     parser.add_argument("--inputs", type=int, default=20, help="texts of each data set")
-    parser.add_argument("--parts", nargs="*", help="names of data sets, 'command line'; all by default")
+    parser.add_argument(
+        "--parts", nargs="*", help="names of data sets, 'command line', 'single removals'; all by default"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, help=f"by default {RESULTS}; nothing with --quick")
     options = parser.parse_args()
     parts = {data.name: partial(data_set, data, options.inputs) for data in DATA_SETS}
-    parts = {"quick": quick} if options.quick else {"command line": command_line, **parts}
+    others = {"command line": command_line, "single removals": single_removals}
+    parts = {"quick": quick} if options.quick else {**others, **parts}
     chosen = [(name, part, [options.threads]) for name, part in parts.items() if name in (options.parts or parts)]
     output = options.output if options.quick or options.output else RESULTS
     return run_parts(chosen, output)[1]

@@ -80,7 +80,10 @@ def read_reference(
             f"removals has {needed[0]!r}, which takes the values of another input: pass reference=TEXT, at least as "
             "long as every input."
         )
-    others, single = runner.encode(reference)
+    try:
+        others, single = runner.encode(reference)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"reference: {error}") from error
     if not single:
         raise InvalidInputError(f"reference must be one input, not {len(others)}.")
     longest = max((one.token_count for one in encoded), default=0)

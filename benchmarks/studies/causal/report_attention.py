@@ -1,6 +1,7 @@
 """The third part of the page of the causal study: the attention weights that carry a prediction.
 
-    python benchmarks/studies/causal/report_attention.py           # writes the part into docs/studies/causal.md
+    python benchmarks/studies/causal/report_attention.py                  # writes the part into docs/studies/causal.md
+    python benchmarks/studies/causal/report_attention.py --pack RESULTS   # after more rows were run
 
 The rows are those of subgraphs.py, attention_weights.py, efficient_keys.py and planted.py, stored in results/.
 """
@@ -8,6 +9,8 @@ The rows are those of subgraphs.py, attention_weights.py, efficient_keys.py and 
 from __future__ import annotations
 
 import argparse
+import gzip
+import shutil
 import statistics
 import sys
 from collections import Counter
@@ -33,14 +36,14 @@ FAILS = 0.05  # claim (4) fails on a data set where it surely fails on more than
 MIN_INPUTS = 20  # of a data set, for the claim to be decided on it
 COMMANDS = """```
 cd benchmarks/studies/causal                                        # every script continues where it stopped
-python subgraphs.py --data DATA --models MODELS MORE --output results --parts sets --inputs 200
-python subgraphs.py --data DATA --models MODELS MORE --output results --parts further --inputs 50
-python subgraphs.py --data DATA --models MODELS MORE --output results --parts heads --inputs 200
-python subgraphs.py --models MODELS MORE --output results --recheck # run every stored set again
-python attention_weights.py --data DATA --models MODELS --output results --inputs 30
-python efficient_keys.py --data DATA --models MODELS --output results --inputs 30
-python planted.py --output results
-python report_attention.py
+python subgraphs.py --data DATA --models MODELS MORE --output RESULTS --parts sets --inputs 200
+python subgraphs.py --data DATA --models MODELS MORE --output RESULTS --parts further --inputs 50
+python subgraphs.py --data DATA --models MODELS MORE --output RESULTS --parts heads --inputs 200
+python subgraphs.py --models MODELS MORE --output RESULTS --recheck # run every stored set again
+python attention_weights.py --data DATA --models MODELS --output RESULTS --inputs 30
+python efficient_keys.py --data DATA --models MODELS --output RESULTS --inputs 30
+python planted.py --output RESULTS
+python report_attention.py --pack RESULTS
 ```"""
 METHOD = f"""Definitions and search: docs/methods/minimal_attention.md. Sets are strict (the rest changes the
 prediction), keep = 0.9, and locally minimal: every single removal was run. Cost is in forward passes of the whole
@@ -98,6 +101,11 @@ def sorted_by(rows: list[tuple[float, list[str]]]) -> list[list[str]]:
     return [row for _, row in sorted(rows, key=lambda one: -one[0])]
 
 
+def shown(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table, or that there is nothing to show."""
+    return table(header, rows) if rows else "Not run yet."
+
+
 def heads_of(record: dict[str, Any]) -> set[tuple[int, int]]:
     """The heads of a set."""
     return {(unit["call"], unit["head"]) for unit in record["units"]}
@@ -137,9 +145,8 @@ def sets_table(study: Study) -> str:
         "tokens",
         "weights",
     ]
-    return table(
-        [*header, "weights of the set", "share", "heads with a weight", "layers with a weight"], sorted_by(rows)
-    )
+    header += ["weights of the set", "share", "heads with a weight", "layers with a weight"]
+    return shown(header, sorted_by(rows))
 
 
 def cost_table(study: Study) -> str:
@@ -154,7 +161,7 @@ def cost_table(study: Study) -> str:
         cells += [f"{fails[side] / max(1, fails.total()):.1%}" for side in ("rest", "set", "both")]
         rows.append((max(beside, default=0.0), cells))
     header = ["data", "forward passes beside the single removals", "of the single removals", "seconds, busy machine"]
-    return table([*header, "the rest becomes enough", "the set falls short", "both"], sorted_by(rows))
+    return shown([*header, "the rest becomes enough", "the set falls short", "both"], sorted_by(rows))
 
 
 def layers_table(study: Study) -> str:
@@ -168,8 +175,9 @@ def layers_table(study: Study) -> str:
             for layer in layers
         ]
         rows.append([title, *(f"{statistics.mean(some):.0%}" for some in shares)])
-    width = max(len(row) for row in rows)
-    return table(["data", *(f"layer {i}" for i in range(width - 1))], [row + [""] * (width - len(row)) for row in rows])
+    width = max((len(row) for row in rows), default=1)
+    header = ["data", *(f"layer {i}" for i in range(width - 1))]
+    return shown(header, [row + [""] * (width - len(row)) for row in rows])
 
 
 def removals_table(study: Study) -> str:
@@ -188,7 +196,7 @@ def removals_table(study: Study) -> str:
             ]
             cells = [title, kind, share(stands), share(enough), share([not one["rest_same"] for one in checks])]
             rows.append((-sum(stands) / len(stands), cells))
-    return table(["data", "removal", "the set stands", "it suffices", "the rest changes the class"], sorted_by(rows))
+    return shown(["data", "removal", "the set stands", "it suffices", "the rest changes the class"], sorted_by(rows))
 
 
 def family_table(study: Study) -> str:
@@ -210,7 +218,7 @@ def family_table(study: Study) -> str:
         known = [value for value in jaccard["edges"] if value is not None]
         rows.append((-statistics.mean(known) if known else 0.0, [*cells, mean(core)]))
     header = ["data", "inputs", "further sets found", "Jaccard index of weights", "of heads", "of token pairs"]
-    return table([*header, "share of the set in all sets"], sorted_by(rows))
+    return shown([*header, "share of the set in all sets"], sorted_by(rows))
 
 
 def deeper_table(study: Study) -> str:
@@ -223,7 +231,7 @@ def deeper_table(study: Study) -> str:
         rows.append(
             (free[0] / max(1, pairs), [title, str(len(deeper)), f"{free[0]} of {pairs}", f"{free[1]} of {subsets}"])
         )
-    return table(["data", "sets", "pairs that can go", "random subsets that can go"], sorted_by(rows))
+    return shown(["data", "sets", "pairs that can go", "random subsets that can go"], sorted_by(rows))
 
 
 def heads_table(study: Study) -> str:
@@ -245,7 +253,7 @@ def heads_table(study: Study) -> str:
             lost = [a - b for a, b in zip(own, left)]
             rows.append((statistics.mean(lost), [*cells, mean(left), mean(drawn), mean(lost)]))
     header = ["data", "sets", "heads in", "removed heads", "inputs", "accuracy", "without these heads"]
-    return table([*header, "without as many random heads", "loss of accuracy"], sorted_by(rows))
+    return shown([*header, "without as many random heads", "loss of accuracy"], sorted_by(rows))
 
 
 def rankings_table(study: Study) -> str:
@@ -275,7 +283,7 @@ def rankings_table(study: Study) -> str:
         "prefix that qualifies",
         "weights of the set",
     ]
-    return table([*header, "size over that of `gradient`", "forward passes"], sorted_by(rows))
+    return shown([*header, "size over that of `gradient`", "forward passes"], sorted_by(rows))
 
 
 def keys_table(study: Study) -> str:
@@ -288,7 +296,7 @@ def keys_table(study: Study) -> str:
             kept = [bool(row["kept"]) for row in lines]
             change = mean([row["p_new"] - row["p"] for row in lines])
             rows.append([suite.title, removal, share(kept), change])
-    return table(["data", "removed from every row", "prediction kept", "change of its probability"], rows)
+    return shown(["data", "removed from every row", "prediction kept", "change of its probability"], rows)
 
 
 def claim_four(study: Study) -> tuple[str, str]:
@@ -381,13 +389,24 @@ def with_section(page: str, section: str) -> str:
     return f"{before.rstrip()}\n\n{section}\n{more}"
 
 
+def pack(folder: Path) -> None:
+    """Copy the rows of a run into results/, the large file packed."""
+    RESULTS.mkdir(exist_ok=True)
+    for name in ("attention_weights", "efficient_keys", "planted", "subgraphs_recheck"):
+        shutil.copyfile(folder / f"{name}.jsonl", RESULTS / f"{name}.jsonl")
+    with (RESULTS / "subgraphs.jsonl.gz").open("wb") as file:
+        file.write(gzip.compress((folder / "subgraphs.jsonl").read_bytes(), mtime=0))
+
+
 def main() -> None:
     """Write the section into the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--pack", type=Path, help="first copy the rows of a run from this folder into results/")
     parser.add_argument("--page", type=Path, default=PAGE)
     options = parser.parse_args()
-    study = Study(options.results)
+    if options.pack:
+        pack(options.pack)
+    study = Study(RESULTS)
     page = options.page.read_text(encoding="utf-8")
     options.page.write_text(with_section(page, section_of(study)), encoding="utf-8")
     print(f"claim (4) for the prediction: {claim_four(study)[0]}")

@@ -48,8 +48,8 @@ python report_attention.py --pack RESULTS
 METHOD = f"""Definitions and search: docs/methods/minimal_attention.md. Sets are strict (the rest changes the
 prediction), keep = 0.9, and locally minimal: every single removal was run. Cost is in forward passes of the whole
 input. Medians have intervals by order statistics (from six inputs on), means bootstrap intervals over inputs, shares
-exact binomial ones, all 95 %; in brackets behind a median the smallest and the largest value. Rows are sorted with
-the worst figure first.
+exact binomial ones, all 95 %; in brackets behind a median the smallest and the largest value. Rows of sets are
+sorted with the worst figure first.
 
 Verdict on claim (4) of arXiv 2410.18541, read for the *prediction*: no key of the efficient rows can be left out
 without a change of the prediction. It fails on an input where the prediction is kept although the smallest key of
@@ -336,10 +336,10 @@ def section_of(study: Study) -> str:
     missing = [suite.title for name, suite in SUITES.items() if not any(row["suite"] == name for row in study.rows)]
     ranked, removed = (len({(row["suite"], row["input"]) for row in some}) for some in (study.rankings, study.keys))
     plan = (
-        f"**A part of the run.** {counts['sets']} sets of the main ranking (planned: the table below); "
-        f"{counts['further']} inputs with families, other kinds of removal and deeper removals (planned: "
-        f"{PLAN['further']} of each data set); {ranked} inputs with other rankings and peers (planned: "
-        f"{PLAN['rankings']} of each); {removed} with removals from efficient rows (planned: {PLAN['keys']} of each). "
+        f"**A part of the run.** Sets of the main ranking: {counts['sets']} inputs (planned: the table below). "
+        f"Families, other kinds of removal and deeper removals: {counts['further']} (planned: {PLAN['further']} of "
+        f"each data set). Other rankings and peers: {ranked} (planned: {PLAN['rankings']} of each). Removals from "
+        f"efficient rows: {removed} (planned: {PLAN['keys']} of each). Accuracy without heads: {counts['heads']}. "
         f"Planned, but without any input so far: {', '.join([*missing, 'a RoBERTa with a byte-level vocabulary'])}."
     )
     parts = [

@@ -46,11 +46,13 @@ def explain(
         str | None, opt.method_option(metavar="JSON", help="Options of the method, such as '{\"steps\": 20}'.")
     ] = None,
     layers: Annotated[
-        Layers,
+        Layers | None,
         opt.method_option(
-            help="Statistics of each layer's attention: all; entropy, attention received and identifiability; none."
+            help="Statistics of each layer's attention: all; entropy, attention received and identifiability; none "
+            "(default: full; with --stride none).",
+            show_default=False,
         ),
-    ] = "full",
+    ] = None,
     profile: Annotated[
         Path | None,
         opt.method_option(

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from hf_attn_mi.cli import options as opt
-from hf_attn_mi.cli.exit_codes import DONE
-from hf_attn_mi.cli.loading import import_libraries
+from hf_attn_mi.cli.exit_codes import DOES_NOT_HOLD, DONE
+from hf_attn_mi.cli.loading import import_libraries, reads_of
 from hf_attn_mi.cli.media import load_for, read_inputs
 from hf_attn_mi.cli.output import check_files, is_stdout, show, warnings_as_lines, write_json, write_text
 from hf_attn_mi.errors import InvalidInputError
@@ -28,7 +28,11 @@ def report(
         opt.input_option(metavar="NAME_OR_PATH", help="Another model, shown beside the first on the same texts."),
     ] = None,
     truncate: opt.Truncate = False,
-    target: opt.Target = None,
+    stride: opt.Stride = None,
+    aggregation: opt.Aggregation = "mean",
+    errors: opt.Errors = "raise",
+    target: opt.Targets = None,
+    candidate_labels: opt.CandidateLabels = None,
     label: Annotated[
         list[str] | None,
         opt.input_option(metavar="LABEL", help="The correct class of each text, in their order; repeat the option."),
@@ -77,7 +81,8 @@ def report(
 
     information = None if profile is None else InformationProfile.load(profile)
     names = [model] if second_model is None else [model, second_model]
-    loaded = [load_for(inputs, name, quiet=quiet) for name in names]
+    known = opt.read_labels(candidate_labels)
+    loaded = [load_for(inputs, name, quiet=quiet, reads=reads_of(target or (), name)) for name in names]
     results = []
     with warnings_as_lines(quiet):
         for place, (classifier, preparer) in enumerate(loaded):
@@ -85,14 +90,18 @@ def report(
                 classifier,
                 inputs.items,
                 **preparer,
-                target=opt.read_target(target, classifier),
-                labels=None if label is None else [opt.read_target(one, classifier) for one in label],
+                **opt.read_targets(target, classifier, known=known),
+                labels=None if label is None else [opt.read_target(one, classifier, known=known) for one in label],
                 method=method,
                 methods=METHODS if also is None else also,
                 attention=None if attention == "auto" else attention,
                 comparison=compare_methods(classifier, inputs.items, seed=seed, **preparer) if compare else None,
                 profile=information if place == 0 else None,
                 truncation=truncate,
+                stride=stride,
+                aggregation=aggregation,
+                errors=errors,
+                candidate_labels=known,
                 batch_size=batch_size,
                 seed=seed,
             )
@@ -103,4 +112,4 @@ def report(
     write_text(result.to_html(), html)
     if not quiet and not is_stdout(json):
         show(f"{result.to_text()}\n\nHTML page: {html.resolve()}")
-    return DONE
+    return DOES_NOT_HOLD if result.skipped else DONE

@@ -21,6 +21,7 @@ from hf_attn_mi.results.record import Record
 from hf_attn_mi.results.report_export import FORMS
 from hf_attn_mi.results.report_page import report_frame, report_page
 from hf_attn_mi.results.report_parts import AttentionDetail, ClassOutput
+from hf_attn_mi.results.skipped_input import SkippedInput
 from hf_attn_mi.results.token_set import TokenSet
 from hf_attn_mi.results.words import Words
 
@@ -119,6 +120,7 @@ class Report(Record):
         comparison: a comparison of methods on these or other inputs; its verdict is shown. None if there is none.
         second: a report on the same inputs that is shown beside this one; see `beside`. None if there is none.
         info: how it was computed, JSON-like.
+        skipped: inputs that could not be used, with the reasons (errors="skip"); they are not among `items`.
 
     Raises:
         InvalidInputError: no item, an item without an explanation, or `info` that is not JSON-like.
@@ -131,6 +133,7 @@ class Report(Record):
     comparison: Comparison | None = None
     second: Report | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
+    skipped: tuple[SkippedInput, ...] = ()
 
     def to_html(self) -> str:
         """Return the page: one file of HTML, CSS, data and a script that loads nothing.
@@ -245,6 +248,8 @@ class Report(Record):
                 one = item.explanation
                 blocks.append(Words(one._pieces(), one.target_name, bool(one.info.get("class_linked", True))))
             blocks.append(Facts(list(_evidence(item))))
+        for skipped in self.skipped:
+            blocks += skipped._blocks()
         if self.comparison is not None:
             blocks.append(Paragraph(self.comparison.recommendation, wrapped=True))
         return blocks if self.second is None else [*blocks, *self.second._blocks()]
@@ -283,7 +288,8 @@ def _check_second(first: Report, second: Report) -> None:
 def _evidence(item: ReportItem) -> Iterator[str]:
     """The facts about one prediction, one line each."""
     if item.label is not None:
-        yield f"Gold label {item.label}: {'correct' if item.correct else 'the prediction is wrong'}."
+        verdict = "" if item.correct is None else ": correct" if item.correct else ": the prediction is wrong"
+        yield f"Gold label {item.label}{verdict}."
     found = item.token_set
     if found is not None and found.defined and found.p_set is not None and found.p_rest is not None:
         words = ", ".join(repr(word.text) for word in found.words)

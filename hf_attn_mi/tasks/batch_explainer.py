@@ -26,7 +26,14 @@ from hf_attn_mi.tasks.explain import explain_batch, explain_several
 from hf_attn_mi.tasks.several_targets import plan_targets
 from hf_attn_mi.tasks.token_budget import TokenBudget, check_batch_size
 from hf_attn_mi.tasks.token_information import read_profile
-from hf_attn_mi.tasks.windows import AGGREGATIONS, WindowExplainer, class_targets, encode_long_texts, refuse_with_stride
+from hf_attn_mi.tasks.windows import (
+    AGGREGATIONS,
+    WindowExplainer,
+    class_targets,
+    encode_long_texts,
+    refuse_with_stride,
+    several_class_targets,
+)
 
 Run = Callable[[list[int]], Sequence[Sequence[Explanation]]]
 Answer = tuple[int, "list[Explanation] | FailedInput"]  # the index of an input, and its explanations or its error
@@ -104,7 +111,7 @@ class BatchExplainer:
             raise InvalidInputError("target and targets: pass one of them.")
         if options.stride is not None:
             refuse_with_stride(
-                truncation=options.truncation, profile=profile, targets=options.targets, candidate_labels=None
+                truncation=options.truncation, profile=profile, candidate_labels=None, layers=options.layers
             )
             size = 16 if batch_size == "auto" else int(batch_size)
             self.windows = WindowExplainer(
@@ -187,6 +194,13 @@ class BatchExplainer:
         )
         if not encoded.inputs:
             return None, dict(encoded.failures)
+        if targets is None and self.options.targets is not None:
+            columns = several_class_targets(self.runner, self.options.targets, encoded)
+
+            def several(positions: list[int]) -> list[list[Explanation]]:
+                return [windows.explain_several(encoded.inputs[i], columns, i, encoded.places[i]) for i in positions]
+
+            return _Job(encoded.inputs, encoded.places, several, True), dict(encoded.failures)
         classes = class_targets(self.runner, self.options.target if targets is None else list(targets), encoded)
 
         def run(positions: list[int]) -> list[list[Explanation]]:

@@ -34,8 +34,9 @@ from hf_attn_mi.tasks.each_input import (
 from hf_attn_mi.tasks.media import picture_of, sound_of
 from hf_attn_mi.tasks.several_targets import TargetPlan, plan_targets
 from hf_attn_mi.tasks.token_information import TokenInformation, read_profile
-from hf_attn_mi.tasks.windows import AGGREGATIONS, WindowExplainer, refuse_with_stride
+from hf_attn_mi.tasks.windows import AGGREGATIONS, NO_LAYERS, WindowExplainer, refuse_with_stride
 
+DEFAULT_LEVEL = "full"  # of `layers`
 LARGEST_GAP = 0.02  # completeness gap from which on a warning is given; half precision reaches 0.01
 
 
@@ -47,7 +48,7 @@ def explain(
     targets: Any = None,
     method: str = "relevance",
     options: Mapping[str, Any] | None = None,
-    layers: str = "full",
+    layers: str | None = None,
     profile: InformationProfile | None = None,
     tokenizer: Any = None,
     processor: Any = None,
@@ -83,7 +84,8 @@ def explain(
             Captum such as "integrated_gradients", or one that was registered.
         options: options of the method, such as {"steps": 20}; see `list_methods()[method].options`.
         layers: statistics of each attention layer: "full"; "summary" for entropy, attention received and
-            identifiability only; "none".
+            identifiability only; "none". None for "full", and with `stride` for "none": windows have attentions of
+            their own.
         profile: the profile of this model, from `fit_information`: fills `Explanation.information` with what each token
             tells about the output, in nats, layer by layer.
         tokenizer: the tokenizer for texts; by default the pipeline's, or the one saved with the model.
@@ -118,6 +120,9 @@ def explain(
     """
     scorer = find_method(method)
     values = read_options(scorer, options)
+    if target is not None and targets is not None:
+        raise InvalidInputError("target and targets: pass one of them.")
+    layers = (DEFAULT_LEVEL if stride is None else NO_LAYERS) if layers is None else layers
     check_choice("layers", layers, LEVELS)
     check_input_options(errors, truncation, is_split_into_words)
     check_whole_number("batch_size", batch_size)
@@ -127,20 +132,18 @@ def explain(
     check_choice("aggregation", aggregation, AGGREGATIONS)
     with torch.inference_mode(False):  # no gradient can be taken of tensors that are made in inference mode
         if stride is not None:
-            refuse_with_stride(
-                truncation=truncation, profile=profile, targets=targets, candidate_labels=candidate_labels
-            )
+            refuse_with_stride(truncation=truncation, profile=profile, candidate_labels=candidate_labels, layers=layers)
             windows = WindowExplainer(
                 runner, scorer, values, stride=stride, aggregation=aggregation, batch_size=batch_size
             )
-            return windows.explain_each(inputs, target, errors=errors, is_split_into_words=is_split_into_words)
+            return windows.explain_each(
+                inputs, target, targets=targets, errors=errors, is_split_into_words=is_split_into_words
+            )
         encoded = read_inputs(
             runner, inputs, errors=errors, truncation=truncation, is_split_into_words=is_split_into_words
         )
         check_method(runner, scorer, values)
         if targets is not None:
-            if target is not None:
-                raise InvalidInputError("target and targets: pass one of them.")
             plan, encoded = plan_targets(targets, candidate_labels, runner, encoded, errors=errors)
             explained = partial(explain_several, runner, plan, scorer, values, layers, profile, batch_size)
 

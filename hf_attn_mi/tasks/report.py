@@ -14,28 +14,24 @@ import torch
 from hf_attn_mi.errors import HfAttnMiError, InvalidInputError, shown
 from hf_attn_mi.methods import find_method
 from hf_attn_mi.models.encoded_input import EncodedInput
-from hf_attn_mi.models.labels import label_names
 from hf_attn_mi.models.output_heads import find_logits, find_output_head
 from hf_attn_mi.models.runner import EncoderRunner
-from hf_attn_mi.models.target_kinds.base import TargetKind
+from hf_attn_mi.models.target_kinds.alternatives import Entails
 from hf_attn_mi.models.targets import Target, read_target
 from hf_attn_mi.models.tensor_checks import plain_values
-from hf_attn_mi.results.attention_subgraph import AttentionSubgraph
-from hf_attn_mi.results.certificate import Certificate
 from hf_attn_mi.results.comparison import Comparison
 from hf_attn_mi.results.explanation import Explanation
 from hf_attn_mi.results.information_profile import InformationProfile
 from hf_attn_mi.results.record import Record
 from hf_attn_mi.results.report import Report, ReportItem
 from hf_attn_mi.results.report_parts import AttentionDetail, ClassOutput
-from hf_attn_mi.results.results import Results
-from hf_attn_mi.results.token_set import TokenSet
 from hf_attn_mi.tasks.arguments import check_choice, check_flag, check_seed, check_whole_number, progress_bar
 from hf_attn_mi.tasks.certify import certify
-from hf_attn_mi.tasks.explain import explain
+from hf_attn_mi.tasks.each_input import check_input_options
 from hf_attn_mi.tasks.minimal_attention import minimal_attention
 from hf_attn_mi.tasks.minimal_tokens import minimal_tokens
 from hf_attn_mi.tasks.report_attention import LEVELS, attention_detail, default_level
+from hf_attn_mi.tasks.report_inputs import LONG, ReportRun, ReportTargets, read_report_targets, refuse_other_tokens
 
 OTHER_SETS = 1  # further sets of attention weights, for the membership of each weight
 LEAST_BUDGET, MOST_BUDGET = 100, 2000  # forward passes that each of these searches may cost
@@ -53,6 +49,7 @@ def report(
     inputs: Any,
     *,
     target: Any = None,
+    targets: Any = None,
     method: str = "relevance",
     options: Mapping[str, Any] | None = None,
     methods: Sequence[str] = METHODS,
@@ -69,7 +66,11 @@ def report(
     sampling_rate: int | None = None,
     batch_size: int = 16,
     truncation: bool = False,
+    stride: int | None = None,
+    aggregation: str = "mean",
     is_split_into_words: bool = False,
+    errors: str = "raise",
+    candidate_labels: Any = None,
     seed: int = 0,
 ) -> Report:
     """Explain predictions on one self-contained page: which words and attention weights made them, and the evidence.
@@ -81,6 +82,8 @@ def report(
         model: as in `explain`.
         inputs: as in `explain`, images and audio too.
         target: as in `explain`: by default the predicted class.
+        targets: several targets of each input, instead of `target` and `classes`: a list, whose first target is that
+            of the page, or "all" for all labels, choices or entities beside the predicted one.
         method: the method that scores the tokens, as in `explain`.
         options: the options of this method.
         methods: further methods whose scores are shown below those of `method`.
@@ -97,6 +100,11 @@ def report(
         profile: the profile of this model, from `fit_information`: shows what each token tells about the output, layer
             by layer.
         tokenizer, processor, sampling_rate, batch_size, truncation, is_split_into_words: as in `explain`.
+        stride, aggregation: as in `explain`: windows over long texts. An input of several windows has scores and
+            classes; the parts that run a whole text at once are left out, and the page says so.
+        errors: "raise", or "skip": an input of a list that cannot be used is left out; `Report.skipped` and the page
+            give the reason.
+        candidate_labels: as in `explain`, for zero-shot classification and for models of images and texts.
         seed: the random seed for random draws.
 
     Returns:
@@ -113,32 +121,38 @@ def report(
     """
     _check(methods, classes, attention, comparison)
     check_whole_number("batch_size", batch_size)
-    reading = {"truncation": truncation, "is_split_into_words": is_split_into_words}
-    for name, value in {**reading, "token_set": token_set, "certificate": certificate, "subgraph": subgraph}.items():
+    check_input_options(errors, truncation, is_split_into_words)
+    for name, value in {"token_set": token_set, "certificate": certificate, "subgraph": subgraph}.items():
         check_flag(name, False if value is None else value)
     check_seed(seed)
     started = time.perf_counter()
     runner = EncoderRunner.of(model, tokenizer, processor=processor, sampling_rate=sampling_rate)
-    inputs = list(inputs) if isinstance(inputs, Iterator) else inputs  # every task reads them once
-    run = {"model": model, "inputs": inputs, "tokenizer": tokenizer, **reading}
-    scoring = {**run, "batch_size": batch_size, "processor": processor, "sampling_rate": sampling_rate}
+    reading = {"truncation": truncation, "is_split_into_words": is_split_into_words, "sampling_rate": sampling_rate}
     with _warned_once():
-        encoded, _ = runner.encode(inputs, **reading)
-        gold = _read_labels(labels, runner, len(encoded))
-        notes: Notes = [{} for _ in encoded]
-        first = _all(explain(**scoring, target=target, method=method, options=options, profile=profile))
-        targets, encoded = _targets(target, first, runner, encoded)
-        outputs = [_output(runner, one, targets[i]) for i, one in enumerate(encoded)]
-        others = _other_targets(first, outputs, classes, {**scoring, "method": method, "options": options})
-        further = _further_methods(first, [name for name in methods if name != method], notes, scoring, target)
-        sets = _optional(
-            "token_set", token_set, FEW_INPUTS, notes, lambda: _token_sets(run, encoded, batch_size, target, seed)
-        )
-        certificates = _optional(
-            "certificate", certificate, FEW_INPUTS, notes, lambda: _certificates(run, encoded, target, seed)
-        )
-        subgraphs = _optional("subgraph", subgraph, FEW_PAGES, notes, lambda: _subgraphs(run, encoded, target, seed))
-        details = _attention(runner, encoded, targets, first, attention, notes)
+        run = ReportRun(
+            model, runner, inputs, candidate_labels=candidate_labels, reading=reading, stride=stride,
+            aggregation=aggregation, errors=errors,
+        )  # fmt: skip
+        chosen = read_report_targets(target, targets, run.labels, run.runner)
+        gold = _read_labels(labels, chosen.names(run.runner), run.encoded.count)
+        scoring = {"method": method, "options": options, "batch_size": batch_size}
+        first, named = run.explain_targets(chosen, scoring, profile)
+        bound, encoded = _targets(chosen, first, run.runner, run.of_kept(run.encoded))
+        outputs = [_output(run, chosen, *each) for each in zip(encoded, bound, first)]
+        others = named if chosen.others else _other_targets(run, chosen, first, outputs, classes, scoring)
+        notes: Notes = [{} for _ in first]
+        further = _further_methods(run, chosen, first, [name for name in methods if name != method], notes, batch_size)
+        longs = [run.is_long(one) for one in first]
+        common = {"target": chosen.main, "seed": seed}
+
+        def optional(name: str, wanted: bool | None, most: int, task: Any, **more: Any) -> list[Any]:
+            return _optional(name, wanted, most, notes, lambda: run.part(task, longs, **common, **more))
+
+        sets = optional("token_set", token_set, FEW_INPUTS, minimal_tokens, batch_size=batch_size)
+        certificates = optional("certificate", certificate, FEW_INPUTS, certify)
+        search = {"others": OTHER_SETS, "budget": _budget(encoded)}
+        subgraphs = optional("subgraph", subgraph, FEW_PAGES, minimal_attention, **search)
+        details = _attention(run, encoded, bound, first, attention, notes)
     items = [
         ReportItem(
             outputs[i].classes,
@@ -146,7 +160,7 @@ def report(
             further[i],
             outputs[i].value,
             outputs[i].anchors,
-            gold[i],
+            gold[run.kept[i]],
             sets[i],
             certificates[i],
             details[i],
@@ -156,13 +170,14 @@ def report(
         for i, note in enumerate(notes)
     ]
     info = {
-        **runner.provenance(),
+        **run.runner.provenance(),
         "method": method,
         "methods": list(methods),
         "seed": seed,
         "seconds": time.perf_counter() - started,
+        "warnings": [f"Input {one.index} was skipped: {one.reason}" for one in run.skipped],
     }
-    return Report(tuple(items), comparison, info=info)
+    return Report(tuple(items), comparison, info=info, skipped=run.skipped)
 
 
 def _check(methods: object, classes: object, attention: object, comparison: object) -> None:
@@ -179,7 +194,7 @@ def _check(methods: object, classes: object, attention: object, comparison: obje
         raise InvalidInputError(f"comparison must be the result of compare, not {type(comparison).__name__}.")
 
 
-def _read_labels(labels: Any, runner: EncoderRunner, count: int) -> list[str | None]:
+def _read_labels(labels: Any, names: Mapping[int, str], count: int) -> list[str | None]:
     """The name of the correct class of each input."""
     if labels is None:
         return [None] * count
@@ -188,7 +203,6 @@ def _read_labels(labels: Any, runner: EncoderRunner, count: int) -> list[str | N
     if not isinstance(given, Sequence) or len(given) != count:
         what = len(given) if isinstance(given, Sequence) else type(labels).__name__
         raise InvalidInputError(f"labels has {what} entries for {count} inputs; pass one for each, None where unknown.")
-    names = label_names(runner.config)
     found: list[str | None] = []
     for place, label in enumerate(given):
         number = isinstance(label, int) and not isinstance(label, bool)
@@ -214,16 +228,11 @@ def _warned_once() -> Iterator[None]:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
-def _all(results: RecordT | Results[RecordT]) -> list[RecordT]:
-    return list(results) if isinstance(results, Results) else [results]
-
-
 def _targets(
-    target: Any, first: Sequence[Explanation], runner: EncoderRunner, inputs: Sequence[EncodedInput]
+    chosen: ReportTargets, first: Sequence[Explanation], runner: EncoderRunner, inputs: Sequence[EncodedInput]
 ) -> tuple[list[Target], list[EncodedInput]]:
     """The target of each input as it was explained, and the inputs to run."""
-    function = callable(target) and not isinstance(target, TargetKind)
-    explained = [target if function else _explained(one) for one in first]
+    explained = [chosen.main if chosen.is_function else _explained(one) for one in first]
     pairs = [read_target(item, runner, [one]) for item, one in zip(explained, inputs)]
     return [pair[0] for pair in pairs], [pair[1][0] for pair in pairs]
 
@@ -242,59 +251,104 @@ class _Output:
     anchors: tuple[int, ...]
 
 
-def _output(runner: EncoderRunner, one: EncodedInput, target: Target) -> _Output:
+def _output(
+    run: ReportRun, chosen: ReportTargets, one: EncodedInput, target: Target, explanation: Explanation
+) -> _Output:
     """No classes for a target function and for outputs without class logits."""
+    runner = run.runner
+    if run.stride is not None:  # the logits of all windows together
+        windows = explanation.info["windows"]
+        joined = {"logits": torch.tensor([list(windows["logits"])], dtype=torch.float64)}
+        return _Output(_classes(joined, target, runner), float(windows["value"]), ())
     with runner.session(), torch.no_grad():
         outputs = runner.forward(runner.collate([one]))
     value = float(target.read(outputs).values[0])
     if target.is_function or target.bound is not None:
-        return _Output((), value, () if target.is_function else target.anchors(0))
+        labels = chosen.main.every(one, runner) if isinstance(chosen.main, Entails) else ()
+        found = tuple(ClassOutput(k, each.name, *each.answer()) for k, each in enumerate(labels))
+        return _Output(found, value, () if target.is_function else target.anchors(0))
+    return _Output(_classes(outputs, target, runner), value, ())
+
+
+def _classes(outputs: Any, target: Target, runner: EncoderRunner) -> tuple[ClassOutput, ...]:
+    """The most probable classes of one input, by their numbers."""
     logits = find_logits(outputs, runner.config)
     head = find_output_head(outputs, runner.config) if target.head is None else target.head
     if logits is None or head is None:
-        return _Output((), value, ())
+        return ()
     found = []
     for number in sorted(logits[0].float().topk(min(MOST_CLASSES, logits.shape[1])).indices.tolist()):
         reading = head.read(outputs, [number], runner.config)
         explained = reading.explained[0]
         found.append(ClassOutput(number, explained.name, explained.probability, float(reading.values[0])))
-    return _Output(tuple(found), value, ())
+    return tuple(found)
 
 
 def _other_targets(
-    first: Sequence[Explanation], outputs: Sequence[_Output], count: int, options: Mapping[str, Any]
+    run: ReportRun,
+    chosen: ReportTargets,
+    first: Sequence[Explanation],
+    outputs: Sequence[_Output],
+    count: int,
+    scoring: Mapping[str, Any],
 ) -> list[list[Explanation]]:
     """For each input the explanations of the most probable classes besides its target, the most probable first.
 
-    For a single input without classes those of its other entities, choices or labels.
+    For a single input without classes those of its other entities; with targets="all" every one.
+
+    Raises:
+        InvalidInputError: named targets that are explained on other tokens.
     """
     others: list[list[Explanation]] = [[] for _ in first]
+    if chosen.named and not chosen.every:
+        return others
+    if chosen.every:
+        every = _beside(first, run.explain_all(chosen.labels, layers="none", **scoring))
+        refuse_other_tokens(first, every)
+        return every
+    if chosen.labels is not None:  # each label has a pair of text and hypothesis of its own
+        return others
     ranked = [
         [x.target for x in sorted(output.classes, key=lambda x: -x.value) if x.target != one.target]
         for one, output in zip(first, outputs)
     ]
     for place in range(min(count - 1, *(len(row) for row in ranked)) if len(ranked) else 0):
-        for i, one in enumerate(_all(explain(**options, target=[row[place] for row in ranked], layers="none"))):
+        for i, one in enumerate(run.explain([row[place] for row in ranked], layers="none", **scoring)):
             others[i].append(one)
     if len(first) == 1 and not outputs[0].classes and outputs[0].anchors and count > 1:
         try:
-            every = _all(explain(**options, targets="all", layers="none"))
+            every = run.explain_all(chosen.labels, layers="none", **scoring)
         except HfAttnMiError:  # a head with one answer
-            every = []
-        same = [one for one in every if one.tokens == first[0].tokens and _explained(one) != _explained(first[0])]
-        others[0] = sorted(same, key=lambda one: -(one.probability or 0.0))[: count - 1]
+            return others
+        every = [[one for one in row if one.tokens == first[0].tokens] for row in every]  # choices have others
+        others = [row[: count - 1] for row in _beside(first, every)]
     return others
 
 
+def _beside(first: Sequence[Explanation], every: Sequence[Sequence[Explanation]]) -> list[list[Explanation]]:
+    """For each input the explanations of other targets than that of the first one, the most probable first."""
+    return [
+        sorted((x for x in row if _explained(x) != _explained(one)), key=lambda x: -(x.probability or 0.0))
+        for one, row in zip(first, every)
+    ]
+
+
 def _further_methods(
-    first: Sequence[Explanation], names: Sequence[str], notes: Notes, options: Mapping[str, Any], target: Any
+    run: ReportRun,
+    chosen: ReportTargets,
+    first: Sequence[Explanation],
+    names: Sequence[str],
+    notes: Notes,
+    batch_size: int,
 ) -> list[tuple[Explanation, ...]]:
     """For each input the explanations of its target by further methods; a method that fails is noted."""
-    targets = target if callable(target) and not isinstance(target, TargetKind) else list(map(_explained, first))
+    targets = chosen.main if chosen.is_function else list(map(_explained, first))
     found: list[list[Explanation]] = [[] for _ in first]
     for name in names:
         try:
-            results = _all(explain(**options, target=targets, method=name, layers="none"))
+            results = run.explain(targets, method=name, layers="none", batch_size=batch_size)
+            if len(results) < len(first):
+                raise InvalidInputError(f"method {name!r} does not fit every input.")
         except (HfAttnMiError, ImportError) as error:
             for note in notes:
                 note[name] = str(error)
@@ -304,35 +358,10 @@ def _further_methods(
     return [tuple(row) for row in found]
 
 
-def _token_sets(
-    run: Mapping[str, Any], encoded: Sequence[EncodedInput], batch_size: int, target: Any, seed: int
-) -> Sequence[TokenSet]:
-    if encoded[0].length is None:
-        raise InvalidInputError("The page has token sets of texts; minimal_tokens finds those of images and audio.")
-    return _all(minimal_tokens(**run, batch_size=batch_size, target=target, seed=seed))
-
-
-def _certificates(
-    run: Mapping[str, Any], encoded: Sequence[EncodedInput], target: Any, seed: int
-) -> Sequence[Certificate]:
-    if encoded[0].length is not None:
-        return _all(certify(**run, target=target, seed=seed))
-    found: list[Certificate] = []
-    for place, one in enumerate(encoded):  # certify takes images and audio as tensors
-        tensors = {name: value[None] for name, value in one.tensors.items()}
-        chosen = [target[place]] if isinstance(target, list | tuple) else target
-        found += _all(certify(run["model"], tensors, target=chosen, seed=seed))
-    return found
-
-
-def _subgraphs(
-    run: Mapping[str, Any], encoded: Sequence[EncodedInput], target: Any, seed: int
-) -> Sequence[AttentionSubgraph]:
-    if encoded[0].length is None:
-        raise InvalidInputError("The search of attention weights is for texts here; minimal_attention takes tensors.")
-    longest = max(one.token_count for one in encoded)
-    budget = min(MOST_BUDGET, max(LEAST_BUDGET, BUDGET_TOKENS // longest))
-    return _all(minimal_attention(**run, target=target, others=OTHER_SETS, budget=budget, seed=seed))
+def _budget(encoded: Sequence[EncodedInput]) -> int:
+    """Forward passes that a search of attention weights may cost."""
+    longest = max(1, *(one.token_count for one in encoded), 1)
+    return min(MOST_BUDGET, max(LEAST_BUDGET, BUDGET_TOKENS // longest))
 
 
 def _optional(
@@ -340,7 +369,7 @@ def _optional(
     wanted: bool | None,
     most: int,
     notes: Notes,
-    compute: Callable[[], Sequence[RecordT]],
+    compute: Callable[[], Sequence[RecordT | str]],
 ) -> list[RecordT | None]:
     """The results of each input; None and a note where they were disabled, or impossible and not requested."""
     reason = ""
@@ -350,18 +379,23 @@ def _optional(
         reason = f"Not computed for more than {most} inputs; {name}=True computes it."
     else:
         try:
-            return list(compute())
+            found = compute()
         except HfAttnMiError as error:
             if wanted:
                 raise
             reason = str(error)
+        else:
+            for note, one in zip(notes, found):
+                if isinstance(one, str):
+                    note[name] = one
+            return [None if isinstance(one, str) else one for one in found]
     for note in notes:
         note[name] = reason
     return [None] * len(notes)
 
 
 def _attention(
-    runner: EncoderRunner,
+    run: ReportRun,
     encoded: Sequence[EncodedInput],
     targets: Sequence[Target],
     first: Sequence[Explanation],
@@ -377,9 +411,14 @@ def _attention(
     with progress_bar(len(encoded), "attention", "input") as bar:
         for one, target, explanation, note in zip(encoded, targets, first, notes):
             heads = sum(len(layer.rank) for layer in explanation.layers)
+            if run.is_long(explanation):
+                note["attention"] = f"{LONG}Attention is that of one window; attention_maps draws a part of the text."
+                details.append(None)
+                bar.update()
+                continue
             chosen = level or ("none" if len(encoded) > FEW_PAGES else default_level(one.token_count, heads))
             try:
-                details.append(attention_detail(runner, one, target, explanation.layers, chosen))
+                details.append(attention_detail(run.runner, one, target, explanation.layers, chosen))
             except HfAttnMiError as error:
                 if level is not None:
                     raise

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
+from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError, shown
 from hf_attn_mi.methods import TokenScorer
 from hf_attn_mi.methods.scoring import check_method, score_batch
 from hf_attn_mi.models.encode import encode_texts
@@ -23,9 +23,11 @@ from hf_attn_mi.models.windows import Window, split_windows
 from hf_attn_mi.results.explanation import Explanation
 from hf_attn_mi.results.results import Results
 from hf_attn_mi.tasks.arguments import check_whole_number
-from hf_attn_mi.tasks.each_input import result_of_each
+from hf_attn_mi.tasks.each_input import result_of_each, results_of_each
 
 AGGREGATIONS = ("mean", "max")
+NO_LAYERS = "none"  # of `layers`: no statistics
+ALL = "all"  # of `targets`: every class
 
 
 class WindowLogits:
@@ -74,7 +76,7 @@ class Aggregated:
     values: Tensor
 
 
-def refuse_with_stride(*, truncation: bool, profile: object, targets: object, candidate_labels: object) -> None:
+def refuse_with_stride(*, truncation: bool, profile: object, candidate_labels: object, layers: str) -> None:
     """Refuse arguments that cannot be combined with windows.
 
     Raises:
@@ -84,9 +86,17 @@ def refuse_with_stride(*, truncation: bool, profile: object, targets: object, ca
         raise InvalidInputError("truncation and stride exclude each other: windows cut nothing. Leave one of them out.")
     if profile is not None:
         raise InvalidInputError("profile and stride exclude each other: a profile knows whole inputs, not windows.")
-    if targets is not None or candidate_labels is not None:
-        name = "candidate_labels" if targets is None else "targets"
-        raise InvalidInputError(f"{name} and stride exclude each other: windows are combined for one class.")
+    if candidate_labels is not None:
+        raise InvalidInputError(
+            "candidate_labels and stride exclude each other: the logits of zero-shot classification are those of pairs "
+            "of a whole text and a hypothesis. Explain a part of the text, or pass truncation=True."
+        )
+    if layers != NO_LAYERS:
+        raise InvalidInputError(
+            f"layers={layers!r} and stride exclude each other: every window has an attention of its own, with other "
+            "rows over other tokens, so that no layer has statistics over the whole text. Leave layers out, or explain "
+            "the text of one window."
+        )
 
 
 def encode_long_texts(runner: EncoderRunner, inputs: Any, *, is_split_into_words: bool, skip: bool) -> EncodedInputs:
@@ -124,10 +134,28 @@ def class_targets(runner: EncoderRunner, target: Any, encoded: EncodedInputs) ->
     targets, _ = read_target(target, runner, encoded.inputs, places=encoded.places, count=encoded.count)
     if targets.is_function or not all(number is None or isinstance(number, int) for number in targets.targets):
         raise InvalidInputError(
-            "target must be a class with stride=: windows are combined by their class logits. Pass a class number, "
-            "a label name or None."
+            "target must be a class with stride=: windows are combined by their class logits, and a function or a "
+            "token of one window has no value for the whole text. Pass a class number, a label name or None."
         )
     return [number if isinstance(number, int) else None for number in targets.targets]
+
+
+def several_class_targets(runner: EncoderRunner, targets: Any, encoded: EncodedInputs) -> list[list[int | None]] | None:
+    """For each target the class of every encoded input; None for all classes.
+
+    Raises:
+        InvalidInputError: no list, an empty one, or a target that is not a class.
+    """
+    if isinstance(targets, str) and targets == ALL:
+        return None
+    if not isinstance(targets, list | tuple) or not targets:
+        raise InvalidInputError(f"targets must be a list of one or more targets, or 'all', not {shown(targets)}.")
+    for item in targets:
+        if isinstance(item, list | tuple):
+            raise InvalidInputError(
+                f"targets holds a {type(item).__name__}; pass single targets, each is for every input."
+            )
+    return [class_targets(runner, item, encoded) for item in targets]
 
 
 class WindowExplainer:
@@ -161,18 +189,43 @@ class WindowExplainer:
         self.limit = window_limit(runner)
 
     def explain_each(
-        self, inputs: Any, target: Any, *, errors: str, is_split_into_words: bool
+        self, inputs: Any, target: Any, *, targets: Any = None, errors: str, is_split_into_words: bool
     ) -> Explanation | Results[Explanation]:
         """The explanations of all inputs; arguments as in `explain`."""
         skip = errors == "skip"
         encoded = encode_long_texts(self.runner, inputs, is_split_into_words=is_split_into_words, skip=skip)
         check_method(self.runner, self.scorer, self.options)
-        classes = class_targets(self.runner, target, encoded)
+        batches = [[i] for i in range(len(encoded.inputs))]
+        if targets is None:
+            classes = class_targets(self.runner, target, encoded)
 
-        def run(positions: list[int]) -> list[Explanation]:
-            return [self.explain(encoded.inputs[i], classes[i], encoded.places[i]) for i in positions]
+            def run(positions: list[int]) -> list[Explanation]:
+                return [self.explain(encoded.inputs[i], classes[i], encoded.places[i]) for i in positions]
 
-        return result_of_each(encoded, [[i] for i in range(len(encoded.inputs))], run, errors=errors, task="explain")
+            return result_of_each(encoded, batches, run, errors=errors, task="explain")
+        columns = several_class_targets(self.runner, targets, encoded)
+
+        def several(positions: list[int]) -> list[list[Explanation]]:
+            return [self.explain_several(encoded.inputs[i], columns, i, encoded.places[i]) for i in positions]
+
+        return results_of_each(encoded, batches, several, errors=errors, task="explain")
+
+    def explain_several(
+        self, one: EncodedInput, columns: Sequence[Sequence[int | None]] | None, position: int, index: int
+    ) -> list[Explanation]:
+        """The explanations of several classes of one input; see `several_class_targets`.
+
+        Args:
+            one: the input, of any length.
+            columns: for each target the class of every input; None for all classes.
+            position: of the input among the encoded ones.
+            index: of the input among the caller's.
+        """
+        windows = split_windows(one, self.limit, self.stride, index)
+        table = self._logits(windows)
+        chosen: Sequence[int | None] = range(table.shape[1]) if columns is None else [row[position] for row in columns]
+        found = [self._explain(one, windows, table, target) for target in chosen]
+        return [replace(record, info={**record.info, "input": index}) for record in found]
 
     def explain(self, one: EncodedInput, target: int | None, index: int) -> Explanation:
         """The explanation of one input.
@@ -185,9 +238,13 @@ class WindowExplainer:
         Raises:
             InvalidInputError, UnsupportedModelError: no class logits, or as the method says.
         """
-        started = time.perf_counter()
         windows = split_windows(one, self.limit, self.stride, index)
-        together = self._aggregate(windows, target)
+        return self._explain(one, windows, self._logits(windows), target)
+
+    def _explain(self, one: EncodedInput, windows: Sequence[Window], table: Tensor, target: int | None) -> Explanation:
+        """The explanation of one class, from the (windows, classes) logits."""
+        started = time.perf_counter()
+        together = self._aggregate(table, target)
         scores, gap, bias, notes, info = self._score(one, windows, together)
         return Explanation(
             tokens=one.tokens or tuple(map(str, range(one.token_count))),
@@ -211,7 +268,7 @@ class WindowExplainer:
                 "additive": self.scorer.additive,
                 "adds_up_to": getattr(self.scorer, "adds_up_to", ""),
                 "seconds": time.perf_counter() - started,
-                "layers": "none",
+                "layers": NO_LAYERS,
                 **info,
                 "windows": self._described(windows, together),
                 "warnings": [*one.warnings, *notes],
@@ -230,8 +287,8 @@ class WindowExplainer:
             "tokens": [_text_tokens(window) for window in windows],
         }
 
-    def _aggregate(self, windows: Sequence[Window], target: int | None) -> Aggregated:
-        """The logits of the windows, put together, and what is explained of them."""
+    def _logits(self, windows: Sequence[Window]) -> Tensor:
+        """(windows, classes) float64."""
         parts: dict[int, Tensor] = {}
         inputs = [window.input for window in windows]
         for places in self.runner.batches(inputs, self.batch_size):
@@ -244,7 +301,10 @@ class WindowExplainer:
                     "together by them. Explain a part of the text, or pass truncation=True."
                 )
             parts.update(zip(places, logits.double().cpu()))
-        table = torch.stack([parts[i] for i in range(len(windows))])
+        return torch.stack([parts[i] for i in range(len(windows))])
+
+    def _aggregate(self, table: Tensor, target: int | None) -> Aggregated:
+        """The logits of the windows, put together, and what is explained of them."""
         joined = (table.mean(0) if self.aggregation == AGGREGATIONS[0] else table.amax(0)).requires_grad_(True)
         outputs = {"logits": joined[None]}
         head = self.runner.output_head or find_output_head(outputs, self.runner.config)
@@ -258,7 +318,7 @@ class WindowExplainer:
                 f"The output head {head.name!r} is not linear in the logits, so that windows have no share in "
                 "its value."
             )
-        shares = torch.full_like(table, 1 / len(windows))
+        shares = torch.full_like(table, 1 / len(table))
         if self.aggregation != AGGREGATIONS[0]:
             shares = torch.zeros_like(table).scatter_(0, table.argmax(0, keepdim=True), 1.0)
         coefficients = weights * shares

@@ -48,6 +48,29 @@ def test_images_are_read_from_files(tmp_path):
     assert '"uri":"data:image/' in page.read_text(encoding="utf-8")
 
 
+def test_what_cannot_be_used_is_left_out_with_status_1(tmp_path, capsys):
+    data = tmp_path / "data.json"
+    arguments = [
+        "--errors",
+        "skip",
+        "--stride",
+        "8",
+        "--target",
+        "positive",
+        "--target",
+        "negative",
+        "--attention",
+        "none",
+    ]
+    texts = [TEXT, "\u200b"]
+    files = ["--html", str(tmp_path / "page.html"), "--json", str(data), "--also", "attention"]
+    assert main(["report", *texts, *arguments, *files]) == 1
+    assert "Input 1 was skipped" in capsys.readouterr().out
+    result = Report.from_dict(json.loads(data.read_text(encoding="utf-8")))
+    assert [one.target_name for one in result.items[0].explanations] == ["positive", "negative"]
+    assert result.items[0].explanation.info["windows"]["stride"] == 8
+
+
 def test_wrong_options_are_refused_by_name(capsys, tmp_path):
     for arguments, words in (
         (["--html", str(tmp_path / "page.txt")], "its name must end in .html"),

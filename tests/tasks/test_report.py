@@ -8,6 +8,7 @@ import torch
 from transformers import BertConfig, BertForQuestionAnswering, BertForTokenClassification
 
 from hf_attn_mi import (
+    Report,
     attention_interval,
     attention_maps,
     certify,
@@ -21,10 +22,12 @@ from hf_attn_mi.capture import capture_attention
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.results.report_parts import KINDS
 from hf_attn_mi.tasks.report_attention import default_level
+from tests.media_models import feature_extractor, image_processor, media_model, picture, tone
 from tests.sample_models import SIZES, TEXTS, load_small, logits, state_of, tiny_bert, zoo_model
 
 TEXT = TEXTS[2]
 QUICK = {"token_set": False, "certificate": False, "subgraph": False}
+QUICK_SETS = {"token_set": False, "subgraph": False}
 
 
 @pytest.fixture(scope="module")
@@ -263,9 +266,113 @@ def test_images_and_recordings_have_a_page_too():
         page = report(model, one, methods=("attention",))
         item = page.items[0]
         assert item.certificate is not None
-        assert "texts" in item.notes["token_set"]
+        assert item.token_set is not None
         assert item.attention.heads[0].matrix("raw").shape == (len(item.explanation.tokens),) * 2
         assert ('"uri":"data:image' in page.to_html()) == (name == "imgcls-vit")
+
+
+def test_an_image_and_a_recording_have_a_token_set(tmp_path):
+    for name, item, options in (
+        ("vit", picture(), {"processor": image_processor()}),
+        ("wav2vec2", tone(0.1), {"processor": feature_extractor("wav2vec2"), "sampling_rate": 16000}),
+    ):
+        model = media_model(name)
+        quick = {"methods": (), "attention": "none", "certificate": False, "subgraph": False}
+        page = report(model, item, **options, **quick, token_set=True)
+        found = minimal_tokens(model, item, **options)
+        assert page.items[0].token_set.indices == found.indices
+        assert '"tokenSet":{"outcome"' in page.to_html()
+
+
+def test_candidate_labels_are_those_of_zero_shot_classification(small):
+    tokenizer = small[1]
+    names = {0: "contradiction", 1: "neutral", 2: "entailment"}
+    model = tiny_bert(num_labels=3, id2label=names, label2id={name: i for i, name in names.items()})
+    labels = ["film", "sport", "food"]
+    quick = {"tokenizer": tokenizer, "methods": ("attention",), "certificate": False, "attention": "none"}
+    page = report(model, TEXT, candidate_labels=labels, labels="sport", subgraph=False, **quick)
+    item = page.items[0]
+    expected = explain(model, TEXT, tokenizer=tokenizer, candidate_labels=labels)
+    assert item.explanation.target_name == expected.target_name
+    assert torch.equal(item.explanation.scores, expected.scores)
+    every = explain(model, TEXT, tokenizer=tokenizer, candidate_labels=labels, targets="all")
+    assert [one.name for one in item.classes] == labels
+    assert [one.probability for one in item.classes] == pytest.approx([one.probability for one in every], abs=1e-6)
+    assert [one.value for one in item.classes] == pytest.approx([one.value for one in every], abs=1e-5)
+    assert item.correct == (expected.target_name == "sport")
+    assert item.token_set.target_name == expected.target_name
+    named = report(model, TEXT, candidate_labels=labels, target="food", **quick, **QUICK_SETS).items[0]
+    assert named.explanation.target_name == "food"
+    with pytest.raises(InvalidInputError, match="explained on other tokens"):
+        report(model, TEXT, candidate_labels=labels, targets=["food", "film"], **quick)
+    with pytest.raises(InvalidInputError, match="none of the candidate labels"):
+        report(model, TEXT, candidate_labels=labels, target="music", **quick)
+    with pytest.raises(InvalidInputError, match=r"labels\[0\] is 'neutral'; allowed are"):
+        report(model, TEXT, candidate_labels=labels, labels="neutral", **quick)
+
+
+def test_several_targets_stand_on_one_page(small):
+    model, tokenizer = small
+    quick = {"tokenizer": tokenizer, "methods": ("attention",), **QUICK, "attention": "none"}
+    page = report(model, TEXTS[:2], targets=["positive", 0], **quick)
+    for item, text in zip(page.items, TEXTS):
+        assert [one.target_name for one in item.explanations] == ["positive", "negative"]
+        alone = explain(model, text, tokenizer=tokenizer, target="positive")
+        assert float((item.explanation.scores - alone.scores).abs().max()) < 1e-6
+    ner = BertForTokenClassification(BertConfig(**SIZES)).eval()
+    every = report(ner, TEXTS[:2], targets="all", **quick)
+    for item, text in zip(every.items, TEXTS):
+        calls = {one.info["target"] for one in item.explanations}
+        assert calls == {one.info["target"] for one in explain(ner, text, tokenizer=tokenizer, targets="all")}
+    for options, message in (
+        ({"targets": [0], "target": 1}, "target and targets"),
+        ({"targets": []}, "targets must be a list"),
+        ({"targets": [[0, 1]]}, "targets holds a list"),
+        ({"targets": 1}, "targets must be a list"),
+    ):
+        with pytest.raises(InvalidInputError, match=message):
+            report(model, TEXT, **quick, **options)
+
+
+def test_inputs_that_cannot_be_used_are_left_out_with_the_reason(small):
+    model, tokenizer = small
+    options = {"tokenizer": tokenizer, "methods": ("attention",), "subgraph": False, "attention": "top"}
+    page = report(
+        model, ["", TEXTS[0], "joy " * 600, TEXTS[1]], errors="skip", labels=[None, 0, 1, "positive"], **options
+    )
+    assert [one.index for one in page.skipped] == [0, 2]
+    assert [item.explanation.texts for item in page.items] == [(TEXTS[0],), (TEXTS[1],)]
+    assert [item.label for item in page.items] == ["negative", "positive"]
+    alone = report(model, TEXTS[1], **options).items[0]
+    assert page.items[1].token_set.indices == alone.token_set.indices
+    assert page.items[1].certificate.change.kept == alone.certificate.change.kept
+    assert "Input 2 was skipped: inputs[2] has" in " ".join(str(page).split())
+    assert "Input 0 was skipped" in page.to_html()
+    assert Report.from_dict(json.loads(json.dumps(page.to_dict()))).skipped == page.skipped
+    with pytest.raises(InvalidInputError):
+        report(model, ["", TEXTS[0]], **options)
+    with pytest.raises(InvalidInputError):
+        report(model, ["", " "], errors="skip", **options)
+
+
+def test_a_long_text_has_the_parts_that_windows_allow(small):
+    model, tokenizer = tiny_bert(max_position_embeddings=32, num_labels=3), small[1]
+    long = " ".join(TEXTS)
+    options = {"tokenizer": tokenizer, "methods": ("attention",), "subgraph": False, "stride": 8}
+    page = report(model, [long, TEXTS[0]], **options)
+    first, second = page.items
+    expected = explain(model, long, tokenizer=tokenizer, stride=8)
+    assert torch.equal(first.explanation.scores, expected.scores)
+    assert first.value == pytest.approx(expected.info["windows"]["value"])
+    assert [one.probability for one in first.classes][expected.target] == pytest.approx(expected.probability)
+    assert {one.target for one in first.explanations} == {0, 1, 2}
+    for name in ("token_set", "certificate", "attention"):
+        assert "whole text at once" in first.notes[name]
+        assert name not in second.notes
+    assert second.token_set is not None
+    page.to_html()
+    with pytest.raises(InvalidInputError, match="the model takes 32"):
+        report(model, long, tokenizer=tokenizer)
 
 
 def test_a_model_without_attention_is_refused():

@@ -141,12 +141,31 @@ def test_a_long_explanation_is_saved_and_shown(model, demo, tmp_path):
         ({"stride": 4, "truncation": True}, "exclude each other"),
         ({"stride": 4, "target": lambda out: out.logits[:, 0]}, "must be a class"),
         ({"stride": 4, "target": 7}, "out of range"),
+        ({"stride": 4, "layers": "full"}, "layers='full' and stride exclude each other: every window has"),
+        ({"stride": 4, "layers": "summary"}, "layers='summary' and stride exclude"),
+        ({"stride": 4, "candidate_labels": ["a", "b"]}, "candidate_labels and stride exclude each other"),
+        ({"stride": 4, "targets": [0], "target": 1}, "target and targets"),
+        ({"stride": 4, "targets": []}, "targets must be a list"),
+        ({"stride": 4, "targets": [[0, 1]]}, "targets holds a list"),
+        ({"stride": 4, "targets": [0, lambda out: out.logits[:, 0]]}, "must be a class with stride="),
     ],
     ids=parameter_name,
 )
 def test_what_windows_cannot_do_is_refused(model, demo, options, message):
     with pytest.raises(InvalidInputError, match=message):
         explain(model, LONG, tokenizer=demo[1], **options)
+
+
+@pytest.mark.parametrize("targets", [[2, "LABEL_0"], "all"], ids=["list", "all"])
+def test_several_classes_share_the_windows(model, demo, targets):
+    found = explain(model, [LONG, TEXTS[0]], tokenizer=demo[1], stride=STRIDE, targets=targets)
+    numbers = [2, 0] if isinstance(targets, list) else [0, 1, 2]
+    assert [one.target for one in found] == numbers * 2
+    assert [one.info["input"] for one in found] == [0] * len(numbers) + [1] * len(numbers)
+    for one, number in zip(found, numbers):
+        alone = explain(model, LONG, tokenizer=demo[1], stride=STRIDE, target=number)
+        assert torch.equal(one.scores, alone.scores)
+        assert one.layers == ()
 
 
 def test_tensors_and_models_without_class_logits_are_refused(model, demo):

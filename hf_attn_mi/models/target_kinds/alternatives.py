@@ -190,6 +190,12 @@ class BoundAlternative(Bound):
         """The softmax probability of this alternative."""
         return float(logits.softmax(0)[self.index])
 
+    def answer(self) -> tuple[float, float]:
+        """The probability and the explained value, as they were when the alternatives were compared."""
+        logits = torch.tensor(self.logits, dtype=torch.float64)
+        value = self.logits[self.index] - (0.0 if self.other is None else self.logits[1])
+        return self.probability(logits), value
+
     def read(self, row: OutputRow) -> TargetReading:
         """See `BoundTarget.read`."""
         found = find_logits(row.outputs, self.runner.config)

@@ -176,8 +176,9 @@
   function verdict() {
     const one = item(), last = data.items.length - 1, tags = [];
     if (one.label !== null) {
-      tags.push(h("span", { class: `tag ${one.correct ? "good" : "bad"}` },
-        one.correct ? `gold label ${one.label}: correct` : `gold label ${one.label}: the prediction is wrong`));
+      const verdict = one.correct === null ? "" : one.correct ? ": correct" : ": the prediction is wrong";
+      tags.push(h("span", { class: `tag ${one.correct === null ? "" : one.correct ? "good" : "bad"}` },
+        `gold label ${one.label}${verdict}`));
     }
     if (one.prediction !== null && one.prediction !== one.sentence.target) {
       tags.push(h("span", { class: "tag" }, `the model predicts ${one.prediction}`));

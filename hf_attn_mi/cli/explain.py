@@ -30,6 +30,7 @@ def explain(
     texts: opt.Texts = None,
     file: opt.TextFile = None,
     pair: opt.Pair = None,
+    choice: opt.Choices = None,
     image: opt.Images = None,
     audio: opt.Recordings = None,
     model: opt.Model = None,
@@ -66,7 +67,7 @@ def explain(
     quiet: opt.Quiet = False,
 ) -> int:
     """Explain the prediction of a model on texts, images or recordings: the score of each token, patch or moment."""
-    inputs = read_inputs(texts, file, pair, image, audio)
+    inputs = read_inputs(texts, file, pair, image, audio, choice)
     settings = opt.read_options(options, '{"steps": 20}')
     check_files(json, html=html)
     if profile is not None and not profile.exists():

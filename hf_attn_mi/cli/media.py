@@ -22,23 +22,32 @@ class Inputs:
 
     Attributes:
         kind: the name of one of `MODEL_KINDS`.
-        items: texts, or the paths of files.
+        items: texts, the paths of files, or prompts with their choices.
     """
 
     kind: str
-    items: list[Text] | list[Path]
+    items: list[Text] | list[Path] | list[tuple[str, list[str]]]
 
 
 def read_inputs(
-    texts: list[str] | None, file: Path | None, pair: str | None, images: list[Path] | None, audio: list[Path] | None
+    texts: list[str] | None,
+    file: Path | None,
+    pair: str | None,
+    images: list[Path] | None,
+    audio: list[Path] | None,
+    choices: list[str] | None = None,
 ) -> Inputs:
-    """Return the texts, or the files of --image or --audio.
+    """Return the texts, each with the choices where there are some, or the files of --image or --audio.
 
     Raises:
-        InvalidInputError: more than one kind of input, a file that does not exist, or nothing.
+        InvalidInputError: more than one kind of input, a file that does not exist, a single choice, or nothing.
     """
     given = {"image": images or [], "audio": audio or []}
     kinds = [kind for kind, paths in given.items() if paths]
+    if choices and (kinds or pair is not None):
+        raise InvalidInputError(f"--choice is a second text; leave out --{kinds[0] if kinds else 'pair'}.")
+    if choices:
+        return Inputs("text", _questions(read_texts(texts, file, None), choices))
     if not kinds:
         return Inputs("text", read_texts(texts, file, pair))
     if len(kinds) > 1 or texts or file is not None or pair is not None:
@@ -47,6 +56,15 @@ def read_inputs(
         if not os.path.isfile(path):
             raise InvalidInputError(f"--{kinds[0]} {path}: there is no such file.")
     return Inputs(kinds[0], given[kinds[0]])
+
+
+def _questions(prompts: list[Text], choices: list[str]) -> list[tuple[str, list[str]]]:
+    """Every prompt with all choices."""
+    if len(choices) < 2:
+        raise InvalidInputError("--choice: there is one choice; repeat the option for each of two or more.")
+    if any(not isinstance(prompt, str) for prompt in prompts):
+        raise InvalidInputError("--choice: the rows of --file are pairs already; a prompt is one text.")
+    return [(prompt, list(choices)) for prompt in prompts if isinstance(prompt, str)]
 
 
 def load_for(

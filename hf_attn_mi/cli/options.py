@@ -43,6 +43,15 @@ TextFile = Annotated[
     ),
 ]
 Pair = Annotated[str | None, input_option(metavar="TEXT", help="The second text, for models of sentence pairs.")]
+Choices = Annotated[
+    list[str] | None,
+    input_option(
+        "--choice",
+        metavar="TEXT",
+        help="One of the choices of a multiple-choice model, for which TEXT is the prompt; repeat the option.",
+        show_default=False,
+    ),
+]
 Images = Annotated[
     list[Path] | None,
     input_option("--image", metavar="FILE", help="An image, instead of texts; may be repeated."),

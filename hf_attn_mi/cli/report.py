@@ -20,6 +20,7 @@ def report(
     texts: opt.Texts = None,
     file: opt.TextFile = None,
     pair: opt.Pair = None,
+    choice: opt.Choices = None,
     image: opt.Images = None,
     audio: opt.Recordings = None,
     model: opt.Model = None,
@@ -62,7 +63,7 @@ def report(
     quiet: opt.Quiet = False,
 ) -> int:
     """Write an interactive page: words, classes, minimal token set, certificate, attention, other methods."""
-    inputs = read_inputs(texts, file, pair, image, audio)
+    inputs = read_inputs(texts, file, pair, image, audio, choice)
     check_files(json, html=html)
     if compare and inputs.kind != "text":
         raise InvalidInputError(f"--compare: methods are compared on texts, not on --{inputs.kind}.")

@@ -27,6 +27,7 @@ from hf_attn_mi.tasks.arguments import (
 from hf_attn_mi.tasks.each_input import bind_targets, check_input_options, read_inputs, result_of_each
 from hf_attn_mi.tasks.output_change import RunOutput, output_change, read_output
 from hf_attn_mi.tasks.row_replacement import CONTROLS, RowReplacement, control
+from hf_attn_mi.tasks.several_targets import refuse_target_and_targets, results_of_targets
 
 FORMS = ("efficient", "effective", "effective_affine")
 ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3}  # relative change of the output that arithmetic may make
@@ -39,6 +40,7 @@ def certify(
     inputs: Any,
     *,
     target: Any = None,
+    targets: Any = None,
     form: str = "efficient",
     tolerance: float = 0.0,
     layers: list[int] | None = None,
@@ -61,6 +63,8 @@ def certify(
         model: as in `explain`; encoders without a head are supported: then the last hidden state is compared.
         inputs: as in `explain`, images and audio too.
         target: as in `explain`: the class whose probability is followed, or a function of the outputs.
+        targets: several targets of each input, instead of `target`: a list, or "all", as in `explain`. The results are
+            in the order of the inputs, and for each input in that of its targets.
         layers: layer indices (of each stack, in encoder-decoders), None for all.
         form: "efficient" (a distribution over few keys, none of them dispensable), "effective" or "effective_affine"
             (projections of the row on what the output can see).
@@ -84,17 +88,25 @@ def certify(
     """
     _check(form, tolerance, layers, checked_rows, seed)
     check_input_options(errors, truncation, is_split_into_words)
+    refuse_target_and_targets(target, targets)
     runner = EncoderRunner.of(model, tokenizer, processor=processor, sampling_rate=sampling_rate)
     options = _Options(form, float(tolerance), None if layers is None else frozenset(layers), checked_rows, seed)
     with torch.inference_mode(False), torch.no_grad():
         encoded = read_inputs(
             runner, inputs, errors=errors, truncation=truncation, is_split_into_words=is_split_into_words
         )
-        targets, encoded = bind_targets(target, runner, encoded, errors=errors)
+        if targets is not None:
+
+            def run_one(one: EncodedInput, chosen: Target, place: int) -> Certificate:
+                with runner.session():
+                    return _certify(runner, one, chosen, options)
+
+            return results_of_targets(targets, runner, encoded, run_one, errors=errors, task="certify")
+        bound, encoded = bind_targets(target, runner, encoded, errors=errors)
 
         def run(positions: list[int]) -> list[Certificate]:
             with runner.session():
-                return [_certify(runner, encoded.inputs[i], targets.select([i]), options) for i in positions]
+                return [_certify(runner, encoded.inputs[i], bound.select([i]), options) for i in positions]
 
         return result_of_each(encoded, [[i] for i in range(len(encoded.inputs))], run, errors=errors, task="certify")
 

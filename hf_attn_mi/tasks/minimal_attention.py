@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.runner import EncoderRunner
-from hf_attn_mi.models.target_kinds.base import TargetKind
+from hf_attn_mi.models.targets import Target
 from hf_attn_mi.results.attention_family import FamilyMember, Place
 from hf_attn_mi.results.attention_parts import (
     AttentionModule,
@@ -31,6 +31,7 @@ from hf_attn_mi.tasks.each_input import bind_targets, check_input_options, read_
 from hf_attn_mi.tasks.edge_ranking import GRADIENT, EdgeScores
 from hf_attn_mi.tasks.edge_search import Rule, Single
 from hf_attn_mi.tasks.restricted_forward import RestrictedForward
+from hf_attn_mi.tasks.several_targets import refuse_functions, refuse_target_and_targets, results_of_targets
 from hf_attn_mi.tasks.unit_search import Found
 
 TIES = {torch.float64: 1e-9, torch.float32: 1e-5}  # differences of logits that rounding can make
@@ -45,6 +46,7 @@ def minimal_attention(
     inputs: Any,
     *,
     target: Any = None,
+    targets: Any = None,
     unit: str = "edge",
     keep: float = 0.9,
     strict: bool = True,
@@ -80,6 +82,8 @@ def minimal_attention(
         model: as in `explain`, with class logits.
         inputs: as in `explain`.
         target: as in `explain`; it must have a probability.
+        targets: several targets of each input, instead of `target`: a list, or "all", as in `explain`. The results are
+            in the order of the inputs, and for each input in that of its targets.
         unit: what is kept or removed as one: "edge", "head", "layer", or "token" (as key in all layers, by the
             attention mask; special tokens stay, as in `minimal_tokens`).
         keep: share of p(all) that a sufficient set keeps, above 0, at most 1.
@@ -117,8 +121,8 @@ def minimal_attention(
     check_whole_number("batch_size", batch_size)
     check_input_options(errors, truncation, is_split_into_words)
     check_seed(seed)
-    if callable(target) and not isinstance(target, TargetKind):
-        raise InvalidInputError("target is a function; a set is defined for a class: pass its number or name.")
+    refuse_target_and_targets(target, targets)
+    refuse_functions(target, targets, "a set")
     runner = EncoderRunner.of(model, tokenizer, processor=processor, sampling_rate=sampling_rate)
     encoded = read_inputs(
         runner,
@@ -128,18 +132,23 @@ def minimal_attention(
         is_split_into_words=is_split_into_words,
         special_known=MAKERS[unit] is TokenUnits,
     )
-    targets, encoded = bind_targets(target, runner, encoded, errors=errors)
+    bound: Target | None = None
+    if targets is None:
+        bound, encoded = bind_targets(target, runner, encoded, errors=errors)
     other = read_reference(runner, reference, kinds, encoded.inputs)
     plan = Plan(float(keep), strict, ranking, kinds[0], float(budget), seed)
 
+    def run_one(one: EncodedInput, chosen: Target, place: int) -> AttentionSubgraph:
+        started = time.perf_counter()
+        with RestrictedForward(runner, one, chosen, batch_size, seed, other) as forward:
+            return _Task(forward, plan, unit, place).record(kinds[1:], others, deeper, started)
+
+    if bound is None:
+        return results_of_targets(targets, runner, encoded, run_one, errors=errors, task="minimal attention")
+
     def run(positions: list[int]) -> list[AttentionSubgraph]:
-        records = []
-        for i in positions:
-            started, one = time.perf_counter(), encoded.inputs[i]
-            with RestrictedForward(runner, one, targets.select([i]), batch_size, seed, other) as forward:
-                task = _Task(forward, plan, unit, encoded.places[i])
-                records.append(task.record(kinds[1:], others, deeper, started))
-        return records
+        assert bound is not None
+        return [run_one(encoded.inputs[i], bound.select([i]), encoded.places[i]) for i in positions]
 
     batches = [[i] for i in range(len(encoded.inputs))]
     return result_of_each(encoded, batches, run, errors=errors, task="minimal attention")

@@ -14,13 +14,14 @@ from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.removal_predictor import Prediction, RemovalPredictor
 from hf_attn_mi.models.runner import EncoderRunner
-from hf_attn_mi.models.target_kinds.base import TargetKind
+from hf_attn_mi.models.targets import Target
 from hf_attn_mi.results.results import Results
 from hf_attn_mi.results.token_set import Removal, TokenSet
 from hf_attn_mi.tasks.arguments import check_flag, check_seed, check_whole_number, progress_bar
 from hf_attn_mi.tasks.each_input import bind_targets, check_input_options, read_inputs, result_of_each
 from hf_attn_mi.tasks.media_removal import removal_predictor
 from hf_attn_mi.tasks.rankings import RANDOM, check_ranking, ranking_name, ranking_scores
+from hf_attn_mi.tasks.several_targets import refuse_functions, refuse_target_and_targets, results_of_targets
 from hf_attn_mi.tasks.spans import spans_of
 from hf_attn_mi.tasks.token_search import (
     EMPTY,
@@ -41,6 +42,7 @@ def minimal_tokens(
     inputs: Any,
     *,
     target: Any = None,
+    targets: Any = None,
     keep: float = 0.9,
     strict: bool = False,
     ranking: Any = "relevance",
@@ -74,6 +76,8 @@ def minimal_tokens(
         inputs: a text, a pair (tuple) of texts, a list of either, a BatchEncoding / dict of tensors with input_ids; or
             images or recordings, as in `explain`.
         target: None (the predicted class), a class number, a label name, or one of these for each input.
+        targets: several targets of each input, instead of `target`: a list, or "all", as in `explain`. The results are
+            in the order of the inputs, and for each input in that of its targets.
         keep: share of p(all) that a sufficient set keeps, above 0, at most 1.
         strict: the rest must change the prediction.
         ranking: what ranks the tokens before the search: a method of `list_methods()`, "random", or a (tokens,) tensor
@@ -104,10 +108,8 @@ def minimal_tokens(
     check_input_options(errors, truncation, is_split_into_words)
     check_seed(seed)
     runner = EncoderRunner.of(model, tokenizer, processor=processor, sampling_rate=sampling_rate)
-    if callable(target) and not isinstance(target, TargetKind):
-        raise InvalidInputError(
-            "target is a function; a set of tokens is defined for a class: pass its number or name."
-        )
+    refuse_target_and_targets(target, targets)
+    refuse_functions(target, targets, "a set of tokens")
     encoded = read_inputs(
         runner,
         inputs,
@@ -116,15 +118,22 @@ def minimal_tokens(
         is_split_into_words=is_split_into_words,
         special_known=True,
     )
-    targets, encoded = bind_targets(target, runner, encoded, errors=errors)
     rankings = {"ranking": check_ranking(ranking, "ranking", encoded.count)}
     if second_ranking is not None:
         rankings["second_ranking"] = check_ranking(second_ranking, "second_ranking", encoded.count)
     options = _Options(keep, strict, float(budget), rankings, batch_size, seed)
+    if targets is not None:
+
+        def run_one(one: EncodedInput, chosen: Target, place: int) -> TokenSet:
+            predictor = removal_predictor(runner, [one], chosen, batch_size)
+            return _token_sets(RestrictedInputs(predictor, [place]), options)[0]
+
+        return results_of_targets(targets, runner, encoded, run_one, errors=errors, task="minimal tokens")
+    bound, encoded = bind_targets(target, runner, encoded, errors=errors)
 
     def run(positions: list[int]) -> list[TokenSet]:
         chosen, places = [encoded.inputs[i] for i in positions], [encoded.places[i] for i in positions]
-        predictor = removal_predictor(runner, chosen, targets.select(positions), batch_size)
+        predictor = removal_predictor(runner, chosen, bound.select(positions), batch_size)
         return _token_sets(RestrictedInputs(predictor, places), options)
 
     batches = _groups(len(encoded.inputs), batch_size)

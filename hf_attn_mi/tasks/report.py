@@ -6,17 +6,12 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, TypeVar
-
-import torch
 
 from hf_attn_mi.errors import HfAttnMiError, InvalidInputError, shown
 from hf_attn_mi.methods import find_method
 from hf_attn_mi.models.encoded_input import EncodedInput
-from hf_attn_mi.models.output_heads import find_logits, find_output_head
 from hf_attn_mi.models.runner import EncoderRunner
-from hf_attn_mi.models.target_kinds.alternatives import Entails
 from hf_attn_mi.models.targets import Target, read_target
 from hf_attn_mi.models.tensor_checks import plain_values
 from hf_attn_mi.results.comparison import Comparison
@@ -24,7 +19,7 @@ from hf_attn_mi.results.explanation import Explanation
 from hf_attn_mi.results.information_profile import InformationProfile
 from hf_attn_mi.results.record import Record
 from hf_attn_mi.results.report import Report, ReportItem
-from hf_attn_mi.results.report_parts import AttentionDetail, ClassOutput
+from hf_attn_mi.results.report_parts import AttentionDetail
 from hf_attn_mi.tasks.arguments import check_choice, check_flag, check_seed, check_whole_number, progress_bar
 from hf_attn_mi.tasks.certify import certify
 from hf_attn_mi.tasks.each_input import check_input_options
@@ -32,11 +27,11 @@ from hf_attn_mi.tasks.minimal_attention import minimal_attention
 from hf_attn_mi.tasks.minimal_tokens import minimal_tokens
 from hf_attn_mi.tasks.report_attention import LEVELS, attention_detail, default_level
 from hf_attn_mi.tasks.report_inputs import LONG, ReportRun, ReportTargets, read_report_targets, refuse_other_tokens
+from hf_attn_mi.tasks.report_outputs import ReportOutput, read_output
 
 OTHER_SETS = 1  # further sets of attention weights, for the membership of each weight
 LEAST_BUDGET, MOST_BUDGET = 100, 2000  # forward passes that each of these searches may cost
 BUDGET_TOKENS = 50_000  # tokens in these passes, between the two limits
-MOST_CLASSES = 100  # classes whose probabilities are kept: the most probable ones
 METHODS = ("attnlrp", "attention", "effective")  # each costs one pass
 FEW_INPUTS = 20  # inputs up to which token sets and certificates are computed by default
 FEW_PAGES = 4  # inputs up to which matrices are kept by default
@@ -138,7 +133,7 @@ def report(
         scoring = {"method": method, "options": options, "batch_size": batch_size}
         first, named = run.explain_targets(chosen, scoring, profile)
         bound, encoded = _targets(chosen, first, run.runner, run.of_kept(run.encoded))
-        outputs = [_output(run, chosen, *each) for each in zip(encoded, bound, first)]
+        outputs = [read_output(run, chosen, *each) for each in zip(encoded, bound, first)]
         others = named if chosen.others else _other_targets(run, chosen, first, outputs, classes, scoring)
         notes: Notes = [{} for _ in first]
         further = _further_methods(run, chosen, first, [name for name in methods if name != method], notes, batch_size)
@@ -242,53 +237,11 @@ def _explained(one: Explanation) -> Any:
     return one.info.get("target", one.target)
 
 
-@dataclass(frozen=True)
-class _Output:
-    """The model's outputs for one input: every class, the explained value, and the tokens where it is read."""
-
-    classes: tuple[ClassOutput, ...]
-    value: float
-    anchors: tuple[int, ...]
-
-
-def _output(
-    run: ReportRun, chosen: ReportTargets, one: EncodedInput, target: Target, explanation: Explanation
-) -> _Output:
-    """No classes for a target function and for outputs without class logits."""
-    runner = run.runner
-    if run.stride is not None:  # the logits of all windows together
-        windows = explanation.info["windows"]
-        joined = {"logits": torch.tensor([list(windows["logits"])], dtype=torch.float64)}
-        return _Output(_classes(joined, target, runner), float(windows["value"]), ())
-    with runner.session(), torch.no_grad():
-        outputs = runner.forward(runner.collate([one]))
-    value = float(target.read(outputs).values[0])
-    if target.is_function or target.bound is not None:
-        labels = chosen.main.every(one, runner) if isinstance(chosen.main, Entails) else ()
-        found = tuple(ClassOutput(k, each.name, *each.answer()) for k, each in enumerate(labels))
-        return _Output(found, value, () if target.is_function else target.anchors(0))
-    return _Output(_classes(outputs, target, runner), value, ())
-
-
-def _classes(outputs: Any, target: Target, runner: EncoderRunner) -> tuple[ClassOutput, ...]:
-    """The most probable classes of one input, by their numbers."""
-    logits = find_logits(outputs, runner.config)
-    head = find_output_head(outputs, runner.config) if target.head is None else target.head
-    if logits is None or head is None:
-        return ()
-    found = []
-    for number in sorted(logits[0].float().topk(min(MOST_CLASSES, logits.shape[1])).indices.tolist()):
-        reading = head.read(outputs, [number], runner.config)
-        explained = reading.explained[0]
-        found.append(ClassOutput(number, explained.name, explained.probability, float(reading.values[0])))
-    return tuple(found)
-
-
 def _other_targets(
     run: ReportRun,
     chosen: ReportTargets,
     first: Sequence[Explanation],
-    outputs: Sequence[_Output],
+    outputs: Sequence[ReportOutput],
     count: int,
     scoring: Mapping[str, Any],
 ) -> list[list[Explanation]]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -13,13 +13,17 @@ from hf_attn_mi.models.encoded_input import EncodedInput, EncodedInputs
 from hf_attn_mi.models.output_heads import find_logits, find_output_head
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.target_kinds.alternatives import Choice, Entails
-from hf_attn_mi.models.target_kinds.base import BoundTarget, OutputRow
+from hf_attn_mi.models.target_kinds.base import BoundTarget, OutputRow, TargetKind
 from hf_attn_mi.models.target_kinds.defaults import default_target
 from hf_attn_mi.models.target_kinds.pipeline_entity import PipelineEntity, pipeline_entities
 from hf_attn_mi.models.target_kinds.registry import parse_target
 from hf_attn_mi.models.target_kinds.token import Token, predicted_entities
 from hf_attn_mi.models.targets import Target, zero_shot
-from hf_attn_mi.tasks.each_input import bind_targets
+from hf_attn_mi.results.record import Record
+from hf_attn_mi.results.results import Results
+from hf_attn_mi.tasks.each_input import bind_targets, results_of_each
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 ALL = "all"
 
@@ -95,6 +99,54 @@ def plan_targets(
             "targets: functions cannot be combined with targets that change the input; explain them in separate calls."
         )
     return plan, encoded
+
+
+def results_of_targets(
+    targets: Any,
+    runner: EncoderRunner,
+    encoded: EncodedInputs,
+    run: Callable[[EncodedInput, Target, int], AnyRecord],
+    *,
+    errors: str,
+    task: str,
+) -> Results[AnyRecord]:
+    """The results of every target of each input, for tasks that run one input and target at a time.
+
+    They are in the order of the inputs, and for each input in that of its targets; `info["input"]` is the number of the
+    input.
+
+    Args:
+        targets: as in `plan_targets`.
+        runner: runs the model.
+        encoded: the inputs.
+        run: returns the result of one input, its target, and its index among the caller's inputs.
+        errors: "raise" or "skip".
+        task: the name of the task, for the progress bar.
+    """
+    plan, encoded = plan_targets(targets, None, runner, encoded, errors=errors)
+
+    def several(positions: list[int]) -> list[list[AnyRecord]]:
+        found: list[list[AnyRecord]] = []
+        for i in positions:
+            chosen = [plan.targets[k].select([i]) for k in range(plan.counts[i])]
+            records: list[Any] = [run((one.inputs or ())[0], one, encoded.places[i]) for one in chosen]
+            found.append([replace(one, info={**one.info, "input": encoded.places[i]}) for one in records])
+        return found
+
+    return results_of_each(encoded, [[i] for i in range(len(encoded.inputs))], several, errors=errors, task=task)
+
+
+def refuse_target_and_targets(target: object, targets: object) -> None:
+    """Raise `InvalidInputError` where both are passed."""
+    if target is not None and targets is not None:
+        raise InvalidInputError("target and targets: pass one of them.")
+
+
+def refuse_functions(target: object, targets: object, result: str) -> None:
+    """Raise `InvalidInputError` where a target is a function, for results that need a probability."""
+    named = targets if isinstance(targets, list | tuple) else [target]
+    if any(callable(one) and not isinstance(one, TargetKind) for one in named):
+        raise InvalidInputError(f"target is a function; {result} is defined for a class: pass its number or name.")
 
 
 def _same(item: Any, encoded: EncodedInputs) -> Any:

@@ -59,6 +59,34 @@ def test_a_target_is_written_as_a_call(capsys, folder, name, words, target, expl
     assert found["scores"] == wanted.to_dict()["scores"]
 
 
+def test_choices_are_those_of_a_multiple_choice_model(capsys, folder, tmp_path):
+    path = folder("BertForMultipleChoice")
+    choices = ["funny.", "dull.", "long."]
+    options = [word for choice in choices for word in ("--choice", choice)]
+    call = ["explain", "The story was", *options, "--model", path, "--json", "-", "--layers", "none"]
+    model = transformers.BertForMultipleChoice.from_pretrained(path)
+    given = {"tokenizer": load_demo()[1], "layers": "none"}
+    for words, wanted in (
+        ([], {}),
+        (["--target", "choice(1)"], {"target": "choice(1)"}),
+        (["--target", "all"], {"targets": "all"}),
+    ):
+        assert main([*call, *words]) == 0
+        found = json.loads(capsys.readouterr().out)
+        expected = explain(model, [("The story was", choices)], **given, **wanted)
+        assert [one["scores"] for one in found] == [one.to_dict()["scores"] for one in expected]
+        assert [one["target_name"] for one in found] == [one.target_name for one in expected]
+    page = tmp_path / "page.html"
+    arguments = [*options, "--model", path, "--html", str(page), "--attention", "none", "--also", "attention"]
+    assert main(["report", "The story was", *arguments]) == 0
+    assert "choice" in capsys.readouterr().out
+    for words, message in (
+        (["--choice", "one"], "--choice: there is one choice"),
+        ([*options, "--pair", "x"], "--choice is a second text; leave out --pair"),
+    ):
+        assert message in refused(capsys, "explain", "The story was", "--model", path, *words)
+
+
 def test_other_commands_take_the_same_targets(capsys, folder):
     call = [
         TEXT,

@@ -11,7 +11,7 @@ from transformers import (
     pipeline,
 )
 
-from hf_attn_mi import InvalidInputError, explain, targets
+from hf_attn_mi import InvalidInputError, certify, explain, minimal_attention, minimal_tokens, recheck, targets
 from hf_attn_mi.models.pass_counter import counted
 from tests.sample_models import SIZES, TEXTS, distance, load_demo
 from tests.zoo.building import rescale
@@ -168,3 +168,50 @@ def test_a_table_of_several_targets_has_the_input_and_the_target():
     assert alone["target"].unique().tolist() == ["positive"]
     skipped = explain(model, ["", TEXTS[0]], tokenizer=tokenizer, targets=[0, 1], errors="skip", layers="none")
     assert skipped.to_pandas()["input"].tolist() == [0] + [1] * 2 * len(skipped[1].tokens)
+
+
+CHECKED = [
+    (minimal_tokens, ["p_all", "p_set", "indices"]),
+    (minimal_attention, ["p_all", "p_set"]),
+    (certify, ["change"]),
+]
+
+
+@pytest.mark.parametrize(("task", "fields"), CHECKED, ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize("chosen", [["negative", "positive"], "all"], ids=["list", "all"])
+def test_sets_and_certificates_take_several_targets(demo, task, fields, chosen):
+    model, tokenizer = demo
+    options = {"unit": "head"} if task is minimal_attention else {}
+    found = task(model, TEXTS[:2], targets=chosen, tokenizer=tokenizer, **options)
+    assert [one.info["input"] for one in found] == [0, 0, 1, 1]
+    names = list(model.config.id2label.values()) if chosen == "all" else chosen
+    for place, one in enumerate(found):
+        alone = task(model, TEXTS[place // 2], target=names[place % 2], tokenizer=tokenizer, **options)
+        assert one.target_name == alone.target_name == names[place % 2]
+        assert [getattr(one, name) for name in fields] == [getattr(alone, name) for name in fields]
+    if task is minimal_tokens:
+        assert all(recheck(model, one, tokenizer=tokenizer).holds for one in found if one.outcome == "holds")
+
+
+@pytest.mark.parametrize("task", [minimal_tokens, minimal_attention, certify])
+def test_targets_of_sets_are_refused_by_name(demo, task):
+    model, tokenizer = demo
+    for options, message in (
+        ({"targets": [0], "target": 1}, "target and targets: pass one"),
+        ({"targets": []}, "targets must be a list"),
+        ({"targets": 0}, "targets must be a list"),
+        ({"targets": [[0, 1]]}, "targets holds a list"),
+        ({"targets": [7]}, "out of range"),
+    ):
+        with pytest.raises(InvalidInputError, match=message):
+            task(model, TEXTS[0], tokenizer=tokenizer, **options)
+    if task is not certify:
+        with pytest.raises(InvalidInputError, match="is a function"):
+            task(model, TEXTS[0], tokenizer=tokenizer, targets=[lambda outputs: outputs.logits[:, 0]])
+
+
+def test_the_set_of_every_entity(demo):
+    model = tiny(BertForTokenClassification, **ENTITIES)
+    found = minimal_tokens(model, TEXTS[::2], targets="all", tokenizer=demo[1])
+    wanted = explain(model, TEXTS[::2], targets="all", tokenizer=demo[1], layers="none")
+    assert [one.info["target"] for one in found] == [one.info["target"] for one in wanted]

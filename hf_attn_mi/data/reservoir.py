@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import random
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -55,6 +56,37 @@ class Reservoir:
             return None
         self.owner[row] = number
         return row
+
+    def merged(self, numbers: Sequence[int], parts: Sequence[Reservoir]) -> Reservoir:
+        """Return the sample that one process would have kept of the inputs of several.
+
+        The key of an input depends on its number alone, so the sample of all inputs is drawn again, in their order,
+        and what each row holds is taken from the part that has it.
+
+        Args:
+            numbers: of all inputs that were offered, in any order.
+            parts: samples of disjoint inputs, of the same capacity, shape and seed.
+
+        Example:
+            >>> shape, parts = (1, 1, 4), [Reservoir(2, (1, 1, 4), 3, seed=0) for _ in range(2)]
+            >>> whole = Reservoir(2, shape, 3, seed=0)
+            >>> for number in range(9):
+            ...     _ = whole.offer(number), parts[number % 2].offer(number)
+            >>> parts[0].merged(range(9), parts).owner == whole.owner
+            True
+        """
+        layers, picks, capacity, width = self.states.shape
+        together = Reservoir(capacity, (layers, picks, width), self.outputs.shape[1], seed=self.seed)
+        for number in sorted(numbers):
+            together.offer(number)
+        row_of = [{number: row for row, number in part.owner.items()} for part in parts]
+        for row, number in together.owner.items():
+            place = next(place for place, rows in enumerate(row_of) if number in rows)
+            source, there = parts[place], row_of[place][number]
+            together.states[:, :, row] = source.states[:, :, there]
+            together.present[:, :, row] = source.present[:, :, there]
+            together.outputs[row] = source.outputs[there]
+        return together
 
     def put(self, layer: int, rows: list[int], states: Tensor, positions: Tensor) -> None:
         """Store the states of one layer at the picked positions.

@@ -17,6 +17,7 @@ from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.results.information_profile import InformationProfile
 from hf_attn_mi.tasks.arguments import check_seed, check_whole_number, progress_bar
 from hf_attn_mi.tasks.information_estimates import estimate
+from hf_attn_mi.tasks.processes import Processes
 from hf_attn_mi.tasks.sites import DRAWS, read_sites
 from hf_attn_mi.tasks.state_collection import StateCollection
 
@@ -39,6 +40,8 @@ def fit_information(
     seed: int = 0,
 ) -> InformationProfile:
     """Mutual information between the states of each layer and the model's output, and the probes that score tokens.
+
+    Under `accelerate launch` the processes share the forward passes; the sample is that of a single process.
 
     Y | x ~ softmax(logits(x)) is the model's own output. Each site holds one state of each input. Texts longer than
     the model's maximum are cut; how many is in `InformationProfile.info`. The model is left exactly as it was.
@@ -81,13 +84,13 @@ def fit_information(
     check_effort(effort)
     get_estimator(estimator)  # an unknown name is refused before the data is read
     runner = EncoderRunner.of(model, tokenizer)
-    texts = read_texts_of(dataset, limit=limit)
+    texts, processes = read_texts_of(dataset, limit=limit), Processes.of_environment()
     runner.require_tokenizer()
     with torch.inference_mode(False), torch.no_grad():
         collection = StateCollection(runner, chosen, layers, memory, seed, texts.size)
-        for chunk in _chunks(texts):
-            collection.take(chunk, batch_size)
-        kept = collection.finish()
+        for number, chunk in enumerate(_chunks(texts)):
+            collection.take(chunk, batch_size, mine=number % processes.count == processes.rank)
+        kept = collection.finish(processes)
         inspection = collection.inspection
         estimates = estimate(
             collection.sample,

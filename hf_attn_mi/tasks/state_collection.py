@@ -21,6 +21,7 @@ from hf_attn_mi.models.inspect_layers import LayerInspection, class_logits, insp
 from hf_attn_mi.models.loading import maximum_length
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.texts import read_item
+from hf_attn_mi.tasks.processes import Processes
 from hf_attn_mi.tasks.sites import SitePlan
 
 LEAST = 50  # inputs: 20 for each of two classes, and five for each of ten folds
@@ -43,6 +44,7 @@ class StateCollection:
         cut: the number of texts that are longer than the model's maximum.
         empty: the number of texts without tokens.
         seconds: the duration of the forward passes.
+        offered: numbers of the texts that were offered to the sample.
         layers: indices of the layers that are kept.
         inspection: the stack of layers.
         plan: the token of an input that each site uses.
@@ -59,6 +61,7 @@ class StateCollection:
     cut: int = 0
     empty: int = 0
     seconds: float = 0.0
+    offered: list[int] = field(default_factory=list)
     layers: tuple[int, ...] = ()
     inspection: LayerInspection = field(init=False)
     plan: SitePlan = field(init=False)
@@ -69,9 +72,26 @@ class StateCollection:
         """Memory of one input's states."""
         return len(self.layers) * len(self.plan.names) * self.inspection.width * 4
 
-    def take(self, texts: list[Any], size: int) -> None:
-        """Run those of the texts that the sample keeps."""
+    def take(self, texts: list[Any], size: int, *, mine: bool = True) -> None:
+        """Run those of the texts that the sample keeps.
+
+        Args:
+            texts: the next texts.
+            size: maximum number of inputs in one forward pass.
+            mine: False counts them only: another process runs them. Until there are texts to start with they are
+                encoded all the same, since all processes start with the same ones.
+        """
+        if not mine:
+            if self.layers:
+                self.number += len(texts)
+                return
+            empty, cut, numbered = self.empty, self.cut, self._encode(texts)
+            self.empty, self.cut = empty, cut
+            if numbered:
+                self._start([one for _, one in numbered])
+            return
         numbered = self._encode(texts)
+        self.offered += [number for number, _ in numbered]
         if numbered and not self.layers:
             self._start([one for _, one in numbered])
         rows = [self.sample.offer(number) for number, _ in numbered] if numbered else []
@@ -85,8 +105,21 @@ class StateCollection:
             self._forward([kept[i] for i in places])
         self.seconds += time.perf_counter() - started
 
-    def finish(self) -> int:
-        """The number of inputs kept."""
+    def _gather(self, processes: Processes) -> None:
+        """Put the samples of all processes together, in each of them."""
+        if processes.count == 1:
+            return
+        mine = (self.sample if self.layers else None, self.offered, self.empty, self.cut, self.seconds)
+        parts = processes.gathered(mine)
+        self.empty, self.cut = sum(part[2] for part in parts), sum(part[3] for part in parts)
+        self.seconds = max(part[4] for part in parts)
+        if self.layers:
+            numbers = [number for part in parts for number in part[1]]
+            self.sample = self.sample.merged(numbers, [part[0] for part in parts])
+
+    def finish(self, processes: Processes) -> int:
+        """The number of inputs kept, by all processes together."""
+        self._gather(processes)
         kept = len(self.sample.owner) if self.layers else 0
         if kept < LEAST:
             raise InvalidInputError(

@@ -261,7 +261,7 @@ def test_other_architectures_give_a_set_that_rechecks_from_its_file(name, target
     alone = {key: value[:1] for key, value in inputs.items()}
     found = minimal_attention(model, alone, target=target, keep=keep, strict=False, budget=400)
     assert found.units
-    assert found.minimal or found.reason.startswith("The budget of 400 forwards ")
+    assert found.minimal or found.reason.startswith("The budget of 400 forward passes ")
     found.save(tmp_path / "set.json.gz")
     again = AttentionSubgraph.load(tmp_path / "set.json.gz")
     assert again == found

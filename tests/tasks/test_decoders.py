@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import transformers
 from transformers import (
     GPT2Config,
     GPT2ForSequenceClassification,
@@ -106,3 +107,32 @@ def test_profiles(demo):
     profile = fit_information(model, texts, tokenizer=demo[1], estimator="gaussian", permutations=20)
     assert profile.n == len(texts)
     assert explain(model, EQUAL, tokenizer=demo[1], profile=profile, layers="none")[0].information is not None
+
+
+def test_next_tokens_are_certified_and_drawn(demo):
+    """GPT-2, Llama, Qwen and Gemma: rows of a decoder have key sets of their own."""
+    sizes = {**SIZES, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+    for name, config in (
+        ("GPT2LMHeadModel", {"vocab_size": 8000, "n_embd": 32, "n_layer": 2, "n_head": 4}),
+        ("LlamaForCausalLM", sizes),
+        ("Qwen2ForCausalLM", sizes),
+        ("GemmaForCausalLM", sizes),
+    ):
+        torch.manual_seed(0)
+        kind = getattr(transformers, name)
+        model = kind(kind.config_class(**config)).eval()
+        options = {"tokenizer": demo[1], "target": 'next_token("film")'}
+        one = explain(model, TEXTS[2], **options)
+        with torch.no_grad():
+            row = model(**demo[1](TEXTS[2], return_tensors="pt")).logits[0, -1].double()
+        token = demo[1].convert_tokens_to_ids("film")
+        others = (row.sum() - row[token]) / (len(row) - 1)
+        assert one.value == pytest.approx(float(row[token] - others), abs=1e-4), name
+        assert one.completeness_gap < 1e-5
+        assert len(one.layers) == 2
+        found = certify(model, TEXTS[2], **options)
+        assert found.change.kept
+        assert found.target_name == one.target_name
+        rows = attention_maps(model, TEXTS[2], tokenizer=demo[1]).matrices[0][0]
+        assert float(rows.triu(1).abs().max()) == 0.0
+        assert torch.allclose(rows.sum(1), torch.ones(len(rows)), atol=1e-5)

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from hf_attn_mi import InvalidInputError, TokenSet, compare, minimal_tokens, recheck
+from hf_attn_mi import InvalidInputError, TokenSet, compare, minimal_attention, minimal_tokens, recheck
 from hf_attn_mi.capture import first_layer
 from tests.media_models import feature_extractor, image_processor, media_model, picture, tone
 
@@ -98,3 +98,17 @@ def test_a_list_of_images_gives_the_sets_of_each():
 def test_compare_says_why_it_takes_texts_only():
     with pytest.raises(InvalidInputError, match=r"remove tokens from texts.*minimal_tokens"):
         compare(media_model("vit"), {"pixel_values": torch.zeros(2, 3, 32, 32)}, methods=["relevance", "random"])
+
+
+def test_the_attention_that_carries_an_image_and_a_recording(case):
+    model, item, options, _ = case
+    found = minimal_attention(model, item, **options, target="cat", unit="head")
+    arguments = arguments_of(item, options)
+    with torch.no_grad():
+        row = model(**arguments).logits[0].double().softmax(0)
+    assert found.p_all == pytest.approx(float(row[0]), abs=1e-6)
+    assert found.units or found.outcome == "nothing to certify"
+    again = minimal_attention(model, arguments, target="cat", unit="head")
+    assert again.units == found.units
+    with pytest.raises(InvalidInputError, match="unit"):
+        minimal_attention(model, item, **options, unit="patch")

@@ -112,13 +112,13 @@ def _mixture(members: Tensor, outputs: Tensor, fold_of: Tensor) -> tuple[Tensor,
     """
     folds = int(fold_of.max()) + 1
     probabilities = members.exp()  # (members, n, K)
+    flat = probabilities.flatten(1)  # (members, n K): two small products for each step
     inside = torch.nn.functional.one_hot(fold_of, folds).double()  # (n, folds)
     rest = (1 - inside) / (1 - inside).sum(0)
+    targets = (rest.T[:, :, None] * outputs).flatten(1)  # (folds, n K)
     weights = torch.full((folds, len(members)), 1 / len(members), dtype=torch.float64)
     for _ in range(EM_STEPS):
-        mixed = torch.einsum("fm,mnk->fnk", weights, probabilities).clamp_min(1e-300)
-        shares = torch.einsum("fnk,mnk->fnm", outputs / mixed, probabilities)
-        weights = weights * torch.einsum("nf,fnm->fm", rest, shares)
+        weights = weights * ((targets / (weights @ flat).clamp_min(1e-300)) @ flat.T)
         weights = weights / weights.sum(1, keepdim=True)
     log_q = torch.einsum("nm,mnk->nk", weights[fold_of], probabilities).clamp_min(1e-300).log()
     return log_q, weights.mean(0)

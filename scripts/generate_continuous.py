@@ -78,8 +78,10 @@ def page(rows: list[Row]) -> str:
     seconds = [
         f"{name} {mean(row['seconds'] for row in rows if row['estimator'] == name):.2f}" for name in [*names, *peers]
     ]
-    counts = {name: len({row["seed"] for row in rows if row["estimator"] == name}) for name in ["auto", *peers]}
-    seeds = f"samples of each task: {', '.join(f'{name} {count}' for name, count in counts.items())}"
+    counts = {name: [row["task"] for row in rows if row["estimator"] == name] for name in ["auto", *peers]}
+    seeds = "samples (tasks): " + ", ".join(
+        f"{name} {len(found)} ({len(set(found))})" for name, found in counts.items()
+    )
     summary = (
         f"\n`auto` is at least as good as the best peer on {best} of {len(cells)} tasks, and within {TIE} nats of it "
         f"or better on {good} (aim: two thirds). The lower bound was above the truth in {violations} of {samples} "

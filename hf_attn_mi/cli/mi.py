@@ -138,4 +138,5 @@ def _ceiling_line(check: dict[str, Any]) -> str:
     low, high = check["interval"]
     verdict = "reached" if check["reached"] else f"NOT reached (required: {check['required']:.0%})"
     place = f"'{check['site']}' of layer {check['layer']}"
-    return f"ceiling check: {place} has {check['share']:.1%} [{low:.1%}, {high:.1%}] of the ceiling: {verdict}."
+    share = f"{check['share']:.1%} [{low:.1%}, {high:.1%}] (lower bound {check['proved']:.1%})"
+    return f"ceiling check: {place} has {share} of the ceiling: {verdict}."

@@ -108,7 +108,7 @@ def estimate_auto_continuous(site: SiteData) -> SiteEstimate:
     held_out = mean_series(ratios.pointwise, site.fold_of)
     # Of many directions those that fit by chance make `expected` too large.
     fitted = max(closed.value - ratios.loss, MOST_LOST * closed.value)
-    weight = _support(held_out, min(ratios.expected, fitted))
+    weight = _support(held_out, min(ratios.expected, max(0.0, fitted)))
     series = held_out + weight * (closed.series - held_out)
     start = SiteEstimate.from_series(series, "gaussian_copula" if weight > 0.5 else "held-out gaussian")
     difference = neighbors.series - start.series

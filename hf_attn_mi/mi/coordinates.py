@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from hf_attn_mi.kernels.neighbors.torch import ordinary
 from hf_attn_mi.kernels.products import gram, product
 
 MAX_COMPONENTS_OF_N = 0.6  # with more components than this share of n, covariances are not worth inverting
@@ -15,6 +17,7 @@ KEPT_OF_N = 4  # with too many components, n / 4 of them are kept
 MIN_PIVOT = 1e-4  # share of a feature's variance that the features before it leave unexplained
 ROWS_AT_A_TIME = 256  # with more rows at a time, memory access for the squares would cost more than the arithmetic
 SMALLEST = 1e-7  # variances below this share of the largest are rounding error of float32 states
+MOST_UNEQUAL = 1000.0  # ratio of a standard deviation to the median up to which features keep half of it
 HEAVY = 4.0  # fourth moment of a standardized coordinate: 3 for a normal one, 6 for a Laplacian
 FEW_VALUES = 8  # states are discrete if no coordinate has more distinct values
 MAX_FEATURES_OF_N = 0.5  # squares are added if there are then at most so many features for each example
@@ -50,10 +53,17 @@ def balance(states: Tensor) -> tuple[Tensor, Tensor]:
 
     A feature is divided by sqrt(its standard deviation times the median standard deviation): half of standardization
     on a logarithmic scale. The few features of a network that are a hundred times larger than the others then do not
-    dominate all distances and components, and a feature that is large because it is informative stays larger. A
-    constant feature becomes zero; its divisor is infinity.
+    dominate all distances and components, and a feature that is large because it is informative stays larger, at most
+    about thirty times. A constant feature becomes zero; its divisor is infinity.
     """
     exact = states if states.dtype == torch.float64 else states.float()
+    low, high = exact.aminmax()
+    largest = float(torch.maximum(low.abs(), high.abs()))
+    scale = 1.0
+    if not ordinary(largest):  # squares could overflow or vanish
+        exact = exact.double()
+        scale = 2.0 ** -max(-1000, min(1000, math.frexp(largest)[1]))
+        exact = exact * scale
     mean = exact.mean(0)
     centered = exact - mean
     parts = centered.split(ROWS_AT_A_TIME)  # type: ignore[no-untyped-call]
@@ -62,11 +72,18 @@ def balance(states: Tensor) -> tuple[Tensor, Tensor]:
     varying = deviation > 1e-4 * mean.abs()
     if not bool(varying.all()) or len(exact) > 10**10:
         # Rounding gives a constant feature a tiny variance, which must not be scaled up.
-        low, high = exact.aminmax(dim=0)
-        varying = (high > low) & (deviation > 1e-6 * torch.maximum(low.abs(), high.abs()))
+        lows, highs = exact.aminmax(dim=0)
+        varying = (highs > lows) & (deviation > 1e-6 * torch.maximum(lows.abs(), highs.abs()))
     if not bool(varying.any()):
         return torch.zeros_like(centered, dtype=torch.float32), torch.full_like(deviation, torch.inf)
-    divisor = torch.where(varying, (deviation * deviation[varying].median()).sqrt(), torch.inf)
+    median = deviation[varying].median()
+    divisor = (deviation * median).sqrt()
+    # Half of standardization is not enough for features whose components would be lost to the rounding of the largest.
+    divisor = torch.where(deviation > MOST_UNEQUAL * median, deviation / MOST_UNEQUAL**0.5, divisor)
+    divisor = torch.where(deviation < median / MOST_UNEQUAL, deviation * MOST_UNEQUAL**0.5, divisor)
+    divisor = torch.where(varying, divisor, torch.inf)
+    if scale != 1.0:
+        return (centered / divisor).float(), divisor / scale
     return centered.div_(divisor).float(), divisor
 
 

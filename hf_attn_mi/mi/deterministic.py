@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError
 
 LINEAR = 1e-9  # share of variance that is rounding of float32: a direction below it has more than ten nats
-LOCAL = 1e-6  # the same for local quadratic fits, which also err by the third derivative
+LOCAL = 1e-3  # share of the variance among neighbors that quadratic fits leave: n examples cannot show less noise
+MIN_POINTS = 50
 MAX_LOCAL = 2  # dimensions in which neighbors are near enough to tell a curve from noise
 MAX_POINTS = 2000
 EXTRA = 4  # neighbors beyond the parameters of a local fit
@@ -43,34 +46,50 @@ def refuse_functions(points: Tensor, outputs: Tensor, index: int) -> None:
                 f"outputs: a direction of them is a linear function of the states of site {index} (all but {least:.1e} "
                 f"of its variance): {FIX}"
             )
-    for of, values, of_what, by in (("outputs", y, x, "states"), ("states", x, y, "outputs")):
-        if of_what.shape[1] <= MAX_LOCAL and n >= 50:
-            share = _unexplained(of_what[:MAX_POINTS], values[:MAX_POINTS])
+    for of, values, known, by in (("outputs", y, x, "states"), ("states", x, y, "outputs")):
+        if 0 < known.shape[1] <= MAX_LOCAL and values.shape[1] > 0:
+            share = _unexplained(known[:MAX_POINTS], values[:MAX_POINTS])
             if share < LOCAL:
                 raise InvalidInputError(
                     f"outputs: site {index}: {of} are a smooth function of {by} (all but {share:.1e} of the variance "
-                    f"of a direction): {FIX}"
+                    f"of a direction among neighbors): {FIX}"
                 )
 
 
 def _unexplained(points: Tensor, values: Tensor) -> float:
-    """Return the share of variance that a quadratic fit to the neighbors of a point leaves at the point.
+    """Return the share of the variance among neighbors that a quadratic fit to them leaves at a point.
 
-    The smallest of all directions of the values, which are whitened; from the quarter of points with the nearest
-    neighbors, where the fit errs least.
+    A ratio within neighborhoods, so that outliers and units do not matter; the smallest of all directions of the
+    values. Infinity where most neighborhoods are of equal points or equal values: repeated values are not continuous.
     """
     n, d = points.shape
     row, column = torch.triu_indices(d, d)
     count = 1 + d + len(row) + EXTRA
+    if n < MIN_POINTS:
+        return math.inf
     nearest = torch.cdist(points, points).topk(count + 1, largest=False).indices[:, 1:]
     offsets = points[nearest] - points[:, None]
-    radius = offsets.abs().amax((1, 2), keepdim=True).clamp_min(1e-300)
-    offsets = offsets / radius
+    around = values[nearest] - values[:, None]
+    around = around - around.mean(1, keepdim=True)
+    radius, spread = offsets.abs().amax((1, 2)), around.square().sum(2).mean(1)
+    usable = (radius > 0) & (spread > 0) & (offsets.abs().sum(2) > 0).all(1)
+    if int(usable.sum()) < n / 2:
+        return math.inf
+    offsets = offsets[usable] / radius[usable, None, None]
     products = offsets[..., row] * offsets[..., column]
-    design = torch.cat([torch.ones(n, count, 1, dtype=points.dtype), offsets, products], 2)
-    fit = torch.linalg.pinv(design)[:, :1] @ values[nearest]  # (n, 1, m): the constant is the fit at the point
-    residual = (values - fit[:, 0])[radius.flatten().argsort()[: max(1, n // 4)]]
-    return float(torch.linalg.eigvalsh(residual.T @ residual / len(residual))[0])
+    design = torch.cat([torch.ones_like(offsets[..., :1]), offsets, products], 2)
+    near = values[nearest[usable]] - values[usable, None]
+    residual = (torch.linalg.pinv(design)[:, :1] @ near)[:, 0]  # (n, m): the constant is the fit at the point
+    scale = spread[usable].sqrt()
+    residual, around = residual / scale[:, None], around[usable] / scale[:, None, None]
+    total = around.flatten(0, 1).T @ around.flatten(0, 1) / around.shape[0] / count
+    variances, axes = torch.linalg.eigh(total)
+    axes = axes[:, variances > 1e-12 * variances[-1]] / variances[variances > 1e-12 * variances[-1]].sqrt()
+    projected = (residual @ axes).square()
+    if projected.shape[1] == 1:
+        return float(projected.median())  # a function may have corners
+    outer = (residual @ axes).T @ (residual @ axes) / len(residual)
+    return float(torch.linalg.eigvalsh(outer)[0].clamp_min(0))
 
 
 def _whiten(values: Tensor) -> Tensor:

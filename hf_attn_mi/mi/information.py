@@ -322,7 +322,7 @@ def _result(
         value = min(estimate.value, ceiling)
         if proved[0] > value and run.spec.within_bounds:
             value, parts[-1] = min(proved[0], ceiling), "lower bound"
-        elif proved[0] > value:
+        elif proved[0] > max(value, 0.0):  # an estimate is signed where there is no information
             notes.append(
                 f"site {index}: the estimate {value:.3f} is below the lower bound {proved[0]:.3f}, which holds for any "
                 "distribution: the data are not what this estimator assumes"

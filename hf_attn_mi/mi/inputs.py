@@ -12,6 +12,7 @@ from hf_attn_mi.kernels.inputs import check_tensor
 from hf_attn_mi.mi.rng import make_rng
 
 MAX_CLASSES = 10_000
+FEWEST_FOLDS, MIN_PER_FOLD = 4, 5
 MIN_PER_CLASS = 20  # examples: with fewer no estimator is reliable
 
 
@@ -108,7 +109,15 @@ def check_folds(folds: int, permutations: int, n: int) -> None:
     Raises:
         InvalidInputError: not ints, fewer than 4 folds or fewer than 5 examples a fold, no permutation.
     """
-    for name, value, low, high in (("folds", folds, 4, n // 5), ("permutations", permutations, 1, 10**6)):
+    if n < FEWEST_FOLDS * MIN_PER_FOLD:
+        raise InvalidInputError(
+            f"states has n = {n} examples: at least {FEWEST_FOLDS * MIN_PER_FOLD} are needed, {MIN_PER_FOLD} in each "
+            f"of {FEWEST_FOLDS} folds; add examples"
+        )
+    for name, value, low, high in (
+        ("folds", folds, FEWEST_FOLDS, n // MIN_PER_FOLD),
+        ("permutations", permutations, 1, 10**6),
+    ):
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise InvalidInputError(
                 f"{name} is {shown(value)}: with n = {n} examples it must be an int from {low} to {high}"

@@ -146,11 +146,11 @@ class InformationProfile(Record):
         """Return whether the state that the output is computed from reaches the ceiling, as it must.
 
         Returns:
-            "site" and "layer", its "nats", "share" of the "ceiling" and the "interval" of the share, "reached" (a share
-            of at least "required" = 0.95). All but "ceiling" and "required" are None if the output is not read from
-            one token, or where the profile lacks the last layer.
+            "site" and "layer", its "nats", "share" of the "ceiling", the "interval" of the share, the share of the
+            lower bound ("proved"), and "reached" (a share of at least "required" = 0.95). All but "ceiling" and
+            "required" are None if the output is not read from one token, or where the profile lacks the last layer.
         """
-        check: dict[str, Any] = dict.fromkeys(("site", "layer", "nats", "share", "interval", "reached"))
+        check: dict[str, Any] = dict.fromkeys(("site", "layer", "nats", "share", "interval", "proved", "reached"))
         check |= {"ceiling": self.ceiling, "required": REACHED}
         name, last = self.info.get("reads"), self.info.get("last_layer")
         if name is None or not self.ceiling > 0 or (last, name) not in {(s.layer, s.name) for s in self.sites}:
@@ -161,7 +161,7 @@ class InformationProfile(Record):
         )
         nats = float(self.information.nats[place])
         check |= {"site": name, "layer": last, "nats": nats, "share": share, "reached": share >= REACHED}
-        return check | {"interval": [low, high]}
+        return check | {"interval": [low, high], "proved": float(self.information.lower_bound[place]) / self.ceiling}
 
     def _plots(self) -> dict[str, Callable[[Axes | None], Figure]]:
         return {"layers": lambda ax: plot_information(self, ax=ax)}

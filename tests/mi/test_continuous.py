@@ -190,3 +190,20 @@ def test_repeated_and_constant_columns_count_once():
 def test_units_do_not_matter(scale):
     x, y = correlated(0.6, n=300)
     assert found(x * scale, y * scale).nats.item() == pytest.approx(found(x, y).nats.item(), abs=1e-3)
+
+
+def test_repeated_values_and_outliers_are_not_taken_for_functions():
+    x, y = correlated(0.6, n=300)
+    far = x.clone()
+    far[7] = 1e12
+    for states, outputs in (
+        (far, y),
+        (x, (y > 0).double()),
+        (x.round(), y),
+        (torch.cat([torch.zeros(299, 1), torch.ones(1, 1)]), y),
+        (x[:30].repeat(10, 1), y[:30].repeat(10, 1)),
+        (normal(300, 250), y),
+    ):
+        result = found(states, outputs)
+        assert result.lower_bound <= result.nats
+        assert bool(result.interval.isfinite().all())

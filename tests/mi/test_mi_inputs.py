@@ -36,6 +36,7 @@ def broken(position, value):
         (STATES, STATES, {"estimator": "gaussian_continuous"}, "is for continuous outputs"),
         (STATES, STATES, {"estimator": "probe", "noise": 1.0}, "is for classes"),
         (STATES, CLASSES, {"estimator": "mine"}, "auto, gaussian, probe"),
+        (STATES[:10], CLASSES[:10], {}, "n = 10 examples: at least 20 are needed"),
         (STATES, CLASSES, {"folds": 2}, "from 4 to 20"),
         (STATES, CLASSES, {"folds": 21}, "from 4 to 20"),
         (STATES, CLASSES, {"permutations": 0}, "from 1"),
@@ -74,3 +75,28 @@ def test_classes_wholly_apart_reach_their_entropy(estimator):
     states = CLASSES[:, None] * torch.tensor([1.0, -2.0, 0.5]) + torch.tensor([3.0, 0.0, 1.0])
     found = mutual_information(states, CLASSES, estimator=estimator, permutations=9)
     assert 0.97 * found.ceiling < float(found.nats) <= found.ceiling
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e20, 1e30])
+def test_units_of_the_states_do_not_matter(scale):
+    """Squares of such float32 numbers overflow or vanish."""
+    states = STATES + CLASSES[:, None]
+    plain, scaled = (mutual_information(x, CLASSES, permutations=9) for x in (states, states * scale))
+    assert scaled.nats.item() == pytest.approx(plain.nats.item(), abs=1e-3)
+    assert plain.nats > 0.1
+    assert scaled.warnings == plain.warnings == ()
+    probes = [fit_probe(x, CLASSES).log_posterior(x) for x in (states, states * scale)]
+    assert torch.allclose(*probes, atol=1e-3)
+
+
+def test_a_huge_feature_does_not_hide_the_others():
+    states = torch.cat([STATES[:, :3] + CLASSES[:, None], 1e20 * STATES[:, 3:]], 1)
+    plain = mutual_information(STATES[:, :4] + CLASSES[:, None] * torch.tensor([1, 1, 1, 0]), CLASSES, permutations=9)
+    assert mutual_information(states, CLASSES, permutations=9).nats.item() == pytest.approx(plain.nats.item(), abs=0.05)
+
+
+def test_an_estimate_below_zero_is_no_violation_of_a_bound_of_zero():
+    orders = [torch.randperm(100, generator=torch.Generator().manual_seed(seed)) for seed in range(6)]
+    found = [mutual_information(STATES, CLASSES[order], estimator="gaussian", permutations=9) for order in orders]
+    assert min(float(one.nats) for one in found) < 0
+    assert not any(one.warnings for one in found)

@@ -87,7 +87,7 @@ def main() -> None:
         }
         for layer, columns in measured.items()
     }
-    curve = ("Mutual information with the output, nats [95 %], family-wise p-value", profile.table())
+    curve = ("Mutual information with the output, nats: bounds; estimate [95 %], family-wise p-value", profile.table())
     tables = agreement_tables(agreements, {layer: differing(columns) for layer, columns in measured.items()})
     for title, rows in tables:
         print(f"{title}\n{aligned(rows)}\n")

@@ -37,7 +37,7 @@ def test_refusals_are_one_line(capsys, tmp_path, rows):
         ("--columns", "text=a", "--columns", "text=b"): "each role once",
         ("--columns", "text=such"): r"['such'] are not in the data",
         ("--batch-size", "none"): "'auto' or a positive whole number",
-        ("--num-shards", "3", "--columns", "text=review"): "needs a data set of known length",
+        ("--num-shards", "0", "--columns", "text=review"): "num_shards must be a positive whole number",
     }.items():
         assert words in command_line.refused(capsys, *call, *options)
     assert "no file or folder" in command_line.refused(capsys, *call[:2], "./missing.jsonl", *call[3:])

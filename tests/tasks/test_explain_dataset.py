@@ -253,6 +253,13 @@ def test_a_stream_is_resumed_and_other_rows_in_it_are_refused(tmp_path, finished
         go_on(output, iter(ROWS[:8]))
 
 
+def test_a_number_of_shards_needs_a_known_length(tmp_path):
+    (tmp_path / "rows.txt").write_text("fine\ndull\nwarm\n")
+    assert go_on(tmp_path / "file", tmp_path / "rows.txt", num_shards=2).shards == 2
+    with pytest.raises(InvalidInputError, match="num_shards needs a data set of known length"):
+        go_on(tmp_path / "stream", iter(["fine"]), num_shards=2)
+
+
 def test_texts_pairs_and_columns_are_read(tmp_path):
     go_on(tmp_path / "texts", ["fine", "dull"])
     assert [one.id for one in load_results(tmp_path / "texts").with_rows()] == ["0", "1"]

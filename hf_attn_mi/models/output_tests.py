@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -13,9 +14,15 @@ ROW_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}  # for a row whose pa
 
 
 def float_outputs(outputs: Any) -> list[Tensor]:
-    """The floating-point tensors of two dimensions or more among the outputs of a model."""
-    values = [outputs] if isinstance(outputs, Tensor) else outputs
-    values = values.values() if hasattr(values, "values") else values
+    """The floating-point tensors of two dimensions or more among the outputs of a model.
+
+    Read are a tensor, the entries of a mapping or a sequence, and the attributes of any other object.
+    """
+    values: Any = [outputs] if isinstance(outputs, Tensor) else outputs
+    if isinstance(values, Mapping):
+        values = values.values()
+    elif not isinstance(values, Iterable):
+        values = getattr(values, "__dict__", {}).values()
     return [value for value in values if isinstance(value, Tensor) and value.is_floating_point() and value.dim() > 1]
 
 

@@ -112,6 +112,8 @@ def media_models() -> dict[str, tuple[Any, Any]]:
             )
         )
     )
+    with torch.no_grad():
+        audio(input_values=torch.zeros(1, 4000))  # transformers marks this model at its first forward pass
     images = ViTImageProcessorPil(size={"height": 8, "width": 8})
     return {"images": (models()["vit"], images), "audio": (audio, Wav2Vec2FeatureExtractor())}
 

@@ -92,6 +92,7 @@ def test_the_options_arrive(monkeypatch):
         "checked_rows": 7,
         "truncation": True,
         "seed": 3,
+        "errors": "raise",
     }
 
 

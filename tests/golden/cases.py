@@ -372,7 +372,9 @@ def _information_tensors() -> dict[str, Record]:
                 states, outputs, estimator=estimator, permutations=40, seed=2
             )
     records["auto, one site"] = calls.run_mutual_information(states[0], classes, folds=5, permutations=30)
-    records["vectors"] = calls.run_mutual_information(states, have["vectors"], noise=0.5, permutations=40, seed=1)
+    records["vectors"] = calls.run_mutual_information(
+        states, have["vectors"], estimator="gaussian_continuous", noise=0.5, permutations=40, seed=1
+    )
     return records
 
 

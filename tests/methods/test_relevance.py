@@ -224,7 +224,7 @@ def test_scores_and_bias_terms_add_up_to_the_value(name, softmax_rule):
     model = model.double()
     found = run_relevance(model, inputs, difference, softmax_rule=softmax_rule)
     with torch.no_grad():
-        torch.testing.assert_close(found.value, difference(model(**inputs)).float())
+        torch.testing.assert_close(found.value, difference(model(**inputs)))
     single_softmax = softmax_rule == "taylor" and name == "seqcls-modernbert"  # its softmax stays in float32
     assert float(found.gap.max()) <= (1e-7 if single_softmax else 1e-10)
     assert distance(single.scores, found.scores) < 1e-3
@@ -260,7 +260,7 @@ def test_without_bias_terms_the_scores_alone_add_up():
             if name.endswith("bias"):
                 parameter.zero_()
     found = run_relevance(model, inputs, difference)
-    torch.testing.assert_close(found.scores.sum(1), found.value, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.scores.sum(1).double(), found.value, rtol=1e-5, atol=1e-6)
     assert float(found.bias.abs().max()) < 1e-6
 
 

@@ -415,7 +415,7 @@ def test_what_does_not_fit_is_refused_with_the_reason(name, target, message):
 
 
 def test_a_word_of_several_tokens_and_a_class_are_refused():
-    with pytest.raises(InvalidInputError, match=r"no single token of this model's vocabulary \(its tokens are"):
+    with pytest.raises(InvalidInputError, match=r"not a single token of this model's vocabulary \(its tokens are"):
         explain(tiny("BertForMaskedLM"), MASKED, target=targets.mask("unforgettably"), tokenizer=tokenizer())
     with pytest.raises(InvalidInputError, match=r"the class of 'mask'; call it: targets\.mask"):
         explain(tiny("BertForMaskedLM"), MASKED, target=targets.mask, tokenizer=tokenizer())

@@ -3,28 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from typing import TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import nn
 
 Value = TypeVar("Value")
-WeightState = tuple[tuple[int, int], ...]
-_entries: WeakKeyDictionary[nn.Module, tuple[WeightState, dict[Hashable, object]]] = WeakKeyDictionary()
+ModelState = tuple[Hashable, ...]
+PLAIN = (bool, int, float, complex, str, bytes, type(None))
+LIBRARIES = ("torch.nn.", "transformers.", "peft.", "accelerate.", "sentence_transformers.", "hf_attn_mi.")
 
 
-def weight_state(model: nn.Module) -> WeightState:
-    """Address and version counter of every parameter and buffer.
+@dataclass(frozen=True, eq=False)
+class _Entry:
+    """Values of one model, the state that they belong to, and its modules, whose addresses the state holds."""
 
-    Tensors that were created in inference mode keep no version counter: of these the address alone counts.
+    state: ModelState
+    modules: tuple[ref[nn.Module], ...]
+    values: dict[Hashable, object]
+
+    def holds(self, state: ModelState) -> bool:
+        """Whether the model is as it was; the address of a module that was freed may be that of another one."""
+        return self.state == state and all(module() is not None for module in self.modules)
+
+
+_entries: WeakKeyDictionary[nn.Module, _Entry] = WeakKeyDictionary()
+
+
+def runs_own_code(model: nn.Module) -> bool:
+    """Whether a part of the model is code of the caller: a class of its own, a replaced forward, or a hook.
+
+    What such code does may depend on the content of a call, so that one call says nothing about the next one.
     """
-    state: list[tuple[int, int]] = []
-    modules, seen = [model], {id(model)}
+    return any(_is_own(module) or _hooks(module) for module in model.modules())
+
+
+def model_state(model: nn.Module) -> ModelState:
+    """What decides how a model computes, as far as it can be read without running it.
+
+    These are the address and the version counter of every parameter and buffer, the modules themselves, their hooks,
+    and the attributes of modules whose class is the caller's. Tensors that were created in inference mode keep no
+    version counter: of these the address alone counts.
+    """
+    state, _ = _read_state(model)
+    return state
+
+
+def _read_state(model: nn.Module) -> tuple[ModelState, list[nn.Module]]:
+    state: list[Hashable] = []
+    modules, seen, visited = [model], {id(model)}, list[nn.Module]()
     with torch._C.DisableTorchFunction():  # an active mode, such as a tracer, must not see these reads
         while modules:  # one walk without generators: this runs several times for each explanation
             module = modules.pop()
+            visited.append(module)
+            state.append(id(module))
+            if (module._forward_hooks or module._forward_pre_hooks) and (hooks := _hooks(module)):
+                state.append(hooks)
+            if _is_own(module):
+                state.append(_attributes(module))
             for tensor in chain(module._parameters.values(), module._buffers.values()):
                 if tensor is not None:
                     address = 0 if tensor.is_meta else tensor.data_ptr()
@@ -33,13 +73,47 @@ def weight_state(model: nn.Module) -> WeightState:
                 if child is not None and id(child) not in seen:
                     seen.add(id(child))
                     modules.append(child)
-    return tuple(state)
+    return tuple(state), visited
+
+
+def _is_own(module: nn.Module) -> bool:
+    """Whether the module's code is neither that of a library nor of this package."""
+    attributes = vars(module)
+    if "forward" in attributes and not hasattr(module, "_hf_hook") and not _of_package(attributes["forward"]):
+        return True
+    kind = type(module)  # its forward may have been replaced
+    return not (_of_library(kind.__module__) and _of_library(getattr(kind.forward, "__module__", "")))
+
+
+@lru_cache(maxsize=4096)
+def _of_library(name: str) -> bool:
+    return name.startswith(LIBRARIES)
+
+
+def _of_package(code: object) -> bool:
+    return str(getattr(code, "__module__", "")).startswith("hf_attn_mi.")
+
+
+def _hooks(module: nn.Module) -> tuple[int, ...]:
+    """The numbers of the hooks of a module that are not this package's; a number is never given twice."""
+    hooks = chain(module._forward_pre_hooks.items(), module._forward_hooks.items())
+    return tuple(number for number, hook in hooks if not _of_package(hook))
+
+
+def _attributes(module: nn.Module) -> tuple[Hashable, ...]:
+    """The attributes of a module: plain values, and of everything else which object it is."""
+    return tuple(
+        (name, value if isinstance(value, PLAIN) else id(value))
+        for name, value in vars(module).items()
+        if not name.startswith("_") and name != "training" and not (name == "forward" and _of_package(value))
+    )
 
 
 def cached(model: nn.Module, key: Hashable, compute: Callable[[], Value]) -> Value:
-    """The value of `compute()` for this model, computed again once a weight of the model has changed.
+    """The value of `compute()` for this model, computed again once the model has changed.
 
-    The rule: a value is valid while every parameter and buffer is the same tensor with the same version counter.
+    The rule: a value is valid while `model_state` is the same: every parameter and buffer is the same tensor with the
+    same version counter, and modules, hooks and the attributes of the caller's own modules are the same.
     Writing through `.data` does not advance the counter; values that must notice it compare a checksum instead (see
     `hf_attn_mi.models.weights.fingerprint`).
 
@@ -56,11 +130,12 @@ def cached(model: nn.Module, key: Hashable, compute: Callable[[], Value]) -> Val
         >>> len(calls)
         1
     """
-    state = weight_state(model)
+    state, modules = _read_state(model)
     known = _entries.get(model)
-    if known is None or known[0] != state:
-        known = _entries[model] = (state, {})
-    values = known[1]
+    if known is None or not known.holds(state):
+        parts = tuple(ref(module) for module in modules if module is not model)
+        known = _entries[model] = _Entry(state, parts, {})
+    values = known.values
     if key not in values:
         values[key] = compute()
     return values[key]  # type: ignore[return-value]

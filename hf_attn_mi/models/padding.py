@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.capture import hooks_restored
+from hf_attn_mi.capture.model_cache import runs_own_code
 from hf_attn_mi.capture.model_state import visible_attention
 from hf_attn_mi.errors import UnsupportedModelError
 from hf_attn_mi.models.encoded_input import EncodedInput
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 def trim_padding(runner: EncoderRunner, one: EncodedInput) -> EncodedInput:
     """The input without the padding at its ends, if that changes no output; else as given.
 
-    This is tested on the model, once for each combination of sides with padding: with the cut input as it is, and with
-    the positions that its tokens have in the padded row. What is explained is what the model says about the row as the
+    This is tested on the model, once for each combination of sides with padding, and for every row where the model runs
+    code of the caller, which may read the padding of some rows only: with the cut input as it is, and with the
+    positions that its tokens have in the padded row. What is explained is what the model says about the row as the
     caller passed it.
     """
     start, end = padding_ends(one)
@@ -48,9 +50,9 @@ def trim_padding(runner: EncoderRunner, one: EncodedInput) -> EncodedInput:
         return None
 
     try:
-        if _is_padding(runner, one, start, end):
+        if _is_padding(runner, one, start, end) and not runs_own_code(runner.model):
             form = runner.cached(("padding", start > 0, end < one.token_count), try_forms)
-        else:  # masked tokens, which the model may read: no other row shows the outputs without them
+        else:  # masked tokens or code that may read them: no other row shows the outputs without them
             form = try_forms()
     except UnsupportedModelError:  # the model cannot run the row as it is: its decoder needs tokens that a target gives
         return one

@@ -13,11 +13,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from hf_attn_mi.capture.model_cache import runs_own_code
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.models.encoded_input import EncodedInput, length_buckets, per_token
 from hf_attn_mi.models.memory import out_of_memory
 from hf_attn_mi.models.output_heads import ExplainedTarget, HeadReading, find_logits
 from hf_attn_mi.models.removal import remove_tokens
+from hf_attn_mi.models.row_independence import agrees_with_rows_alone
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.target_kinds.base import BoundTarget
 from hf_attn_mi.models.targets import Target
@@ -88,8 +90,10 @@ class RemovalPredictor:
         predictions: dict[int, Prediction] = {}
 
         def run(places: list[int]) -> None:
-            batch_predictions = self._forward([variants[i] for i in places])
-            predictions.update(zip(places, batch_predictions))
+            batch, found = [variants[i] for i in places], list[Prediction]()
+            for part in [batch] if self._rows_alone(batch) else [[one] for one in batch]:
+                found += self._forward(part)
+            predictions.update(zip(places, found))
 
         def halved(size: int) -> None:
             self.batch_size = min(self.batch_size, size)
@@ -101,6 +105,18 @@ class RemovalPredictor:
         size = 1 if alone else self.batch_size
         run_in_batches(list(length_buckets(lengths, size, mixed=self.mixed)), run, halved)
         return [predictions[i] for i in range(len(variants))]
+
+    def _rows_alone(self, variants: Sequence[tuple[int, EncodedInput]]) -> bool:
+        """Whether the model answers each row of this batch on its own; tried where it runs code of the caller.
+
+        Compared are the rows that are whole inputs, and the shortest, which has the most padding.
+        """
+        if len(variants) < 2 or not runs_own_code(self.runner.model):
+            return True
+        rows = [variant for _, variant in variants]
+        places = {i for i, (index, variant) in enumerate(variants) if variant is self.inputs[index]}
+        places.add(min(range(len(rows)), key=lambda i: rows[i].token_count))
+        return agrees_with_rows_alone(self.runner, rows, sorted(places))
 
     def _forward(self, variants: Sequence[tuple[int, EncodedInput]]) -> list[Prediction]:
         target = self.target.select([index for index, _ in variants], [variant for _, variant in variants])

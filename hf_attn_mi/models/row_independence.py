@@ -7,7 +7,7 @@ caller passes several rows as one batch, no single row has an answer of its own 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.capture import hooks_restored
+from hf_attn_mi.capture.model_cache import runs_own_code
 from hf_attn_mi.capture.model_state import visible_attention
 from hf_attn_mi.errors import HfAttnMiError, UnsupportedModelError
 from hf_attn_mi.models.encoded_input import MAIN_KEYS, EncodedInput
@@ -48,7 +49,8 @@ def rows_as_answered(
 ) -> Sequence[EncodedInput]:
     """The rows of a batch in the form in which the model says the same about each alone as about the whole batch.
 
-    Tried once for each number of rows and each set of arguments, on at most `MOST_ROWS` rows.
+    Tried once for each number of rows and each set of arguments, on at most `MOST_ROWS` rows; where the model runs code
+    of the caller, which may mix some rows and not others, on every row of every call.
 
     Args:
         runner: runs the model.
@@ -63,19 +65,20 @@ def rows_as_answered(
     """
     if len(given) < 2:
         return trimmed
-    count = min(len(given), MOST_ROWS)
+    own_code = runs_own_code(runner.model)
+    count = len(given) if own_code else min(len(given), MOST_ROWS)
     places = [i * (len(given) - 1) // (count - 1) for i in range(count)]
     padded = any(one.token_count != whole.token_count for one, whole in zip(trimmed, given))
 
     def compare() -> tuple[str, bool]:
         some, cut = [given[i] for i in places], [trimmed[i] for i in places]
-        reason = _mixed(runner, some, cut, places)
+        reason = _mixed(runner, some, dict(enumerate(cut)), places)
         if reason and padded:
-            return _mixed(runner, some, some, places), True
+            return _mixed(runner, some, dict(enumerate(some)), places), True
         return reason, False
 
     key = ("rows", tuple(sorted(given[0].tensors)), count, padded)
-    reason, with_padding = runner.cached(key, compare)
+    reason, with_padding = compare() if own_code else runner.cached(key, compare)
     if reason:
         raise UnsupportedModelError(
             f"{runner.class_name} computes the outputs for one row of a batch from the other rows, too: {reason}, so "
@@ -85,15 +88,39 @@ def rows_as_answered(
     return given if with_padding else trimmed
 
 
+def agrees_with_rows_alone(
+    runner: EncoderRunner, inputs: Sequence[EncodedInput], places: Sequence[int] | None = None
+) -> bool:
+    """Whether the model says the same about inputs alone as in one padded batch.
+
+    Args:
+        runner: runs the model.
+        inputs: the batch.
+        places: which of its rows are compared; None for all.
+    """
+    if len(inputs) < 2:
+        return True
+    places = range(len(inputs)) if places is None else places
+    return not _mixed(runner, inputs, {i: inputs[i] for i in places}, range(len(inputs)))
+
+
 def _mixed(
-    runner: EncoderRunner, given: Sequence[EncodedInput], run: Sequence[EncodedInput], places: Sequence[int]
+    runner: EncoderRunner, given: Sequence[EncodedInput], run: Mapping[int, EncodedInput], places: Sequence[int]
 ) -> str:
-    """What is different about a row alone; "" if the rows are independent, or the model does not take the batch."""
+    """What is different about a row alone; "" if the rows are independent, or the model does not take the batch.
+
+    Args:
+        runner: runs the model.
+        given: the batch.
+        run: the form in which rows are run alone, by their number in the batch.
+        places: the numbers of the rows of the batch for messages.
+    """
     try:
         together = _outputs(runner, given)
     except HfAttnMiError:  # the caller's own call fails as well
         return ""
-    for i, (place, one) in enumerate(zip(places, run)):
+    for i, one in run.items():
+        place = places[i]
         try:
             alone = _outputs(runner, [one])
         except UnsupportedModelError as error:

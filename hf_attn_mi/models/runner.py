@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hf_attn_mi._version import library_versions
 from hf_attn_mi.capture import eager_stance, model_lock, unwrap
-from hf_attn_mi.capture.model_cache import cached
+from hf_attn_mi.capture.model_cache import cached, runs_own_code
 from hf_attn_mi.errors import HfAttnMiError, InvalidInputError, UnsupportedModelError
 from hf_attn_mi.models.encode import encode_tensors, encode_texts
 from hf_attn_mi.models.encoded_input import EncodedInput, EncodedInputs, batches_by_length, collate
@@ -27,7 +27,7 @@ from hf_attn_mi.models.multiple_choice import as_single_choices, encode_choices,
 from hf_attn_mi.models.output_heads import OutputHead
 from hf_attn_mi.models.padding import padding_changes_nothing, trim_padding
 from hf_attn_mi.models.positions import with_positions_named
-from hf_attn_mi.models.row_independence import answers_rows_alone, rows_as_answered
+from hf_attn_mi.models.row_independence import agrees_with_rows_alone, answers_rows_alone, rows_as_answered
 from hf_attn_mi.models.tensor_inputs import with_positions
 from hf_attn_mi.models.weights import fingerprint, refuse_nonfinite_weights
 from hf_attn_mi.models.wrappers import device_hook, refuse_scripted, unwrap_object
@@ -180,7 +180,7 @@ class EncoderRunner:
         return fingerprint(self.model)
 
     def cached(self, key: Hashable, compute: Callable[[], Value]) -> Value:
-        """The value of `compute()`, kept until a weight of the model changes; see `capture.model_cache.cached`."""
+        """The value of `compute()`, kept until the model changes; see `capture.model_cache.cached`."""
         return cached(self.model, key, compute)
 
     def provenance(self) -> dict[str, Any]:
@@ -288,7 +288,18 @@ class EncoderRunner:
         """Positions of the inputs of each batch; inputs of different length share one where padding changes nothing."""
         if size == 1 or len(inputs) < 2 or not self.takes_batches(inputs[0]):
             return [[i] for i in range(len(inputs))]  # in the caller's order
-        return list(batches_by_length(inputs, size, mixed=self.mixes_lengths(inputs)))
+        return self.apart(inputs, batches_by_length(inputs, size, mixed=self.mixes_lengths(inputs)))
+
+    def apart(self, inputs: Sequence[EncodedInput], batches: Iterable[list[int]]) -> list[list[int]]:
+        """These batches of positions, taken apart where the model says something else about one of the inputs alone.
+
+        Compared are the batches of models that run code of the caller: what it does may depend on what the inputs are.
+        """
+        own_code, found = runs_own_code(self.model), list[list[int]]()
+        for batch in batches:
+            whole = not own_code or agrees_with_rows_alone(self, [inputs[i] for i in batch])
+            found += [batch] if whole else [[i] for i in batch]
+        return found
 
     def mixes_lengths(self, inputs: Sequence[EncodedInput]) -> bool:
         """Whether inputs of different length may share a batch; False where all have the same length."""

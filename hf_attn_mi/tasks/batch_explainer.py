@@ -145,6 +145,7 @@ class BatchExplainer:
             while start < len(queue):
                 rest = queue[start : start + self.budget.inputs]
                 batch = rest[:1] if alone else self.budget.take(rest, job.inputs, mixed=mixed)
+                batch = self.runner.apart(job.inputs, [batch])[0]
                 found = self._run(batch, job)
                 if found is None:  # memory ran out: the same inputs again, in smaller batches
                     continue

@@ -115,7 +115,7 @@ def run_method(
     run = MethodRun.empty(len(inputs))
     # A function sees one input at a time, without padding.
     size = 1 if target.alone or not runner.takes_batches(inputs[0]) else batch_size
-    queue = list(batches_by_length(inputs, size, mixed=mixed))
+    queue = runner.apart(inputs, batches_by_length(inputs, size, mixed=mixed))
 
     def score(places: list[int]) -> None:
         with counted(runner.model) as passes:

@@ -61,7 +61,7 @@ class AttentionScorer:
                 "compute on this input (windows, patches or latents); use method='relevance'."
             )
         longest = max(one.token_count for one in batch.inputs)
-        scores = torch.zeros(len(rows), longest)
+        scores = torch.zeros(len(rows), longest, dtype=torch.float32)
         for i, row in enumerate(rows):
             assert row is not None
             scores[i, : row.shape[0]] = row

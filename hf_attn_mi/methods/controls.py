@@ -45,12 +45,12 @@ class RandomScorer:
         """The scores of every input; see `TokenScorer.score`."""
         batch.require_positions(self.name)
         main = next(value for key in MAIN_KEYS if (value := batch.arguments.get(key)) is not None)
-        scores = torch.zeros(batch.real.shape)
+        scores = torch.zeros(batch.real.shape, dtype=torch.float32)
         for i, keep in enumerate(batch.real.cpu()):
             values = main[i].detach().cpu()
             content = (values[keep] if batch.is_text else values).double().numpy().tobytes()
             generator = torch.Generator().manual_seed(zlib.crc32(content, seed))  # crc32 takes 32 bits of the seed
-            scores[i, keep] = torch.rand(int(keep.sum()), generator=generator)
+            scores[i, keep] = torch.rand(int(keep.sum()), generator=generator, dtype=torch.float32)
         info = {"options": {"seed": seed}, "explained": "nothing"}
         return TokenScores(scores, space="none", info=info)
 

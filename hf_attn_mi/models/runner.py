@@ -30,7 +30,7 @@ from hf_attn_mi.models.positions import with_positions_named
 from hf_attn_mi.models.row_independence import agrees_with_rows_alone, answers_rows_alone, rows_as_answered
 from hf_attn_mi.models.tensor_inputs import with_positions
 from hf_attn_mi.models.weights import fingerprint, refuse_nonfinite_weights
-from hf_attn_mi.models.wrappers import device_hook, refuse_scripted, unwrap_object
+from hf_attn_mi.models.wrappers import device_hook, refuse_default_device, refuse_scripted, unwrap_object
 
 Value = TypeVar("Value")
 REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -90,8 +90,10 @@ class EncoderRunner:
             sampling_rate: the rate of recordings that are passed as arrays.
 
         Raises:
-            InvalidInputError: not a model, weights on the meta device, or weights with NaN or infinite entries.
+            InvalidInputError: not a model, weights on the meta device, weights with NaN or infinite entries, or a
+                default device of torch other than the CPU.
         """
+        refuse_default_device()
         unwrapped = unwrap_object(model)
         tokenizer = unwrapped.tokenizer if tokenizer is None else tokenizer
         processor = unwrapped.processor if processor is None else processor

@@ -65,6 +65,20 @@ def refuse_scripted(model: nn.Module) -> None:
         )
 
 
+def refuse_default_device() -> None:
+    """Refuse a default device other than the CPU, on which everything that is made without a device would be.
+
+    Raises:
+        InvalidInputError: torch.set_default_device, or a surrounding `with torch.device(...)`, names another device.
+    """
+    device = torch.get_default_device()
+    if device.type != "cpu":
+        raise InvalidInputError(
+            f"the default device of torch is {str(device)!r}, and results are made on the CPU, whatever the device of "
+            "the model: call this inside `with torch.device('cpu'):`. The model stays where it is."
+        )
+
+
 def device_hook(model: nn.Module) -> object | None:
     """The hook with which accelerate runs this model or a part of it; None if there is none."""
     if not any(hasattr(module, "_hf_hook") for module in model.modules()):

@@ -104,7 +104,7 @@ class Sound:
             (0.5, torch.Size([4, 2]))
         """
         if waveform is None or sampling_rate is None:
-            return cls(float(seconds.max()), seconds, torch.zeros(0, 2))
+            return cls(float(seconds.max()), seconds, torch.zeros(0, 2, dtype=torch.float32))
         parts = torch.tensor_split(waveform.float(), min(ENVELOPE, len(waveform)))
         envelope = torch.tensor([[float(part.min()), float(part.max())] for part in parts])
         return cls(len(waveform) / sampling_rate, seconds, envelope)

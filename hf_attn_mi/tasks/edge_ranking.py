@@ -87,7 +87,7 @@ class EdgeScores:
     def random(self) -> Scores:
         """Uniform random numbers, a control."""
         generator = torch.Generator().manual_seed(self.seed)
-        return {n: torch.rand(rows.shape, generator=generator) for n, rows in self.weights.items()}
+        return {n: torch.rand(rows.shape, generator=generator, dtype=torch.float32) for n, rows in self.weights.items()}
 
     def flat(self, scores: Scores) -> Tensor:
         """(places,) float32 on the CPU: the scores of all edges in the order of their numbers."""

@@ -66,7 +66,7 @@ def ranking_scores(
     lengths = [one.token_count for one in predictor.inputs]
     if isinstance(ranking, str):
         if ranking == RANDOM:
-            return [torch.rand(n, generator=torch.Generator().manual_seed(seed)) for n in lengths]
+            return [torch.rand(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float32) for n in lengths]
         return _method_scores(ranking, predictor, batch_size)
     rows = []
     for place, n in zip(places, lengths):
@@ -74,7 +74,7 @@ def ranking_scores(
             row = torch.as_tensor(ranking[place]).detach().cpu()
             good = row.shape == (n,) and not row.is_complex() and bool(torch.isfinite(row).all())
         except (TypeError, ValueError, RuntimeError, OverflowError):
-            row, good = torch.empty(0), False
+            row, good = torch.empty(0, dtype=torch.float32), False
         if not good:
             raise InvalidInputError(
                 f"{argument}[{place}] must be {n} finite scores, one for each token of inputs[{place}], special ones "

@@ -31,7 +31,10 @@ def try_sharing(forward: RestrictedForward) -> None:
 def _halves(forward: RestrictedForward, count: int) -> list[Edges]:
     generator = torch.Generator().manual_seed(0)
     everything = forward.edges.present.nonzero()[:, 0]
-    return [Edges(everything[torch.rand(len(everything), generator=generator) < 0.5]) for _ in range(count)]
+    return [
+        Edges(everything[torch.rand(len(everything), generator=generator, dtype=torch.float32) < 0.5])
+        for _ in range(count)
+    ]
 
 
 def _batches_agree(forward: RestrictedForward) -> bool:

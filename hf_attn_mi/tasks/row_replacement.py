@@ -158,7 +158,7 @@ class RowReplacement:
     def _necessity(self, new: Tensor, attention_rows: ReplacedRows, target: Tensor, chosen: Tensor) -> Tensor:
         """The smallest relative distance of each chosen row that has weight."""
         if self.form != "efficient":
-            return torch.zeros(0)
+            return torch.zeros(0, dtype=torch.float32)
         chosen = chosen.to(new.device)
         chosen = chosen[(new.flatten(0, 1)[chosen] > 0).any(-1)]
         clean = attention_rows.values.where(
@@ -225,7 +225,7 @@ def _uniform(attention_rows: ReplacedRows) -> Tensor:
 def _permuted(attention_rows: ReplacedRows, generator: torch.Generator) -> Tensor:
     """The weights of each row on its allowed keys in a random order."""
     allowed = attention_rows.allowed.expand(attention_rows.rows.shape)
-    draw = torch.rand(attention_rows.rows.shape, generator=generator).to(allowed.device)
+    draw = torch.rand(attention_rows.rows.shape, generator=generator, dtype=torch.float32).to(allowed.device)
     places = (~allowed).to(torch.uint8).argsort(dim=-1, stable=True)  # allowed keys first, in order
     order = draw.masked_fill(~allowed, 2.0).argsort(dim=-1)  # allowed keys first, at random
     return torch.zeros_like(attention_rows.rows).scatter(-1, places, attention_rows.rows.gather(-1, order))

@@ -16,7 +16,7 @@ def spans_of(one: EncodedInput, tokens: Sequence[int]) -> tuple[tuple[Span, ...]
     count = one.token_count
     whole = Explanation(
         tokens=one.tokens or tuple(map(str, range(count))),
-        scores=torch.zeros(count),
+        scores=torch.zeros(count, dtype=torch.float32),
         target=None,
         target_name="",
         probability=None,

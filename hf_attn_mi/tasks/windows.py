@@ -336,7 +336,10 @@ class WindowExplainer:
         used = [i for i in range(len(windows)) if bool((together.coefficients[i] != 0).any())]
         if not self.scorer.class_linked:
             used = list(range(len(windows)))
-        sums, counts = torch.zeros(one.token_count, dtype=torch.float64), torch.zeros(one.token_count)
+        sums, counts = (
+            torch.zeros(one.token_count, dtype=torch.float64),
+            torch.zeros(one.token_count, dtype=torch.float32),
+        )
         missing, notes, info = 0.0, list[str](), dict[str, Any]()
         biases: list[float | None] = []
         measured = True
@@ -347,7 +350,7 @@ class WindowExplainer:
             biases += scored.biases
             for i, scores, gap in zip(places, scored.scores, scored.gaps):
                 sums.index_add_(0, windows[i].positions, scores.double())
-                counts.index_add_(0, windows[i].positions, torch.ones(len(scores)))
+                counts.index_add_(0, windows[i].positions, torch.ones(len(scores), dtype=torch.float32))
                 measured = measured and gap is not None
                 missing += (gap or 0.0) * max(abs(float(together.values[i])), float(scores.abs().sum()))
             notes += [note for note in scored.result.notes if note not in notes]

@@ -148,7 +148,7 @@ def _by_presence(
 ) -> TokenScores:
     """Attributions to the presence of each token, input by input; `complete`: they should add up."""
     removed, name = network.baseline(special | ~real, options.baseline)
-    scores, gaps = torch.zeros(real.shape), torch.zeros(real.shape[0], dtype=torch.float64)
+    scores, gaps = torch.zeros(real.shape, dtype=torch.float32), torch.zeros(real.shape[0], dtype=torch.float64)
     ends = torch.zeros(2, real.shape[0], dtype=torch.float64)
     for i in range(real.shape[0]):
         places = (real[i] & ~special[i]).nonzero()[:, 0].to(network.embeddings.device)
@@ -166,7 +166,7 @@ def _by_presence(
 
             return network.values(make, len(presence), i).cpu()
 
-        present = torch.ones(1, len(places))
+        present = torch.ones(1, len(places), dtype=torch.float32)
         with seeded(options.seed, present.device):
             attributions = attribute(value, present, network.grids[i]).detach().double().reshape(-1)
         scores[i, places.cpu()] = attributions.float()

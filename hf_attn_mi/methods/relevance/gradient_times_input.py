@@ -130,7 +130,7 @@ def _of_target(
     total = (value.sum() - scores.sum() - bias.sum()).abs() / scale.sum()
     if batch > 1 and float(gap.max()) > 1e-3 > float(total):  # bias terms of a layout that is not batch-first
         gap = total.expand(batch)
-    target_gap = (left.abs() / scale).float() if read else torch.zeros(batch)
+    target_gap = (left.abs() / scale).float() if read else torch.zeros(batch, dtype=torch.float32)
     others = {key: share.float() for key, share in shares.others.items()}
     return Relevance(
         scores.float(),

@@ -167,3 +167,14 @@ def test_decoders_without_a_padding_token_run_row_by_row(method):
         assert distance(one.scores, alone.scores) <= 1e-5
         chances = logits(model, {"input_ids": row[None]}).double().softmax(1)[0]
         assert one.probability == pytest.approx(float(chances.max()), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["seqcls-roberta", "seqcls-mpnet", "seqcls-xlm-roberta"])
+def test_positions_counted_from_the_padding_id_are_those_of_the_callers_row(name):
+    """These models number their positions by the ids that are not the padding id, wherever it stands."""
+    model, inputs = zoo_model(name)
+    inputs = {key: inputs[key].clone() for key in ("input_ids", "attention_mask")}
+    inputs["input_ids"][0, 2] = model.config.pad_token_id  # among real tokens
+    left = {key: value.flip(1) for key, value in inputs.items()}
+    for rows in (inputs, left, {"input_ids": inputs["input_ids"][:1]}):
+        agrees(model, rows, explain(model, rows, layers="none"))

@@ -339,6 +339,10 @@ class EncoderRunner:
             return self.cached("ignores_padding", lambda: padding_changes_nothing(self, inputs))
         except UnsupportedModelError:  # one of these inputs fails in the model, and will fail alone
             return False
+        except RuntimeError as error:
+            if out_of_memory(error):  # two rows do not fit: these inputs share no batch
+                return False
+            raise
 
     # --- running -----------------------------------------------------------------------------------------------
 

@@ -142,6 +142,9 @@ def test_special_tokens_are_never_replaced_and_all_else_reaches_the_model(segmen
         model.register_forward_pre_hook(passed, with_kwargs=True),
     ]
     try:
+        run(model, {**batch, "position_ids": positions}, method, tokenizer=tokenizer)  # tests the model with its hooks
+        seen.clear()
+        kept.clear()
         run(model, {**batch, "position_ids": positions}, method, tokenizer=tokenizer)
     finally:
         for handle in handles:

@@ -192,7 +192,7 @@ def _temporary(path: Path, *, folder: bool) -> Iterator[Path]:
     """Make an empty file or folder with a temporary name, locked; afterwards remove what was not renamed."""
     temporary: Path | None = None
     lock: _Lock | None = None
-    made = False
+    created = False
     try:
         for number in range(_ATTEMPTS):
             temporary = _name(path, f"{number}.tmp")
@@ -200,21 +200,21 @@ def _temporary(path: Path, *, folder: bool) -> Iterator[Path]:
                 if not _remove_leftover(temporary):
                     continue
                 _make(temporary, folder)
-                made = True
+                created = True
                 lock = _lock(temporary)
             except FileExistsError:  # another writer was faster
                 continue
             except _NoLockError:  # then use a name that is unique; leftover files cannot be recognized
-                if made:
+                if created:
                     _remove(temporary)
                 temporary = _name(path, f"{uuid.uuid4().hex}.tmp")
                 _make(temporary, folder)
-                made = True
+                created = True
                 break
             if lock is not None:
                 _remove_leftovers(path, number + 1)
                 break
-            made = False  # another writer took it for a leftover
+            created = False  # another writer took it for a leftover
         else:
             raise OSError(errno.EBUSY, "too many processes write this name at the same time", str(path))
         yield temporary
@@ -225,7 +225,7 @@ def _temporary(path: Path, *, folder: bool) -> Iterator[Path]:
             lock.release()
             if folder:  # the one that was replaced
                 _remove_leftover(temporary)
-        elif temporary is not None and made:
+        elif temporary is not None and created:
             _remove(temporary)
 
 

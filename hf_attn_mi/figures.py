@@ -76,8 +76,8 @@ def new_figure(width: float = 6.4, height: float = 4.2) -> Figure:
         ) from error
     figure: Any = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     figure._repr_png_ = partial(png_of, figure)  # notebooks display it, also where pyplot was never imported
-    found: Figure = figure
-    return found
+    drawn: Figure = figure
+    return drawn
 
 
 def png_of(figure: Figure) -> bytes:
@@ -170,8 +170,8 @@ def own_axes(ax: Axes | None, width: float, height: float) -> Axes:
 def figure_of(ax: Axes) -> Figure:
     """Return the whole figure that axes lie in, also where they lie in a subfigure."""
     figure: Any = ax.figure
-    found: Figure = figure.figure
-    return found
+    drawn: Figure = figure.figure
+    return drawn
 
 
 def panels(ax: Axes | None, rows: int, columns: int, width: float, height: float, **shared: Any) -> list[Axes]:

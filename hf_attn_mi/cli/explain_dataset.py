@@ -126,13 +126,13 @@ def _read_columns(columns: list[str] | None) -> dict[str, Any] | None:
     Raises:
         InvalidInputError: an entry without an equals sign, or a role twice.
     """
-    found: dict[str, Any] = {}
+    chosen_columns: dict[str, Any] = {}
     for entry in columns or ():
         role, sign, column = entry.partition("=")
-        if not sign or not role or not column or role in found:
+        if not sign or not role or not column or role in chosen_columns:
             raise InvalidInputError(f"--columns {entry}: ROLE=COLUMN is needed, each role once, such as text=review.")
-        found[role] = column
-    return found or None
+        chosen_columns[role] = column
+    return chosen_columns or None
 
 
 def _read_batch_size(text: str) -> int | str:

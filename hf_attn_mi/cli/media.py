@@ -42,8 +42,8 @@ def read_inputs(
     Raises:
         InvalidInputError: more than one kind of input, a file that does not exist, a single choice, or nothing.
     """
-    given = {"image": images or [], "audio": audio or []}
-    kinds = [kind for kind, paths in given.items() if paths]
+    media = {"image": images or [], "audio": audio or []}
+    kinds = [kind for kind, paths in media.items() if paths]
     if choices and (kinds or pair is not None):
         raise InvalidInputError(f"--choice is a second text; leave out --{kinds[0] if kinds else 'pair'}.")
     if choices:
@@ -52,10 +52,10 @@ def read_inputs(
         return Inputs("text", read_texts(texts, file, pair))
     if len(kinds) > 1 or texts or file is not None or pair is not None:
         raise InvalidInputError(f"--{kinds[0]} takes files instead of texts; pass one kind of input.")
-    for path in given[kinds[0]]:
+    for path in media[kinds[0]]:
         if not os.path.isfile(path):
             raise InvalidInputError(f"--{kinds[0]} {path}: there is no such file.")
-    return Inputs(kinds[0], given[kinds[0]])
+    return Inputs(kinds[0], media[kinds[0]])
 
 
 def _questions(prompts: list[Text], choices: list[str]) -> list[tuple[str, list[str]]]:

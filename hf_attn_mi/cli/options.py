@@ -252,10 +252,10 @@ def read_labels(labels: list[str] | None) -> list[str] | None:
     """
     if labels is None:
         return None
-    found = [label.strip() for label in (labels[0].split(",") if len(labels) == 1 else labels)]
-    if not all(found) or len(set(found)) != len(found):
+    names = [label.strip() for label in (labels[0].split(",") if len(labels) == 1 else labels)]
+    if not all(names) or len(set(names)) != len(names):
         raise InvalidInputError(f"--candidate-labels: {labels} has an empty label, or one twice; name different ones.")
-    return found
+    return names
 
 
 def read_options(text: str | None, example: str) -> dict[str, Any] | None:

@@ -145,9 +145,9 @@ def find_columns(
     def of_role(role: str, usual: tuple[str, ...]) -> str | None:
         return chosen[role] if role in chosen else next((name for name in usual if name in known), None)
 
-    found = CorpusColumns(text, of_role("id", _IDS), of_role("label", _LABELS), of_role("target", ()))
-    classes = getattr((features or {}).get(found.label or ""), "names", None)
-    return replace(found, classes=tuple(map(str, classes))) if isinstance(classes, list) else found
+    corpus_columns = CorpusColumns(text, of_role("id", _IDS), of_role("label", _LABELS), of_role("target", ()))
+    classes = getattr((features or {}).get(corpus_columns.label or ""), "names", None)
+    return replace(corpus_columns, classes=tuple(map(str, classes))) if isinstance(classes, list) else corpus_columns
 
 
 def _chosen(columns: Any) -> dict[str, str | None]:

@@ -194,9 +194,9 @@ def _in_utf8(text: str) -> str:
     Raises:
         ValueError: it was read from bytes that are not UTF-8.
     """
-    found = _NOT_UTF8.search(text)
-    if found:
-        raise ValueError(f"byte 0x{ord(found[0]) - 0xDC00:02x} is not UTF-8")
+    match = _NOT_UTF8.search(text)
+    if match:
+        raise ValueError(f"byte 0x{ord(match[0]) - 0xDC00:02x} is not UTF-8")
     return text
 
 

@@ -178,8 +178,8 @@ class RunFolder:
         import pyarrow.parquet
 
         lines = "".join(json.dumps(error, allow_nan=False) + "\n" for error in errors)
-        own = {name: getattr(info, name) for name in ShardInfo.__dataclass_fields__} | {"schema": SCHEMA}
-        metadata = {**(table.schema.metadata or {}), _KEY: json.dumps(own), _KEY + b".settings": settings}
+        metadata_fields = {name: getattr(info, name) for name in ShardInfo.__dataclass_fields__} | {"schema": SCHEMA}
+        metadata = {**(table.schema.metadata or {}), _KEY: json.dumps(metadata_fields), _KEY + b".settings": settings}
         with self._writing(f"shard {info.number}"):
             if errors:
                 write_file(lines.encode(), self.errors_path(info.number), overwrite=True)
@@ -220,11 +220,11 @@ class RunFolder:
         try:
             with pyarrow.parquet.ParquetFile(self.shard_path(number)) as file:
                 metadata, rows = file.metadata.metadata or {}, file.metadata.num_rows
-            own = json.loads(metadata[_KEY])
+            metadata_fields = json.loads(metadata[_KEY])
             settings = metadata[_KEY + b".settings"].decode()
-            if own.pop("schema") != SCHEMA:
+            if metadata_fields.pop("schema") != SCHEMA:
                 return None
-            info = ShardInfo(**own)
+            info = ShardInfo(**metadata_fields)
             errors = len(self.read_errors(number)) if info.failed else 0
         except Exception:  # pyarrow has many; whatever is wrong with it, the shard is written anew
             return None

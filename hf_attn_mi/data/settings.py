@@ -35,10 +35,10 @@ def check_same_settings(before: Mapping[str, Any], now: Mapping[str, Any], outpu
         >>> check_same_settings({"method": "relevance"}, {"method": "relevance"}, "out")
     """
     now = json.loads(settings_text(now))  # tuples become lists, as in the file
-    found = list(_differences(before, now, ""))
-    if found:
+    changes = list(_differences(before, now, ""))
+    if changes:
         raise InvalidInputError(
-            f"output={output!r} holds a run with other settings: {'; '.join(found)}. Finish it with the settings of "
+            f"output={output!r} holds a run with other settings: {'; '.join(changes)}. Finish it with the settings of "
             "its run.json, or name another folder."
         )
 

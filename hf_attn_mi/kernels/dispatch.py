@@ -169,8 +169,8 @@ def implementation(operation: str, backend: str) -> Implementation:
     if callable(function):
         return function
     module, _, name = function.partition(":")
-    found: Implementation = getattr(importlib.import_module(module), name)
-    return found
+    implementation: Implementation = getattr(importlib.import_module(module), name)
+    return implementation
 
 
 _verdicts: dict[tuple[object, ...], bool] = {}

@@ -24,8 +24,8 @@ def check_tensor(name: str, value: object) -> None:
         "quantized": value.is_quantized,
         "sparse": value.layout != torch.strided,
     }
-    for kind, found in kinds.items():
-        if found:
+    for kind, accepted in kinds.items():
+        if accepted:
             raise InvalidInputError(f"{name} is {kind}: it must be a plain tensor with its entries")
 
 

@@ -96,8 +96,8 @@ def _image_tower(
     encoded = runner.require_tokenizer()(texts, return_tensors="pt", **options, **settings.get("tokenizer_kwargs", {}))
     arguments = {key: value.to(runner.device) for key, value in encoded.items() if key != "token_type_ids"}
     with runner.session(), torch.no_grad():
-        found = model.get_text_features(**arguments)
-        embeddings = found if isinstance(found, Tensor) else found.pooler_output
+        features = model.get_text_features(**arguments)
+        embeddings = features if isinstance(features, Tensor) else features.pooler_output
         embeddings = embeddings / embeddings.norm(p=2, dim=-1, keepdim=True)
         tower = ImageTextClassifier(model, embeddings, labels, sigmoid)
         _check(model, tower, arguments)
@@ -114,13 +114,13 @@ def _check(model: Any, tower: ImageTextClassifier, arguments: Mapping[str, Tenso
     pixels = torch.randn(1, getattr(tower.config, "num_channels", 3), height, width, generator=generator)
     pixels = pixels.to(tower.texts.device, tower.texts.dtype)  # type: ignore[arg-type]
     try:
-        own = model(**arguments, pixel_values=pixels).logits_per_image
+        logits = model(**arguments, pixel_values=pixels).logits_per_image
         ours = tower(pixels)["logits"]
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UnsupportedModelError(
             f"{type(model).__name__}: its image tower cannot be run on its own ({type(error).__name__}: {error})."
         ) from error
-    if own.shape != ours.shape or float((own - ours).abs().max()) > TOLERANCE * float(own.abs().max()) + 1e-6:
+    if logits.shape != ours.shape or float((logits - ours).abs().max()) > TOLERANCE * float(logits.abs().max()) + 1e-6:
         raise UnsupportedModelError(
             f"{type(model).__name__} compares images and texts in another way than by a scaled cosine similarity of "
             "its towers, so that candidate_labels are not supported."

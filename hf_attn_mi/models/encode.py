@@ -223,20 +223,20 @@ def _with_words(one: EncodedInput, parts: TextParts) -> EncodedInput:
     assert one.special is not None
     offsets, words = list(one.offsets), list(one.word_ids)
     for sequence, text in enumerate(parts.texts):
-        own = [i for i, number in enumerate(one.sequence_ids) if number == sequence]
+        positions = [i for i, number in enumerate(one.sequence_ids) if number == sequence]
         if parts.words is not None:
             starts = _starts(parts.words[sequence])
-            for i in own:  # the offsets count from the beginning of each word
+            for i in positions:  # the offsets count from the beginning of each word
                 word = one.word_ids[i]
                 start = 0 if word is None else starts[word]
                 stop = len(text) if word is None else start + len(parts.words[sequence][word])
                 offsets[i] = (min(start + offsets[i][0], stop), min(start + offsets[i][1], stop))
-        for i in own:
+        for i in positions:
             offsets[i] = trimmed(text, *offsets[i])
         if parts.words is None:
-            ordinary = [i for i in own if not one.special[i]]
+            ordinary = [i for i in positions if not one.special[i]]
             numbers = number_words(text, offsets, ordinary, one.word_ids)
-            for i in own:
+            for i in positions:
                 words[i] = numbers.get(i)
     return replace(one, offsets=tuple(offsets), word_ids=tuple(words))
 

@@ -56,10 +56,10 @@ def capture_input(
             "which of these calls reads the input cannot be followed. Pass input_ids, use method='relevance', or use "
             "capture_attention, which streams the calls in their order."
         )
-    own = _InputPass(runner.model, known.table, TokenOrigins(arguments))
-    receive = None if states is None else own.states(states)
-    calls = own.calls(consumer or _nothing)
-    with capture_attention(runner.model, calls, states=receive or False) as capture, own.watched(), own:
+    input_pass = _InputPass(runner.model, known.table, TokenOrigins(arguments))
+    receive = None if states is None else input_pass.states(states)
+    calls = input_pass.calls(consumer or _nothing)
+    with capture_attention(runner.model, calls, states=receive or False) as capture, input_pass.watched(), input_pass:
         yield capture
 
 

@@ -132,12 +132,12 @@ def find_processor(runner: EncoderRunner, part: str) -> Any:
     """
     if runner.processor is None:
         runner.processor = _load(runner, part)
-    found = getattr(runner.processor, part, runner.processor)
-    if not callable(found):
+    processor = getattr(runner.processor, part, runner.processor)
+    if not callable(processor):
         raise InvalidInputError(
-            f"processor must be an {part.replace('_', ' ')} of transformers, not {type(found).__name__}."
+            f"processor must be an {part.replace('_', ' ')} of transformers, not {type(processor).__name__}."
         )
-    return found
+    return processor
 
 
 def _load(runner: EncoderRunner, part: str) -> Any:

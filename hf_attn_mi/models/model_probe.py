@@ -87,28 +87,28 @@ def _probe(runner: EncoderRunner, arguments: Mapping[str, Any]) -> ModelProbe:
 def token_tables(model: nn.Module) -> dict[str, nn.Module]:
     """Modules that may turn token ids into embeddings: tables, and what parts of the model name as theirs."""
     names = {id(module): name for name, module in model.named_modules()}
-    found: dict[str, nn.Module] = {}
+    tables: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding):
-            found[name] = module
+            tables[name] = module
         try:
             stated = module.get_input_embeddings()
         except (AttributeError, NotImplementedError, TypeError):
             continue
         if isinstance(stated, nn.Module) and id(stated) in names:
-            found[names[id(stated)]] = stated
-    return found
+            tables[names[id(stated)]] = stated
+    return tables
 
 
 @contextmanager
-def _tables_watched(model: nn.Module, origins: TokenOrigins, seen: list[str]) -> Iterator[None]:
+def _tables_watched(model: nn.Module, origins: TokenOrigins, lookups: list[str]) -> Iterator[None]:
     """Append the name of every table that is called with token ids of the input."""
 
     def watch(name: str) -> Any:
         def before(module: nn.Module, args: Any, kwargs: Any) -> None:
-            given = args[0] if args else next(iter(kwargs.values()), None)
-            if origins.reads_input(given):
-                seen.append(name)
+            looked_up = args[0] if args else next(iter(kwargs.values()), None)
+            if origins.reads_input(looked_up):
+                lookups.append(name)
 
         return before
 

@@ -50,7 +50,7 @@ def answers_rows_alone(runner: EncoderRunner, one: EncodedInput) -> bool:
 
 
 def rows_as_answered(
-    runner: EncoderRunner, given: Sequence[EncodedInput], trimmed: Sequence[EncodedInput]
+    runner: EncoderRunner, inputs_given: Sequence[EncodedInput], trimmed: Sequence[EncodedInput]
 ) -> Sequence[EncodedInput]:
     """The rows of a batch in the form in which the model says the same about each alone as about the whole batch.
 
@@ -68,21 +68,21 @@ def rows_as_answered(
     Raises:
         UnsupportedModelError: the model answers the batch, and says something else about one of its rows alone.
     """
-    if len(given) < 2:
+    if len(inputs_given) < 2:
         return trimmed
     own_code = runs_own_code(runner.model)
-    count = len(given) if own_code else min(len(given), MOST_ROWS)
-    places = [i * (len(given) - 1) // (count - 1) for i in range(count)]
-    padded = any(one.token_count != whole.token_count for one, whole in zip(trimmed, given))
+    count = len(inputs_given) if own_code else min(len(inputs_given), MOST_ROWS)
+    places = [i * (len(inputs_given) - 1) // (count - 1) for i in range(count)]
+    padded = any(one.token_count != whole.token_count for one, whole in zip(trimmed, inputs_given))
 
     def compare() -> tuple[str, bool]:
-        some, cut = [given[i] for i in places], [trimmed[i] for i in places]
+        some, cut = [inputs_given[i] for i in places], [trimmed[i] for i in places]
         reason = _mixed(runner, some, dict(enumerate(cut)), places)
         if reason and padded:
             return _mixed(runner, some, dict(enumerate(some)), places), True
         return reason, False
 
-    key = ("rows", tuple(sorted(given[0].tensors)), count, padded)
+    key = ("rows", tuple(sorted(inputs_given[0].tensors)), count, padded)
     reason, with_padding = compare() if own_code else runner.cached(key, compare)
     if reason:
         raise UnsupportedModelError(
@@ -90,7 +90,7 @@ def rows_as_answered(
             "that a row of model(**inputs) has no explanation of its own. Pass one input at a time, or a "
             "torch.nn.Module that treats each row on its own."
         )
-    return given if with_padding else trimmed
+    return inputs_given if with_padding else trimmed
 
 
 def agrees_with_rows_alone(
@@ -110,7 +110,7 @@ def agrees_with_rows_alone(
 
 
 def _mixed(
-    runner: EncoderRunner, given: Sequence[EncodedInput], run: Mapping[int, EncodedInput], places: Sequence[int]
+    runner: EncoderRunner, inputs_given: Sequence[EncodedInput], run: Mapping[int, EncodedInput], places: Sequence[int]
 ) -> str:
     """What is different about a row alone; "" if the rows are independent, or the model does not take the batch.
 
@@ -121,7 +121,7 @@ def _mixed(
         places: the numbers of the rows of the batch for messages.
     """
     try:
-        together = _outputs(runner, given)
+        together = _outputs(runner, inputs_given)
     except HfAttnMiError:  # the caller's own call fails as well
         return ""
     except RuntimeError as error:
@@ -134,7 +134,7 @@ def _mixed(
             alone = _outputs(runner, [one])
         except UnsupportedModelError as error:
             return f"it answers the batch, but not inputs[{place}] alone ({str(error).split(' (arguments')[0]})"
-        start = one.start if one.token_count != given[i].token_count else 0
+        start = one.start if one.token_count != inputs_given[i].token_count else 0
         difference = _difference(together, i, alone, (start, start + one.token_count))
         if difference is not None and not probe(runner, runner.collate([one])).noise:
             return f"for inputs[{place}] alone they differ by {difference:.2g} from those in the batch"

@@ -40,14 +40,14 @@ class SentenceModel(nn.Module):
     @property
     def body(self) -> nn.Module:
         """The SentenceTransformer."""
-        found = self._body()
-        assert found is not None  # whoever runs this model holds it
-        return found
+        body_module = self._body()
+        assert body_module is not None  # whoever runs this model holds it
+        return body_module
 
     def get_input_embeddings(self) -> nn.Module | None:
         """The table of token embeddings of the encoder inside."""
-        found: nn.Module | None = _encoder(self.body).get_input_embeddings()
-        return found
+        table: nn.Module | None = _encoder(self.body).get_input_embeddings()
+        return table
 
     def forward(
         self,

@@ -86,21 +86,21 @@ def _with_words(one: EncodedInput) -> EncodedInput:
     assert one.special is not None
     offsets, words = list(one.offsets), list(one.word_ids)
     for sequence in {number for number in one.sequence_ids if number is not None}:
-        own = [i for i, number in enumerate(one.sequence_ids) if number == sequence and not one.special[i]]
-        spans = [offsets[i] for i in own]
+        positions = [i for i, number in enumerate(one.sequence_ids) if number == sequence and not one.special[i]]
+        spans = [offsets[i] for i in positions]
         if any(right[0] < left[0] for left, right in pairwise(spans)):
             return replace(one, offsets=None)  # the offsets count from the beginning of each word of a list
         text = [" "] * max((end for _, end in spans), default=0)
-        for i in own:
+        for i in positions:
             start, end = offsets[i]
             surface = _surface(one.tokens[i], end - start)
             if surface is None:
                 break
             text[start:end] = surface
         else:
-            for i in own:
+            for i in positions:
                 offsets[i] = trimmed("".join(text), *offsets[i])
-            numbers = number_words("".join(text), offsets, own, one.word_ids)
+            numbers = number_words("".join(text), offsets, positions, one.word_ids)
             words = [numbers.get(i, word) for i, word in enumerate(words)]
     return replace(one, offsets=tuple(offsets), word_ids=tuple(words))
 

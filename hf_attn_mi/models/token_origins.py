@@ -76,13 +76,13 @@ class TokenOrigins:
         origin = self.of(tensor)
         if origin is None:
             return {}
-        found = {}
+        origins = {}
         for key, start in self._starts.items():
             stop = min((other for other in self._starts.values() if other > start), default=None)
             inside = (origin >= start) & ((origin < stop) if stop is not None else True)
             if key != self.main and bool(inside.any()):
-                found[key] = torch.where(inside, origin - start, -1)
-        return found
+                origins[key] = torch.where(inside, origin - start, -1)
+        return origins
 
     def reads_input(self, ids: object) -> bool:
         """Whether these ids hold tokens of the input, unchanged."""

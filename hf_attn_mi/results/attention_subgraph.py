@@ -270,7 +270,10 @@ class AttentionSubgraph(Record):
         for (call, head), count in sorted(heads.items(), key=lambda item: -item[1]):
             layers.setdefault(call or 0, []).append(f"{head}" + (f" ({count})" if count > 1 else ""))
         total = sum(module.heads for module in self.attention)
-        names = [f"{self._layer_name(call)}: heads {', '.join(found)}" for call, found in sorted(layers.items())]
+        names = [
+            f"{self._layer_name(call)}: heads {', '.join(heads_of_call)}"
+            for call, heads_of_call in sorted(layers.items())
+        ]
         pairs = Counter((self._token(edge, "query"), self._token(edge, "key")) for edge in self.edges)
         listed = [f"{query} <- {key}" + (f" ({n})" if n > 1 else "") for (query, key), n in pairs.most_common()]
         return [

@@ -262,9 +262,9 @@ class Comparison(Record):
     def _interval(self, method: str, metric: str) -> tuple[float, float, float] | None:
         """Low end, mean and high end on the scale of all intervals of the metric, which goes from 0 to 1."""
         ends = [end for name in self.methods for end in _ends(self.table[name][metric])]
-        if not (own := _ends(self.table[method][metric])):
+        if not (interval := _ends(self.table[method][metric])):
             return None
-        low, middle, high = ((end - min(ends)) / ((max(ends) - min(ends)) or 1) for end in own)
+        low, middle, high = ((end - min(ends)) / ((max(ends) - min(ends)) or 1) for end in interval)
         return low, middle, high
 
 

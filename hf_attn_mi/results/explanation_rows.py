@@ -129,7 +129,7 @@ def from_row(row: Mapping[str, Any], info: Mapping[str, Any]) -> Explanation:
         info: what `common_info` gave when the row was written.
     """
     details = json.loads(row["details"]) if row["details"] else {}
-    own = {} if row["target_call"] is None else {"target": row["target_call"]}
+    target_field = {} if row["target_call"] is None else {"target": row["target_call"]}
     return Explanation(
         tokens=tuple(row["tokens"]),
         scores=torch.tensor(row["scores"], dtype=torch.float32),
@@ -144,7 +144,12 @@ def from_row(row: Mapping[str, Any], info: Mapping[str, Any]) -> Explanation:
         layers=tuple(map(_layer_of, row["layers"] or ())),
         completeness_gap=row["completeness_gap"],
         information=None if row["information"] is None else decode(json.loads(row["information"])),
-        info={**decode(info), **decode(details.get("info", {})), **own, "warnings": list(row["warnings"] or ())},
+        info={
+            **decode(info),
+            **decode(details.get("info", {})),
+            **target_field,
+            "warnings": list(row["warnings"] or ()),
+        },
         **{
             name: read_field(Explanation, name, decode(value), saved=True)
             for name, value in details.get("fields", {}).items()
@@ -163,10 +168,10 @@ def _tuples(values: Sequence[Sequence[Any]] | None) -> tuple[Any, ...] | None:
 def _details(one: Explanation, common: Mapping[str, Any]) -> str | None:
     """JSON of the facts that have no column; None without any."""
     fields = {name: encode(value) for name in _RARE if (value := getattr(one, name)) is not None}
-    own = {key: encode(value) for key, value in one.info.items() if key not in _COLUMNS}
-    info = {key: value for key, value in own.items() if key not in common or common[key] != value}
-    found = {name: value for name, value in (("fields", fields), ("info", info)) if value}
-    return json.dumps(found, allow_nan=False) if found else None
+    own_info = {key: encode(value) for key, value in one.info.items() if key not in _COLUMNS}
+    info = {key: value for key, value in own_info.items() if key not in common or common[key] != value}
+    details = {name: value for name, value in (("fields", fields), ("info", info)) if value}
+    return json.dumps(details, allow_nan=False) if details else None
 
 
 def _json(value: object) -> str:

@@ -217,8 +217,8 @@ class Record:
             ]
             raise InvalidInputError(f"data is not a saved {cls.NOUN}: {'; '.join(wrong)}")
         try:
-            given = [name for name in names if name in data]
-            return cls(**{name: read_field(cls, name, decode(data[name], tensors), saved=True) for name in given})
+            present = [name for name in names if name in data]
+            return cls(**{name: read_field(cls, name, decode(data[name], tensors), saved=True) for name in present})
         except InvalidInputError as error:
             raise InvalidInputError(f"data is not a saved {cls.NOUN}: {error}") from error
         except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, OverflowError) as error:

@@ -290,15 +290,15 @@ def _evidence(item: ReportItem) -> Iterator[str]:
     if item.label is not None:
         verdict = "" if item.correct is None else ": correct" if item.correct else ": the prediction is wrong"
         yield f"Gold label {item.label}{verdict}."
-    found = item.token_set
-    if found is not None and found.defined and found.p_set is not None and found.p_rest is not None:
-        words = ", ".join(repr(word.text) for word in found.words)
+    tokens = item.token_set
+    if tokens is not None and tokens.defined and tokens.p_set is not None and tokens.p_rest is not None:
+        words = ", ".join(repr(word.text) for word in tokens.words)
         yield (
-            f"Minimal token set ({found.outcome}): {words}. Alone it has {_percent(found.p_set)}, all other tokens "
-            f"together {_percent(found.p_rest)}."
+            f"Minimal token set ({tokens.outcome}): {words}. Alone it has {_percent(tokens.p_set)}, all other tokens "
+            f"together {_percent(tokens.p_rest)}."
         )
-    elif found is not None:
-        yield f"Minimal token set ({found.outcome}): {found.reason}"
+    elif tokens is not None:
+        yield f"Minimal token set ({tokens.outcome}): {tokens.reason}"
     subgraph = item.subgraph
     if subgraph is not None and subgraph.units:
         yield (

@@ -168,23 +168,25 @@ def _agreement(item: ReportItem) -> list[float | None] | None:
     return [_number(x) for x in tau.tolist()]
 
 
-def _token_set(found: TokenSet) -> dict[str, Any]:
+def _token_set(token_set: TokenSet) -> dict[str, Any]:
     return {
-        "outcome": found.outcome,
-        "indices": list(found.indices),
-        "words": [word.text for word in found.words],
-        "total": len(found.indices) + len(found.rest),
-        "target": found.target_name,
-        "pAll": _number(found.p_all),
-        "pSet": _number(found.p_set),
-        "pRest": _number(found.p_rest),
-        "pSpecial": _number(found.p_special),
-        "keep": found.keep,
-        "strict": found.strict,
-        "reason": found.reason,
-        "jaccard": _number(found.jaccard),
-        "sequences": found.sequences,
-        "singles": [[one.index, one.text, _number(one.p_set), _number(one.p_rest), one.fails] for one in found.singles],
+        "outcome": token_set.outcome,
+        "indices": list(token_set.indices),
+        "words": [word.text for word in token_set.words],
+        "total": len(token_set.indices) + len(token_set.rest),
+        "target": token_set.target_name,
+        "pAll": _number(token_set.p_all),
+        "pSet": _number(token_set.p_set),
+        "pRest": _number(token_set.p_rest),
+        "pSpecial": _number(token_set.p_special),
+        "keep": token_set.keep,
+        "strict": token_set.strict,
+        "reason": token_set.reason,
+        "jaccard": _number(token_set.jaccard),
+        "sequences": token_set.sequences,
+        "singles": [
+            [one.index, one.text, _number(one.p_set), _number(one.p_rest), one.fails] for one in token_set.singles
+        ],
     }
 
 
@@ -223,17 +225,17 @@ def _change(change: OutputChange) -> dict[str, Any]:
     }
 
 
-def _subgraph(found: AttentionSubgraph, explanation: Explanation) -> dict[str, Any]:
+def _subgraph(subgraph: AttentionSubgraph, explanation: Explanation) -> dict[str, Any]:
     """The weights of the set; `place` of a module is its place in `Explanation.layers`, None if it has none."""
-    removals = {removal.unit: removal for removal in found.singles}
-    family = found.family
+    removals = {removal.unit: removal for removal in subgraph.singles}
+    family = subgraph.family
     modules: list[dict[str, Any]] = []
-    for module in found.attention:
+    for module in subgraph.attention:
         same = [i for i, layer in enumerate(explanation.layers) if layer.name == module.name]
         place = same[module.repeat] if module.repeat < len(same) else None
         modules.append({"layer": module.layer, "name": module.name, "place": place})
     edges = []
-    for number, edge in enumerate(found.units):
+    for number, edge in enumerate(subgraph.units):
         if edge.query is None:
             continue
         removal = removals.get(number)
@@ -254,22 +256,22 @@ def _subgraph(found: AttentionSubgraph, explanation: Explanation) -> dict[str, A
             }
         )
     return {
-        "outcome": found.outcome,
-        "total": found.edge_count,
-        "target": found.target_name,
-        "pAll": _number(found.p_all),
-        "pSet": _number(found.p_set),
-        "pRest": _number(found.p_rest),
-        "pNone": _number(found.p_none),
-        "keep": found.keep,
-        "strict": found.strict,
-        "removal": found.removal,
-        "reason": found.reason,
+        "outcome": subgraph.outcome,
+        "total": subgraph.edge_count,
+        "target": subgraph.target_name,
+        "pAll": _number(subgraph.p_all),
+        "pSet": _number(subgraph.p_set),
+        "pRest": _number(subgraph.p_rest),
+        "pNone": _number(subgraph.p_none),
+        "keep": subgraph.keep,
+        "strict": subgraph.strict,
+        "removal": subgraph.removal,
+        "reason": subgraph.reason,
         "modules": modules,
         "edges": edges,
         "sets": len(family.sets),
         "core": len(family.core),
-        "removals": [[one.removal, _number(one.p_set), _number(one.p_rest), one.stands] for one in found.removals],
+        "removals": [[one.removal, _number(one.p_set), _number(one.p_rest), one.stands] for one in subgraph.removals],
     }
 
 

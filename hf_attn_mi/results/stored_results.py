@@ -71,10 +71,10 @@ class StoredResults:
         Raises:
             InvalidInputError: the file is missing or damaged; running `explain_dataset` again restores it.
         """
-        found = self.folder.read_run()
-        if found is None:
+        stored = self.folder.read_run()
+        if stored is None:
             raise InvalidInputError(f"{str(self.path)!r} has no run.json; running explain_dataset again restores it.")
-        return found
+        return stored
 
     def __len__(self) -> int:
         """Number of explanations, by the footers of the shards."""
@@ -90,8 +90,8 @@ class StoredResults:
             info = json.loads((table.schema.metadata or {}).get(INFO_KEY.encode(), b"{}"))
             for batch in table.to_batches(max_chunksize=BATCH):
                 for row in batch.to_pylist():
-                    own = {name: row[name] for name in ("row", "id", "label", "label_name", "correct")}
-                    yield StoredExplanation(**own, explanation=from_row(row, info))
+                    row_fields = {name: row[name] for name in ("row", "id", "label", "label_name", "correct")}
+                    yield StoredExplanation(**row_fields, explanation=from_row(row, info))
 
     def tables(self, columns: list[str]) -> Iterator[Any]:
         """The shards as tables (pyarrow.Table) with some columns."""
@@ -125,13 +125,13 @@ class StoredResults:
                 file.write(json.dumps(_eraser(one), allow_nan=False) + "\n")
 
     def _info(self, number: int) -> Any:
-        found = self.folder.read_shard_info(number)
-        if found is None:
+        stored = self.folder.read_shard_info(number)
+        if stored is None:
             raise InvalidInputError(
                 f"{str(self.folder.shard_path(number))!r} is damaged: run explain_dataset again, which does only this "
                 "shard."
             )
-        return found[0]
+        return stored[0]
 
 
 def load_results(path: str | Path) -> StoredResults:

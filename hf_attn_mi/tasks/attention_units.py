@@ -167,15 +167,15 @@ class HeadUnits:
         assert self.none is not None
         forwards, sequences = self.forward.forwards, self.forward.sequences
         scores = self._scores(plan.ranking)
-        found = search_units(
+        result = search_units(
             sorted(range(self.count), key=lambda unit: -scores[unit]),
             lambda sets: self.run([(sorted(units), False) for units in sets], plan.removal),
             (self.whole, self.none),
             rule,
             plan.budget,
         )
-        found.forwards, found.sequences = self.forward.forwards - forwards, self.forward.sequences - sequences
-        return found
+        result.forwards, result.sequences = self.forward.forwards - forwards, self.forward.sequences - sequences
+        return result
 
     def describe(self, units: Sequence[int], plan: Plan) -> tuple[AttentionUnit, ...]:
         """See `Units.describe`."""
@@ -240,7 +240,7 @@ class TokenUnits:
         """See `Units.search`."""
         none = Answer(0.0, False, -math.inf, -math.inf) if self.none is None else self.none
         scores = self._scores(plan.ranking, plan.seed)
-        found = search_units(
+        result = search_units(
             sorted(self.movable, key=lambda token: -scores[token]),
             lambda sets: self.run([(sorted(tokens), False) for tokens in sets], plan.removal),
             (self.whole, none),
@@ -248,7 +248,7 @@ class TokenUnits:
             plan.budget,
             lambda size: self.restricted.cost(0, size),
         )
-        return found
+        return result
 
     def describe(self, units: Sequence[int], plan: Plan) -> tuple[AttentionUnit, ...]:
         """See `Units.describe`."""

@@ -146,11 +146,11 @@ class BatchExplainer:
                 rest = queue[start : start + self.budget.inputs]
                 batch = rest[:1] if alone else self.budget.take(rest, job.inputs, mixed=mixed)
                 batch = self.runner.apart(job.inputs, [batch])[0]
-                found = self._run(batch, job)
-                if found is None:  # memory ran out: the same inputs again, in smaller batches
+                answers = self._run(batch, job)
+                if answers is None:  # memory ran out: the same inputs again, in smaller batches
                     continue
                 start += len(batch)
-                yield [(job.places[position], result) for position, result in found]
+                yield [(job.places[position], result) for position, result in answers]
 
     def _prepare(self, items: list[Any], targets: Sequence[Any] | None) -> tuple[_Job | None, dict[int, FailedInput]]:
         """What is to run, and the inputs that cannot be encoded or do not have the target."""
@@ -180,10 +180,10 @@ class BatchExplainer:
         def run(positions: list[int]) -> list[list[Explanation]]:
             batch = [encoded.inputs[i] for i in positions]
             chosen = [bound.select(positions)]
-            found = explain_batch(
+            answers = explain_batch(
                 runner, batch, self.scorer, chosen, self.settings, options.layers, self.profile
             )[0]  # fmt: skip
-            return [[one] for one in found]
+            return [[one] for one in answers]
 
         return _Job(encoded.inputs, encoded.places, run, bound.alone), dict(encoded.failures)
 
@@ -215,7 +215,7 @@ class BatchExplainer:
         A batch that fails for another reason is halved until the inputs that fail are alone.
         """
         try:
-            return [(position, list(found)) for position, found in zip(batch, job.run(batch))]
+            return [(position, list(answers)) for position, answers in zip(batch, job.run(batch))]
         except HfAttnMiError as error:
             failure: HfAttnMiError = error
         except Exception as error:  # an error of one input must not end a run over millions
@@ -234,15 +234,15 @@ class BatchExplainer:
         if len(batch) == 1:
             return [(batch[0], FailedInput(job.inputs[batch[0]].texts, failure))]
         half = len(batch) // 2
-        found: list[Answer] = []
+        answers: list[Answer] = []
         for part in (batch[:half], batch[half:]):
             results = self._run(part, job)
             while results is None:  # memory ran out in the half: take it apart further
                 results = []
                 for position in part:
                     results += self._run([position], job) or []
-            found += results
-        return found
+            answers += results
+        return answers
 
     def _free(self, count: int, tokens: int) -> None:
         """Give memory back and take smaller batches from now on."""

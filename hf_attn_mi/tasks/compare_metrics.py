@@ -171,20 +171,28 @@ def faithfulness_values(
 
 
 def _of_input(
-    found: Probabilities, scores: Mapping[str, Tensor | None], metrics: Sequence[str], by: str, seed: int
+    probabilities: Probabilities, scores: Mapping[str, Tensor | None], metrics: Sequence[str], by: str, seed: int
 ) -> dict[str, dict[str, float | None]]:
-    removal_inputs = {name: MetricInputs(found, one, by, seed=seed) for name, one in scores.items() if one is not None}
-    found.removed([positions for one in removal_inputs.values() for positions in faithfulness_sets(one, metrics)])
+    removal_inputs = {
+        name: MetricInputs(probabilities, one, by, seed=seed) for name, one in scores.items() if one is not None
+    }
+    probabilities.removed(
+        [positions for one in removal_inputs.values() for positions in faithfulness_sets(one, metrics)]
+    )
     limits = None
-    if len(found.tokens) <= MOST_ORDERED and any(name in NORMALIZED for name in metrics):
-        limits = aopc_limits(found)
+    if len(probabilities.tokens) <= MOST_ORDERED and any(name in NORMALIZED for name in metrics):
+        limits = aopc_limits(probabilities)
         if limits is not None:
-            found.removed([s for one in removal_inputs.values() for s in one.curve_sets()])
+            probabilities.removed([s for one in removal_inputs.values() for s in one.curve_sets()])
             ways = [(one, ascending) for one in removal_inputs.values() for ascending in (False, True)]
-            limits = limits.widened([aopc(found, one.scores, by=by, ascending=reverse) for one, reverse in ways])
+            limits = limits.widened(
+                [aopc(probabilities, one.scores, by=by, ascending=reverse) for one, reverse in ways]
+            )
     nothing: dict[str, float | None] = dict.fromkeys(metrics)
     return {
-        name: nothing if one is None else faithfulness(found, one, metrics=metrics, by=by, limits=limits, seed=seed)
+        name: nothing
+        if one is None
+        else faithfulness(probabilities, one, metrics=metrics, by=by, limits=limits, seed=seed)
         for name, one in scores.items()
     }
 
@@ -234,13 +242,13 @@ def plausibility_values(
         soft.append(one[ordinary])
     bare = [truth[~special[i]] for i, truth in zip(places, true)]
     tokens, pieces = token_f1(true, chosen), iou_f1([spans(t) for t in true], [spans(c) for c in chosen])
-    found = {
+    probabilities = {
         "token_f1": tokens.values,
         "iou_f1": pieces.values,
         "auprc": auprc(bare, soft).values,
         "average_precision": average_precision(bare, soft).values,
     }
-    for name, column in found.items():
+    for name, column in probabilities.items():
         for i, value in zip(places, column):
             values[name][i] = value
     pooled = {

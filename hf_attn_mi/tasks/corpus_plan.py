@@ -95,11 +95,11 @@ def read_plan(folder: RunFolder, run_id: str, settings: Mapping[str, Any], size:
         check_same_settings(known["settings"], settings, str(folder.path))
     identifier = settings_id(settings)
     for number in folder.shard_numbers():
-        found = folder.read_shard_info(number)
-        if found is None:
+        shard_info = folder.read_shard_info(number)
+        if shard_info is None:
             LOGGER.warning("%s is damaged; it is done again.", folder.shard_path(number))
             continue
-        info, written_with = found
+        info, written_with = shard_info
         if info.run != identifier:
             check_same_settings(json.loads(written_with), settings, str(folder.path))
             raise InvalidInputError(

@@ -36,7 +36,9 @@ def finish_run(folder: RunFolder, run: CorpusRun, about: Mapping[str, Any], seco
         together = [(*mine[:2], True, mine[3])]
     plan = run.plan
     rows = next((one[3] for one in together if one[3] is not None), None)
-    finished = {number: found[0] for number in folder.shard_numbers() if (found := folder.read_shard_info(number))}
+    finished = {
+        number: shard_info[0] for number in folder.shard_numbers() if (shard_info := folder.read_shard_info(number))
+    }
     shards = None if rows is None else -(-rows // plan.size)
     report = DatasetRun(
         output=str(folder.path),
@@ -106,10 +108,10 @@ def estimate_run(
     shard = ShardExplainer(explainer, columns, plan.settings_id)
     shard.explain(0, 0, [row for _, row in sample[:2]])  # what is computed once for a model
     started = time.perf_counter()
-    found = shard.explain(0, 0, [row for _, row in sample])
+    sample_answers = shard.explain(0, 0, [row for _, row in sample])
     each = (time.perf_counter() - started) / len(sample)
-    if found.first_error is not None and found.info.rows == 0:
-        raise found.first_error
+    if sample_answers.first_error is not None and sample_answers.info.rows == 0:
+        raise sample_answers.first_error
     left = plan.missing_rows
     return DatasetRun(
         output=str(folder.path),
@@ -121,10 +123,10 @@ def estimate_run(
         done=left or 0,
         seconds=each * (left or 0) / processes,
         peak_memory=peak_memory(),
-        size=round(_bytes_of(found.table) / len(sample) * (left or 0)),
+        size=round(_bytes_of(sample_answers.table) / len(sample) * (left or 0)),
         processes=processes,
         dry_run=True,
-        info={**about, "warnings": _remarks(plan, found.info.failed, len(sample), each)},
+        info={**about, "warnings": _remarks(plan, sample_answers.info.failed, len(sample), each)},
     )
 
 

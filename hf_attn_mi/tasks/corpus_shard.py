@@ -97,13 +97,13 @@ class ShardExplainer:
         refused = 0
         for batch in self._batches(read):
             good: list[tuple[CorpusRow, Explanation, int]] = []
-            for one, found in batch:
-                if isinstance(found, FailedInput):
-                    failures[one.number] = FailedInput(found.texts, renamed(found.error, one.number))
+            for one, answer in batch:
+                if isinstance(answer, FailedInput):
+                    failures[one.number] = FailedInput(answer.texts, renamed(answer.error, one.number))
                     self._refuse(failures[one.number].error)
                     refused += 1
                 else:
-                    good += [(one, explanation, place) for place, explanation in enumerate(found)]
+                    good += [(one, explanation, place) for place, explanation in enumerate(answer)]
             if good:
                 common = common or common_info(good[0][1])
                 tables.append(self._table(good, common))
@@ -144,7 +144,7 @@ class ShardExplainer:
         items = [one.item for one in read]
         targets = [one.target for one in read] if self.columns.target is not None else None
         for batch in self.explainer.explain_each(items, targets) if items else ():
-            yield [(read[place], found) for place, found in batch]
+            yield [(read[place], answer) for place, answer in batch]
 
     def _refuse(self, error: HfAttnMiError) -> None:
         if self.errors == "raise":

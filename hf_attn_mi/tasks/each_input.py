@@ -142,7 +142,7 @@ def _records_of_each(
         while queue:
             positions = queue.pop(0)
             try:
-                found = run(positions)
+                results_of_batch = run(positions)
             except HfAttnMiError as error:
                 if errors == "raise" or encoded.single:
                     raise
@@ -153,7 +153,7 @@ def _records_of_each(
                 reasons.append(error)
                 failures[encoded.places[positions[0]]] = FailedInput(encoded.inputs[positions[0]].texts, error)
             else:
-                records.update(zip((encoded.places[position] for position in positions), found))
+                records.update(zip((encoded.places[position] for position in positions), results_of_batch))
             bar.update()
     if reasons and len(reasons) == len(encoded.inputs):
         raise reasons[0]

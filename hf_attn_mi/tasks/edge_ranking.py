@@ -121,9 +121,9 @@ def order_of(scores: Tensor, present: Tensor, last: Tensor | None = None) -> Ten
     if last is not None:
         allowed[last] = False
     numbers = allowed.nonzero()[:, 0]
-    own = scores[numbers]
-    own = own.where(own != 0, torch.full_like(own, -torch.inf))
-    return numbers[own.argsort(descending=True, stable=True)]
+    tail_scores = scores[numbers]
+    tail_scores = tail_scores.where(tail_scores != 0, torch.full_like(tail_scores, -torch.inf))
+    return numbers[tail_scores.argsort(descending=True, stable=True)]
 
 
 def _centered(rows: Tensor, products: Tensor) -> Tensor:

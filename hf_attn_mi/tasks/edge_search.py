@@ -202,9 +202,9 @@ class EdgeSearch:
         scores = rest_contributions(self.forward, self._first(low), self.removal)
         if scores is not None:
             tail = self.order[low:]
-            own = scores[tail]
-            own = own.where(own != 0, torch.full_like(own, -torch.inf))
-            self.order = torch.cat([self.order[:low], tail[own.argsort(descending=True, stable=True)]])
+            tail_scores = scores[tail]
+            tail_scores = tail_scores.where(tail_scores != 0, torch.full_like(tail_scores, -torch.inf))
+            self.order = torch.cat([self.order[:low], tail[tail_scores.argsort(descending=True, stable=True)]])
 
     def _bisect(self, low: int, high: int) -> None:
         while high - low > 1 and high > CLOSE * low:

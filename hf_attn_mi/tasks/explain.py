@@ -176,9 +176,9 @@ def explain_several(
     positions: list[int],
 ) -> list[list[Explanation]]:
     """The explanations of all targets of each of these inputs."""
-    found: list[list[Explanation]] = [[] for _ in positions]
+    explanations: list[list[Explanation]] = [[] for _ in positions]
     if not any(plan.counts[i] for i in positions):
-        return found
+        return explanations
     if plan.shares_inputs:
         inputs = [plan.inputs[i] for i in positions]
         of_targets = explain_batch(runner, inputs, scorer, plan.of(positions), options, layers, profile)
@@ -190,8 +190,8 @@ def explain_several(
         batch, chosen = [rows[i] for i in places], target.select(places)
         records.update(zip(places, explain_batch(runner, batch, scorer, [chosen], options, layers, profile)[0]))
     for row, (place, _) in enumerate(pairs):
-        found[place].append(records[row])
-    return found
+        explanations[place].append(records[row])
+    return explanations
 
 
 def _of_input(record: Explanation, place: int) -> Explanation:
@@ -214,7 +214,7 @@ def explain_batch(
     of_targets = score_targets(runner, inputs, scorer, targets, options, layers=layers, states=states)
     information = None if states is None else states.results(of_targets[0].batch.run())
     seconds = (time.perf_counter() - started) / len(inputs) / len(targets)
-    found = []
+    explanations = []
     for target, scored in zip(targets, of_targets):
         info = {
             **runner.provenance(),
@@ -230,7 +230,7 @@ def explain_batch(
             **scored.result.info,
         }
         notes = [*_model_notes(runner, scored.batch.statistics), *scored.result.notes]
-        found.append(
+        explanations.append(
             [
                 _explanation(
                     one, scored, i, scorer, target, layers, info, notes, None if information is None else information[i]
@@ -238,7 +238,7 @@ def explain_batch(
                 for i, one in enumerate(inputs)
             ]
         )
-    return found
+    return explanations
 
 
 def _explanation(

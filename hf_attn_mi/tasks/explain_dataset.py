@@ -107,22 +107,22 @@ def explain_dataset(
     )
     explainer = BatchExplainer(runner, chosen, profile=profile, batch_size=batch_size)
     source = RowSource(dataset)
-    found = find_columns(columns, source.column_names, source.first_row(), source.features)
-    if found.target is not None and (target is not None or targets is not None):
+    corpus_columns = find_columns(columns, source.column_names, source.first_row(), source.features)
+    if corpus_columns.target is not None and (target is not None or targets is not None):
         raise InvalidInputError("columns names a target column: leave out target and targets.")
-    source.select(found)
+    source.select(corpus_columns)
     rows = source.count(limit)
     size = _shard_size(shard_size, num_shards, rows)
     about = {"model": runner.name, "method": explainer.scorer.name}
 
     def settings() -> dict[str, Any]:
-        return corpus_settings(runner, explainer, source, found, shard_size=size, limit=limit)
+        return corpus_settings(runner, explainer, source, corpus_columns, shard_size=size, limit=limit)
 
     if dry_run:
-        return estimate_run(folder, explainer, source, found, settings(), size, rows, about, processes.count)
+        return estimate_run(folder, explainer, source, corpus_columns, settings(), size, rows, about, processes.count)
     with ExitStack() as stack, stop_requests() as stop:
         plan = _open(folder, processes, stack, settings, size, rows, about)
-        run = CorpusRun(folder, plan, explainer, source, found, processes, stop, errors=errors, limit=limit)
+        run = CorpusRun(folder, plan, explainer, source, corpus_columns, processes, stop, errors=errors, limit=limit)
         run.execute()
         return finish_run(folder, run, about, time.perf_counter() - started)
 

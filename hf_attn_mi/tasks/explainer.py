@@ -86,10 +86,10 @@ class Explainer:
         rows = as_rows(batch)
         columns = find_columns(self.columns, list(map(str, batch)), rows[0] if rows else None)
         shard = ShardExplainer(self._load(), columns, "", errors=self.errors)
-        found = shard.explain(0, 0, rows)
-        by_row = {row["row"]: row for row in found.table.to_pylist()}
-        reasons = {one["row"]: one["reason"] for one in found.errors}
-        names = [name for name in found.table.column_names if name not in _OF_ROW]
+        answers = shard.explain(0, 0, rows)
+        by_row = {row["row"]: row for row in answers.table.to_pylist()}
+        reasons = {one["row"]: one["reason"] for one in answers.errors}
+        names = [name for name in answers.table.column_names if name not in _OF_ROW]
         result: dict[str, list[Any]] = {
             name: [by_row[i][name] if i in by_row else None for i in range(len(rows))] for name in names
         }

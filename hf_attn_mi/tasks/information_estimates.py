@@ -72,7 +72,7 @@ def estimate(
         try:
             states = torch.stack([sample.states[layer, pick, problem.rows] for layer, pick in problem.cells])
             outputs = sample.outputs[problem.rows]
-            found = mutual_information(
+            estimates = mutual_information(
                 states, outputs, estimator=estimator, effort=effort, permutations=permutations, seed=seed
             )
             probes = [_fit(sample, plan, problem.cells, problem.rows, seed)]
@@ -88,14 +88,14 @@ def estimate(
             notes.append(f"{', '.join(names)}: no split-half reliability, half of the inputs are too few: {error}")
             whole = probes[0]
             probes += [Probe(whole.directions * torch.nan, whole.offsets * torch.nan, whole.prior * torch.nan)] * 2
-        done.append((problem, found, probes))
+        done.append((problem, estimates, probes))
     return _joined(sample, plan, (stack, layers), done, notes)
 
 
 def _problems(sample: Reservoir, plan: SitePlan, layers: tuple[int, ...], notes: list[str]) -> list[Problem]:
     """The sites with two examples or more, those of the same inputs together."""
     kept, short = len(sample.owner), {}
-    found: dict[bytes, Problem] = {}
+    estimates: dict[bytes, Problem] = {}
     for pick, name in enumerate(plan.names):
         if 0 < pick < DRAWS:  # the further draws of "tokens"
             continue
@@ -108,11 +108,11 @@ def _problems(sample: Reservoir, plan: SitePlan, layers: tuple[int, ...], notes:
                 short[name] = count
                 continue
             key = present.numpy().tobytes()
-            found.setdefault(key, Problem([], present.nonzero()[:, 0])).cells.append((place, pick))
+            estimates.setdefault(key, Problem([], present.nonzero()[:, 0])).cells.append((place, pick))
     notes += [
         f"{name}: left out, since it has {count} examples and needs at least two." for name, count in short.items()
     ]
-    return list(found.values())
+    return list(estimates.values())
 
 
 def _fit(sample: Reservoir, plan: SitePlan, cells: list[Cell], rows: Tensor, seed: int) -> Probe:
@@ -121,7 +121,7 @@ def _fit(sample: Reservoir, plan: SitePlan, cells: list[Cell], rows: Tensor, see
     single = [cell for cell in cells if cell not in pooled]
     outputs = sample.outputs[rows]
     fold_of = draw_folds(outputs.argmax(1), FOLDS, seed)
-    made: dict[Cell, tuple[Tensor, Tensor]] = {}
+    probes: dict[Cell, tuple[Tensor, Tensor]] = {}
     for chosen, draws in ((pooled, DRAWS), (single, 1)):
         if chosen:
             states = torch.stack([sample.states[layer, pick : pick + draws, rows] for layer, pick in chosen])
@@ -129,9 +129,9 @@ def _fit(sample: Reservoir, plan: SitePlan, cells: list[Cell], rows: Tensor, see
             # the probe of an early layer was worse on new inputs than that of one draw (.055 to .068 nats, n = 300).
             by_input = states.transpose(1, 2).flatten(1, 2), outputs.repeat_interleave(draws, 0)
             probe = fit_probe(*by_input, folds=fold_of.repeat_interleave(draws), seed=seed)
-            made |= {cell: (probe.directions[i], probe.offsets[i]) for i, cell in enumerate(chosen)}
+            probes |= {cell: (probe.directions[i], probe.offsets[i]) for i, cell in enumerate(chosen)}
             prior = probe.prior
-    return Probe(torch.stack([made[c][0] for c in cells]), torch.stack([made[c][1] for c in cells]), prior)
+    return Probe(torch.stack([probes[c][0] for c in cells]), torch.stack([probes[c][1] for c in cells]), prior)
 
 
 def _joined(
@@ -175,7 +175,7 @@ def _joined(
         parts=tuple(done[group][1].parts[place] for _, group, place in order),
         predictors=tuple(done[group][1].predictors[place] for _, group, place in order),
         effort=done[whole][1].effort,
-        warnings=tuple(dict.fromkeys(text for _, found, _ in done for text in found.warnings)),
+        warnings=tuple(dict.fromkeys(text for _, estimates, _ in done for text in estimates.warnings)),
     )
     sites = tuple(
         Site(layers[layer], stack, plan.names[pick], plan.pooled[pick], len(done[group][0].rows))

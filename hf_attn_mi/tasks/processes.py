@@ -56,9 +56,9 @@ class Processes:
         """The values of all processes in their order, in all of them."""
         if self.count == 1:
             return [value]
-        found: list[Any] = [None] * self.count
-        dist.all_gather_object(found, value)
-        return found
+        gathered: list[Any] = [None] * self.count
+        dist.all_gather_object(gathered, value)
+        return gathered
 
 
 def own_device() -> torch.device:

@@ -39,15 +39,15 @@ def rationale_spans(words: Sequence[str], flags: Sequence[Any]) -> list[tuple[in
     if len(words) != len(flags):
         raise InvalidInputError(f"flags has {len(flags)} entries for {len(words)} words; pass one for each word.")
     chosen = [_flag(flag, f"flags[{i}]") for i, flag in enumerate(flags)]
-    found: list[tuple[int, int]] = []
+    touched: list[tuple[int, int]] = []
     start = 0
     for word, flagged in zip(words, chosen):
-        if flagged and found and found[-1][1] == start - 1:
-            found[-1] = (found[-1][0], start + len(word))
+        if flagged and touched and touched[-1][1] == start - 1:
+            touched[-1] = (touched[-1][0], start + len(word))
         elif flagged:
-            found.append((start, start + len(word)))
+            touched.append((start, start + len(word)))
         start += len(word) + 1
-    return found
+    return touched
 
 
 def rationale_masks(rationales: Any, examples: list[EncodedInput]) -> list[Tensor | None]:
@@ -92,7 +92,7 @@ def _touched(spans: list[Any], example: EncodedInput, index: int) -> Tensor:
             f"rationales[{index}] holds character spans, but the tokens of inputs[{index}] have no offsets: use texts "
             "and a fast tokenizer, or 0 or 1 for each token."
         )
-    found = torch.zeros(int(example.length or 0), dtype=torch.bool)
+    touched = torch.zeros(int(example.length or 0), dtype=torch.bool)
     for span in spans:
         numbers = [*span, 0] if len(span) == 2 else list(span)
         good = len(numbers) == 3 and all(type(x) is int for x in numbers) and 0 <= numbers[2] < len(example.texts)
@@ -103,8 +103,8 @@ def _touched(spans: list[Any], example: EncodedInput, index: int) -> Tensor:
                 f"with {sizes} characters."
             )
         for i, ((start, end), text) in enumerate(zip(example.offsets, example.sequence_ids)):
-            found[i] |= text == numbers[2] and start < numbers[1] and numbers[0] < end
-    return found
+            touched[i] |= text == numbers[2] and start < numbers[1] and numbers[0] < end
+    return touched
 
 
 def _flag(value: Any, name: str) -> bool:

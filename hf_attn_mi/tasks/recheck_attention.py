@@ -53,11 +53,11 @@ class SubgraphCheck:
 
     def _require_same_model(self) -> None:
         modules = [(m.name, m.repeat, m.heads, m.queries * m.keys) for m in self.subgraph.attention]
-        own = []
+        candidates = []
         for call in self.forward.edges.calls:
             windows, heads, queries, keys = call.present.shape
-            own.append((call.module_name, call.repeat, heads, windows**2 * queries * keys))
-        if modules != own:
+            candidates.append((call.module_name, call.repeat, heads, windows**2 * queries * keys))
+        if modules != candidates:
             raise InvalidInputError(
                 "model: its attention is not that of the subgraph, which was made with another model "
                 f"({self.subgraph.info.get('model', 'unknown')})."

@@ -194,20 +194,20 @@ def _read_labels(labels: Any, names: Mapping[int, str], count: int) -> list[str 
     if labels is None:
         return [None] * count
     labels = plain_values(labels, "labels")
-    given = [labels] if isinstance(labels, str | int) else labels
-    if not isinstance(given, Sequence) or len(given) != count:
-        what = len(given) if isinstance(given, Sequence) else type(labels).__name__
+    label_list = [labels] if isinstance(labels, str | int) else labels
+    if not isinstance(label_list, Sequence) or len(label_list) != count:
+        what = len(label_list) if isinstance(label_list, Sequence) else type(labels).__name__
         raise InvalidInputError(f"labels has {what} entries for {count} inputs; pass one for each, None where unknown.")
-    found: list[str | None] = []
-    for place, label in enumerate(given):
+    results: list[str | None] = []
+    for place, label in enumerate(label_list):
         number = isinstance(label, int) and not isinstance(label, bool)
         if label is not None and not (label in names if number else label in names.values()):
             raise InvalidInputError(
                 f"labels[{place}] is {shown(label)}; allowed are the classes of this model, {list(names.values())}, "
                 "their numbers, and None."
             )
-        found.append(names[label] if number else label)
-    return found
+        results.append(names[label] if number else label)
+    return results
 
 
 @contextmanager
@@ -216,10 +216,10 @@ def _warned_once() -> Iterator[None]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
-    seen = set()
+    names_so_far = set()
     for warning in caught:
-        if (key := (warning.category, str(warning.message))) not in seen:
-            seen.add(key)
+        if (key := (warning.category, str(warning.message))) not in names_so_far:
+            names_so_far.add(key)
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
@@ -296,7 +296,7 @@ def _further_methods(
 ) -> list[tuple[Explanation, ...]]:
     """For each input the explanations of its target by further methods; a method that fails is noted."""
     targets = chosen.main if chosen.is_function else list(map(_explained, first))
-    found: list[list[Explanation]] = [[] for _ in first]
+    further: list[list[Explanation]] = [[] for _ in first]
     for name in names:
         try:
             results = run.explain(targets, method=name, layers="none", batch_size=batch_size)
@@ -306,9 +306,9 @@ def _further_methods(
             for note in notes:
                 note[name] = str(error)
             continue
-        for row, one in zip(found, results):
+        for row, one in zip(further, results):
             row.append(one)
-    return [tuple(row) for row in found]
+    return [tuple(row) for row in further]
 
 
 def _budget(encoded: Sequence[EncodedInput]) -> int:
@@ -332,16 +332,16 @@ def _optional(
         reason = f"Not computed for more than {most} inputs; {name}=True computes it."
     else:
         try:
-            found = compute()
+            results = compute()
         except HfAttnMiError as error:
             if wanted:
                 raise
             reason = str(error)
         else:
-            for note, one in zip(notes, found):
+            for note, one in zip(notes, results):
                 if isinstance(one, str):
                     note[name] = one
-            return [None if isinstance(one, str) else one for one in found]
+            return [None if isinstance(one, str) else one for one in results]
     for note in notes:
         note[name] = reason
     return [None] * len(notes)

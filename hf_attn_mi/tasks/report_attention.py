@@ -81,17 +81,17 @@ def attention_detail(
     Raises:
         UnsupportedModelError: the model has no attention over the input's own tokens.
     """
-    found, note = _run(runner, one, target, layers)
-    if not found:
+    layer_records, note = _run(runner, one, target, layers)
+    if not layer_records:
         raise UnsupportedModelError(
             f"{runner.class_name} has no attention over the input's own tokens, so a report has no matrices."
         )
-    places = [(layer, head) for layer in found for head in range(layer.view.rows.shape[1])]
+    places = [(layer, head) for layer in layer_records for head in range(layer.view.rows.shape[1])]
     sizes = {(layer.place, head): _contribution(layer, head) for layer, head in places}
     ranked = sorted((key for key, size in sizes.items() if size is not None), key=lambda key: -abs(sizes[key] or 0.0))
     top = set(ranked[:TOP_HEADS])
-    heads = [detail for layer in found for detail in _heads(layer, level, top)]
-    return AttentionDetail(tuple(heads), _links(found), _left_out(level, len(heads), len(top)), note)
+    heads = [detail for layer in layer_records for detail in _heads(layer, level, top)]
+    return AttentionDetail(tuple(heads), _links(layer_records), _left_out(level, len(heads), len(top)), note)
 
 
 def _run(
@@ -126,14 +126,14 @@ def _run(
             note = str(error)
             with torch.no_grad():
                 run(arguments)
-    found = []
+    layer_records = []
     for place, call in enumerate(calls):
         gradient = gradients.get(place)
         products = None if gradient is None else (gradient.double() * call.output.detach().double()).sum(-1)[0].cpu()
-        found.append(_Layer(place, call, layer_view(call, range(1), real), products))
-    if not note and any(layer.contributions is None for layer in found):
+        layer_records.append(_Layer(place, call, layer_view(call, range(1), real), products))
+    if not note and any(layer.contributions is None for layer in layer_records):
         note = "No gradient of the explained value reaches the attention of some layers."
-    return found, note
+    return layer_records, note
 
 
 def _contribution(layer: _Layer, head: int) -> float | None:
@@ -175,8 +175,8 @@ def _intervals(view: LayerView, head: int, query: int) -> tuple[WeightInterval, 
     )
 
 
-def _links(found: Sequence[_Layer]) -> AttentionLinks:
-    mean = torch.stack([layer.view.rows[0].detach().mean(0).cpu() for layer in found]).mean(0)
+def _links(layer_records: Sequence[_Layer]) -> AttentionLinks:
+    mean = torch.stack([layer.view.rows[0].detach().mean(0).cpu() for layer in layer_records]).mean(0)
     count = min(LINKS, mean.shape[0])
     out, into = mean.topk(count, dim=1), mean.T.topk(count, dim=1)
     return AttentionLinks(out.indices, out.values, into.indices, into.values)

@@ -148,35 +148,37 @@ class RestrictedForward:
             InvalidInputError: there is not a class with a probability, or no number is finite.
         """
         plain = self.outputs(1, None).answers[0]
-        found: list[tuple[AttentionCall, Tensor]] = []
+        calls_and_weights: list[tuple[AttentionCall, Tensor]] = []
 
         def keep(call: AttentionCall, known: CallEdges | None) -> Tensor:
             rows = in_full_precision(call).attention()
             if gradients and not rows.requires_grad:
                 rows = rows.detach().requires_grad_()
-            found.append((call, rows))
+            calls_and_weights.append((call, rows))
             return rows
 
         with torch.enable_grad() if gradients else nullcontext():
             output = self.outputs(1, keep)
             slopes: Sequence[Tensor | None] = []
             if gradients and output.values.requires_grad:
-                slopes = torch.autograd.grad(output.values.sum(), [rows for _, rows in found], allow_unused=True)
+                slopes = torch.autograd.grad(
+                    output.values.sum(), [rows for _, rows in calls_and_weights], allow_unused=True
+                )
         self.forwards += 1 + (BACKWARD if gradients else 1.0)
         self.whole = output.answers[0]
         self._refuse_change(plain, self.whole, "with its own attention rows put in their place")
-        self._number([(call, rows.detach()) for call, rows in found])
-        weights = {number: rows.detach() for number, (_, rows) in enumerate(found)}
-        given = {n: torch.zeros_like(weights[n]) if g is None else g.detach() for n, g in enumerate(slopes)}
+        self._number([(call, rows.detach()) for call, rows in calls_and_weights])
+        weights = {number: rows.detach() for number, (_, rows) in enumerate(calls_and_weights)}
+        gradient_of_call = {n: torch.zeros_like(weights[n]) if g is None else g.detach() for n, g in enumerate(slopes)}
         if self.reference is not None:
             self._read_reference()
-        return weights, given
+        return weights, gradient_of_call
 
-    def _number(self, found: Sequence[tuple[AttentionCall, Tensor]]) -> None:
+    def _number(self, calls_and_weights: Sequence[tuple[AttentionCall, Tensor]]) -> None:
         layers = stack_of_layers(self.runner.model)
         repeats: Counter[str] = Counter()
         calls, start = list[CallEdges](), 0
-        for call, rows in found:
+        for call, rows in calls_and_weights:
             name = call.module_name
             owners = [i for i, layer in enumerate(layers) if name == layer or name.startswith(layer + ".")]
             sums = bool(((rows.sum(-1) - 1).abs() > 1e-3).logical_and(rows.sum(-1) > 0).any())

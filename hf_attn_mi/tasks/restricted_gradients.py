@@ -27,14 +27,14 @@ def toggle_effects(forward: RestrictedForward, numbers: Tensor, removal: str = "
     """
     kind, pair = REMOVALS[removal], [Edges(numbers), Edges(numbers, rest=True)]
     index = {call.key: number for number, call in enumerate(forward.edges.calls)}
-    seen: list[tuple[CallEdges, Tensor, Tensor, Tensor]] = []
+    recorded: list[tuple[CallEdges, Tensor, Tensor, Tensor]] = []
 
     def rows(call: AttentionCall, known: CallEdges) -> Tensor | ReplacedAttention:
         kept = masks_of(pair, known, index[known.key])
         new, restricted, weights = forward.restrict(call, known, kept, kind)
         if not restricted.requires_grad:  # nothing below it is followed
             new = restricted = restricted.requires_grad_()
-        seen.append((known, kept, restricted, weights.detach()))
+        recorded.append((known, kept, restricted, weights.detach()))
         return new
 
     forward.sequences += len(pair)
@@ -45,8 +45,8 @@ def toggle_effects(forward: RestrictedForward, numbers: Tensor, removal: str = "
         value = output.odds[0] + output.margin[1]
         if not value.requires_grad:
             return changes[0], changes[1]
-        slopes = torch.autograd.grad(value, [rows for _, _, rows, _ in seen], allow_unused=True)
-    for (known, kept, restricted, weights), slope in zip(seen, slopes):
+        slopes = torch.autograd.grad(value, [rows for _, _, rows, _ in recorded], allow_unused=True)
+    for (known, kept, restricted, weights), slope in zip(recorded, slopes):
         low, high = torch.searchsorted(numbers, torch.tensor([known.start, known.stop])).tolist()
         if slope is None or low == high:
             continue
@@ -69,13 +69,13 @@ def rest_contributions(forward: RestrictedForward, numbers: Tensor, removal: str
         removal: name of the kind of removal.
     """
     kind, rest = REMOVALS[removal], Edges(numbers, rest=True)
-    seen: list[Tensor] = []
+    recorded: list[Tensor] = []
 
     def rows(call: AttentionCall, known: CallEdges) -> Tensor | ReplacedAttention:
         new, restricted, _ = forward.restrict(call, known, rest.kept(known, 0), kind)
         if not restricted.requires_grad:  # nothing below it is followed
             new = restricted = restricted.requires_grad_()
-        seen.append(restricted)
+        recorded.append(restricted)
         return new
 
     forward.sequences += 1
@@ -84,9 +84,9 @@ def rest_contributions(forward: RestrictedForward, numbers: Tensor, removal: str
         margin = forward.outputs(1, rows).margin
         if not margin.requires_grad:
             return None
-        slopes = torch.autograd.grad(margin.sum(), seen, allow_unused=True)
+        slopes = torch.autograd.grad(margin.sum(), recorded, allow_unused=True)
     parts = []
-    for restricted, slope in zip(seen, slopes):
+    for restricted, slope in zip(recorded, slopes):
         row = restricted.detach()
         products = torch.zeros_like(row) if slope is None else row * slope
         parts.append((products - row * products.sum(-1, keepdim=True)).flatten().float().cpu())

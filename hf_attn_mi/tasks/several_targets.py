@@ -46,7 +46,7 @@ class TargetPlan:
     def shares_inputs(self) -> bool:
         """Whether every target reads the outputs of the inputs as they were passed."""
         kept = (target.inputs or () for target in self.targets)
-        return all(one is given for inputs in kept for one, given in zip(inputs, self.inputs, strict=True))
+        return all(one is by_place for inputs in kept for one, by_place in zip(inputs, self.inputs, strict=True))
 
     @property
     def alone(self) -> bool:
@@ -88,13 +88,13 @@ def plan_targets(
     if not isinstance(targets, list | tuple) or not targets:
         raise InvalidInputError(f"targets must be a list of one or more targets, or 'all', not {shown(targets)}.")
     items = [zero_shot(item, candidate_labels, runner) for item in targets]
-    given = dict(zip(encoded.places, encoded.inputs))
+    by_place = dict(zip(encoded.places, encoded.inputs))
     for item in items:  # an input that one of the targets does not fit has no place among the others
         _, bound = bind_targets(_same(item, encoded), runner, encoded, errors=errors)
-        encoded = replace(bound, inputs=[given[place] for place in bound.places])
-    found = [bind_targets(_same(item, encoded), runner, encoded, errors=errors)[0] for item in items]
-    plan = TargetPlan(tuple(encoded.inputs), tuple(found), (len(found),) * len(encoded.inputs))
-    if not plan.shares_inputs and any(target.is_function for target in found):
+        encoded = replace(bound, inputs=[by_place[place] for place in bound.places])
+    bound_targets = [bind_targets(_same(item, encoded), runner, encoded, errors=errors)[0] for item in items]
+    plan = TargetPlan(tuple(encoded.inputs), tuple(bound_targets), (len(bound_targets),) * len(encoded.inputs))
+    if not plan.shares_inputs and any(target.is_function for target in bound_targets):
         raise InvalidInputError(
             "targets: functions cannot be combined with targets that change the input; explain them in separate calls."
         )
@@ -126,12 +126,12 @@ def results_of_targets(
     plan, encoded = plan_targets(targets, None, runner, encoded, errors=errors)
 
     def several(positions: list[int]) -> list[list[AnyRecord]]:
-        found: list[list[AnyRecord]] = []
+        bound_targets: list[list[AnyRecord]] = []
         for i in positions:
             chosen = [plan.targets[k].select([i]) for k in range(plan.counts[i])]
             records: list[Any] = [run((one.inputs or ())[0], one, encoded.places[i]) for one in chosen]
-            found.append([replace(one, info={**one.info, "input": encoded.places[i]}) for one in records])
-        return found
+            bound_targets.append([replace(one, info={**one.info, "input": encoded.places[i]}) for one in records])
+        return bound_targets
 
     return results_of_each(encoded, [[i] for i in range(len(encoded.inputs))], several, errors=errors, task=task)
 

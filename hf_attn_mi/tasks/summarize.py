@@ -159,12 +159,12 @@ def _contributions(one: StoredExplanation) -> tuple[dict[str, float], Counter[st
     """Of one input: word -> mean score, word -> occurrences, and the mean score of all its words."""
     sums: dict[str, float] = defaultdict(float)
     occurrences: Counter[str] = Counter()
-    found = one.explanation.to_words()
-    for word in found:
+    word_scores = one.explanation.to_words()
+    for word in word_scores:
         text = word.text.casefold().strip()
         sums[text] += word.score
         occurrences[text] += 1
-    mean = sum(word.score for word in found) / len(found) if found else 0.0
+    mean = sum(word.score for word in word_scores) / len(word_scores) if word_scores else 0.0
     return {text: total / occurrences[text] for text, total in sums.items()}, occurrences, mean
 
 
@@ -187,7 +187,7 @@ def _difference(counts: _Counts, key: Key) -> float:
 
 def _tested_opposing(counts: _Counts, least: int) -> dict[Key, tuple[Moments, float]]:
     """(label, word) -> moments of the contribution to the label, and the share of the word's inputs with it."""
-    found = {}
+    word_scores = {}
     for word, labels in counts.labels.items():
         (label, count), total = labels.most_common(1)[0], sum(labels.values())
         if count < MOSTLY * total or total < least:
@@ -197,8 +197,8 @@ def _tested_opposing(counts: _Counts, least: int) -> dict[Key, tuple[Moments, fl
         if other is not None:
             moments = moments.with_negated(counts.contribution.get((other, word), Moments()))
         if moments.count >= least and moments.mean < 0:
-            found[label, word] = (moments, count / total)
-    return found
+            word_scores[label, word] = (moments, count / total)
+    return word_scores
 
 
 def _adjusted(p_values: Mapping[Key, float | None]) -> dict[Key, tuple[float | None, float | None]]:
@@ -233,16 +233,16 @@ def _collect(stored: StoredResults, keys: set[Key], opposite: Mapping[str, str])
         name = one.explanation.target_name
         contributions, _, _ = _contributions(one)
         for word, value in contributions.items():
-            own = details.get((name, word))
-            if own is not None:
-                _append(own.values, value)
-                _append(own.to_class, value)
-                _remember(own.examples, value, one, word)
-                _remember(own.opposing, -value, one, word)
+            word_details = details.get((name, word))
+            if word_details is not None:
+                _append(word_details.values, value)
+                _append(word_details.to_class, value)
+                _remember(word_details.examples, value, one, word)
+                _remember(word_details.opposing, -value, one, word)
                 if one.correct is not None:
-                    _append(own.correct if one.correct else own.errors, value)
+                    _append(word_details.correct if one.correct else word_details.errors, value)
                 if one.correct is False:
-                    _remember(own.of_errors, value, one, word)
+                    _remember(word_details.of_errors, value, one, word)
             other = details.get((opposite.get(name, ""), word))
             if other is not None:
                 _append(other.to_class, -value)
@@ -268,13 +268,18 @@ def _remember(heap: list[tuple[float, int, str]], size: float, one: StoredExplan
 
 def _context(one: StoredExplanation, word: str) -> str:
     """Some characters around the first occurrence of a word."""
-    for found in one.explanation.to_words():
-        if found.text.casefold().strip() != word:
+    for word_scores in one.explanation.to_words():
+        if word_scores.text.casefold().strip() != word:
             continue
-        if found.start is None or found.end is None or found.sequence is None or not one.explanation.texts:
-            return found.text
-        text = one.explanation.texts[found.sequence]
-        start, end = max(0, found.start - AROUND), min(len(text), found.end + AROUND)
+        if (
+            word_scores.start is None
+            or word_scores.end is None
+            or word_scores.sequence is None
+            or not one.explanation.texts
+        ):
+            return word_scores.text
+        text = one.explanation.texts[word_scores.sequence]
+        start, end = max(0, word_scores.start - AROUND), min(len(text), word_scores.end + AROUND)
         middle = " ".join(text[start:end].split())
         return f"{'...' if start else ''}{middle}{'...' if end < len(text) else ''}"
     return ""

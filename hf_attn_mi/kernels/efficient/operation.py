@@ -85,9 +85,9 @@ def efficient_rows(
         avoid=("numba",) if rows.shape[:2].numel() < NUMBA_ROWS else (),
     )
     result = _nothing(rows)
-    again = tolerance == 0 and objective == "own"  # the objective "head" is that of all rows of a head together
+    recheck = tolerance == 0 and objective == "own"  # the objective "head" is that of all rows of a head together
     epsilon = max(_epsilon(attention.dtype), _epsilon(values.dtype))
-    for problems in _passes(rows, wide, allowed, epsilon, result["residual"] if again else None):
+    for problems in _passes(rows, wide, allowed, epsilon, result["residual"] if recheck else None):
         part = _exact(problems, objective, chosen)
         if tolerance > 0:
             part = _shortened(problems, part, tolerance)

@@ -50,7 +50,7 @@ def _radius_kernel(
     """Proximity of the k-th nearest other point of the class, one program for BLOCK_M rows."""
     site = tl.program_id(1).to(tl.int64)
     rows = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
-    own = tl.load(codes + rows, mask=rows < n, other=-1)  # -1: no such point
+    row_codes = tl.load(codes + rows, mask=rows < n, other=-1)  # -1: no such point
     rank = tl.load(ranks + rows, mask=rows < n, other=0)
     places = tl.arange(0, WIDTH)
     # The k nearest so far, in any order; places beyond a row's own k hold infinity and are never replaced.
@@ -60,7 +60,7 @@ def _radius_kernel(
         cols = start + tl.arange(0, BLOCK_N).to(tl.int64)
         tile = _proximity(points + site * n * d, squares + site * n, rows, cols, n, d, BLOCK_M, BLOCK_N, BLOCK_D)
         code = tl.load(codes + cols, mask=cols < n, other=-2)
-        same = (own[:, None] == code[None, :]) & (rows[:, None] != cols[None, :])
+        same = (row_codes[:, None] == code[None, :]) & (rows[:, None] != cols[None, :])
         left = tl.where(same, tile, -float("inf"))
         best = tl.max(left, 1)
         while tl.max((best > kth).to(tl.int32)) > 0:
@@ -96,7 +96,7 @@ def _band_kernel(
     site = tl.program_id(1).to(tl.int64)
     rows = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     row_in = rows < n
-    own = tl.load(codes + rows, mask=row_in, other=-1)
+    row_codes = tl.load(codes + rows, mask=row_in, other=-1)
     out_place = site * n + rows
     inner = tl.load(inner_in + out_place, mask=row_in, other=0.0)
     outer = tl.load(outer_in + out_place, mask=row_in, other=0.0)
@@ -107,10 +107,10 @@ def _band_kernel(
         cols = start + tl.arange(0, BLOCK_N).to(tl.int64)
         tile = _proximity(points + site * n * d, squares + site * n, rows, cols, n, d, BLOCK_M, BLOCK_N, BLOCK_D)
         code = tl.load(codes + cols, mask=cols < n, other=-1)
-        counts = (own >= 0)[:, None] & (code >= 0)[None, :] & (rows[:, None] != cols[None, :])
+        counts = (row_codes >= 0)[:, None] & (code >= 0)[None, :] & (rows[:, None] != cols[None, :])
         inside = counts & (tile > inner[:, None])
         certain += tl.sum(inside.to(tl.int32), 1)
-        certain_same += tl.sum((inside & (own[:, None] == code[None, :])).to(tl.int32), 1)
+        certain_same += tl.sum((inside & (row_codes[:, None] == code[None, :])).to(tl.int32), 1)
         undecided = counts & (tile >= outer[:, None]) & (tile <= inner[:, None])
         flags = undecided.to(tl.int32)
         at = band[:, None] + tl.cumsum(flags, 1) - 1
@@ -181,7 +181,7 @@ def _count(points: Points, codes: Tensor, rank_of: Tensor, sites: int) -> tuple[
     return torch.where(real, counts, 0), open_sites
 
 
-def _decide(points: Points, codes: Tensor, own: Tensor, listed: Tensor, band: Tensor, place: Tensor) -> Tensor:
+def _decide(points: Points, codes: Tensor, row_codes: Tensor, listed: Tensor, band: Tensor, place: Tensor) -> Tensor:
     """Return how many listed points of each row are strictly inside of its radius, or at distance zero.
 
     Args:
@@ -196,8 +196,8 @@ def _decide(points: Points, codes: Tensor, own: Tensor, listed: Tensor, band: Te
     row, column = (torch.arange(listed.shape[1], device=listed.device) < band[:, None]).nonzero(as_tuple=True)
     other = listed[row, column].long()
     table = torch.full(listed.shape, torch.inf, dtype=torch.float64, device=listed.device)
-    table[row, column] = points.exact(own[row], own[row] // n * n + other)
+    table[row, column] = points.exact(row_codes[row], row_codes[row] // n * n + other)
     of_class = torch.full_like(table, torch.inf)
-    of_class[row, column] = torch.where(codes[other] == codes[own[row] % n], table[row, column], torch.inf)
+    of_class[row, column] = torch.where(codes[other] == codes[row_codes[row] % n], table[row, column], torch.inf)
     radius = of_class.sort(1).values.gather(1, place[:, None] - 1)
     return ((table < radius) | (table == 0)).sum(1)

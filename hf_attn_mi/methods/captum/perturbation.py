@@ -174,5 +174,5 @@ def _by_presence(
             full, empty = value(torch.cat([present, torch.zeros_like(present)])).tolist()
             ends[:, i] = torch.tensor([full, empty], dtype=torch.float64)
             gaps[i] = missing_share(full - empty, attributions)
-    found = TokenScores(scores, space=SPACE, info={"baseline": name}, notes=tuple(network.notes))
-    return replace(found, gaps=gaps, values=ends[0], bias=ends[1]) if complete else found
+    token_scores = TokenScores(scores, space=SPACE, info={"baseline": name}, notes=tuple(network.notes))
+    return replace(token_scores, gaps=gaps, values=ends[0], bias=ends[1]) if complete else token_scores

@@ -193,10 +193,10 @@ class FirstLayerStates:
             handle.remove()
 
     def _states(self, arguments: Mapping[str, Any]) -> Tensor:
-        found: list[Tensor] = []
+        embeddings: list[Tensor] = []
 
         def keep(module: nn.Module, args: Any, kwargs: Any) -> None:
-            found.append((args[0] if args else kwargs["hidden_states"]).detach())
+            embeddings.append((args[0] if args else kwargs["hidden_states"]).detach())
 
         handle = self.layer.register_forward_pre_hook(keep, with_kwargs=True)
         try:
@@ -204,7 +204,7 @@ class FirstLayerStates:
                 self.runner.forward(arguments)
         finally:
             handle.remove()
-        return found[0]
+        return embeddings[0]
 
     def _flat(self, states: Tensor) -> Tensor:
         """(batch, positions, hidden) of states or of a feature map with channels first or last."""
@@ -254,8 +254,8 @@ class _ReplacedEmbeddings(FunctionMode):
         if func is not F.embedding:
             self.origins.observe(func, args, kwargs, result)
             return result
-        own, weight = self.table.weight, args[1] if len(args) > 1 else kwargs["weight"]
-        if own is None or weight.data_ptr() != own.data_ptr() or weight.shape != own.shape:
+        table_weight, weight = self.table.weight, args[1] if len(args) > 1 else kwargs["weight"]
+        if table_weight is None or weight.data_ptr() != table_weight.data_ptr() or weight.shape != table_weight.shape:
             return result
         return self._placed(args[0] if args else kwargs["input"], result)
 

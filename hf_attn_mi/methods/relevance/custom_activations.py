@@ -46,12 +46,12 @@ def _gated(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
 def custom_functions(value: Tensor) -> list[str]:
     """Names of the autograd functions, written in Python outside of this package, that a value was computed by."""
     names: dict[str, None] = {}
-    seen, stack = set[Any](), [value.grad_fn]
+    visited, stack = set[Any](), [value.grad_fn]
     while stack:
         node = stack.pop()
-        if node is None or node in seen:
+        if node is None or node in visited:
             continue
-        seen.add(node)
+        visited.add(node)
         if isinstance(node, BackwardCFunction) and not _is_ours(node):
             names[type(node).__name__.removesuffix("Backward")] = None
         stack += [inner for inner, _ in node.next_functions]

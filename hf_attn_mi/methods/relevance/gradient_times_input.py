@@ -88,12 +88,12 @@ def relevances(
     with visible_attention(runner.model), torch.enable_grad(), network as (linearized, changed, leaves, space):
         with linearized, gated_activations(runner.model):
             outputs = (run or runner.forward)(changed)
-        found = []
+        results = []
         for number, target in enumerate(targets):
             linearized.bias = torch.zeros_like(linearized.bias)  # every backward pass collects its own
             keep = number + 1 < len(targets)
-            found.append(_of_target(runner.model, arguments, target, outputs, linearized, leaves(), space, keep=keep))
-    return found
+            results.append(_of_target(runner.model, arguments, target, outputs, linearized, leaves(), space, keep=keep))
+    return results
 
 
 def _of_target(
@@ -223,10 +223,12 @@ def _by_example(output: Tensor, gradient: Tensor | None, batch: int) -> Tensor |
     return (product.sum() / batch).expand(batch)
 
 
-def _refuse_without_gradient(model: nn.Module, space: str, found: bool, value: Tensor, read: list[Tensor]) -> None:
-    if found and value.requires_grad:
+def _refuse_without_gradient(
+    model: nn.Module, space: str, has_gradient: bool, value: Tensor, read: list[Tensor]
+) -> None:
+    if has_gradient and value.requires_grad:
         return
-    if found and read:
+    if has_gradient and read:
         raise UnsupportedModelError(
             f"target: no gradient leads from its value to the outputs of {type(model).__name__}. It must be computed "
             "by PyTorch from the outputs, without detach, argmax or comparison, and not as a constant divided by them."

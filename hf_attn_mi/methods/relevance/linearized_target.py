@@ -107,11 +107,11 @@ class LinearizedTarget(LinearizedForward):
         names = [k for k, v in kwargs.items() if is_tracked(v)]
 
         def call(*tensors: Tensor) -> Tensor:
-            given, rest = list(args), dict(kwargs)
+            arguments, rest = list(args), dict(kwargs)
             for place, tensor in zip(places, tensors):
-                given[place] = tensor
+                arguments[place] = tensor
             rest |= dict(zip(names, tensors[len(places) :]))
-            result: Tensor = func(*given, **rest)
+            result: Tensor = func(*arguments, **rest)
             return result
 
         tensors = [*(args[i] for i in places), *(kwargs[k] for k in names)]

@@ -198,9 +198,9 @@ class BoundAlternative(Bound):
 
     def read(self, row: OutputRow) -> TargetReading:
         """See `BoundTarget.read`."""
-        found = find_logits(row.outputs, self.runner.config)
-        assert found is not None
-        logits = found[row.index].double()
+        output_logits = find_logits(row.outputs, self.runner.config)
+        assert output_logits is not None
+        logits = output_logits[row.index].double()
         compared = torch.tensor(self.logits, dtype=torch.float64)
         compared[self.index] = logits.detach()[self.column]
         value = logits[self.column]

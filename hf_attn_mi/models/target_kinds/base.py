@@ -62,10 +62,10 @@ class OutputRow:
         value = self.field(*names)
         if value is None or value.dim() == 0 or value.shape[0] < self.one.token_count or self.one.length is None:
             shape = "" if value is None else ", ".join(["batch", *map(str, value.shape)])
-            found = "this model gives none" if value is None else f"this model gives the shape ({shape})"
+            reason = "this model gives none" if value is None else f"this model gives the shape ({shape})"
             raise InvalidInputError(
                 f"target {target} needs {' or '.join(names)} with an entry for each of {self.one.token_count} tokens; "
-                f"{found}. Leave target out to explain what its head answers."
+                f"{reason}. Leave target out to explain what its head answers."
             )
         return value[: self.one.token_count]
 

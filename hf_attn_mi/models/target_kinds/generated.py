@@ -84,8 +84,8 @@ def _shifted(labels: Tensor, runner: EncoderRunner) -> Tensor:
     """What the decoder reads: the text, shifted to the right behind the token that starts it."""
     prepare = getattr(runner.model, "prepare_decoder_input_ids_from_labels", None)
     if prepare is not None:
-        found: Tensor = prepare(labels=labels[None].to(runner.device))[0].cpu()
-        return found
+        decoder_ids: Tensor = prepare(labels=labels[None].to(runner.device))[0].cpu()
+        return decoder_ids
     start = getattr(runner.config, "decoder_start_token_id", None)
     if not isinstance(start, int):
         raise InvalidInputError(

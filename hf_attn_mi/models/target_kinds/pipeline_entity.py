@@ -91,7 +91,7 @@ def pipeline_entities(row: OutputRow, runner: EncoderRunner) -> list[BoundLabels
         settings.get("aggregation_strategy"),
     )
     grouped = strategy != "none"
-    found = []
+    entities = []
     words_found = _words(pieces, strategy)
     for words in _groups(words_found, pipeline, runner.config) if grouped else ([word] for word in words_found):
         name = label_name(words[0].label, runner.config)
@@ -101,8 +101,8 @@ def pipeline_entities(row: OutputRow, runner: EncoderRunner) -> list[BoundLabels
         parts = tuple((token, label, weight / len(words)) for word in words for token, label, weight in word.parts)
         score = sum(word.score for word in words) / len(words)
         text = text_of(one, range(words[0].tokens[0], words[-1].tokens[-1] + 1))
-        found.append((score, BoundLabels(one, runner, parts, text, name if grouped else "")))
-    return [entity for _, entity in sorted(found, key=lambda pair: -pair[0])]
+        entities.append((score, BoundLabels(one, runner, parts, text, name if grouped else "")))
+    return [entity for _, entity in sorted(entities, key=lambda pair: -pair[0])]
 
 
 def _words(pieces: Sequence[dict[str, Any]], strategy: str) -> Iterator[_Word]:

@@ -36,11 +36,11 @@ def locate(
     Raises:
         InvalidInputError: not exactly one of the three was given, or it matches no token.
     """
-    given = [name for name, value in (("word", word), ("position", position), ("span", span)) if value is not None]
-    if len(given) != 1:
+    arguments = [name for name, value in (("word", word), ("position", position), ("span", span)) if value is not None]
+    if len(arguments) != 1:
         raise InvalidInputError(
             f"target {kind}: pass one of word=, position= (of a token) and span= (start and end character), not "
-            f"{' and '.join(given) or 'none'}."
+            f"{' and '.join(arguments) or 'none'}."
         )
     if one.length is None:
         raise InvalidInputError(f"target {kind}: the input is not a sequence of tokens.")
@@ -52,10 +52,10 @@ def locate(
     if one.offsets is None or not one.texts:
         return _by_token_strings(kind, one, word, occurrence)
     texts = range(len(one.texts)) if sequence is None else (sequence,)
-    found = [(number, place) for number in texts for place in _occurrences(one.texts[number], word)]
-    if occurrence >= len(found):
-        raise _missing(kind, word, occurrence, len(found), " | ".join(one.texts[number] for number in texts))
-    number, (start, end) = found[occurrence]
+    matches = [(number, place) for number in texts for place in _occurrences(one.texts[number], word)]
+    if occurrence >= len(matches):
+        raise _missing(kind, word, occurrence, len(matches), " | ".join(one.texts[number] for number in texts))
+    number, (start, end) = matches[occurrence]
     return _covered(kind, one, (start, end), number)
 
 
@@ -138,10 +138,10 @@ def _by_token_strings(kind: str, one: EncodedInput, word: str, occurrence: int) 
             f"target {kind}: the words of these tensors are not known. Pass texts, tokenizer=..., or position=, the "
             "place of the token."
         )
-    found = list(_runs([bare(token) for token in one.tokens], "".join(word.split())))
-    if occurrence >= len(found):
-        raise _missing(kind, word, occurrence, len(found), " ".join(one.tokens))
-    return found[occurrence]
+    matches = list(_runs([bare(token) for token in one.tokens], "".join(word.split())))
+    if occurrence >= len(matches):
+        raise _missing(kind, word, occurrence, len(matches), " ".join(one.tokens))
+    return matches[occurrence]
 
 
 def _runs(tokens: Sequence[str], letters: str) -> Iterator[tuple[int, ...]]:

@@ -94,9 +94,9 @@ def reads_beside_head(kind: TargetKind) -> frozenset[str]:
         >>> reads_beside_head(parse_target('label("positive")'))
         frozenset()
     """
-    found = frozenset(getattr(kind, "reads", ()))
+    names_read = frozenset(getattr(kind, "reads", ()))
     inner: list[object] = [getattr(kind, one.name) for one in fields(kind)] if is_dataclass(kind) else []
-    return found.union(*(reads_beside_head(one) for one in inner if isinstance(one, TargetKind)))
+    return names_read.union(*(reads_beside_head(one) for one in inner if isinstance(one, TargetKind)))
 
 
 def parse_target(text: str) -> TargetKind:

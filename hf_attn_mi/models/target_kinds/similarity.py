@@ -55,10 +55,10 @@ class Similarity:
 
     def bind(self, one: EncodedInput, runner: EncoderRunner) -> BoundTarget:
         """See `TargetKind.bind`."""
-        own = str(getattr(getattr(runner.model, "body", None), "similarity_fn_name", None) or "cosine")
-        if own != "cosine":
+        name = str(getattr(getattr(runner.model, "body", None), "similarity_fn_name", None) or "cosine")
+        if name != "cosine":
             raise InvalidInputError(
-                f"target similarity is the cosine, but this SentenceTransformer compares embeddings by {own!r}. Set "
+                f"target similarity is the cosine, but this SentenceTransformer compares embeddings by {name!r}. Set "
                 "model.similarity_fn_name = 'cosine', or pass target=function of outputs['sentence_embedding']."
             )
         if isinstance(self.other, Tensor):
@@ -112,9 +112,9 @@ def embed(row: OutputRow, pooling: str | None = None) -> Tensor:
     Raises:
         InvalidInputError: the outputs have no state of each token, or no pooled output.
     """
-    own = row.field("sentence_embedding")
-    if pooling is None and own is not None:
-        return own
+    embedding = row.field("sentence_embedding")
+    if pooling is None and embedding is not None:
+        return embedding
     return POOLINGS[pooling or "mean"](row)
 
 

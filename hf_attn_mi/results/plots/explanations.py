@@ -27,8 +27,8 @@ def explanation_plots(one: Explanation, most: int) -> dict[str, Callable[[Axes |
     title, linked = explanation_title(one), bool(one.info.get("class_linked", True))
 
     def words(ax: Axes | None) -> Figure:
-        found = one.top(most)
-        names, scores = [word.text for word in found], [word.score for word in found]
+        largest = one.top(most)
+        names, scores = [word.text for word in largest], [word.score for word in largest]
         return plot_words(names, scores, title=title, ax=ax, linked=linked)
 
     def tokens(ax: Axes | None) -> Figure:

@@ -57,11 +57,11 @@ def draw_flow(
         ax.plot([0, count], [place, place], color=LINE, linewidth=0.8, zorder=1)
         ax.plot(range(count + 1), [place] * (count + 1), ".", color=PLAIN, markersize=3, zorder=1.5)
     most = max((abs(edge.contribution) for edge in edges), default=0.0) or 1.0
-    again: Counter[tuple[int, int, int]] = Counter()
+    repeats: Counter[tuple[int, int, int]] = Counter()
     for edge in sorted(edges, key=lambda one: abs(one.contribution)):
         ends = (edge.step, edge.query, edge.key)  # heads with the same ends lie beside each other
-        bend = 0.18 * (again[ends] // 2 + 1) * (1 if again[ends] % 2 else -1) if again[ends] else 0.0
-        again[ends] += 1
+        bend = 0.18 * (repeats[ends] // 2 + 1) * (1 if repeats[ends] % 2 else -1) if repeats[ends] else 0.0
+        repeats[ends] += 1
         (x0, y0), (x1, y1) = (edge.step, row[edge.key]), (edge.step + 1, row[edge.query])
         curve = [(x0, y0), (x0 + 0.5, y0 + bend), (x1 - 0.5, y1 + bend), (x1, y1)]
         ax.add_patch(

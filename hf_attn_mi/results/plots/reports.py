@@ -41,16 +41,16 @@ def report_plots(item: ReportItem, head: tuple[int, int] | None) -> dict[str, Ca
         title = explanation_title(one)
         return plot_text(rows, title=title, ax=ax, target=one.target_name, linked=linked, marks=marks)
 
-    found: dict[str, Callable[[Axes | None], Figure]] = {"text": text}
+    drawings: dict[str, Callable[[Axes | None], Figure]] = {"text": text}
     if one.grid is not None or one.sound is not None:
-        found = {}
-    found |= {name: plot for name, plot in plots.items() if name != "text"}
-    found["attention"] = lambda ax: _attention(item, _head(item, head, "attention"), ax)
-    found["intervals"] = lambda ax: _intervals(item, _head(item, head, "intervals"), ax)
-    found["token_set"] = lambda ax: _first(token_set_plots(_there(item.token_set, item, "token_set")), ax)
-    found["certificate"] = lambda ax: draw_changes(_there(item.certificate, item, "certificate"), ax)
-    found["subgraph"] = lambda ax: _first(subgraph_plots(_there(item.subgraph, item, "subgraph")), ax)
-    return found
+        drawings = {}
+    drawings |= {name: plot for name, plot in plots.items() if name != "text"}
+    drawings["attention"] = lambda ax: _attention(item, _head(item, head, "attention"), ax)
+    drawings["intervals"] = lambda ax: _intervals(item, _head(item, head, "intervals"), ax)
+    drawings["token_set"] = lambda ax: _first(token_set_plots(_there(item.token_set, item, "token_set")), ax)
+    drawings["certificate"] = lambda ax: draw_changes(_there(item.certificate, item, "certificate"), ax)
+    drawings["subgraph"] = lambda ax: _first(subgraph_plots(_there(item.subgraph, item, "subgraph")), ax)
+    return drawings
 
 
 def _first(plots: dict[str, Callable[[Axes | None], Figure]], ax: Axes | None) -> Figure:

@@ -21,88 +21,88 @@ if TYPE_CHECKING:
 MOST_UNITS = 24  # units that are drawn as bars
 
 
-def token_set_plots(found: TokenSet) -> dict[str, Callable[[Axes | None], Figure]]:
+def token_set_plots(token_set: TokenSet) -> dict[str, Callable[[Axes | None], Figure]]:
     """Return kind -> function that draws it; the first kind is the default."""
 
     def probabilities(ax: Axes | None) -> Figure:
         sides = [
-            ("all tokens", found.p_all),
-            ("the set alone", found.p_set),
-            ("the rest alone", found.p_rest),
-            ("special tokens alone", found.p_special),
+            ("all tokens", token_set.p_all),
+            ("the set alone", token_set.p_set),
+            ("the rest alone", token_set.p_rest),
+            ("special tokens alone", token_set.p_special),
         ]
-        removals = [(repr(one.text), one.p_set, one.p_rest) for one in found.singles]
-        count = len(found.indices)
-        words = ", ".join(word.text for word in found.words)
-        title = f"{count} of {count + len(found.rest)} tokens ({found.outcome}): {words}"
-        if not found.defined:
-            title = f"{found.outcome}: the special tokens alone keep {found.target_name}"
-        needed = found.keep * found.p_all
-        return draw_probabilities(sides, removals, needed, found.target_name, ax, title, strict=found.strict)
+        removals = [(repr(one.text), one.p_set, one.p_rest) for one in token_set.singles]
+        count = len(token_set.indices)
+        words = ", ".join(word.text for word in token_set.words)
+        title = f"{count} of {count + len(token_set.rest)} tokens ({token_set.outcome}): {words}"
+        if not token_set.defined:
+            title = f"{token_set.outcome}: the special tokens alone keep {token_set.target_name}"
+        needed = token_set.keep * token_set.p_all
+        return draw_probabilities(sides, removals, needed, token_set.target_name, ax, title, strict=token_set.strict)
 
     return {"probabilities": probabilities}
 
 
-def subgraph_plots(found: AttentionSubgraph) -> dict[str, Callable[[Axes | None], Figure]]:
+def subgraph_plots(graph: AttentionSubgraph) -> dict[str, Callable[[Axes | None], Figure]]:
     """Return kind -> function that draws it; the first kind is the default: "flow" for attention weights."""
 
     def probabilities(ax: Axes | None) -> Figure:
         sides = [
-            ("all of the attention", found.p_all),
-            ("the set alone", found.p_set),
-            ("the rest alone", found.p_rest),
-            ("special tokens alone" if found.unit == "token" else "no attention", found.p_none),
+            ("all of the attention", graph.p_all),
+            ("the set alone", graph.p_set),
+            ("the rest alone", graph.p_rest),
+            ("special tokens alone" if graph.unit == "token" else "no attention", graph.p_none),
         ]
-        ordered = sorted(found.singles, key=lambda one: -abs(found.units[one.unit].contribution))
-        removals = [(_short(found, one.unit), one.p_set, one.p_rest) for one in ordered]
-        needed, title = found.keep * found.p_all, _title(found)
-        return draw_probabilities(sides, removals, needed, found.target_name, ax, title, strict=found.strict)
+        ordered = sorted(graph.singles, key=lambda one: -abs(graph.units[one.unit].contribution))
+        removals = [(_short(graph, one.unit), one.p_set, one.p_rest) for one in ordered]
+        needed, title = graph.keep * graph.p_all, _title(graph)
+        return draw_probabilities(sides, removals, needed, graph.target_name, ax, title, strict=graph.strict)
 
     def units(ax: Axes | None) -> Figure:
-        order = sorted(range(len(found.units)), key=lambda i: -abs(found.units[i].contribution))[:MOST_UNITS]
-        scores = [found.units[i].contribution for i in order]
-        return plot_words([_short(found, i) for i in order], scores, title=_title(found), ax=ax)
+        order = sorted(range(len(graph.units)), key=lambda i: -abs(graph.units[i].contribution))[:MOST_UNITS]
+        scores = [graph.units[i].contribution for i in order]
+        return plot_words([_short(graph, i) for i in order], scores, title=_title(graph), ax=ax)
 
     plots: dict[str, Callable[[Axes | None], Figure]] = {"units": units, "probabilities": probabilities}
-    if found.unit != "edge" or not found.edges:
-        return plots if found.units else {"probabilities": probabilities}
-    return {"flow": lambda ax: _flow(found, ax), "heads": lambda ax: _heads(found, ax), **plots}
+    if graph.unit != "edge" or not graph.edges:
+        return plots if graph.units else {"probabilities": probabilities}
+    return {"flow": lambda ax: _flow(graph, ax), "heads": lambda ax: _heads(graph, ax), **plots}
 
 
-def _title(found: AttentionSubgraph) -> str:
-    if not found.units:
-        return f"{found.target_name}: {found.outcome}. {found.reason}"
-    return f"{len(found.units):,} of {found.unit_count:,} {found._noun} carry {found.target_name!r} ({found.outcome})"
+def _title(graph: AttentionSubgraph) -> str:
+    if not graph.units:
+        return f"{graph.target_name}: {graph.outcome}. {graph.reason}"
+    return f"{len(graph.units):,} of {graph.unit_count:,} {graph._noun} carry {graph.target_name!r} ({graph.outcome})"
 
 
-def _flow(found: AttentionSubgraph, ax: Axes | None) -> Figure:
-    member = found.family.edges
+def _flow(graph: AttentionSubgraph, ax: Axes | None) -> Figure:
+    member = graph.family.edges
     edges: list[FlowEdge] = []
     names: dict[int, str] = {}
-    for edge in found.edges:
+    for edge in graph.edges:
         call, head, query, key = edge.call or 0, edge.head or 0, edge.query or 0, edge.key or 0
-        names |= {query: _token(found, call, query, "query"), key: _token(found, call, key, "key")}
+        names |= {query: _token(graph, call, query, "query"), key: _token(graph, call, key, "key")}
         edges.append(FlowEdge(call, query, key, edge.contribution, member.get((call, head, query, key), 1.0)))
-    layers = [f"layer {module.layer}" for module in found.attention]
-    return draw_flow(edges, names, layers, found.target_name, ax, _title(found))
+    layers = [f"layer {module.layer}" for module in graph.attention]
+    return draw_flow(edges, names, layers, graph.target_name, ax, _title(graph))
 
 
-def _heads(found: AttentionSubgraph, ax: Axes | None) -> Figure:
-    counts = Counter((edge.call or 0, edge.head or 0) for edge in found.edges)
-    shape = (len(found.attention), max(module.heads for module in found.attention))
-    return draw_counts(counts, shape, ax, f"weights of the set in each head: {found.target_name}")
+def _heads(graph: AttentionSubgraph, ax: Axes | None) -> Figure:
+    counts = Counter((edge.call or 0, edge.head or 0) for edge in graph.edges)
+    shape = (len(graph.attention), max(module.heads for module in graph.attention))
+    return draw_counts(counts, shape, ax, f"weights of the set in each head: {graph.target_name}")
 
 
-def _token(found: AttentionSubgraph, call: int, place: int, end: str) -> str:
-    module = found.attention[call]
+def _token(graph: AttentionSubgraph, call: int, place: int, end: str) -> str:
+    module = graph.attention[call]
     size = module.queries if end == "query" else module.keys
-    return found.tokens[place] if size == len(found.tokens) else f"{end} {place}"
+    return graph.tokens[place] if size == len(graph.tokens) else f"{end} {place}"
 
 
-def _short(found: AttentionSubgraph, number: int) -> str:
+def _short(graph: AttentionSubgraph, number: int) -> str:
     """A unit on an axis: layer.head and its tokens."""
-    unit = found.units[number]
+    unit = graph.units[number]
     if unit.call is None or unit.query is None or unit.key is None:
         return unit.name
-    query, key = _token(found, unit.call, unit.query, "query"), _token(found, unit.call, unit.key, "key")
+    query, key = _token(graph, unit.call, unit.query, "query"), _token(graph, unit.call, unit.key, "key")
     return f"{unit.layer}.{unit.head} {query[:8]} ← {key[:8]}"

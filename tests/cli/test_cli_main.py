@@ -134,7 +134,7 @@ def test_a_defect_of_the_program_is_one_line_and_not_a_refusal(monkeypatch, caps
         (["compare", "--data", "f", "--methods", "lime", "randm"], "Did you mean 'random'?"),
         (["compare", "--data", "f", "--metrics", "suficiency"], "Did you mean 'sufficiency'"),
         (["mi", "--data", "f", "--sites", "token"], "Did you mean 'tokens'?"),
-        (["mi", "--data", "f", "--estimator", "gausian"], "Did you mean 'gaussian'?"),
+        (["mi", "--data", "f", "--estimator", "gausian"], "Did you mean 'gaussian' or"),
     ],
 )
 def test_a_typing_error_is_answered_with_the_closest_name(capsys, arguments, words):

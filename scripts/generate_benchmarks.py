@@ -18,6 +18,7 @@ from benchmarks.studies.faithfulness.report import summary
 
 BENCHMARKS = ROOT / "benchmarks"
 PAGE = ROOT / "docs" / "benchmarks.md"
+OWN_PAGES = ("continuous", "mi_coverage")  # result files with rows of another form and a page of their own
 FAITHFULNESS = BENCHMARKS / "studies" / "faithfulness" / "results" / "faithfulness.jsonl"
 
 INTRODUCTION = """# Benchmarks
@@ -188,6 +189,7 @@ def _short(value: float) -> str:
 def read_results() -> dict[str, list[Row]]:
     """Return the rows of each benchmark of speed and accuracy by the path of its script below benchmarks/."""
     files = [*sorted(BENCHMARKS.glob("speed/results/*.jsonl")), *sorted(BENCHMARKS.glob("accuracy/results/*.jsonl"))]
+    files = [path for path in files if path.stem not in OWN_PAGES]
     results = {f"{path.parts[-3]}/{path.stem.removesuffix('_gpu')}": read_rows(path) for path in files}
     return {script: rows for script, rows in results.items() if rows}
 

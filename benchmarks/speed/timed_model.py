@@ -76,7 +76,9 @@ def check_explanations(timed: TimedModel, ids: Tensor, target: Tensor) -> dict[s
     check(gap <= LARGEST_GAP, f"completeness gap {gap:.1e} > {LARGEST_GAP:g}")
     result = timed.relevance(ids, target)
     expected = class_difference(timed.forward(ids).logits, target)
-    check(torch.allclose(result.value, expected, rtol=1e-4, atol=1e-5), "relevance explains another value")
+    check(
+        torch.allclose(result.value.float(), expected.float(), rtol=1e-4, atol=1e-5), "relevance explains another value"
+    )
     relevance_gap = float(result.gap.max())
     check(relevance_gap <= LARGEST_GAP, f"completeness gap of relevance {relevance_gap:.1e} > {LARGEST_GAP:g}")
     return {"completeness_gap": gap}

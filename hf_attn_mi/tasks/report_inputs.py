@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from hf_attn_mi.errors import HfAttnMiError, InvalidInputError, shown
+from hf_attn_mi.errors import HfAttnMiError, InvalidInputError
 from hf_attn_mi.models.dual_encoders import by_text_labels
 from hf_attn_mi.models.encoded_input import EncodedInput, EncodedInputs
 from hf_attn_mi.models.labels import label_names
@@ -20,7 +20,7 @@ from hf_attn_mi.results.results import Results
 from hf_attn_mi.results.skipped_input import SkippedInput
 from hf_attn_mi.tasks.each_input import read_inputs
 from hf_attn_mi.tasks.explain import explain
-from hf_attn_mi.tasks.several_targets import ALL
+from hf_attn_mi.tasks.several_targets import ALL, list_of_targets, refuse_target_and_targets
 from hf_attn_mi.tasks.windows import encode_long_texts
 
 RecordT = TypeVar("RecordT", bound=Record)
@@ -63,18 +63,11 @@ def read_report_targets(target: Any, targets: Any, labels: Any, runner: EncoderR
     """
     if targets is None:
         return ReportTargets(zero_shot(target, labels, runner), labels=labels)
-    if target is not None:
-        raise InvalidInputError("target and targets: pass one of them.")
-    if isinstance(targets, str) and targets == ALL:
+    refuse_target_and_targets(target, targets)
+    listed = list_of_targets(targets)
+    if listed is None:
         return ReportTargets(zero_shot(None, labels, runner), every=True, labels=labels, named=True)
-    if not isinstance(targets, list | tuple) or not targets:
-        raise InvalidInputError(f"targets must be a list of one or more targets, or 'all', not {shown(targets)}.")
-    for item in targets:
-        if isinstance(item, list | tuple):
-            raise InvalidInputError(
-                f"targets holds a {type(item).__name__}; pass single targets, each is for every input."
-            )
-    main, *others = [zero_shot(item, labels, runner) for item in targets]
+    main, *others = [zero_shot(item, labels, runner) for item in listed]
     return ReportTargets(main, tuple(others), labels=labels, named=True)
 
 

@@ -68,6 +68,24 @@ class TargetPlan:
         return pairs, Target(items, first.model, head=first.head, inputs=inputs, runner=first.runner)
 
 
+def list_of_targets(targets: object) -> list[Any] | None:
+    """The items of the argument `targets`; None for "all".
+
+    Raises:
+        InvalidInputError: not a list, an empty list, or a list that holds a list.
+    """
+    if isinstance(targets, str) and targets == ALL:
+        return None
+    if not isinstance(targets, list | tuple) or not targets:
+        raise InvalidInputError(f"targets must be a list of one or more targets, or 'all', not {shown(targets)}.")
+    for item in targets:  # a list among them would be read as one target for each input
+        if isinstance(item, list | tuple):
+            raise InvalidInputError(
+                f"targets holds a {type(item).__name__}; pass single targets, each is for every input."
+            )
+    return list(targets)
+
+
 def plan_targets(
     targets: Any, candidate_labels: Any, runner: EncoderRunner, encoded: EncodedInputs, *, errors: str
 ) -> tuple[TargetPlan, EncodedInputs]:
@@ -83,16 +101,15 @@ def plan_targets(
     Raises:
         InvalidInputError: not a list, an empty list, or a model for which "all" has no meaning.
     """
-    if isinstance(targets, str) and targets == ALL:
+    listed = list_of_targets(targets)
+    if listed is None:
         return _plan_all(candidate_labels, runner, encoded), encoded
-    if not isinstance(targets, list | tuple) or not targets:
-        raise InvalidInputError(f"targets must be a list of one or more targets, or 'all', not {shown(targets)}.")
-    items = [zero_shot(item, candidate_labels, runner) for item in targets]
+    items = [zero_shot(item, candidate_labels, runner) for item in listed]
     by_place = dict(zip(encoded.places, encoded.inputs))
     for item in items:  # an input that one of the targets does not fit has no place among the others
-        _, bound = bind_targets(_same(item, encoded), runner, encoded, errors=errors)
+        _, bound = bind_targets(item, runner, encoded, errors=errors)
         encoded = replace(bound, inputs=[by_place[place] for place in bound.places])
-    bound_targets = [bind_targets(_same(item, encoded), runner, encoded, errors=errors)[0] for item in items]
+    bound_targets = [bind_targets(item, runner, encoded, errors=errors)[0] for item in items]
     plan = TargetPlan(tuple(encoded.inputs), tuple(bound_targets), (len(bound_targets),) * len(encoded.inputs))
     if not plan.shares_inputs and any(target.is_function for target in bound_targets):
         raise InvalidInputError(
@@ -147,13 +164,6 @@ def refuse_functions(target: object, targets: object, result: str) -> None:
     named = targets if isinstance(targets, list | tuple) else [target]
     if any(callable(one) and not isinstance(one, TargetKind) for one in named):
         raise InvalidInputError(f"target is a function; {result} is defined for a class: pass its number or name.")
-
-
-def _same(item: Any, encoded: EncodedInputs) -> Any:
-    """A target for each input: an item that is a list itself would be read as one for each."""
-    if isinstance(item, list | tuple):
-        raise InvalidInputError(f"targets holds a {type(item).__name__}; pass single targets, each is for every input.")
-    return item
 
 
 def _plan_all(candidate_labels: Any, runner: EncoderRunner, encoded: EncodedInputs) -> TargetPlan:

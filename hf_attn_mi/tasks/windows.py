@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError, shown
+from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.methods import TokenScorer
 from hf_attn_mi.methods.scoring import check_method, score_batch
 from hf_attn_mi.models.encode import encode_texts
@@ -24,10 +24,10 @@ from hf_attn_mi.results.explanation import Explanation
 from hf_attn_mi.results.results import Results
 from hf_attn_mi.tasks.arguments import check_whole_number
 from hf_attn_mi.tasks.each_input import result_of_each, results_of_each
+from hf_attn_mi.tasks.several_targets import list_of_targets
 
 AGGREGATIONS = ("mean", "max")
 NO_LAYERS = "none"  # of `layers`: no statistics
-ALL = "all"  # of `targets`: every class
 
 
 class WindowLogits:
@@ -146,16 +146,8 @@ def several_class_targets(runner: EncoderRunner, targets: Any, encoded: EncodedI
     Raises:
         InvalidInputError: no list, an empty one, or a target that is not a class.
     """
-    if isinstance(targets, str) and targets == ALL:
-        return None
-    if not isinstance(targets, list | tuple) or not targets:
-        raise InvalidInputError(f"targets must be a list of one or more targets, or 'all', not {shown(targets)}.")
-    for item in targets:
-        if isinstance(item, list | tuple):
-            raise InvalidInputError(
-                f"targets holds a {type(item).__name__}; pass single targets, each is for every input."
-            )
-    return [class_targets(runner, item, encoded) for item in targets]
+    listed = list_of_targets(targets)
+    return None if listed is None else [class_targets(runner, item, encoded) for item in listed]
 
 
 class WindowExplainer:

@@ -40,12 +40,8 @@ def explain(
     errors: opt.Errors = "raise",
     target: opt.Targets = None,
     candidate_labels: opt.CandidateLabels = None,
-    method: Annotated[
-        str, opt.method_name(help="How tokens are scored; `hf-attn-mi methods` lists the names.")
-    ] = "relevance",
-    options: Annotated[
-        str | None, opt.method_option(metavar="JSON", help="Options of the method, such as '{\"steps\": 20}'.")
-    ] = None,
+    method: opt.Method = "relevance",
+    options: opt.MethodOptions = None,
     layers: Annotated[
         Layers | None,
         opt.method_option(

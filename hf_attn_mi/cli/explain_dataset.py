@@ -42,12 +42,8 @@ def explain_dataset(
         str | None,
         opt.method_option(metavar="all", help="'all': every label, choice or entity, a row for each."),
     ] = None,
-    method: Annotated[
-        str, opt.method_name(help="How tokens are scored; `hf-attn-mi methods` lists the names.")
-    ] = "relevance",
-    options: Annotated[
-        str | None, opt.method_option(metavar="JSON", help="Options of the method, such as '{\"steps\": 20}'.")
-    ] = None,
+    method: opt.Method = "relevance",
+    options: opt.MethodOptions = None,
     layers: Annotated[Layers, opt.method_option(help="Statistics of each layer's attention.")] = "none",
     profile: Annotated[
         Path | None, opt.method_option(metavar="FOLDER", help="What 'mi --save' wrote: adds the information.")

@@ -115,6 +115,10 @@ Errors = Annotated[
 method_name = partial(method_option, metavar="METHOD", autocompletion=complete_methods)
 BatchSize = Annotated[int, method_option(metavar="N", help="Maximum number of inputs in one forward pass.")]
 Seed = Annotated[int, method_option(metavar="N", help="The random seed for every random draw.")]
+Method = Annotated[str, method_name(help="How tokens are scored; `hf-attn-mi methods` lists the names.")]
+MethodOptions = Annotated[
+    str | None, method_option(metavar="JSON", help="Options of the method, such as '{\"steps\": 20}'.")
+]
 Budget = Annotated[float, method_option(metavar="N", help="Largest cost of a search, in forward passes of the text.")]
 Json = Annotated[
     Path | None,

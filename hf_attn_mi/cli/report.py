@@ -38,9 +38,7 @@ def report(
         list[str] | None,
         opt.input_option(metavar="LABEL", help="The correct class of each text, in their order; repeat the option."),
     ] = None,
-    method: Annotated[
-        str, opt.method_name(help="How tokens are scored; `hf-attn-mi methods` lists the names.")
-    ] = "relevance",
+    method: opt.Method = "relevance",
     also: Annotated[
         list[str] | None,
         opt.method_name(help="A further method, shown below the first; repeat the option.", show_default=False),

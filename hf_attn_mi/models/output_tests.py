@@ -13,8 +13,8 @@ PADDING_TOLERANCE_REDUCED = 2e-2  # half precision
 ROW_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}  # for a row whose padding was cut off
 
 
-def float_outputs(outputs: Any) -> list[Tensor]:
-    """The floating-point tensors of two dimensions or more among the outputs of a model.
+def output_tensors(outputs: Any) -> list[Tensor]:
+    """The floating-point tensors of one dimension or more among the outputs of a model.
 
     Read are a tensor, the entries of a mapping or a sequence, and the attributes of any other object.
     """
@@ -23,7 +23,12 @@ def float_outputs(outputs: Any) -> list[Tensor]:
         values = values.values()
     elif not isinstance(values, Iterable):
         values = getattr(values, "__dict__", {}).values()
-    return [value for value in values if isinstance(value, Tensor) and value.is_floating_point() and value.dim() > 1]
+    return [value for value in values if isinstance(value, Tensor) and value.is_floating_point() and value.dim()]
+
+
+def float_outputs(outputs: Any) -> list[Tensor]:
+    """Those of `output_tensors` with two dimensions or more."""
+    return [value for value in output_tensors(outputs) if value.dim() > 1]
 
 
 def same_tokens(padded: Tensor, alone: Tensor, start: int, end: int) -> bool:

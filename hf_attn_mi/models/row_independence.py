@@ -21,7 +21,7 @@ from hf_attn_mi.errors import HfAttnMiError, UnsupportedModelError
 from hf_attn_mi.models.encoded_input import MAIN_KEYS, EncodedInput
 from hf_attn_mi.models.memory import out_of_memory
 from hf_attn_mi.models.model_probe import probe
-from hf_attn_mi.models.output_tests import PADDING_TOLERANCE, PADDING_TOLERANCE_REDUCED
+from hf_attn_mi.models.output_tests import PADDING_TOLERANCE, PADDING_TOLERANCE_REDUCED, output_tensors
 
 if TYPE_CHECKING:
     from hf_attn_mi.models.runner import EncoderRunner
@@ -59,11 +59,11 @@ def rows_as_answered(
 
     Args:
         runner: runs the model.
-        given: the rows as the caller passed them, padding included.
+        inputs_given: the rows as the caller passed them, padding included.
         trimmed: the same rows without the padding that is known to change nothing.
 
     Returns:
-        `trimmed`, or `given` where padding does change the outputs of one of these rows.
+        `trimmed`, or `inputs_given` where padding does change the outputs of one of these rows.
 
     Raises:
         UnsupportedModelError: the model answers the batch, and says something else about one of its rows alone.
@@ -116,7 +116,7 @@ def _mixed(
 
     Args:
         runner: runs the model.
-        given: the batch.
+        inputs_given: the batch.
         run: the form in which rows are run alone, by their number in the batch.
         places: the numbers of the rows of the batch for messages.
     """
@@ -145,11 +145,7 @@ def _outputs(runner: EncoderRunner, inputs: Sequence[EncodedInput]) -> list[Tens
     """The floating-point tensors among the outputs of one pass that have a row for each input."""
     with runner.session(), torch.no_grad(), visible_attention(runner.model), hooks_restored(runner.model):
         outputs: Any = runner.forward(runner.collate(inputs))
-    values = [outputs] if isinstance(outputs, Tensor) else outputs
-    values = values.values() if hasattr(values, "values") else values
-    values = values if isinstance(values, list | tuple) or hasattr(values, "__iter__") else []
-    rows = len(inputs)
-    return [v for v in values if isinstance(v, Tensor) and v.is_floating_point() and v.dim() and v.shape[0] == rows]
+    return [value for value in output_tensors(outputs) if value.shape[0] == len(inputs)]
 
 
 def _difference(together: list[Tensor], row: int, alone: list[Tensor], span: tuple[int, int]) -> float | None:

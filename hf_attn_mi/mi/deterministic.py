@@ -25,7 +25,8 @@ def refuse_functions(points: Tensor, outputs: Tensor, index: int) -> None:
     """Refuse states and outputs whose information is infinite as far as a sample shows it.
 
     A direction of one that is a linear function of the other, to the rounding of float32, is found in any number of
-    dimensions; a smooth curve in at most two. Elsewhere a function cannot be told from little noise.
+    dimensions; a smooth curve in at most two. In more dimensions a smooth function cannot be
+    distinguished from a relation with little noise.
 
     Args:
         points: (n, r) whitened states.

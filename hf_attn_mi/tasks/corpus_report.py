@@ -26,7 +26,7 @@ SAMPLE = 50  # rows that a dry run explains
 def finish_run(folder: RunFolder, run: CorpusRun, about: Mapping[str, Any], seconds: float) -> DatasetRun:
     """Report the run, and add it to `run.json`; waits for the other processes.
 
-    A process that was stopped waits for nobody.
+    A process that was stopped does not wait for the others.
     """
     processes, mine = run.processes, (run.done, peak_memory(), run.stopped, run.rows)
     try:
@@ -68,7 +68,7 @@ def _note(folder: RunFolder, report: DatasetRun) -> None:
         known = folder.read_run()
     except DamagedRunError:
         known = None
-    if known is None:  # somebody has taken it away during the run; the next run writes it anew from the shards
+    if known is None:  # removed or damaged during the run; the next run writes it again from the shards
         LOGGER.warning("%s is gone or damaged; the next run restores it.", folder.path / "run.json")
         return
     entry = {

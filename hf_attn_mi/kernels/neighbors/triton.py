@@ -187,7 +187,7 @@ def _decide(points: Points, codes: Tensor, row_codes: Tensor, listed: Tensor, ba
     Args:
         points: the points of all sites; distances are computed within a site only.
         codes: (n,).
-        own: (rows,) the row's point among those of all sites.
+        row_codes: (rows,) the row's point among those of all sites.
         listed: (rows, LISTED) undecided points of the site, of which the first `band` are there.
         band: (rows,).
         place: (rows,) the radius is the distance to the point of the row's class with this place among them, from 1.

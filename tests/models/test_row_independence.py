@@ -1,6 +1,7 @@
 """Models whose rows depend on each other, on padding, or on another mask: explained as they answer, or refused."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -71,6 +72,18 @@ def test_rows_that_depend_on_each_other_are_refused(name, encoded, tokenizer):
 def test_every_task_refuses_them(task, encoded, tokenizer):
     with pytest.raises(UnsupportedModelError, match="from the other rows"):
         TASKS[task](Around(MIXERS["mean over the batch"]), encoded, tokenizer=tokenizer)
+
+
+class PlainObject(Around):
+    """Returns an object that is neither a mapping nor a sequence."""
+
+    def forward(self, input_ids, attention_mask=None, token_type_ids=None):
+        return SimpleNamespace(logits=super().forward(input_ids, attention_mask, token_type_ids).logits)
+
+
+def test_outputs_that_are_plain_objects_are_compared_too(encoded, tokenizer):
+    with pytest.raises(UnsupportedModelError, match="from the other rows"):
+        explain(PlainObject(MIXERS["mean over the batch"]).eval(), encoded, tokenizer=tokenizer)
 
 
 def test_one_row_is_explained_as_the_model_answers_it(encoded, tokenizer):

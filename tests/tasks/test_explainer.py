@@ -1,8 +1,10 @@
 """`Explainer`: `explain` for `datasets.map` and other engines that pass batches of columns."""
 
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
-import datasets
 import numpy as np
 import pytest
 
@@ -26,11 +28,27 @@ def test_it_gives_columns_with_the_results_of_explain(demo):
         Explainer(demo[0], tokenizer=demo[1])("a text")
 
 
-def test_datasets_maps_it_in_several_processes():
-    table = datasets.Dataset.from_dict({"review": TEXTS * 2})
+MAPPED = """
+import datasets
+from hf_attn_mi import Explainer
+from tests.sample_models import DEMO, TEXTS
+
+table = datasets.Dataset.from_dict({"review": TEXTS * 2})
+explainer = Explainer(str(DEMO), columns="review", method="attention")
+scored = table.map(explainer, batched=True, batch_size=5, num_proc=2)
+assert scored["review"] == table["review"]
+assert all(len(scores) == len(tokens) for scores, tokens in zip(scored["scores"], scored["tokens"]))
+assert scored["error"][:] == [None] * 10
+"""
+
+
+def test_it_is_pickled_with_its_model():
     explainer = Explainer(str(DEMO), columns="review", method="attention")
     assert pickle.loads(pickle.dumps(explainer)).model == str(DEMO)
-    scored = table.map(explainer, batched=True, batch_size=5, num_proc=2)
-    assert scored["review"] == table["review"]
-    assert all(len(scores) == len(tokens) for scores, tokens in zip(scored["scores"], scored["tokens"]))
-    assert scored["error"][:] == [None] * 10
+
+
+def test_datasets_maps_it_in_several_processes():
+    """In a fresh interpreter: PyTorch cannot be forked once it has started threads, as other tests make it do."""
+    root = Path(__file__).resolve().parents[2]
+    process = subprocess.run([sys.executable, "-c", MAPPED], cwd=root, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr[-1000:]

@@ -2,6 +2,9 @@
 
 import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import torch
 
@@ -20,30 +23,31 @@ def fit(**options):
     return fit_information(bert(), TEXTS, tokenizer=tokenizer(), **settings)
 
 
-def in_process(rank, port, path):
-    """The profile of one of two processes, pickled to a file."""
-    child = os.fork()
-    if child:
-        return child
-    status = 1
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        from accelerate import PartialState
+CHUNK = 32
+IN_PROCESS = """
+import pickle, sys
+from pathlib import Path
+from tests.tasks import test_information_processes as test
 
-        PartialState._reset_state()
-        path.write_bytes(pickle.dumps(fit()))
-        status = 0
-    finally:
-        os._exit(status)
+test.module.CHUNK = test.CHUNK
+Path(sys.argv[1]).write_bytes(pickle.dumps(test.fit()))
+"""
+
+
+def in_process(rank, port, path):
+    """One of two processes, a fresh interpreter, which pickles its profile to a file."""
+    environment = {**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    root = Path(__file__).resolve().parents[2]
+    return subprocess.Popen([sys.executable, "-c", IN_PROCESS, path], cwd=root, env=environment, stderr=subprocess.PIPE)
 
 
 def test_two_processes_give_the_profile_of_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "CHUNK", 32)
+    monkeypatch.setattr(module, "CHUNK", CHUNK)
     port = free_port()
     workers = [in_process(rank, port, tmp_path / f"{rank}.pickle") for rank in range(2)]
-    assert [os.waitpid(worker, 0)[1] for worker in workers] == [0, 0]
+    errors = [worker.communicate()[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], errors
     alone = fit()
     assert 50 <= alone.info["texts"]["kept"] < 300  # a sample, drawn at random
     for rank in range(2):

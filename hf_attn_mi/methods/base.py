@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from hf_attn_mi.errors import HfAttnMiError, InvalidInputError, shown
+from hf_attn_mi.errors import InvalidInputError, shown
 
 ENTRY_POINTS = "hf_attn_mi.methods"
 
@@ -251,5 +251,5 @@ def _read_entry_points() -> None:
         try:
             loaded = entry.load()
             register_method(loaded() if isinstance(loaded, type) else loaded)
-        except (ImportError, AttributeError, HfAttnMiError) as error:
+        except Exception as error:  # whatever code of another package raises
             warnings.warn(f"entry point {entry.name} of {ENTRY_POINTS} is left out: {error}", stacklevel=3)

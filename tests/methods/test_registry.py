@@ -2,6 +2,7 @@
 
 import ast
 import json
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ import torch
 
 from hf_attn_mi import InvalidInputError, compare, explain, list_methods, minimal_tokens, register_method
 from hf_attn_mi.cli import main
-from hf_attn_mi.methods import TokenScorer, TokenScores, find_method, read_options, unregister_method
+from hf_attn_mi.methods import TokenScorer, TokenScores, base, find_method, read_options, unregister_method
 from tests.sample_models import TEXTS
 
 PACKAGE = Path(__file__).parents[2] / "hf_attn_mi"
@@ -71,6 +72,34 @@ def test_a_method_from_outside_works_on_the_command_line(outside, tmp_path):
     assert main(["explain", TEXTS[0], "--method", "token_length", "--json", str(path), "--quiet"]) == 0
     assert "token_length" in path.read_text(encoding="utf-8")
     assert json.loads(path.read_text(encoding="utf-8"))
+
+
+class NoConstructor(TokenLength):
+    def __init__(self):
+        raise RuntimeError("a licence is missing")
+
+
+def test_methods_of_installed_packages_are_listed_and_a_broken_one_is_left_out(demo, monkeypatch):
+    entries = [
+        EntryPoint("token_length", f"{__name__}:TokenLength", base.ENTRY_POINTS),
+        EntryPoint("no_package", "no_such_package_here:Scorer", base.ENTRY_POINTS),
+        EntryPoint("no_attribute", f"{__name__}:NoSuchScorer", base.ENTRY_POINTS),
+        EntryPoint("no_constructor", f"{__name__}:NoConstructor", base.ENTRY_POINTS),
+        EntryPoint("no_method", f"{__name__}:PACKAGE", base.ENTRY_POINTS),
+    ]
+    monkeypatch.setattr(base, "entry_points", lambda group: entries if group == base.ENTRY_POINTS else [])
+    monkeypatch.setattr(base, "_entry_points_read", False)
+    with pytest.warns(UserWarning, match="is left out") as record:
+        methods = list_methods()
+    try:
+        assert [str(one.message).split()[2] for one in record] == [one.name for one in entries[1:]]
+        assert "a licence is missing" in str(record[2].message)
+        assert not {one.name for one in entries[1:]} & set(methods)
+        model, tokenizer = demo
+        explanation = explain(model, TEXTS[0], tokenizer=tokenizer, method="token_length")
+        assert explanation.scores.tolist() == [float(len(token)) for token in explanation.tokens]
+    finally:
+        unregister_method("token_length")
 
 
 def test_what_is_no_method_is_refused(outside):

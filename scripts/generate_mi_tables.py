@@ -1,4 +1,4 @@
-"""Write the tables of docs/methods/mutual_information.md from benchmarks/accuracy/results/mutual_information.jsonl.
+"""Write the tables of docs/methods/mutual_information_accuracy.md from the results of the benchmark of accuracy.
 
 python scripts/generate_mi_tables.py
 """
@@ -14,7 +14,7 @@ if __name__ == "__main__":
 from benchmarks.common import ROOT, Row, read_rows
 
 RESULTS = ROOT / "benchmarks" / "accuracy" / "results" / "mutual_information.jsonl"
-PAGE = ROOT / "docs" / "methods" / "mutual_information.md"
+PAGE = ROOT / "docs" / "methods" / "mutual_information_accuracy.md"
 ESTIMATORS = ("auto", "gaussian", "probe", "ksg", "ksg_pca")
 
 

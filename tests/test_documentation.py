@@ -11,6 +11,7 @@ The blocks of a page run one after the other in one namespace and in one folder 
 
 import contextlib
 import gzip
+import inspect
 import io
 import json
 import re
@@ -40,11 +41,30 @@ NLI["label2id"] = {name: number for number, name in NLI["id2label"].items()}
 SPECIAL = {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0, "decoder_start_token_id": 2}
 BART = {"encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}
 BART |= {"encoder_attention_heads": 4, "decoder_attention_heads": 4}
+GPT2 = {"vocab_size": 8000, "n_embd": 32, "n_layer": 2, "n_head": 4, **SPECIAL}
+T5 = {"vocab_size": 8000, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+MEDIA = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+SPEECH = {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4, "conv_dim": (32, 32, 32)}
+SPEECH |= {"conv_stride": (5, 2, 2), "conv_kernel": (10, 3, 3), "num_feat_extract_layers": 3}
+VIT = {**MEDIA, "image_size": 32, "patch_size": 8}
+NINE_ENTITIES = {
+    "num_labels": 9,
+    "id2label": dict(enumerate(["O", "B-MISC", "I-MISC", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC"])),
+}
 HUB_MODELS = {  # Hub name -> class of the model and options of its configuration
     "distilbert/distilbert-base-uncased-finetuned-sst-2-english": ("DistilBertForSequenceClassification", DISTILBERT),
     "sentence-transformers/all-MiniLM-L6-v2": ("BertModel", BERT),
     "google-bert/bert-base-uncased": ("BertForMaskedLM", BERT),
+    "dslim/bert-base-NER": ("BertForTokenClassification", BERT | NINE_ENTITIES),
+    "distilbert/distilbert-base-cased-distilled-squad": ("DistilBertForQuestionAnswering", DISTILBERT),
+    "typeform/distilbert-base-uncased-mnli": ("DistilBertForSequenceClassification", DISTILBERT | NLI),
+    "openai-community/gpt2": ("GPT2LMHeadModel", GPT2),
+    "facebook/bart-base": ("BartForConditionalGeneration", {"vocab_size": 8000, "d_model": 32, **BART, **SPECIAL}),
+    "google-t5/t5-small": ("T5ForConditionalGeneration", T5),
+    "google/vit-base-patch16-224": ("ViTForImageClassification", VIT),
+    "superb/wav2vec2-base-superb-ks": ("Wav2Vec2ForSequenceClassification", MEDIA | SPEECH),
 }
+IMAGE_PROCESSOR = transformers.ViTImageProcessorPil(size={"height": 32, "width": 32})
 TEXTS = [
     "A quietly moving film.",
     "The plot is thin and the jokes are old.",
@@ -77,7 +97,9 @@ def tiny(class_name: str, **options: object) -> transformers.PreTrainedModel:
 def saved(model: transformers.PreTrainedModel, path: Path) -> transformers.PreTrainedModel:
     """The model as loaded from a folder that holds a tokenizer, too: `explain` finds it there."""
     model.save_pretrained(path)
-    AutoTokenizer.from_pretrained(DEMO).save_pretrained(path)
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    taken = [name for name in names if name in inspect.signature(model.forward).parameters]
+    AutoTokenizer.from_pretrained(DEMO, model_input_names=taken or names).save_pretrained(path)
     return type(model).from_pretrained(path)
 
 
@@ -86,7 +108,11 @@ def hub_folders(tmp_path_factory):
     """Hub name -> folder with a tiny model of the same type and a tokenizer."""
     root = tmp_path_factory.mktemp("hub")
     for name, (class_name, options) in HUB_MODELS.items():
-        saved(tiny(class_name, **options), root / name)
+        model = saved(tiny(class_name, **options), root / name)
+        if model.main_input_name == "pixel_values":
+            IMAGE_PROCESSOR.save_pretrained(root / name)
+        if model.main_input_name == "input_values":
+            transformers.Wav2Vec2FeatureExtractor().save_pretrained(root / name)
     return {name: str(root / name) for name in HUB_MODELS}
 
 
@@ -139,9 +165,6 @@ def namespace(folder):
     labels = {"id2label": {0: "negative", 1: "positive"}, "label2id": {"negative": 0, "positive": 1}}
     model = saved(tiny("BertForSequenceClassification", **(BERT | labels)), folder / "model")
     encoder = saved(tiny("BertModel", **BERT), folder / "encoder")
-    vision = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-    speech = {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4, "conv_dim": (32, 32, 32)}
-    speech |= {"conv_stride": (5, 2, 2), "conv_kernel": (10, 3, 3), "num_feat_extract_layers": 3}
     ids = tokenizer(TEXTS[1], return_tensors="pt")
     public = {name: getattr(hf_attn_mi, name) for name in hf_attn_mi.__all__}
     return public | {
@@ -163,14 +186,14 @@ def namespace(folder):
         "nli_model": tiny("BertForSequenceClassification", **BERT | NLI),
         "choice_model": tiny("BertForMultipleChoice", **BERT),
         "mlm_model": tiny("BertForMaskedLM", **BERT),
-        "causal_model": tiny("GPT2LMHeadModel", vocab_size=8000, n_embd=32, n_layer=2, n_head=4, **SPECIAL),
+        "causal_model": tiny("GPT2LMHeadModel", **GPT2),
         "seq2seq_model": tiny("BartForConditionalGeneration", vocab_size=8000, d_model=32, **BART, **SPECIAL),
         "question": "Who is dull?",
         "context": " ".join(TEXTS * 4),
-        "vit": tiny("ViTForImageClassification", image_size=32, patch_size=8, **vision),
-        "processor": transformers.ViTImageProcessorPil(size={"height": 32, "width": 32}),
+        "vit": tiny("ViTForImageClassification", **VIT),
+        "processor": IMAGE_PROCESSOR,
         "image": np.zeros((32, 32, 3), dtype=np.uint8),
-        "wav2vec2": tiny("Wav2Vec2ForSequenceClassification", **vision, **speech),
+        "wav2vec2": tiny("Wav2Vec2ForSequenceClassification", **MEDIA, **SPEECH),
         "audio": torch.randn(1, 4000, generator=torch.Generator().manual_seed(0)),
     }
 

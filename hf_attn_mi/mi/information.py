@@ -159,7 +159,7 @@ def mutual_information(
     A network is deterministic, so the output is its own random variable: the class drawn from P(. | input) for soft
     outputs, the class itself for hard ones, a vector with declared noise, or measured numbers. For classes
     I(state; Y) = H(Y) - H(Y | state) lies between 0 and the ceiling I(input; Y), which is exact. Definitions,
-    estimators and their errors on data of known information: docs/methods/mutual_information.md.
+    estimators: docs/methods/mutual_information.md; their errors: docs/methods/mutual_information_accuracy.md.
 
     Args:
         states: (n, d) or (sites, n, d), floating point; every site has the same n examples.

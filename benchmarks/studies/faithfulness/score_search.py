@@ -1,4 +1,4 @@
-"""The finished search for a better token score than relevance: prints the tables of docs/methods/relevance.md.
+"""The finished search for a better token score than relevance: prints the tables of docs/methods/score_search.md.
 
     python benchmarks/studies/faithfulness/score_search.py
 

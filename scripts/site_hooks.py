@@ -1,0 +1,59 @@
+"""What `mkdocs build` adds to docs/: pages from elsewhere in the repository, and links to them (see mkdocs.yml).
+
+In the repository a page links to `../examples/intervene.py`; on the site the same link leads to a page with the code.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = {  # file of the repository -> page of the site
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "hf_attn_mi/embedded_model/README.md": "embedded_model.md",
+}
+PAGES |= {f"examples/{path.name}": f"examples/{path.stem}.md" for path in sorted((ROOT / "examples").glob("*.py"))}
+ASSETS = [f"examples/notebooks/{path.name}" for path in sorted((ROOT / "examples" / "notebooks").glob("*.ipynb"))]
+SOURCES = {page: source for source, page in PAGES.items()}
+LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)([^)#\s]+)(#[^)\s]*)?(?=\))")
+
+
+def content(source: str) -> str:
+    """Return the Markdown of a file of the repository; code becomes a block with its name as the title."""
+    text = (ROOT / source).read_text(encoding="utf-8")
+    if source.endswith(".py"):
+        return f"# {Path(source).name}\n\n```python\n{text.rstrip()}\n```\n"
+    return re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)  # without the front matter of a model card
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages and the notebooks."""
+    for source, page in PAGES.items():
+        files.append(File.generated(config, page, content=content(source)))
+    for name in ASSETS:
+        files.append(File.generated(config, name, abs_src_path=str(ROOT / name)))
+    return files
+
+
+def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Turn links that leave docs/, or that come from outside of it, into links between pages of the site."""
+    here = page.file.src_uri
+    source = SOURCES.get(here, f"docs/{here}")
+
+    def replaced(match: re.Match[str]) -> str:
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(source), match[1]))
+        if path.startswith("docs/") and source.startswith("docs/"):
+            return match[0]
+        target = path.removeprefix("docs/") if path.startswith("docs/") else PAGES.get(path, path)
+        if path not in PAGES and path not in ASSETS and not path.startswith("docs/"):
+            return match[0]  # strict mode reports it
+        return posixpath.relpath(target, posixpath.dirname(here) or ".") + (match[2] or "")
+
+    return LINK.sub(replaced, markdown)

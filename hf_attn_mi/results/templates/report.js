@@ -39,6 +39,10 @@
   const digits = (x, n) => String(Number(x.toPrecision(n)));
   const number = (x, n = 3) => (x === null || x === undefined ? "none" : digits(x, n).replace("-", "\u2212"));
   const score = (x) => (x === null ? "NaN" : x > 0 ? `+${number(x, 4)}` : number(x, 4));
+  function aligned(values) { // writes signed numbers with the same decimals, four digits for the largest
+    const most = largest(values), places = most > 0 ? Math.max(0, Math.min(9, 3 - Math.floor(Math.log10(most)))) : 0;
+    return (x) => (x === null ? "NaN" : `${x > 0 ? "+" : ""}${x.toFixed(places).replace("-", "\u2212")}`);
+  }
   const percent = (x, n = 1) => (x === null ? "" : `${(100 * x).toFixed(n)}\u202f%`);
   const share = (x) => `${Math.round(100 * x)}\u202f%`;
   const quoted = (text) => `\u201c${text}\u201d`;
@@ -198,6 +202,67 @@
     ];
   }
 
+  // --- the three claims: which words, which attention weights, how that is known ---------------------------------
+
+  function goTo(id) { // the keyboard goes on from there
+    const section = document.getElementById(id);
+    section.setAttribute("tabindex", "-1");
+    section.scrollIntoView({ block: "start" });
+    section.focus({ preventScroll: true });
+  }
+  const listed = (parts) => parts.map((part, i) => [i === 0 ? "" : i === parts.length - 1 ? " and " : ", ", part]);
+  function aloneAndRest(found, what) { // a set against everything else, as two bars
+    return h("div", { class: "bars" }, [[`${what} alone`, found.pSet], ["all the rest", found.pRest]].map(([name, p]) =>
+      [h("span", { class: "name" }, name), bar([[0, p, name === "all the rest" ? "plain" : "for"]], true), h("span", { class: "value" }, percent(p))]));
+  }
+  const restOf = (found) => (found.strict ? "All the rest together changes the prediction." : `All the rest together keeps less than ${share(found.keep)} of its probability.`);
+  function wordsClaim(one, main) {
+    const found = one.tokenSet, part = one.media ? "parts" : "words";
+    if (found && found.outcome !== "nothing to certify" && found.words.length <= FEW_WORDS) {
+      const few = found.words.length > 8, names = found.words.slice(0, few ? 7 : 8).map((word) => h("b", null, quoted(word)));
+      return ["tokenset", [few ? [names.flatMap((name) => [name, ", "]), `and ${found.words.length - 7} more`] : listed(names),
+        ` ${found.words.length === 1 ? "is" : "are"} enough for ${found.target}. ${restOf(found)}`], aloneAndRest(found, found.words.length === 1 ? "this word" : `these ${part}`)];
+    }
+    const seen = new Set(); // each word once, and no punctuation, as in the sentence above
+    const order = main.wordScores.map((x, i) => [x, i]).filter(([x]) => x > 0).sort((a, b) => b[0] - a[0]).filter(([, i]) => {
+      const name = one.words[i][0].toLowerCase(), fresh = /[^\p{P}\s]/u.test(name) && !seen.has(name);
+      seen.add(name);
+      return fresh;
+    }).slice(0, 3);
+    const text = order.length ? [listed(order.map(([x, i]) => [h("b", null, quoted(one.words[i][0] || "(blank)")), ` (${score(x)})`])), ` ha${order.length === 1 ? "s" : "ve"} the highest score${order.length === 1 ? "" : "s"} ${main.classLinked ? `for ${main.name}` : `by ${main.method}`}.`] : [`No score is above zero ${main.classLinked ? `for ${main.name}` : ""}.`];
+    return ["text", text, note(found ? found.reason : `No minimal set of ${part} was searched.`)];
+  }
+  function weightsClaim(one, main) {
+    const found = one.subgraph, heads = byContribution().slice(0, 3);
+    if (found && found.edges.length) {
+      return ["subgraph", [h("b", null, `${found.edges.length.toLocaleString("en")} of ${found.total.toLocaleString("en")}`), ` attention weights are enough for ${found.target}. ${restOf(found)}`], aloneAndRest(found, "these weights")];
+    }
+    if (found) return ["subgraph", [found.outcome === "does not hold" && "No set was found. ", found.reason], null];
+    const text = heads.length ? ["The heads that add most to ", main.name, ": ", listed(heads.map((x) => [h("b", null, `layer ${one.layers[x.layer].layer} head ${x.head}`), ` (${score(x.contribution)})`])), "."]
+      : ["What each head contributes was not computed."];
+    return ["attention", text, note("Which single weights are enough was not searched.")];
+  }
+  function checks(one, main) { // [passed: true, false, or null where there is nothing to check; a sentence]
+    const rows = [], sets = [one.tokenSet, one.subgraph].filter((x) => x && x.outcome !== "nothing to certify" && (x.edges || x.indices).length);
+    rows.push(main.gap === null ? [null, `The scores of ${main.method} are not meant to add up.`]
+      : [main.gap <= 1e-3, `The scores add up to the output: they miss ${main.gap < 1e-4 ? "less than 0.01\u202f%" : percent(main.gap, 2)} of it.`]);
+    if (sets.length) rows.push([sets.every((x) => x.outcome === "holds"), sets.every((x) => x.outcome === "holds") ? "The model was run with each set alone, with the rest alone, and without each single member."
+      : "The model was run with each set alone and with the rest alone; that no member can go was not shown."]);
+    const certificate = one.certificate;
+    if (certificate) rows.push([{ holds: true, "does not hold": false }[certificate.outcome] ?? null, { holds: `${certificate.changed === certificate.rows ? "All" : `${certificate.changed.toLocaleString("en")} of`} ${certificate.rows.toLocaleString("en")} attention rows were replaced by rows of few keys with the same head output: the prediction stayed.`,
+      "does not hold": "That the prediction stands on few keys in each row could not be shown." }[certificate.outcome] || "Too few tokens for a certificate: every weight has an effect here."]);
+    return rows;
+  }
+  function claims() {
+    const one = item(), main = one.explanations[0];
+    const card = (title, [to, text, more]) => h("div", { class: "claim" }, h("h2", null, title), h("p", null, text), more,
+      h("p", null, button("See it \u2193", () => goTo(to), { class: "see", "aria-label": `${title} See it` })));
+    const list = h("ul", { class: "checks" }, checks(one, main).map(([passed, text]) => h("li", { class: passed === null ? "" : passed ? "good" : "bad" },
+      h("span", { "aria-hidden": "true" }, passed === null ? "\u2013" : passed ? "\u2713" : "\u2717"), h("span", null, h("span", { class: "unseen" }, passed === null ? "Not checked: " : passed ? "Holds: " : "Does not hold: "), text))));
+    return [card(one.media ? "Which parts?" : "Which words?", wordsClaim(one, main)), card("Which attention weights?", weightsClaim(one, main)),
+      h("div", { class: "claim" }, h("h2", null, "How is that known?"), list, h("p", null, button("Ten questions \u2193", () => goTo("questions"), { class: "see" })))];
+  }
+
   const unitScores = (explanation) => (state.unit === "words" ? explanation.wordScores : explanation.scores);
   const unitTokens = (one, i) => (state.unit === "words" ? one.words[i].slice(1) : [i]);
   const unitName = (one, i) => (state.unit === "words" ? one.words[i][0] || "(blank)" : one.tokens[i]);
@@ -215,10 +280,7 @@
     const one = item(), chosen = shown(), scale = unitScale(), values = unitScores(chosen);
     const inSet = new Set(one.tokenSet ? one.tokenSet.indices : []);
     const members = [], anchors = new Set(one.anchors);
-    const linked = new Set();
-    if (state.word !== null && one.attention) {
-      for (const link of linksOf(state.word, "keys")) linked.add(link[0]);
-    }
+    chips = new Map();
     function describe(i) {
       const tokens = unitTokens(one, i);
       const place = tokens.length > 1 ? `tokens ${tokens[0]} to ${tokens[tokens.length - 1]}` : `token ${tokens[0]}`;
@@ -228,15 +290,15 @@
       return `${unitName(one, i)}\u2002${score(values[i])}\n${where}${member}${anchor}`;
     }
     function chip(text, i) {
-      const tokens = unitTokens(one, i), word = state.unit === "words" ? i : wordOf(i);
-      const marks = [level(values[i], scale, chosen.classLinked), tokens.some((t) => inSet.has(t)) && "in", !text.trim() && "e", tokens.some((t) => anchors.has(t)) && "at",
-        word >= 0 && word === state.word && "on", tokens.some((t) => linked.has(t)) && "to"];
+      const tokens = unitTokens(one, i);
+      const marks = [level(values[i], scale, chosen.classLinked), tokens.some((t) => inSet.has(t)) && "in", !text.trim() && "e", tokens.some((t) => anchors.has(t)) && "at"];
       const element = h("span", {
         class: `w ${marks.filter(Boolean).join(" ")}`, role: "button", "data-i": i,
         "aria-label": `${unitName(one, i)}: ${score(values[i])}${marks[1] ? ", in the minimal token set" : ""}`,
-        "aria-pressed": String(word >= 0 && word === state.word),
+        "aria-pressed": "false",
       }, text);
       members.push(element);
+      chips.set(i, element);
       return element;
     }
     const rows = one.media ? [] : (state.unit === "words" ? one.pieces : one.tokenPieces).map((pieces) =>
@@ -250,6 +312,7 @@
       const element = s(shape, { ...attributes, fill: css(x < 0 ? "--against" : chosen.classLinked ? "--for" : "--share1"), "fill-opacity": scale > 0 ? (0.78 * Math.min(1, Math.abs(x) / scale)).toFixed(3) : 0 });
       for (const { name, value } of chipped.attributes) element.setAttribute(name, value);
       members[members.length - 1] = element;
+      chips.set(i, element);
       return element;
     };
     if (one.media) texts.push(one.media.grid ? picture(one, cell) : recording(one, cell));
@@ -271,9 +334,9 @@
       const i = at(event);
       if (i === null) return;
       const word = state.unit === "words" ? i : wordOf(i);
-      if (word >= 0) set({ word: word === state.word ? null : word, row: one.words[word][1] }, ["text", "attention"]);
-      const again = document.querySelector(`#text .w[data-i="${i}"]`);
-      if (again) { members.forEach((m) => m.setAttribute("tabindex", "-1")); again.setAttribute("tabindex", "0"); again.focus({ preventScroll: true }); }
+      members.forEach((member) => { if (member.tabIndex === 0) member.tabIndex = -1; });
+      chips.get(i).setAttribute("tabindex", "0");
+      if (word >= 0) pickWord(word === state.word ? null : word);
     };
     group.addEventListener("click", pick);
     group.addEventListener("keydown", (event) => {
@@ -290,7 +353,27 @@
       switcher("Scale", [["own", "own scale"], ["shared", "shared"]], state.scale, (x) => set({ scale: x }, ["text"])),
       menu(one.media ? [["CSV", exportCsv]] : [["SVG", exportSvg], ["PNG", exportPng], ["CSV", exportCsv], ["LaTeX", exportLatex]])];
     return panel(one.media ? (one.media.duration ? "The recording" : "The image") : "The words", meaningOfScores(chosen), controls, group, legend(chosen, scale, inSet.size > 0, anchors.size > 0), special, secondText(),
-      state.word !== null && links());
+      h("div", { id: "links" }), markWord);
+  }
+  let chips = new Map(); // the elements of the words or tokens of the text, by their numbers
+  function pickWord(word) { // the text stays as it is: a long one has thousands of elements
+    set({ word, row: word === null ? state.row : item().words[word][1] }, ["attention"]);
+    markWord();
+  }
+  function markWord() { // the chosen word, and the words that it attends to
+    const one = item(), holder = document.getElementById("links");
+    const mark = (tokens, name) => tokens.forEach((t) => {
+      const chip = chips.get(state.unit === "words" ? wordOf(t) : t);
+      if (chip) chip.classList.add(name);
+    });
+    for (const chip of document.querySelectorAll("#text .w.on, #text .w.to")) chip.classList.remove("on", "to");
+    for (const chip of document.querySelectorAll("#text .w[aria-pressed=true]")) chip.setAttribute("aria-pressed", "false");
+    if (state.word !== null) {
+      mark(one.words[state.word].slice(1), "on");
+      if (one.attention) mark(linksOf(state.word, "keys").map(([token]) => token), "to");
+    }
+    for (const chip of document.querySelectorAll("#text .w.on")) chip.setAttribute("aria-pressed", "true");
+    holder.replaceChildren(...(state.word === null ? [] : [links()]));
   }
   function secondText() { // the same text by the other model, on its own scale
     if (reports.length < 2) return null;
@@ -305,8 +388,16 @@
     const { grid: [rows, columns], uri, height, width, seconds } = one.media;
     const [high, wide] = uri ? [height, width] : seconds ? [rows * 14, columns * 14] : [rows, columns];
     const cells = one.words.map((_, i) => cell(i, "rect", { x: i % columns, y: seconds && !uri ? rows - 1 - Math.floor(i / columns) : Math.floor(i / columns), width: 1, height: 1 }));
-    return h("div", { class: "picture", css: { "aspect-ratio": `${wide} / ${high}`, "max-width": `${Math.round(Math.min(520, (520 * wide) / high))}px` } },
+    const figure = h("div", { class: "picture", css: { "aspect-ratio": `${wide} / ${high}`, "max-width": `${Math.round(Math.min(520, (520 * wide) / high))}px` } },
       uri && h("img", { src: uri, alt: "The image as the model sees it" }), s("svg", { viewBox: `0 0 ${columns} ${rows}`, preserveAspectRatio: "none" }, cells));
+    return h("div", { class: "pictured" }, figure, largestParts(one));
+  }
+  function largestParts(one) { // the patches with the largest scores, beside the image
+    const values = shown().wordScores, linked = shown().classLinked;
+    const order = one.words.map((_, i) => i).sort((a, b) => Math.abs(values[b]) - Math.abs(values[a])).slice(0, 10);
+    const most = largest(order.map((i) => values[i])), written = aligned(order.map((i) => values[i]));
+    return h("div", null, h("h3", null, "The largest scores"), h("div", { class: "bars" }, order.map((i) => [h("span", { class: "name" }, one.words[i][0]),
+      bar([[0, Math.abs(values[i] || 0) / (most || 1), !linked ? "plain" : values[i] >= 0 ? "for" : "against"]]), h("span", { class: "value" }, written(values[i]))])));
   }
   function recording(one, cell) { // a band for each position, and over it the waveform with its time axis
     const { duration, seconds, envelope } = one.media, width = 1000, height = 150, most = largest(envelope.flat()) || 1;
@@ -361,7 +452,7 @@
     const name = quoted(one.words[state.word][0]);
     return h("div", { class: "links" }, list(`${name} attends to`, "keys"), list(`What attends to ${name}`, "queries"),
       h("p", { class: "soft small" }, "Mean of the attention over all layers and heads. ",
-        button("clear", () => set({ word: null }, ["text", "attention"]), { class: "quiet" })));
+        button("clear", () => pickWord(null), { class: "quiet" })));
   }
   function tokenName(token) {
     if (item().tokens[token] === undefined) return `position ${token}`;
@@ -403,7 +494,9 @@
 
   function waterfall() {
     const one = item(), chosen = shown(), title = one.media ? "From parts to the output" : "From words to the output";
-    document.getElementById("waterfall").classList.toggle("whole", document.getElementById("classes").hidden);
+    const place = document.getElementById("waterfall").classList;
+    place.toggle("whole", document.getElementById("classes").hidden && !one.tokenSet);
+    place.toggle("tall", !document.getElementById("classes").hidden && Boolean(one.tokenSet));
     if (chosen.additive && chosen.value === null) return panel(title, null, null, note("The output for this target was not kept, so there is no sum to show."));
     if (!chosen.additive) {
       return panel(title, null, null, note(`The scores of ${chosen.method} are not meant to add up to the model\u2019s output, so there is no sum to show.`));
@@ -419,18 +512,19 @@
     let at = 0;
     const ends = steps.map(([name, x]) => { const from = at; at += x; return [name, x, from, at]; });
     const low = Math.min(0, ...ends.map((x) => x[3])), high = Math.max(0, ...ends.map((x) => x[3]), total);
-    const place = (x) => (x - low) / (high - low || 1);
-    const zero = () => h("span", { class: "zero", css: { left: `${100 * place(0)}%` } });
+    const at01 = (x) => (x - low) / (high - low || 1);
+    const zero = () => h("span", { class: "zero", css: { left: `${100 * at01(0)}%` } });
+    const written = aligned([...steps.map((step) => step[1]), total]);
     const rows = ends.map(([name, x, from, to]) => {
-      const track = bar([[place(from), place(to), x >= 0 ? "for" : "against"]]);
+      const track = bar([[at01(from), at01(to), x >= 0 ? "for" : "against"]]);
       track.append(zero());
-      return [h("span", { class: "name" }, name), track, h("span", { class: "value" }, score(x))];
+      return [h("span", { class: "name" }, name), track, h("span", { class: "value" }, written(x))];
     });
-    const last = bar([[place(0), place(total), "total"]]);
+    const last = bar([[at01(0), at01(total), "total"]]);
     last.append(zero());
     return panel(title,
       `Each bar starts where the one above ends: bias terms, special tokens and words add up to the output for ${chosen.name} (its logit minus the mean of the others). What they miss is ${number(chosen.gap, 2)} of its size, the completeness gap.`,
-      null, h("div", { class: "bars", id: "sums" }, rows, h("span", { class: "name sum" }, `output for ${chosen.name}`), last, h("span", { class: "value sum" }, score(total))));
+      null, h("div", { class: "bars", id: "sums" }, rows, h("span", { class: "name sum" }, `output for ${chosen.name}`), last, h("span", { class: "value sum" }, written(total))));
   }
 
   function leftOut() { // parts that are not on the page, and why
@@ -441,7 +535,6 @@
 
   const TONES = { holds: "good", "does not hold": "bad", "nothing to certify": "neutral" };
   function tokenSetPanel() {
-    document.getElementById("tokenset").classList.toggle("whole", !item().certificate);
     const found = item().tokenSet;
     const meaning = "These words alone keep the prediction, the rest alone does not, and without any one of them that is no longer true. It is locally minimal: there may be a smaller set elsewhere.";
     if (!found) return null;
@@ -462,7 +555,6 @@
   }
 
   function certificatePanel() {
-    document.getElementById("certificate").classList.toggle("whole", !item().tokenSet);
     const found = item().certificate;
     const meaning = "All attention rows were replaced by other rows with few keys and the same head output, and the model was run again. Where the certificate holds, the prediction stands on these few keys; the controls show what other rows do.";
     if (!found) return null;
@@ -478,9 +570,8 @@
     const facts = [`${number(found.support, 3)} of up to ${found.keys} keys have weight in a row, on average; ${share(found.dropped)} of all weights are zero.`];
     if (found.necessity !== null) facts.push(`Of ${plural(found.checked, "checked row")}, each misses its output without any one of its keys.`);
     return panel("Certificate of efficient attention", meaning, null, h("div", { class: `box ${TONES[found.outcome]}` }, text),
-      found.outcome !== "nothing to certify" && [h("div", { class: "bars" }, rows),
-        h("p", { class: "soft small" }, `Change of the ${found.output}, relative to their size, on a logarithmic scale from 1e\u22128 to 1.${found.controls.some((x) => x[1] && x[1].kept === false) ? " Orange: the prediction changed." : ""}`)],
-      found.outcome !== "nothing to certify" && facts.map(note), found.notes.length > 0 && h("details", { class: "fold" }, h("summary", null, "Notes"), found.notes.map(note)));
+      found.outcome !== "nothing to certify" && h("div", { class: "beside" }, h("div", null, h("div", { class: "bars" }, rows),
+        h("p", { class: "soft small" }, `Change of the ${found.output}, relative to their size, on a logarithmic scale from 1e\u22128 to 1.${found.controls.some((x) => x[1] && x[1].kept === false) ? " Orange: the prediction changed." : ""}`)), h("div", null, facts.map(note))), found.notes.length > 0 && h("details", { class: "fold" }, h("summary", null, "Notes"), found.notes.map(note)));
   }
 
   function methods() {
@@ -558,7 +649,11 @@
     if (layer.invisible) facts.push(["invisible", `${share(layer.invisible[detail.head])} of the norm of its attention`]);
     facts.push(["rank", `${layer.rank[detail.head]} of ${plural(layer.n, "token")}${layer.rank[detail.head] >= layer.n ? ": its output determines its attention" : ""}`]);
     facts.push(["entropy", `${number(layer.entropy[detail.head])} nats of at most ${number(Math.log(layer.n))}`]);
-    return [h("h3", null, `Layer ${layer.layer}, head ${detail.head}`), h("dl", { class: "facts", id: "facts" }, facts.map(([name, text]) => [h("dt", null, name), h("dd", null, text)]))];
+    const most = largest(strongest.map((x) => x.contribution)), written = aligned(strongest.map((x) => x.contribution));
+    const bars = strongest.length > 1 && [h("h3", null, "The heads that contribute most"), h("div", { class: "bars", id: "strongest" }, strongest.slice(0, 8).map((x) => [
+      button(`layer ${one.layers[x.layer].layer} head ${x.head}`, () => set({ layer: x.layer, head: x.head, row: null }, ["attention"]), { class: "name", "aria-pressed": String(x === detail) }),
+      bar([[0, Math.abs(x.contribution) / (most || 1), x.contribution >= 0 ? "for" : "against"]], true), h("span", { class: "value" }, written(x.contribution))]))];
+    return [h("h3", null, `Layer ${layer.layer}, head ${detail.head}`), h("dl", { class: "facts", id: "facts" }, facts.map(([name, text]) => [h("dt", null, name), h("dd", null, text)])), bars];
   }
   function headPanel(detail) {
     const holder = h("div");
@@ -580,6 +675,7 @@
     return unpacked.get(text);
   }
   const KINDS = ["raw", "effective", "efficient"];
+  const KIND_MEANINGS = { raw: "as computed", effective: "what has an effect", efficient: "same output, few keys" };
   async function matrices(detail) {
     const all = await Promise.all(KINDS.map((kind) => unpack(detail[kind])));
     return Object.fromEntries(KINDS.map((kind, i) => [kind, { steps: all[i], at: (row, key) => (all[i][row * item().tokens.length + key] * detail.scale) / 127 }]));
@@ -608,7 +704,7 @@
         map.addEventListener("click", (event) => set({ row: move(event, map), layer: detail.layer, head: detail.head }, ["attention"]));
       });
       holder.append(h("div", { class: "maps" }, maps.map((x) => x.figure)));
-      holder.append(note(`raw: as the model computes it; effective: the part that the output can see; efficient: the same output from few keys. Rows are queries, columns are keys. One scale for all three: full color is ${number(detail.scale)}, and color grows with the square root. Weights are kept in steps of ${number(detail.scale / 127, 2)}.`));
+      holder.append(note(`Rows are queries, columns are keys; blue is above zero, orange below. One scale for all three: full color is ${number(detail.scale)}, and color grows with the square root. Weights are kept in steps of ${number(detail.scale / 127, 2)}. Click a row to see its weights.`));
     }
     const rows = Object.fromEntries(KINDS.map((kind) => [kind, (key) => found[kind].at(rowOf(row), key)]));
     holder.append(rowChoice(detail, row), fan(detail, rows, row));
@@ -619,7 +715,7 @@
     const which = row === detail.query ? "the row that contributes most" : "the chosen row";
     const pick = !detail.rows && h("select", { class: "quiet", "aria-label": "Row (query)", css: { "max-width": "8.5em" }, on: { change: (event) => set({ row: Number(event.target.value), layer: detail.layer, head: detail.head }, ["attention"]) } },
       one.tokens.map((token, i) => h("option", { value: i, selected: i === row }, `${i}: ${token}`)));
-    return h("div", { class: "row", css: { "margin-top": "16px" } }, h("h3", { css: { margin: 0 } }, `What ${quoted(tokenName(row))} attends to`), h("span", { class: "meta" }, which), h("span", { class: "grow" }), pick,
+    return h("div", { class: "row", css: { "margin-top": "16px" } }, h("div", { class: "grow" }, h("h3", { css: { margin: 0 } }, `What ${quoted(tokenName(row))} attends to`), h("span", { class: "meta" }, which)), pick,
       menu([...(detail.rows ? [] : [["PNG of the maps", () => exportMaps(detail)]]), ["SVG of this row", () => exportFigure("fan", "attention-row")], ["CSV of the weights", () => exportMatrix(detail)]]));
   }
 
@@ -645,7 +741,7 @@
       Object.assign(down.style, { left: `${(100 * key) / n}%`, width: `${100 / n}%` });
     };
     const map = h("div", { class: "map" }, canvas, fixed, across, down);
-    return { map, cross, figure: h("figure", null, h("figcaption", null, h("b", null, kind)), map) };
+    return { map, cross, figure: h("figure", null, h("figcaption", null, h("b", null, kind), ` ${KIND_MEANINGS[kind]}`), map) };
   }
 
   // The row of one query: lines to its keys, the weights by the three kinds, and the intervals where they are known.
@@ -666,6 +762,7 @@
     const parts = [s("text", { x: from - 8, y: middle + 4, "text-anchor": "end" }, cut(tokenName(query), most)),
       s("line", { x1: x(0), x2: x(0), y1: top - 6, y2: height - 4, stroke: css("--line") }),
       s("text", { x: x(0), y: 13, "text-anchor": "middle", class: "soft" }, "0"), s("text", { x: x(high), y: 13, "text-anchor": "end", class: "soft" }, number(high))];
+    if (x(0) - x(low) > 44) parts.push(s("text", { x: x(low), y: 13, "text-anchor": "middle", class: "soft" }, number(low)));
     keys.forEach((key, i) => {
       const y = top + i * line + line / 2;
       const w = weight(key), interval = intervals.get(key);
@@ -678,7 +775,7 @@
         const effective = x(rows.effective(key)), efficient = rows.efficient(key);
         parts.push(s("path", { d: `M${effective} ${y - 5}V${y + 5}`, stroke: css("--ink"), "stroke-width": 2 }));
         parts.push(s("circle", { cx: x(w), cy: y, r: 4.6, fill: css("--card"), stroke: css("--for"), "stroke-width": 1.8 }));
-        if (efficient > 0) parts.push(s("path", { d: `M${x(efficient)} ${y - 3.4}l3.4 3.4l-3.4 3.4l-3.4 -3.4z`, fill: css("--against") }));
+        if (efficient > 0) parts.push(s("path", { d: `M${x(efficient)} ${y - 3.4}l3.4 3.4l-3.4 3.4l-3.4 -3.4z`, fill: css("--share1") }));
       } else {
         parts.push(s("circle", { cx: x(w), cy: y, r: 4.6, fill: css("--card"), stroke: css("--for"), "stroke-width": 1.8 }));
       }
@@ -687,7 +784,7 @@
       parts.push(s("rect", { x: name - 10, y: y - line / 2, width: width - name + 10, height: line, fill: "transparent", "data-key": key, on: tipped(() => label) }, s("title", null, label)));
     });
     const support = rows ? detail.support[detail.rows ? detail.rows.indexOf(query) : query] : null;
-    const legendLine = h("p", { class: "soft small" }, "\u25cb weight of the model", rows && ["  \u00b7  \u2503 effective  \u00b7  ", h("span", { css: { color: "var(--against)" } }, "\u25c6"), " efficient"],
+    const legendLine = h("p", { class: "soft small" }, "\u25cb weight of the model", rows && ["  \u00b7  \u2503 effective  \u00b7  ", h("span", { css: { color: "var(--share1)" } }, "\u25c6"), " efficient"],
       intervals.size > 0 ? "  \u00b7  grey bar: where the weight can lie with the same output (of the 5 largest weights)." : "  \u00b7  intervals: not computed for this row.",
       support !== null && ` Efficient attention keeps ${support} of ${n} keys of this row${keys.length < n ? `; the ${keys.length} largest are shown` : ""}.`);
     const figure = s("svg", { viewBox: `0 0 ${width} ${height}`, class: "fan", role: "img", id: "fan", "aria-label": `Weights of the row of ${tokenName(query)}: ${keys.map((key) => `${tokenName(key)} ${number(weight(key), 2)}`).join(", ")}` }, parts);
@@ -704,7 +801,8 @@
     const meaning = "Only these attention weights were kept, in all layers at once, and the model was run: they keep the prediction, all others together do not, and without any single one of them that is no longer true. The set is locally minimal and not the only one.";
     const box = found.outcome === "nothing to certify"
       ? ["Needs no attention. ", h("span", null, found.reason)]
-      : [`${found.edges.length.toLocaleString("en")} of ${found.total.toLocaleString("en")} attention weights carry ${found.target}. `, h("span", null, found.outcome === "holds" ? "None of them can be left out." : found.reason)];
+      : !found.edges.length ? ["No set was found. ", h("span", null, found.reason)]
+      : [`${found.edges.length.toLocaleString("en")} of ${found.total.toLocaleString("en")} attention weights carry the prediction ${quoted(found.target)}. `, h("span", null, found.outcome === "holds" ? "None of them can be left out." : found.reason)];
     const bars = [["all weights", found.pAll], ["the set alone", found.pSet], ["the rest alone", found.pRest], ["no attention", found.pNone]].filter((x) => x[1] !== null);
     const top = h("div", { class: `box ${TONES[found.outcome]}` }, box);
     const probabilities = h("div", { class: "bars" }, bars.map(([name, p]) => [h("span", { class: "name" }, name), bar([[0, p, "plain"]], true), h("span", { class: "value" }, percent(p))]));
@@ -726,7 +824,7 @@
     const row = new Map(tokens.map((token, i) => [token, i])), layers = found.modules.length;
     const narrow = innerWidth < 560, line = 24, top = 34, left = narrow ? 76 : 118;
     const beside = innerWidth > 900 ? 336 : 0, inner = document.getElementById("panels").clientWidth - (innerWidth < 560 ? 30 : 50) - beside;
-    const name = narrow ? 96 : 150, gap = Math.max(narrow ? 34 : 56, Math.min(170, (inner - left - name) / layers)); // as wide as the panel, if that can be
+    const name = narrow ? 124 : 150, gap = Math.max(narrow ? 34 : 56, Math.min(170, (inner - left - name) / layers)); // as wide as the panel, if that can be
     const right = left + layers * gap, width = right + name, height = top + tokens.length * line + 8;
     const x = (column) => left + column * gap, y = (token) => top + row.get(token) * line + line / 2;
     const most = largest(found.edges.map((edge) => edge.contribution));
@@ -999,8 +1097,8 @@
 
   // --- drawing ---------------------------------------------------------------------------------------------------
 
-  const PANELS = [["verdict", verdict, "bare"], ["text", textPanel, ""], ["classes", classes, "third"], ["waterfall", waterfall, "rest"],
-    ["tokenset", tokenSetPanel, "half"], ["certificate", certificatePanel, "half"], ["subgraph", subgraph, ""], ["leftout", leftOut, "left"], ["attention", attention, ""], ["methods", methods, ""],
+  const PANELS = [["verdict", verdict, "bare"], ["claims", claims, "claims"], ["text", textPanel, ""], ["classes", classes, "narrow"], ["waterfall", waterfall, "wide"],
+    ["tokenset", tokenSetPanel, "narrow"], ["subgraph", subgraph, ""], ["certificate", certificatePanel, ""], ["leftout", leftOut, "left"], ["attention", attention, ""], ["methods", methods, ""],
     ["information", information, ""], ["questions", questions, ""], ["provenance", provenance, ""]];
   const holder = document.getElementById("panels");
   for (const [name, , kind] of PANELS) holder.append(h("section", { id: name, class: kind === "left" ? kind : `panel ${kind}` }));
@@ -1023,8 +1121,10 @@
         reportError(error);
       }
       section.hidden = content === null;
-      section.replaceChildren(...[content].flat(4).filter((x) => x));
-      if (names || i < 1) step(i + 1); else setTimeout(() => step(i + 1), 0);
+      const parts = [content].flat(4).filter((x) => x);
+      section.replaceChildren(...parts.filter((x) => typeof x !== "function"));
+      parts.filter((x) => typeof x === "function").forEach((act) => act());
+      if (names || i < 2) step(i + 1); else setTimeout(() => step(i + 1), 0);
     };
     step(0);
   }
@@ -1040,5 +1140,11 @@
     if (event.key === "j" && data.items[state.input + 1]) choose(state.input + 1);
     if (event.key === "k" && state.input > 0) choose(state.input - 1);
   });
+  let folded = [];
+  addEventListener("beforeprint", () => {
+    folded = [...document.querySelectorAll("details:not([open], .menu)")];
+    folded.forEach((one) => { one.open = true; });
+  });
+  addEventListener("afterprint", () => folded.forEach((one) => { one.open = false; }));
   document.documentElement.dataset.ready = "true";
 })();

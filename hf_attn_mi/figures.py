@@ -27,6 +27,7 @@ PLAIN, INK, SOFT, LINE = "#8a919a", "#1c2026", "#59616b", "#d5d7da"
 NO_SHARE = "#f4f1f9"
 WIDTH = 6.0  # inches
 LONGEST = 24  # characters of a name on an axis
+TITLE_LETTER, TITLE_SHARE = 4.9, 0.8  # mean width of its letters in points; share of the figure that a title can take
 SCRIPTS = {  # fonts of scripts that the fonts of matplotlib lack
     "Arial Unicode MS",
     "Hiragino Sans",
@@ -201,10 +202,21 @@ def label(text: str, most: int = LONGEST) -> str:
 
 
 def set_title(ax: Axes, text: str, columns: int = 70) -> None:
-    """Give axes a title, in two lines where one is not enough."""
+    """Give axes a title of at most this many columns, in two lines where one is not enough for them or the figure."""
+    room = TITLE_SHARE * 72 * float(figure_of(ax).get_figwidth()) / TITLE_LETTER
+    columns = min(columns, max(int(room), 12))
     lines = textwrap.wrap(" ".join(text.split()), columns) or [""]
     more = "…" if len(lines) > 2 else ""
     ax.set_title("\n".join(label(line, columns + 1) for line in lines[:2]) + more if text.strip() else "")
+
+
+def width_of(ax: Axes) -> float:
+    """Return the width of axes in inches, as it is after the layout of their figure."""
+    figure = figure_of(ax)
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+    return float(ax.get_window_extent().width) / figure.dpi
 
 
 def legend_below(ax: Axes, new: bool, columns: int) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError, shown
-from hf_attn_mi.figures import COLORS, INK, cell_numbers, draw, figure_of, label, own_axes, share_colors
+from hf_attn_mi.figures import COLORS, cell_numbers, draw, figure_of, label, own_axes, set_title, share_colors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,7 +89,7 @@ def _intervals(
     ax.set_ylim(-0.02, 1.35 * float(weights.upper[row][keys].max()) + 0.02 if len(keys) else 1.0)  # the legend above
     ax.set_xlabel("key" if len(keys) == visible else f"{len(keys)} keys of the largest weights")
     ax.set_ylabel("weight")
-    ax.set_title(f"where each weight can lie with the same head output; identifiable: at most {weights.width:g} wide")
+    set_title(ax, f"where each weight can lie with the same head output; identifiable: at most {weights.width:g} wide")
     ax.grid(alpha=0.25, axis="y")
     ax.legend(fontsize="small", ncols=2, loc="upper center")
     return figure_of(ax)
@@ -136,7 +136,7 @@ def _identifiable(table: Tensor, title: str, ax: Axes | None) -> Figure:
     ax.tick_params(length=0)
     ax.set_xlabel("head")
     ax.set_ylabel("layer")
-    ax.set_title(label(title or "weights that the head's output determines", 90), color=INK)
+    set_title(ax, title or "weights that the head's output determines", 60)
     if layers * heads <= _NUMBERED:
         known = [[x if not math.isnan(x) else math.nan for x in line] for line in table.tolist()]
         cell_numbers(ax, known, lambda x: f"{x:.2f}", dark=lambda x: x > _DARK, missing="")

@@ -341,3 +341,33 @@ def test_a_list_has_a_panel_for_each_result():
             nothing.plot()
     with pytest.raises(InvalidInputError, match="A skipped input has nothing"):
         skipped.plot()
+
+
+DRAWN = {
+    **{f"{name}-{kind}": (samples.SAMPLES[name], {"kind": kind}) for name, kind in CASES},
+    "weights": (identifiable_weights(torch.rand(1, 30).softmax(-1), torch.randn(30, 4)), {}),
+    "list": (Results((samples.explanation(), samples.explanation())), {"kind": "text"}),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_no_label_leaves_the_figure(name):
+    record, options = DRAWN[name]
+    figure = record.plot(**options)
+    figure.draw_without_rendering()
+    labels = [figure.texts, *(legend.texts for legend in figure.legends)]
+    for ax in figure.axes:
+        labels += [[ax.title, ax.xaxis.label, ax.yaxis.label], ax.texts]
+    for text in [one for group in labels for one in group if one.get_visible() and one.get_text().strip()]:
+        box = text.get_window_extent()
+        inside = box.x0 > -1 and box.y0 > -1 and box.x1 < figure.bbox.x1 + 1 and box.y1 < figure.bbox.y1 + 1
+        assert inside, (text.get_text(), box, figure.bbox.bounds)
+
+
+def test_words_of_several_texts_are_as_wide_as_their_letters():
+    explanations = Results(samples.explanation(texts=("Unbelievable  film!",)) for _ in range(3))
+    figure = explanations.plot(kind="text")
+    figure.draw_without_rendering()
+    for ax in figure.axes:
+        (left, _), (right, _) = ax.transData.transform([(0, 0), (1, 0)])
+        assert 6.0 < (right - left) * 72 / figure.dpi < 6.9  # points of a letter, which are 6.02 in this font

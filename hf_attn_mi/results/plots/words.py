@@ -23,6 +23,7 @@ from hf_attn_mi.figures import (
     new_figure,
     own_axes,
     set_title,
+    width_of,
 )
 from hf_attn_mi.results.words import LEVELS, Rgb, format_score, level_colors, level_of, text_color
 
@@ -151,8 +152,9 @@ def plot_text(
 def _text(
     rows: Sequence[Sequence[TextPart]], title: str, target: str, linked: bool, marks: str, ax: Axes | None
 ) -> Figure:
-    inches = WIDTH if ax is None else ax.get_window_extent().width / ax.figure.figure.dpi
-    columns = max(20, int((inches - 0.2) * 72 / LETTER))
+    if ax is not None:
+        ax.set_axis_off()
+    columns = max(20, int(((WIDTH if ax is None else width_of(ax)) - 0.2) * 72 / LETTER))
     boxes = list(_boxes(rows, columns))
     shown = [box for box in boxes if box.line < MOST_LINES]
     lines = 1 + max((box.line for box in shown), default=0)

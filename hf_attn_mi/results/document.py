@@ -127,7 +127,8 @@ def terminal_text(blocks: Iterable[Block], color: ColorDepth | None = "none") ->
     Args:
         blocks: the blocks of the document.
         color: the color support of the terminal; None for those of standard output (none where it is not a terminal or
-            NO_COLOR is set).
+            NO_COLOR is set). Then lines are also broken between words to fit the columns of the terminal; elsewhere a
+            statement is one line, however long, which programs can search.
 
     Example:
         >>> print(terminal_text([Words([[Piece("good", 0.5)]], label="positive")]).splitlines()[0])
@@ -136,7 +137,9 @@ def terminal_text(blocks: Iterable[Block], color: ColorDepth | None = "none") ->
     from rich.console import Console
     from rich.text import Text
 
-    depth = _depth(Console(force_jupyter=False)) if color is None else color
+    output = Console(force_jupyter=False)
+    depth = _depth(output) if color is None else color
+    width = output.width if color is None and output.is_terminal else None
     console = Console(
         file=StringIO(),
         force_jupyter=False,  # in a notebook rich would display the lines instead of writing them to the file
@@ -149,23 +152,34 @@ def terminal_text(blocks: Iterable[Block], color: ColorDepth | None = "none") ->
     for block in blocks:
         if isinstance(block, Heading):
             details = ", ".join(f"{name} {value}" for name, value in block.details.items())
-            console.print(Text(_printable(f"{block.title} ({details})" if details else block.title)))
+            text = _printable(f"{block.title} ({details})" if details else block.title)
+            console.print(Text(_broken(text, width), style="bold"))
         elif isinstance(block, Paragraph):
-            text = _printable(block.text)
-            if block.wrapped:
-                text = textwrap.fill(text, WIDTH)
+            text = _broken(_printable(block.text), min(width or WIDTH, WIDTH) if block.wrapped else width)
             console.print(Text(text, style=_TONES[block.tone]))
         elif isinstance(block, Facts):
             for line in block.lines:
-                console.print(Text(_printable(line)))
+                console.print(Text(_broken(_printable(line), width, "  ")))
         elif isinstance(block, Drawing):
-            _print_words(console, block.words, "none")
+            _print_words(console, block.words, "none", width)
         elif isinstance(block, Words):
-            _print_words(console, block, depth)
+            _print_words(console, block, depth, width)
         elif not block.folded:
-            _print_table(console, block)
+            _print_table(console, block, width or WIDTH)
     assert isinstance(console.file, StringIO)
     return "\n".join(line.rstrip(" ") for line in console.file.getvalue().removesuffix("\n").split("\n"))
+
+
+def _broken(text: str, width: int | None, indent: str = "") -> str:
+    """The text with its lines broken between words; further lines begin with the indent of the first and `indent`."""
+    if width is None:
+        return text
+    lines = []
+    for line in text.split("\n"):
+        below = line[: len(line) - len(line.lstrip())] + indent
+        broken = textwrap.wrap(line, width, subsequent_indent=below, break_on_hyphens=False, break_long_words=False)
+        lines += broken or [""]
+    return "\n".join(lines)
 
 
 def _depth(console: Console) -> ColorDepth:
@@ -176,11 +190,13 @@ def _depth(console: Console) -> ColorDepth:
     return depths.get(console.color_system, "none")
 
 
-def _print_words(console: Console, words: Words, depth: ColorDepth) -> None:
+def _print_words(console: Console, words: Words, depth: ColorDepth, width: int | None) -> None:
     from rich.text import Text
 
     for pieces in words.texts if depth != "none" else ():
-        console.print(Text.assemble(*((_printable(piece.text), _style(piece, words.scale, depth)) for piece in pieces)))
+        text = Text.assemble(*((_printable(piece.text), _style(piece, words.scale, depth)) for piece in pieces))
+        for line in [text] if width is None else text.wrap(console, width):
+            console.print(line)
     table = _grid()
     for name in ("name", "score", "bar"):
         table.add_column(
@@ -195,7 +211,7 @@ def _print_words(console: Console, words: Words, depth: ColorDepth) -> None:
         name = " ".join(_printable(piece.name[: 10 * _NAME]).split())
         table.add_row(Text(name), Text(format_score(score)), Text(bar))
     console.print(table)
-    console.print(Text(_printable(words.legend("+", "-"))))
+    console.print(Text(_broken(_printable(words.legend("+", "-")), width)))
 
 
 def _style(piece: Piece, scale: float, depth: ColorDepth) -> str | Style:
@@ -226,7 +242,7 @@ def _grid() -> RichTable:
     return RichTable(box=None, show_header=False, padding=(0, 0, 0, 2))
 
 
-def _print_table(console: Console, table: Table) -> None:
+def _print_table(console: Console, table: Table, width: int) -> None:
     """Print a table in groups of columns that a terminal can hold; the first column is repeated in each."""
     from rich.cells import cell_len
     from rich.table import Table as RichTable
@@ -237,7 +253,7 @@ def _print_table(console: Console, table: Table) -> None:
     groups, used = [[0]], widths[0]
     for i in range(1, len(widths)):
         used += 2 + widths[i]
-        if used > WIDTH and len(groups[-1]) > 1:
+        if used > width and len(groups[-1]) > 1:
             groups.append([0])
             used = widths[0] + 2 + widths[i]
         groups[-1].append(i)

@@ -360,7 +360,7 @@ def test_input_cannot_steer_the_terminal(color):
         Table([evil], [[evil]], title=evil),
     ]
     text = terminal_text(blocks, color)
-    ours = re.compile(r"\x1b\[38;5;\d+;48;5;\d+m|\x1b\[0m")
+    ours = re.compile(r"\x1b\[38;5;\d+;48;5;\d+m|\x1b\[[01]m")
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", ours.sub("", text))
     assert bool(ours.search(text)) == (color == "256")
     text.encode("utf-8")
@@ -388,6 +388,32 @@ def test_wide_tables_are_cut_into_groups_of_columns():
     assert all(f"metric {i}" in "\n".join(lines) for i in range(5))
     assert [group.splitlines()[1].split()[0] for group in groups] == ["first"] * len(groups)
     assert terminal_text([Paragraph("word " * 60, wrapped=True)]).count("\n") == 2
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_in_a_terminal_lines_are_broken_between_words(monkeypatch, columns):
+    for name, value in {"FORCE_COLOR": "1", "COLUMNS": str(columns), "TERM": "xterm-256color"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    statement = "Every number of this statement is long-winded and 99.5 % of it is repeated. " * 4
+    pieces = [piece for word in statement.split() for piece in (Piece(word, 0.5), Piece(" "))]
+    blocks = [
+        Heading("positive", {"reference": statement}),
+        words(*pieces),
+        Paragraph(statement, "good"),
+        Facts([statement, f"  - {statement}"]),
+        Table([f"metric {i}" for i in range(20)], [["0.123"] * 20]),
+    ]
+    text = re.sub(r"\x1b\[[\d;]*m", "", terminal_text(blocks, None))
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= columns
+    assert " ".join(text.split()).count(statement.strip()) == 5  # no word is broken, none is lost
+    dashed = lines.index(next(line for line in lines if line.startswith("  - Every")))
+    assert lines[dashed + 1].startswith("    ")
+    assert not lines[dashed + 1].startswith("     ")
+    assert lines[dashed - 1].startswith("  ")
+    unbroken = terminal_text([Facts([statement])], "none")
+    assert unbroken == statement.rstrip()
 
 
 def test_markdown_escapes_what_would_break_a_table():

@@ -7,6 +7,7 @@ import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
+from itertools import chain
 from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -204,7 +205,8 @@ def _reader(annotation: Any, saved: bool) -> Reader:
         (inner,) = (_reader(item, saved) for item in arguments if item is not NoneType)
         return lambda value: None if value is None else inner(value)
     if origin is tuple:
-        return _tuple_reader([_reader(item, saved) for item in arguments if item is not ...], arguments[-1] is ...)
+        items = [_reader(item, saved) for item in arguments if item is not ...]
+        return _tuple_reader(items, arguments[-1] is ..., _exact_types(arguments))
     if annotation is Mapping or origin is Mapping:
         item = arguments[1]
         return _mapping_reader(freeze if item is Any else _reader(item, saved))
@@ -213,11 +215,50 @@ def _reader(annotation: Any, saved: bool) -> Reader:
     return _PLAIN[annotation]
 
 
-def _tuple_reader(items: list[Reader], repeated: bool) -> Reader:
+def _exact_types(items: tuple[Any, ...]) -> tuple[frozenset[type], int | None] | None:
+    """Types whose values need no reading in a tuple of these items; None if each has to be read.
+
+    The second result is None, or the number of entries of the tuples of one type that the items are.
+
+    Example:
+        >>> _exact_types((tuple[int, int], ...)) == (frozenset({int}), 2)
+        True
+    """
+    if len(items) != 2 or items[1] is not ...:
+        return None
+    inner = get_args(items[0])
+    if get_origin(items[0]) is tuple:
+        plain = len(set(inner)) == 1 and inner[0] in _PLAIN and inner[0] is not Tensor
+        return (frozenset({inner[0]}), len(inner)) if plain else None
+    kinds = frozenset(inner if get_origin(items[0]) in (Union, UnionType) else items[:1])
+    return (kinds, None) if kinds <= {NoneType, str, float, int, bool} else None
+
+
+def _is_exact(values: tuple[Any, ...], exact: tuple[frozenset[type], int | None] | None) -> bool:
+    """Whether every entry is what its reader would give, found without calling it: there may be thousands."""
+    if exact is None:
+        return False
+    kinds, size = exact
+    if size is not None:
+        if set(map(type, values)) != {tuple} or set(map(len, values)) != {size}:
+            return False
+        values = tuple(chain.from_iterable(values))
+    found = set(map(type, values))
+    if not found <= kinds:
+        return False
+    numbers = [value for value in values if value is not None] if int in found else []
+    return not numbers or bool(min(numbers) >= -(2**63) and max(numbers) < 2**63)
+
+
+def _tuple_reader(
+    items: list[Reader], repeated: bool, exact: tuple[frozenset[type], int | None] | None = None
+) -> Reader:
     def read(value: Any) -> tuple[Any, ...]:
         if isinstance(value, str) or not isinstance(value, Iterable):
             raise MismatchError("", f" must be a tuple, got {type(value).__name__}")
         values = tuple(value)
+        if _is_exact(values, exact):
+            return values
         readers = items * len(values) if repeated else items
         if len(values) != len(readers):
             raise MismatchError("", f" has {len(values)} entries; {len(readers)} are needed")

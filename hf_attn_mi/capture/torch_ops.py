@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,15 +111,15 @@ _ATTRIBUTE = "_hf_attn_mi_tags"
 _current = threading.local()
 
 
-@contextmanager
-def tags_of(owner: object) -> Iterator[None]:
-    """Read and write the tags of `owner` inside the context: captures that are open together have separate tags."""
-    before = getattr(_current, "owner", None)
-    _current.owner = id(owner)
-    try:
-        yield
-    finally:
-        _current.owner = before
+def set_owner(owner: int | None) -> int | None:
+    """Read and write the tags of this owner from now on, and return the one before.
+
+    Captures that are open together have separate tags. No context manager, which would take as long as the rest of the
+    tracing of an operation.
+    """
+    before: int | None = getattr(_current, "owner", None)
+    _current.owner = owner
+    return before
 
 
 def get_tag(value: Any) -> Tag | None:

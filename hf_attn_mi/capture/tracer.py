@@ -72,8 +72,11 @@ class AttentionTracer(FunctionMode):
         kwargs = kwargs or {}
         if ops.recomputing():
             return func(*args, **kwargs)
-        with ops.tags_of(self):
+        before = ops.set_owner(id(self))
+        try:
             return self._trace(func, args, kwargs)
+        finally:
+            ops.set_owner(before)
 
     def _trace(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func in ops.SHAPE or func in ops.SAME:

@@ -24,6 +24,7 @@ from hf_attn_mi.methods.relevance import rules
 from hf_attn_mi.models.token_origins import TokenOrigins
 
 T = Tensor
+PLAIN = {int, float, bool, str, type(None)}
 SoftmaxRule = Literal["detach", "taylor"]
 GATED = {
     F.gelu,
@@ -157,8 +158,8 @@ class LinearizedForward(FunctionMode):
             return self._embedding(func, args, kwargs)
         if func is T.register_hook or not torch.is_grad_enabled():
             return func(*args, **kwargs)
-        args = tuple(without_gradient(a) for a in args)
-        kwargs = {k: without_gradient(v) for k, v in kwargs.items()}
+        args = tuple(map(without_gradient, args))
+        kwargs = {k: without_gradient(v) for k, v in kwargs.items()} if kwargs else kwargs
         if self.taylor and func in SOFTMAX and is_tracked(logits := args[0] if args else kwargs["input"]):
             rest = {key: value for key, value in kwargs.items() if key != "input"}
             return rules.taylor_rule(lambda x: func(x, *args[1:], **rest), [logits], self._collect)
@@ -287,6 +288,9 @@ class LinearizedForward(FunctionMode):
 
     def _collect(self, shares: Tensor) -> None:
         """Add shares to the bias terms of their examples: the first dimension is the batch, or batch times heads."""
+        if shares.shape == self.bias.shape:
+            self.bias += shares.to(self.bias.device)
+            return
         shares = shares.reshape(1) if shares.dim() == 0 else shares
         if shares.shape[0] % self.batch:
             shares = (shares.sum() / self.batch).expand(self.batch)
@@ -354,8 +358,13 @@ def _is_negative(value: Any) -> bool:
 
 def without_gradient(value: Any) -> Any:
     """The value; a parameter of the model as a constant, also in a list of tensors."""
-    if type(value) in (list, tuple) and any(isinstance(part, nn.Parameter) for part in value):
-        return type(value)(without_gradient(part) for part in value)
+    kind = type(value)
+    if (
+        kind is Tensor or kind in PLAIN
+    ):  # the test for a parameter is a Python function, and this runs for each argument
+        return value
+    if kind in (list, tuple) and any(isinstance(part, nn.Parameter) for part in value):
+        return kind(without_gradient(part) for part in value)
     return value.detach() if isinstance(value, nn.Parameter) else value
 
 

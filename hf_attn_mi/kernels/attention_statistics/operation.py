@@ -144,14 +144,18 @@ class Sums:
         entropy = torch.zeros(lead, dtype=inputs.dtype, device=device)
         return Sums(received, effective, entropy, norm, change, counts, rank, n)
 
-    def close_shared(self, examples: slice, kv: slice, keys: slice, basis: Tensor) -> None:
+    def close_shared(self, examples: slice, kv: slice, keys: slice, basis: Tensor | None) -> None:
         """Fill in received effective weights r P = (r U) U^T; for heads with n <= rank the raw ones, with change zero.
 
         Args:
             examples, kv, keys: places of the heads, whose queries all see the same keys.
-            basis: (kv heads of all examples, keys, head_dim) U, orthonormal columns.
+            basis: (kv heads of all examples, keys, head_dim) U, orthonormal columns; None where n <= rank everywhere.
         """
         raw = self.received[examples, kv, :, keys]
+        if basis is None:
+            self.effective[examples, kv, :, keys] = raw
+            self.change[examples, kv] = 0
+            return
         flat = raw.flatten(0, 1).to(basis.dtype)
         projected = ((flat @ basis) @ basis.transpose(1, 2)).view(raw.shape)
         same = self.n[examples, kv] <= self.rank[examples, kv]

@@ -11,7 +11,13 @@ from torch import Tensor
 from hf_attn_mi.kernels.attention_statistics.inputs import KernelInputs
 from hf_attn_mi.kernels.attention_statistics.operation import AttentionStatistics, Sums
 from hf_attn_mi.kernels.attention_statistics.torch_per_query import statistics_per_query
-from hf_attn_mi.kernels.effective.value_basis import WELL_CONDITIONED, ValueBasis, epsilon_of, value_basis
+from hf_attn_mi.kernels.effective.value_basis import (
+    WELL_CONDITIONED,
+    ValueBasis,
+    epsilon_of,
+    independent_values,
+    value_basis,
+)
 from hf_attn_mi.kernels.inputs import check_attention_weights, check_outputs
 
 TILE = 1 << 19  # entries of a tile of attention: two tiles fit about into the caches
@@ -32,7 +38,7 @@ class Block:
     weights: Tensor | None  # (examples, 1, 1, queries, 1) 1 for real queries, None if every query is real
     key: Tensor | None  # (kv heads of all examples, keys, qk_dim)
     values: Tensor  # (kv heads of all examples, keys, head_dim), zero at pads
-    basis: ValueBasis
+    basis: ValueBasis | None  # None where the values of every head are independent: effective rows are the rows
     trusted: bool  # outputs are exact enough to be used as rows times values
 
 
@@ -105,11 +111,13 @@ def _read_block(
         bare = torch.zeros(flags.shape, dtype=dtype, device=flags.device).masked_fill(~flags, NEVER)
         padding = bare[:, None, None, :].expand(-1, values.shape[1], -1, -1).reshape(-1, 1, flags.shape[1])
     count = flags.sum(1)[:, None].expand(values.shape[:2]).reshape(-1)
-    basis = value_basis(values.flatten(0, 1), count, epsilon_of(inputs.value, inputs.query, inputs.key, inputs.rows))
-    for heads, numbers in ((sums.rank, basis.rank), (sums.n, count)):
+    epsilon = epsilon_of(inputs.value, inputs.query, inputs.key, inputs.rows)
+    flat, of_heads = values.flatten(0, 1), flags[:, None].expand(values.shape[:3]).flatten(0, 1)
+    basis = None if bool(independent_values(flat, of_heads, epsilon).all()) else value_basis(flat, count, epsilon)
+    for heads, numbers in ((sums.rank, count if basis is None else basis.rank), (sums.n, count)):
         heads[examples, kv] = numbers.view(values.shape[:2])[..., None]
     precise = inputs.output is not None and inputs.output.dtype in (torch.float32, torch.float64)
-    trusted = precise and bool((basis.condition <= WELL_CONDITIONED).all())
+    trusted = basis is not None and precise and bool((basis.condition <= WELL_CONDITIONED).all())
     return Block(
         examples,
         kv,
@@ -120,7 +128,7 @@ def _read_block(
         flags[:, None, None, None, :],
         None if all_queries else real[:, None, None, :, None].to(dtype),
         None if inputs.key is None else inputs.key[examples, kv, keys].to(dtype).flatten(0, 1),
-        values.flatten(0, 1),
+        flat,
         basis,
         trusted,
     )
@@ -151,7 +159,7 @@ def _pass_tile(inputs: KernelInputs, block: Block, queries: slice, sums: Sums, e
     heads = block.examples, block.kv
     sums.entropy[heads] += entropy.clamp_min(0).view(shape).sum(-1)
     sums.norm[heads] += norm.view(shape).sum(-1)
-    if not effective:
+    if not effective or block.basis is None:
         return
     if block.trusted and inputs.output is not None:
         outputs = inputs.output[block.examples, block.heads, queries].to(weights.dtype)
@@ -217,4 +225,4 @@ def _close_block(inputs: KernelInputs, block: Block, sums: Sums, effective: bool
             inputs.output.dtype,
         )
     if effective:
-        sums.close_shared(block.examples, block.kv, block.keys, block.basis.basis)
+        sums.close_shared(block.examples, block.kv, block.keys, None if block.basis is None else block.basis.basis)

@@ -100,6 +100,32 @@ def whiten(gram: Tensor, cut: Tensor, scale: Tensor | None = None) -> tuple[Tens
     return whitening, rank
 
 
+def independent_values(values: Tensor, flags: Tensor, epsilon: float) -> Tensor:
+    """Return for which heads the values of all allowed keys are certainly independent: then their number is the rank.
+
+    With few keys this takes the Gram matrix of the keys, (keys, keys), in place of that of the dimensions, and neither
+    eigenvalues nor a basis. False means that the rank is not known yet.
+
+    Args:
+        values: (heads, keys, head_dim) float32 or float64, zero at keys that are not allowed.
+        flags: (heads, keys) bool, the allowed keys.
+        epsilon: see `epsilon_of`.
+
+    Example:
+        >>> independent_values(torch.eye(2, 3)[None], torch.tensor([[True, True]]), 2.0**-23).tolist()
+        [True]
+    """
+    if values.shape[1] > values.shape[2]:
+        return flags.new_zeros(len(values))
+    wide = values.double()
+    gram = wide @ wide.transpose(1, 2)
+    diagonal = gram.diagonal(dim1=1, dim2=2)
+    trace = diagonal.sum(1)
+    diagonal += (trace / flags.sum(1).clamp_min(1))[:, None] * ~flags  # other keys get a block of their own
+    _, smallest = inverse_factor(gram)
+    return smallest > rank_cut(flags.sum(1), values.shape[2], epsilon) * trace
+
+
 def value_basis(
     values: Tensor, keys: Tensor, epsilon: float, *, columns: bool = True, center: Tensor | None = None
 ) -> ValueBasis:

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_attn_mi.capture.model_cache import cached
+from hf_attn_mi.capture.model_cache import cached, cached_pair
 from hf_attn_mi.capture.model_state import eager_stance, model_lock, unwrap, visible_attention
-from hf_attn_mi.capture.module_names import ModuleNames, layer_stacks
+from hf_attn_mi.capture.module_names import ModuleNames, NameTable, layer_stacks
 from hf_attn_mi.capture.records import AttentionCall, LayerStates, ReplacedAttention
 from hf_attn_mi.capture.states import stream_states
 from hf_attn_mi.capture.tracer import AttentionTracer
@@ -94,8 +94,8 @@ def capture_attention(
     capture = Capture()
     # Not by enter_context: Ctrl-C between its two steps would leave the lock locked.
     with model_lock(inner), eager_stance(model), visible_attention(inner), ExitStack() as stack:
-        names = ModuleNames(inner)
-        capture.checks = _module_checks(inner)
+        checks, table = cached_pair(inner, _CHECKS, ("module_names", lambda: NameTable.of(inner)))
+        names, capture.checks = ModuleNames(inner, table), checks
         validation = CaptureValidation(names, checks=capture.checks, skipped=set() if skipped is None else skipped)
         tracer = AttentionTracer(names, validation, consumer or capture.calls.append, replace)
         stack.enter_context(_pass_boundaries(inner, tracer))
@@ -107,14 +107,13 @@ def capture_attention(
         tracer.flush()
 
 
-def _module_checks(model: nn.Module) -> dict[str, ModuleCheck]:
-    """The checks of this model; they are filled when a module first runs, and again after a weight has changed."""
-    return cached(model, "attention_checks", dict[str, ModuleCheck])
+# The checks of a model; they are filled when a module first runs, and again after a weight has changed.
+_CHECKS = ("attention_checks", dict[str, ModuleCheck])
 
 
 def module_checks(model: nn.Module) -> dict[str, ModuleCheck]:
     """Return the check of each attention module of this model that has run under `capture_attention`."""
-    return dict(_module_checks(unwrap(model)))
+    return dict(cached(unwrap(model), *_CHECKS))
 
 
 def first_layer(model: nn.Module) -> nn.Module:

@@ -12,7 +12,10 @@ from weakref import WeakKeyDictionary, ref
 import torch
 from torch import nn
 
+from hf_attn_mi.capture.module_walk import modules_of
+
 Value = TypeVar("Value")
+Other = TypeVar("Other")
 ModelState = tuple[Hashable, ...]
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 LIBRARIES = ("torch.nn.", "transformers.", "peft.", "accelerate.", "sentence_transformers.", "hf_attn_mi.")
@@ -39,15 +42,15 @@ def runs_own_code(model: nn.Module) -> bool:
 
     What such code does may depend on the content of a call, so that one call says nothing about the next one.
     """
-    return any(_is_own(module) or _hooks(module) for module in model.modules())
+    return any(_is_own(module) or _hooks(module) for module in modules_of(model))
 
 
 def model_state(model: nn.Module) -> ModelState:
     """What decides how a model computes, as far as it can be read without running it.
 
-    These are the address and the version counter of every parameter and buffer, the modules themselves, their hooks,
-    and the attributes of modules whose class is the caller's. Tensors that were created in inference mode keep no
-    version counter: of these the address alone counts.
+    These are the address and the version counter of every parameter and buffer, the modules themselves with their
+    classes and names, their hooks, and the attributes of modules whose class is the caller's. Tensors that were
+    created in inference mode keep no version counter: of these the address alone counts.
     """
     state, _ = _read_state(model)
     return state
@@ -60,7 +63,7 @@ def _read_state(model: nn.Module) -> tuple[ModelState, list[nn.Module]]:
         while modules:  # one walk without generators: this runs several times for each explanation
             module = modules.pop()
             visited.append(module)
-            state.append(id(module))
+            state.append(id(type(module)))
             if (module._forward_hooks or module._forward_pre_hooks) and (hooks := _hooks(module)):
                 state.append(hooks)
             if _is_own(module):
@@ -69,10 +72,12 @@ def _read_state(model: nn.Module) -> tuple[ModelState, list[nn.Module]]:
                 if tensor is not None:
                     address = 0 if tensor.is_meta else tensor.data_ptr()
                     state.append((address, -1 if tensor.is_inference() else tensor._version))
-            for child in module._modules.values():
-                if child is not None and id(child) not in seen:
-                    seen.add(id(child))
-                    modules.append(child)
+            for name, child in module._modules.items():
+                if child is not None:
+                    state += (name, id(child))
+                    if id(child) not in seen:
+                        seen.add(id(child))
+                        modules.append(child)
     return tuple(state), visited
 
 
@@ -130,12 +135,28 @@ def cached(model: nn.Module, key: Hashable, compute: Callable[[], Value]) -> Val
         >>> len(calls)
         1
     """
+    values = _values_of(model)
+    if key not in values:
+        values[key] = compute()
+    return values[key]  # type: ignore[return-value]
+
+
+def cached_pair(
+    model: nn.Module, first: tuple[Hashable, Callable[[], Value]], second: tuple[Hashable, Callable[[], Other]]
+) -> tuple[Value, Other]:
+    """Two values, each given as key and computation, for one reading of the model's state; see `cached`."""
+    values = _values_of(model)
+    for key, compute in (first, second):
+        if key not in values:
+            values[key] = compute()
+    return values[first[0]], values[second[0]]  # type: ignore[return-value]
+
+
+def _values_of(model: nn.Module) -> dict[Hashable, object]:
+    """What is known about the model in its present state."""
     state, modules = _read_state(model)
     known = _entries.get(model)
     if known is None or not known.holds(state):
         parts = tuple(ref(module) for module in modules if module is not model)
         known = _entries[model] = _Entry(state, parts, {})
-    values = known.values
-    if key not in values:
-        values[key] = compute()
-    return values[key]  # type: ignore[return-value]
+    return known.values

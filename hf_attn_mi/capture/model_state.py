@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from hf_attn_mi.capture.module_walk import modules_of, plain_attribute
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 
 TRACEABLE = {"eager", "sdpa"}
@@ -45,15 +46,17 @@ def model_lock(model: nn.Module) -> Any:
 @contextmanager
 def eager_stance(model: nn.Module) -> Iterator[None]:
     """Run compiled code eagerly inside the context: the operations of a compiled graph cannot be traced."""
-    compiled = any(map(_is_compiled, model.modules()))
+    compiled = any(map(_is_compiled, modules_of(model)))
     with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
         yield
 
 
 def _is_compiled(module: nn.Module) -> bool:
     """Whether by torch.compile(module), module.compile() or module.forward = torch.compile(module.forward)."""
-    marks = (getattr(module, "_orig_mod", None), getattr(module, "_compiled_call_impl", None))
-    return any(mark is not None for mark in marks) or hasattr(module.forward, "_torchdynamo_orig_callable")
+    if module._compiled_call_impl is not None or "_orig_mod" in module._modules:
+        return True
+    forward = module.__dict__.get("forward") or getattr(type(module), "forward", None)
+    return hasattr(forward, "_torchdynamo_orig_callable") or plain_attribute(module, "_orig_mod") is not None
 
 
 @contextmanager
@@ -64,8 +67,8 @@ def visible_attention(model: nn.Module) -> Iterator[None]:
         UnsupportedModelError: the model cannot be switched to it.
     """
     configs = {}
-    for module in model.modules():
-        config = getattr(module, "config", None)
+    for module in modules_of(model):
+        config = plain_attribute(module, "config")
         if config is not None and hasattr(config, "_attn_implementation_internal"):
             configs[id(config)] = (config, config._attn_implementation_internal)
     hidden = sorted({str(value) for _, value in configs.values() if value is not None and value not in TRACEABLE})

@@ -5,12 +5,16 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
+from dataclasses import dataclass
 from functools import lru_cache
 from types import FrameType
 from typing import Any
 
 from torch import nn
+
+from hf_attn_mi.capture.model_cache import cached
+from hf_attn_mi.capture.module_walk import modules_of
 
 HEAD_ATTRIBUTES = (
     *("num_attention_heads", "num_heads", "n_heads", "n_head", "nhead"),
@@ -18,21 +22,52 @@ HEAD_ATTRIBUTES = (
 )
 
 
+@dataclass(frozen=True, eq=False)
+class NameTable:
+    """What follows from the names of a model's modules. It holds no module: it is kept for as long as the model is.
+
+    Attributes:
+        names: the first name of every module, in the order of `modules_of`.
+        places: first name -> every name of a module; several where it stands in several places.
+        layers: name -> number of its layer.
+        sizes: name without digits -> how many modules stand there.
+        alike: name without digits and class -> the first names of these modules.
+    """
+
+    names: list[str]
+    places: dict[str, list[str]]
+    layers: dict[str, int]
+    sizes: dict[str, int]
+    alike: dict[tuple[str, type], frozenset[str]]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> NameTable:
+        """Read the table off a model."""
+        names = {id(module): name for name, module in model.named_modules()}
+        places: dict[str, list[str]] = defaultdict(list)
+        for name, module in model.named_modules(remove_duplicate=False):
+            places[names[id(module)]].append(name)
+        everywhere = [name for found in places.values() for name in found]
+        alike: dict[tuple[str, type], set[str]] = defaultdict(set)
+        for name, module in model.named_modules():
+            alike[strip_digits(name), type(module)].add(name)
+        return cls(
+            list(names.values()),
+            dict(places),
+            _layer_numbers(everywhere),
+            dict(Counter(map(strip_digits, everywhere))),
+            {key: frozenset(members) for key, members in alike.items()},
+        )
+
+
 class ModuleNames:
     """Names of a model's modules, the module now running, and the layer number of each attention module."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, table: NameTable | None = None) -> None:
         self.model = model
-        self.names = {id(module): name for name, module in model.named_modules(remove_duplicate=True)}
-        self.modules: dict[str, nn.Module] = dict(model.named_modules())
-        self._places: dict[str, list[str]] = defaultdict(list)  # every name of a module that stands in several places
-        for name, module in model.named_modules(remove_duplicate=False):
-            self._places[self.names[id(module)]].append(name)
-        everywhere = [name for names in self._places.values() for name in names]
-        self._layers = _layer_numbers(everywhere)
-        self._sizes: dict[str, int] = defaultdict(int)
-        for name in everywhere:
-            self._sizes[strip_digits(name)] += 1
+        self._table = cached(model, "module_names", lambda: NameTable.of(model)) if table is None else table
+        self.modules: dict[str, nn.Module] = dict(zip(self._table.names, modules_of(model), strict=True))
+        self.names = {id(module): name for name, module in self.modules.items()}
 
     def running(self) -> tuple[str, tuple[int, int]] | None:
         """Return the innermost running module of this model and the position of its code; None if none is running.
@@ -55,9 +90,10 @@ class ModuleNames:
 
     def layer(self, name: str, repeat: int) -> int:
         """Return the layer index of the attention module `name` at its `repeat`-th call in this forward pass."""
-        places = self._places.get(name, [name])
+        places = self._table.places.get(name, [name])
         rounds, place = divmod(repeat, len(places))  # a module that stands in several places runs once in each
-        return self._layers.get(places[place], 0) + rounds * (self._sizes[strip_digits(name)] if name else 1)
+        size = self._table.sizes.get(strip_digits(name), 0) if name else 1
+        return self._table.layers.get(places[place], 0) + rounds * size
 
     def head_count(self, name: str) -> int | None:
         """Return the number of query heads stated by the module, its config or the nearest parent with one."""
@@ -76,10 +112,9 @@ class ModuleNames:
         """Return the query heads per key/value head that the module states, 1 where it states nothing."""
         return int(getattr(self.modules.get(name), "num_key_value_groups", 1) or 1)
 
-    def siblings(self, name: str) -> set[str]:
+    def siblings(self, name: str) -> frozenset[str]:
         """Return the modules of the same class at the same position of all layers."""
-        pattern, kind = strip_digits(name), type(self.modules[name])
-        return {n for n, m in self.modules.items() if strip_digits(n) == pattern and type(m) is kind}
+        return self._table.alike.get((strip_digits(name), type(self.modules[name])), frozenset((name,)))
 
 
 def _self_of(frame: FrameType) -> nn.Module | None:
@@ -143,8 +178,12 @@ def layer_stacks(names: ModuleNames) -> dict[str, list[str]]:
 
 def is_attention(module: nn.Module) -> bool:
     """Whether the class name of the module contains "attention" or "attn"."""
-    name = type(module).__name__.lower()
-    return "attention" in name or "attn" in name
+    return _names_attention(type(module).__name__)
+
+
+@lru_cache(maxsize=4096)
+def _names_attention(class_name: str) -> bool:
+    return "attention" in class_name.lower() or "attn" in class_name.lower()
 
 
 def ties_last_state(module: nn.Module) -> bool:

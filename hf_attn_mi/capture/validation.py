@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_attn_mi.capture.module_names import ModuleNames, is_attention, strip_digits
+from hf_attn_mi.capture.module_walk import modules_of
 from hf_attn_mi.capture.records import Projection
 from hf_attn_mi.errors import UnsupportedModelError
 
@@ -159,11 +160,11 @@ class CaptureValidation:
                 prefix = f"{owner}.{i}"
                 if i < len(types) and types[i] in _NO_MATRIX:
                     continue
-                if layer is None or any(id(module) in called for module in layer.modules()):
+                if layer is None or any(id(module) in called for module in modules_of(layer)):
                     continue  # also where the attention module is that of another layer
                 if self._is_skipped(prefix):
                     continue
-                if any(map(is_attention, layer.modules())):
+                if any(map(is_attention, modules_of(layer))):
                     without_call.append(prefix)
         return without_call
 

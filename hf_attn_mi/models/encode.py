@@ -15,7 +15,7 @@ from torch import nn
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.models.encoded_input import MAIN_KEYS, EncodedInput, EncodedInputs, FailedInput
 from hf_attn_mi.models.loading import maximum_length
-from hf_attn_mi.models.tensor_checks import check_ranges
+from hf_attn_mi.models.tensor_checks import InputRanges
 from hf_attn_mi.models.tensor_inputs import no_main_argument, padding_ends, read_tensors, split_rows
 from hf_attn_mi.models.texts import TextParts, read_item, read_items, shown_texts
 from hf_attn_mi.models.token_names import with_token_names
@@ -65,7 +65,7 @@ def encode_texts(
     limit, accepted = None if unlimited else maximum_length(model, tokenizer), argument_names(model)
     if not accepted.intersection(MAIN_KEYS):
         raise InvalidInputError(no_main_argument(accepted))
-    encoded: list[EncodedInput] = []
+    ranges, encoded = InputRanges.of(model, limit), list[EncodedInput]()
     for i, one_parts in parts:
         try:
             one = encode_text(one_parts, tokenizer, limit, truncation, i, tokenizer_options)
@@ -74,7 +74,7 @@ def encode_texts(
                     f"inputs[{i}] has no tokens other than special ones ({one.texts!r}): the tokenizer drops all of "
                     "it. Pass a text with at least one visible character."
                 )
-            check_ranges(one, one.token_count, i, model, limit)
+            ranges.check(one, one.token_count, i)
         except InvalidInputError as error:
             if not skip:
                 raise
@@ -95,14 +95,14 @@ def encode_tensors(inputs: Mapping[str, Any], model: nn.Module, tokenizer: Any, 
         InvalidInputError: keys that the model has no argument for, shapes that disagree, values that are not finite,
             too many tokens, or ids, types or positions that the model does not have.
     """
-    limit = maximum_length(model, tokenizer)
+    ranges = InputRanges.of(model, maximum_length(model, tokenizer))
     rows = split_rows(read_tensors(_with_decoder_tokens(inputs, model), argument_names(model)), model)
     encodings = getattr(inputs, "encodings", None) or [None] * len(rows)
     encoded, failures = dict[int, EncodedInput](), dict[int, FailedInput]()
     for i, (row, encoding) in enumerate(zip(rows, encodings)):
         try:
             start, end = padding_ends(row)
-            check_ranges(row, end - start, i, model, limit)
+            ranges.check(row, end - start, i)
         except InvalidInputError as error:
             if not skip or len(rows) == 1:
                 raise

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from hf_attn_mi._version import library_versions
 from hf_attn_mi.capture import eager_stance, model_lock, unwrap
 from hf_attn_mi.capture.model_cache import cached, runs_own_code
+from hf_attn_mi.capture.module_walk import modules_of
 from hf_attn_mi.errors import HfAttnMiError, InvalidInputError, UnsupportedModelError
 from hf_attn_mi.models.encode import encode_tensors, encode_texts
 from hf_attn_mi.models.encoded_input import EncodedInput, EncodedInputs, batches_by_length, collate
@@ -355,7 +356,7 @@ class EncoderRunner:
         # inference_mode(False) switches gradients on, so it is entered only where it is needed.
         inference = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
         with inference, model_lock(self.model), eager_stance(self.model):
-            training = [module for module in self.model.modules() if module.training]
+            training = [module for module in modules_of(self.model) if module.training]
             try:
                 for module in training:
                     module.training = False

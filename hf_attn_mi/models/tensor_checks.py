@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -82,44 +84,76 @@ def check_lengths(one: EncodedInput, main: str, index: int) -> None:
         raise InvalidInputError(f"inputs['attention_mask'] is zero for every token of input {index}; one must be real.")
 
 
-def check_ranges(one: EncodedInput, real: int, index: int, model: nn.Module, limit: int | None) -> None:
-    """Refuse an input with more tokens than the model takes, or ids that its tables do not have.
+@dataclass(frozen=True)
+class InputRanges:
+    """How long an input of a model may be, and which ids its tables have. Read once for all inputs of a call.
 
-    Args:
-        one: the input.
-        real: the number of its tokens that are not padding.
-        index: its place in the caller's inputs, for messages.
-        model: the model that takes the input.
+    Attributes:
+        model_class: name of the model's class, for messages.
         limit: the maximum number of tokens; None for no limit.
-
-    Raises:
-        InvalidInputError: names the input and the entry.
+        vocabulary: number of token embeddings; None if the model names no table.
+        width: width of these embeddings.
+        rows: argument -> number of rows of the smallest table that it is looked up in.
     """
-    if one.length is None:
-        return
-    if limit is not None and real > limit:
-        raise InvalidInputError(f"inputs[{index}] has {real} tokens, the model takes {limit}. Shorten it.")
-    table = input_embedding(model)
-    ids, embeds = one.tensors.get("input_ids"), one.tensors.get("inputs_embeds")
-    if table is not None and embeds is not None and embeds.shape[-1] != table.embedding_dim:
-        raise InvalidInputError(
-            f"inputs['inputs_embeds'] has width {embeds.shape[-1]}, the embeddings of {type(model).__name__} have "
-            f"{table.embedding_dim}."
+
+    model_class: str
+    limit: int | None
+    vocabulary: int | None
+    width: int | None
+    rows: Mapping[str, int]
+
+    @classmethod
+    def of(cls, model: nn.Module, limit: int | None) -> InputRanges:
+        """The ranges of a model.
+
+        Args:
+            model: the model that takes the inputs.
+            limit: the maximum number of tokens; None for no limit.
+        """
+        table = input_embedding(model)
+        positions = [size for size, _ in position_tables(model)]
+        found = {"token_type_ids": _token_type_rows(model), "position_ids": positions}
+        return cls(
+            type(model).__name__,
+            limit,
+            None if table is None else table.num_embeddings,
+            None if table is None else table.embedding_dim,
+            {key: min(rows) for key, rows in found.items() if rows},
         )
-    if table is not None and ids is not None and (wrong := _outside(ids, table.num_embeddings)) is not None:
-        raise InvalidInputError(
-            f"inputs[{index}] holds token id {wrong}, but {type(model).__name__} has embeddings for ids 0 to "
-            f"{table.num_embeddings - 1} only: the tokenizer is another model's. Pass the one saved with this model."
-        )
-    for key, row_counts in (("token_type_ids", _token_type_rows), ("position_ids", _position_rows)):
-        value = one.tensors.get(key)
-        if value is None or value.dim() != 1 or not (rows := row_counts(model)):
-            continue
-        if (wrong := _outside(value, min(rows))) is not None:
+
+    def check(self, one: EncodedInput, real: int, index: int) -> None:
+        """Refuse an input with more tokens than the model takes, or ids that its tables do not have.
+
+        Args:
+            one: the input.
+            real: the number of its tokens that are not padding.
+            index: its place in the caller's inputs, for messages.
+
+        Raises:
+            InvalidInputError: names the input and the entry.
+        """
+        if one.length is None:
+            return
+        if self.limit is not None and real > self.limit:
+            raise InvalidInputError(f"inputs[{index}] has {real} tokens, the model takes {self.limit}. Shorten it.")
+        ids, embeds = one.tensors.get("input_ids"), one.tensors.get("inputs_embeds")
+        if self.width is not None and embeds is not None and embeds.shape[-1] != self.width:
             raise InvalidInputError(
-                f"inputs[{key!r}] holds {wrong} in input {index}, but {type(model).__name__} has embeddings for 0 to "
-                f"{min(rows) - 1} only."
+                f"inputs['inputs_embeds'] has width {embeds.shape[-1]}, the embeddings of {self.model_class} have "
+                f"{self.width}."
             )
+        if self.vocabulary is not None and ids is not None and (wrong := _outside(ids, self.vocabulary)) is not None:
+            raise InvalidInputError(
+                f"inputs[{index}] holds token id {wrong}, but {self.model_class} has embeddings for ids 0 to "
+                f"{self.vocabulary - 1} only: the tokenizer is another model's. Pass the one saved with this model."
+            )
+        for key, count in self.rows.items():
+            value = one.tensors.get(key)
+            if value is not None and value.dim() == 1 and (wrong := _outside(value, count)) is not None:
+                raise InvalidInputError(
+                    f"inputs[{key!r}] holds {wrong} in input {index}, but {self.model_class} has embeddings for 0 to "
+                    f"{count - 1} only."
+                )
 
 
 def _token_type_rows(model: nn.Module) -> list[int]:
@@ -130,11 +164,7 @@ def _token_type_rows(model: nn.Module) -> list[int]:
     ]
 
 
-def _position_rows(model: nn.Module) -> list[int]:
-    return [size for size, _ in position_tables(model)]
-
-
 def _outside(values: Tensor, count: int) -> int | None:
     """An entry that is below zero or not below `count`; None if there is none."""
-    least, most = int(values.min()), int(values.max())
+    least, most = (int(value) for value in torch.aminmax(values))
     return least if least < 0 else most if most >= count else None

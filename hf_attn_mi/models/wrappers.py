@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from hf_attn_mi.capture.module_walk import modules_of
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.models.pipelines import read_pipeline
 from hf_attn_mi.models.sentence_models import read_cross_encoder, read_sentence_transformer, read_setfit
@@ -58,7 +59,7 @@ def refuse_scripted(model: nn.Module) -> None:
     Raises:
         UnsupportedModelError: the model or a part of it is traced or scripted.
     """
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+    if any(isinstance(module, torch.jit.ScriptModule) for module in modules_of(model)):
         raise UnsupportedModelError(
             f"model: {type(model).__name__} is or holds TorchScript (torch.jit), whose operations cannot be followed. "
             "Pass the model that it was made from."
@@ -81,7 +82,7 @@ def refuse_default_device() -> None:
 
 def device_hook(model: nn.Module) -> object | None:
     """The hook with which accelerate runs this model or a part of it; None if there is none."""
-    if not any(hasattr(module, "_hf_hook") for module in model.modules()):
+    if not any("_hf_hook" in module.__dict__ for module in modules_of(model)):
         return None
     from accelerate.hooks import AlignDevicesHook, ModelHook, SequentialHook
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
 
+from hf_attn_mi.capture.module_walk import modules_of
 from hf_attn_mi.methods.relevance.rules import identity_rule
 
 ACTIVATIONS = ("gelu", "silu", "swish", "mish")  # parts of the names of modules with f(0) = 0
@@ -23,15 +25,23 @@ def gated_activations(model: nn.Module) -> Iterator[None]:
     """
     handles = []
     try:
-        for module in model.modules():
-            name = type(module).__name__.lower()
-            leaf = not any(True for _ in module.children()) and not any(True for _ in module.parameters())
-            if leaf and any(part in name for part in ACTIVATIONS):
+        for module in modules_of(model):
+            if _is_activation(type(module).__name__) and _has_no_parts(module):
                 handles.append(module.register_forward_hook(_gated))
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+@lru_cache(maxsize=4096)
+def _is_activation(class_name: str) -> bool:
+    return any(part in class_name.lower() for part in ACTIVATIONS)
+
+
+def _has_no_parts(module: nn.Module) -> bool:
+    """Whether the module has neither submodules nor weights."""
+    return all(part is None for part in (*module._modules.values(), *module._parameters.values()))
 
 
 def _gated(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:

@@ -70,6 +70,22 @@ def seconds_of(task: Callable[[], Any], calls: int = 1) -> float:
     return (time.perf_counter() - started) / calls
 
 
+def cpu_seconds_in_turns(tasks: dict[str, Callable[[], Any]], turns: int, calls: int = 1) -> dict[str, list[float]]:
+    """Processor seconds per call of each task, in alternation; every second turn in reverse order.
+
+    Other programs on the machine change processor time less than the time on the clock. One thread is assumed: that of
+    several adds up.
+    """
+    found: dict[str, list[float]] = {name: [] for name in tasks}
+    for turn in range(turns):
+        for name in list(tasks)[:: -1 if turn % 2 else 1]:
+            started = time.process_time()
+            for _ in range(calls):
+                tasks[name]()
+            found[name].append((time.process_time() - started) / calls)
+    return found
+
+
 def ratio_of(numerators: list[float], denominators: list[float]) -> dict[str, float]:
     """Median, minimum and maximum of the ratio in each turn."""
     ratios = [a / b for a, b in zip(numerators, denominators)]

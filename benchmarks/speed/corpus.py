@@ -19,7 +19,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -30,7 +29,7 @@ if __name__ == "__main__":
 
 import torch
 
-from benchmarks.common import EMBEDDED_MODEL, ROOT, SHARED, Row, check, result_row, run_parts
+from benchmarks.common import EMBEDDED_MODEL, ROOT, SHARED, Row, check, cpu_seconds_in_turns, result_row, run_parts
 from benchmarks.inputs import SENTIMENT_MODEL, load_classifier, load_tokenizer
 from hf_attn_mi import explain, explain_dataset, load_results
 from hf_attn_mi.data import read_texts_of
@@ -93,17 +92,6 @@ class Corpus:
             embeddings = table(arguments.pop("input_ids")).detach().requires_grad_(True)
             logits = self.model(inputs_embeds=embeddings, **arguments).logits
             torch.autograd.grad(logits.amax(1).sum(), embeddings)
-
-
-def cpu_seconds_in_turns(tasks: dict[str, Callable[[], Any]], turns: int) -> dict[str, list[float]]:
-    """Processor seconds of each task, in alternation; every second turn in reverse order."""
-    found: dict[str, list[float]] = {name: [] for name in tasks}
-    for turn in range(turns):
-        for name in list(tasks)[:: -1 if turn % 2 else 1]:
-            started = time.process_time()
-            tasks[name]()
-            found[name].append(time.process_time() - started)
-    return found
 
 
 def throughput(corpus: Corpus) -> Iterator[Row]:

@@ -1,0 +1,192 @@
+"""Cost of explain over one forward and one backward pass, the limit of every class-linked score.
+
+    python benchmarks/speed/over_backward.py            # writes benchmarks/speed/results/over_backward.jsonl
+    python benchmarks/speed/over_backward.py --parts limit --models BERT --layers 2
+    python benchmarks/speed/over_backward.py --quick    # one layer, small shapes, writes nothing
+
+The peer is the model's own forward pass, with one backward pass to the embeddings, of the same batch without padding.
+Weights are random: the time does not depend on them. Seconds are those of the processor in one thread, in turns.
+Correctness comes first: scores and bias terms must add up to the value of the plain forward pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[2])  # `benchmarks` is imported as a package
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+from benchmarks.common import Row, check, cpu_seconds_in_turns, result_row, run_parts
+from hf_attn_mi import explain
+
+RESULTS = Path(__file__).parent / "results" / "over_backward.jsonl"
+LARGEST_GAP = 1e-4  # completeness gap that is allowed
+SHORTEST_TURN = 0.3  # seconds of a turn: shorter tasks are called several times in it
+LONGEST = 8192  # tokens
+VOCABULARY = 1000
+
+TASKS: dict[str, dict[str, str]] = {  # the options of explain
+    "none": {"layers": "none"},
+    "full": {"layers": "full"},
+    "attnlrp": {"layers": "none", "method": "attnlrp"},
+}
+SHAPES = ((1, 16), (1, 32), (1, 128), (8, 128))  # batch, tokens
+LIMITS = {  # of the median, by task and number of tokens
+    "BERT": {"none": {16: 1.15, 32: 1.15, 128: 1.06}, "full": {16: 1.25, 32: 1.25, 128: 1.08}},
+    "ModernBERT": {"none": {16: 1.15, 32: 1.15, 128: 1.06}, "full": {16: 1.15, 32: 1.15, 128: 1.15}},
+    "MiniLM": {"none": {16: 1.15, 32: 1.15, 128: 1.06}, "full": {16: 1.5}},
+}
+
+
+def architectures(layers: int | None) -> dict[str, Callable[[], Any]]:
+    """Configurations by name; `layers` replaces their depths."""
+
+    def made(kind: Any, depth: int, **options: Any) -> Callable[[], Any]:
+        return lambda: kind(
+            num_hidden_layers=layers or depth,
+            vocab_size=VOCABULARY,
+            max_position_embeddings=LONGEST,
+            pad_token_id=0,
+            **options,
+        )
+
+    small = {"hidden_size": 384, "num_attention_heads": 12, "intermediate_size": 1536}
+    token_ids = {"bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
+    return {
+        "BERT": made(transformers.BertConfig, 12),
+        "ModernBERT": made(transformers.ModernBertConfig, 22, reference_compile=False, **token_ids),
+        "MiniLM": made(transformers.BertConfig, 6, **small),
+    }
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A model with random weights, and how its tasks are timed."""
+
+    name: str
+    model: nn.Module
+    turns: int
+
+    @classmethod
+    def of(cls, name: str, layers: int | None, turns: int) -> Measured:
+        """The model of this architecture, in float32 and evaluation mode."""
+        torch.manual_seed(0)
+        config = architectures(layers)[name]()
+        return cls(name, transformers.AutoModelForSequenceClassification.from_config(config).eval(), turns)
+
+    def bare(self, ids: Tensor) -> None:
+        """One forward and one backward pass, to the embeddings."""
+        embeddings = self.model.get_input_embeddings()(ids).detach().requires_grad_(True)  # type: ignore[operator]
+        logits = self.model(inputs_embeds=embeddings, attention_mask=torch.ones_like(ids)).logits
+        torch.autograd.grad(logits.amax(1).sum(), embeddings)
+
+    def explain(self, ids: Tensor, **options: Any) -> Any:
+        """Explain the whole batch in one pass."""
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        return explain(self.model, inputs, batch_size=len(ids), tokenizer=None, **options)
+
+    def ratios(self, shape: tuple[int, int], tasks: list[str]) -> dict[str, list[float]]:
+        """Seconds of the peer ("bare") and of each task on one batch."""
+        ids = torch.randint(3, VOCABULARY, shape, generator=torch.Generator().manual_seed(1))
+        self._check(ids)
+        run: dict[str, Callable[[], Any]] = {"bare": partial(self.bare, ids)}
+        run |= {task: partial(self.explain, ids, **TASKS[task]) for task in tasks}
+        first = cpu_seconds_in_turns(run, 1)  # warms up, too
+        calls = max(1, int(SHORTEST_TURN / max(1e-4, min(seconds[0] for seconds in first.values()))))
+        return cpu_seconds_in_turns(run, self.turns, calls)
+
+    def _check(self, ids: Tensor) -> None:
+        explained = self.explain(ids, layers="none")
+        with torch.no_grad():
+            logits = self.model(input_ids=ids).logits.double()
+        values = 2 * logits.amax(1) - logits.sum(1)  # of two classes: the logit minus the other
+        for one, value in zip([explained] if len(ids) == 1 else explained, values.tolist()):
+            total = float(one.scores.double().sum()) + one.bias
+            scale = max(abs(value), float(one.scores.abs().sum()))
+            check(abs(total - value) <= LARGEST_GAP * scale, f"scores and bias add up to {total}, not {value}")
+
+
+def limit(measured: Measured, quick: bool) -> Iterator[Row]:
+    """Every task on small and middle shapes."""
+    for shape in ((1, 16),) if quick else SHAPES:
+        seconds = measured.ratios(shape, list(TASKS))
+        for task in TASKS:
+            options = ", ".join(f'{key}="{value}"' for key, value in TASKS[task].items())
+            yield result_row(
+                f"over forward and backward/{measured.name} {task}, {shape[0]} x {shape[1]}",
+                f"explain({options}), over one forward and one backward pass of the batch",
+                seconds[task],
+                seconds["bare"],
+                at_most=LIMITS[measured.name].get(task, {}).get(shape[1]),
+            )
+        yield result_row(
+            f"over forward and backward/{measured.name} attnlrp over relevance, {shape[0]} x {shape[1]}",
+            'explain(method="attnlrp") over explain(method="relevance"), both with layers="none"',
+            seconds["attnlrp"],
+            seconds["none"],
+            at_most=1.05,
+        )
+
+
+def growth(measured: Measured, quick: bool, most: int) -> Iterator[Row]:
+    """Cost against the number of tokens (batch 1), and against the batch (128 tokens)."""
+    tokens = (16, 32) if quick else (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, LONGEST)
+    batches = (1, 2) if quick else (1, 2, 4, 8, 16, 32, 64)
+    shapes = [(1, n) for n in tokens if n <= most] + [(b, 16 if quick else 128) for b in batches if b * 128 <= most]
+    for batch, length in dict.fromkeys(shapes):
+        seconds = measured.ratios((batch, length), ["none", "full"])
+        for task in ("none", "full"):
+            yield result_row(
+                f"growth over forward and backward/{measured.name} {task}, {batch} x {length}",
+                f'explain(layers="{task}"), over one forward and one backward pass of the batch',
+                seconds[task],
+                seconds["bare"],
+                model=measured.name,
+                task=task,
+                batch=batch,
+                tokens=length,
+            )
+
+
+def main() -> int:
+    """Run the parts, print and write the rows; the exit status is 1 where a check failed."""
+    names = list(architectures(None))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=names, default=names)
+    parser.add_argument("--parts", nargs="+", choices=("limit", "growth"), default=["limit", "growth"])
+    parser.add_argument("--layers", type=int, help="depth of every model (default: its own)")
+    parser.add_argument("--most", type=int, default=LONGEST, help="most tokens of a batch in `growth`")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="one layer, small shapes, one turn")
+    parser.add_argument("--output", type=Path, help="default results/over_backward.jsonl; none with --quick or a part")
+    arguments = parser.parse_args()
+    transformers.logging.set_verbosity_error()
+    layers, turns = (1, 1) if arguments.quick else (arguments.layers, arguments.turns)
+
+    def rows(part: str) -> Iterator[Row]:
+        for name in arguments.models:
+            measured = Measured.of(name, layers, turns)
+            if part == "limit":
+                yield from limit(measured, arguments.quick)
+            else:
+                yield from growth(measured, arguments.quick, arguments.most)
+
+    whole = not arguments.quick and layers is None and len(arguments.parts) == 2 and arguments.models == names
+    output = arguments.output or (RESULTS if whole else None)
+    parts = [(part, partial(rows, part), [1]) for part in arguments.parts]
+    _, failures = run_parts(parts, output, layers=layers)
+    return int(failures > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,10 +8,12 @@ from __future__ import annotations
 import posixpath
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
-from mkdocs.structure.pages import Page
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {  # file of the repository -> page of the site
@@ -22,6 +24,7 @@ PAGES = {  # file of the repository -> page of the site
 PAGES |= {f"examples/{path.name}": f"examples/{path.stem}.md" for path in sorted((ROOT / "examples").glob("*.py"))}
 ASSETS = [f"examples/notebooks/{path.name}" for path in sorted((ROOT / "examples" / "notebooks").glob("*.ipynb"))]
 SOURCES = {page: source for source, page in PAGES.items()}
+ALONE = ("index.md", "tutorial.md")  # pages without others beside them: no column of navigation
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)([^)#\s]+)(#[^)\s]*)?(?=\))")
 
 
@@ -33,8 +36,27 @@ def content(source: str) -> str:
     return re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)  # without the front matter of a model card
 
 
+def with_separate_lists(markdown: str) -> str:
+    """Return a page whose lists Python-Markdown reads as GitHub does: nested by four blanks, after an empty line."""
+    lines: list[str] = []
+    fenced = in_list = False
+    for line in markdown.split("\n"):
+        mark = re.match(r"([-*]|\d+\.) ", line)
+        if line.lstrip().startswith("```"):
+            fenced = not fenced
+        elif not fenced:
+            line = re.sub(r"^ {2}(?=[-*] )", " " * 4, line)
+            if mark and lines and lines[-1].strip() and not in_list:
+                lines.append("")
+            in_list = bool(mark) or (in_list and bool(line.strip()))
+        lines.append(line)
+    return "\n".join(lines)
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages and the notebooks."""
+    from mkdocs.structure.files import File
+
     for source, page in PAGES.items():
         files.append(File.generated(config, page, content=content(source)))
     for name in ASSETS:
@@ -45,6 +67,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Turn links that leave docs/, or that come from outside of it, into links between pages of the site."""
     here = page.file.src_uri
+    if here in ALONE:
+        page.meta["hide"] = ["navigation"]
+    return for_site(markdown, here)
+
+
+def for_site(markdown: str, here: str) -> str:
+    """Return the Markdown of a page of the site; `here` is its path below docs/."""
     source = SOURCES.get(here, f"docs/{here}")
 
     def replaced(match: re.Match[str]) -> str:
@@ -56,4 +85,4 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
             return match[0]  # strict mode reports it
         return posixpath.relpath(target, posixpath.dirname(here) or ".") + (match[2] or "")
 
-    return LINK.sub(replaced, markdown)
+    return LINK.sub(replaced, with_separate_lists(markdown))

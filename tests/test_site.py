@@ -1,6 +1,7 @@
 """The documentation site: links and anchors, navigation, length and language of its pages, and what is generated."""
 
 import inspect
+import os
 import re
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import yaml
 
 import hf_attn_mi
-from scripts import generate_cli, generate_studies
+from scripts import generate_cli, generate_studies, site_hooks
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -100,6 +101,31 @@ def test_every_page_is_in_the_navigation_once():
     assert len(listed) == len(set(listed))
     there = {page.relative_to(DOCS).as_posix() for page in PAGES}
     assert set(listed) - GENERATED_ELSEWHERE == there
+
+
+def test_links_out_of_the_docs_lead_to_pages_of_the_site():
+    text = "[a](../../examples/intervene.py) [b](../../CONTRIBUTING.md#set-up) [c](gpu.md) [d](../../pyproject.toml)"
+    site = "[a](../examples/intervene.md) [b](../contributing.md#set-up) [c](gpu.md) [d](../../pyproject.toml)"
+    assert site_hooks.for_site(text, "how_to/any.md") == site
+    assert site_hooks.for_site("[a](docs/how_to/gpu.md)", "changelog.md") == "[a](how_to/gpu.md)"
+
+
+def test_every_link_of_the_docs_leads_to_a_page_of_the_site():
+    there = {*(page.relative_to(DOCS).as_posix() for page in PAGES), *site_hooks.PAGES.values(), *site_hooks.ASSETS}
+    for page in PAGES:
+        here = page.relative_to(DOCS)
+        for link in re.findall(
+            r"\]\(([^)\s#]+\.(?:md|py|ipynb))", site_hooks.for_site(prose(page.read_text()), str(here))
+        ):
+            target = os.path.normpath(here.parent / link)
+            assert link.startswith("http") or target in there, f"{here}: {link}"
+
+
+def test_lists_are_read_as_github_reads_them():
+    text = "Words:\n- one\n  - two\n  more\n\n```\nx\n- y\n```\n- three\nlazy\n- four\n"
+    assert site_hooks.with_separate_lists(text) == (
+        "Words:\n\n- one\n    - two\n  more\n\n```\nx\n- y\n```\n\n- three\nlazy\n- four\n"
+    )
 
 
 def documented():

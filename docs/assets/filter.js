@@ -2,7 +2,7 @@
 document.addEventListener("DOMContentLoaded", () => {
   for (const table of document.querySelectorAll(".md-typeset table:not([class])")) {
     const rows = [...table.querySelectorAll("tbody tr")];
-    if (rows.length < 20) continue;
+    if (rows.length < 30) continue;
     const field = document.createElement("input");
     const count = document.createElement("span");
     const bar = document.createElement("p");

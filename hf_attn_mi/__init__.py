@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from hf_attn_mi.tasks.recheck import recheck
     from hf_attn_mi.tasks.report import report
     from hf_attn_mi.tasks.summarize import summarize
+    from hf_attn_mi.tasks.training_callback import ExplanationCallback
 
 __all__ = [
     "AttentionMaps",
@@ -57,6 +58,7 @@ __all__ = [
     "DatasetRun",
     "Explainer",
     "Explanation",
+    "ExplanationCallback",
     "HfAttnMiError",
     "InformationProfile",
     "InvalidInputError",
@@ -119,6 +121,7 @@ _NAMES_OF_MODULE = {  # the imports above, once more for the run time; a test co
     "tasks.recheck": ("recheck",),
     "tasks.report": ("report",),
     "tasks.summarize": ("summarize",),
+    "tasks.training_callback": ("ExplanationCallback",),
 }
 _MODULE_OF_NAME = {name: f"{__name__}.{module}" for module, names in _NAMES_OF_MODULE.items() for name in names}
 

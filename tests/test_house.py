@@ -37,6 +37,7 @@ ROOMS = [  # a room imports from itself and from those further down
     "data",
     "heads",
     "figures",
+    "hub_cards",
     "atomic_files",
     "errors",
     "_version",
@@ -45,6 +46,7 @@ OPTIONAL = {"PIL", "captum", "datasets", "evaluate", "matplotlib", "triton"}  # 
 LATE = OPTIONAL | {
     "accelerate",
     "filelock",
+    "huggingface_hub",
     "jinja2",
     "markupsafe",
     "pandas",

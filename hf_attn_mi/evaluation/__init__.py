@@ -12,7 +12,7 @@ from hf_attn_mi.evaluation.faithfulness import (
     faithfulness,
     faithfulness_sets,
 )
-from hf_attn_mi.evaluation.hub_metrics import hub_metric
+from hf_attn_mi.evaluation.hub_metrics import hub_metric, hub_metric_path
 from hf_attn_mi.evaluation.plausibility import (
     PrecisionRecallF1,
     RationaleScores,
@@ -75,6 +75,7 @@ __all__ = [
     "faithfulness_sets",
     "holm",
     "hub_metric",
+    "hub_metric_path",
     "infidelity",
     "insertion_area",
     "iou_f1",

@@ -1,9 +1,10 @@
-"""The metrics as `evaluate.Metric` objects, without a download."""
+"""The metrics as `evaluate.Metric` objects and as scripts for `evaluate.load`, without a download."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from hf_attn_mi.evaluation.plausibility import auprc, average_precision, iou_f1,
 from hf_attn_mi.evaluation.statistics import estimate
 
 Result = dict[str, Any]
+SCRIPTS = Path(__file__).parent / "scripts"  # a folder with a script of its name for each metric
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,32 @@ def hub_metric(name: str) -> Any:
         >>> metric.compute(predictions=[[0.9, 0.5, 0.1]], references=[[1, 0, 0]])["auprc"]
         1.0
     """
-    if name not in _DEFINITIONS:
-        raise InvalidInputError(f"there is no metric {name!r}; there are {', '.join(_DEFINITIONS)}.")
+    return metric_class(name)(keep_in_memory=True)
+
+
+def hub_metric_path(name: str) -> str:
+    """Return the path of the metric for `evaluate.load` and `evaluate.combine`, which take no objects.
+
+    Raises:
+        InvalidInputError: another name than those of `hub_metric`.
+
+    Example:
+        >>> import evaluate                                                            # doctest: +SKIP
+        >>> metric = evaluate.load(hub_metric_path("comprehensiveness"))               # doctest: +SKIP
+        >>> metric.compute(predictions=[[0.5, 0.25]], references=[0.875])["comprehensiveness"]     # doctest: +SKIP
+        0.5
+    """
+    _refuse_unknown(name)
+    return str(SCRIPTS / name)
+
+
+def metric_class(name: str) -> Any:
+    """Return the subclass of `evaluate.Metric` of one metric.
+
+    Raises:
+        InvalidInputError: another name than those of `hub_metric`.
+    """
+    _refuse_unknown(name)
     import datasets
     import evaluate
 
@@ -77,7 +103,12 @@ def hub_metric(name: str) -> Any:
             return definition.compute(predictions, references)
 
     HubMetric.__name__ = HubMetric.__qualname__ = name  # `evaluate` shows the class name
-    return HubMetric(keep_in_memory=True)
+    return HubMetric
+
+
+def _refuse_unknown(name: str) -> None:
+    if name not in _DEFINITIONS:
+        raise InvalidInputError(f"there is no metric {name!r}; there are {', '.join(_DEFINITIONS)}.")
 
 
 def _tensors(rows: Sequence[Sequence[float]]) -> list[Tensor]:

@@ -11,21 +11,30 @@ from transformers.configuration_utils import PreTrainedConfig
 
 from hf_attn_mi.atomic_files import write_file
 from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.hub_cards import is_unchanged, sealed
 
 SCHEMA = 1
 ENCODER_CLASSES = ("AutoModel", "AutoModelForTextEncoding")
 # A sentence of the card that transformers generates:
 GENERATED = "has been pushed on the Hub. This model card has been automatically generated"
-CARD = """---
+HEADER = """---
 library_name: transformers
 pipeline_tag: text-classification
 tags: [attention, explainability, hf_attn_mi]
 ---
-# {kind} on {encoder}
+"""
+CARD = """# Attention head on {encoder}
 
 An encoder ({encoder}, {width} wide{frozen}) with an attention head of `hf_attn_mi`: {heads} head(s) with {queries}
-learned query/queries, score `{score}`, normalizer `{normalizer}`, temperature `{temperature}`, hard `{hard}`,
-recurrence `{recurrence}`. Labels: {labels}.
+learned query/queries. Labels: {labels}.
+
+| attention | |
+|---|---|
+| kind (score) | `{score}`: {formula} |
+| normalizer | `{normalizer}` |
+| temperature | {temperature} |
+| hard | `{hard}` |
+| recurrence | `{recurrence}` |
 
 ```python
 from transformers import AutoTokenizer, pipeline
@@ -36,9 +45,19 @@ print(classify("..."))
 print(explain(classify, "...", method="head"))  # the head's attention, token by token
 ```
 
+## Study
+The study of hf_attn_mi (docs/studies/information.md in its repository; it tests claims of arXiv 2211.07714) measures
+for heads with score `{score}` how much information about the output is kept by the token with the largest weight, and
+whether the order of the weights is that of the information.
+
 ## Training data, evaluation, limits
 Not stated: to be filled in by the author.
 """
+FORMULAS = {
+    "additive": "v^T tanh(W h + b)",
+    "deep": "v^T gelu(W2 gelu(W1 h + b1) + b2)",
+    "scaled_dot": "<h, q> / sqrt(d)",
+}
 
 
 class AttentionHeadConfig(PreTrainedConfig):  # type: ignore[misc]
@@ -127,34 +146,60 @@ class AttentionHeadConfig(PreTrainedConfig):  # type: ignore[misc]
         return int(self.encoder.hidden_size)
 
 
-def model_card(config: AttentionHeadConfig, name: str) -> str:
+def model_card(config: AttentionHeadConfig, name: str, temperature: float | None = None) -> str:
     """Return a model card (Markdown with its YAML header) that states the head's options.
 
     Args:
         config: the model's configuration.
         name: the name of the repository or folder, for the example in the card.
+        temperature: that of the head after the training so far; None if it is not known.
     """
     labels = ", ".join(f"{number} {label}" for number, label in sorted((config.id2label or {}).items()))
-    return CARD.format(
-        kind="Attention head",
-        encoder=getattr(config.encoder, "_name_or_path", "") or config.encoder.model_type,
+    text = CARD.format(
+        encoder=_encoder_name(config),
         width=config.hidden_size,
         frozen=", frozen in training" if config.freeze_encoder else "",
         heads=config.heads,
         queries=config.queries,
         score=config.score,
+        formula=FORMULAS[config.score],
         normalizer=config.normalizer,
-        temperature=config.head_temperature,
+        temperature=_temperature(config.head_temperature, temperature),
         hard=config.hard,
         recurrence=config.recurrence,
         labels=labels,
         name=name,
     )
+    return HEADER + sealed(text)
 
 
-def replace_generated_card(folder: Path, config: AttentionHeadConfig, name: str) -> None:
-    """Write a model card instead of the one that transformers generates; a card that the author wrote stays."""
+def _encoder_name(config: AttentionHeadConfig) -> str:
+    """The Hub name of the encoder, or its type: a path says nothing on another machine."""
+    name = str(getattr(config.encoder, "_name_or_path", "") or "")
+    local = not name or Path(name).is_absolute() or Path(name).exists()
+    return str(config.encoder.model_type) if local else name
+
+
+def _temperature(schedule: float | Mapping[str, Any], latest: float | None) -> str:
+    """The temperature in words; of a schedule its ends, and the latest one if it is known."""
+    if not isinstance(schedule, Mapping):
+        return f"{schedule:g}"
+    if schedule.get("kind", "constant") == "constant":
+        return f"{schedule['start']:g}"
+    words = "{kind}, from {start:g} to {end:g} in {steps} training steps".format(**schedule)
+    return words if latest is None else f"{words}; {latest:g} when it was saved"
+
+
+def write_card(folder: Path, config: AttentionHeadConfig, name: str, temperature: float | None = None) -> None:
+    """Write the model card into a folder; a card that somebody else wrote or changed stays.
+
+    Args:
+        folder: the folder of a saved model.
+        config, name, temperature: as in `model_card`.
+    """
     path = folder / "README.md"
-    if path.exists() and GENERATED not in path.read_text(encoding="utf-8"):
-        return
-    write_file(model_card(config, name).encode(), path, overwrite=True)
+    if path.exists():
+        card = path.read_text(encoding="utf-8")
+        if GENERATED not in card and not is_unchanged(card):
+            return
+    write_file(model_card(config, name, temperature).encode(), path, overwrite=True)

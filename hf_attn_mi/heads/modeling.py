@@ -23,7 +23,7 @@ from transformers import (
 from transformers.utils import ModelOutput
 
 from hf_attn_mi.errors import InvalidInputError, shown
-from hf_attn_mi.heads.configuration import AttentionHeadConfig, replace_generated_card
+from hf_attn_mi.heads.configuration import AttentionHeadConfig, write_card
 from hf_attn_mi.heads.head import AttentionHead
 from hf_attn_mi.heads.normalizers import read_schedule
 
@@ -226,11 +226,23 @@ class AttentionHeadForSequenceClassification(PreTrainedModel):  # type: ignore[m
         """Set the encoder's input embeddings."""
         self.encoder.set_input_embeddings(value)
 
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **options: Any) -> None:
+        """Save as every model of transformers, with a card that states the head's options.
+
+        Args:
+            save_directory: the folder. A card in it that somebody else wrote or changed stays.
+            options: as in `PreTrainedModel.save_pretrained`.
+        """
+        super().save_pretrained(save_directory, **options)
+        folder = Path(save_directory)
+        if folder.is_dir() and options.get("is_main_process", True):
+            write_card(folder, self.config, folder.resolve().name, self.head.temperature)
+
     def _upload_modified_files(
         self, working_dir: str | os.PathLike[str], repo_id: str, files_timestamps: dict[str, float], **options: Any
     ) -> Any:
         """Upload with a card that states the head's options; `push_to_hub` of transformers ends here."""
-        replace_generated_card(Path(working_dir), self.config, repo_id)
+        write_card(Path(working_dir), self.config, repo_id, self.head.temperature)
         return super()._upload_modified_files(working_dir, repo_id, files_timestamps, **options)
 
     @torch.no_grad()

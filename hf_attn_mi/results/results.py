@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from hf_attn_mi.atomic_files import as_path
+from hf_attn_mi.capture import unwrap
 from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.figures import draw
+from hf_attn_mi.models.weights import fingerprint
+from hf_attn_mi.models.wrappers import unwrap_object
+from hf_attn_mi.results import hub
 from hf_attn_mi.results.document import ColorDepth, Paragraph, html_page, html_section, terminal_text
 from hf_attn_mi.results.plots.several import check_plot_options, plot_below, plot_together
 from hf_attn_mi.results.record import Record
@@ -18,6 +22,7 @@ from hf_attn_mi.results.skipped_input import SkippedInput
 from hf_attn_mi.results.storage import MAX_BYTES, read_json, read_json_lines, write_json, write_json_lines
 
 if TYPE_CHECKING:
+    import datasets
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -223,6 +228,67 @@ class Results(Sequence[R], Generic[R]):
             except InvalidInputError as error:
                 raise InvalidInputError(f"cannot load {str(path)!r}: result {place}: {error}") from error
         return cls(items)
+
+    def to_dataset(self) -> datasets.Dataset:
+        """Return a `datasets.Dataset` with one row for each result and the same columns for every kind of result.
+
+        Columns: input, type, text, text_pair, model, method, target, probability, outcome, tokens, scores, skipped
+        (what a kind does not have is None), and record: the whole result as JSON, which `from_dataset` reads.
+        """
+        places = [_input_of(item, place) for place, item in enumerate(self)]
+        return hub.to_dataset(self._items, places)
+
+    @classmethod
+    def from_dataset(cls, dataset: datasets.Dataset | Iterable[Mapping[str, Any]]) -> Results[Any]:
+        """Return the results that `to_dataset` was called on.
+
+        Args:
+            dataset: what `to_dataset` returned, also filtered, sorted, saved and loaded, or with further columns.
+
+        Raises:
+            InvalidInputError: rows without the column "record", or with a record that cannot be read.
+        """
+        records: list[Any] = hub.read_records(dataset)
+        return cls(records)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        split: str = "train",
+        model: Any = None,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        **commit: Any,
+    ) -> str:
+        """Upload the results as a data set on the Hugging Face Hub, with a card made from them, in one commit.
+
+        The card states model, fingerprint, method, versions and columns. A card that somebody wrote is kept; one that
+        this method made is replaced. Other splits of the data set stay.
+
+        Args:
+            repo_id: name of the data set, such as "organization/explanations"; made if it does not exist.
+            split: name of the split, whose former rows are replaced.
+            model: the explained model, whose fingerprint (SHA-256 of configuration and weights) the card then states.
+            private: whether a new data set is private.
+            token: the access token; None for the one that is logged in.
+            commit: further arguments of `huggingface_hub.HfApi.upload_folder`: commit_message, revision, create_pr.
+
+        Returns:
+            The address of the commit, or of the pull request with create_pr=True.
+
+        Raises:
+            InvalidInputError: a wrong name of the data set or of the split.
+            huggingface_hub.errors.HfHubHTTPError: the Hub refuses the upload, for example without an access token.
+
+        Example:
+            >>> explain(model, texts).push_to_hub("organization/explanations", model=model)     # doctest: +SKIP
+        """
+        digest = None if model is None else fingerprint(unwrap(unwrap_object(model).model))
+        return hub.push(
+            self._items, self.to_dataset(), repo_id, split=split, fingerprint=digest, private=private, token=token,
+            **commit,
+        )  # fmt: skip
 
 
 def _input_of(item: Record, place: int) -> int:

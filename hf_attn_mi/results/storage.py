@@ -134,18 +134,36 @@ def _write(content: bytes, path: Path, *, overwrite: bool) -> None:
     write_file(content, path, overwrite=overwrite)
 
 
+def dump_json(data: Any) -> str:
+    """Return strict JSON in one line of ASCII."""
+    return _dump(data).decode("ascii")
+
+
+def parse_json(text: str, name: str, kind: str = "strict JSON") -> Any:
+    """Return the data of a text of strict JSON.
+
+    Args:
+        text: the JSON.
+        name: the name of the text in the message.
+        kind: what it should be, for the message.
+
+    Raises:
+        InvalidInputError: the text is not strict JSON, or lists and dictionaries stand more than 32 deep.
+    """
+    try:
+        data = json.loads(text, parse_constant=_refuse_constant)
+        _check_depth(data)
+        return data
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"{name} is not {kind}: {error}") from error
+
+
 def _dump(data: Any, indent: int | None = None) -> bytes:
     return json.dumps(data, allow_nan=False, indent=indent).encode("ascii")
 
 
 def _parse(path: Path, texts: list[str]) -> list[Any]:
-    try:
-        items = [json.loads(text, parse_constant=_refuse_constant) for text in texts]
-        for item in items:
-            _check_depth(item)
-        return items
-    except (ValueError, RecursionError) as error:
-        raise InvalidInputError(f"path={str(path)!r} is not a strict JSON file: {error}") from error
+    return [parse_json(text, f"path={str(path)!r}", "a strict JSON file") for text in texts]
 
 
 def _check_depth(data: Any) -> None:

@@ -1,10 +1,15 @@
 """The metrics as `evaluate.Metric` objects give what the functions give."""
 
+import json
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from hf_attn_mi.errors import InvalidInputError
-from hf_attn_mi.evaluation import auprc, average_precision, hub_metric, token_f1
+from hf_attn_mi.evaluation import auprc, average_precision, hub_metric, hub_metric_path, hub_metrics, token_f1
 
 
 def test_hub_metrics_give_what_the_functions_give():
@@ -47,3 +52,43 @@ def test_hub_metrics_are_evaluates_own():
     metric.add_batch(predictions=[[0.9, 0.1]], references=[[1, 0]])
     metric.add_batch(predictions=[[0.9, 0.1]], references=[[0, 1]])
     assert metric.compute()["auprc"] == pytest.approx((1 + 0.25) / 2)
+
+
+LOAD = """
+import json, sys
+import evaluate
+from hf_attn_mi.evaluation import hub_metric_path
+pairs = json.loads(sys.argv[1])
+print(json.dumps({name: evaluate.load(hub_metric_path(name)).compute(**pair) for name, pair in pairs.items()}))
+both = evaluate.combine([hub_metric_path("comprehensiveness"), hub_metric_path("sufficiency")])
+print(json.dumps(both.compute(**pairs["comprehensiveness"])))
+"""
+CHOSEN = {"predictions": [[0, 1, 1, 0], [1, 0, 0]], "references": [[1, 1, 0, 0], [1, 0, 0]]}
+SCORED = {"predictions": [[0.9, 0.5, 0.1, 0.0], [0.1, 0.2, 0.3]], "references": CHOSEN["references"]}
+BINS = {"predictions": [[0.5, 0.25], [0.4]], "references": [0.9, 0.4]}
+GIVEN = {
+    "token_f1": CHOSEN,
+    "iou_f1": CHOSEN,
+    "auprc": SCORED,
+    "average_precision": SCORED,
+    "comprehensiveness": BINS,
+    "sufficiency": BINS,
+    "deletion_area": {"predictions": [[0.9, 0.5, 0.25]], "references": [0.9]},
+    "insertion_area": {"predictions": [[0.25, 0.9]], "references": [0.9]},
+}
+
+
+def test_evaluate_loads_every_metric_from_the_package(tmp_path):
+    # In a fresh interpreter: evaluate copies each script into a folder of modules that it reads at its import.
+    environment = os.environ | {"HF_HOME": str(tmp_path), "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    command = [sys.executable, "-c", LOAD, json.dumps(GIVEN)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    each, both = map(json.loads, done.stdout.splitlines())
+    assert set(each) == set(hub_metrics._DEFINITIONS)
+    for name, pair in GIVEN.items():
+        assert each[name] == json.loads(json.dumps(hub_metric(name).compute(**pair))), name
+    assert both["comprehensiveness"] == each["comprehensiveness"]["comprehensiveness"]
+    assert both["sufficiency"] == each["sufficiency"]["sufficiency"]
+    with pytest.raises(InvalidInputError, match="there is no metric 'bleu'"):
+        hub_metric_path("bleu")

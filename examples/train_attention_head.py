@@ -7,6 +7,8 @@
 
 Data are rows with a text (or a pair of texts) and a label: .jsonl, .json, .csv or .tsv (each also as .gz), a folder
 saved by `datasets`, or a Hub name "name:split". The best epoch is kept; `--resume` continues from the last checkpoint.
+`--explain-every 100` measures faithfulness, information and attention on evaluation texts every 100 steps, and writes a
+report on two of them.
 """
 
 import argparse
@@ -29,6 +31,7 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 
 import hf_attn_mi
+from hf_attn_mi import ExplanationCallback
 from hf_attn_mi.data import read_rows, text_columns
 from hf_attn_mi.heads import AttentionHeadForSequenceClassification
 
@@ -132,11 +135,11 @@ def build_trainer(options: argparse.Namespace) -> Trainer:
         load_best_model_at_end=True,
         metric_for_best_model="accuracy",
         seed=options.seed,
-        report_to=[],
+        report_to=options.report_to,
         dataloader_pin_memory=False,
         use_cpu=not torch.cuda.is_available(),
     )
-    return Trainer(
+    trainer = Trainer(
         model=model,
         args=arguments,
         train_dataset=encode(train, tokenizer, max_length),
@@ -147,6 +150,10 @@ def build_trainer(options: argparse.Namespace) -> Trainer:
         optimizers=(torch.optim.AdamW(groups, weight_decay=0.01), None),
         callbacks=[EarlyStoppingCallback(options.patience)],
     )
+    if options.explain_every is not None:
+        texts = [texts if len(texts) > 1 else texts[0] for texts, _ in dev]
+        trainer.add_callback(ExplanationCallback(trainer, texts, every=options.explain_every, limit=500))
+    return trainer
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -177,6 +184,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--max-length", type=int, default=128, help="tokens")
     add("--patience", type=int, default=1000, help="stop after this many epochs without a gain")
     add("--resume", action="store_true", help="continue from the last checkpoint in --output, if any")
+    add("--report-to", nargs="*", default=[], help="loggers of the Trainer, such as tensorboard")
+    add("--explain-every", type=int, metavar="STEPS", help="measure explanations on evaluation texts every STEPS steps")
     add("--seed", type=int, default=0)
     return parser.parse_args(arguments)
 

@@ -20,6 +20,8 @@ PAGES = {  # file of the repository -> page of the site
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "hf_attn_mi/embedded_model/README.md": "embedded_model.md",
+    "examples/space/README.md": "examples/space.md",
+    "examples/space/app.py": "examples/space_app.md",
 }
 PAGES |= {f"examples/{path.name}": f"examples/{path.stem}.md" for path in sorted((ROOT / "examples").glob("*.py"))}
 ASSETS = [f"examples/notebooks/{path.name}" for path in sorted((ROOT / "examples" / "notebooks").glob("*.ipynb"))]

@@ -5,8 +5,8 @@ The blocks of a page run one after the other in one namespace and in one folder 
 
 - Names that a page may use without defining them: those of `namespace` below (`model`, `tokenizer`, `text`, ...).
 - Files that a page may read: those of `folder` below (`reviews.jsonl.gz`, `my_head`).
-- Hub names: `hub` maps the names of `HUB_MODELS` to tiny models of the same type with random weights and the embedded
-  model's tokenizer, wherever transformers takes a name. Any other name fails, as it does without a network.
+- Hub names: `hub` is a cache of the Hub in which the names of `HUB_MODELS` are tiny models of the same type with random
+  weights and the embedded model's tokenizer. Any other name fails, as it does without a network.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ import transformers
 from transformers import AutoTokenizer
 
 import hf_attn_mi
+from tests.hub_cache import fill_cache, use_cache
 from tests.sample_models import DEMO
 
 ROOT = Path(__file__).parents[1]
@@ -116,31 +117,16 @@ def hub_folders(tmp_path_factory):
     return {name: str(root / name) for name in HUB_MODELS}
 
 
+@pytest.fixture(scope="module")
+def hub_cache(hub_folders, tmp_path_factory):
+    """The models of `HUB_MODELS` in a cache as huggingface_hub lays it out; see `tests.hub_cache`."""
+    return fill_cache(tmp_path_factory.mktemp("cache"), hub_folders)
+
+
 @pytest.fixture
-def hub(hub_folders, monkeypatch):
-    """`from_pretrained` and `pipeline` of transformers take the names of `HUB_MODELS`."""
-    loaders = [getattr(transformers, name) for name in dir(transformers) if re.match(r"(Auto|PreTrained)[A-Z]", name)]
-    for loader in [*loaders, transformers.PreTrainedTokenizerBase]:
-        if "from_pretrained" in vars(loader):
-            original = vars(loader)["from_pretrained"].__func__
-
-            def load(cls, name, *args, original=original, **options):
-                return original(cls, hub_folders.get(str(name), name), *args, **options)
-
-            monkeypatch.setattr(loader, "from_pretrained", classmethod(load))
-    original_base = vars(transformers.models.auto.auto_factory._BaseAutoModelClass)["from_pretrained"].__func__
-
-    def load_auto(cls, name, *args, **options):
-        return original_base(cls, hub_folders.get(str(name), name), *args, **options)
-
-    base = transformers.models.auto.auto_factory._BaseAutoModelClass
-    monkeypatch.setattr(base, "from_pretrained", classmethod(load_auto))
-    original_pipeline = transformers.pipeline
-
-    def pipeline(task=None, model=None, **options):
-        return original_pipeline(task, hub_folders.get(str(model), model), **options)
-
-    monkeypatch.setattr(transformers, "pipeline", pipeline)
+def hub(hub_cache, monkeypatch):
+    """Hub names of `HUB_MODELS` are found in the cache."""
+    use_cache(hub_cache, monkeypatch)
 
 
 @pytest.fixture

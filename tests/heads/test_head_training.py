@@ -219,6 +219,20 @@ def test_the_example_trains_resumes_and_saves(reviews, tmp_path, capsys):
     assert space["EMBEDDED_MODEL"] == DEMO
 
 
+def test_the_example_explains_while_it_trains(reviews, tmp_path):
+    train, dev = reviews
+    dev.write_text("text,label\n" + "".join(f"the film number {i} was dull,bad\n" for i in range(50)))
+    common = ["--train", train, "--dev", dev, "--output", tmp_path / "out", "--freeze-encoder", "--epochs", 1]
+    space, _ = run_example(*common, "--explain-every", 100)
+    options = space["parse"]([str(word) for word in common])
+    assert options.explain_every is None
+    state = json.loads(next((tmp_path / "out").glob("checkpoint-*/trainer_state.json")).read_text())
+    lines = [line for line in state["log_history"] if "head_concentration" in line]
+    assert [line["step"] for line in lines] == [0, 1]  # one step of 20 rows in a batch of 32
+    pages = sorted(path.name for path in (tmp_path / "out" / "explanations").iterdir())
+    assert pages == ["step-00000000.html", "step-00000001.html"]
+
+
 def test_accuracy_and_macro_f1_by_hand():
     space = runpy.run_path(str(EXAMPLE))
     logits = torch.eye(3)[[0, 0, 1, 1, 1]].numpy()

@@ -226,7 +226,8 @@ class AttentionSubgraph(Record):
         if not self.units:
             return [Paragraph(f"No set was found for {self.target_name!r}. {self.reason}", tone)]
         kind = "holds: locally minimal" if self.minimal else "does not hold: not shown to be minimal"
-        headline = f"{len(self.units):,} of {self.unit_count:,} {self._noun} carry {self.target_name!r} ({kind})."
+        verb = "carries" if len(self.units) == 1 else "carry"
+        headline = f"{len(self.units):,} of {self.unit_count:,} {self._noun} {verb} {self.target_name!r} ({kind})."
         lines = [
             f"All of them: {self.p_all:.4f}. The set alone: {_number(self.p_set)}; it keeps the prediction and at "
             f"least {self.keep:g} of the probability.",
@@ -265,6 +266,10 @@ class AttentionSubgraph(Record):
 
     def _where(self) -> list[str]:
         """The heads, layers and token pairs of the weights."""
+        if len(self.edges) == 1:
+            (edge,) = self.edges
+            pair = f"{self._token(edge, 'query')} <- {self._token(edge, 'key')}"
+            return [f"It lies in {self._layer_name(edge.call or 0)}, head {edge.head}, query <- key: {pair}."]
         heads = Counter((edge.call, edge.head) for edge in self.edges)
         layers: dict[int, list[str]] = {}
         for (call, head), count in sorted(heads.items(), key=lambda item: -item[1]):
@@ -298,7 +303,12 @@ class AttentionSubgraph(Record):
         if self.singles:
             counts = Counter(_FAILURES[one.fails] for one in self.singles)
             listed = ", ".join(f"{what} ({count})" for what, count in counts.most_common())
-            lines.append(f"Without any single one of {len(self.singles)}: {listed}.")
+            one = len(self.singles) == 1
+            lines.append(
+                f"Without it: {next(iter(counts))}."
+                if one
+                else f"Without any single one of {len(self.singles)}: {listed}."
+            )
         for one in self.removals:
             stands = "the set still meets the conditions" if one.stands else "the set no longer meets the conditions"
             lines.append(f"Removal {one.removal!r}: set {one.p_set:.4f}, rest {one.p_rest:.4f}: {stands}.")

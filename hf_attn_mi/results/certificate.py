@@ -203,8 +203,10 @@ class Certificate(Record):
             f"In {len({layer.name for layer in self.layers})} attention modules ({self._total('heads')} heads), {what} "
             f"replaced the model's attention: {self._total('changed')} of {self._total('rows')} rows changed."
         )
-        sentences = [opening, self._output_sentence(), self._sufficiency_sentence()]
-        sentences += [self._necessity_sentence()] if self.necessity is not None else []
+        sentences = [opening, self._output_sentence()]
+        if self.outcome != "nothing to certify":  # else they would be about the rows of the model itself
+            sentences.append(self._sufficiency_sentence())
+            sentences += [self._necessity_sentence()] if self.necessity is not None else []
         blocks: list[Block] = [*self._outcome_blocks(), *map(Paragraph, sentences)]
         if self.controls:
             blocks.append(Facts(["Controls, which replace the same rows:", *map(self._control, self.controls)]))

@@ -301,9 +301,11 @@ def _evidence(item: ReportItem) -> Iterator[str]:
         yield f"Minimal token set ({tokens.outcome}): {tokens.reason}"
     subgraph = item.subgraph
     if subgraph is not None and subgraph.units:
+        one = len(subgraph.units) == 1
         yield (
-            f"{len(subgraph.units):,} of {subgraph.unit_count:,} attention weights carry {subgraph.target_name!r} "
-            f"({subgraph.outcome}): alone they have {_percent(subgraph.p_set)}, all others together "
+            f"{len(subgraph.units):,} of {subgraph.unit_count:,} attention weights "
+            f"{'carries' if one else 'carry'} {subgraph.target_name!r} ({subgraph.outcome}): alone "
+            f"{'it has' if one else 'they have'} {_percent(subgraph.p_set)}, all others together "
             f"{_percent(subgraph.p_rest)}."
         )
     elif subgraph is not None:

@@ -15,11 +15,12 @@ from hf_attn_mi.figures import draw
 from hf_attn_mi.models.weights import fingerprint
 from hf_attn_mi.models.wrappers import unwrap_object
 from hf_attn_mi.results import hub
-from hf_attn_mi.results.document import ColorDepth, Paragraph, html_page, html_section, terminal_text
+from hf_attn_mi.results.document import Block, ColorDepth, Drawing, Paragraph, html_page, html_section, terminal_text
 from hf_attn_mi.results.plots.several import check_plot_options, plot_below, plot_together
 from hf_attn_mi.results.record import Record
 from hf_attn_mi.results.skipped_input import SkippedInput
 from hf_attn_mi.results.storage import MAX_BYTES, read_json, read_json_lines, write_json, write_json_lines
+from hf_attn_mi.results.words import Words
 
 if TYPE_CHECKING:
     import datasets
@@ -122,10 +123,18 @@ class Results(Sequence[R], Generic[R]):
         """
         if title is None:
             title = (self.answered or self)[0]._title() if self else "No results"
-        return html_page([item._blocks() for item in self], title)
+        return html_page(self._sections(), title)
 
     def _repr_html_(self) -> str:
-        return "".join(html_section(item._blocks(), style=place == 0) for place, item in enumerate(self))
+        return "".join(html_section(blocks, style=place == 0) for place, blocks in enumerate(self._sections()))
+
+    def _sections(self) -> list[list[Block]]:
+        """The blocks of each result; of several each below its input, if it does not show the words itself."""
+        sections = [list(item._blocks()) for item in self]
+        for place, (item, blocks) in enumerate(zip(self, sections)):
+            if len(self) > 1 and not any(isinstance(block, Words | Drawing) for block in blocks):
+                blocks.insert(0, Paragraph(_heading(item, place), small=True))
+        return sections
 
     def plot(
         self,

@@ -216,7 +216,9 @@ class TokenSet(Record):
         count = len(self.indices)
         blocks: list[Block] = [
             Paragraph(
-                f"{count} of {count + len(self.rest)} tokens determine {self.target_name!r} ({kind}): {words}.", tone
+                f"{count} of {count + len(self.rest)} tokens determine{'s' * (count == 1)} {self.target_name!r} "
+                f"({kind}): {words}.",
+                tone,
             )
         ]
         names = [self._named(removal.text, (removal.index,)) for removal in self.singles]

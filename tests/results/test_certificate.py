@@ -39,6 +39,15 @@ def test_each_broken_promise_is_a_reason(spoil, reason):
     assert "does NOT hold" in str(broken)
 
 
+def test_without_a_replaced_row_there_is_nothing_about_replaced_rows():
+    layers = tuple(replace(layer, changed=0) for layer in certificate().layers)
+    text = certificate(layers=layers).to_text(color="none")
+    assert text.startswith("Nothing to certify")
+    assert "Every row reaches" not in text
+    assert "Necessity" not in text
+    assert "Every row reaches" in certificate().to_text(color="none")
+
+
 def test_the_text_names_the_numbers():
     words = str(CERTIFICATE)
     for piece in (

@@ -71,6 +71,15 @@ def test_text_and_pages_hold_every_result():
     assert "No results" in Results([]).to_html()
 
 
+def test_results_that_do_not_show_their_texts_stand_below_them():
+    for form in ("_repr_html_", "to_html"):
+        sets = getattr(Results([token_set(texts=("a <b> joy",)), token_set()]), form)()
+        first, second = (sets.index(f'<p class="m">{text}</p>') for text in ("a &lt;b&gt; joy", "a joy"))
+        assert first < sets.index("determines") < second
+        assert '<p class="m">a joy</p>' not in getattr(Results([token_set()]), form)()
+        assert '<p class="m">Unbelievable' not in getattr(RESULTS, form)()
+
+
 def test_texts_above_results_cannot_steer_the_terminal():
     results = Results([token_set(texts=("a\033[31m\nb " + "x" * 500,)), token_set()])
     first = results.to_text(color="none").splitlines()[0]

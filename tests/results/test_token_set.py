@@ -6,7 +6,7 @@ import pytest
 
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.results import Removal
-from tests.results.result_samples import token_set
+from tests.results.result_samples import subgraph, token_set
 
 TOKENS = token_set()
 
@@ -17,6 +17,17 @@ def test_the_text_says_whether_a_second_ranking_gives_the_same():
         color="none"
     )
     assert "second ranking" not in replace(TOKENS, jaccard=None).to_text(color="none")
+
+
+def test_one_token_determines_and_several_determine():
+    assert "1 of 2 tokens determines 'positive' (holds: locally minimal): 'joy'." in TOKENS.to_text(color="none")
+    assert (
+        "1 of 64 attention weights carries 'positive' (" in subgraph(units=subgraph().units[:1], singles=()).to_text()
+    )
+    alone = subgraph(units=subgraph().units[:1], singles=subgraph().singles[:1]).to_text()
+    assert "It lies in layer 0, head 1, query <- key: 'a' <- 'joy'." in alone
+    assert "Without it: the set no longer suffices." in alone
+    assert "2 of 64 attention weights carry 'positive' (" in subgraph().to_text()
 
 
 def test_many_single_removals_are_counted_and_not_listed():

@@ -235,7 +235,7 @@
   function weightsClaim(one, main) {
     const found = one.subgraph, heads = byContribution().slice(0, 3);
     if (found && found.edges.length) {
-      return ["subgraph", [h("b", null, `${found.edges.length.toLocaleString("en")} of ${found.total.toLocaleString("en")}`), ` attention weights are enough for ${found.target}. ${restOf(found)}`], aloneAndRest(found, "these weights")];
+      return ["subgraph", [h("b", null, `${found.edges.length.toLocaleString("en")} of ${found.total.toLocaleString("en")}`), ` attention weights ${found.edges.length === 1 ? "is" : "are"} enough for ${found.target}. ${restOf(found)}`], aloneAndRest(found, found.edges.length === 1 ? "this weight" : "these weights")];
     }
     if (found) return ["subgraph", [found.outcome === "does not hold" && "No set was found. ", found.reason], null];
     const text = heads.length ? ["The heads that add most to ", main.name, ": ", listed(heads.map((x) => [h("b", null, `layer ${one.layers[x.layer].layer} head ${x.head}`), ` (${score(x.contribution)})`])), "."]
@@ -802,7 +802,7 @@
     const box = found.outcome === "nothing to certify"
       ? ["Needs no attention. ", h("span", null, found.reason)]
       : !found.edges.length ? ["No set was found. ", h("span", null, found.reason)]
-      : [`${found.edges.length.toLocaleString("en")} of ${found.total.toLocaleString("en")} attention weights carry the prediction ${quoted(found.target)}. `, h("span", null, found.outcome === "holds" ? "None of them can be left out." : found.reason)];
+      : [`${found.edges.length.toLocaleString("en")} of ${found.total.toLocaleString("en")} attention weights ${found.edges.length === 1 ? "carries" : "carry"} the prediction ${quoted(found.target)}. `, h("span", null, found.outcome === "holds" ? "None of them can be left out." : found.reason)];
     const bars = [["all weights", found.pAll], ["the set alone", found.pSet], ["the rest alone", found.pRest], ["no attention", found.pNone]].filter((x) => x[1] !== null);
     const top = h("div", { class: `box ${TONES[found.outcome]}` }, box);
     const probabilities = h("div", { class: "bars" }, bars.map(([name, p]) => [h("span", { class: "name" }, name), bar([[0, p, "plain"]], true), h("span", { class: "value" }, percent(p))]));
@@ -913,7 +913,7 @@
     if (!found) return `The weights were not searched for this input: ${one.notes.subgraph || "minimal_attention does it."}${strongest}`;
     if (!found.edges.length) return `${found.reason}${strongest}`;
     const largestEdges = [...found.edges].sort((a, b) => Math.abs(b.contribution) - Math.abs(a.contribution)).slice(0, 3);
-    return `${found.edges.length.toLocaleString("en")} of ${found.total.toLocaleString("en")} weights carry ${found.target}; the largest are ${largestEdges.map((edge) => edgeName(found, edge)).join("; ")}. The panel of the flow shows all of them.${strongest}`;
+    return `${found.edges.length.toLocaleString("en")} of ${found.total.toLocaleString("en")} weights ${found.edges.length === 1 ? "carries" : "carry"} ${found.target}; the largest ${found.edges.length === 1 ? "is" : "are"} ${largestEdges.map((edge) => edgeName(found, edge)).join("; ")}. The panel of the flow shows all of them.${strongest}`;
   }
   function evidence(one, main) { // every claim of the page with the check behind it
     const parts = [main.gap === null ? `The scores of ${main.method} are not checked by a sum.` : `The scores and bias terms were added up: they miss the output by ${number(main.gap, 2)} of its size.`];

@@ -86,7 +86,7 @@ def records():
     short = report(demo, SHORT, tokenizer=tokenizer, labels="negative")
     many = {"methods": ("attention",), "labels": [i % 2 for i in range(200)]}
     return {
-        "review": report(demo, REVIEW, tokenizer=tokenizer, labels="positive", subgraph=False),
+        "review": report(demo, REVIEW, tokenizer=tokenizer, labels="positive"),
         "short": short,
         "pair": report(small, PAIR, tokenizer=small_tokenizer, **plain),
         "many": report(small, two_hundred(), tokenizer=small_tokenizer, **many),

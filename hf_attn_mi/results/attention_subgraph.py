@@ -303,10 +303,10 @@ class AttentionSubgraph(Record):
         if self.singles:
             counts = Counter(_FAILURES[one.fails] for one in self.singles)
             listed = ", ".join(f"{what} ({count})" for what, count in counts.most_common())
-            one = len(self.singles) == 1
+            alone = len(self.singles) == 1
             lines.append(
                 f"Without it: {next(iter(counts))}."
-                if one
+                if alone
                 else f"Without any single one of {len(self.singles)}: {listed}."
             )
         for one in self.removals:

@@ -54,7 +54,7 @@ pictures: $(VENV)/.ready-test  ## of the report, for README and docs; needs chro
 	HF_HUB_OFFLINE=1 $(BIN)/python scripts/draw_concepts.py
 	REPORT_PICTURES=docs/images HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/browser -k picture
 
-$(VENV)/.ready: pyproject.toml constraints.txt
+$(VENV)/.ready: pyproject.toml constraints.txt hf_attn_mi/_version.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@

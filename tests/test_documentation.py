@@ -52,6 +52,8 @@ NINE_ENTITIES = {
     "num_labels": 9,
     "id2label": dict(enumerate(["O", "B-MISC", "I-MISC", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC"])),
 }
+CLIP_TEXT = {"vocab_size": 8000, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+CLIP_TEXT |= {"intermediate_size": 64, "eos_token_id": 3, "pad_token_id": 0}
 HUB_MODELS = {  # Hub name -> class of the model and options of its configuration
     "distilbert/distilbert-base-uncased-finetuned-sst-2-english": ("DistilBertForSequenceClassification", DISTILBERT),
     "sentence-transformers/all-MiniLM-L6-v2": ("BertModel", BERT),
@@ -176,6 +178,7 @@ def namespace(folder):
         "seq2seq_model": tiny("BartForConditionalGeneration", vocab_size=8000, d_model=32, **BART, **SPECIAL),
         "question": "Who is dull?",
         "context": " ".join(TEXTS * 4),
+        "clip": tiny("CLIPModel", text_config=CLIP_TEXT, vision_config=VIT),
         "vit": tiny("ViTForImageClassification", **VIT),
         "processor": IMAGE_PROCESSOR,
         "image": np.zeros((32, 32, 3), dtype=np.uint8),

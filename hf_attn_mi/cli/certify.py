@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from hf_attn_mi.cli import options as opt
 from hf_attn_mi.cli.exit_codes import INTERRUPTED, exit_code, outcomes_of
-from hf_attn_mi.cli.inputs import read_texts
-from hf_attn_mi.cli.loading import import_libraries, load_model
+from hf_attn_mi.cli.loading import import_libraries, reads_of
+from hf_attn_mi.cli.media import load_for, read_inputs
 from hf_attn_mi.cli.output import check_files, is_stdout, show, until_interrupted, warnings_as_lines, write_json
 
 Form = Literal["efficient", "effective", "effective_affine"]
@@ -17,10 +17,11 @@ def certify(
     texts: opt.Texts = None,
     file: opt.TextFile = None,
     pair: opt.Pair = None,
+    choice: opt.Choices = None,
     model: opt.Model = None,
     truncate: opt.Truncate = False,
     errors: opt.Errors = "raise",
-    target: opt.Target = None,
+    target: opt.Targets = None,
     form: Annotated[Form, opt.method_option(help="Which rows replace the attention rows.")] = "efficient",
     tolerance: Annotated[
         float,
@@ -34,21 +35,21 @@ def certify(
     quiet: opt.Quiet = False,
 ) -> int:
     """Certify that few keys of each attention row suffice: replace the rows and compare the prediction."""
-    inputs = read_texts(texts, file, pair)
+    inputs = read_inputs(texts, file, pair, choices=choice)
     check_files(json)
 
     import_libraries()
     from hf_attn_mi import Certificate
     from hf_attn_mi import certify as certify_texts
 
-    classifier, tokenizer = load_model(model, quiet=quiet)
+    classifier, preparer = load_for(inputs, model, quiet=quiet, reads=reads_of(target or (), model))
     with warnings_as_lines(quiet):
         certificates, interrupted = until_interrupted(
             lambda: certify_texts(
                 classifier,
-                inputs,
-                tokenizer=tokenizer,
-                target=opt.read_target(target, classifier),
+                inputs.items,
+                **preparer,
+                **opt.read_targets(target, classifier),
                 form=form,
                 tolerance=tolerance,
                 checked_rows=checked_rows,
@@ -56,7 +57,7 @@ def certify(
                 errors=errors,
                 seed=seed,
             ),
-            len(inputs),
+            len(inputs.items),
         )
     assert not isinstance(certificates, Certificate)  # a list of texts gives a list of results
     write_json(certificates.to_dicts(), json)

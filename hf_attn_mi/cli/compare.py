@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from hf_attn_mi.cli import options as opt
 from hf_attn_mi.cli.exit_codes import DOES_NOT_HOLD, DONE
 from hf_attn_mi.cli.inputs import Sample, draw_texts
-from hf_attn_mi.cli.loading import import_libraries, load_model
+from hf_attn_mi.cli.loading import import_libraries, load_model, reads_of
 from hf_attn_mi.cli.output import check_files, complain, is_stdout, show, warnings_as_lines, write_json, write_text
 from hf_attn_mi.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from hf_attn_mi.results.comparison import Comparison
 
 EVERY = "all"
 Removal = Literal["delete", "mask", "attention_mask"]
@@ -59,7 +62,7 @@ def compare(
             show_default=False,
         ),
     ] = None,
-    target: opt.Target = None,
+    target: opt.Targets = None,
     removal: Annotated[Removal, opt.method_option(help="How tokens are removed.")] = "delete",
     options: Annotated[
         str | None, opt.method_option(metavar="JSON", help=f"Options of methods, such as '{_EXAMPLE}'.")
@@ -76,6 +79,7 @@ def compare(
     check_files(json, markdown, html=html)  # checked before the work, which may take an hour
 
     import_libraries()
+    from hf_attn_mi import Results
     from hf_attn_mi import compare as compare_methods
     from hf_attn_mi.evaluation import METRICS
     from hf_attn_mi.results.plots import check_figure_path
@@ -88,15 +92,15 @@ def compare(
     if plot is not None:
         check_figure_path(plot)
     sample = draw_texts(data, n, rationales=rationales, seed=seed)
-    classifier, tokenizer = load_model(model, quiet=quiet)
+    classifier, tokenizer = load_model(model, quiet=quiet, reads=reads_of(target or (), model))
     with warnings_as_lines(quiet):
-        comparison = compare_methods(
+        compared = compare_methods(
             classifier,
             sample.texts,
             methods=chosen,
             rationales=sample.rationales,
             tokenizer=tokenizer,
-            target=opt.read_target(target, classifier),
+            **opt.read_targets(target, classifier),
             removal=removal,
             metrics=EVERY if EVERY in measures else measures,
             options=settings,
@@ -104,25 +108,33 @@ def compare(
             truncation=truncate,
             seed=seed,
         )
+    several = compared if isinstance(compared, Results) else Results([compared])
     drawn = {"name": data, "found": sample.available, "drawn": len(sample.texts), "empty": sample.empty}
-    write_json({**comparison.to_dict(), "data": drawn}, json)
+    tables = [{**one.to_dict(), "data": drawn} for one in several]
+    write_json(tables if isinstance(compared, Results) else tables[0], json)
     printing = not quiet and not is_stdout(json)
     if printing:
-        show(f"{_drawn(sample, data, seed)}\n{comparison.to_text()}")
+        show(f"{_drawn(sample, data, seed)}\n{compared.to_text()}")
     if markdown is not None:
-        write_text(comparison.to_markdown(), markdown)
+        write_text("\n".join(map(_markdown, several)) if len(several) > 1 else several[0].to_markdown(), markdown)
     if html is not None:
-        write_text(comparison.to_html(), html)
+        write_text(compared.to_html(), html)
     if plot is not None:
-        comparison.plot(plot)
+        compared.plot(plot)
     if printing:
         for path in (markdown, html, plot):
             if path is not None:
                 show(f"Written: {path.resolve()}")
+    failures = {method: reason for one in several for method, reason in one.failures.items()}
     if quiet:  # otherwise the table names them
-        for method, reason in comparison.failures.items():
+        for method, reason in failures.items():
             complain(f"{method} failed: {reason}", "warning: ")
-    return DOES_NOT_HOLD if comparison.failures else DONE
+    return DOES_NOT_HOLD if failures else DONE
+
+
+def _markdown(comparison: Comparison) -> str:
+    """The tables of one of several targets, below its name."""
+    return f"# {comparison.target_name}\n\n{comparison.to_markdown()}"
 
 
 def _settings(options: str | None, methods: list[str]) -> dict[str, dict[str, Any]] | None:

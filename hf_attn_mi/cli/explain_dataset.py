@@ -10,7 +10,7 @@ from hf_attn_mi.cli import options as opt
 from hf_attn_mi.cli.exit_codes import DONE
 from hf_attn_mi.cli.explain import Layers
 from hf_attn_mi.cli.inputs import check_data
-from hf_attn_mi.cli.loading import import_libraries, load_model
+from hf_attn_mi.cli.loading import import_libraries, load_model, reads_of
 from hf_attn_mi.cli.output import check_files, is_stdout, show, warnings_as_lines, write_json
 from hf_attn_mi.errors import InvalidInputError
 
@@ -37,7 +37,7 @@ def explain_dataset(
     truncate: opt.Truncate = False,
     stride: opt.Stride = None,
     aggregation: opt.Aggregation = "mean",
-    target: opt.Target = None,
+    target: opt.Targets = None,
     targets: Annotated[
         str | None,
         opt.method_option(metavar="all", help="'all': every label, choice or entity, a row for each."),
@@ -84,7 +84,13 @@ def explain_dataset(
 
     processes = Processes.of_environment()
     information = None if profile is None else InformationProfile.load(profile)
-    classifier, tokenizer = load_model(model, quiet=quiet or not processes.first)
+    silent = quiet or not processes.first
+    classifier, tokenizer = load_model(model, quiet=silent, reads=reads_of(target or (), model))
+    explained = opt.read_targets(target, classifier)
+    if targets is not None:
+        if target:
+            raise InvalidInputError("--target and --targets: pass one of them.")
+        explained = {"targets": targets}
     _log(quiet)
     with warnings_as_lines():
         run = explain_rows(
@@ -96,8 +102,7 @@ def explain_dataset(
             columns=chosen,
             layers=layers,
             profile=information,
-            target=opt.read_target(target, classifier),
-            targets=targets,
+            **explained,
             tokenizer=tokenizer,
             batch_size=_read_batch_size(batch_size),
             shard_size=shard_size,

@@ -33,8 +33,8 @@ def read_inputs(
     texts: list[str] | None,
     file: Path | None,
     pair: str | None,
-    images: list[Path] | None,
-    audio: list[Path] | None,
+    images: list[Path] | None = None,
+    audio: list[Path] | None = None,
     choices: list[str] | None = None,
 ) -> Inputs:
     """Return the texts, each with the choices where there are some, or the files of --image or --audio.

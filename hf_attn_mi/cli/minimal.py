@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from hf_attn_mi.cli import options as opt
 from hf_attn_mi.cli.exit_codes import INTERRUPTED, exit_code, outcomes_of
-from hf_attn_mi.cli.loading import import_libraries
+from hf_attn_mi.cli.loading import import_libraries, reads_of
 from hf_attn_mi.cli.media import Inputs, load_for, read_inputs
 from hf_attn_mi.cli.output import check_files, is_stdout, show, until_interrupted, warnings_as_lines, write_json
 
@@ -26,12 +26,13 @@ def minimal(
     texts: opt.Texts = None,
     file: opt.TextFile = None,
     pair: opt.Pair = None,
+    choice: opt.Choices = None,
     image: opt.Images = None,
     audio: opt.Recordings = None,
     model: opt.Model = None,
     truncate: opt.Truncate = False,
     errors: opt.Errors = "raise",
-    target: opt.Target = None,
+    target: opt.Targets = None,
     keep: Annotated[
         float, opt.method_option(metavar="P", help="Share of its probability that the set keeps, in (0, 1].")
     ] = 0.9,
@@ -64,7 +65,7 @@ def minimal(
     quiet: opt.Quiet = False,
 ) -> int:
     """Find tokens that carry the prediction: they suffice, the others do not, and none of them can be left out."""
-    inputs = read_inputs(texts, file, pair, image, audio)
+    inputs = read_inputs(texts, file, pair, image, audio, choice)
     check_files(json)
     import_libraries()
     opt.check_names("--ranking", [ranking], [RANDOM, *opt.method_names()])
@@ -72,7 +73,7 @@ def minimal(
 
     from hf_attn_mi import TokenSet, minimal_tokens
 
-    classifier, preparer = load_for(inputs, model, quiet=quiet)
+    classifier, preparer = load_for(inputs, model, quiet=quiet, reads=reads_of(target or (), model))
     checks: list[Recheck | None] = []
     with warnings_as_lines(quiet):
         token_sets, interrupted = until_interrupted(
@@ -80,7 +81,7 @@ def minimal(
                 classifier,
                 inputs.items,
                 **preparer,
-                target=opt.read_target(target, classifier),
+                **opt.read_targets(target, classifier),
                 keep=keep,
                 strict=strict,
                 ranking=ranking,
@@ -100,7 +101,7 @@ def minimal(
         finally:  # an interruption of the checks does not lose the sets
             write_json(with_checks(token_sets.to_dicts(), checks), json)
     if not quiet and not is_stdout(json):
-        show("\n".join([token_sets.to_text(), *verdicts(checks)]))
+        show("\n".join([token_sets.to_text(), *verdicts(checks, len(inputs.items))]))
     if interrupted:
         return INTERRUPTED
     return exit_code([*outcomes_of(token_sets), *("does not hold" for one in checks if one and not one.holds)])
@@ -125,7 +126,8 @@ def _recheck(
         warnings.filterwarnings("ignore", "input 0 was cut", UserWarning)
         for place, token_set in enumerate(tqdm(token_sets, desc="check", unit="input", disable=hidden)):
             skipped = isinstance(token_set, SkippedInput)
-            item = None if inputs.kind == "text" else inputs.items[place]  # a set holds its texts
+            number = token_set.info.get("input", place) if not skipped else place  # several targets of an input
+            item = None if inputs.kind == "text" else inputs.items[number]  # a set holds its texts
             checks.append(None if skipped else recheck(model, token_set, inputs=item, **preparer))
 
 
@@ -135,9 +137,9 @@ def with_checks(data: list[dict[str, Any]], checks: Sequence[Recheck | None]) ->
     return checked + data[len(checks) :]
 
 
-def verdicts(checks: Sequence[Recheck | None]) -> list[str]:
-    """Return a line for each check, with the number of its text where there are several."""
-    lines = []
+def verdicts(checks: Sequence[Recheck | None], inputs: int | None = None) -> list[str]:
+    """Return a line for each check, with its number where there are several: of its text, or of its result."""
+    noun, lines = "result" if inputs is not None and len(checks) > inputs else "text", []
     for number, check in enumerate(checks):
         if check is None:
             continue
@@ -145,5 +147,5 @@ def verdicts(checks: Sequence[Recheck | None]) -> list[str]:
             verdict = f"every number was reproduced (largest difference {check.difference:.1e})."
         else:
             verdict = f"FAILED: {'; '.join(check.reasons)}."
-        lines.append(f"Check{f' of text {number}' if len(checks) > 1 else ''}: {verdict}")
+        lines.append(f"Check{f' of {noun} {number}' if len(checks) > 1 else ''}: {verdict}")
     return lines

@@ -81,14 +81,6 @@ Stride = Annotated[
 Aggregation = Annotated[
     Literal["mean", "max"], input_option(help="How the logits of windows are combined, class by class.")
 ]
-Target = Annotated[
-    str | None,
-    method_option(
-        metavar="TARGET",
-        help='What to explain: a label, a number, or a call such as \'token(word="Paris", label="B-LOC")\' or '
-        "'mask(\"paris\")' (default: the predicted class, or what the model's head calls for).",
-    ),
-]
 Targets = Annotated[
     list[str] | None,
     method_option(

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from hf_attn_mi.cli import options as opt
 from hf_attn_mi.cli.exit_codes import DOES_NOT_HOLD, DONE
 from hf_attn_mi.cli.loading import import_libraries, reads_of
-from hf_attn_mi.cli.media import load_for, read_inputs
+from hf_attn_mi.cli.media import Inputs, load_for, read_inputs
 from hf_attn_mi.cli.output import check_files, is_stdout, show, warnings_as_lines, write_json, write_text
 from hf_attn_mi.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from hf_attn_mi import Comparison
 
 Attention = Literal["auto", "all", "top", "rows", "none"]
 DEFAULT_PAGE = Path("report.html")
@@ -74,7 +79,6 @@ def report(
     opt.check_names("--also", also or (), opt.method_names())
 
     from hf_attn_mi import InformationProfile
-    from hf_attn_mi import compare as compare_methods
     from hf_attn_mi import report as make_report
     from hf_attn_mi.tasks.report import METHODS
 
@@ -85,16 +89,17 @@ def report(
     results = []
     with warnings_as_lines(quiet):
         for place, (classifier, preparer) in enumerate(loaded):
+            explained = opt.read_targets(target, classifier, known=known)
             report_of_model = make_report(
                 classifier,
                 inputs.items,
                 **preparer,
-                **opt.read_targets(target, classifier, known=known),
+                **explained,
                 labels=None if label is None else [opt.read_target(one, classifier, known=known) for one in label],
                 method=method,
                 methods=METHODS if also is None else also,
                 attention=None if attention == "auto" else attention,
-                comparison=compare_methods(classifier, inputs.items, seed=seed, **preparer) if compare else None,
+                comparison=_compared(classifier, inputs, preparer, explained, known, seed) if compare else None,
                 profile=information if place == 0 else None,
                 truncation=truncate,
                 stride=stride,
@@ -112,3 +117,25 @@ def report(
     if not quiet and not is_stdout(json):
         show(f"{result.to_text()}\n\nHTML page: {html.resolve()}")
     return DOES_NOT_HOLD if result.skipped else DONE
+
+
+def _compared(
+    model: PreTrainedModel,
+    inputs: Inputs,
+    preparer: dict[str, Any],
+    explained: dict[str, Any],
+    labels: list[str] | None,
+    seed: int,
+) -> Comparison:
+    """The comparison of methods on what the page explains: its only or its first target."""
+    from hf_attn_mi import Comparison, targets
+    from hf_attn_mi import compare as compare_methods
+
+    several = explained.get("targets")
+    first = several[0] if isinstance(several, list) else explained.get("target")
+    if labels is not None:
+        label = labels[first] if isinstance(first, int) else first
+        first = targets.entails(label, among=tuple(labels))
+    comparison = compare_methods(model, inputs.items, target=first, seed=seed, **preparer)
+    assert isinstance(comparison, Comparison)  # of one target
+    return comparison

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from hf_attn_mi.cli import options as opt
 from hf_attn_mi.cli.exit_codes import INTERRUPTED, exit_code, outcomes_of
-from hf_attn_mi.cli.inputs import read_texts
-from hf_attn_mi.cli.loading import import_libraries, load_model
+from hf_attn_mi.cli.loading import import_libraries, reads_of
+from hf_attn_mi.cli.media import load_for, read_inputs
 from hf_attn_mi.cli.output import (
     check_files,
     is_stdout,
@@ -29,10 +29,11 @@ def subgraph(
     texts: opt.Texts = None,
     file: opt.TextFile = None,
     pair: opt.Pair = None,
+    choice: opt.Choices = None,
     model: opt.Model = None,
     truncate: opt.Truncate = False,
     errors: opt.Errors = "raise",
-    target: opt.Target = None,
+    target: opt.Targets = None,
     unit: Annotated[
         Unit, opt.method_option(help="What is kept or removed as one: 'edge' is a single attention weight.")
     ] = "edge",
@@ -79,7 +80,7 @@ def subgraph(
     quiet: opt.Quiet = False,
 ) -> int:
     """Find attention weights that carry the prediction: they suffice, the others do not, and none can be left out."""
-    inputs = read_texts(texts, file, pair)
+    inputs = read_inputs(texts, file, pair, choices=choice)
     check_files(json, html=html)
     import_libraries()
 
@@ -87,15 +88,15 @@ def subgraph(
     from hf_attn_mi.cli.minimal import verdicts, with_checks
     from hf_attn_mi.results import SkippedInput
 
-    classifier, tokenizer = load_model(model, quiet=quiet)
+    classifier, preparer = load_for(inputs, model, quiet=quiet, reads=reads_of(target or (), model))
     checks: list[Recheck | None] = []
     with warnings_as_lines(quiet):
         subgraphs, interrupted = until_interrupted(
             lambda: minimal_attention(
                 classifier,
-                inputs,
-                tokenizer=tokenizer,
-                target=opt.read_target(target, classifier),
+                inputs.items,
+                **preparer,
+                **opt.read_targets(target, classifier),
                 unit=unit,
                 keep=keep,
                 strict=not lenient,
@@ -110,20 +111,20 @@ def subgraph(
                 truncation=truncate,
                 errors=errors,
             ),
-            len(inputs),
+            len(inputs.items),
         )
         assert not isinstance(subgraphs, AttentionSubgraph)  # a list of texts gives a list of results
         try:
             if check and not interrupted:
                 for one in subgraphs:
                     skipped = isinstance(one, SkippedInput)
-                    checks.append(None if skipped else recheck(classifier, one, tokenizer=tokenizer))
+                    checks.append(None if skipped else recheck(classifier, one, **preparer))
         finally:  # an interruption of the checks does not lose the sets
             write_json(with_checks(subgraphs.to_dicts(), checks), json)
     if html is not None:
         write_text(subgraphs.to_html(), html)
     if not quiet and not is_stdout(json):
-        show("\n".join([subgraphs.to_text(), *verdicts(checks)]))
+        show("\n".join([subgraphs.to_text(), *verdicts(checks, len(inputs.items))]))
     if interrupted:
         return INTERRUPTED
     return exit_code([*outcomes_of(subgraphs), *("does not hold" for one in checks if one and not one.holds)])

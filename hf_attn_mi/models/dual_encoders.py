@@ -1,18 +1,21 @@
-"""Models of images and texts (CLIP, SigLIP): the image tower as a classifier whose classes are texts."""
+"""Models of images and texts (CLIP, SigLIP): the image tower as a classifier of texts, and each tower on its own."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError, shown
+from hf_attn_mi.models.images import is_image
 from hf_attn_mi.models.runner import EncoderRunner
 
 TEMPLATE = "This is a photo of {}."  # the template of the pipeline of transformers
+MOST_OF_A_PATH = 1000  # characters; longer texts are no paths
 TOLERANCE = 1e-4  # relative difference of the logits of the two towers here from those of the model's own forward
 
 
@@ -53,6 +56,152 @@ class ImageTextClassifier(nn.Module):
         return {"logits": self.scale * (images @ texts.t()) + self.bias}
 
 
+class TextTower(nn.Module):
+    """The text tower of a model of images and texts: the embedding of a text.
+
+    Args:
+        model: the whole model.
+        embed_other: returns the (width,) embedding of an image; None for what is not an image.
+    """
+
+    main_input_name = "input_ids"
+
+    def __init__(self, model: Any, embed_other: Callable[[Any], Tensor | None]) -> None:
+        super().__init__()
+        self.parts, self._whole, self.embed_other = (
+            _parts(model, "text_model", "text_projection"),
+            (model,),
+            embed_other,
+        )
+        self.config = _config_of(model, "text_config")
+        self.training = False
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The table of token embeddings."""
+        table: nn.Module = self._whole[0].text_model.get_input_embeddings()
+        return table
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """{"text_embeds": (batch, width), "last_hidden_state": (batch, tokens, width)}."""
+        outputs = self._whole[0].get_text_features(
+            input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids
+        )
+        return {"text_embeds": outputs.pooler_output, "last_hidden_state": outputs.last_hidden_state}
+
+
+class ImageTower(nn.Module):
+    """The image tower of a model of images and texts: the embedding of an image.
+
+    Args:
+        model: the whole model.
+        embed_other: returns the (width,) embedding of a text; None for what is not a text.
+    """
+
+    main_input_name = "pixel_values"
+
+    def __init__(self, model: Any, embed_other: Callable[[Any], Tensor | None]) -> None:
+        super().__init__()
+        self.parts, self._whole, self.embed_other = (
+            _parts(model, "vision_model", "visual_projection"),
+            (model,),
+            embed_other,
+        )
+        self.config = _config_of(model, "vision_config")
+        self.training = False
+
+    def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
+        """{"image_embeds": (batch, width), "last_hidden_state": (batch, positions, width)}."""
+        outputs = self._whole[0].get_image_features(pixel_values=pixel_values)
+        return {"image_embeds": outputs.pooler_output, "last_hidden_state": outputs.last_hidden_state}
+
+
+def tower_of(runner: EncoderRunner, inputs: object, *targets: object) -> EncoderRunner:
+    """The runner of the tower that reads these inputs; for other models, tensors and images with labels `runner`.
+
+    Texts are read by the text tower. Images are read by the image tower where they are explained by their similarity to
+    something; without it they need candidate labels.
+
+    Args:
+        runner: runs the model, of any kind.
+        inputs: as the caller passed them.
+        targets: what is explained: targets, and lists of them.
+
+    Raises:
+        InvalidInputError: texts for a model whose text tower reads texts that are padded to one length.
+    """
+    if not is_dual_encoder(runner.model) or isinstance(inputs, Mapping):
+        return runner
+    first = inputs[0] if isinstance(inputs, list | tuple) and inputs else inputs
+    if _is_picture(first):
+        if not any(map(_is_similarity, targets)):
+            return runner
+        tower: nn.Module = ImageTower(runner.model, lambda other: _embed_text(runner, other))
+    elif not isinstance(first, str | tuple):
+        return runner
+    elif _reads_padding(runner):
+        raise InvalidInputError(
+            f"inputs: {runner.class_name} reads texts that are padded to one length, so that the words of a text "
+            "cannot be explained without its padding. Pass images, with candidate_labels=[...] or "
+            "target=similarity('text')."
+        )
+    else:
+        tower = TextTower(runner.model, lambda other: _embed_image(runner, other))
+    inner = EncoderRunner(tower, runner.tokenizer)
+    inner.processor, inner.source = runner.processor, runner.source
+    return inner
+
+
+def _parts(model: Any, *names: str) -> nn.ModuleDict:
+    """The modules of one tower; the whole model is kept beside them, as an attribute that is no module."""
+    return nn.ModuleDict({name: getattr(model, name) for name in names if hasattr(model, name)})
+
+
+def _config_of(model: Any, part: str) -> Any:
+    """A copy of the configuration of a tower, with the name of the whole model."""
+    config = copy.deepcopy(getattr(model.config, part))
+    config._name_or_path = getattr(model.config, "_name_or_path", "")
+    return config
+
+
+def _is_similarity(target: object) -> bool:
+    """Whether this is the target `similarity`, as an object or as a call, or a list that holds it."""
+    if isinstance(target, list | tuple):
+        return any(map(_is_similarity, target))
+    name = target.partition("(")[0].strip() if isinstance(target, str) else getattr(target, "kind", "")
+    return bool(name == "similarity")
+
+
+def _is_picture(value: object) -> bool:
+    """Whether this is an image, an array of one, or the path of a file."""
+    is_file = isinstance(value, str) and len(value) < MOST_OF_A_PATH and os.path.isfile(value)
+    return is_image(value) or is_file or isinstance(value, os.PathLike) or hasattr(value, "ndim")
+
+
+def _reads_padding(runner: EncoderRunner) -> bool:
+    return "siglip" in getattr(runner.config, "model_type", "")
+
+
+def _embed_image(runner: EncoderRunner, other: object) -> Tensor | None:
+    """(width,) embedding of an image by the whole model; None for another object."""
+    if not _is_picture(other) or isinstance(other, Tensor):
+        return None
+    tower = EncoderRunner(ImageTower(runner.model, lambda other: None), runner.tokenizer)
+    tower.processor = runner.processor
+    encoded, _ = tower.encode(other)
+    with tower.session(), torch.no_grad():
+        embedding: Tensor = tower.forward(tower.collate(encoded))["image_embeds"][0]
+    return embedding
+
+
+def _embed_text(runner: EncoderRunner, other: object) -> Tensor | None:
+    """(width,) embedding of a text by the whole model; None for another object."""
+    if not isinstance(other, str) or _is_picture(other):
+        return None
+    return _text_embeddings(runner, [other], {})[1][0]
+
+
 def is_dual_encoder(model: nn.Module) -> bool:
     """Whether this is a model of images and texts with one embedding of each."""
     parts = ("vision_model", "text_model", "logit_scale", "get_text_features")
@@ -88,22 +237,29 @@ def by_text_labels(runner: EncoderRunner, labels: object) -> tuple[EncoderRunner
 def _image_tower(
     runner: EncoderRunner, labels: list[str], texts: list[str], settings: Mapping[str, Any]
 ) -> EncoderRunner:
-    model: Any = runner.model
-    sigmoid = "siglip" in getattr(runner.config, "model_type", "")
-    options: dict[str, Any] = {"padding": True}
-    if sigmoid:
-        options = {"padding": "max_length", "max_length": 64, "truncation": True}
-    encoded = runner.require_tokenizer()(texts, return_tensors="pt", **options, **settings.get("tokenizer_kwargs", {}))
-    arguments = {key: value.to(runner.device) for key, value in encoded.items() if key != "token_type_ids"}
+    arguments, embeddings = _text_embeddings(runner, texts, settings.get("tokenizer_kwargs", {}))
     with runner.session(), torch.no_grad():
-        features = model.get_text_features(**arguments)
-        embeddings = features if isinstance(features, Tensor) else features.pooler_output
         embeddings = embeddings / embeddings.norm(p=2, dim=-1, keepdim=True)
-        tower = ImageTextClassifier(model, embeddings, labels, sigmoid)
-        _check(model, tower, arguments)
+        tower = ImageTextClassifier(runner.model, embeddings, labels, _reads_padding(runner))
+        _check(runner.model, tower, arguments)
     inner = EncoderRunner(tower, runner.tokenizer)
     inner.processor, inner.source = runner.processor, runner.source
     return inner
+
+
+def _text_embeddings(
+    runner: EncoderRunner, texts: list[str], options: Mapping[str, Any]
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The arguments of the text tower for these texts, padded as in training, and (texts, width) embeddings."""
+    padding: dict[str, Any] = {"padding": True}
+    if _reads_padding(runner):
+        padding = {"padding": "max_length", "max_length": 64, "truncation": True}
+    encoded = runner.require_tokenizer()(texts, return_tensors="pt", **padding, **options)
+    arguments = {key: value.to(runner.device) for key, value in encoded.items() if key != "token_type_ids"}
+    model: Any = runner.model
+    with runner.session(), torch.no_grad():
+        features = model.get_text_features(**arguments)
+    return arguments, features if isinstance(features, Tensor) else features.pooler_output
 
 
 def _check(model: Any, tower: ImageTextClassifier, arguments: Mapping[str, Tensor]) -> None:

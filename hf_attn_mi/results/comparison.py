@@ -135,6 +135,11 @@ class Comparison(Record):
         )
 
     @property
+    def target_name(self) -> str:
+        """The name of the target that was explained; "" for the prediction of each input."""
+        return str(self.info.get("target", ""))
+
+    @property
     def deciding(self) -> str:
         """The metric that was chosen beforehand to decide."""
         return self.metrics[0]
@@ -236,7 +241,8 @@ class Comparison(Record):
         return blocks + [Table(("", ""), facts, title=_ORIGIN, folded=True)] * bool(facts)
 
     def _remarks(self, noun: str) -> list[Block]:
-        lines = [f"failed: {name}: {reason}" for name, reason in self.failures.items()]
+        lines = [f"target: {self.target_name}"] if self.target_name else []
+        lines += [f"failed: {name}: {reason}" for name, reason in self.failures.items()]
         lines += [f"{noun}: {note}" for note in self.info.get("warnings", ())]
         return [Facts(lines)] if lines else []
 

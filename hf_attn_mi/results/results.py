@@ -186,10 +186,10 @@ class Results(Sequence[R], Generic[R]):
             table.insert(0, "input", place)
         names = [getattr(item, "target_name", "") for item in self]
         if len(set(names)) > 1 or len(set(places)) < len(places):
-            times = Counter(zip(places, names))
-            for item, table, place, name in zip(self, tables, places, names):
-                call = getattr(item, "info", {}).get("target")
-                table.insert(1, "target", call if call and times[place, name] > 1 else name)
+            calls = [_call_of(item) for item in self]
+            distinct = Counter((place, name) for place, name, _ in {*zip(places, names, calls)})
+            for table, place, name, call in zip(tables, places, names, calls):
+                table.insert(1, "target", call if distinct[place, name] > 1 else name)
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"input": []})
 
     def to_dicts(self) -> list[dict[str, Any]]:
@@ -308,7 +308,15 @@ def _input_of(item: Record, place: int) -> int:
     return number if isinstance(number, int) else place
 
 
+def _call_of(item: Record) -> str:
+    """The target of a result as a call: as it was settled, or the number of its class."""
+    call = getattr(item, "info", {}).get("target")
+    return str(call or f"label({getattr(item, 'target', None)})")
+
+
 def _heading(item: Record, place: int, most: int = 300) -> str:
-    """The texts of a result on one line, shortened; its number where it has none."""
-    line = " ".join(" | ".join(getattr(item, "texts", ())).split()) or f"input {place}"
+    """The texts of a result on one line, shortened; without any its target or its number."""
+    texts, target = getattr(item, "texts", None), getattr(item, "target_name", "")
+    name = f"target {target}" if texts is None and target else f"input {place}"
+    line = " ".join(" | ".join(texts or ()).split()) or name
     return line if len(line) <= most else f"{line[:most]} ..."

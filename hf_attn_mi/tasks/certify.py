@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hf_attn_mi.capture import AttentionCall, capture_attention, module_checks
 from hf_attn_mi.errors import InvalidInputError, shown
+from hf_attn_mi.models.dual_encoders import tower_of
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import Target
@@ -90,6 +91,7 @@ def certify(
     check_input_options(errors, truncation, is_split_into_words)
     refuse_target_and_targets(target, targets)
     runner = EncoderRunner.of(model, tokenizer, processor=processor, sampling_rate=sampling_rate)
+    runner = tower_of(runner, inputs, target, targets)
     options = _Options(form, float(tolerance), None if layers is None else frozenset(layers), checked_rows, seed)
     with torch.inference_mode(False), torch.no_grad():
         encoded = read_inputs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -11,11 +12,14 @@ from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.evaluation import rank_matrix
 from hf_attn_mi.evaluation.ranking import ORDERS
 from hf_attn_mi.methods import find_method
+from hf_attn_mi.models.dual_encoders import tower_of
+from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.removal import WAYS
 from hf_attn_mi.models.removal_predictor import RemovalPredictor
 from hf_attn_mi.models.runner import EncoderRunner
-from hf_attn_mi.models.targets import read_target
+from hf_attn_mi.models.targets import Target, read_target
 from hf_attn_mi.results.comparison import Comparison, MethodCost
+from hf_attn_mi.results.results import Results
 from hf_attn_mi.tasks.arguments import check_choice, check_flag, check_seed, check_whole_number, progress_bar
 from hf_attn_mi.tasks.compare_arguments import mask_id_of, read_methods, read_scores
 from hf_attn_mi.tasks.compare_metrics import (
@@ -30,10 +34,12 @@ from hf_attn_mi.tasks.compare_metrics import (
     refuse_mask_removal,
     too_long_to_normalize,
 )
+from hf_attn_mi.tasks.each_input import read_inputs
 from hf_attn_mi.tasks.explain import LARGEST_GAP, gap_warning
 from hf_attn_mi.tasks.method_runs import MethodRun, read_all_options, run_method
 from hf_attn_mi.tasks.rationales import rationale_masks
 from hf_attn_mi.tasks.sensitivity import sensitivities
+from hf_attn_mi.tasks.several_targets import PREDICTION, refuse_target_and_targets, targets_of_all_inputs
 
 DEFAULT_METHODS = (
     "relevance",
@@ -57,6 +63,7 @@ def compare(
     scores: Mapping[str, Any] | None = None,
     tokenizer: Any = None,
     target: Any = None,
+    targets: Any = None,
     metrics: Sequence[str] | str = DEFAULT_METRICS,
     removal: str = "delete",
     by: str = "signed",
@@ -65,7 +72,7 @@ def compare(
     truncation: bool = False,
     is_split_into_words: bool = False,
     seed: int = 0,
-) -> Comparison:
+) -> Comparison | Results[Comparison]:
     """Compare methods by how well their token scores identify the tokens that the model uses.
 
     Every method scores every input; the metrics remove the highest-scored tokens and run the model again (ids, never
@@ -91,6 +98,8 @@ def compare(
             the methods; special tokens need a score, too. None for an input without scores.
         tokenizer: as for `explain`.
         target: as for `explain`; by default the class that the model predicts for the whole input.
+        targets: several targets, instead of `target`: a list, each item for every input, or "all" for every label. Each
+            has a comparison of its own, over all inputs, because intervals and tests take inputs as independent.
         metrics: names of `evaluation.METRICS`, the deciding one first; "all" for all but max_sensitivity, which runs
             each method eleven times more. AOPC is normalized on inputs of up to 40 tokens.
         removal: "delete", "mask" or "attention_mask"; see docs/methods/evaluation.md.
@@ -102,10 +111,12 @@ def compare(
         seed: the random seed for random methods that `options` gives none, of the bootstrap and of infidelity.
 
     Returns:
-        A `Comparison`; print it, or `to_markdown()`, `to_html()`, `save(path)`, `plot()`.
+        A `Comparison`; print it, or `to_markdown()`, `to_html()`, `save(path)`, `plot()`. With `targets`, `Results` of
+        them in the order of the targets; `target_name` says which.
 
     Raises:
-        InvalidInputError: an argument is wrong, with what is allowed; or no method could be run.
+        InvalidInputError: an argument is wrong, with what is allowed; or no method could be run. With targets="all":
+            the inputs have targets of their own (entities, choices), so that a comparison over all inputs has none.
 
     Example:
         >>> found = compare(model, texts, metrics=["sufficiency", "comprehensiveness"])     # doctest: +SKIP
@@ -117,19 +128,60 @@ def compare(
     check_flag("truncation", truncation)
     check_flag("is_split_into_words", is_split_into_words)
     check_seed(seed)
+    refuse_target_and_targets(target, targets)
     names = read_methods(methods, scores)
     chosen = read_metrics(metrics, DEFAULT_METRICS, rationales is not None)
     runner = EncoderRunner.of(model, tokenizer)
-    encoded, _ = runner.encode(
-        inputs, truncation=truncation, special_known=True, is_split_into_words=is_split_into_words
+    runner = tower_of(runner, inputs, target, targets)
+    encoded = read_inputs(
+        runner,
+        inputs,
+        errors="raise",
+        truncation=truncation,
+        is_split_into_words=is_split_into_words,
+        special_known=True,
     )
-    explained, encoded = read_target(target, runner, encoded)
     settings = read_all_options(names, options, runner, seed)
-    truths = None if rationales is None else rationale_masks(rationales, encoded)
-    given_scores = read_scores(scores, encoded)
-    refuse_mask_removal(runner, removal)
-    predictor = RemovalPredictor(runner, encoded, explained, batch_size)
-    metric_inputs = ComparedInputs(predictor, removal, mask_id_of(removal, runner.tokenizer))
+    plan = _Plan(runner, names, chosen, settings, options or {}, rationales, scores, removal, by, batch_size, seed)
+    if targets is None:
+        bound, run = read_target(target, runner, encoded.inputs)
+        return _comparison(plan, bound, run, asked=target)
+    several = targets_of_all_inputs(targets, runner, encoded)
+    return Results(_comparison(plan, one, list(one.inputs or ()), asked=asked) for asked, one in several)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The arguments of `compare` that do not depend on the target; `settings` are the options with their defaults."""
+
+    runner: EncoderRunner
+    names: tuple[str, ...]
+    metrics: Sequence[str]
+    settings: Mapping[str, Mapping[str, Any]]
+    options: Mapping[str, Mapping[str, Any]]
+    rationales: Any
+    scores: Mapping[str, Any] | None
+    removal: str
+    by: str
+    batch_size: int
+    seed: int
+
+
+def _comparison(plan: _Plan, target: Target, encoded: list[EncodedInput], *, asked: object) -> Comparison:
+    """The comparison of one target.
+
+    Args:
+        plan: the other arguments.
+        target: one entry for each input.
+        encoded: the inputs that are run.
+        asked: the target as the caller wrote it; None for the prediction.
+    """
+    runner, chosen, seed, names = plan.runner, plan.metrics, plan.seed, plan.names
+    truths = None if plan.rationales is None else rationale_masks(plan.rationales, encoded)
+    given_scores = read_scores(plan.scores, encoded)
+    refuse_mask_removal(runner, plan.removal)
+    predictor = RemovalPredictor(runner, encoded, target, plan.batch_size)
+    metric_inputs = ComparedInputs(predictor, plan.removal, mask_id_of(plan.removal, runner.tokenizer))
     with progress_bar(len(encoded) * (len(names) + 1), "compare", "step") as bar:
         runs = {}
         for name in names:
@@ -139,8 +191,8 @@ def compare(
                 runner,
                 encoded,
                 predictor.target,
-                options=settings[name],
-                batch_size=batch_size,
+                options=plan.settings[name],
+                batch_size=plan.batch_size,
                 mixed=predictor.mixed,
                 advance=bar.update,
             )
@@ -151,23 +203,35 @@ def compare(
             raise InvalidInputError(
                 f"methods: none of them could be run. {'; '.join(map(': '.join, failures.items()))}"
             )
-        values = faithfulness_values(metric_inputs, all_scores, chosen, by=by, seed=seed, advance=bar.update)
-    notes = _method_metrics(values, chosen, metric_inputs, runs, settings, seed)
-    pooled = _plausibility(values, chosen, metric_inputs, all_scores, truths, by)
+        values = faithfulness_values(metric_inputs, all_scores, chosen, by=plan.by, seed=seed, advance=bar.update)
+    notes = _method_metrics(values, chosen, metric_inputs, runs, plan.settings, seed)
+    pooled = _plausibility(values, chosen, metric_inputs, all_scores, truths, plan.by)
     info = _provenance(predictor) | {
-        "removal": removal,
-        "by": by,
+        "removal": plan.removal,
+        "by": plan.by,
         "seed": seed,
-        "batch_size": batch_size,
+        "batch_size": plan.batch_size,
         "deciding": chosen[0],
-        "options": {name: dict(chosen_options) for name, chosen_options in (options or {}).items()},
+        "options": {name: dict(chosen_options) for name, chosen_options in plan.options.items()},
         "outside": list(given_scores),
         "eraser": pooled,
         "warnings": [*predictor.runner.notes, *predictor.notes, *_notes(metric_inputs, runs, chosen), *notes],
+        **({} if asked is None else {"target": _target_name(predictor.target, asked)}),
     }
     agreement = rank_matrix(ordinary_scores(all_scores, metric_inputs.fixed_tokens()), seed=seed)
     costs = {name: _cost(run) for name, run in runs.items() if run.scored}
     return Comparison.from_values(values, chosen, agreement, seed=seed, costs=costs, failures=failures, info=info)
+
+
+def _target_name(target: Target, asked: object) -> str:
+    """The name of what was explained where it is the same in all inputs, else the target as the caller wrote it."""
+    if asked == PREDICTION:
+        return PREDICTION
+    names = {one.name for one in target.explained or ()}
+    calls = {one.call for one in target.bound or ()}
+    if same := next((found for found in (names, calls) if len(found) == 1), None):
+        return same.pop()
+    return asked if isinstance(asked, str) else "a target for each input" if isinstance(asked, list) else repr(asked)
 
 
 def _method_metrics(

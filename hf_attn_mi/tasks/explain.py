@@ -15,7 +15,7 @@ from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.methods import TokenScorer, find_method, read_options
 from hf_attn_mi.methods.layer_statistics import LEVELS, LayerStatistics
 from hf_attn_mi.methods.scoring import ScoredBatch, check_method, score_targets
-from hf_attn_mi.models.dual_encoders import by_text_labels
+from hf_attn_mi.models.dual_encoders import by_text_labels, tower_of
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import Target, zero_shot
@@ -128,6 +128,7 @@ def explain(
     check_whole_number("batch_size", batch_size)
     runner = EncoderRunner.of(model, tokenizer, processor=processor, sampling_rate=sampling_rate)
     runner, candidate_labels = by_text_labels(runner, candidate_labels)
+    runner = tower_of(runner, inputs, target, targets)
     profile = read_profile(profile, runner)
     check_choice("aggregation", aggregation, AGGREGATIONS)
     with torch.inference_mode(False):  # no gradient can be taken of tensors that are made in inference mode

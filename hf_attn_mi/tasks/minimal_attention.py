@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from hf_attn_mi.models.dual_encoders import tower_of
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import Target
@@ -124,6 +125,7 @@ def minimal_attention(
     refuse_target_and_targets(target, targets)
     refuse_functions(target, targets, "a set")
     runner = EncoderRunner.of(model, tokenizer, processor=processor, sampling_rate=sampling_rate)
+    runner = tower_of(runner, inputs, target, targets)
     encoded = read_inputs(
         runner,
         inputs,

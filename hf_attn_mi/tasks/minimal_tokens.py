@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError, shown
+from hf_attn_mi.models.dual_encoders import tower_of
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.removal_predictor import Prediction, RemovalPredictor
 from hf_attn_mi.models.runner import EncoderRunner
@@ -65,17 +66,15 @@ def minimal_tokens(
     - the rest (all tokens but J) does not suffice; with `strict` it changes the prediction;
     - without any single token of J, one of the two fails. J is locally minimal: neither smallest nor unique.
 
-    Of an image or a recording the tokens are patches or moments. They are removed by replacing their states at the
-    input of the first layer by those of an input of zeros (the baseline "blank" of occlusion); class tokens and
-    registers stay.
+    Of an image or a recording the tokens are patches or moments. A removed one gets the state that an input of zeros
+    has before the first layer (the baseline "blank" of occlusion); class tokens and registers stay.
 
     Where the special tokens alone already give the answer there is no evidence to find: `defined` is False.
 
     Args:
         model: as in `explain`, with class logits.
-        inputs: a text, a pair (tuple) of texts, a list of either, a BatchEncoding / dict of tensors with input_ids; or
-            images or recordings, as in `explain`.
-        target: None (the predicted class), a class number, a label name, or one of these for each input.
+        inputs: as in `explain`, images and audio too.
+        target: as in `explain`; it must have a probability.
         targets: several targets of each input, instead of `target`: a list, or "all", as in `explain`. The results are
             in the order of the inputs, and for each input in that of its targets.
         keep: share of p(all) that a sufficient set keeps, above 0, at most 1.
@@ -108,6 +107,7 @@ def minimal_tokens(
     check_input_options(errors, truncation, is_split_into_words)
     check_seed(seed)
     runner = EncoderRunner.of(model, tokenizer, processor=processor, sampling_rate=sampling_rate)
+    runner = tower_of(runner, inputs, target, targets)
     refuse_target_and_targets(target, targets)
     refuse_functions(target, targets, "a set of tokens")
     encoded = read_inputs(

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from hf_attn_mi.errors import HfAttnMiError, InvalidInputError, shown
 from hf_attn_mi.methods import find_method
+from hf_attn_mi.models.dual_encoders import tower_of
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import Target, read_target
@@ -121,7 +122,9 @@ def report(
         check_flag(name, False if value is None else value)
     check_seed(seed)
     started = time.perf_counter()
-    runner = EncoderRunner.of(model, tokenizer, processor=processor, sampling_rate=sampling_rate)
+    whole = EncoderRunner.of(model, tokenizer, processor=processor, sampling_rate=sampling_rate)
+    runner = tower_of(whole, inputs, target, targets)
+    model = model if runner is whole else runner.model
     reading = {"truncation": truncation, "is_split_into_words": is_split_into_words, "sampling_rate": sampling_rate}
     with _warned_once():
         run = ReportRun(

@@ -12,7 +12,7 @@ from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.models.encoded_input import EncodedInput, EncodedInputs
 from hf_attn_mi.models.output_heads import find_logits, find_output_head
 from hf_attn_mi.models.runner import EncoderRunner
-from hf_attn_mi.models.target_kinds.alternatives import Choice, Entails
+from hf_attn_mi.models.target_kinds.alternatives import BoundAlternative, Choice, Entails
 from hf_attn_mi.models.target_kinds.base import BoundTarget, OutputRow, TargetKind
 from hf_attn_mi.models.target_kinds.defaults import default_target
 from hf_attn_mi.models.target_kinds.pipeline_entity import PipelineEntity, pipeline_entities
@@ -26,6 +26,7 @@ from hf_attn_mi.tasks.each_input import bind_targets, results_of_each
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 ALL = "all"
+PREDICTION = "the prediction"  # a target of None in words
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +117,32 @@ def plan_targets(
             "targets: functions cannot be combined with targets that change the input; explain them in separate calls."
         )
     return plan, encoded
+
+
+def targets_of_all_inputs(targets: Any, runner: EncoderRunner, encoded: EncodedInputs) -> list[tuple[object, Target]]:
+    """(what the caller wrote, the target of all inputs) for each of several targets that all inputs share.
+
+    Args:
+        targets: as in `plan_targets`; an item of None is the prediction.
+        runner: runs the model.
+        encoded: the inputs.
+
+    Raises:
+        InvalidInputError: as `plan_targets`, or "all" for a model whose inputs have targets of their own.
+    """
+    plan, _ = plan_targets(targets, None, runner, encoded, errors="raise")
+    listed = list_of_targets(targets)
+    if listed is not None:
+        return [(PREDICTION if item is None else item, one) for item, one in zip(listed, plan.targets)]
+    shared = all(isinstance(item, int) for one in plan.targets for item in one.targets)
+    zero_shot_labels = len(set(plan.counts)) == 1 and not any(one.alternatives for one in encoded.inputs)
+    alternatives = all(isinstance(item, BoundAlternative) for one in plan.targets for item in one.targets)
+    if not plan.targets or not (shared or (alternatives and zero_shot_labels)):
+        raise InvalidInputError(
+            "targets='all': the entities or choices of one input are not those of another, so that no comparison over "
+            "all inputs belongs to one of them. Pass target=None for the best of each input, or a list of targets."
+        )
+    return [(ALL, one) for one in plan.targets]
 
 
 def results_of_targets(

@@ -83,3 +83,11 @@ def test_wrong_options_are_refused_by_name(capsys, tmp_path):
         (["--profile", str(tmp_path / "none")], "there is no such folder"),
     ):
         assert words in refused(capsys, "report", TEXT, *arguments)
+
+
+def test_methods_are_compared_on_the_target_of_the_page(capsys, tmp_path):
+    pages = [tmp_path / "page.html", tmp_path / "page.json"]
+    words = ["A warm film.", "--compare", "--html", str(pages[0]), "--json", str(pages[1]), "--attention", "none"]
+    assert main(["report", *words, "--target", "negative", "--target", "positive"]) == 0
+    comparison = json.loads(pages[1].read_text(encoding="utf-8"))["comparison"]
+    assert comparison["info"]["target"] == "negative"

@@ -8,6 +8,7 @@ import torch
 import transformers
 from transformers import BertConfig
 
+import hf_attn_mi
 from hf_attn_mi import explain
 from hf_attn_mi.cli import main
 from hf_attn_mi.cli.options import read_targets
@@ -196,3 +197,79 @@ def test_messages_speak_of_options(capsys):
     message = refused(capsys, "explain", "a warm film " * 300)
     assert "pass --truncate to" in message
     assert "truncation=True" not in message
+
+
+LISTS = ["--target", "token(word='film', label=1)", "--target", "token(word='Tom')"]
+
+
+@pytest.mark.parametrize("command", ["certify", "minimal", "subgraph"])
+def test_several_targets_in_every_command(capsys, folder, command):
+    path = folder("BertForTokenClassification")
+    settings = {"subgraph": ["--unit", "layer", "--check"], "minimal": ["--check"]}.get(command, [])
+    assert main([command, TEXT, "--model", path, *LISTS, *settings, "--json", "-"]) in (0, 1, 3)
+    results = json.loads(capsys.readouterr().out)
+    model, tokenizer = transformers.BertForTokenClassification.from_pretrained(path), load_demo()[1]
+    run = {"certify": hf_attn_mi.certify, "minimal": hf_attn_mi.minimal_tokens}.get(
+        command, hf_attn_mi.minimal_attention
+    )
+    options = {"unit": "layer"} if command == "subgraph" else {}
+    wanted = run(model, [TEXT], tokenizer=tokenizer, targets=LISTS[1::2], **options)
+    assert [one["target_name"] for one in results] == [one.target_name for one in wanted]
+    assert len({one["target_name"] for one in results}) == 2
+    if settings:
+        assert all(one["check"]["holds"] for one in results)
+        assert main([command, TEXT, "--model", path, *LISTS, *settings]) in (0, 1, 3)
+        assert "Check of result 1: every number" in capsys.readouterr().out
+    assert "pass it alone" in refused(capsys, command, TEXT, "--model", path, "--target", "all", *LISTS)
+
+
+@pytest.mark.parametrize("command", ["certify", "minimal", "subgraph"])
+def test_choices_in_every_command(capsys, folder, command):
+    path = folder("BertForMultipleChoice")
+    call = [command, "The story was", "--choice", "funny.", "--choice", "dull.", "--model", path, "--json", "-"]
+    settings = ["--unit", "layer"] if command == "subgraph" else []
+    for words, names in (
+        (["--target", "choice(1)"], ["choice 1: 'dull.'"]),
+        (["--target", "1", "--target", "0"], ["choice 1: 'dull.'", "choice 0: 'funny.'"]),
+        (["--target", "all"], ["choice 0: 'funny.'", "choice 1: 'dull.'"]),
+    ):
+        assert main([*call, *settings, *words]) in (0, 1, 3)
+        assert [one["target_name"] for one in json.loads(capsys.readouterr().out)] == names
+    assert "there is one choice" in refused(capsys, command, "The story was", "--model", path, "--choice", "one")
+
+
+def test_several_targets_of_a_comparison(capsys, tmp_path):
+    data = tmp_path / "texts.txt"
+    data.write_text("A warm film.\nA dull film.\n", encoding="utf-8")
+    files = {name: tmp_path / f"table.{name}" for name in ("json", "md", "html", "png")}
+    call = ["compare", "--data", str(data), "--methods", "relevance", "random", "--target", "negative", "positive"]
+    outputs = ["--markdown", files["md"], "--html", files["html"], "--plot", files["png"], "--json", files["json"]]
+    assert main([*call, *map(str, outputs)]) == 0
+    printed = capsys.readouterr().out
+    model, tokenizer = load_demo()
+    methods = ("relevance", "random")
+    texts = ["A warm film.", "A dull film."]
+    wanted = hf_attn_mi.compare(model, texts, tokenizer=tokenizer, methods=methods, targets=["negative", "positive"])
+    saved = json.loads(files["json"].read_text(encoding="utf-8"))
+    assert [one["info"]["target"] for one in saved] == ["negative", "positive"]
+    assert [one["data"]["drawn"] for one in saved] == [2, 2]
+    loaded = hf_attn_mi.Results.load(files["json"])
+    assert [one.values for one in loaded] == [one.values for one in wanted]
+    for name in ("negative", "positive"):
+        assert f"target {name}" in printed
+        assert f"# {name}" in files["md"].read_text(encoding="utf-8")
+        assert f"target: {name}" in files["html"].read_text(encoding="utf-8")
+    assert files["png"].stat().st_size > 1000
+    message = refused(capsys, *call[:3], "--target", "all", "negative")
+    assert "pass it alone" in message
+
+
+def test_several_targets_of_a_data_set(capsys, tmp_path):
+    data = tmp_path / "texts.txt"
+    data.write_text("A warm film.\nA dull film.\n", encoding="utf-8")
+    call = ["explain-dataset", "--data", str(data), "--quiet", "--target", "positive", "--target", "0"]
+    assert main([*call, "--output", str(tmp_path / "run")]) == 0
+    names = [one.target_name for one in hf_attn_mi.load_results(tmp_path / "run")]
+    assert names == ["positive", "negative"] * 2
+    call = [*call, "--output", str(tmp_path / "other"), "--targets", "all"]
+    assert "--target and --targets: pass one of them" in refused(capsys, *call)

@@ -9,12 +9,14 @@ from transformers import (
     CLIPTextModelWithProjection,
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
+    DPRConfig,
+    DPRQuestionEncoder,
     SiglipConfig,
     SiglipModel,
     pipeline,
 )
 
-from hf_attn_mi import InvalidInputError, UnsupportedModelError, explain
+from hf_attn_mi import InvalidInputError, UnsupportedModelError, certify, explain, targets
 from tests.media_models import PATCHES, VISION, image_processor, picture
 from tests.sample_models import state_of
 from tests.zoo.building import rescale
@@ -134,3 +136,72 @@ def test_each_tower_is_explained_on_its_own(demo):
     other = explain(images, picture(), processor=image_processor(), target=lambda out: out.image_embeds[:, 3])
     assert other.completeness_gap < 1e-4
     assert other.grid == (4, 4)
+
+
+def features(model, tokenizer, item):
+    """The embedding that the model itself makes of a text or an image."""
+    with torch.no_grad():
+        if isinstance(item, str):
+            return model.get_text_features(input_ids=tokenizer(item, return_tensors="pt").input_ids).pooler_output[0]
+        return model.get_image_features(**image_processor()(images=item, return_tensors="pt")).pooler_output[0]
+
+
+@pytest.mark.parametrize("other", ["a photo of a dog", picture(1)], ids=["text", "image"])
+@pytest.mark.parametrize("one", ["a photo of a cat", picture()], ids=["text", "image"])
+def test_texts_and_images_are_compared_with_either(demo, one, other):
+    model, tokenizer = dual("clip"), demo[1]
+    options = {"tokenizer": tokenizer, "processor": image_processor(), "target": targets.similarity(other)}
+    wanted = torch.cosine_similarity(features(model, tokenizer, one), features(model, tokenizer, other), dim=0)
+    before = state_of(model)
+    found = explain(model, one, **options)
+    assert state_of(model) == before
+    assert found.value == pytest.approx(float(wanted), abs=1e-5)
+    assert found.completeness_gap < 1e-5
+    assert len(found.layers) == 2
+    assert found.target_name == ("similarity to 'a photo of a dog'" if isinstance(other, str) else found.target_name)
+    certificate = certify(model, one, checked_rows=2, **options)
+    assert certificate.target_name == found.target_name
+
+
+def test_a_text_alone_is_a_similarity_or_refused(demo):
+    with pytest.raises(InvalidInputError, match=r'similarity\("another text"\)'):
+        explain(dual("clip"), "a photo of a cat", tokenizer=demo[1])
+    with pytest.raises(InvalidInputError, match="padded to one length"):
+        explain(dual("siglip"), "a cat", tokenizer=demo[1], target=targets.similarity("a dog"))
+    pair = explain(dual("clip"), ["a cat", "a dog"], tokenizer=demo[1], target="similarity('a dog')", layers="none")
+    assert pair[1].value == pytest.approx(1.0, abs=1e-6)
+
+
+def test_the_projected_embedding_of_a_tower_is_its_own(demo):
+    torch.manual_seed(0)
+    texts = CLIPTextModelWithProjection(CLIPTextConfig(**TEXT, projection_dim=24)).eval()
+    images = CLIPVisionModelWithProjection(CLIPVisionConfig(**PATCHES, projection_dim=24)).eval()
+    found = explain(texts, "a photo of a cat", tokenizer=demo[1], target=targets.similarity("a dog"), layers="none")
+    with torch.no_grad():
+        rows = [
+            texts(input_ids=demo[1](text, return_tensors="pt").input_ids).text_embeds
+            for text in ("a photo of a cat", "a dog")
+        ]
+    assert found.value == pytest.approx(float(torch.cosine_similarity(*rows)), abs=1e-6)
+    found = explain(
+        images, picture(), processor=image_processor(), target=targets.similarity(picture(1)), layers="none"
+    )
+    with torch.no_grad():
+        rows = [images(**image_processor()(images=picture(i), return_tensors="pt")).image_embeds for i in (0, 1)]
+    assert found.value == pytest.approx(float(torch.cosine_similarity(*rows)), abs=1e-5)
+
+
+def test_a_model_of_pooled_outputs_alone_has_an_embedding(demo):
+    torch.manual_seed(0)
+    model = DPRQuestionEncoder(DPRConfig(vocab_size=8000, **VISION)).eval()
+    found = explain(model, "Who made it?", tokenizer=demo[1], target=targets.similarity("Tom."), layers="none")
+    with torch.no_grad():
+        rows = [model(**demo[1](text, return_tensors="pt")).pooler_output for text in ("Who made it?", "Tom.")]
+    assert found.value == pytest.approx(float(torch.cosine_similarity(*rows)), abs=1e-6)
+
+
+def test_tensors_of_text_and_image_name_the_way(demo):
+    inputs = dict(demo[1]("a cat", return_tensors="pt")) | image_processor()(images=picture(), return_tensors="pt")
+    inputs.pop("token_type_ids")
+    with pytest.raises(InvalidInputError, match="Pass a text or an image instead of tensors of both"):
+        explain(dual("clip"), inputs, tokenizer=demo[1], target=targets.similarity(torch.ones(24)))

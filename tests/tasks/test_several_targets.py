@@ -215,3 +215,11 @@ def test_the_set_of_every_entity(demo):
     found = minimal_tokens(model, TEXTS[::2], targets="all", tokenizer=demo[1])
     wanted = explain(model, TEXTS[::2], targets="all", tokenizer=demo[1], layers="none")
     assert [one.info["target"] for one in found] == [one.info["target"] for one in wanted]
+
+
+def test_labels_of_the_same_name_are_told_apart_in_a_table(demo):
+    model = tiny(
+        BertForSequenceClassification, id2label={0: "good", 1: "bad", 2: "good"}, label2id={"good": 0, "bad": 1}
+    )
+    results = explain(model, TEXTS[0], tokenizer=demo[1], targets="all", layers="none")
+    assert results.to_pandas()["target"].unique().tolist() == ["label(0)", "bad", "label(2)"]

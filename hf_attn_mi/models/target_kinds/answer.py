@@ -126,7 +126,7 @@ def _bind(
 ) -> BoundTarget:
     if text is not None:
         context = len(one.texts) - 1 if one.texts else None
-        places = locate(kind, one, word=text, occurrence=occurrence, sequence=context)
+        places = locate(kind, one, word=text, occurrence=occurrence, sequence=context, tokenizer=runner.tokenizer)
         return _BoundSpan(one, runner, kind, (places[0], places[-1]))
     if start is None or end is None:
         return _BoundSpan(one, runner, kind, None)
@@ -179,7 +179,7 @@ class _BoundSpan(Bound):
             probability *= softmax_at(logits, place, real)
         best = [int(logits.detach().cpu().masked_fill(~real, -torch.inf).argmax()) for logits, _ in sides]
         prediction = tuple(map(row.origin, best))
-        text = text_of(self.one, range(start, end + 1))
+        text = text_of(self.one, range(start, end + 1), self.runner.tokenizer)
         explained = ExplainedTarget(None, f"{NAMES[self.kind]} {text!r}", probability)
         return TargetReading(value, explained, sum(place * STEP**i for i, place in enumerate(prediction)))
 

@@ -14,6 +14,8 @@ from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.output_heads import ExplainedTarget
 from hf_attn_mi.models.runner import EncoderRunner
 
+BLANK = "▁"  # stands for the blank in front of a word in tokens of SentencePiece
+
 
 @dataclass(frozen=True, eq=False)
 class TargetReading:
@@ -235,14 +237,19 @@ def check_text(kind: str, argument: str, value: object, *, optional: bool = Fals
         raise InvalidInputError(f"target {kind}: {argument} must be a text, not {shown(value)}.")
 
 
-def vocabulary_id(kind: str, word: str | int, runner: EncoderRunner, size: int | None = None) -> int:
+def vocabulary_id(
+    kind: str, word: str | int, runner: EncoderRunner, size: int | None = None, *, after_blank: bool = False
+) -> int:
     """The token id of a word that is a single token.
+
+    Some tokenizers have two tokens for a word, one of which includes the blank in front of it ("Paris", " Paris").
 
     Args:
         kind: the kind of the target, for messages.
         word: a token as the tokenizer writes it, a word, or an id.
         runner: runs the model; its tokenizer is needed for words.
         size: the size of the vocabulary, if it is known.
+        after_blank: the word stands behind a blank that is part of its token, where the tokenizer has such a token.
 
     Raises:
         InvalidInputError: a word of several tokens or none, or an id outside the vocabulary.
@@ -254,6 +261,13 @@ def vocabulary_id(kind: str, word: str | int, runner: EncoderRunner, size: int |
     tokenizer = runner.require_tokenizer()
     pieces: list[int] = tokenizer(word, add_special_tokens=False)["input_ids"]
     unknown = getattr(tokenizer, "unk_token_id", None)
+    if after_blank and not word[:1].isspace():
+        with_blank: list[int] = tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
+        pieces = with_blank if len(with_blank) == 1 and with_blank[0] != unknown else pieces
+    if len(pieces) > 1 and word[:1].isspace():  # tokenizers that put a blank in front of every text have two now
+        bare = tokenizer(word.lstrip(), add_special_tokens=False)["input_ids"]
+        marked = len(bare) == 1 and str(tokenizer.convert_ids_to_tokens(bare[0])).startswith(BLANK)
+        pieces = bare if marked else pieces
     if len(pieces) == 1 and pieces[0] != unknown:
         return pieces[0]
     number = tokenizer.convert_tokens_to_ids(word)  # a token as it stands in the vocabulary, such as "##ing"

@@ -31,7 +31,8 @@ class Mask:
     the vocabulary.
 
     Args:
-        word: a word that is one token, or a token id; None for the most probable token.
+        word: a word that is one token, or a token id; None for the most probable token. Where the tokenizer has a
+            token of the word with the blank in front of it and the mask token includes the blank, this token is meant.
         n: the number of the mask token, from 0.
         among: words or token ids among which the most probable one is taken where no word is named; None for all.
 
@@ -67,9 +68,22 @@ class Mask:
             token = getattr(runner.tokenizer, "mask_token", "[MASK]")
             has = "no mask token" if not places else f"{len(places)} mask tokens (n=0 to {len(places) - 1})"
             raise InvalidInputError(f"target mask(n={self.n}): the input has {has}; write {token} in the text.")
-        word = None if self.word is None else vocabulary_id("mask", self.word, runner)
-        among = None if self.among is None else [vocabulary_id("mask", each, runner) for each in self.among]
+        blank = _takes_blank(one, places[self.n], runner)
+        words = () if self.among is None else self.among
+        among = [vocabulary_id("mask", each, runner, after_blank=blank) for each in words] or None
+        word = None if self.word is None else vocabulary_id("mask", self.word, runner, after_blank=blank)
         return _BoundMask(one, runner, places[self.n], self.n, len(places), word, among)
+
+
+def _takes_blank(one: EncodedInput, place: int, runner: EncoderRunner) -> bool:
+    """Whether a mask token includes the blank in front of it, as in RoBERTa; without a text, all but a first token."""
+    added = getattr(runner.tokenizer, "added_tokens_decoder", None) or {}
+    if not getattr(added.get(runner.mask_token_id), "lstrip", False):
+        return False
+    if one.offsets is None or not one.texts or one.sequence_ids is None or one.sequence_ids[place] is None:
+        return any(one.special is None or not one.special[i] for i in range(place))
+    text, end = one.texts[one.sequence_ids[place] or 0], one.offsets[place][1]
+    return text[: end - len(str(runner.tokenizer.mask_token))][-1:].isspace()
 
 
 @dataclass(frozen=True, eq=False)

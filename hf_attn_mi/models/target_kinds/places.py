@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.models.encoded_input import EncodedInput
@@ -21,6 +22,7 @@ def locate(
     position: int | None = None,
     span: tuple[int, int] | None = None,
     sequence: int | None = None,
+    tokenizer: Any = None,
 ) -> tuple[int, ...]:
     """The tokens of one input that a word, a position or a span of characters stands for, in reading order.
 
@@ -32,6 +34,7 @@ def locate(
         position: the position of a token; negative ones count from the end.
         span: (start, end) characters of the text.
         sequence: the text of a pair that is meant; None for both, in order (for `span`: the first).
+        tokenizer: writes the word as its tokens do, where the text itself is not known; None for the word as it is.
 
     Raises:
         InvalidInputError: not exactly one of the three was given, or it matches no token.
@@ -50,7 +53,7 @@ def locate(
         return _covered(kind, one, span, 0 if sequence is None else sequence)
     assert word is not None
     if one.offsets is None or not one.texts:
-        return _by_token_strings(kind, one, word, occurrence)
+        return _by_token_strings(kind, one, word, occurrence, tokenizer)
     texts = range(len(one.texts)) if sequence is None else (sequence,)
     matches = [(number, place) for number in texts for place in _occurrences(one.texts[number], word)]
     if occurrence >= len(matches):
@@ -59,13 +62,21 @@ def locate(
     return _covered(kind, one, (start, end), number)
 
 
-def text_of(one: EncodedInput, places: Sequence[int]) -> str:
-    """The text that these tokens stand for: cut from the original where offsets are known, else their strings."""
+def text_of(one: EncodedInput, places: Sequence[int], tokenizer: Any = None) -> str:
+    """The text that these tokens stand for: cut from the original where offsets are known, else put together.
+
+    Args:
+        one: the input.
+        places: the positions of the tokens.
+        tokenizer: puts tokens together; None to join their strings.
+    """
     if one.offsets is not None and one.texts and len(places):
         sequences = [one.sequence_ids[i] if one.sequence_ids is not None else 0 for i in places]
         if sequences[0] is not None and all(sequence == sequences[0] for sequence in sequences):
             start, end = min(one.offsets[i][0] for i in places), max(one.offsets[i][1] for i in places)
             return one.texts[sequences[0]][start:end].strip()
+    if tokenizer is not None and one.tokens is not None and hasattr(tokenizer, "convert_tokens_to_string"):
+        return str(tokenizer.convert_tokens_to_string([one.tokens[i] for i in places])).strip()
     names = one.tokens or tuple(f"token {i}" for i in range(one.token_count))
     joined = "".join(names[i] if names[i].startswith("##") else f" {names[i]}" for i in places)
     return bare(joined.replace("##", "").strip())
@@ -131,14 +142,17 @@ def _covered(kind: str, one: EncodedInput, span: tuple[int, int], sequence: int)
     return places
 
 
-def _by_token_strings(kind: str, one: EncodedInput, word: str, occurrence: int) -> tuple[int, ...]:
+def _by_token_strings(kind: str, one: EncodedInput, word: str, occurrence: int, tokenizer: Any) -> tuple[int, ...]:
     """Runs of tokens whose strings spell the word, where the text itself is not known."""
     if one.tokens is None or all(token.isdigit() for token in one.tokens):
         raise InvalidInputError(
             f"target {kind}: the words of these tensors are not known. Pass texts, tokenizer=..., or position=, the "
             "place of the token."
         )
-    matches = list(_runs([bare(token) for token in one.tokens], "".join(word.split())))
+    names = [bare(token) for token in one.tokens]
+    matches = list(_runs(names, "".join(word.split())))
+    if not matches and tokenizer is not None:  # in lower case, or in the letters that stand for bytes
+        matches = list(_runs(names, "".join(map(bare, tokenizer.tokenize(word)))))
     if occurrence >= len(matches):
         raise _missing(kind, word, occurrence, len(matches), " ".join(one.tokens))
     return matches[occurrence]

@@ -16,6 +16,7 @@ from hf_attn_mi.models.output_heads import ExplainedTarget
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.target_kinds.base import Bound, BoundTarget, OutputRow, TargetReading
 
+OWN = ("sentence_embedding", "text_embeds", "image_embeds")  # the fields of embeddings that models compute
 SHOWN = 60  # characters of the other text in names
 
 
@@ -24,10 +25,12 @@ class Similarity:
     """The cosine similarity of the input's embedding and that of another text, which is kept fixed.
 
     Args:
-        other: a text, a pair of texts, a dict of tensors of one input, or an embedding, (width,).
+        other: a text, a pair of texts, a dict of tensors of one input, or an embedding, (width,). For models of images
+            and texts also an image, whatever the input is.
         pooling: how the embedding is made of the token states: "mean" (over the tokens of the attention mask), "cls"
             (the first token), "last" (the last token), "max", or "pooler" (the model's own pooled output). None for the
-            model's own embedding where it computes one (sentence-transformers), else "mean".
+            model's own embedding where it computes one (sentence-transformers, CLIP with its projection, models that
+            return a pooled output and no states), else "mean".
 
     Raises:
         InvalidInputError: an unknown pooling.
@@ -69,6 +72,12 @@ class Similarity:
                 )
             other = self.other.detach().clone()  # no tensor of inference mode
             return _BoundSimilarity(one, runner, other, self.pooling, "a given embedding", None)
+        embed_other = getattr(runner.model, "embed_other", None)  # towers of models of images and texts
+        by_tower: Tensor | None = None if embed_other is None else embed_other(self.other)
+        if by_tower is not None:
+            words = self.other if isinstance(self.other, str) else None
+            name = repr(words) if words else "a given input"
+            return _BoundSimilarity(one, runner, by_tower, self.pooling, name, words)
         encoded, single = runner.encode(self.other)
         if not single and len(encoded) != 1:
             raise InvalidInputError(f"target similarity: other must be one text, not {len(encoded)}.")
@@ -112,10 +121,17 @@ def embed(row: OutputRow, pooling: str | None = None) -> Tensor:
     Raises:
         InvalidInputError: the outputs have no state of each token, or no pooled output.
     """
-    embedding = row.field("sentence_embedding")
-    if pooling is None and embedding is not None:
-        return embedding
-    return POOLINGS[pooling or "mean"](row)
+    if pooling is not None:
+        return POOLINGS[pooling](row)
+    own = [embedding for name in OWN if (embedding := row.field(name)) is not None]
+    if len(own) > 1:
+        raise InvalidInputError(
+            "target similarity: the model gives an embedding of a text and one of an image. Pass a text or an image "
+            "instead of tensors of both, or target=function of the outputs."
+        )
+    if own:
+        return own[0]
+    return _pooler(row) if row.field("last_hidden_state") is None else _mean(row)
 
 
 def _states(row: OutputRow) -> tuple[Tensor, Tensor]:

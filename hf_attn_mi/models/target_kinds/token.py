@@ -75,10 +75,18 @@ class Token:
         if self.word is None and self.position is None and self.span is None:
             return _BestEntity(one, runner, label)
         places = locate(
-            "token", one, word=self.word, occurrence=self.occurrence, position=self.position, span=self.span
+            "token",
+            one,
+            word=self.word,
+            occurrence=self.occurrence,
+            position=self.position,
+            span=self.span,
+            tokenizer=runner.tokenizer,
         )
         chosen = places[:1] if self.tokens == "first" else places
-        return BoundLabels(one, runner, tuple((i, label, 1 / len(chosen)) for i in chosen), text_of(one, places))
+        return BoundLabels(
+            one, runner, tuple((i, label, 1 / len(chosen)) for i in chosen), text_of(one, places, runner.tokenizer)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +169,7 @@ class Entity:
         for token, label, _ in self.parts:
             locate("entity", one, position=token)
             label_number(label, runner.config)
-        text = self.text or text_of(one, [part[0] for part in self.parts])
+        text = self.text or text_of(one, [part[0] for part in self.parts], runner.tokenizer)
         return BoundLabels(one, runner, self.parts, text, self.label)
 
 
@@ -177,7 +185,9 @@ class _BestEntity(Bound):
 
     def settle(self, row: OutputRow) -> BoundLabels:  # type: ignore[override]
         place, label = entity_tokens(row, self.runner, self.label)[0]
-        return BoundLabels(self.one, self.runner, ((place, label, 1.0),), text_of(self.one, [place]))
+        return BoundLabels(
+            self.one, self.runner, ((place, label, 1.0),), text_of(self.one, [place], self.runner.tokenizer)
+        )
 
     def read(self, row: OutputRow) -> TargetReading:
         return self.settle(row).read(row)
@@ -208,7 +218,7 @@ def predicted_entities(row: OutputRow, runner: EncoderRunner) -> list[BoundLabel
     best = _label_logits(row, runner).detach().argmax(1).tolist()
     entities = set(entity_labels(runner.config, len(label_names(runner.config)) or max(best) + 1))
     return [
-        BoundLabels(row.one, runner, ((i, best[i], 1.0),), text_of(row.one, [i]))
+        BoundLabels(row.one, runner, ((i, best[i], 1.0),), text_of(row.one, [i], runner.tokenizer))
         for i in real_ordinary(row.one)
         if best[i] in entities
     ]

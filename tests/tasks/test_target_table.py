@@ -1,4 +1,4 @@
-"""Every target in every task: it answers, or is refused with the reason that the table of docs/how_to/entities.md states."""
+"""Every target in every task: it answers, or is refused with the reason that the table of the guide states."""
 
 import json
 import re

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 from hf_attn_mi.errors import HfAttnMiError, InvalidInputError, shown
 from hf_attn_mi.methods import find_method
-from hf_attn_mi.models.dual_encoders import tower_of
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import Target, read_target
@@ -27,7 +26,14 @@ from hf_attn_mi.tasks.each_input import check_input_options
 from hf_attn_mi.tasks.minimal_attention import minimal_attention
 from hf_attn_mi.tasks.minimal_tokens import minimal_tokens
 from hf_attn_mi.tasks.report_attention import LEVELS, attention_detail, default_level
-from hf_attn_mi.tasks.report_inputs import LONG, ReportRun, ReportTargets, read_report_targets, refuse_other_tokens
+from hf_attn_mi.tasks.report_inputs import (
+    LONG,
+    ReportRun,
+    ReportTargets,
+    model_of_report,
+    read_report_targets,
+    refuse_other_tokens,
+)
 from hf_attn_mi.tasks.report_outputs import ReportOutput, read_output
 
 OTHER_SETS = 1  # further sets of attention weights, for the membership of each weight
@@ -122,9 +128,7 @@ def report(
         check_flag(name, False if value is None else value)
     check_seed(seed)
     started = time.perf_counter()
-    whole = EncoderRunner.of(model, tokenizer, processor=processor, sampling_rate=sampling_rate)
-    runner = tower_of(whole, inputs, target, targets)
-    model = model if runner is whole else runner.model
+    model, runner = model_of_report(model, inputs, (target, targets), tokenizer, processor, sampling_rate)
     reading = {"truncation": truncation, "is_split_into_words": is_split_into_words, "sampling_rate": sampling_rate}
     with _warned_once():
         run = ReportRun(

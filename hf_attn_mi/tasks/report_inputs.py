@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from hf_attn_mi.errors import HfAttnMiError, InvalidInputError
-from hf_attn_mi.models.dual_encoders import by_text_labels
+from hf_attn_mi.models.dual_encoders import by_text_labels, tower_of
 from hf_attn_mi.models.encoded_input import EncodedInput, EncodedInputs
 from hf_attn_mi.models.labels import label_names
 from hf_attn_mi.models.runner import EncoderRunner
@@ -69,6 +69,15 @@ def read_report_targets(target: Any, targets: Any, labels: Any, runner: EncoderR
         return ReportTargets(zero_shot(None, labels, runner), every=True, labels=labels, named=True)
     main, *others = [zero_shot(item, labels, runner) for item in listed]
     return ReportTargets(main, tuple(others), labels=labels, named=True)
+
+
+def model_of_report(
+    model: Any, inputs: Any, targets: Sequence[Any], tokenizer: Any, processor: Any, sampling_rate: int | None
+) -> tuple[Any, EncoderRunner]:
+    """The model that a report is about, and its runner: the tower that reads the inputs of a model of two towers."""
+    whole = EncoderRunner.of(model, tokenizer, processor=processor, sampling_rate=sampling_rate)
+    runner = tower_of(whole, inputs, *targets)
+    return (model if runner is whole else runner.model), runner
 
 
 class ReportRun:

@@ -16,7 +16,7 @@ from transformers import (
     pipeline,
 )
 
-from hf_attn_mi import InvalidInputError, UnsupportedModelError, certify, explain, targets
+from hf_attn_mi import InvalidInputError, UnsupportedModelError, certify, explain, report, targets
 from tests.media_models import PATCHES, VISION, image_processor, picture
 from tests.sample_models import state_of
 from tests.zoo.building import rescale
@@ -161,6 +161,9 @@ def test_texts_and_images_are_compared_with_either(demo, one, other):
     assert found.target_name == ("similarity to 'a photo of a dog'" if isinstance(other, str) else found.target_name)
     certificate = certify(model, one, checked_rows=2, **options)
     assert certificate.target_name == found.target_name
+    quick = {"methods": (), "attention": "none", "subgraph": False, "token_set": False, "certificate": False}
+    page = report(model, one, **quick, **options)
+    assert torch.equal(page.items[0].explanations[0].scores, found.scores)
 
 
 def test_a_text_alone_is_a_similarity_or_refused(demo):

@@ -104,7 +104,10 @@ class Target:
         return () if self.bound is None else self.bound[index].anchors
 
     def call(self, index: int) -> str | None:
-        """The target of an input as a string; None for classes and functions, and before the first call."""
+        """The target of an input as a string; None for what no string writes: classes, functions, embeddings.
+
+        Before the first call it is None, too.
+        """
         return None if self.bound is None else self.bound[index].call
 
     def __call__(self, outputs: object) -> Tensor:

@@ -228,8 +228,8 @@ def _target_name(target: Target, asked: object) -> str:
     if asked == PREDICTION:
         return PREDICTION
     names = {one.name for one in target.explained or ()}
-    calls = {one.call for one in target.bound or ()}
-    if same := next((found for found in (names, calls) if len(found) == 1), None):
+    calls = {one.call or "" for one in target.bound or ()}
+    if same := next((found for found in (names, calls) if len(found) == 1 and "" not in found), None):
         return same.pop()
     return asked if isinstance(asked, str) else "a target for each input" if isinstance(asked, list) else repr(asked)
 

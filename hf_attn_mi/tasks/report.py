@@ -234,9 +234,15 @@ def _targets(
     chosen: ReportTargets, first: Sequence[Explanation], runner: EncoderRunner, inputs: Sequence[EncodedInput]
 ) -> tuple[list[Target], list[EncodedInput]]:
     """The target of each input as it was explained, and the inputs to run."""
-    explained = [chosen.main if chosen.is_function else _explained(one) for one in first]
+    explained = [chosen.main if _only_given(chosen, one) else _explained(one) for one in first]
     pairs = [read_target(item, runner, [one]) for item, one in zip(explained, inputs)]
     return [pair[0] for pair in pairs], [pair[1][0] for pair in pairs]
+
+
+def _only_given(chosen: ReportTargets, one: Explanation) -> bool:
+    """Whether the target is known as the caller's object alone: a function, or one that no string can write."""
+    single = chosen.main is not None and not isinstance(chosen.main, list | tuple)
+    return chosen.is_function or (single and one.target is None and "target" not in one.info)
 
 
 def _explained(one: Explanation) -> Any:

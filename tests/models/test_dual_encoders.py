@@ -208,3 +208,12 @@ def test_tensors_of_text_and_image_name_the_way(demo):
     inputs.pop("token_type_ids")
     with pytest.raises(InvalidInputError, match="Pass a text or an image instead of tensors of both"):
         explain(dual("clip"), inputs, tokenizer=demo[1], target=targets.similarity(torch.ones(24)))
+
+
+def test_a_similarity_is_written_as_a_call_where_a_string_can_hold_it(demo):
+    model, options = dual("clip"), {"tokenizer": demo[1], "layers": "none"}
+    one = explain(model, "a cat", target=targets.similarity(("a dog", "a bird")), **options)
+    again = explain(model, "a cat", target=one.info["target"], **options)
+    assert again.value == one.value
+    embedding = explain(model, "a cat", target=targets.similarity(torch.ones(24)), **options)
+    assert "target" not in embedding.info

@@ -121,8 +121,11 @@ class BoundTarget(Protocol):
         """Tokens of the input whose outputs are read: they stay where tokens are removed. () until settled."""
 
     @property
-    def call(self) -> str:
-        """The target as a string that can be parsed again, such as "token(position=3, label='B-LOC')"."""
+    def call(self) -> str | None:
+        """The target as a string that can be parsed again, such as "token(position=3, label='B-LOC')".
+
+        None for a target that holds what no string can write, such as an embedding.
+        """
 
     def settle(self, row: OutputRow) -> BoundTarget:
         """The target with everything decided that was left to the model; further passes follow the same."""

@@ -225,8 +225,9 @@ class _MarginOfTargets(Bound):
         return tuple(sorted({*self.first.anchors, *self.second.anchors}))
 
     @property
-    def call(self) -> str:
-        return f"margin({self.first.call}, {self.second.call})"
+    def call(self) -> str | None:
+        sides = (self.first.call, self.second.call)
+        return None if None in sides else f"margin({sides[0]}, {sides[1]})"
 
     def settle(self, row: OutputRow) -> _MarginOfTargets:
         return replace(self, first=self.first.settle(row), second=self.second.settle(row))

@@ -75,9 +75,8 @@ class Similarity:
         embed_other = getattr(runner.model, "embed_other", None)  # towers of models of images and texts
         by_tower: Tensor | None = None if embed_other is None else embed_other(self.other)
         if by_tower is not None:
-            words = self.other if isinstance(self.other, str) else None
-            name = repr(words) if words else "a given input"
-            return _BoundSimilarity(one, runner, by_tower, self.pooling, name, words)
+            name = repr(self.other) if isinstance(self.other, str) else "a given input"
+            return _BoundSimilarity(one, runner, by_tower, self.pooling, name, self._words)
         encoded, single = runner.encode(self.other)
         if not single and len(encoded) != 1:
             raise InvalidInputError(f"target similarity: other must be one text, not {len(encoded)}.")
@@ -85,7 +84,14 @@ class Similarity:
             outputs = runner.forward(runner.collate(encoded))
         embedding = embed(OutputRow(outputs, 0, encoded[0]), self.pooling)
         text = " | ".join(encoded[0].texts)
-        return _BoundSimilarity(one, runner, embedding, self.pooling, repr(text) if text else "a given input", text)
+        name = repr(text) if text else "a given input"
+        return _BoundSimilarity(one, runner, embedding, self.pooling, name, self._words)
+
+    @property
+    def _words(self) -> str | tuple[str, ...] | None:
+        """The other text, or pair of texts; None for what a call cannot write."""
+        pair = isinstance(self.other, tuple) and all(isinstance(text, str) for text in self.other)
+        return self.other if isinstance(self.other, str) or pair else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,11 +99,11 @@ class _BoundSimilarity(Bound):
     other: Tensor
     pooling: str | None
     name: str
-    text: str | None
+    words: str | tuple[str, ...] | None
 
     @property
-    def call(self) -> str:
-        return f"similarity({self.text!r}, pooling={self.pooling!r})"
+    def call(self) -> str | None:
+        return None if self.words is None else f"similarity({self.words!r}, pooling={self.pooling!r})"
 
     def read(self, row: OutputRow) -> TargetReading:
         embedding = embed(row, self.pooling)

@@ -1,4 +1,4 @@
-"""The scripts of examples/tasks: each runs without a network, takes a model by name and is linked from the page."""
+"""The scripts of examples/tasks: each runs without a network, takes a model by name and is linked from a guide."""
 
 import re
 import runpy
@@ -16,21 +16,11 @@ from tests.zoo.building import rescale
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "examples" / "tasks"
 SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py") if path.name != "tiny_models.py")
-NER = {"id2label": {0: "O", 1: "B-LOC"}, "label2id": {"O": 0, "B-LOC": 1}}
 NLI = {"id2label": {0: "contradiction", 1: "entailment"}, "label2id": {"contradiction": 0, "entailment": 1}}
-TEXT = "Anna lives in Rome."
 PAIR = ("Who wrote it?", "Anna wrote it and Tom read it.")
 GPT2 = {"vocab_size": 8000, "n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 2, "eos_token_id": 3}
 # script -> class and configuration of a model, its arguments, and what `explain` takes for the same
 CASES = {
-    "entities.py": (
-        "BertForTokenClassification",
-        NER,
-        ["Anna lives in Rome."],
-        "Anna lives in Rome.",
-        {"targets": "all"},
-    ),
-    "answers.py": ("BertForQuestionAnswering", {}, list(PAIR), PAIR, {}),
     "masks.py": ("BertForMaskedLM", {}, ["The {mask} is warm."], "The [MASK] is warm.", {}),
     "next_token.py": ("GPT2LMHeadModel", GPT2, ["Anna lives in"], "Anna lives in", {}),
     "reranking.py": ("BertForSequenceClassification", {"num_labels": 1}, list(PAIR), PAIR, {}),
@@ -95,5 +85,5 @@ def test_every_script_is_linked_from_a_guide():
 
 def test_wrong_numbers_of_texts_are_named(run, capsys):
     with pytest.raises(SystemExit):
-        run("answers.py", "one text")
+        run("similarity.py", "one text")
     assert "2 texts are needed, not 1" in capsys.readouterr().err

@@ -24,6 +24,8 @@ PAGES = {  # file of the repository -> page of the site
     "examples/space/app.py": "examples/space_app.md",
 }
 PAGES |= {f"examples/{path.name}": f"examples/{path.stem}.md" for path in sorted((ROOT / "examples").glob("*.py"))}
+TASKS = sorted((ROOT / "examples" / "tasks").glob("*.py"))
+PAGES |= {f"examples/tasks/{path.name}": f"examples/tasks/{path.stem}.md" for path in TASKS}
 ASSETS = [f"examples/notebooks/{path.name}" for path in sorted((ROOT / "examples" / "notebooks").glob("*.ipynb"))]
 SOURCES = {page: source for source, page in PAGES.items()}
 ALONE = ("index.md", "tutorial.md")  # pages without others beside them: no column of navigation

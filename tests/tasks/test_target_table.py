@@ -1,4 +1,4 @@
-"""Every target in every task: it answers, or is refused with the reason that the table of the guide states."""
+"""Every target in every task: it answers, or is refused with the reason that docs/targets.md states."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from tests.media_models import SPEECH, feature_extractor, tone, write_wav
 from tests.sample_models import SIZES, load_demo
 from tests.zoo.building import rescale
 
-PAGE = Path(__file__).parents[2] / "docs" / "how_to" / "entities.md"
+PAGE = Path(__file__).parents[2] / "docs" / "targets.md"
 TASKS = ("explain", "compare", "minimal_tokens", "certify", "minimal_attention", "report", "hf-attn-mi explain")
 INTERNAL = {"entity", "pipeline_entity"}  # what pipelines answer; `token` is what people write
 REASONS = {"no probability": "has no probability that a set", "no tokens to remove": "remove tokens from texts"}

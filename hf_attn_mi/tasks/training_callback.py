@@ -21,6 +21,7 @@ from hf_attn_mi.methods import find_method
 from hf_attn_mi.methods.heads import has_head
 from hf_attn_mi.models.inspect_layers import inspect_layers
 from hf_attn_mi.models.runner import EncoderRunner
+from hf_attn_mi.results.comparison import Comparison
 from hf_attn_mi.tasks.arguments import check_flag, check_seed, check_whole_number
 from hf_attn_mi.tasks.compare import DEFAULT_METRICS, compare
 from hf_attn_mi.tasks.explain import explain
@@ -192,6 +193,7 @@ class ExplanationCallback(TrainerCallback):  # type: ignore[misc]
             truncation=True,
             seed=self.seed,
         )
+        assert isinstance(comparison, Comparison)  # of one target
         means = {name: estimate(values).mean for name, values in comparison.values[self.method].items()}
         return {f"explanation_{name}": mean for name, mean in means.items() if mean is not None}
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hf_attn_mi.results.report import Report, ReportItem
 
 DIGITS = 6  # significant digits of a number on the page
+MOST_EDGES = 400  # attention weights of a set on the page, those of the largest contribution; more cannot be told apart
 FEW_TOKENS = 2  # with fewer ordinary tokens there is no rank agreement
 
 
@@ -235,9 +236,11 @@ def _subgraph(subgraph: AttentionSubgraph, explanation: Explanation) -> dict[str
         place = same[module.repeat] if module.repeat < len(same) else None
         modules.append({"layer": module.layer, "name": module.name, "place": place})
     edges = []
-    for number, edge in enumerate(subgraph.units):
-        if edge.query is None:
-            continue
+    weights = [number for number, unit in enumerate(subgraph.units) if unit.query is not None]
+    largest = sorted(weights, key=lambda number: -abs(subgraph.units[number].contribution))[:MOST_EDGES]
+    for number in sorted(largest):
+        edge = subgraph.units[number]
+        assert edge.query is not None
         removal = removals.get(number)
         edges.append(
             {
@@ -258,6 +261,7 @@ def _subgraph(subgraph: AttentionSubgraph, explanation: Explanation) -> dict[str
     return {
         "outcome": subgraph.outcome,
         "total": subgraph.edge_count,
+        "size": len(weights),
         "target": subgraph.target_name,
         "pAll": _number(subgraph.p_all),
         "pSet": _number(subgraph.p_set),

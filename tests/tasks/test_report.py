@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,9 +21,11 @@ from hf_attn_mi import (
 )
 from hf_attn_mi.capture import capture_attention
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
+from hf_attn_mi.results import AttentionModule, AttentionUnit, UnitRemoval
 from hf_attn_mi.results.report_parts import KINDS
 from hf_attn_mi.tasks.report_attention import default_level
 from tests.media_models import feature_extractor, image_processor, media_model, picture, tone
+from tests.results.result_samples import subgraph
 from tests.sample_models import SIZES, TEXTS, load_small, logits, state_of, tiny_bert, zoo_model
 
 TEXT = TEXTS[2]
@@ -147,6 +150,40 @@ def test_the_page_of_six_layers_of_twelve_heads_stays_small():
     assert len(whole) < 4_000_000
     without = report(model, {"input_ids": torch.arange(5, 261)[None]}, attention="none", **QUICK).to_html()
     assert len(without) < 300_000
+
+
+def test_a_page_with_every_part_and_a_large_set_of_weights_stays_small():
+    names = {i: f"class {i}" for i in range(5)}
+    options = {"hidden_size": 48, "num_hidden_layers": 6, "num_attention_heads": 12, "id2label": names}
+    model, tokenizer = tiny_bert(**options), load_small()[1]
+    text = " ".join([TEXT] * 12)
+    page = report(model, text, tokenizer=tokenizer, attention="none", subgraph=False, token_set=True)
+    item = page.items[0]
+    count = len(item.explanation.tokens)
+    assert 240 <= count <= 256
+    assert (len(item.explanations), len(item.methods)) == (5, 3)
+    small = subgraph()
+    edges = [(i % 6, i % 12, i % count, i // count) for i in range(5000)]
+    units = [AttentionUnit(f"{edge}", edge[0], *edge, 0.123456, 1.23456 - i / 1e4) for i, edge in enumerate(edges)]
+    found = replace(
+        small,
+        tokens=item.explanation.tokens,
+        texts=item.explanation.texts,
+        units=tuple(units),
+        unit_count=9000,
+        edge_count=9000,
+        attention=tuple(AttentionModule(i, f"layer.{i}", 0, 12, count, count) for i in range(6)),
+        singles=tuple(UnitRemoval(i, 0.512345, 0.412345, True, False, "set") for i in range(5000)),
+        family_members=(),
+    )
+    html = replace(page, items=(replace(item, subgraph=found),)).to_html()
+    assert len(html) < 300_000
+    data = json.loads(html.split('id="data">')[1].split("</script>")[0])["items"][0]["subgraph"]
+    assert data["size"] == 5000
+    kept = {(edge["call"], edge["head"], edge["query"], edge["key"]) for edge in data["edges"]}
+    largest = sorted(units, key=lambda unit: -abs(unit.contribution))[: len(kept)]
+    assert kept == {(unit.call, unit.head, unit.query, unit.key) for unit in largest}
+    assert len(kept) == len(data["edges"]) == 400
 
 
 def test_what_cannot_be_computed_is_noted_or_refused_when_asked_for(small):

@@ -235,7 +235,7 @@
   function weightsClaim(one, main) {
     const found = one.subgraph, heads = byContribution().slice(0, 3);
     if (found && found.edges.length) {
-      return ["subgraph", [h("b", null, `${found.edges.length.toLocaleString("en")} of ${found.total.toLocaleString("en")}`), ` attention weights ${found.edges.length === 1 ? "is" : "are"} enough for ${found.target}. ${restOf(found)}`], aloneAndRest(found, found.edges.length === 1 ? "this weight" : "these weights")];
+      return ["subgraph", [h("b", null, `${found.size.toLocaleString("en")} of ${found.total.toLocaleString("en")}`), ` attention weights ${found.size === 1 ? "is" : "are"} enough for ${found.target}. ${restOf(found)}`], aloneAndRest(found, found.size === 1 ? "this weight" : "these weights")];
     }
     if (found) return ["subgraph", [found.outcome === "does not hold" && "No set was found. ", found.reason], null];
     const text = heads.length ? ["The heads that add most to ", main.name, ": ", listed(heads.map((x) => [h("b", null, `layer ${one.layers[x.layer].layer} head ${x.head}`), ` (${score(x.contribution)})`])), "."]
@@ -802,7 +802,7 @@
     const box = found.outcome === "nothing to certify"
       ? ["Needs no attention. ", h("span", null, found.reason)]
       : !found.edges.length ? ["No set was found. ", h("span", null, found.reason)]
-      : [`${found.edges.length.toLocaleString("en")} of ${found.total.toLocaleString("en")} attention weights ${found.edges.length === 1 ? "carries" : "carry"} the prediction ${quoted(found.target)}. `, h("span", null, found.outcome === "holds" ? "None of them can be left out." : found.reason)];
+      : [`${found.size.toLocaleString("en")} of ${found.total.toLocaleString("en")} attention weights ${found.size === 1 ? "carries" : "carry"} the prediction ${quoted(found.target)}. `, h("span", null, found.outcome === "holds" ? "None of them can be left out." : found.reason)];
     const bars = [["all weights", found.pAll], ["the set alone", found.pSet], ["the rest alone", found.pRest], ["no attention", found.pNone]].filter((x) => x[1] !== null);
     const top = h("div", { class: `box ${TONES[found.outcome]}` }, box);
     const probabilities = h("div", { class: "bars" }, bars.map(([name, p]) => [h("span", { class: "name" }, name), bar([[0, p, "plain"]], true), h("span", { class: "value" }, percent(p))]));
@@ -816,7 +816,8 @@
     return panel("The attention weights that carry the prediction", meaning, menu([["SVG", () => exportFigure("flow", "subgraph")], ["PNG", () => exportFigurePng("flow", "subgraph")], ["JSON", () => download(JSON.stringify(found, null, 1), fileName("subgraph", "json"), "application/json")]]),
       top, h("div", { class: "carry" }, probabilities, h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Flow of the weights" }, figure)),
       h("p", { class: "soft small" }, "Each line goes from the token that is attended to, one layer up to the token that attends. Blue adds to the output, orange takes away; the thicker, the more. Faint lines: every token also keeps its own state.",
-        found.sets > 1 && ` The fainter a line, the fewer of the ${found.sets} sets that were found contain it; ${found.core || "no"} weight${found.core === 1 || !found.core ? " is" : "s are"} in all of them.`, " Choose a line to see its head."), checks, table);
+        found.sets > 1 && ` The fainter a line, the fewer of the ${found.sets} sets that were found contain it; ${found.core || "no"} weight${found.core === 1 || !found.core ? " is" : "s are"} in all of them.`, " Choose a line to see its head."),
+      found.size > found.edges.length && note(`The page holds the ${found.edges.length.toLocaleString("en")} weights of the largest contribution; ${(found.size - found.edges.length).toLocaleString("en")} more of the set are left out. minimal_attention returns all.`), checks, table);
   }
   const edgeName = (found, edge) => `layer ${found.modules[edge.call].layer}, head ${edge.head}: ${tokenName(edge.query)} \u2190 ${tokenName(edge.key)}`;
   function flow(found) {
@@ -913,7 +914,7 @@
     if (!found) return `The weights were not searched for this input: ${one.notes.subgraph || "minimal_attention does it."}${strongest}`;
     if (!found.edges.length) return `${found.reason}${strongest}`;
     const largestEdges = [...found.edges].sort((a, b) => Math.abs(b.contribution) - Math.abs(a.contribution)).slice(0, 3);
-    return `${found.edges.length.toLocaleString("en")} of ${found.total.toLocaleString("en")} weights ${found.edges.length === 1 ? "carries" : "carry"} ${found.target}; the largest ${found.edges.length === 1 ? "is" : "are"} ${largestEdges.map((edge) => edgeName(found, edge)).join("; ")}. The panel of the flow shows all of them.${strongest}`;
+    return `${found.size.toLocaleString("en")} of ${found.total.toLocaleString("en")} weights ${found.size === 1 ? "carries" : "carry"} ${found.target}; the largest ${found.size === 1 ? "is" : "are"} ${largestEdges.map((edge) => edgeName(found, edge)).join("; ")}. The panel of the flow shows all of them.${strongest}`;
   }
   function evidence(one, main) { // every claim of the page with the check behind it
     const parts = [main.gap === null ? `The scores of ${main.method} are not checked by a sum.` : `The scores and bias terms were added up: they miss the output by ${number(main.gap, 2)} of its size.`];
@@ -1084,9 +1085,20 @@
   const exportFigurePng = (id, name) => png(standalone(id), fileName(name, "png"));
   function exportMaps(detail) {
     const canvases = [...document.querySelectorAll("#head canvas")], n = canvases[0].width, zoom = Math.max(1, Math.floor(400 / n));
-    const out = h("canvas", { width: 3 * n * zoom + 24, height: n * zoom }), context = out.getContext("2d");
+    const side = n * zoom, gap = 16, top = 34;
+    const out = h("canvas", { width: 3 * side + 4 * gap, height: side + top + gap }), context = out.getContext("2d");
+    context.fillStyle = css("--card");
+    context.fillRect(0, 0, out.width, out.height);
     context.imageSmoothingEnabled = false;
-    canvases.forEach((canvas, i) => context.drawImage(canvas, i * (n * zoom + 12), 0, n * zoom, n * zoom));
+    context.font = "16px sans-serif";
+    canvases.forEach((canvas, i) => {
+      const left = gap + i * (side + gap);
+      context.fillStyle = css("--ink");
+      context.fillText(KINDS[i], left, top - 10);
+      context.strokeStyle = css("--line");
+      context.strokeRect(left - 0.5, top - 0.5, side + 1, side + 1);
+      context.drawImage(canvas, left, top, side, side);
+    });
     out.toBlob((blob) => download(blob, fileName(`layer${item().layers[detail.layer].layer}-head${detail.head}`, "png")));
   }
   async function exportMatrix(detail) {

@@ -17,10 +17,12 @@ from pathlib import Path
 import pytest
 
 from hf_attn_mi import report
+from tests.hub_cache import add_to_cache
 from tests.sample_models import DEMO, load_demo
 
 ROOT = Path(__file__).parents[2]
 SPACE = ROOT / "examples" / "space"
+HUB_NAME = "somebody/demo"  # in the cache of the app
 WAIT = 90  # seconds until the app answers
 
 
@@ -52,7 +54,10 @@ def app(tmp_path_factory):
         "HF_HUB_OFFLINE": "1",
     }
     address = f"http://127.0.0.1:{port}/"
-    log = tmp_path_factory.mktemp("space") / "log"
+    folder = tmp_path_factory.mktemp("space")
+    add_to_cache(folder / "cache", HUB_NAME, DEMO)
+    environment["HF_HUB_CACHE"] = str(folder / "cache")
+    log = folder / "log"
     with open(log, "w") as file:
         process = subprocess.Popen([python, "app.py"], cwd=SPACE, env=environment, stdout=file, stderr=file)
     try:
@@ -105,6 +110,12 @@ def test_an_example_replaces_the_text(page):
     page.wait_for_function("document.querySelector('#text textarea').value.startsWith('It was not')")
     _, frame = explained(page)
     assert "bad" in frame.locator("#text .w").all_inner_texts()
+
+
+def test_a_model_is_taken_by_its_name_on_the_hub(page):
+    page.locator("#model textarea, #model input").first.fill(HUB_NAME)
+    _, frame = explained(page)
+    assert HUB_NAME in frame.locator("body").inner_text()
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,8 @@ SHAPE = MOVE | both("view reshape flatten squeeze unsqueeze unflatten view_as ex
 SAME = both("clone detach dropout") | {F.dropout} | _getters("data")  # keep shape and meaning
 SAME |= _methods("contiguous to type_as float type half bfloat16 double requires_grad_ cpu cuda")
 ADD = both("add __add__ __radd__ __iadd__ add_")
-MULTIPLY = both("mul __mul__ __rmul__ __imul__ mul_") | {torch.multiply}
-DIVIDE = both("div __truediv__ __itruediv__ div_") | {torch.true_divide}
+MULTIPLY = both("mul multiply __mul__ __rmul__ __imul__ mul_ multiply_")
+DIVIDE = both("div divide true_divide __truediv__ __itruediv__ div_ divide_ true_divide_")
 LOGITS = both("masked_fill masked_fill_ where sub __sub__ tanh clamp") | {torch.max, torch.maximum}
 
 

@@ -53,13 +53,16 @@ ANSWERS = (  # what was, or could be, answered wrongly without an error
         ),
     ),
     Case(
-        "cosine similarity, norms, softmax and other nonlinear functions as target",
-        "norms are held constant, tangents and held factors are named, and the target is named where it is the cause",
+        "cosine similarity, norms, softmax, products, maxima and other nonlinear functions as target",
+        "norms are held constant, tangents, held factors, products and selected outputs are named, and the target is "
+        "named where it is the cause",
         (
             "methods/test_linearized_target.py::test_a_norm_by_which_is_divided_is_held_constant",
             "methods/test_linearized_target.py::test_a_probability_is_explained_by_its_tangent_and_the_target_is_named",
             "methods/test_linearized_target.py::"
             "test_a_function_whose_factor_is_held_is_named_and_the_scores_are_those_of_the_output_times_it",
+            "methods/test_linearized_target.py::test_a_product_and_a_quotient_of_outputs_are_named",
+            "methods/test_linearized_target.py::test_a_target_that_selects_outputs_or_takes_signs_is_named",
         ),
     ),
     Case(

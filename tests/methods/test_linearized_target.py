@@ -33,6 +33,8 @@ NORMS = {
     "torch.linalg.norm": lambda x, other: (x / torch.linalg.norm(x, dim=-1, keepdim=True) @ F.normalize(other).T)[:, 0],
     "mm": lambda x, other: torch.mm(F.normalize(x), F.normalize(other).T)[:, 0],
     "root of a sum of squares": lambda x, other: (x / x.pow(2).sum(-1, True).sqrt() * F.normalize(other)).sum(-1),
+    "squares": lambda x, other: (x / torch.square(x).sum(-1, keepdim=True).sqrt() * F.normalize(other)).sum(-1),
+    "inverse root": lambda x, other: (x * (x * x).sum(-1, keepdim=True).rsqrt() * F.normalize(other)).sum(-1),
     "powers": lambda x, other: (x / ((x**2).sum(-1, keepdim=True) ** 0.5) * F.normalize(other)).sum(-1),
 }
 
@@ -132,9 +134,81 @@ def test_a_function_whose_factor_is_held_is_named_and_the_scores_are_those_of_th
     factor = float(POWERS[name](outputs) / outputs.logits[:, 1])
     assert distance(found.scores, plain.scores * factor) < 1e-4
     assert not plain.info["warnings"]
+    warning = next(one for one in found.info["warnings"] if f"({name})" in one)
+    assert warning.startswith("The target is not linear in the model's outputs (")
+
+
+PRODUCTS = {  # the target, and its scores from those of the two logits a and b and from their values
+    "mul": (lambda a, b: a * b, lambda scores, a, b: (scores[0] * b + scores[1] * a) / 2),
+    "einsum": (lambda a, b: torch.einsum("i,i->i", a, b), lambda scores, a, b: (scores[0] * b + scores[1] * a) / 2),
+    "multiply": (lambda a, b: a.multiply(b), lambda scores, a, b: (scores[0] * b + scores[1] * a) / 2),
+    "div": (lambda a, b: a / b, lambda scores, a, b: scores[0] / b),
+    "truediv": (lambda a, b: a.true_divide(b), lambda scores, a, b: scores[0] / b),
+    "reciprocal": (lambda a, b: a * b.reciprocal(), lambda scores, a, b: scores[0] / b),
+    "cube": (lambda a, b: a * a * a, lambda scores, a, b: scores[0] * a * a),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_a_product_and_a_quotient_of_outputs_are_named(demo, name):
+    target, wanted = PRODUCTS[name]
+    model, tokenizer = demo
+    options = {"tokenizer": tokenizer, "layers": "none"}
+    found = explain(model, TEXTS[4], target=lambda o: target(o.logits[:, 0], o.logits[:, 1]), **options)
+    each = [explain(model, TEXTS[4], target=lambda o, i=i: o.logits[:, i], **options).scores for i in (0, 1)]
+    with torch.no_grad():
+        values = model(**tokenizer(TEXTS[4], return_tensors="pt")).logits[0].tolist()
+    assert distance(found.scores, wanted(each, *values)) < 1e-4
+    assert found.completeness_gap < 1e-5
     (warning,) = found.info["warnings"]
     assert warning.startswith("The target is not linear in the model's outputs (")
-    assert f"({name})" in warning
+    names = {"truediv": "div", "reciprocal": "div", "cube": "mul"}
+    assert f"({names.get(name, name)})" in warning
+
+
+PIECES = {  # the target of two logits a < b, with the first below zero, and the scores by those of a and of b
+    "max": (lambda x: x.max(-1).values, (0, 1)),
+    "amax": (lambda x: x.amax(-1), (0, 1)),
+    "abs": (lambda x: x[:, 0].abs(), (-1, 0)),
+    "maximum": (lambda x: torch.maximum(x[:, 0], x[:, 1]), (0, 1)),
+    "minimum": (lambda x: torch.minimum(x[:, 1], torch.tensor([100.0])), (0, 1)),
+    "clamp": (lambda x: x[:, 0].clamp(max=100.0), (1, 0)),
+    "topk": (lambda x: x.topk(2).values.sum(-1), (1, 1)),
+    "sort": (lambda x: x.sort(descending=True).values[:, 0], (0, 1)),
+    "where": (lambda x: torch.where(x[:, 0] > x[:, 1], x[:, 0], x[:, 1]), (0, 1)),
+    "getitem": (lambda x: x[:, x.argmax()], (0, 1)),
+    "gather": (lambda x: x.gather(1, x.argmin(1, keepdim=True))[:, 0], (1, 0)),
+}
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_a_target_that_selects_outputs_or_takes_signs_is_named(demo, name):
+    target, weights = PIECES[name]
+    model, tokenizer = demo
+    options = {"tokenizer": tokenizer, "layers": "none"}
+    with torch.no_grad():
+        first, second = model(**tokenizer(TEXTS[4], return_tensors="pt")).logits[0].tolist()
+    assert first < 0 < second
+    found = explain(model, TEXTS[4], target=lambda o: target(o.logits), **options)
+    each = [explain(model, TEXTS[4], target=lambda o, i=i: o.logits[:, i], **options).scores for i in (0, 1)]
+    assert distance(found.scores, weights[0] * each[0] + weights[1] * each[1]) < 1e-4
+    assert found.completeness_gap < 1e-5
+    (warning,) = found.info["warnings"]
+    assert warning.startswith(f"The target is not linear in the model's outputs ({name})")
+    assert "do not say why" in warning
+
+
+def test_a_limit_that_is_reached_is_a_constant(demo):
+    found = explain(demo[0], TEXTS[4], target=lambda o: o.logits[:, 1].clamp(min=100.0), layers="none")
+    assert not found.scores.any()
+    assert found.bias == pytest.approx(100.0)
+    assert found.completeness_gap < 1e-6
+
+
+@pytest.mark.parametrize("scale", [lambda x: x.abs().sum(-1), lambda x: x.abs().amax(-1), lambda x: x.norm(dim=-1)])
+def test_a_scale_of_the_outputs_as_divisor_is_no_selection(demo, scale):
+    found = explain(demo[0], TEXTS[4], target=lambda o: o.logits[:, 1] / scale(o.logits), layers="none")
+    assert not found.info["warnings"]
 
 
 def test_what_has_no_rule_is_blamed_on_the_target_and_not_on_the_model(encoder):

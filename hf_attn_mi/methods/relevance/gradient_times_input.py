@@ -34,6 +34,7 @@ class Relevance:
     target_gap: Tensor  # (batch,) the part of the gap due to the target function, not to the model
     tangents: tuple[str, ...] = ()  # functions of the target that were replaced by their tangent
     factors: tuple[str, ...] = ()  # functions f(x) of the target of which f(x) / x was held constant
+    pieces: tuple[str, ...] = ()  # functions of the target that select outputs or take their signs
     unfollowed: tuple[str, ...] = ()  # operations of the model that have no rule
     # (batch, entries) shares of other texts, by argument; they are part of `bias`
     others: Mapping[str, Tensor] = field(default_factory=dict)
@@ -141,6 +142,7 @@ def _of_target(
         target_gap,
         tuple(reading.tangents),
         reading.factors,
+        tuple(reading.pieces),
         tuple(dict.fromkeys([*linearized.unfollowed, *unfollowed])),
         others,
     )

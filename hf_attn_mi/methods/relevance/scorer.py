@@ -122,8 +122,16 @@ def _notes(result: Relevance) -> tuple[str, ...]:
     if result.factors:
         notes += (
             f"The target is not linear in the model's outputs ({', '.join(result.factors)}): its factor f(x) / x is "
-            "held at this input, so the scores are those of the outputs times this factor. They add up to the value, "
-            "but do not follow its slope. Return a logit or a difference of logits to explain the outputs themselves.",
+            "held at this input, so the scores are those of the outputs times this factor (a product is shared "
+            "equally between its factors, a quotient holds its divisor). They add up to the value, but do not follow "
+            "its slope. Return a logit or a difference of logits to explain the outputs themselves.",
+        )
+    if result.pieces:
+        notes += (
+            f"The target is not linear in the model's outputs ({', '.join(result.pieces)}): the outputs that it "
+            "selects at this input, and the signs that it takes, are held. The scores do not say why these outputs "
+            "were selected; at another input it may be others. Return a logit or a difference of logits to explain the "
+            "outputs themselves.",
         )
     if not result.tangents:
         return notes

@@ -37,6 +37,12 @@ SECTIONS = {  # by script: title, and what was done
         "`pipeline(x)`, or the forward of the module), for random models, input forms and wrappers: to 1e-5 in "
         "float32, and in half precision to the spread between the outputs of the model for different batch sizes.",
     ),
+    "law_pipelines": (
+        "What a pipeline answers is what is explained",
+        "The same for pipelines of the other tasks with random settings: zero-shot and token classification, "
+        "fill-mask, images, recordings and feature extraction. Each list of inputs is explained in both orders, and each input "
+        "alone; the weights, the configuration and the hooks of the model are compared with those before.",
+    ),
     "fuzz": (
         "Random inputs",
         "Random texts (of any Unicode characters), tensors, containers, arguments, damaged files of results and of "

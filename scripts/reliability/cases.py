@@ -50,6 +50,7 @@ ANSWERS = (  # what was, or could be, answered wrongly without an error
             "models/test_pipelines.py::test_the_settings_of_a_pipeline_are_its_own",
             "models/test_pipelines.py::test_zero_shot_scores_are_the_pipelines",
             "models/test_pipelines.py::test_other_tasks_are_refused_by_name",
+            "test_law_pipelines.py::test_target_and_probability_are_those_of_the_pipeline",
         ),
     ),
     Case(

@@ -80,7 +80,8 @@ def pipeline_entities(row: OutputRow, runner: EncoderRunner) -> list[BoundLabels
     pipeline, one = runner.source, row.one
     settings = pipeline._postprocess_params
     strategy = str(getattr(settings.get("aggregation_strategy"), "value", "none")).lower()
-    ignored = settings.get("ignore_labels") or ["O"]
+    ignored = settings.get("ignore_labels")
+    ignored = ["O"] if ignored is None else ignored
     scores = row.token_logits("token").detach().float().softmax(1).cpu().numpy()
     pieces = pipeline.gather_pre_entities(
         one.texts[0],

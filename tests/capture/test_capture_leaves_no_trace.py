@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from accelerate import Accelerator, cpu_offload
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
+from torch.utils.checkpoint import checkpoint
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
 
 from hf_attn_mi import attention_maps, explain, minimal_tokens
@@ -217,6 +219,24 @@ def test_recomputation_in_a_backward_pass_is_no_new_call(reentrant: bool) -> Non
     assert expected.abs().max() > 0
     with capture_attention(model, states=True) as capture:
         assert torch.equal(gradient(), expected)
+    assert [call.layer for call in capture.calls] == [0, 1]
+    assert [record.index for record in capture.states] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_layer_that_is_called_again_in_a_backward_pass_is_no_new_call(reentrant: bool) -> None:
+    built = tiny()
+    model = built.model  # in evaluation mode: what is recomputed is the whole call of a layer, hooks included
+
+    def call_again(layer: nn.Module, *args: Tensor, **kwargs: object) -> object:
+        function = functools.partial(nn.Module.__call__, layer, **kwargs)
+        return checkpoint(function, *args, use_reentrant=reentrant)
+
+    for layer in model.bert.encoder.layer:
+        layer.__class__ = type("Recomputed", (type(layer),), {"__call__": call_again})
+    embeddings = model.get_input_embeddings()(built.inputs["input_ids"])
+    with capture_attention(model, states=True) as capture:
+        model(inputs_embeds=embeddings, attention_mask=built.inputs["attention_mask"]).logits.sum().backward()
     assert [call.layer for call in capture.calls] == [0, 1]
     assert [record.index for record in capture.states] == [0, 1, 2]
 

@@ -21,13 +21,17 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C during a task over several inputs.
 
     Attributes:
-        results: `Results` of the inputs that were finished.
-        places: their numbers in the list of inputs.
+        results: what was finished: `Results` of the inputs that were finished; the `Comparison` of those that were
+            measured; the `Report` without the parts that were not finished. None if there is no result yet.
+        places: the numbers of these inputs in the list of inputs.
+        scores: of `compare`: {method: its scores of each input} for the methods that had scored every input; another
+            call takes them as `scores=`.
     """
 
-    def __init__(self, results: object, places: list[int]) -> None:
-        super().__init__(f"interrupted after {len(places)} inputs; their results are in the attribute `results`")
-        self.results, self.places = results, places
+    def __init__(self, results: object, places: list[int], scores: object = None) -> None:
+        where = "their results are in the attribute `results`" if results is not None else "the scores are in `scores`"
+        super().__init__(f"interrupted after {len(places)} inputs; {where}")
+        self.results, self.places, self.scores = results, places, scores
 
 
 def shown(value: object, longest: int = 200) -> str:

@@ -19,6 +19,7 @@ def certify(
     pair: opt.Pair = None,
     choice: opt.Choices = None,
     model: opt.Model = None,
+    is_split_into_words: opt.SplitIntoWords = False,
     truncate: opt.Truncate = False,
     errors: opt.Errors = "raise",
     target: opt.Targets = None,
@@ -35,7 +36,7 @@ def certify(
     quiet: opt.Quiet = False,
 ) -> int:
     """Certify that few keys of each attention row suffice: replace the rows and compare the prediction."""
-    inputs = read_inputs(texts, file, pair, choices=choice)
+    inputs = read_inputs(texts, file, pair, choices=choice, is_split_into_words=is_split_into_words)
     check_files(json)
 
     import_libraries()
@@ -54,6 +55,7 @@ def certify(
                 tolerance=tolerance,
                 checked_rows=checked_rows,
                 truncation=truncate,
+                is_split_into_words=is_split_into_words,
                 errors=errors,
                 seed=seed,
             ),

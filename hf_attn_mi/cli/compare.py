@@ -6,10 +6,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from hf_attn_mi.cli import options as opt
-from hf_attn_mi.cli.exit_codes import DOES_NOT_HOLD, DONE
+from hf_attn_mi.cli.exit_codes import DOES_NOT_HOLD, DONE, INTERRUPTED
 from hf_attn_mi.cli.inputs import Sample, draw_texts
 from hf_attn_mi.cli.loading import import_libraries, load_model, reads_of
-from hf_attn_mi.cli.output import check_files, complain, is_stdout, show, warnings_as_lines, write_json, write_text
+from hf_attn_mi.cli.output import (
+    check_files,
+    complain,
+    is_stdout,
+    nothing_to_keep,
+    show,
+    until_interrupted,
+    warnings_as_lines,
+    write_json,
+    write_text,
+)
 from hf_attn_mi.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -17,6 +27,7 @@ if TYPE_CHECKING:
 
 EVERY = "all"
 Removal = Literal["delete", "mask", "attention_mask"]
+UNMEASURED = "Texts are measured once every method has scored all of them; --n N compares on fewer."
 _EXAMPLE = '{"lime": {"samples": 500}}'
 
 
@@ -93,20 +104,24 @@ def compare(
         check_figure_path(plot)
     sample = draw_texts(data, n, rationales=rationales, seed=seed)
     classifier, tokenizer = load_model(model, quiet=quiet, reads=reads_of(target or (), model))
-    with warnings_as_lines(quiet):
-        compared = compare_methods(
-            classifier,
-            sample.texts,
-            methods=chosen,
-            rationales=sample.rationales,
-            tokenizer=tokenizer,
-            **opt.read_targets(target, classifier),
-            removal=removal,
-            metrics=EVERY if EVERY in measures else measures,
-            options=settings,
-            batch_size=batch_size,
-            truncation=truncate,
-            seed=seed,
+    explained = opt.read_targets(target, classifier)
+    with warnings_as_lines(quiet), nothing_to_keep(UNMEASURED):
+        compared, interrupted = until_interrupted(
+            lambda: compare_methods(
+                classifier,
+                sample.texts,
+                methods=chosen,
+                rationales=sample.rationales,
+                tokenizer=tokenizer,
+                **explained,
+                removal=removal,
+                metrics=EVERY if EVERY in measures else measures,
+                options=settings,
+                batch_size=batch_size,
+                truncation=truncate,
+                seed=seed,
+            ),
+            len(sample.texts),
         )
     several = compared if isinstance(compared, Results) else Results([compared])
     drawn = {"name": data, "found": sample.available, "drawn": len(sample.texts), "empty": sample.empty}
@@ -129,6 +144,8 @@ def compare(
     if quiet:  # otherwise the table names them
         for method, reason in failures.items():
             complain(f"{method} failed: {reason}", "warning: ")
+    if interrupted:
+        return INTERRUPTED
     return DOES_NOT_HOLD if failures else DONE
 
 

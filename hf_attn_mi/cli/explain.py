@@ -34,6 +34,7 @@ def explain(
     image: opt.Images = None,
     audio: opt.Recordings = None,
     model: opt.Model = None,
+    is_split_into_words: opt.SplitIntoWords = False,
     truncate: opt.Truncate = False,
     stride: opt.Stride = None,
     aggregation: opt.Aggregation = "mean",
@@ -63,7 +64,7 @@ def explain(
     quiet: opt.Quiet = False,
 ) -> int:
     """Explain the prediction of a model on texts, images or recordings: the score of each token, patch or moment."""
-    inputs = read_inputs(texts, file, pair, image, audio, choice)
+    inputs = read_inputs(texts, file, pair, image, audio, choice, is_split_into_words=is_split_into_words)
     settings = opt.read_options(options, '{"steps": 20}')
     check_files(json, html=html)
     if profile is not None and not profile.exists():
@@ -91,6 +92,7 @@ def explain(
                 layers=layers,
                 batch_size=batch_size,
                 truncation=truncate,
+                is_split_into_words=is_split_into_words,
                 stride=stride,
                 aggregation=aggregation,
                 options=settings,

@@ -34,6 +34,9 @@ def explain_dataset(
     limit: Annotated[
         int | None, opt.input_option(metavar="N", help="Maximum number of rows to read (default: all).")
     ] = None,
+    is_split_into_words: Annotated[
+        bool, opt.input_option("--is-split-into-words", help="The column of the text holds lists of words.")
+    ] = False,
     truncate: opt.Truncate = False,
     stride: opt.Stride = None,
     aggregation: opt.Aggregation = "mean",
@@ -109,6 +112,7 @@ def explain_dataset(
             num_shards=num_shards,
             limit=limit,
             truncation=truncate,
+            is_split_into_words=is_split_into_words,
             stride=stride,
             aggregation=aggregation,
             errors=errors,

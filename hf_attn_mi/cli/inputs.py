@@ -8,21 +8,28 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from hf_attn_mi.cli.loading import names_missing_path
 from hf_attn_mi.cli.output import complain
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 
 Item = TypeVar("Item")
-Text = str | tuple[str, str]
+Words = list[str]
+Text = str | tuple[str, str] | Words | tuple[Words, Words]
 Spans = list[tuple[int, int]]
 
 
-def read_texts(texts: list[str] | None, file: Path | None, pair: str | None) -> list[Text]:
+def read_texts(
+    texts: list[str] | None, file: Path | None, pair: str | None, *, is_split_into_words: bool = False
+) -> list[Text]:
     """Return the texts of the command line, of --file and of standard input, in this order; pairs with --pair.
 
     Standard input is read for the text "-", and also if nothing else is named and it is not a terminal.
+
+    Args:
+        texts, file, pair: what the user wrote.
+        is_split_into_words: return the words of each text, which blanks separate; those of a table may be lists.
 
     Raises:
         InvalidInputError: a file that cannot be read, or no text at all.
@@ -37,7 +44,7 @@ def read_texts(texts: list[str] | None, file: Path | None, pair: str | None) -> 
         if file.is_dir():
             raise InvalidInputError(f"--file {file}: it is a folder; name a file.")
         try:
-            lines += _texts_of_file(file)
+            lines += _texts_of_file(file, is_split_into_words)
         except OSError as error:
             raise InvalidInputError(
                 f"--file {file}: {error}; a UTF-8 file with one text on each line is needed."
@@ -46,18 +53,30 @@ def read_texts(texts: list[str] | None, file: Path | None, pair: str | None) -> 
         lines += _lines(_read_stdin(), "standard input")
     if not lines:
         raise InvalidInputError("no text: pass TEXT, --file FILE, or lines on standard input.")
+    if pair is not None and any(isinstance(text, tuple) for text in lines):
+        raise InvalidInputError("--pair: the rows of --file are pairs already.")
+    if is_split_into_words:
+        lines = [_split(text) for text in lines]
     if pair is None:
         return lines
-    if any(not isinstance(text, str) for text in lines):
-        raise InvalidInputError("--pair: the rows of --file are pairs already.")
-    return [(text, pair) for text in lines if isinstance(text, str)]
+    second: Any = _split(pair) if is_split_into_words else pair
+    return [(text, second) for text in lines]  # type: ignore[misc]
 
 
+def _split(text: Text) -> Text:
+    """The words of a text or of both texts of a pair; lists of words as they are."""
+    if isinstance(text, tuple):
+        first, second = map(_split, text)
+        return (first, second)  # type: ignore[return-value]
+    return text.split() if isinstance(text, str) else text
+
+
+WORD_COLUMNS = ("tokens", "words")
 TABLE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".arrow", ".parquet")
 TEXT_SUFFIXES = (".txt", "", ".text", ".md", ".log")
 
 
-def _texts_of_file(file: Path) -> list[Text]:
+def _texts_of_file(file: Path, is_split_into_words: bool) -> list[Text]:
     """The texts or pairs of a file: by its suffix, one a line where it has none that is known."""
     suffix = Path(file.name.removesuffix(".gz")).suffix.lower()
     if suffix not in (*TABLE_SUFFIXES, *TEXT_SUFFIXES) or (file.name.endswith(".gz") and suffix in TEXT_SUFFIXES[2:]):
@@ -66,15 +85,40 @@ def _texts_of_file(file: Path) -> list[Text]:
             f"{', '.join(TABLE_SUFFIXES)}, and one text on each line from .txt or a file without a suffix."
         )
     if suffix in TABLE_SUFFIXES or file.name.endswith(".gz"):
-        from hf_attn_mi.data import read_texts_of
+        from hf_attn_mi.data import read_rows, read_texts_of
 
+        if is_split_into_words and (lists := _lists_of_words(read_rows(file), file)):
+            return lists
         reader = read_texts_of(str(file))
-        texts = list(reader)
+        texts: list[Text] = list(reader)
         if reader.empty:
             count = f"{reader.empty} rows without a text were" if reader.empty > 1 else "1 row without a text was"
             complain(f"--file {file}: {count} left out; the others keep their order.", "warning: ")
         return texts
     return list(_lines(file.read_bytes(), f"--file {file}"))
+
+
+def _lists_of_words(rows: Iterable[object], file: Path) -> list[Text]:
+    """The lists of words in a column of a table; [] where its rows have no column for them.
+
+    Raises:
+        InvalidInputError: a row without a list of words, though the first one has a column for it.
+    """
+    lists: list[Text] = []
+    column = ""
+    for number, row in enumerate(rows):
+        columns = list(row) if isinstance(row, Mapping) else []
+        column = column or next((name for name in WORD_COLUMNS if name in columns), "")
+        if not column:
+            return []
+        words: Any = row[column] if isinstance(row, Mapping) and column in row else None
+        words = words.tolist() if hasattr(words, "tolist") else words
+        if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
+            raise InvalidInputError(
+                f"--file {file}: row {number}: {column!r} must be a list of one or more words, not {shown(words, 80)}."
+            )
+        lists.append(words)
+    return lists
 
 
 def _read_stdin() -> bytes:
@@ -131,7 +175,7 @@ class Sample:
         empty: rows without a text, which were skipped.
     """
 
-    texts: list[Text]
+    texts: list[str | tuple[str, str]]
     rationales: list[Spans] | None
     available: int
     empty: int

@@ -36,20 +36,29 @@ def read_inputs(
     images: list[Path] | None = None,
     audio: list[Path] | None = None,
     choices: list[str] | None = None,
+    *,
+    is_split_into_words: bool = False,
 ) -> Inputs:
     """Return the texts, each with the choices where there are some, or the files of --image or --audio.
+
+    Args:
+        texts, file, pair, images, audio, choices: what the user wrote.
+        is_split_into_words: texts are words; see `read_texts`.
 
     Raises:
         InvalidInputError: more than one kind of input, a file that does not exist, a single choice, or nothing.
     """
     media = {"image": images or [], "audio": audio or []}
     kinds = [kind for kind, paths in media.items() if paths]
+    if is_split_into_words and (kinds or choices):
+        other = f"--{kinds[0]} takes files" if kinds else "--choice takes whole texts"
+        raise InvalidInputError(f"--is-split-into-words: {other}; leave it out.")
     if choices and (kinds or pair is not None):
         raise InvalidInputError(f"--choice is a second text; leave out --{kinds[0] if kinds else 'pair'}.")
     if choices:
         return Inputs("text", _questions(read_texts(texts, file, None), choices))
     if not kinds:
-        return Inputs("text", read_texts(texts, file, pair))
+        return Inputs("text", read_texts(texts, file, pair, is_split_into_words=is_split_into_words))
     if len(kinds) > 1 or texts or file is not None or pair is not None:
         raise InvalidInputError(f"--{kinds[0]} takes files instead of texts; pass one kind of input.")
     for path in media[kinds[0]]:

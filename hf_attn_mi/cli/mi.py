@@ -9,11 +9,17 @@ from hf_attn_mi.cli import options as opt
 from hf_attn_mi.cli.exit_codes import DONE
 from hf_attn_mi.cli.inputs import check_data
 from hf_attn_mi.cli.loading import import_libraries, load_model
-from hf_attn_mi.cli.output import check_files, is_stdout, show, warnings_as_lines, write_json
+from hf_attn_mi.cli.output import check_files, is_stdout, nothing_to_keep, show, warnings_as_lines, write_json
 from hf_attn_mi.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from hf_attn_mi import InformationProfile
+
+
+WHOLE = (
+    "Every number of a profile is about all of its texts: one of the texts read so far would be a sample of the first "
+    "rows. --limit N fits a smaller one."
+)
 
 
 def mi(
@@ -78,7 +84,7 @@ def mi(
     if plot is not None:
         check_figure_path(plot)
     classifier, tokenizer = load_model(model, quiet=quiet, classifier=True)
-    with warnings_as_lines(quiet):
+    with warnings_as_lines(quiet), nothing_to_keep(WHOLE):
         profile = fit_information(
             classifier,
             data,

@@ -30,6 +30,7 @@ def minimal(
     image: opt.Images = None,
     audio: opt.Recordings = None,
     model: opt.Model = None,
+    is_split_into_words: opt.SplitIntoWords = False,
     truncate: opt.Truncate = False,
     errors: opt.Errors = "raise",
     target: opt.Targets = None,
@@ -65,7 +66,7 @@ def minimal(
     quiet: opt.Quiet = False,
 ) -> int:
     """Find tokens that carry the prediction: they suffice, the others do not, and none of them can be left out."""
-    inputs = read_inputs(texts, file, pair, image, audio, choice)
+    inputs = read_inputs(texts, file, pair, image, audio, choice, is_split_into_words=is_split_into_words)
     check_files(json)
     import_libraries()
     opt.check_names("--ranking", [ranking], [RANDOM, *opt.method_names()])
@@ -90,6 +91,7 @@ def minimal(
                 batch_size=batch_size,
                 seed=seed,
                 truncation=truncate,
+                is_split_into_words=is_split_into_words,
                 errors=errors,
             ),
             len(inputs.items),

@@ -43,6 +43,14 @@ TextFile = Annotated[
     ),
 ]
 Pair = Annotated[str | None, input_option(metavar="TEXT", help="The second text, for models of sentence pairs.")]
+SplitIntoWords = Annotated[
+    bool,
+    input_option(
+        "--is-split-into-words",
+        help="Texts are words with blanks between them, which the tokenizer gets one by one; in a table they may be "
+        "lists in a column 'tokens' or 'words'.",
+    ),
+]
 Choices = Annotated[
     list[str] | None,
     input_option(

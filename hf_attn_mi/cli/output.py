@@ -36,6 +36,7 @@ _OPTIONS = {  # Python arguments that messages name -> the options of commands w
     "stride=N": "--stride N",
     "batch_size=1": "--batch-size 1",
     'errors="skip"': "--errors skip",
+    "is_split_into_words=True": "--is-split-into-words",
     "candidate_labels": "--candidate-labels",
 }
 _HTML = (".html", ".htm")
@@ -107,16 +108,29 @@ def until_interrupted(task: Callable[[], Finished], count: int) -> tuple[Finishe
         KeyboardInterrupt: Ctrl-C or SIGTERM before the first result.
     """
     try:
-        with _sigterm_as_interrupt():
+        with sigterm_as_interrupt():
             return task(), False
     except Interrupted as stop:
+        if stop.results is None:
+            raise
         complain(f"interrupted: the output has the {len(stop.places)} of {count} inputs that were finished.")
         finished: Finished = stop.results  # type: ignore[assignment]
         return finished, True
 
 
 @contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
+def nothing_to_keep(reason: str) -> Iterator[None]:
+    """Inside, Ctrl-C and SIGTERM end the command with one line that says why there is no output yet."""
+    try:
+        with sigterm_as_interrupt():
+            yield
+    except KeyboardInterrupt:
+        complain(f"interrupted: nothing is written. {reason}")
+        raise
+
+
+@contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
     """Inside, SIGTERM raises KeyboardInterrupt as Ctrl-C does, unless it has another handler than the default."""
     main_thread = threading.current_thread() is threading.main_thread()
     if not main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:

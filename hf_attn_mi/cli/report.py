@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from hf_attn_mi.cli import options as opt
-from hf_attn_mi.cli.exit_codes import DOES_NOT_HOLD, DONE
+from hf_attn_mi.cli.exit_codes import DOES_NOT_HOLD, DONE, INTERRUPTED
 from hf_attn_mi.cli.loading import import_libraries, reads_of
-from hf_attn_mi.cli.media import Inputs, load_for, read_inputs
-from hf_attn_mi.cli.output import check_files, is_stdout, show, warnings_as_lines, write_json, write_text
+from hf_attn_mi.cli.media import load_for, read_inputs
+from hf_attn_mi.cli.output import (
+    Finished,
+    check_files,
+    is_stdout,
+    nothing_to_keep,
+    show,
+    until_interrupted,
+    warnings_as_lines,
+    write_json,
+    write_text,
+)
 from hf_attn_mi.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from hf_attn_mi import Comparison
+    from hf_attn_mi import Report
 
 Attention = Literal["auto", "all", "top", "rows", "none"]
 DEFAULT_PAGE = Path("report.html")
@@ -33,6 +44,7 @@ def report(
         str | None,
         opt.input_option(metavar="NAME_OR_PATH", help="Another model, shown beside the first on the same texts."),
     ] = None,
+    is_split_into_words: opt.SplitIntoWords = False,
     truncate: opt.Truncate = False,
     stride: opt.Stride = None,
     aggregation: opt.Aggregation = "mean",
@@ -66,7 +78,7 @@ def report(
     quiet: opt.Quiet = False,
 ) -> int:
     """Write an interactive page: words, classes, minimal token set, certificate, attention, other methods."""
-    inputs = read_inputs(texts, file, pair, image, audio, choice)
+    inputs = read_inputs(texts, file, pair, image, audio, choice, is_split_into_words=is_split_into_words)
     check_files(json, html=html)
     if compare and inputs.kind != "text":
         raise InvalidInputError(f"--compare: methods are compared on texts, not on --{inputs.kind}.")
@@ -86,56 +98,89 @@ def report(
     names = [model] if second_model is None else [model, second_model]
     known = opt.read_labels(candidate_labels)
     loaded = [load_for(inputs, name, quiet=quiet, reads=reads_of(target or (), name)) for name in names]
-    results = []
-    with warnings_as_lines(quiet):
+    settings: dict[str, Any] = {
+        "truncation": truncate,
+        "is_split_into_words": is_split_into_words,
+        "batch_size": batch_size,
+        "seed": seed,
+    }
+    pages: list[Report] = []
+    interrupted = False
+    with warnings_as_lines(quiet), nothing_to_keep("No input was finished."):
         for place, (classifier, preparer) in enumerate(loaded):
-            explained = opt.read_targets(target, classifier, known=known)
-            report_of_model = make_report(
+            chosen = opt.read_targets(target, classifier, known=known)
+            task = partial(
+                make_report,
                 classifier,
                 inputs.items,
                 **preparer,
-                **explained,
+                **chosen,
+                **settings,
                 labels=None if label is None else [opt.read_target(one, classifier, known=known) for one in label],
                 method=method,
                 methods=METHODS if also is None else also,
                 attention=None if attention == "auto" else attention,
-                comparison=_compared(classifier, inputs, preparer, explained, known, seed) if compare else None,
                 profile=information if place == 0 else None,
-                truncation=truncate,
                 stride=stride,
                 aggregation=aggregation,
                 errors=errors,
                 candidate_labels=known,
-                batch_size=batch_size,
-                seed=seed,
             )
-            results.append(report_of_model)
-    result = results[0] if len(results) == 1 else results[0].beside(results[1])
-    write_json(result.to_dict() if json is not None else None, json)
+            page, interrupted = _finished(task, len(inputs.items), pages)
+            if page is not None and compare and not interrupted:
+                same = {"target": _comparison_target(chosen, known, classifier, preparer), **preparer, **settings}
+                page, interrupted = _with_comparison(page, inputs.items, classifier, **same)
+            pages += [] if page is None else [page]
+            if interrupted:
+                break
+    _write(pages, html, json, quiet=quiet)
+    if interrupted:
+        return INTERRUPTED
+    return DOES_NOT_HOLD if pages[0].skipped or pages[-1].skipped else DONE
+
+
+def _write(pages: Sequence[Report], html: Path | None, json: Path | None, *, quiet: bool) -> None:
+    """Write and print one report, or two beside each other."""
+    from hf_attn_mi import Report
+
+    result: Any = pages[0].beside(pages[1]) if isinstance(pages[-1], Report) and len(pages) > 1 else pages[0]
+    if json is not None:  # a list of explanations if the command was interrupted before the first page
+        write_json(result.to_dict() if isinstance(result, Report) else result.to_dicts(), json)
     assert html is not None
     write_text(result.to_html(), html)
     if not quiet and not is_stdout(json):
         show(f"{result.to_text()}\n\nHTML page: {html.resolve()}")
-    return DOES_NOT_HOLD if result.skipped else DONE
 
 
-def _compared(
-    model: PreTrainedModel,
-    inputs: Inputs,
-    preparer: dict[str, Any],
-    explained: dict[str, Any],
-    labels: list[str] | None,
-    seed: int,
-) -> Comparison:
-    """The comparison of methods on what the page explains: its only or its first target."""
-    from hf_attn_mi import Comparison, targets
+def _with_comparison(page: Report, inputs: Sequence[Any], model: Any, **options: Any) -> tuple[Report, bool]:
+    """The page with a comparison of methods on its inputs, and whether Ctrl-C ended it."""
+    from hf_attn_mi import Results
     from hf_attn_mi import compare as compare_methods
 
-    several = explained.get("targets")
-    first = several[0] if isinstance(several, list) else explained.get("target")
-    if labels is not None:
-        label = labels[first] if isinstance(first, int) else first
-        first = targets.entails(label, among=tuple(labels))
-    comparison = compare_methods(model, inputs.items, target=first, seed=seed, **preparer)
-    assert isinstance(comparison, Comparison)  # of one target
-    return comparison
+    skipped = {one.index for one in page.skipped}
+    items = [item for i, item in enumerate(inputs) if i not in skipped]
+    comparison, interrupted = _finished(partial(compare_methods, model, items, **options), len(items), [page])
+    assert not isinstance(comparison, Results)  # of one target
+    return replace(page, comparison=comparison), interrupted
+
+
+def _finished(task: Callable[[], Finished], count: int, before: Sequence[object]) -> tuple[Finished | None, bool]:
+    """What the task returns, or what it finished before Ctrl-C; nothing is no reason to lose what came before."""
+    try:
+        return until_interrupted(task, count)
+    except KeyboardInterrupt:
+        if not before:
+            raise
+        return None, True
+
+
+def _comparison_target(
+    chosen: Mapping[str, Any], labels: list[str] | None, model: Any, preparer: Mapping[str, Any]
+) -> Any:
+    """The target of the page, on which methods are compared: the first one where there are several."""
+    from hf_attn_mi.models.runner import EncoderRunner
+    from hf_attn_mi.models.targets import zero_shot
+
+    several = chosen.get("targets")
+    target = several[0] if isinstance(several, list) else chosen.get("target")
+    return zero_shot(target, labels, EncoderRunner.of(model, **preparer))

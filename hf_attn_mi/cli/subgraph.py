@@ -31,6 +31,7 @@ def subgraph(
     pair: opt.Pair = None,
     choice: opt.Choices = None,
     model: opt.Model = None,
+    is_split_into_words: opt.SplitIntoWords = False,
     truncate: opt.Truncate = False,
     errors: opt.Errors = "raise",
     target: opt.Targets = None,
@@ -80,7 +81,7 @@ def subgraph(
     quiet: opt.Quiet = False,
 ) -> int:
     """Find attention weights that carry the prediction: they suffice, the others do not, and none can be left out."""
-    inputs = read_inputs(texts, file, pair, choices=choice)
+    inputs = read_inputs(texts, file, pair, choices=choice, is_split_into_words=is_split_into_words)
     check_files(json, html=html)
     import_libraries()
 
@@ -109,6 +110,7 @@ def subgraph(
                 batch_size=batch_size,
                 seed=seed,
                 truncation=truncate,
+                is_split_into_words=is_split_into_words,
                 errors=errors,
             ),
             len(inputs.items),

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import Interrupted, InvalidInputError
 from hf_attn_mi.evaluation import rank_matrix
 from hf_attn_mi.evaluation.ranking import ORDERS
 from hf_attn_mi.methods import find_method
@@ -117,6 +117,9 @@ def compare(
     Raises:
         InvalidInputError: an argument is wrong, with what is allowed; or no method could be run. With targets="all":
             the inputs have targets of their own (entities, choices), so that a comparison over all inputs has none.
+        KeyboardInterrupt: Ctrl-C; its `results` compare the inputs that were measured, None if none was, and its
+            `scores` are those of the methods that had scored every input. With `targets` they are a list, and the
+            last of them is the target that was interrupted.
 
     Example:
         >>> found = compare(model, texts, metrics=["sufficiency", "comprehensiveness"])     # doctest: +SKIP
@@ -147,7 +150,27 @@ def compare(
         bound, run = read_target(target, runner, encoded.inputs)
         return _comparison(plan, bound, run, asked=target)
     several = targets_of_all_inputs(targets, runner, encoded)
-    return Results(_comparison(plan, one, list(one.inputs or ()), asked=asked) for asked, one in several)
+    return _comparisons(plan, several)
+
+
+def _comparisons(plan: _Plan, several: Sequence[tuple[Any, Target]]) -> Results[Comparison]:
+    """The comparison of each target.
+
+    Raises:
+        Interrupted: Ctrl-C, with the comparisons that were finished.
+    """
+    finished: list[Comparison] = []
+    for asked, target in several:
+        try:
+            finished.append(_comparison(plan, target, list(target.inputs or ()), asked=asked))
+        except KeyboardInterrupt as stop:
+            last = getattr(stop, "results", None)
+            finished += [] if last is None else [last]
+            if not finished:
+                raise
+            places = getattr(stop, "places", []) or list(range(len(target)))
+            raise Interrupted(Results(finished), places, getattr(stop, "scores", None)) from stop
+    return Results(finished)
 
 
 @dataclass(frozen=True)
@@ -183,19 +206,7 @@ def _comparison(plan: _Plan, target: Target, encoded: list[EncodedInput], *, ask
     predictor = RemovalPredictor(runner, encoded, target, plan.batch_size)
     metric_inputs = ComparedInputs(predictor, plan.removal, mask_id_of(plan.removal, runner.tokenizer))
     with progress_bar(len(encoded) * (len(names) + 1), "compare", "step") as bar:
-        runs = {}
-        for name in names:
-            bar.set_postfix_str(name)
-            runs[name] = run_method(
-                find_method(name),
-                runner,
-                encoded,
-                predictor.target,
-                options=plan.settings[name],
-                batch_size=plan.batch_size,
-                mixed=predictor.mixed,
-                advance=bar.update,
-            )
+        runs = _run_methods(names, predictor, plan.settings, bar)
         bar.set_postfix_str("metrics")
         failures = {name: run.failure for name, run in runs.items() if run.failure is not None}
         all_scores = {name: run.scores for name, run in runs.items() if run.scored} | given_scores
@@ -203,8 +214,11 @@ def _comparison(plan: _Plan, target: Target, encoded: list[EncodedInput], *, ask
             raise InvalidInputError(
                 f"methods: none of them could be run. {'; '.join(map(': '.join, failures.items()))}"
             )
-        values = faithfulness_values(metric_inputs, all_scores, chosen, by=plan.by, seed=seed, advance=bar.update)
-    notes = _method_metrics(values, chosen, metric_inputs, runs, plan.settings, seed)
+        measured = faithfulness_values(metric_inputs, all_scores, chosen, by=plan.by, seed=seed, advance=bar.update)
+    values, stop = measured.values, measured.interrupt
+    if stop is not None and not measured.count:
+        raise Interrupted(None, [], all_scores) from stop
+    notes, stop = _method_metrics(values, chosen, metric_inputs, runs, plan.settings, seed, stop)
     pooled = _plausibility(values, chosen, metric_inputs, all_scores, truths, plan.by)
     info = _provenance(predictor) | {
         "removal": plan.removal,
@@ -218,9 +232,48 @@ def _comparison(plan: _Plan, target: Target, encoded: list[EncodedInput], *, ask
         "warnings": [*predictor.runner.notes, *predictor.notes, *_notes(metric_inputs, runs, chosen), *notes],
         **({} if asked is None else {"target": _target_name(predictor.target, asked)}),
     }
+    info["warnings"] += [] if stop is None else [_interrupted(measured.count, len(encoded))]
     agreement = rank_matrix(ordinary_scores(all_scores, metric_inputs.fixed_tokens()), seed=seed)
     costs = {name: _cost(run) for name, run in runs.items() if run.scored}
-    return Comparison.from_values(values, chosen, agreement, seed=seed, costs=costs, failures=failures, info=info)
+    found = Comparison.from_values(values, chosen, agreement, seed=seed, costs=costs, failures=failures, info=info)
+    if stop is not None:
+        raise Interrupted(found, list(range(measured.count)), all_scores) from stop
+    return found
+
+
+def _run_methods(
+    names: Sequence[str], predictor: RemovalPredictor, settings: Mapping[str, Mapping[str, Any]], bar: Any
+) -> dict[str, MethodRun]:
+    """The scores of each method on all inputs.
+
+    Raises:
+        Interrupted: Ctrl-C, with the scores of the methods that were finished.
+    """
+    runs: dict[str, MethodRun] = {}
+    try:
+        for name in names:
+            bar.set_postfix_str(name)
+            runs[name] = run_method(
+                find_method(name),
+                predictor.runner,
+                predictor.inputs,
+                predictor.target,
+                options=settings[name],
+                batch_size=predictor.batch_size,
+                mixed=predictor.mixed,
+                advance=bar.update,
+            )
+    except KeyboardInterrupt as stop:
+        finished = {name: run.scores for name, run in runs.items() if run.scored}
+        if not finished:
+            raise
+        raise Interrupted(None, [], finished) from stop
+    return runs
+
+
+def _interrupted(measured: int, count: int) -> str:
+    part = f"{measured} of {count} inputs were measured" if measured < count else "not every metric was computed"
+    return f"Interrupted: {part}; what is missing counts as undefined."
 
 
 def _target_name(target: Target, asked: object) -> str:
@@ -241,15 +294,23 @@ def _method_metrics(
     runs: Mapping[str, MethodRun],
     settings: Mapping[str, Mapping[str, Any]],
     seed: int,
-) -> list[str]:
-    """Add to `values` the metrics that need the method itself and not only its scores; return notes on them."""
-    predictor, notes = metric_inputs.predictor, []
+    stop: KeyboardInterrupt | None,
+) -> tuple[list[str], KeyboardInterrupt | None]:
+    """Add to `values` the metrics that need the method itself and not only its scores.
+
+    Returns:
+        Notes on them, and Ctrl-C if it came, now or before (`stop`): then no method is run again.
+    """
+    predictor, notes = metric_inputs.predictor, list[str]()
     for name, row in values.items():
         if "completeness_gap" in metrics:
             row["completeness_gap"] = runs[name].gaps if name in runs else [None] * len(metric_inputs)
-        if "max_sensitivity" in metrics and name not in runs:
-            row["max_sensitivity"] = [None] * len(metric_inputs)
-        elif "max_sensitivity" in metrics:
+        if "max_sensitivity" not in metrics:
+            continue
+        row["max_sensitivity"] = [None] * len(metric_inputs)
+        if name not in runs or stop is not None:
+            continue
+        try:
             row["max_sensitivity"], remarks = sensitivities(
                 find_method(name),
                 predictor.runner,
@@ -260,8 +321,11 @@ def _method_metrics(
                 batch_size=predictor.batch_size,
                 seed=seed,
             )
+        except KeyboardInterrupt as error:
+            stop = error
+        else:
             notes += [f"{name}: {remark}" for remark in remarks]
-    return notes
+    return notes, stop
 
 
 def _plausibility(

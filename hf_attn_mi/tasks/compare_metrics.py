@@ -147,6 +147,21 @@ def read_metrics(metrics: Any, default: Sequence[str], rationales: bool) -> tupl
     return (*default, *of_rationales) if tuple(names) == tuple(default) else tuple(names)
 
 
+@dataclass(frozen=True)
+class Measured:
+    """The metrics of FAITHFULNESS.
+
+    Attributes:
+        values: for each method and metric one number per input; None for inputs that were not measured.
+        count: the number of inputs that were measured: the first ones.
+        interrupt: Ctrl-C, if it came before the last one.
+    """
+
+    values: Values
+    count: int
+    interrupt: KeyboardInterrupt | None = None
+
+
 def faithfulness_values(
     metric_inputs: ComparedInputs,
     scores: Scores,
@@ -155,19 +170,23 @@ def faithfulness_values(
     by: str,
     seed: int,
     advance: Callable[[int], Any],
-) -> Values:
+) -> Measured:
     """The metrics of FAITHFULNESS among these: one input after another, its predictions shared by all methods."""
     chosen_metrics = [name for name in metrics if name in FAITHFULNESS]
-    values: Values = {method: {name: [] for name in chosen_metrics} for method in scores}
-    for i in range(len(metric_inputs)):
-        if chosen_metrics:
-            probabilities = metric_inputs.probabilities(i)
+    rows: list[dict[str, dict[str, float | None]]] = []
+    interrupt: KeyboardInterrupt | None = None
+    try:
+        for i in range(len(metric_inputs) if chosen_metrics else 0):
             of_input = {method: column[i] for method, column in scores.items()}
-            for method, one in _of_input(probabilities, of_input, chosen_metrics, by, seed).items():
-                for name in chosen_metrics:
-                    values[method][name].append(one[name])
-        advance(1)
-    return values
+            rows.append(_of_input(metric_inputs.probabilities(i), of_input, chosen_metrics, by, seed))
+            advance(1)
+    except KeyboardInterrupt as stop:
+        interrupt = stop
+    missing: list[float | None] = [None] * (len(metric_inputs) - len(rows))
+    values: Values = {
+        method: {name: [*(row[method][name] for row in rows), *missing] for name in chosen_metrics} for method in scores
+    }
+    return Measured(values, len(rows) if chosen_metrics else len(metric_inputs), interrupt)
 
 
 def _of_input(

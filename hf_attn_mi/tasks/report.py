@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
-from hf_attn_mi.errors import HfAttnMiError, InvalidInputError, shown
+from hf_attn_mi.errors import HfAttnMiError, Interrupted, InvalidInputError, shown
 from hf_attn_mi.methods import find_method
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.runner import EncoderRunner
@@ -17,17 +18,14 @@ from hf_attn_mi.models.tensor_checks import plain_values
 from hf_attn_mi.results.comparison import Comparison
 from hf_attn_mi.results.explanation import Explanation
 from hf_attn_mi.results.information_profile import InformationProfile
-from hf_attn_mi.results.record import Record
 from hf_attn_mi.results.report import Report, ReportItem
-from hf_attn_mi.results.report_parts import AttentionDetail
-from hf_attn_mi.tasks.arguments import check_choice, check_flag, check_seed, check_whole_number, progress_bar
+from hf_attn_mi.tasks.arguments import check_choice, check_flag, check_seed, check_whole_number
 from hf_attn_mi.tasks.certify import certify
 from hf_attn_mi.tasks.each_input import check_input_options
 from hf_attn_mi.tasks.minimal_attention import minimal_attention
 from hf_attn_mi.tasks.minimal_tokens import minimal_tokens
-from hf_attn_mi.tasks.report_attention import LEVELS, attention_detail, default_level
+from hf_attn_mi.tasks.report_attention import LEVELS
 from hf_attn_mi.tasks.report_inputs import (
-    LONG,
     ReportRun,
     ReportTargets,
     model_of_report,
@@ -35,15 +33,12 @@ from hf_attn_mi.tasks.report_inputs import (
     refuse_other_tokens,
 )
 from hf_attn_mi.tasks.report_outputs import ReportOutput, read_output
+from hf_attn_mi.tasks.report_parts import FEW_INPUTS, FEW_PAGES, ReportParts, explained_target
 
 OTHER_SETS = 1  # further sets of attention weights, for the membership of each weight
 LEAST_BUDGET, MOST_BUDGET = 100, 2000  # forward passes that each of these searches may cost
 BUDGET_TOKENS = 50_000  # tokens in these passes, between the two limits
 METHODS = ("attnlrp", "attention", "effective")  # each costs one pass
-FEW_INPUTS = 20  # inputs up to which token sets and certificates are computed by default
-FEW_PAGES = 4  # inputs up to which matrices are kept by default
-Notes = list[dict[str, str]]  # for each input: part -> why it was not computed
-RecordT = TypeVar("RecordT", bound=Record)
 
 
 def report(
@@ -116,6 +111,8 @@ def report(
         InvalidInputError: an argument is wrong; the message names it.
         UnsupportedModelError: the attention of this model cannot be captured exactly; or what was asked for by
             `token_set=True`, `certificate=True` or `attention=...` is not possible.
+        KeyboardInterrupt: Ctrl-C; its `results` are the page without the parts that were not finished, or, before the
+            page has its first part, the explanations of the inputs that were finished.
 
     Example:
         >>> page = report(model, "A quietly moving film.")     # doctest: +SKIP
@@ -139,26 +136,24 @@ def report(
         gold = _read_labels(labels, chosen.names(run.runner), run.encoded.count)
         scoring = {"method": method, "options": options, "batch_size": batch_size}
         first, named = run.explain_targets(chosen, scoring, profile)
-        bound, encoded = _targets(chosen, first, run.runner, run.of_kept(run.encoded))
-        outputs = [read_output(run, chosen, *each) for each in zip(encoded, bound, first)]
-        others = named if chosen.others else _other_targets(run, chosen, first, outputs, classes, scoring)
-        notes: Notes = [{} for _ in first]
-        further = _further_methods(run, chosen, first, [name for name in methods if name != method], notes, batch_size)
-        longs = [run.is_long(one) for one in first]
+        with run.keeping(first):
+            bound, encoded = _targets(chosen, first, run.runner, run.of_kept(run.encoded))
+            outputs = [read_output(run, chosen, *each) for each in zip(encoded, bound, first)]
+        parts = ReportParts(run, first)
+        if not chosen.others:
+            beside = partial(_other_targets, run, chosen, first, outputs, classes, scoring)
+            named = parts.unless_interrupted(beside, [[] for _ in first])
+        further = parts.further_methods(chosen, [name for name in methods if name != method], batch_size)
         common = {"target": chosen.main, "seed": seed}
-
-        def optional(name: str, wanted: bool | None, most: int, task: Any, **more: Any) -> list[Any]:
-            return _optional(name, wanted, most, notes, lambda: run.part(task, longs, **common, **more))
-
-        sets = optional("token_set", token_set, FEW_INPUTS, minimal_tokens, batch_size=batch_size)
-        certificates = optional("certificate", certificate, FEW_INPUTS, certify)
-        search = {"others": OTHER_SETS, "budget": _budget(encoded)}
-        subgraphs = optional("subgraph", subgraph, FEW_PAGES, minimal_attention, **search)
-        details = _attention(run, encoded, bound, first, attention, notes)
+        sets = parts.optional("token_set", token_set, FEW_INPUTS, minimal_tokens, **common, batch_size=batch_size)
+        certificates = parts.optional("certificate", certificate, FEW_INPUTS, certify, **common)
+        search = {**common, "others": OTHER_SETS, "budget": _budget(encoded)}
+        subgraphs = parts.optional("subgraph", subgraph, FEW_PAGES, minimal_attention, **search)
+        details = parts.attention(encoded, bound, attention)
     items = [
         ReportItem(
             outputs[i].classes,
-            (first[i], *others[i]),
+            (first[i], *named[i]),
             further[i],
             outputs[i].value,
             outputs[i].anchors,
@@ -169,7 +164,7 @@ def report(
             subgraphs[i],
             note,
         )
-        for i, note in enumerate(notes)
+        for i, note in enumerate(parts.notes)
     ]
     info = {
         **run.runner.provenance(),
@@ -177,9 +172,12 @@ def report(
         "methods": list(methods),
         "seed": seed,
         "seconds": time.perf_counter() - started,
-        "warnings": [f"Input {one.index} was skipped: {one.reason}" for one in run.skipped],
+        "warnings": [f"Input {one.index} was skipped: {one.reason}" for one in run.skipped] + run.interruption,
     }
-    return Report(tuple(items), comparison, info=info, skipped=run.skipped)
+    page = Report(tuple(items), comparison, info=info, skipped=run.skipped)
+    if run.interrupt is not None:
+        raise Interrupted(page, run.kept) from run.interrupt
+    return page
 
 
 def _check(methods: object, classes: object, attention: object, comparison: object) -> None:
@@ -234,7 +232,7 @@ def _targets(
     chosen: ReportTargets, first: Sequence[Explanation], runner: EncoderRunner, inputs: Sequence[EncodedInput]
 ) -> tuple[list[Target], list[EncodedInput]]:
     """The target of each input as it was explained, and the inputs to run."""
-    explained = [chosen.main if _only_given(chosen, one) else _explained(one) for one in first]
+    explained = [chosen.main if _only_given(chosen, one) else explained_target(one) for one in first]
     pairs = [read_target(item, runner, [one]) for item, one in zip(explained, inputs)]
     return [pair[0] for pair in pairs], [pair[1][0] for pair in pairs]
 
@@ -243,11 +241,6 @@ def _only_given(chosen: ReportTargets, one: Explanation) -> bool:
     """Whether the target is known as the caller's object alone: a function, or one that no string can write."""
     single = chosen.main is not None and not isinstance(chosen.main, list | tuple)
     return chosen.is_function or (single and one.target is None and "target" not in one.info)
-
-
-def _explained(one: Explanation) -> Any:
-    """The explained target, in a form that `target=` accepts."""
-    return one.info.get("target", one.target)
 
 
 def _other_targets(
@@ -294,101 +287,12 @@ def _other_targets(
 def _beside(first: Sequence[Explanation], every: Sequence[Sequence[Explanation]]) -> list[list[Explanation]]:
     """For each input the explanations of other targets than that of the first one, the most probable first."""
     return [
-        sorted((x for x in row if _explained(x) != _explained(one)), key=lambda x: -(x.probability or 0.0))
+        sorted((x for x in row if explained_target(x) != explained_target(one)), key=lambda x: -(x.probability or 0.0))
         for one, row in zip(first, every)
     ]
-
-
-def _further_methods(
-    run: ReportRun,
-    chosen: ReportTargets,
-    first: Sequence[Explanation],
-    names: Sequence[str],
-    notes: Notes,
-    batch_size: int,
-) -> list[tuple[Explanation, ...]]:
-    """For each input the explanations of its target by further methods; a method that fails is noted."""
-    targets = chosen.main if chosen.is_function else list(map(_explained, first))
-    further: list[list[Explanation]] = [[] for _ in first]
-    for name in names:
-        try:
-            results = run.explain(targets, method=name, layers="none", batch_size=batch_size)
-            if len(results) < len(first):
-                raise InvalidInputError(f"method {name!r} does not fit every input.")
-        except (HfAttnMiError, ImportError) as error:
-            for note in notes:
-                note[name] = str(error)
-            continue
-        for row, one in zip(further, results):
-            row.append(one)
-    return [tuple(row) for row in further]
 
 
 def _budget(encoded: Sequence[EncodedInput]) -> int:
     """Forward passes that a search of attention weights may cost."""
     longest = max(1, *(one.token_count for one in encoded), 1)
     return min(MOST_BUDGET, max(LEAST_BUDGET, BUDGET_TOKENS // longest))
-
-
-def _optional(
-    name: str,
-    wanted: bool | None,
-    most: int,
-    notes: Notes,
-    compute: Callable[[], Sequence[RecordT | str]],
-) -> list[RecordT | None]:
-    """The results of each input; None and a note where they were disabled, or impossible and not requested."""
-    reason = ""
-    if wanted is False:
-        reason = f"Not asked for ({name}=False)."
-    elif wanted is None and len(notes) > most:
-        reason = f"Not computed for more than {most} inputs; {name}=True computes it."
-    else:
-        try:
-            results = compute()
-        except HfAttnMiError as error:
-            if wanted:
-                raise
-            reason = str(error)
-        else:
-            for note, one in zip(notes, results):
-                if isinstance(one, str):
-                    note[name] = one
-            return [None if isinstance(one, str) else one for one in results]
-    for note in notes:
-        note[name] = reason
-    return [None] * len(notes)
-
-
-def _attention(
-    run: ReportRun,
-    encoded: Sequence[EncodedInput],
-    targets: Sequence[Target],
-    first: Sequence[Explanation],
-    level: str | None,
-    notes: Notes,
-) -> list[AttentionDetail | None]:
-    """The heads of each input, by default as much as a page can hold."""
-    if level is None and len(encoded) > FEW_INPUTS:
-        for note in notes:
-            note["attention"] = f"Not computed for more than {FEW_INPUTS} inputs; attention='top' computes it."
-        return [None] * len(encoded)
-    details: list[AttentionDetail | None] = []
-    with progress_bar(len(encoded), "attention", "input") as bar:
-        for one, target, explanation, note in zip(encoded, targets, first, notes):
-            heads = sum(len(layer.rank) for layer in explanation.layers)
-            if run.is_long(explanation):
-                note["attention"] = f"{LONG}Attention is that of one window; attention_maps draws a part of the text."
-                details.append(None)
-                bar.update()
-                continue
-            chosen = level or ("none" if len(encoded) > FEW_PAGES else default_level(one.token_count, heads))
-            try:
-                details.append(attention_detail(run.runner, one, target, explanation.layers, chosen))
-            except HfAttnMiError as error:
-                if level is not None:
-                    raise
-                note["attention"] = str(error)
-                details.append(None)
-            bar.update()
-    return details

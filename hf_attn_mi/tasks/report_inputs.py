@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from hf_attn_mi.errors import HfAttnMiError, InvalidInputError
+from hf_attn_mi.errors import HfAttnMiError, Interrupted, InvalidInputError
 from hf_attn_mi.models.dual_encoders import by_text_labels, tower_of
 from hf_attn_mi.models.encoded_input import EncodedInput, EncodedInputs
 from hf_attn_mi.models.labels import label_names
@@ -97,6 +98,7 @@ class ReportRun:
         encoded: every input that can be encoded.
         kept: the index of each input of the report among the caller's inputs.
         skipped: the other inputs, with the reasons.
+        interrupt: Ctrl-C, once it came: then what is left is not computed.
     """
 
     def __init__(
@@ -128,6 +130,20 @@ class ReportRun:
             self.encoded = encode_long_texts(self.runner, inputs, is_split_into_words=split, skip=skip)
         self.kept: list[int] = list(range(self.encoded.count))
         self.skipped: tuple[SkippedInput, ...] = ()
+        self.interrupt: KeyboardInterrupt | None = None
+
+    @property
+    def interruption(self) -> list[str]:
+        """The warning that the report was interrupted, if it was."""
+        return [] if self.interrupt is None else ["Interrupted: parts that were not finished are left out."]
+
+    @contextmanager
+    def keeping(self, first: Sequence[Explanation]) -> Iterator[None]:
+        """Inside, Ctrl-C becomes an `Interrupted` error that holds these explanations of the kept inputs."""
+        try:
+            yield
+        except KeyboardInterrupt as stop:
+            raise Interrupted(Results(first), self.kept) from stop
 
     def explain_targets(
         self, targets: ReportTargets, options: Mapping[str, Any], profile: Any
@@ -137,7 +153,11 @@ class ReportRun:
         An input that one of the targets does not fit is skipped, or refused.
         """
         columns = [self._explain(target=targets.main, profile=profile, **options)]
-        columns += [self._explain(target=item, layers="none", **options) for item in targets.others]
+        try:
+            for item in targets.others:
+                columns.append(self._explain(target=item, layers="none", **options))
+        except KeyboardInterrupt as stop:
+            self.interrupt = stop
         failed = {i: one for column in columns for i, one in enumerate(column) if isinstance(one, SkippedInput)}
         self.kept = [i for i in range(self.encoded.count) if i not in failed]
         if not self.kept:
@@ -153,10 +173,14 @@ class ReportRun:
         self, rows: Sequence[list[Explanation]], main: Any, profile: Any, options: Mapping[str, Any]
     ) -> None:
         """Put statistics of layers into the first explanations of inputs of a single window."""
-        if self.stride is None or all(self.is_long(row[0]) for row in rows):
+        if self.stride is None or self.interrupt is not None or all(self.is_long(row[0]) for row in rows):
             return
         arguments: dict[str, Any] = {**self.options, **options, "errors": "skip"}
-        found: list[Any] = _all(explain(**arguments, target=main, profile=profile))
+        try:
+            found: list[Any] = _all(explain(**arguments, target=main, profile=profile))
+        except KeyboardInterrupt as stop:
+            self.interrupt = stop
+            return
         for i, row in zip(self.kept, rows):
             if not self.is_long(row[0]) and isinstance(found[i], Explanation):
                 windows = {"windows": row[0].info["windows"]}

@@ -93,6 +93,7 @@ def test_the_options_arrive(monkeypatch):
         "truncation": True,
         "seed": 3,
         "errors": "raise",
+        "is_split_into_words": False,
     }
 
 

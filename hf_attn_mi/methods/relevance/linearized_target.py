@@ -168,7 +168,7 @@ class LinearizedTarget(LinearizedForward):
                     self._choices[id(part)] = part
                 continue
             if func in PIECEWISE or chosen:
-                part.register_hook(partial(self._use_piece, _name(func)))
+                part.register_hook(partial(self._use_piece, _name(func)))  # type: ignore[no-untyped-call]
             is_length = func in LENGTHS or func in INVERSE_ROOT or _name(func) in ("sqrt", "abs", "absolute")
             is_length = is_length or (func in SCALED and len(values) > 1 and values[1] == 0.5)
             if is_length or (tracked and all(id(value) in self._scales for value in tracked)):

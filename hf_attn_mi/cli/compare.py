@@ -87,7 +87,7 @@ def compare(
     quiet: opt.Quiet = False,
 ) -> int:
     """Compare methods on the same texts: what happens to the prediction when the tokens they name are removed."""
-    check_files(json, markdown, html=html)  # checked before the work, which may take an hour
+    check_files(json, markdown, plot, html=html)  # checked before the work, which may take an hour
 
     import_libraries()
     from hf_attn_mi import Results

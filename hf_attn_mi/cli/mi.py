@@ -66,7 +66,7 @@ def mi(
     quiet: opt.Quiet = False,
 ) -> int:
     """Measure the mutual information between the states of each layer and the model's output."""
-    check_files(json)  # checked before the work, which may take hours
+    check_files(json, plot)  # checked before the work, which may take hours
     if save is not None and save.exists():
         raise InvalidInputError(f"--save {save}: it exists already; name another folder.")
     check_files(save)

@@ -279,7 +279,7 @@ def read_options(text: str | None, example: str) -> dict[str, Any] | None:
     if text is None:
         return None
     try:
-        options = json.loads(text, parse_constant=_refuse_constant)
+        options = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise InvalidInputError(f"--options is not JSON: {error}; an object is needed, such as '{example}'.") from error
     if not isinstance(options, dict):
@@ -287,6 +287,13 @@ def read_options(text: str | None, example: str) -> dict[str, Any] | None:
             f"--options is a JSON {type(options).__name__}; an object is needed, such as '{example}'."
         )
     return options
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands twice")
+    return dict(pairs)
 
 
 def _refuse_constant(name: str) -> NoReturn:

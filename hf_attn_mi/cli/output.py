@@ -176,13 +176,19 @@ def check_files(*paths: Path | None, html: Path | None = None) -> None:
         html: a page, whose name has to say so.
 
     Raises:
-        InvalidInputError: a folder that does not exist, a folder where a file is named, or a page without .html.
+        InvalidInputError: a folder that does not exist, a folder where a file is named, or a page without .html;
+            two outputs of one name.
     """
     if html is not None and html.suffix.lower() not in _HTML:
         raise InvalidInputError(f"--html {html}: an HTML page is written; its name must end in {' or '.join(_HTML)}.")
+    resolved: set[Path] = set()
     for path in (*paths, html):
         if path is None or is_stdout(path):
             continue
+        if path.resolve() in resolved:
+            raise InvalidInputError(f"{path}: two outputs have this name, and one would replace the other.")
+        if not path.exists() or path.is_file():  # what is written to a device is not replaced
+            resolved.add(path.resolve())
         if not path.parent.is_dir():
             raise InvalidInputError(
                 f"{path}: the folder {path.parent} does not exist; create it first, or name another file."

@@ -4,9 +4,11 @@ import json
 import os
 import stat
 import warnings
+from pathlib import Path
 
 import pytest
 
+from hf_attn_mi.cli import main
 from hf_attn_mi.cli.output import check_files, complain, show, warnings_as_lines, write_json, write_text
 from hf_attn_mi.errors import InvalidInputError
 
@@ -76,3 +78,18 @@ def test_a_page_must_be_named_as_one(tmp_path, name):
     with pytest.raises(InvalidInputError, match=r"its name must end in \.html or \.htm"):
         check_files(html=tmp_path / name)
     check_files(html=tmp_path / "page.HTML")
+
+
+def test_two_outputs_of_one_name_are_refused_before_the_work(tmp_path):
+    (tmp_path / "link.html").symlink_to(tmp_path / "a.html")
+    for first, second in (("a.html", "a.html"), ("./x/../a.html", "a.html"), ("link.html", "a.html")):
+        (tmp_path / "x").mkdir(exist_ok=True)
+        with pytest.raises(InvalidInputError, match="two outputs have this name"):
+            check_files(tmp_path / first, html=tmp_path / second)
+    check_files(Path("/dev/null"), Path("/dev/null"), Path("-"), Path("-"), html=tmp_path / "a.html")
+
+
+def test_options_that_name_an_option_twice_are_refused(capsys):
+    call = ["explain", "dull", "--method", "integrated_gradients", "--options", '{"steps": 2, "steps": 3}']
+    assert main(call) == 2
+    assert "'steps' stands twice" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.evaluation.faithfulness import METRICS
 from hf_attn_mi.evaluation.plausibility import auprc, average_precision, iou_f1, spans, token_f1
 from hf_attn_mi.evaluation.statistics import estimate
@@ -108,7 +108,7 @@ def metric_class(name: str) -> Any:
 
 def _refuse_unknown(name: str) -> None:
     if name not in _DEFINITIONS:
-        raise InvalidInputError(f"there is no metric {name!r}; there are {', '.join(_DEFINITIONS)}.")
+        raise InvalidInputError(f"there is no metric {shown(name)}; there are {', '.join(_DEFINITIONS)}.")
 
 
 def _tensors(rows: Sequence[Sequence[float]]) -> list[Tensor]:

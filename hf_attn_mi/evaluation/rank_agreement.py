@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.evaluation.rank_correlation import rank_correlations
 from hf_attn_mi.evaluation.statistics import Interval, percentile_interval, resampled_means
 
@@ -178,7 +178,7 @@ def rank_agreement(
     """
     for name, number, fewest in (("strata", strata, 1), ("bootstrap", bootstrap, 100)):
         if type(number) is not int or number < fewest:
-            raise InvalidInputError(f"{name} must be a whole number of {fewest} or more, not {number!r}.")
+            raise InvalidInputError(f"{name} must be a whole number of {fewest} or more, not {shown(number)}.")
     weights, nats, both = _read(attention, information, halves)
     second = None if other is None else _tensors("other", other)
     if second is not None and [x.shape for x in second] != [x.shape for x in nats]:

@@ -10,7 +10,7 @@ from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig
 
 from hf_attn_mi.atomic_files import write_file
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.hub_cards import is_unchanged, sealed
 
 SCHEMA = 1
@@ -106,7 +106,7 @@ class AttentionHeadConfig(PreTrainedConfig):  # type: ignore[misc]
     ) -> None:
         if not isinstance(schema, int) or schema > SCHEMA:
             raise InvalidInputError(
-                f"this head was saved with schema {schema!r}, this version reads up to {SCHEMA}: upgrade hf_attn_mi"
+                f"this head has schema {shown(schema)}, this version reads schemas up to {SCHEMA}: upgrade hf_attn_mi"
             )
         if isinstance(encoder, Mapping):
             values = dict(encoder)
@@ -118,7 +118,7 @@ class AttentionHeadConfig(PreTrainedConfig):  # type: ignore[misc]
         self.head_dropout, self.freeze_encoder, self.schema = head_dropout, freeze_encoder, schema
         if encoder_class not in ENCODER_CLASSES:
             raise InvalidInputError(
-                f"encoder_class is {encoder_class!r}: one of {', '.join(ENCODER_CLASSES)} is allowed"
+                f"encoder_class is {shown(encoder_class)}: one of {', '.join(ENCODER_CLASSES)} is allowed"
             )
         self.encoder_class = encoder_class
         width = getattr(encoder, "hidden_size", None)

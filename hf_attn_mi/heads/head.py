@@ -214,7 +214,7 @@ class AttentionHead(nn.Module):
             raise InvalidInputError(f"heads is {heads}: it must divide the width of the states, {width}")
         for name, choice, choices in (("score", score, SCORES), ("normalizer", normalizer, NORMALIZERS)):
             if choice not in choices:
-                raise InvalidInputError(f"{name} is {choice!r}: one of {', '.join(choices)} is allowed")
+                raise InvalidInputError(f"{name} is {shown(choice)}: one of {', '.join(choices)} is allowed")
         if recurrence not in (None, "bilstm"):
             raise InvalidInputError(f'recurrence is {shown(recurrence)}: None or "bilstm" is allowed')
         if not 0 <= dropout < 1:

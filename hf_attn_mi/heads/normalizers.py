@@ -112,7 +112,7 @@ class TemperatureSchedule:
     def __post_init__(self) -> None:
         if self.kind not in SCHEDULES:
             raise InvalidInputError(
-                f"temperature schedule kind is {self.kind!r}: one of {', '.join(SCHEDULES)} is allowed"
+                f"temperature schedule kind is {shown(self.kind)}: one of {', '.join(SCHEDULES)} is allowed"
             )
         for name in ("start", "end"):
             _check_temperature(getattr(self, name), f"temperature {name}")

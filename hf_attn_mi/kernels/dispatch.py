@@ -110,7 +110,7 @@ def register_backend(
         >>> del TABLE["probe_information"]["mine"]
     """
     if operation not in TABLE:
-        raise InvalidInputError(f"operation is {operation!r}: one of {', '.join(TABLE)} is allowed")
+        raise InvalidInputError(f"operation is {shown(operation)}: one of {', '.join(TABLE)} is allowed")
     if backend in ("auto", "torch"):
         raise InvalidInputError(f"backend is {backend!r}, a name that is taken: choose another one")
     TABLE[operation][backend] = Backend(function, package, device)
@@ -156,7 +156,7 @@ def choose_backend(
                 return name
         return "torch"
     if backend not in entries:
-        raise InvalidInputError(f"backend is {backend!r}: one of {', '.join(['auto', *entries])} is allowed")
+        raise InvalidInputError(f"backend is {shown(backend)}: one of {', '.join(['auto', *entries])} is allowed")
     obstacle = _obstacle(entries[backend], device) or (refusals or {}).get(backend)
     if obstacle is not None:
         raise BackendUnavailableError(f'backend="{backend}": {obstacle}; use backend="torch" or "auto"')

@@ -162,7 +162,7 @@ def register_predictor(name: str, function: Predictor, *, effort: Effort = "fast
         >>> unregister_predictor("uniform")
     """
     if not isinstance(name, str) or not name:
-        raise InvalidInputError(f"name is {name!r}: it must be a string that is not empty")
+        raise InvalidInputError(f"name is {shown(name)}: it must be a string that is not empty")
     if name in _SPECS:
         raise InvalidInputError(f"name is {name!r}: there is a predictor of this name already; choose another one")
     if not callable(function):
@@ -178,7 +178,7 @@ def unregister_predictor(name: str) -> None:
         InvalidInputError: nothing is registered under this name.
     """
     if name not in _SPECS:
-        raise InvalidInputError(f"predictor {name!r} is not known: one of {', '.join(_SPECS)}")
+        raise InvalidInputError(f"predictor {shown(name)} is not known: one of {', '.join(_SPECS)}")
     del _SPECS[name]
 
 

@@ -111,7 +111,7 @@ def register_estimator(
         tensor(True)
     """
     if not isinstance(name, str) or not name:
-        raise InvalidInputError(f"name is {name!r}: it must be a string that is not empty")
+        raise InvalidInputError(f"name is {shown(name)}: it must be a string that is not empty")
     if name in list_estimators():
         raise InvalidInputError(f"name is {name!r}: there is an estimator of this name already; choose another one")
     _register(EstimatorSpec(name, function, summary, coordinates, outputs, for_vectors))
@@ -142,7 +142,7 @@ def get_estimator(name: str, *, vectors: bool = False) -> EstimatorSpec:
         'auto_continuous'
     """
     if not isinstance(name, str) or name not in list_estimators():
-        raise InvalidInputError(f"estimator is {name!r}: one of {', '.join(list_estimators())}")
+        raise InvalidInputError(f"estimator is {shown(name)}: one of {', '.join(list_estimators())}")
     spec = _SPECS[name] if name in _SPECS else _load(_entry_points()[name])
     if spec.outputs == "vectors" and not vectors:
         raise InvalidInputError(

@@ -31,13 +31,13 @@ def label_number(target: str | int, config: object, hint: str = "") -> int:
         if len(matches) != 1:
             fault = "names more than one label" if matches else "is not a label"
             raise InvalidInputError(
-                f"target {target!r} {fault} of this model; its labels are {list(names.values())}. Pass one of these as "
-                f"it is written, or the number of the class.{hint}"
+                f"target {shown(target)} {fault} of this model; its labels are {list(names.values())}. Pass one of "
+                f"these as it is written, or the number of the class.{hint}"
             )
         return matches[0]
     number: Any = target
     if isinstance(number, bool) or not isinstance(number, int):
-        raise InvalidInputError(f"target: a label must be a name or a number, not {number!r}.")
+        raise InvalidInputError(f"target: a label must be a name or a number, not {shown(number)}.")
     if names and not 0 <= number < len(names):
         raise InvalidInputError(
             f"target {shown(number)} is out of range: this model has classes 0 to {len(names) - 1} "

@@ -122,4 +122,6 @@ def check_removal(example: Mapping[str, Tensor], removal: str, mask_id: int | No
     if mask is not None and mask.shape != ids.shape:
         raise InvalidInputError(f"attention_mask must be {tuple(ids.shape)} like input_ids, not {tuple(mask.shape)}.")
     if removal == "mask" and (type(mask_id) is not int or mask_id < 0):
-        raise InvalidInputError(f"removal='mask' needs mask_id, the id of a mask or neutral token; got {mask_id!r}.")
+        raise InvalidInputError(
+            f"removal='mask' needs mask_id, the id of a mask or neutral token; got {shown(mask_id)}."
+        )

@@ -206,7 +206,7 @@ class Explanation(Record):
             InvalidInputError: another `by`, or `k` below 1.
         """
         if by not in ("abs", "positive", "negative"):
-            raise InvalidInputError(f"by={by!r} is unknown; allowed: 'abs', 'positive', 'negative'")
+            raise InvalidInputError(f"by={shown(by)} is unknown; allowed: 'abs', 'positive', 'negative'")
         if isinstance(k, bool) or not isinstance(k, int) or k < 1:
             raise InvalidInputError(f"k must be an integer of 1 or more, got {shown(k)}")
         candidates = self.to_words() if words else tuple(self._word((index,)) for index in self._ordinary())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.results.document import Block, Paragraph, Table
 from hf_attn_mi.results.plots.heads import draw_heads, draw_received
 from hf_attn_mi.results.record import Record
@@ -61,7 +61,7 @@ class LayerAttention(Record):
 
     def _check(self) -> None:
         if self.kind not in (SELF, CROSS):
-            raise InvalidInputError(f"kind must be {SELF!r} or {CROSS!r}, got {self.kind!r}")
+            raise InvalidInputError(f"kind must be {SELF!r} or {CROSS!r}, got {shown(self.kind)}")
         if self.rank.dim() != 1 or self.rank.is_floating_point():
             raise InvalidInputError(
                 f"rank must be integers of shape (heads,), got {self.rank.dtype} {tuple(self.rank.shape)}"

@@ -37,7 +37,7 @@ def check_options(
     check_whole_number("others", others, least=0)
     if others and MAKERS[str(unit)] is not MAKERS["edge"]:
         raise InvalidInputError(
-            f"others={others!r} needs unit='edge', not {unit!r}: a family consists of sets of attention weights."
+            f"others={shown(others)} needs unit='edge', not {unit!r}: a family consists of sets of attention weights."
         )
     if isinstance(budget, bool) or not isinstance(budget, int | float) or not budget >= 2:
         raise InvalidInputError(f"budget must be a number of forward passes, 2 or more, not {shown(budget)}.")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.evaluation import (
     FAITHFULNESS,
     MetricInputs,
@@ -139,9 +139,11 @@ def read_metrics(metrics: Any, default: Sequence[str], rationales: bool) -> tupl
     listed = isinstance(names, list | tuple)
     wrong = [name for name in names if not (isinstance(name, str) and name in known)] if listed else names
     if not listed or not names or wrong:
-        raise InvalidInputError(f"metrics: {wrong!r} is not known; allowed are 'all' or some of {', '.join(known)}.")
+        raise InvalidInputError(
+            f"metrics: {shown(wrong)} is not known; allowed are 'all' or some of {', '.join(known)}."
+        )
     if len(set(names)) < len(names):
-        raise InvalidInputError(f"metrics names one twice: {list(names)}.")
+        raise InvalidInputError(f"metrics names one twice: {shown(list(names))}.")
     if not rationales and (refused := [name for name in names if name in PLAUSIBILITY]):
         raise InvalidInputError(f"metrics {refused} need human rationales: pass rationales=..., or leave them out.")
     return (*default, *of_rationales) if tuple(names) == tuple(default) else tuple(names)

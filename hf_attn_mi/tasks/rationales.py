@@ -99,8 +99,8 @@ def _touched(spans: list[Any], example: EncodedInput, index: int) -> Tensor:
         if not good or not 0 <= numbers[0] <= numbers[1] <= len(example.texts[numbers[2]]):
             sizes = [len(text) for text in example.texts]
             raise InvalidInputError(
-                f"rationales[{index}] holds {span!r}, which is not a span (start, end) or (start, end, text) of texts "
-                f"with {sizes} characters."
+                f"rationales[{index}] holds {shown(span)}, which is not a span (start, end) or (start, end, text) of "
+                f"texts with {sizes} characters."
             )
         for i, ((start, end), text) in enumerate(zip(example.offsets, example.sequence_ids)):
             touched[i] |= text == numbers[2] and start < numbers[1] and numbers[0] < end

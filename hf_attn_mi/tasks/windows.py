@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
+from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError, shown
 from hf_attn_mi.methods import TokenScorer
 from hf_attn_mi.methods.scoring import check_method, score_batch
 from hf_attn_mi.models.encode import encode_texts
@@ -93,9 +93,9 @@ def refuse_with_stride(*, truncation: bool, profile: object, candidate_labels: o
         )
     if layers != NO_LAYERS:
         raise InvalidInputError(
-            f"layers={layers!r} and stride exclude each other: every window has an attention of its own, with other "
-            "rows over other tokens, so that no layer has statistics over the whole text. Leave layers out, or explain "
-            "the text of one window."
+            f"layers={shown(layers)} and stride exclude each other: every window has an attention of its own, with "
+            "other rows over other tokens, so that no layer has statistics over the whole text. Leave layers out, or "
+            "explain the text of one window."
         )
 
 

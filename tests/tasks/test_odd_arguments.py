@@ -36,12 +36,19 @@ class WithoutValues:
         raise RuntimeError("no values")
 
 
+class WithoutRepr:
+    """An object that cannot be shown."""
+
+    def __repr__(self):
+        raise ValueError("no repr")
+
+
 VALUES = [
     *(None, True, False, 0, 1, -1, 2.5, float("nan"), float("inf"), 10**30, 1j),
     *("", "x", b"x", "\ud800", [], ["x"], [None], [[]], (), {}, {"x": 1}, {1: 2}, set(), range(2)),
     *(object(), len, np.array([1, 2]), np.float32(1), np.int64(1), np.str_("x"), torch.float32),
     *(torch.tensor(1), torch.tensor([1.0, 2.0]), torch.zeros(2, 2, device="meta"), torch.eye(2).to_sparse()),
-    *(WithoutLength(), WithoutValues()),
+    *(WithoutLength(), WithoutValues(), WithoutRepr(), [WithoutRepr()]),
 ]
 TASKS = {
     "explain": (explain, {"layers": "none"}),

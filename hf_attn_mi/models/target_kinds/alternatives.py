@@ -127,7 +127,7 @@ class Entails:
         """See `TargetKind.bind`."""
         if self.label is not None and self.label not in self.among:
             raise InvalidInputError(
-                f"target {self.label!r} is none of the candidate labels {list(self.among)}; write one of them."
+                f"target {shown(self.label)} is none of the candidate labels {list(self.among)}; write one of them."
             )
         bound = self.every(one, runner)
         if self.label is not None:

@@ -106,7 +106,7 @@ def _position(kind: str, count: int, position: int) -> int:
     if isinstance(position, bool) or not isinstance(position, int) or not -count <= position < count:
         raise InvalidInputError(
             f"target {kind}: position must be a whole number from 0 to {count - 1} (the input has {count} tokens), not "
-            f"{position!r}."
+            f"{shown(position)}."
         )
     return position % count
 

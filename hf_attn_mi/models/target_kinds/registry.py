@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 from types import MappingProxyType
 from typing import Any
 
-from hf_attn_mi.errors import HfAttnMiError, InvalidInputError
+from hf_attn_mi.errors import HfAttnMiError, InvalidInputError, shown
 from hf_attn_mi.models.target_kinds.alternatives import Choice, Entails
 from hf_attn_mi.models.target_kinds.answer import Answer, AnswerEnd, AnswerStart
 from hf_attn_mi.models.target_kinds.base import TargetKind
@@ -64,7 +64,7 @@ def register_target(kind: type[TargetKind]) -> type[TargetKind]:
     """
     name = getattr(kind, "kind", None)
     if not isinstance(name, str) or not name.isidentifier() or not hasattr(kind, "bind"):
-        raise InvalidInputError(f"kind: {kind!r} has no identifier `kind`, or no `bind`; see TargetKind.")
+        raise InvalidInputError(f"kind: {shown(kind)} has no identifier `kind`, or no `bind`; see TargetKind.")
     if name in _kinds:
         raise InvalidInputError(f"kind: a target {name!r} exists already.")
     _kinds[name] = kind

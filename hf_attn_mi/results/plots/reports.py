@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.figures import COLORS, FOR, INK, PLAIN, WIDTH, figure_of, label, own_axes, set_title
 from hf_attn_mi.results.plots.certificates import draw_changes
 from hf_attn_mi.results.plots.explanations import explanation_plots, explanation_title, marked_parts
@@ -74,7 +74,7 @@ def _head(item: ReportItem, head: tuple[int, int] | None, kind: str) -> HeadDeta
     there = [one for one in details if one.raw or (kind == "intervals" and one.intervals)]
     if not there:
         why = item.notes.get("attention", "") if item.attention is None else item.attention.left_out
-        raise InvalidInputError(f"kind={kind!r}: this report holds no attention matrices. {why}".strip())
+        raise InvalidInputError(f"kind={shown(kind)}: this report holds no attention matrices. {why}".strip())
     if head is None:
         return max(there, key=lambda one: abs(one.contribution or 0.0))
     for one in there:

@@ -40,8 +40,8 @@ SECTIONS = {  # by script: title, and what was done
     "law_pipelines": (
         "What a pipeline answers is what is explained",
         "The same for pipelines of the other tasks with random settings: zero-shot and token classification, "
-        "fill-mask, images, recordings and feature extraction. Each list of inputs is explained in both orders, and each input "
-        "alone; the weights, the configuration and the hooks of the model are compared with those before.",
+        "fill-mask, images, recordings and feature extraction. Each list of inputs is explained in both orders, and "
+        "each input alone; the weights, the configuration and the hooks of the model are compared with those before.",
     ),
     "fuzz": (
         "Random inputs",

@@ -170,6 +170,8 @@ class Function:
         if not isinstance(value, Tensor) or value.dim() != 1:
             shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise InvalidInputError(f"target: the function must return a tensor of shape (batch,), not {shape}.")
+        if value.is_complex():
+            raise InvalidInputError(f"target: the function must return real numbers, not {value.dtype}.")
         if value.shape[0] != len(targets):
             raise InvalidInputError(
                 f"target: the function returned {value.shape[0]} values for {len(targets)} inputs, not one for each: "

@@ -22,6 +22,7 @@ from hf_attn_mi.models.output_heads import (
     find_logits,
     find_output_head,
 )
+from hf_attn_mi.models.output_tests import output_tensors
 from hf_attn_mi.models.pipelines import HYPOTHESIS, zero_shot_target
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.target_kinds.alternatives import Choice, Entails
@@ -122,6 +123,11 @@ class Target:
         """The values with their names, probabilities and the model's predictions; see `__call__`."""
         reading = self._read_rows(outputs) if self.reads_rows else self._read_classes(outputs)
         if not bool(torch.isfinite(reading.values.detach()).all()):
+            if self.is_function and all(bool(one.isfinite().all()) for one in output_tensors(outputs)):
+                raise InvalidInputError(
+                    "target: the value of the function is not finite, though the outputs of the model are: it divides "
+                    "by zero, or takes a logarithm or a root of a number that has none."
+                )
             raise InvalidInputError(f"model: the explained value is not finite. {nonfinite_reason(self.model)}")
         if self.explained is None:
             self.explained = reading.explained
@@ -296,7 +302,7 @@ def zero_shot(target: Any, candidate_labels: Any, runner: EncoderRunner) -> Any:
         target = best.among[target]
     if target is not None and target not in best.among:
         raise InvalidInputError(
-            f"target {target!r} is none of the candidate labels {list(best.among)}; pass one of them."
+            f"target {shown(target)} is none of the candidate labels {list(best.among)}; pass one of them."
         )
     return replace(best, label=target)
 

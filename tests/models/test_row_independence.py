@@ -1,11 +1,13 @@
 """Models whose rows depend on each other, on padding, or on another mask: explained as they answer, or refused."""
 
 import copy
+import re
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
+from transformers import NystromformerConfig, NystromformerForSequenceClassification
 
 from hf_attn_mi import UnsupportedModelError, attention_maps, certify, compare, explain, minimal_tokens
 from tests.sample_models import TEXTS, load_demo, tiny_bert
@@ -159,3 +161,26 @@ def test_the_check_leaves_the_model_alone(encoded, tokenizer):
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert all(module.training for module in model.modules())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_the_reasons_for_which_a_nystromformer_refuses_a_batch_are_its_own(demo):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes |= {"vocab_size": 8000, "max_position_embeddings": 64, "num_landmarks": 4, "segment_means_seq_len": 16}
+    model = NystromformerForSequenceClassification(NystromformerConfig(**sizes)).eval()
+    for name, weight in model.named_parameters():
+        if name.endswith("weight") and weight.dim() == 2:
+            torch.nn.init.normal_(weight, std=weight.shape[-1] ** -0.5)
+    rows = torch.randint(5, 800, (2, 16))
+    with torch.no_grad():  # the inverse starts from the largest sum in the whole batch
+        logits, alone = model(input_ids=rows).logits, torch.cat([model(input_ids=row[None]).logits for row in rows])
+    assert not torch.allclose(logits, alone, atol=1e-4)
+    with pytest.raises(UnsupportedModelError, match="the outputs for one row of a batch from the other rows"):
+        explain(model, {"input_ids": rows}, method="occlusion", tokenizer=demo[1])
+    mask = torch.ones_like(rows)
+    mask[0, 9:] = 0
+    padded = {"input_ids": rows, "attention_mask": mask}
+    with pytest.raises(RuntimeError) as own:  # it has a row for each landmark, the mask one for each token
+        model(**padded)
+    with pytest.raises(UnsupportedModelError, match=re.escape(f"raised RuntimeError: {own.value}")):
+        explain(model, padded, method="occlusion", tokenizer=demo[1])

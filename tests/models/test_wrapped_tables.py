@@ -73,3 +73,22 @@ def test_a_trained_adapter_of_the_table_is_explained_like_the_merged_model(fresh
         found = explain(wrapped, TEXTS[2], method=method, options=options, tokenizer=tokenizer, layers="none")
         assert distance(found.scores, wanted.scores) < 1e-4, method
     assert not wrapped.base_model.model.bert.embeddings.word_embeddings._forward_hooks
+
+
+class OneHot(nn.Module):
+    """Token embeddings by a product, which is no look-up."""
+
+    def __init__(self, table):
+        super().__init__()
+        self.weight = table.weight
+
+    def forward(self, ids):
+        return nn.functional.one_hot(ids, len(self.weight)).to(self.weight) @ self.weight
+
+
+def test_scores_of_another_space_than_that_of_the_table_are_named(demo, fresh):
+    fresh[0].bert.embeddings.word_embeddings = OneHot(fresh[0].bert.embeddings.word_embeddings)
+    found = explain(fresh[0], TEXTS[2], tokenizer=demo[1], layers="none")
+    (warning,) = found.info["warnings"]
+    assert warning.startswith("No table of the model looks the token ids up")
+    assert not explain(demo[0], TEXTS[2], tokenizer=demo[1], layers="none").info["warnings"]

@@ -105,7 +105,8 @@ def test_inputs(demo, inputs, message):
         ({"target": lambda outputs: outputs.logits}, r"target: the function must return .* \(batch,\), not \(1, 2\)"),
         ({"target": lambda outputs: 3.0}, r"target: the function must return a tensor of shape \(batch,\), not float"),
         ({"target": lambda outputs: outputs.logits[0]}, "target: the function returned 2 values for 1 inputs"),
-        ({"target": lambda outputs: outputs.logits[:, 0] / 0}, "model: the explained value is not finite"),
+        ({"target": lambda outputs: outputs.logits[:, 0] / 0}, "target: the value of the function is not finite"),
+        ({"target": lambda outputs: outputs.logits[:, 0].to(torch.complex64)}, "must return real numbers, not"),
         (
             {"method": "magic"},
             r"method 'magic' is not known; allowed are relevance, attnlrp, attnlrp_iterative, attention, ",

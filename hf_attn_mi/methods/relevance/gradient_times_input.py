@@ -21,6 +21,8 @@ from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.token_origins import TokenOrigins
 from hf_attn_mi.models.token_table import find_table
 
+FIRST_LAYER = "input of the first layer"
+
 
 @dataclass(frozen=True, eq=False)
 class Relevance:
@@ -117,7 +119,7 @@ def _of_target(
     _refuse_without_gradient(model, space, bool(leaves), value, read)
     unfollowed = custom_functions(value)
     tensors = [leaf.tensor for leaf in leaves]
-    everything = torch.autograd.grad(value.sum(), [*tensors, *read], allow_unused=True, retain_graph=keep)
+    everything = _gradients(value, [*tensors, *read], keep=keep)
     gradients, of_outputs = everything[: len(tensors)], everything[len(tensors) :]
     value = value.detach().double().cpu()
     left = value - reading.bias.cpu()  # becomes the part of the value that the target is responsible for
@@ -146,6 +148,18 @@ def _of_target(
         tuple(dict.fromkeys([*linearized.unfollowed, *unfollowed])),
         others,
     )
+
+
+def _gradients(value: Tensor, tensors: Sequence[Tensor], *, keep: bool) -> tuple[Tensor | None, ...]:
+    try:
+        return torch.autograd.grad(value.sum(), tensors, allow_unused=True, retain_graph=keep)
+    except RuntimeError as error:
+        if not any(words in str(error) for words in ("second time", "modified by an inplace operation")):
+            raise
+        raise UnsupportedModelError(
+            "target: no gradient of its value can be taken, because backward was called on the outputs of the model, "
+            f"or values that the gradient needs were changed in place ({str(error).split('. ')[0]})."
+        ) from error
 
 
 @dataclass(eq=False)
@@ -270,7 +284,7 @@ def _leaves(runner: EncoderRunner, inputs: Mapping[str, Any], batch: int, softma
 
     handle = first_layer(runner.model).register_forward_pre_hook(start, with_kwargs=True)
     try:
-        yield LinearizedForward(None, batch, softmax_rule), inputs, lambda: first_leaves, "input of the first layer"
+        yield LinearizedForward(None, batch, softmax_rule), inputs, lambda: first_leaves, FIRST_LAYER
     finally:
         handle.remove()
 

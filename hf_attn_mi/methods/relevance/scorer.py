@@ -11,7 +11,7 @@ from torch import Tensor
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.methods.base import TokenScores
 from hf_attn_mi.methods.batch import ScoringBatch
-from hf_attn_mi.methods.relevance.gradient_times_input import Relevance, relevance, relevances
+from hf_attn_mi.methods.relevance.gradient_times_input import FIRST_LAYER, Relevance, relevance, relevances
 from hf_attn_mi.methods.relevance.iterative import iterative_scores
 from hf_attn_mi.methods.relevance.linearized_forward import SoftmaxRule
 from hf_attn_mi.models.runner import EncoderRunner
@@ -72,7 +72,7 @@ class RelevanceScorer:
                 one.scores,
                 one.gap,
                 one.space,
-                notes=_notes(one),
+                notes=_notes(one, is_text=batch.is_text and "input_ids" in batch.arguments),
                 target_gaps=one.target_gap,
                 other_inputs=one.others,
                 unfollowed=one.unfollowed,
@@ -112,13 +112,18 @@ class RelevanceScorer:
             )
 
 
-def _notes(result: Relevance) -> tuple[str, ...]:
+def _notes(result: Relevance, *, is_text: bool) -> tuple[str, ...]:
     notes = tuple(
         f"The model also looks up the tokens of {key!r}: what they contribute to the value is a bias term, given in "
         "info['other_inputs']; to score them, pass them as the input."
         for key in result.others
         if key != DECODER  # the decoder's tokens have their own scores
     )
+    if is_text and result.space == FIRST_LAYER:
+        notes += (
+            "No table of the model looks the token ids up (torch.nn.Embedding, or torch.nn.functional.embedding): the "
+            "scores are those of the states that enter the first layer, which hold positions and types of tokens, too.",
+        )
     if result.factors:
         notes += (
             f"The target is not linear in the model's outputs ({', '.join(result.factors)}): its factor f(x) / x is "

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.capture import LayerStates
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import HfAttnMiError, InvalidInputError
 from hf_attn_mi.methods.layer_statistics import LayerStatistics
 from hf_attn_mi.models.encoded_input import EncodedInput, real_positions, special_tokens
 from hf_attn_mi.models.input_pass import capture_input
@@ -118,5 +118,14 @@ class ScoringBatch:
         if self._observed:
             return self.runner.forward(arguments)
         self._observed = True
-        with capture_input(self.runner, arguments, self.statistics, states=self._states):
-            return self.runner.forward(arguments)
+        finish = None if self.statistics is None else self.statistics.finish
+        try:
+            with capture_input(self.runner, arguments, self.statistics, states=self._states):
+                outputs = self.runner.forward(arguments)
+        except HfAttnMiError:
+            if finish is not None:
+                finish()  # the reason may lie in a layer that waits: values that are not finite
+            raise
+        if finish is not None:
+            finish()
+        return outputs

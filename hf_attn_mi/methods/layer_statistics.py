@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import product
 
 import torch
 from torch import Tensor
 
 from hf_attn_mi.attention import efficient_attention
 from hf_attn_mi.capture import AttentionCall
-from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
+from hf_attn_mi.errors import HfAttnMiError, InvalidInputError, UnsupportedModelError
 from hf_attn_mi.kernels import AttentionStatistics, attention_statistics
+from hf_attn_mi.methods.call_stack import CallStack, stacked
 from hf_attn_mi.methods.cross_attention import CrossAttention
 from hf_attn_mi.methods.heads import HeadStatistics, head_statistics
 from hf_attn_mi.models.encoded_input import EncodedInput, real_positions
@@ -73,8 +75,11 @@ class LayerStatistics:
         head: collects the attention of a classification head, which is separate from the layers of the encoder.
         cross: collects the attention of a decoder to the input's tokens.
 
+    Calls of few tokens wait, and the statistics of several layers are computed together: for these most of the time is
+    that of starting operations.
+
     Attributes:
-        layers: for each input one `LayerAttention` a layer.
+        finished: for each input one `LayerAttention` a layer, None for those that wait; read `layers`.
         efficient_received: for each input and layer (heads, tokens) efficient attention received ("efficient").
         matrices: for each input and layer (tokens, tokens) attention, mean over heads ("matrices").
         skipped: names of attention modules over other tokens.
@@ -89,14 +94,15 @@ class LayerStatistics:
     extras: frozenset[str] = frozenset()
     head: HeadStatistics | None = None
     cross: CrossAttention | None = None
-    layers: list[list[LayerAttention]] = field(default_factory=list)
+    finished: list[list[LayerAttention | None]] = field(default_factory=list)
     efficient_received: list[list[Tensor]] = field(default_factory=list)
     matrices: list[list[Tensor]] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     other_keys: list[str] = field(default_factory=list)
+    waiting: CallStack = field(default_factory=CallStack)
 
     def __post_init__(self) -> None:
-        self.layers = [[] for _ in self.lengths]
+        self.finished = [[] for _ in self.lengths]
         self.efficient_received = [[] for _ in self.lengths]
         self.matrices = [[] for _ in self.lengths]
 
@@ -144,6 +150,8 @@ class LayerStatistics:
             if call.value.shape[0] != len(self.lengths) or call.value.shape[2] != self.real.shape[1]:
                 self.other_keys.append(call.module_name)
             return
+        if self.extras.isdisjoint(("efficient", "matrices")) and self._waits(call):
+            return
         with torch.no_grad():
             efficient = "efficient" in self.extras
             size = 1 if efficient else max(1, CHUNK // (call.heads * self.real.shape[1] ** 2))
@@ -151,31 +159,70 @@ class LayerStatistics:
                 chunk = range(start, min(start + size, len(self.lengths)))
                 longest = max(self.lengths[i] for i in chunk)
                 view = layer_view(call, chunk, self.real[chunk.start : chunk.stop, :longest])
-                for i, summary in zip(chunk, self._summaries(call, view, chunk)):
-                    self.layers[i].append(summary)
+                for i, summary in zip(chunk, self._summaries([call], view, chunk)):
+                    self.finished[i].append(summary)
                 if "matrices" in self.extras:
                     for i, rows in zip(chunk, view.rows):
                         self.matrices[i].append(rows[:, : self.lengths[i], : self.lengths[i]].mean(0).cpu())
+
+    @property
+    def layers(self) -> list[list[LayerAttention]]:
+        """For each input one `LayerAttention` a layer."""
+        self.finish()
+        return [[layer for layer in layers if layer is not None] for layers in self.finished]
+
+    def _waits(self, call: AttentionCall) -> bool:
+        """Whether the call waits; its result gets a place."""
+        if not self.waiting.takes(call):
+            self.finish()
+            if not self.waiting.takes(call):
+                return False
+        self.waiting.add(len(self.finished[0]), call)
+        for layers in self.finished:
+            layers.append(None)
+        return True
+
+    def finish(self) -> None:
+        """Summarize the calls that wait."""
+        groups = self.waiting.take()
+        with torch.no_grad(), torch._C.DisableTorchFunction():  # the modes that follow the model may still be open
+            for group in groups:
+                try:
+                    self._summarize(group)
+                except HfAttnMiError:
+                    for one in group:  # so that the message names the module
+                        self._summarize([one])
+
+    def _summarize(self, group: list[tuple[int, AttentionCall]]) -> None:
+        """Summarize calls of the same form in one step."""
+        calls, inputs = [call for _, call in group], range(len(self.lengths))
+        real = self.real[:, : max(self.lengths)].repeat(len(calls), 1)
+        view = layer_view(stacked(calls), range(len(calls) * len(inputs)), real)
+        places = product((place for place, _ in group), inputs)
+        for (place, i), summary in zip(places, self._summaries(calls, view, inputs), strict=True):
+            self.finished[i][place] = summary
 
     def of_input(self, index: int) -> tuple[LayerAttention, ...]:
         """The layers of the encoder, of a decoder's attention to it, and of the attention head, for one input."""
         cross = () if self.cross is None else tuple(self.cross.layers[index])
         head = () if self.head is None else tuple(self.head.layers[index])
-        return (*self.layers[index], *cross, *head)
+        self.finish()
+        return (*(layer for layer in self.finished[index] if layer is not None), *cross, *head)
 
-    def _summaries(self, call: AttentionCall, view: LayerView, chunk: range) -> Iterator[LayerAttention]:
+    def _summaries(self, calls: list[AttentionCall], view: LayerView, chunk: range) -> Iterator[LayerAttention]:
+        """The summaries of each call, input by input; the view holds the calls one after another."""
         try:
-            statistics, null_space, effective = _statistics(view, call.output.dtype, self.level, self.extras)
+            statistics, null_space, effective = _statistics(view, calls[0].output.dtype, self.level, self.extras)
         except InvalidInputError as error:
             _refuse_ignored_mask(view, error)
             raise
-        real_counts = view.real.sum(1)
-        for b, i in enumerate(chunk):
+        real_counts = view.real.sum(1).tolist()
+        for b, (call, i) in enumerate(product(calls, chunk)):
             n = self.lengths[i]
             yield LayerAttention(
                 layer=call.layer,
                 name=call.module_name,
-                n=int(real_counts[b]),
+                n=real_counts[b],
                 head_dim=call.head_dim,
                 rank=statistics.rank[b],
                 null_space_fraction=None if null_space is None else null_space[b].float(),

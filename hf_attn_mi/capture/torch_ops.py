@@ -41,6 +41,9 @@ ADD = both("add __add__ __radd__ __iadd__ add_")
 MULTIPLY = both("mul multiply __mul__ __rmul__ __imul__ mul_ multiply_")
 DIVIDE = both("div divide true_divide __truediv__ __itruediv__ div_ divide_ true_divide_")
 LOGITS = both("masked_fill masked_fill_ where sub __sub__ tanh clamp") | {torch.max, torch.maximum}
+# Attributes that a model reads of its tensors: nothing is computed. A function mode receives these reads, too.
+READS = frozenset(_getters("shape dtype device ndim requires_grad is_leaf grad_fn layout is_cuda itemsize nbytes"))
+READS |= _methods("dim size stride numel is_floating_point is_contiguous")
 
 
 @dataclass
@@ -147,6 +150,17 @@ def keeps_last(func: Any, before: Tensor, after: Tensor) -> bool:
 def is_attention_rows(value: Any) -> bool:
     """Whether a capture that is open now has recognized this tensor as attention rows."""
     return any(isinstance(tag, (RowsTag, RowsPartTag)) for tag in _tags(value).values())
+
+
+def any_tagged(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether one of the arguments, or of the entries of a list among them, has a tag of any capture."""
+    for value in (*args, *kwargs.values()) if kwargs else args:
+        if isinstance(value, Tensor):
+            if getattr(value, _ATTRIBUTE, None):
+                return True
+        elif isinstance(value, list | tuple) and any_tagged(tuple(value), {}):
+            return True
+    return False
 
 
 def _tags(value: Any) -> dict[int | None, Tag]:

@@ -70,7 +70,7 @@ class AttentionTracer(FunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if ops.recomputing():
+        if func in ops.READS or ops.recomputing():
             return func(*args, **kwargs)
         before = ops.set_owner(id(self))
         try:
@@ -90,6 +90,8 @@ class AttentionTracer(FunctionMode):
         if func is F.multi_head_attention_forward:
             return self._multi_head(func, args, kwargs)
         result = func(*args, **kwargs)
+        if not ops.any_tagged(args, kwargs):
+            return result
         if func in ops.ADD and len(args) > 1 and isinstance(ops.get_tag(args[0]), ops.OutputPartTag):
             return self._add_parts(args, result)
         if func in PROJECTIONS:

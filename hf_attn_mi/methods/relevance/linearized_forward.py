@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from hf_attn_mi.capture import is_attention_rows, multi_head_call, rows_and_logits
 from hf_attn_mi.capture.function_mode import FunctionMode
-from hf_attn_mi.capture.torch_ops import ADD, CONCAT, DIVIDE, MULTIPLY, PRODUCT, SOFTMAX
+from hf_attn_mi.capture.torch_ops import ADD, CONCAT, DIVIDE, MULTIPLY, PRODUCT, READS, SOFTMAX
 from hf_attn_mi.errors import UnsupportedModelError
 from hf_attn_mi.methods.relevance import rules
 from hf_attn_mi.models.token_origins import TokenOrigins
@@ -91,6 +91,10 @@ NORMS: dict[Any, Callable[..., Tensor]] = {
     F.rms_norm: rules.rms_norm,
     F.normalize: rules.normalize,
 }
+# Every function with a rule of its own; all others are run as they are.
+RULED = GATED | CONSTANT | SOLVE | POWER | SOFTMAX | MULTIPLY | PRODUCT | DIVIDE | ADD | CONCAT | NORMS.keys()
+RULED |= BIASED.keys() | {F.scaled_dot_product_attention, F.multi_head_attention_forward, F.batch_norm, F.glu}
+RULED |= {torch.einsum}
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +151,8 @@ class LinearizedForward(FunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func in READS:
+            return func(*args, **kwargs)
         result = self._apply(func, args, kwargs)
         if self.origins is not None and func is not F.embedding:
             self.origins.observe(func, args, kwargs, result)
@@ -160,6 +166,12 @@ class LinearizedForward(FunctionMode):
             return func(*args, **kwargs)
         args = tuple(map(without_gradient, args))
         kwargs = {k: without_gradient(v) for k, v in kwargs.items()} if kwargs else kwargs
+        if func not in RULED:
+            result = func(*args, **kwargs)
+            name = getattr(func, "__name__", "")
+            if name in WITHOUT_RULE and _any_tracked(result):
+                self.unfollowed[name] = None
+            return result
         if self.taylor and func in SOFTMAX and is_tracked(logits := args[0] if args else kwargs["input"]):
             rest = {key: value for key, value in kwargs.items() if key != "input"}
             return rules.taylor_rule(lambda x: func(x, *args[1:], **rest), [logits], self._collect)
@@ -194,9 +206,6 @@ class LinearizedForward(FunctionMode):
         if func in DIVIDE and len(args) > 1 and is_tracked(args[1]):
             return func(args[0], args[1].detach(), *args[2:], **kwargs)
         result = func(*args, **kwargs)
-        name = getattr(func, "__name__", "")
-        if name in WITHOUT_RULE and _any_tracked(result):
-            self.unfollowed[name] = None
         if func in ADD and len(args) > 1 and isinstance(result, Tensor):
             constants = [a for a in args[:2] if not is_tracked(a)]
             if len(constants) == 1 and is_tracked(result):
@@ -320,9 +329,9 @@ class LinearizedForward(FunctionMode):
                 return
             with torch.no_grad(), torch._C.DisableTorchFunction():
                 grad = grad.reshape(shape)
-                if isinstance(constant, Tensor) and constant.dim() == 1 and grad.shape[0] == self.batch:
-                    per_channel = grad.reshape(self.batch, -1, grad.shape[-1]).sum(1).double()
-                    self._collect(per_channel @ constant.double())
+                if isinstance(constant, Tensor) and constant.dim() == 1 and shape[0] == self.batch:
+                    rows = grad if len(shape) == 3 else grad.reshape(self.batch, -1, shape[-1])
+                    self._collect(rows.sum(1).double() @ constant.double())
                 else:  # masks of -inf have no gradient
                     self._collect(torch.where(grad == 0, 0.0, grad * constant).double())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from importlib.metadata import version
 
@@ -18,7 +19,8 @@ def library_versions() -> dict[str, str]:
     return {"hf_attn_mi": __version__, **{name: package_version(name) for name in ("torch", "transformers")}}
 
 
-@cache  # reading the metadata of a package takes a millisecond
+@cache  # reading the metadata of a package takes milliseconds, and more in the first call of a process
 def package_version(package: str) -> str:
-    """Return the installed version of a package."""
-    return version(package)
+    """Return the version of a package: what the imported module states, else that of its metadata."""
+    stated = getattr(sys.modules.get(package), "__version__", None)
+    return str(stated) if isinstance(stated, str) else version(package)

@@ -193,6 +193,8 @@ def find_method(name: object) -> TokenScorer:
     Raises:
         InvalidInputError: no method has this name; the message lists all names.
     """
+    if isinstance(name, str) and name in _methods:  # entry points cannot replace it, and reading them takes long
+        return _methods[name]
     methods = list_methods()
     if not isinstance(name, str) or name not in methods:
         raise InvalidInputError(f"method {shown(name)} is not known; allowed are {', '.join(methods)}.")

@@ -396,8 +396,7 @@ def test_numba_asked_for_by_name_and_missing(monkeypatch):
 
 @needs_numba
 def test_auto_takes_numba_on_the_cpu_and_loads_it_late():
-    assert efficient_rows(*draw(1, 4, 8, 3)).backend == "torch"
-    assert efficient_rows(*draw(1, 1_000, 8, 3)).backend == "numba"
+    assert efficient_rows(*draw(1, 1_000, 8, 3)).backend == "numba"  # fewer rows: see test_efficient_auto.py
     assert "numba" in sys.modules
     source = importlib.util.find_spec("hf_attn_mi.kernels.efficient.operation").origin
     with open(source, encoding="utf-8") as file:

@@ -164,3 +164,16 @@ def test_no_method_name_is_compared_with_a_string():
 def test_the_search_for_comparisons_finds_one():
     tree = ast.parse("if method == 'lime':\n    pass\nif one.method in ('a', 'b'):\n    pass\n")
     assert [(line, text) for line, _, text in strings_compared(tree)] == [(1, "lime"), (3, "a"), (3, "b")]
+
+
+def test_a_method_of_this_package_is_found_without_reading_entry_points(monkeypatch):
+    from hf_attn_mi.methods import base
+
+    reads = []
+    monkeypatch.setattr(base, "_entry_points_read", False)
+    monkeypatch.setattr(base, "entry_points", lambda group: reads.append(group) or [])
+    assert base.find_method("relevance").name == "relevance"
+    assert reads == []
+    with pytest.raises(InvalidInputError, match="not known"):
+        base.find_method("absent")
+    assert len(reads) == 1

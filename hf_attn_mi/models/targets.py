@@ -29,7 +29,7 @@ from hf_attn_mi.models.target_kinds.alternatives import Choice, Entails
 from hf_attn_mi.models.target_kinds.base import BoundTarget, OutputRow, TargetKind
 from hf_attn_mi.models.target_kinds.classes import BoundClass, Label, refuse_regression
 from hf_attn_mi.models.target_kinds.defaults import default_target
-from hf_attn_mi.models.target_kinds.heads import check_head
+from hf_attn_mi.models.target_kinds.heads import check_head, use_of_head, use_of_word
 from hf_attn_mi.models.target_kinds.registry import SUMMARY, looks_like_call, parse_target
 from hf_attn_mi.models.tensor_checks import plain_values
 from hf_attn_mi.models.weights import nonfinite_reason
@@ -222,10 +222,11 @@ class Target:
         if logits is None and isinstance(outputs, tuple | list) and outputs:
             logits = outputs[0]
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else "none"
+        use = "" if self.runner is None else use_of_head(self.runner)
         return NothingToExplainError(
             f"target: {type(self.model).__name__} has no class logits of shape (batch, classes) (logits: {shape}). "
-            f"Load it with a classification head (AutoModelForSequenceClassification), {TARGET_FUNCTION}, or one of "
-            f"hf_attn_mi.targets: {SUMMARY}."
+            f"{use}{'Or load' if use else 'Load'} it with a classification head (AutoModelForSequenceClassification), "
+            f"{TARGET_FUNCTION}, or one of hf_attn_mi.targets: {SUMMARY}."
         )
 
 
@@ -330,7 +331,7 @@ def _bind(item: Any, runner: EncoderRunner, one: EncodedInput) -> int | BoundTar
             "target must be None (the predicted class), a class number, a label name, a target of hf_attn_mi.targets, "
             f"a list of these or a function; not {type(item).__name__}: {shown(item)}."
         )
-    return label_number(item, runner.config)
+    return label_number(item, runner.config, use_of_word(item, runner))
 
 
 def _takes_input(function: Callable[..., Any]) -> bool:

@@ -55,8 +55,9 @@ def read_tensors(inputs: Mapping[str, Any], accepted: set[str]) -> dict[str, Ten
         raise InvalidInputError(no_main_argument(accepted))
     unknown = [key for key in inputs if key not in accepted | BOOKKEEPING | LABELS]
     if unknown:
+        pair = " Two texts are a tuple: (question, context)." if {"question", "context"} <= set(unknown) else ""
         raise InvalidInputError(
-            f"inputs has keys {unknown} that this model does not know; it needs one of {', '.join(MAIN_KEYS)}."
+            f"inputs has keys {unknown} that this model does not know; it needs one of {', '.join(MAIN_KEYS)}.{pair}"
         )
     tensors: dict[str, Tensor] = {}
     for key, value in inputs.items():

@@ -1,6 +1,7 @@
 """Targets by name: values, names and probabilities against `model(**inputs)`, in every task, and refusals."""
 
 import math
+import re
 from functools import cache
 from types import SimpleNamespace
 
@@ -468,3 +469,32 @@ def test_a_language_model_of_either_kind_takes_masks_and_next_tokens(name, targe
     check_head(target, SimpleNamespace(model=type(name, (), {})(), class_name=name))
     with pytest.raises(InvalidInputError, match="masked language models"):
         check_head(targets.mask("a"), SimpleNamespace(model=type("GPT2LMHeadModel", (), {})(), class_name="GPT2"))
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "word", "target"),
+    [
+        ("BertForTokenClassification", TEXT, "film", "token(word='film')"),
+        ("BertForQuestionAnswering", ("Who?", TEXT), "film", "answer('film')"),
+        ("BertForMaskedLM", "A [MASK] film.", "dull", "mask('dull')"),
+    ],
+)
+def test_a_word_that_is_no_label_names_the_target_of_the_word(name, inputs, word, target):
+    with pytest.raises(InvalidInputError, match=f"is not a label.*{re.escape(target)} is a target of it"):
+        explain(tiny(name), inputs, target=word, tokenizer=tokenizer())
+    one = explain(tiny(name), inputs, target=target, tokenizer=tokenizer(), layers="none")
+    assert word in one.target_name
+
+
+def test_a_class_of_a_model_without_classes_names_the_target_of_its_head():
+    for name, inputs, target, words in (
+        ("BertForTokenClassification", TEXT, 1, 'a head for classes of tokens: pass target=token(word="...")'),
+        ("BertForMaskedLM", "A [MASK] film.", 0, "a head for masked tokens: pass target=mask()"),
+    ):
+        with pytest.raises(InvalidInputError, match=re.escape(words)):
+            explain(tiny(name), inputs, target=target, tokenizer=tokenizer())
+
+
+def test_a_question_with_its_context_is_a_pair():
+    with pytest.raises(InvalidInputError, match=re.escape("Two texts are a tuple: (question, context)")):
+        explain(tiny("BertForQuestionAnswering"), {"question": "Who?", "context": TEXT}, tokenizer=tokenizer())

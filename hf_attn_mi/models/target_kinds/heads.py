@@ -22,6 +22,14 @@ HEADS = {  # parts of the names of transformers' classes: what the head predicts
 }
 OF_WHOLE_INPUTS = {"SequenceClassification", "ImageClassification", "AudioClassification", "NextSentencePrediction"}
 OF_WHOLE_INPUTS |= {"QuestionAnswering"}  # models of images, which choose among labels
+WRITERS = ("ForConditionalGeneration", ("texts that a decoder writes", 'generated("...")'))
+WORDS = {  # heads that read words: the target of a word or a text
+    "TokenClassification": "token(word={0!r})",
+    "QuestionAnswering": "answer({0!r})",
+    "CausalLM": "next_token({0!r})",
+    "LMHeadModel": "next_token({0!r})",
+    "MaskedLM": "mask({0!r})",
+}
 PURPOSES = {  # by kind of target: the models that it is for, and the heads of these
     "label": ("classifiers of whole inputs", OF_WHOLE_INPUTS),
     "margin": ("classifiers of whole inputs", OF_WHOLE_INPUTS),
@@ -35,6 +43,30 @@ PURPOSES = {  # by kind of target: the models that it is for, and the heads of t
     "choice": ("multiple choice", {"MultipleChoice"}),
     "frame": ("speech recognition with a CTC head", {"ForCTC"}),
 }
+
+
+def heads_of(runner: EncoderRunner) -> list[str]:
+    """The heads that the names of the model's classes state."""
+    classes = [kind.__name__ for kind in type(runner.model).__mro__]
+    return [head for head in HEADS if any(head in name for name in classes)]
+
+
+def use_of_word(word: str | int, runner: EncoderRunner) -> str:
+    """A sentence on the target of a word that is no label, where the model's head reads words; else ""."""
+    found = [head for head in heads_of(runner) if head in WORDS] if isinstance(word, str) else []
+    if not found:
+        return ""
+    return (
+        f" {runner.class_name} has a head for {HEADS[found[0]][0]}: {WORDS[found[0]].format(word)} is a target of it."
+    )
+
+
+def use_of_head(runner: EncoderRunner) -> str:
+    """A sentence on the target that the model's head calls for; "" for classifiers and for models without a head."""
+    found = [HEADS[head] for head in heads_of(runner) if head not in OF_WHOLE_INPUTS]
+    if any(WRITERS[0] in kind.__name__ for kind in type(runner.model).__mro__):
+        found = [WRITERS[1]]
+    return f"It has a head for {found[0][0]}: pass target={found[0][1]}. " if found else ""
 
 
 def check_head(target: TargetKind, runner: EncoderRunner) -> None:
@@ -55,8 +87,7 @@ def check_head(target: TargetKind, runner: EncoderRunner) -> None:
     if sides or target.kind not in PURPOSES:
         return
     purpose, allowed = PURPOSES[target.kind]
-    classes = [kind.__name__ for kind in type(runner.model).__mro__]
-    heads = [head for head in HEADS if any(head in name for name in classes)]
+    heads = heads_of(runner)
     if heads and not allowed.intersection(heads):
         what, fitting = HEADS[heads[0]]
         raise InvalidInputError(

@@ -141,7 +141,7 @@ class Record:
 
         Args:
             color: "truecolor", "256", "16" or "none"; None takes what standard output can show: none where it is not a
-                terminal or NO_COLOR is set.
+                terminal or NO_COLOR is set. In a terminal its lines then end between words, at its columns.
         """
         return terminal_text(self._blocks(), color)
 

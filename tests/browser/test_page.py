@@ -202,6 +202,18 @@ def test_the_weights_that_carry_the_prediction_are_a_flow_of_lines(visit, record
     assert f"{len(edges)} of {item.subgraph.edge_count:,} attention weights" in opened.text("#subgraph .box")
 
 
+def test_a_page_names_the_weights_that_it_leaves_out(visit, records, files, monkeypatch, tmp_path):
+    monkeypatch.setattr("hf_attn_mi.results.report_data.MOST_EDGES", 10)
+    count = len(records["short"].items[0].subgraph.edges)
+    records["short"].save(tmp_path / "few.html")
+    monkeypatch.setitem(files, "few", tmp_path / "few.html")
+    opened = visit("few")
+    assert opened.page.locator("#flow .edge").count() == 10
+    assert f"{count} of " in opened.text("#subgraph .box")
+    assert f"10 weights of the largest contribution; {count - 10} more of the set" in opened.text("#subgraph")
+    assert "left out" not in visit("short").text("#subgraph").replace("None of them can be left out", "")
+
+
 def test_images_and_recordings_are_hovered_and_clicked_like_words(visit, records):
     for name in ("image", "audio"):
         opened, item = visit(name), records[name].items[0]

@@ -87,6 +87,10 @@ def test_a_guide_has_at_most_800_words(page):
     assert len(page.read_text(encoding="utf-8").split()) <= MOST_WORDS
 
 
+def test_the_readme_has_at_most_900_words():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 900
+
+
 def nav_pages(entry):
     """The pages of an entry of the navigation."""
     if isinstance(entry, str):

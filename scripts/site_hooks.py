@@ -5,10 +5,11 @@ In the repository a page links to `../examples/intervene.py`; on the site the sa
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -26,7 +27,11 @@ PAGES = {  # file of the repository -> page of the site
 PAGES |= {f"examples/{path.name}": f"examples/{path.stem}.md" for path in sorted((ROOT / "examples").glob("*.py"))}
 TASKS = sorted((ROOT / "examples" / "tasks").glob("*.py"))
 PAGES |= {f"examples/tasks/{path.name}": f"examples/tasks/{path.stem}.md" for path in TASKS}
-ASSETS = [f"examples/notebooks/{path.name}" for path in sorted((ROOT / "examples" / "notebooks").glob("*.ipynb"))]
+PAGES |= {
+    f"examples/notebooks/{path.name}": f"examples/notebooks/{path.stem}.md"
+    for path in sorted((ROOT / "examples" / "notebooks").glob("*.ipynb"))
+}
+ASSETS = [source for source in PAGES if source.endswith(".ipynb")]  # to download
 SOURCES = {page: source for source, page in PAGES.items()}
 ALONE = ("index.md", "tutorial.md")  # pages without others beside them: no column of navigation
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)([^)#\s]+)(#[^)\s]*)?(?=\))")
@@ -35,9 +40,38 @@ LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)([^)#\s]+)(#[^)\s]*)?(?=\))")
 def content(source: str) -> str:
     """Return the Markdown of a file of the repository; code becomes a block with its name as the title."""
     text = (ROOT / source).read_text(encoding="utf-8")
+    if source.endswith(".ipynb"):
+        return notebook(json.loads(text), Path(source).name)
     if source.endswith(".py"):
         return f"# {Path(source).name}\n\n```python\n{text.rstrip()}\n```\n"
     return re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)  # without the front matter of a model card
+
+
+def notebook(document: dict[str, Any], name: str) -> str:
+    """Return the Markdown of an executed notebook: text, code, and what each cell displayed."""
+    parts = []
+    for cell in document["cells"]:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(text)
+            continue
+        parts.append(f"```python\n{text}\n```")
+        parts += [shown for output in cell["outputs"] if (shown := displayed(output))]
+    head, _, rest = "\n\n".join(parts).partition("\n")
+    return f'{head}\n\n<a href="{name}" download>Download the notebook</a>\n{rest}\n'
+
+
+def displayed(output: dict[str, Any]) -> str:
+    """Return one output of a cell: its figure, its HTML on white, or its text."""
+    data = {kind: "".join(value) for kind, value in output.get("data", {}).items()}
+    if "image/png" in data:
+        source = "".join(data["image/png"].split())
+        return f'<img alt="the figure of this cell" src="data:image/png;base64,{source}">'
+    if "text/html" in data:
+        lines = [line.strip() for line in data["text/html"].splitlines() if line.strip()]
+        return f'<div class="cell-output">{" ".join(lines)}</div>'
+    text = data.get("text/plain") or "".join(output.get("text", ""))
+    return f"```text\n{text.rstrip()}\n```" if text.strip() else ""
 
 
 def with_separate_lists(markdown: str) -> str:

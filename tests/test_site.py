@@ -218,3 +218,22 @@ def test_nothing_of_the_site_is_loaded_from_another_host():
         link for page in PAGES for link in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
     ]
     assert not any("http" in one for one in [*assets, *pictures])
+
+
+def test_a_notebook_is_a_page_with_its_outputs():
+    cells = [
+        {"cell_type": "markdown", "source": ["# Title\n", "\n", "Text."]},
+        {"cell_type": "code", "source": ["1 + 1"], "outputs": [{"data": {"text/plain": ["2"]}}]},
+        {"cell_type": "code", "source": ["plot()"], "outputs": [{"data": {"image/png": ["AA", "BB\n"]}}]},
+        {"cell_type": "code", "source": ["show()"], "outputs": [{"data": {"text/html": ["<p>\n\n  a</p>"]}}]},
+        {"cell_type": "code", "source": ["print(1)"], "outputs": [{"text": ["1\n"]}]},
+    ]
+    page = site_hooks.notebook({"cells": cells}, "n.ipynb")
+    assert page.startswith('# Title\n\n<a href="n.ipynb" download>')
+    shown = [
+        "```text\n2\n```",
+        "data:image/png;base64,AABB",
+        '<div class="cell-output"><p> a</p></div>',
+        "```text\n1\n```",
+    ]
+    assert [page.count(one) for one in shown] == [1, 1, 1, 1]

@@ -182,3 +182,16 @@ def test_methods_are_compared_on_the_target_and_the_inputs_of_the_page(capsys, m
     assert (options["target"], options["truncation"]) == ("negative", True)
     assert Report.load(data).comparison == result_samples.comparison()
     capsys.readouterr()
+
+
+def test_of_several_targets_those_that_were_finished_are_kept(demo, monkeypatch):
+    model, tokenizer = demo
+    options = {"methods": ["random"], "targets": [0, 1], "tokenizer": tokenizer}
+    whole = compare(model, THREE, **options)
+    interrupt_at(monkeypatch, "hf_attn_mi.tasks.compare_metrics._of_input", 5)
+    with pytest.raises(Interrupted) as stop:
+        compare(model, THREE, **options)
+    first, second = stop.value.results
+    assert first.values == whole[0].values
+    assert second.target_name == whole[1].target_name
+    assert second.values["random"]["sufficiency"] == (whole[1].values["random"]["sufficiency"][0], None, None)

@@ -498,3 +498,10 @@ def test_a_class_of_a_model_without_classes_names_the_target_of_its_head():
 def test_a_question_with_its_context_is_a_pair():
     with pytest.raises(InvalidInputError, match=re.escape("Two texts are a tuple: (question, context)")):
         explain(tiny("BertForQuestionAnswering"), {"question": "Who?", "context": TEXT}, tokenizer=tokenizer())
+
+
+@pytest.mark.parametrize("other", ["", " ", "very " * 600])
+def test_a_refusal_of_the_other_text_of_a_similarity_is_about_that_text(demo, other):
+    encoder = demo[0].bert
+    with pytest.raises(InvalidInputError, match=r"^target similarity: other (is an empty text|has 602 tokens)"):
+        explain(encoder, "A warm film.", tokenizer=demo[1], target=targets.similarity(other))

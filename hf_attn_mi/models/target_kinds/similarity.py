@@ -77,7 +77,11 @@ class Similarity:
         if by_tower is not None:
             name = repr(self.other) if isinstance(self.other, str) else "a given input"
             return _BoundSimilarity(one, runner, by_tower, self.pooling, name, self._words)
-        encoded, single = runner.encode(self.other)
+        try:
+            encoded, single = runner.encode(self.other)
+        except InvalidInputError as error:  # it is about the other text, and not about the inputs
+            reason = str(error).replace("inputs[0]", "other").replace("inputs ", "other ")
+            raise InvalidInputError(f"target similarity: {reason}") from error
         if not single and len(encoded) != 1:
             raise InvalidInputError(f"target similarity: other must be one text, not {len(encoded)}.")
         with runner.session(), torch.no_grad():

@@ -92,7 +92,8 @@ def load_for(
     """
     if inputs.kind == "text":
         model, tokenizer = load_model(name, quiet=quiet, reads=reads)
-        return model, {"tokenizer": tokenizer}
+        parts = getattr(tokenizer, "tokenizer", None)  # a processor of images and texts holds a tokenizer
+        return model, {"tokenizer": tokenizer} if parts is None else {"tokenizer": parts, "processor": tokenizer}
     if name is None:
         raise InvalidInputError(f"--{inputs.kind} needs --model: the embedded model reads texts.")
     kind = kind_of(name, inputs.kind, states=bool(reads))

@@ -8,6 +8,7 @@ from hf_attn_mi import Explanation, explain
 from hf_attn_mi.cli import main
 from tests.cli.command_line import refused
 from tests.media_models import feature_extractor, image_processor, media_model, picture, tone, write_wav
+from tests.sample_models import load_demo
 
 
 @pytest.fixture
@@ -73,3 +74,17 @@ def test_a_minimal_set_of_patches_and_of_moments(files, capsys):
     assert "every number was reproduced" in output
     sound = ["--audio", str(files / "tone.wav"), "--model", str(files / "speech"), "--target", "cat"]
     assert main(["minimal", *sound, "--check", "--quiet"]) == 0
+
+
+def test_a_text_of_a_model_of_images_and_texts_needs_what_it_is_compared_with(capsys, tmp_path):
+    from tests.models.test_dual_encoders import dual
+
+    dual("clip").save_pretrained(tmp_path)
+    load_demo()[1].save_pretrained(tmp_path)
+    image_processor().save_pretrained(tmp_path)
+    picture().save(tmp_path / "picture.png")
+    call = ["explain", "a photo of a cat", "--model", str(tmp_path), "--layers", "none"]
+    assert 'similarity("another text")' in refused(capsys, *call)
+    for other in ("a dog", str(tmp_path / "picture.png")):
+        assert main([*call, "--target", f"similarity({other!r})", "--json", "-"]) == 0
+        assert json.loads(capsys.readouterr().out)[0]["target_name"].startswith("similarity to '")

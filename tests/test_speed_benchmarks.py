@@ -1,0 +1,72 @@
+"""The benchmarks of explain over forward and backward, and of one commit over another, measure what they say."""
+
+from contextlib import contextmanager
+
+import pytest
+
+from benchmarks import common
+from benchmarks.common import EMBEDDED_MODEL, ROOT, CheckFailed
+from benchmarks.speed import compare_commits, over_backward
+
+
+def test_every_architecture_is_timed_and_its_scores_are_checked(monkeypatch):
+    monkeypatch.setattr(over_backward, "SHORTEST_TURN", 0.0)
+    for name in over_backward.architectures(None):
+        measured = over_backward.Measured.of(name, 1, 1)
+        seconds = measured.ratios((1, 16), ["none", "full"])
+        assert set(seconds) == {"bare", "none", "full"}
+        assert all(len(column) == 1 and column[0] > 0 for column in seconds.values())
+
+
+def test_scores_that_do_not_add_up_get_no_figure(monkeypatch):
+    measured = over_backward.Measured.of("MiniLM", 1, 1)
+    explain = over_backward.explain
+
+    def wrong(model, inputs, **options):
+        explanation = explain(model, inputs, **options)
+        return type("Shifted", (), {"scores": explanation.scores, "bias": explanation.bias + 1})
+
+    monkeypatch.setattr(over_backward, "explain", wrong)
+    with pytest.raises(CheckFailed, match="add up to"):
+        measured.ratios((1, 16), ["none"])
+
+
+def test_a_commit_is_measured_in_a_process_of_its_own():
+    worker = compare_commits.Worker(ROOT, EMBEDDED_MODEL)
+    try:
+        assert {"short", "list", "attnlrp"} <= set(worker.tasks)
+        assert 0.0 < worker.seconds("short, none") < 60.0
+    finally:
+        worker.close()
+    assert worker.process.returncode == 0
+
+
+@pytest.mark.parametrize(("slower", "status"), [(1.0, 0), (2.0, 1)])
+def test_a_commit_that_is_slower_is_a_failure(slower, status, monkeypatch, capsys):
+    class Fake:
+        def __init__(self, source, model):
+            self.tasks = ["short"]
+            self.time = slower if source == "after" else 1.0
+
+        def seconds(self, task):
+            return self.time
+
+        def close(self):
+            pass
+
+    @contextmanager
+    def checked_out(commit):
+        yield commit
+
+    monkeypatch.setattr(compare_commits, "Worker", Fake)
+    monkeypatch.setattr(compare_commits, "checked_out", checked_out)
+    monkeypatch.setattr("sys.argv", ["compare_commits", "before", "after"])
+    assert compare_commits.main() == status
+    assert f"ratio {slower:g}" in capsys.readouterr().out
+
+
+def test_processor_seconds_alternate_the_order():
+    order = []
+    seconds = common.cpu_seconds_in_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 2, calls=2)
+    assert order == ["a", "a", "b", "b", "b", "b", "a", "a"]
+    assert {name: len(column) for name, column in seconds.items()} == {"a": 2, "b": 2}

@@ -60,6 +60,14 @@ NOTES = {
         "The time of each task divided by that of one plain forward pass of the same batch (batch x tokens, no "
         "padding, float32)."
     ),
+    "over forward and backward": (
+        "Processor seconds of one `explain`, divided by those of one forward pass and one backward pass to the "
+        "embeddings of the same batch (batch x tokens, no padding, float32, random weights), measured while other "
+        "programs ran on the machine. On short texts the rest "
+        "is the start of operations in Python: two function modes receive every operation of the model, each bias has "
+        "a hook in the backward pass, and the state of the model is read a few times to know that it has not changed. "
+        "Method attnlrp runs the softmax and the attention product of each layer once more in its backward pass."
+    ),
     "layer statistics": (
         "The time that the statistics of one layer take, divided by a layer's share of the forward pass (the whole "
         'pass divided by the number of layers). "All statistics" is the fused pass and the records.'

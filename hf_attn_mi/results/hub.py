@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_attn_mi._version import __version__
+from hf_attn_mi.atomic_files import new_file, write_file
 from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.hub_cards import is_unchanged, sealed
 from hf_attn_mi.results.record import Record
@@ -173,10 +174,11 @@ def push(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "data").mkdir()
-        dataset.to_parquet(str(folder / "data" / f"{split}-00000-of-00001.parquet"))
+        with new_file(folder / "data" / f"{split}-00000-of-00001.parquet", overwrite=False) as rows:
+            dataset.to_parquet(str(rows))
         old = _existing_card(api, repo_id, commit.get("revision"))
         card = _card(old, split, dataset_card(items, repo_id, split, fingerprint))
-        (folder / "README.md").write_text(card, encoding="utf-8")
+        write_file(card.encode(), folder / "README.md", overwrite=False)
         done = api.upload_folder(
             repo_id=repo_id,
             repo_type="dataset",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 
@@ -16,8 +15,9 @@ from hf_attn_mi.kernels.efficient.pursuit import pursue
 from hf_attn_mi.kernels.efficient.torch import Rows, Vertices
 from hf_attn_mi.kernels.inputs import check_attention_weights, check_floats
 
-NUMBA_ROWS = 1_000  # with fewer rows in a process the solver in PyTorch has ended before numba is loaded
-NUMBA_MODULE = "hf_attn_mi.kernels.efficient.numba"
+NUMBA_ROWS = (
+    128  # of one call, so that earlier calls change no digit; loading numba takes as long as 600 rows in PyTorch
+)
 TRITON_RANK = 129  # largest rank of [V, 1]: the inverse of a larger basis does not fit into a program's registers
 RESIDUAL = 1e-6  # an exact row whose residual is larger is not optimal
 _MISSED = RESIDUAL / 2  # residual above which a row is solved again with every digit of the values
@@ -63,8 +63,7 @@ def efficient_rows(
         objective: "own" or "head".
         backend: "numba" (extra `fast`, tensors on the CPU), "triton" (extra `gpu`, tensors on CUDA, at most 128
             dimensions or 129 keys), "torch", or "auto": triton on CUDA where it can run; numba on the CPU where it can
-            and is loaded already, or this process has solved 1,000 rows or more, those of this call included (its first
-            call ever compiles for half a minute); else torch.
+            and there are 128 rows or more (its first call ever compiles for half a minute); else torch.
 
     Raises:
         InvalidInputError: shapes, dtypes, values or options that do not fit.
@@ -85,7 +84,7 @@ def efficient_rows(
         backend,
         values.device,
         refusals={"triton": _triton_refusal(*values.shape[1:])},
-        avoid=() if _numba_pays(rows.shape[:2].numel()) else ("numba",),
+        avoid=("numba",) if rows.shape[:2].numel() < NUMBA_ROWS else (),
     )
     result = _nothing(rows)
     recheck = tolerance == 0 and objective == "own"  # the objective "head" is that of all rows of a head together
@@ -103,18 +102,6 @@ def efficient_rows(
     heads, queries, keys = rows.shape
     shaped = {name: whole.reshape(heads, queries) for name, whole in result.items() if name != "attention"}
     return EfficientRows(attention=result["attention"].reshape(heads, queries, keys), backend=chosen, **shaped)
-
-
-_rows_solved = 0  # in this process, while numba was not loaded
-
-
-def _numba_pays(rows: int) -> bool:
-    """Whether numba is worth its loading, or is loaded: then it is faster for a single row, too."""
-    global _rows_solved
-    if NUMBA_MODULE in sys.modules:
-        return True
-    _rows_solved += rows
-    return _rows_solved >= NUMBA_ROWS
 
 
 def _passes(

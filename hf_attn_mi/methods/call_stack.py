@@ -22,10 +22,12 @@ class CallStack:
     Attributes:
         groups: form -> the calls, each with the place of its result. They are copies, because a model may change its
             tensors in place afterwards.
+        masks: a copy of every mask of these calls.
         entries: number of entries of their tensors and rows.
     """
 
     groups: dict[Form, list[tuple[int, AttentionCall]]] = field(default_factory=dict)
+    masks: list[Tensor] = field(default_factory=list)
     entries: int = 0
 
     def takes(self, call: AttentionCall) -> bool:
@@ -36,14 +38,26 @@ class CallStack:
     def add(self, place: int, call: AttentionCall) -> None:
         """Keep a copy of the call."""
         query, key, value, output = (tensor.detach().clone() for tensor in _tensors(call))
-        copy = replace(call, query=query, key=key, value=value, output=output)
-        self.groups.setdefault(_form(call), []).append((place, copy))
+        number = None if call.mask is None else self._mask(call.mask.detach())
+        mask = None if number is None else self.masks[number]
+        copy = replace(call, query=query, key=key, value=value, output=output, mask=mask)
+        self.groups.setdefault((number, *_form(call)), []).append((place, copy))
         self.entries += _entries(call)
 
     def take(self) -> list[list[tuple[int, AttentionCall]]]:
         """The groups of calls; none of them waits any more."""
-        groups, self.groups, self.entries = list(self.groups.values()), {}, 0
+        groups, self.groups, self.masks, self.entries = list(self.groups.values()), {}, [], 0
         return groups
+
+    def _mask(self, mask: Tensor) -> int:
+        """The number of the copy that is like this mask, entry by entry; a new copy if there is none."""
+        with torch._C.DisableTorchFunction():  # the modes that follow the model may be open
+            for number, kept in enumerate(self.masks):
+                same = kept.shape == mask.shape and kept.dtype == mask.dtype and kept.device == mask.device
+                if same and torch.equal(kept, mask):
+                    return number
+            self.masks.append(mask.clone())
+        return len(self.masks) - 1
 
 
 def stacked(calls: Sequence[AttentionCall]) -> AttentionCall:
@@ -82,10 +96,6 @@ def _entries(call: AttentionCall) -> int:
 
 
 def _form(call: AttentionCall) -> Form:
-    """What calls must have in common to be stacked: one mask, the same scale, tensors of the same shape and type."""
-    mask, place = call.mask, None
-    if mask is not None:
-        version = -1 if mask.is_inference() else mask._version
-        place = (mask.data_ptr(), version, mask.shape, mask.stride(), mask.dtype)
+    """What calls must have in common to be stacked, beside the mask: the scale, tensors of the same shape and type."""
     tensors = tuple((tensor.shape, tensor.dtype, tensor.device) for tensor in _tensors(call))
-    return place, call.scale, call.is_causal, tensors
+    return call.scale, call.is_causal, tensors

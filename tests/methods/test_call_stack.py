@@ -82,6 +82,32 @@ def test_what_a_model_changes_in_place_afterwards_does_not_matter():
     torch.testing.assert_close(statistics.layers[0][0].received, rows[0].mean(1))
 
 
+@pytest.mark.parametrize("change", ["in place", "of its data", "of its memory", "to a mask like it"])
+@pytest.mark.parametrize("n", [3, 9])  # fewer and more tokens than a head has dimensions
+def test_each_layer_has_the_mask_it_was_called_with(change, n):
+    x = torch.randn(1, 2, n, 4, generator=torch.Generator().manual_seed(0))
+    distance = -(torch.arange(n)[:, None] - torch.arange(n)).abs().float()
+    mask, wanted = torch.zeros(1, 1, n, n), []
+    statistics = LayerStatistics(lengths=[n], real=torch.ones(1, n, dtype=torch.bool))
+    for layer in range(3):
+        if change == "in place":
+            mask.add_(distance)
+        elif change == "of its data":  # neither this nor the next one raises the version counter
+            mask.data.add_(distance)
+        elif change == "of its memory":
+            mask.numpy()[...] += distance.numpy()
+        else:
+            mask = mask.clone()
+        rows = torch.softmax(x @ x.mT * 0.5 + mask, -1)
+        wanted.append(rows[0].mean(1))
+        statistics(
+            AttentionCall(layer, layer, f"layers.{layer}", x, x, x, mask, 0.5, False, rows @ x, None, None, None)
+        )
+    assert len(statistics.waiting.groups) == (1 if change == "to a mask like it" else 3)
+    for layer, received in zip(statistics.layers[0], wanted, strict=True):
+        torch.testing.assert_close(layer.received, received)
+
+
 def test_an_error_names_the_module_of_its_layer(demo):
     model = tiny_bert(num_hidden_layers=3, pad_token_id=0)
     with torch.no_grad():

@@ -3,12 +3,15 @@
 import inspect
 import os
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 
 import hf_attn_mi
+from hf_attn_mi.cli.main import app
 from scripts import generate_cli, generate_studies, site_hooks
 
 ROOT = Path(__file__).parents[1]
@@ -187,6 +190,42 @@ def test_no_docstring_or_message_has_a_riddle():
         text = " ".join(path.read_text(encoding="utf-8").split())
         found += [(path.name, pattern) for pattern in RIDDLES[:6] if re.search(pattern, text, re.IGNORECASE)]
     assert found == []
+
+
+def command_lines(text):
+    """(command, arguments) of each `hf-attn-mi` in the blocks of a page."""
+    for block in re.findall(r"^ *```bash\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            while words and re.match(r"\w+=", words[0]):
+                del words[0]
+            if words[:1] == ["hf-attn-mi"]:
+                end = next((i for i, word in enumerate(words) if word in ("&&", "|", "||", ">")), len(words))
+                yield words[1], words[2:end]
+
+
+def not_understood(text):
+    """The command lines of a page that the application refuses before it runs, with its reason."""
+    known, wrong = typer.main.get_command(app).commands, []
+    for name, arguments in command_lines(text):
+        if name not in known:
+            wrong.append(f"{name}: no such command")
+            continue
+        try:
+            known[name].make_context(name, list(arguments))
+        except typer.TyperException as error:
+            wrong.append(f"{name}: {error.format_message()}")
+    return wrong
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=name_of)
+def test_the_command_lines_of_a_page_are_understood(page):
+    assert not_understood(page.read_text(encoding="utf-8")) == []
+
+
+def test_a_wrong_command_line_is_found():
+    text = '```bash\nhf-attn-mi explain --gone "TEXT"\nhf-attn-mi lost\nhf-attn-mi methods && echo done\n```\n'
+    assert [one.partition(":")[0] for one in not_understood(text)] == ["explain", "lost"]
 
 
 def numeric_rows(text):

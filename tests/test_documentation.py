@@ -3,27 +3,22 @@
 The blocks of a page run one after the other in one namespace and in one folder of their own. Blocks in other languages
 (bash, text, none) are not run.
 
-- Names that a page may use without defining them: those of `namespace` below (`model`, `tokenizer`, `text`, ...).
-- Files that a page may read: those of `folder` below (`reviews.jsonl.gz`, `my_head`).
+- A page starts without names and without files, as its reader does: what a block uses, a block before it makes.
 - Hub names: `hub` is a cache of the Hub in which the names of `HUB_MODELS` are tiny models of the same type with random
   weights and the embedded model's tokenizer. Any other name fails, as it does without a network.
 """
 
 import contextlib
-import gzip
 import inspect
 import io
-import json
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import transformers
 from transformers import AutoTokenizer
 
-import hf_attn_mi
 from tests.hub_cache import fill_cache, use_cache
 from tests.sample_models import DEMO
 
@@ -36,7 +31,6 @@ EXPECTED_FAILURES: dict[str, str] = {}
 SIZES = {"vocab_size": 8000, "num_labels": 2, "id2label": {0: "NEGATIVE", 1: "POSITIVE"}}
 BERT = {**SIZES, "hidden_size": 48, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 64}
 DISTILBERT = {**SIZES, "dim": 48, "n_layers": 6, "n_heads": 12, "hidden_dim": 64}
-ENTITIES = {0: "O", 1: "B-PER", 2: "B-LOC"}
 NLI = {"num_labels": 3, "id2label": {0: "contradiction", 1: "neutral", 2: "entailment"}}
 NLI["label2id"] = {name: number for number, name in NLI["id2label"].items()}
 SPECIAL = {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0, "decoder_start_token_id": 2}
@@ -65,15 +59,10 @@ HUB_MODELS = {  # Hub name -> class of the model and options of its configuratio
     "facebook/bart-base": ("BartForConditionalGeneration", {"vocab_size": 8000, "d_model": 32, **BART, **SPECIAL}),
     "google-t5/t5-small": ("T5ForConditionalGeneration", T5),
     "google/vit-base-patch16-224": ("ViTForImageClassification", VIT),
+    "openai/clip-vit-base-patch32": ("CLIPModel", {"text_config": CLIP_TEXT, "vision_config": VIT}),
     "superb/wav2vec2-base-superb-ks": ("Wav2Vec2ForSequenceClassification", MEDIA | SPEECH),
 }
 IMAGE_PROCESSOR = transformers.ViTImageProcessorPil(size={"height": 32, "width": 32})
-TEXTS = [
-    "A quietly moving film.",
-    "The plot is thin and the jokes are old.",
-    "The story is very funny in places, but the cast is dull.",
-    "One of the worst movies of the year!",
-]
 
 
 def blocks(page: Path) -> list[tuple[int, str]]:
@@ -112,7 +101,7 @@ def hub_folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("hub")
     for name, (class_name, options) in HUB_MODELS.items():
         model = saved(tiny(class_name, **options), root / name)
-        if model.main_input_name == "pixel_values":
+        if "pixel_values" in inspect.signature(model.forward).parameters:
             IMAGE_PROCESSOR.save_pretrained(root / name)
         if model.main_input_name == "input_values":
             transformers.Wav2Vec2FeatureExtractor().save_pretrained(root / name)
@@ -131,62 +120,6 @@ def hub(hub_cache, monkeypatch):
     use_cache(hub_cache, monkeypatch)
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """An empty working folder but for what a page may read: labeled reviews, and a saved attention head."""
-    from hf_attn_mi.heads import AttentionHeadForSequenceClassification
-
-    lines = [json.dumps({"text": f"{TEXTS[i % 4]} {i}", "label": i % 2}) for i in range(80)]
-    (tmp_path / "reviews.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
-    head = AttentionHeadForSequenceClassification.from_encoder(
-        tiny("BertModel", **BERT), num_labels=2, labels=["negative", "positive"]
-    )
-    saved(head, tmp_path / "my_head")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def namespace(folder):
-    """What a page may use without defining it: the public names, torch, and models with their inputs."""
-    tokenizer = AutoTokenizer.from_pretrained(DEMO)
-    labels = {"id2label": {0: "negative", 1: "positive"}, "label2id": {"negative": 0, "positive": 1}}
-    model = saved(tiny("BertForSequenceClassification", **(BERT | labels)), folder / "model")
-    encoder = saved(tiny("BertModel", **BERT), folder / "encoder")
-    ids = tokenizer(TEXTS[1], return_tensors="pt")
-    public = {name: getattr(hf_attn_mi, name) for name in hf_attn_mi.__all__}
-    return public | {
-        "torch": torch,
-        "transformers": transformers,
-        "model": model,
-        "tokenizer": tokenizer,
-        "text": TEXTS[1],
-        "texts": TEXTS[:3],
-        "other_texts": [f"{text} Really." for text in TEXTS],
-        "inputs": ids,
-        "batch": tokenizer(TEXTS, padding=True, return_tensors="pt"),
-        "labels": torch.tensor([1, 0, 0, 0]),
-        "embeds": model.get_input_embeddings()(ids["input_ids"]).detach(),
-        "mask": ids["attention_mask"],
-        "encoder": encoder,
-        "qa_model": tiny("BertForQuestionAnswering", **BERT),
-        "ner_model": tiny("BertForTokenClassification", **BERT | {"num_labels": 3, "id2label": ENTITIES}),
-        "nli_model": tiny("BertForSequenceClassification", **BERT | NLI),
-        "choice_model": tiny("BertForMultipleChoice", **BERT),
-        "mlm_model": tiny("BertForMaskedLM", **BERT),
-        "causal_model": tiny("GPT2LMHeadModel", **GPT2),
-        "seq2seq_model": tiny("BartForConditionalGeneration", vocab_size=8000, d_model=32, **BART, **SPECIAL),
-        "question": "Who is dull?",
-        "context": " ".join(TEXTS * 4),
-        "clip": tiny("CLIPModel", text_config=CLIP_TEXT, vision_config=VIT),
-        "vit": tiny("ViTForImageClassification", **VIT),
-        "processor": IMAGE_PROCESSOR,
-        "image": np.zeros((32, 32, 3), dtype=np.uint8),
-        "wav2vec2": tiny("Wav2Vec2ForSequenceClassification", **MEDIA, **SPEECH),
-        "audio": torch.randn(1, 4000, generator=torch.Generator().manual_seed(0)),
-    }
-
-
 def pages():
     for page in PAGES:
         if blocks(page):
@@ -196,7 +129,9 @@ def pages():
 
 
 @pytest.mark.parametrize("page", pages())
-def test_python_blocks_run(page, hub, namespace):
+def test_python_blocks_run(page, hub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": "__main__"}
     for line, code in blocks(page):
         source = "\n" * (line - 1) + code  # so that tracebacks name the line of the page
         with contextlib.redirect_stdout(io.StringIO()):

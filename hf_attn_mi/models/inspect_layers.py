@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from hf_attn_mi.capture import LayerStates, capture_attention
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.models.encoded_input import EncodedInput
+from hf_attn_mi.models.gradients import gradients
 from hf_attn_mi.models.output_heads import find_logits
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.weights import nonfinite_reason
@@ -109,7 +110,10 @@ def _read_by(logits: Tensor, states: Tensor) -> str | None:
     if not (logits.requires_grad and states.requires_grad) or states.shape[1] < 2:
         return None
     weights = torch.arange(1.0, logits.shape[1] + 1, device=logits.device, dtype=logits.dtype)
-    (slope,) = torch.autograd.grad((logits * weights).sum(), states, allow_unused=True)
+    try:
+        (slope,) = gradients(logits * weights, [states])
+    except UnsupportedModelError:
+        return None
     places = [] if slope is None else slope[0].abs().sum(-1).nonzero()[:, 0].tolist()
     return {(0,): "first", (states.shape[1] - 1,): "last"}.get(tuple(places))
 

@@ -25,6 +25,7 @@ from hf_attn_mi.capture import (
 )
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.models.encoded_input import EncodedInput
+from hf_attn_mi.models.gradients import gradients as gradients_of
 from hf_attn_mi.models.output_heads import ExplainedTarget
 from hf_attn_mi.models.removal_predictor import run_in_batches
 from hf_attn_mi.models.runner import EncoderRunner
@@ -161,9 +162,7 @@ class RestrictedForward:
             output = self.outputs(1, keep)
             slopes: Sequence[Tensor | None] = []
             if gradients and output.values.requires_grad:
-                slopes = torch.autograd.grad(
-                    output.values.sum(), [rows for _, rows in calls_and_weights], allow_unused=True
-                )
+                slopes = gradients_of(output.values, [rows for _, rows in calls_and_weights])
         self.forwards += 1 + (BACKWARD if gradients else 1.0)
         self.whole = output.answers[0]
         self._refuse_change(plain, self.whole, "with its own attention rows put in their place")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.capture import AttentionCall, ReplacedAttention
+from hf_attn_mi.models.gradients import gradients
 from hf_attn_mi.tasks.attention_edges import CallEdges, Edges
 from hf_attn_mi.tasks.edge_removal import REMOVALS, Toggle
 from hf_attn_mi.tasks.restricted_forward import BACKWARD, RestrictedForward, masks_of
@@ -45,7 +46,7 @@ def toggle_effects(forward: RestrictedForward, numbers: Tensor, removal: str = "
         value = output.odds[0] + output.margin[1]
         if not value.requires_grad:
             return changes[0], changes[1]
-        slopes = torch.autograd.grad(value, [rows for _, _, rows, _ in recorded], allow_unused=True)
+        slopes = gradients(value, [rows for _, _, rows, _ in recorded])
     for (known, kept, restricted, weights), slope in zip(recorded, slopes):
         low, high = torch.searchsorted(numbers, torch.tensor([known.start, known.stop])).tolist()
         if slope is None or low == high:
@@ -84,7 +85,7 @@ def rest_contributions(forward: RestrictedForward, numbers: Tensor, removal: str
         margin = forward.outputs(1, rows).margin
         if not margin.requires_grad:
             return None
-        slopes = torch.autograd.grad(margin.sum(), recorded, allow_unused=True)
+        slopes = gradients(margin, recorded)
     parts = []
     for restricted, slope in zip(recorded, slopes):
         row = restricted.detach()

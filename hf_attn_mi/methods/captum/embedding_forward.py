@@ -14,6 +14,7 @@ from torch import Tensor
 from hf_attn_mi.errors import UnsupportedModelError
 from hf_attn_mi.methods.batch import ScoringBatch
 from hf_attn_mi.methods.captum.sites import FirstLayerStates, InputSite, TokenEmbeddings
+from hf_attn_mi.models.gradients import gradients
 from hf_attn_mi.models.memory import out_of_memory
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import Target
@@ -99,7 +100,9 @@ class EmbeddingForward:
                 value = self.forward(leaf, rows[piece])
                 if not value.requires_grad:
                     raise self.without_gradient()
-                (gradient,) = torch.autograd.grad(value.sum(), leaf)
+                (gradient,) = gradients(value, [leaf])
+                if gradient is None:
+                    raise self.without_gradient()
             return value.detach(), gradient
 
         pairs = self._in_pieces(run, len(rows))
@@ -152,11 +155,11 @@ class _Pieces(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, embeddings: Tensor, network: EmbeddingForward, rows: list[int]) -> Tensor:
-        values, gradients = network.with_gradients(embeddings, rows)
-        ctx.save_for_backward(gradients)
+        values, slopes = network.with_gradients(embeddings, rows)
+        ctx.save_for_backward(slopes)
         return values
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
-        (gradients,) = ctx.saved_tensors
-        return upstream[0][:, None, None].to(gradients.dtype) * gradients, None, None
+        (slopes,) = ctx.saved_tensors
+        return upstream[0][:, None, None].to(slopes.dtype) * slopes, None, None

@@ -16,6 +16,7 @@ from hf_attn_mi.errors import UnsupportedModelError
 from hf_attn_mi.methods.relevance.custom_activations import custom_functions, gated_activations
 from hf_attn_mi.methods.relevance.linearized_forward import Leaf, LinearizedForward, SoftmaxRule
 from hf_attn_mi.methods.relevance.linearized_target import LinearizedTarget, map_tensors
+from hf_attn_mi.models.gradients import gradients as gradients_of
 from hf_attn_mi.models.model_probe import probe
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.token_origins import TokenOrigins
@@ -119,7 +120,7 @@ def _of_target(
     _refuse_without_gradient(model, space, bool(leaves), value, read)
     unfollowed = custom_functions(value)
     tensors = [leaf.tensor for leaf in leaves]
-    everything = _gradients(value, [*tensors, *read], keep=keep)
+    everything = gradients_of(value, [*tensors, *read], keep=keep)
     gradients, of_outputs = everything[: len(tensors)], everything[len(tensors) :]
     value = value.detach().double().cpu()
     left = value - reading.bias.cpu()  # becomes the part of the value that the target is responsible for
@@ -148,18 +149,6 @@ def _of_target(
         tuple(dict.fromkeys([*linearized.unfollowed, *unfollowed])),
         others,
     )
-
-
-def _gradients(value: Tensor, tensors: Sequence[Tensor], *, keep: bool) -> tuple[Tensor | None, ...]:
-    try:
-        return torch.autograd.grad(value.sum(), tensors, allow_unused=True, retain_graph=keep)
-    except RuntimeError as error:
-        if not any(words in str(error) for words in ("second time", "modified by an inplace operation")):
-            raise
-        raise UnsupportedModelError(
-            "target: no gradient of its value can be taken, because backward was called on the outputs of the model, "
-            f"or values that the gradient needs were changed in place ({str(error).split('. ')[0]})."
-        ) from error
 
 
 @dataclass(eq=False)

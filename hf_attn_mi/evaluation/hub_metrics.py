@@ -107,7 +107,7 @@ def metric_class(name: str) -> Any:
 
 
 def _refuse_unknown(name: str) -> None:
-    if name not in _DEFINITIONS:
+    if not isinstance(name, str) or name not in _DEFINITIONS:
         raise InvalidInputError(f"there is no metric {shown(name)}; there are {', '.join(_DEFINITIONS)}.")
 
 

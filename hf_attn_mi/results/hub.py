@@ -82,7 +82,8 @@ def read_records(dataset: Any) -> list[Record]:
     """Return the results that `to_dataset` made the rows of.
 
     Args:
-        dataset: a `datasets.Dataset` or `IterableDataset`, or its rows as mappings; further columns are ignored.
+        dataset: a `datasets.Dataset` or `IterableDataset` in any format, a `pandas.DataFrame` of it, or its rows as
+            mappings; further columns are ignored.
 
     Raises:
         InvalidInputError: rows without the column "record", or a record that cannot be read; the message names the row.
@@ -90,6 +91,11 @@ def read_records(dataset: Any) -> list[Record]:
     if isinstance(dataset, str | Mapping) or not isinstance(dataset, Iterable):
         what = "a DatasetDict: pass one of its splits" if isinstance(dataset, Mapping) else type(dataset).__name__
         raise InvalidInputError(f"dataset must be what Results.to_dataset returns, not {what}.")
+    given: Any = dataset
+    if hasattr(given, "with_format"):  # a format may give other things than mappings, or leave out columns
+        dataset = given.with_format(None)
+    elif hasattr(given, "iterrows"):  # a pandas.DataFrame, which iterates over the names of its columns
+        dataset = given.to_dict("records")
     only_records = getattr(dataset, "select_columns", None)
     if only_records is not None and "record" in (getattr(dataset, "column_names", None) or ()):
         dataset = only_records(["record"])
@@ -250,6 +256,7 @@ def _card(old: Any, split: str, body: str) -> str:
     header: dict[str, Any] = {} if old is None else old.data.to_dict()
     header["tags"] = list(dict.fromkeys([*(header.get("tags") or []), "explainability", "hf_attn_mi"]))
     header["configs"] = _configs(header.get("configs") or [], split)
+    header["dataset_info"] = _infos(header.pop("dataset_info", None))
     card = DatasetCard("---\n{}\n---\n")
     card.data = card.card_data_class(**header)
     own = old is None or is_unchanged(old.text) or not old.text.strip()
@@ -260,6 +267,20 @@ def _card(old: Any, split: str, body: str) -> str:
 def _configs(configs: list[Any], split: str) -> list[Any]:
     """The configurations of the data set, in whose default one the split has its files."""
     default = next((one for one in configs if one.get("config_name") == "default"), None)
-    files = [one for one in (default or {}).get("data_files", []) if one.get("split") != split]
-    mine = {"config_name": "default", "data_files": [*files, {"split": split, "path": f"data/{split}-*"}]}
+    listed = (default or {}).get("data_files") or []
+    listed = listed if isinstance(listed, list) else [listed]
+    if paths := [one for one in listed if isinstance(one, str)]:  # paths alone are those of the training split
+        listed = [{"split": "train", "path": paths}, *(one for one in listed if not isinstance(one, str))]
+    files = [one for one in listed if one.get("split") != split]
+    mine = {**(default or {}), "config_name": "default"}
+    mine["data_files"] = [*files, {"split": split, "path": f"data/{split}-*"}]
     return [mine, *(one for one in configs if one is not default)]
+
+
+def _infos(infos: Any) -> list[Any] | None:
+    """What the card states of the features and the rows of its configurations, but for the default one.
+
+    `datasets` refuses rows of other numbers than are stated. Nothing stated is read off the files.
+    """
+    listed = infos if isinstance(infos, list) else [infos] if infos else []
+    return [one for one in listed if one.get("config_name", "default") != "default"] or None

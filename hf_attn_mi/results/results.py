@@ -252,7 +252,8 @@ class Results(Sequence[R], Generic[R]):
         """Return the results that `to_dataset` was called on.
 
         Args:
-            dataset: what `to_dataset` returned, also filtered, sorted, saved and loaded, or with further columns.
+            dataset: what `to_dataset` returned, also filtered, sorted, saved and loaded, in another format, or with
+                further columns; a `pandas.DataFrame` of it, or its rows.
 
         Raises:
             InvalidInputError: rows without the column "record", or with a record that cannot be read.

@@ -40,6 +40,8 @@ def test_hub_faithfulness_by_hand():
     assert (given["insertion_area"], given["insertion_area_interval"]) == (pytest.approx(1.15 / 2), None)
     with pytest.raises(InvalidInputError, match=r"predictions\[0\]\[-1\] is 0.5, not the reference 0.9"):
         hub_metric("insertion_area").compute(predictions=[[0.9, 0.5]], references=[0.9])
+    with pytest.raises(InvalidInputError, match=r"there is no metric \['auprc'\]"):
+        hub_metric(["auprc"])
     with pytest.raises(InvalidInputError, match="there is no metric 'bleu'; there are token_f1"):
         hub_metric("bleu")
 

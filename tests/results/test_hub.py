@@ -77,6 +77,14 @@ def test_changed_data_sets_are_read(tmp_path):
     assert Results.from_dataset(list(dataset)[::-1]) == Results(list(RESULTS)[::-1])
 
 
+@pytest.mark.parametrize("kind", ["torch", "numpy", "pandas", "arrow"])
+def test_the_format_of_a_data_set_does_not_matter(kind):
+    dataset = RESULTS.to_dataset()
+    assert Results.from_dataset(dataset.with_format(kind)) == RESULTS
+    assert Results.from_dataset(dataset.with_format(kind, columns=["input"])) == RESULTS
+    assert Results.from_dataset(dataset.to_pandas()) == RESULTS
+
+
 def test_other_data_sets_are_refused():
     with pytest.raises(InvalidInputError, match=r"row 0 has no column 'record' with a result; it has \['text'\]"):
         Results.from_dataset(datasets.Dataset.from_dict({"text": ["a"]}))
@@ -176,6 +184,28 @@ def test_splits_are_added_and_replaced_and_the_card_follows(hub, tmp_path):
     assert card.text.strip() == "My own words."  # a card that somebody wrote stays
     assert card.data.license == "mit"
     assert [one["split"] for one in card.data.to_dict()["configs"][0]["data_files"]] == ["test", "train"]
+
+
+@pytest.mark.parametrize("files", ["data/train-*", ["data/train-*"], [{"split": "train", "path": "data/train-*"}]])
+def test_a_split_is_added_to_what_another_program_has_pushed(hub, tmp_path, files):
+    """A card as `datasets` and the site of the Hub write it: with paths of any form and the numbers of the rows."""
+    folder = hub.root / "org/other"
+    (folder / "data").mkdir(parents=True)
+    dataset = Results([RESULTS[0]]).to_dataset()
+    dataset.to_parquet(str(folder / "data" / "train-00000-of-00001.parquet"))
+    info = {"features": [{"name": "note", "dtype": "string"}], "splits": [{"name": "train", "num_examples": 7}]}
+    card = huggingface_hub.DatasetCard("---\n{}\n---\n")
+    other_info = {"config_name": "other", "splits": [{"name": "train", "num_examples": 1}]}
+    card.data = huggingface_hub.DatasetCardData(
+        configs=[{"config_name": "default", "data_files": files, "default": True}], dataset_info=[info, other_info]
+    )
+    card.save(folder / "README.md")
+    RESULTS.push_to_hub("org/other", split="test")
+    assert loaded(hub, "org/other", "test", tmp_path / "a") == RESULTS
+    assert loaded(hub, "org/other", "train", tmp_path / "b") == Results([RESULTS[0]])
+    header = huggingface_hub.DatasetCard.load(folder / "README.md").data.to_dict()
+    assert header["configs"][0]["default"] is True
+    assert header["dataset_info"] == [other_info]
 
 
 @pytest.mark.parametrize(

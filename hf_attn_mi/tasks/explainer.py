@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import transformers
 
 from hf_attn_mi.data.corpus_columns import find_columns
@@ -25,7 +26,9 @@ class Explainer:
 
     Called with a mapping from column names to lists (or arrays) of equal length it returns the columns of `explain`'s
     results, one entry for each row: tokens, scores, offsets, target, target_name, probability and those of
-    `results.explanation_rows.schema`, and `error`, the reason of a row that failed (None else).
+    `results.explanation_rows.schema`, and `error`, the reason of a row that failed (None else). A batch whose columns
+    are all NumPy arrays, as Ray passes them, gets its columns back beside these, since Ray drops what is not
+    returned; `datasets` keeps them itself.
 
     It can be pickled. With a name or folder as `model` only that is pickled, and each process loads the model itself.
 
@@ -76,7 +79,7 @@ class Explainer:
         if not isinstance(model, str):
             self._load()  # a wrong option is refused here, not later in another process
 
-    def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
         """The columns of the explanations of a batch of rows."""
         if not isinstance(batch, Mapping):
             raise InvalidInputError(
@@ -90,10 +93,11 @@ class Explainer:
         by_row = {row["row"]: row for row in answers.table.to_pylist()}
         reasons = {one["row"]: one["reason"] for one in answers.errors}
         names = [name for name in answers.table.column_names if name not in _OF_ROW]
-        result: dict[str, list[Any]] = {
+        result: dict[str, Sequence[Any]] = {
             name: [by_row[i][name] if i in by_row else None for i in range(len(rows))] for name in names
         }
-        return result | {"error": [reasons.get(i) for i in range(len(rows))]}
+        kept = dict(batch) if all(isinstance(column, np.ndarray) for column in batch.values()) else {}
+        return kept | result | {"error": [reasons.get(i) for i in range(len(rows))]}
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what can be made again."""

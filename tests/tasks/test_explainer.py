@@ -28,6 +28,15 @@ def test_it_gives_columns_with_the_results_of_explain(demo):
         Explainer(demo[0], tokenizer=demo[1])("a text")
 
 
+def test_batches_of_arrays_keep_their_columns_as_ray_drops_what_is_not_returned(demo):
+    batch = {"text": np.array(TEXTS, dtype=object), "id": np.arange(len(TEXTS)), "probability": np.zeros(len(TEXTS))}
+    found = Explainer(demo[0], tokenizer=demo[1])(batch)
+    assert found["text"] is batch["text"]
+    assert found["id"] is batch["id"]
+    expected = [one.probability for one in explain(demo[0], TEXTS, tokenizer=demo[1], layers="none")]
+    assert found["probability"] == pytest.approx(expected, abs=1e-5)
+
+
 MAPPED = """
 import datasets
 from hf_attn_mi import Explainer

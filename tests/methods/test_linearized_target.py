@@ -1,5 +1,7 @@
 """Target functions run inside the linearized network: norms, softmax and the rest have rules of their own."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -115,6 +117,26 @@ def test_a_probability_is_explained_by_its_tangent_and_the_target_is_named(demo,
     assert name in warning
 
 
+@pytest.mark.parametrize("name", ["logaddexp", "logaddexp2", "logcumsumexp"])
+def test_a_sum_of_exponentials_is_explained_by_its_tangent_in_every_form(demo, name):
+    targets = {
+        "logaddexp": lambda x: torch.logaddexp(x[:, 0] + 4, x[:, 1]),  # of comparable size
+        "logaddexp2": lambda x: torch.logaddexp2((x[:, 0] + 4) / math.log(2), x[:, 1] / math.log(2)) * math.log(2),
+        "logcumsumexp": lambda x: (x + torch.tensor([4.0, 0.0])).logcumsumexp(-1)[:, 1],
+    }
+    model, tokenizer = demo
+    options = {"tokenizer": tokenizer, "layers": "none"}
+    found = explain(model, TEXTS[4], target=lambda o: targets[name](o.logits), **options)
+    first, second = (explain(model, TEXTS[4], target=lambda o, i=i: o.logits[:, i], **options).scores for i in (0, 1))
+    with torch.no_grad():
+        logits = model(**tokenizer(TEXTS[4], return_tensors="pt")).logits[0]
+    share = torch.softmax(logits + torch.tensor([4.0, 0.0]), 0)
+    assert distance(found.scores, share[0] * first + share[1] * second) < 1e-4
+    assert found.completeness_gap < 1e-5
+    (warning,) = found.info["warnings"]
+    assert warning.startswith(f"The target is not linear in the model's outputs ({name}): its tangent")
+
+
 POWERS = {
     "pow": lambda o: o.logits[:, 1] ** 2,
     "tanh": lambda o: torch.tanh(o.logits[:, 1]),
@@ -170,6 +192,8 @@ PIECES = {  # the target of two logits a < b, with the first below zero, and the
     "max": (lambda x: x.max(-1).values, (0, 1)),
     "amax": (lambda x: x.amax(-1), (0, 1)),
     "abs": (lambda x: x[:, 0].abs(), (-1, 0)),
+    "absolute": (lambda x: x[:, 0].clone().absolute_(), (-1, 0)),
+    "clip": (lambda x: x[:, 0].clone().clip_(max=100.0), (1, 0)),
     "maximum": (lambda x: torch.maximum(x[:, 0], x[:, 1]), (0, 1)),
     "minimum": (lambda x: torch.minimum(x[:, 1], torch.tensor([100.0])), (0, 1)),
     "clamp": (lambda x: x[:, 0].clamp(max=100.0), (1, 0)),

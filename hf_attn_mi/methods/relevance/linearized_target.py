@@ -24,7 +24,7 @@ from hf_attn_mi.methods.relevance import rules
 from hf_attn_mi.methods.relevance.linearized_forward import GATED, LinearizedForward, is_tracked, without_gradient
 
 TANGENT = SOFTMAX | both("log_softmax logsumexp sigmoid exp exp2 expm1 log log1p log2 log10 logit erf sin cos atan")
-TANGENT |= {
+TANGENT |= both("logaddexp logaddexp2 logcumsumexp") | {
     F.log_softmax,
     F.softmin,
     F.sigmoid,
@@ -67,7 +67,7 @@ DISTANCES = both("cdist dist") | {F.pairwise_distance}  # homogeneous of degree 
 LIMITED = both("maximum minimum fmax fmin clamp clip clamp_min clamp_max")  # their other arguments may be constants
 PIECEWISE = LIMITED | both(  # linear at the current outputs: some of them are selected, or their signs are taken
     "max min amax amin aminmax abs absolute __abs__ sort msort topk median nanmedian kthvalue mode quantile "
-    "nanquantile cummax cummin"
+    "nanquantile cummax cummin abs_ absolute_ clamp_ clip_ clamp_min_ clamp_max_"
 )
 SUBTRACT = both("sub subtract __sub__ sub_ __isub__")
 REVERSED = both("rsub __rsub__")

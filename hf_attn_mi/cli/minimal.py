@@ -140,7 +140,7 @@ def with_checks(data: list[dict[str, Any]], checks: Sequence[Recheck | None]) ->
 
 
 def verdicts(checks: Sequence[Recheck | None], inputs: int | None = None) -> list[str]:
-    """Return a line for each check, with its number where there are several: of its text, or of its result."""
+    """Return a line for each check, with its number where there are several: of its result with more than `inputs`."""
     noun, lines = "result" if inputs is not None and len(checks) > inputs else "text", []
     for number, check in enumerate(checks):
         if check is None:

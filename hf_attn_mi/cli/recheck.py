@@ -47,21 +47,25 @@ def recheck(
 
     records = read_records(file)
     classifier, tokenizer = load_model(model, quiet=quiet)
-    checks: list[Recheck] = []
+    checks: list[Recheck | None] = []
     with warnings_as_lines(quiet):
         for place, record in enumerate(records):
+            if record is None:
+                checks.append(None)
+                continue
             try:
                 checks.append(recheck_record(classifier, record, tokenizer=tokenizer, tolerance=tolerance))
             except InvalidInputError as error:
                 raise InvalidInputError(f"{file}: result {place}: {error}") from error
-    write_json([vars(check) for check in checks], json)
+    made = [check for check in checks if check is not None]
+    write_json([vars(check) for check in made], json)
     if not quiet and not is_stdout(json):
-        show("\n".join(verdicts(checks)))
-    return exit_code("holds" if check.holds else "does not hold" for check in checks)
+        show("\n".join(verdicts(checks, 0)))
+    return exit_code("holds" if check.holds else "does not hold" for check in made)
 
 
-def read_records(file: Path) -> list[TokenSet | AttentionSubgraph]:
-    """Return the token sets or subgraphs of a file, which holds one or a list; inputs that were skipped are left out.
+def read_records(file: Path) -> list[TokenSet | AttentionSubgraph | None]:
+    """Return the token sets or subgraphs of a file, which holds one or a list; None for an input that was skipped.
 
     Raises:
         InvalidInputError: there is no such file, it holds no saved results, or results of a kind that has no check.
@@ -73,7 +77,7 @@ def read_records(file: Path) -> list[TokenSet | AttentionSubgraph]:
     if not file.is_file():
         raise InvalidInputError(f"{file}: there is no such file.")
     data = read_json_lines(file) if file.name.endswith((".jsonl", ".jsonl.gz")) else read_json(file)
-    checked: list[TokenSet | AttentionSubgraph] = []
+    checked: list[TokenSet | AttentionSubgraph | None] = []
     for place, values in enumerate(data if isinstance(data, list) else [data]):
         try:
             item: Any = Record.from_dict(values)
@@ -81,11 +85,13 @@ def read_records(file: Path) -> list[TokenSet | AttentionSubgraph]:
             raise InvalidInputError(f"{file}: result {place}: {error}") from error
         if isinstance(item, TokenSet | AttentionSubgraph):
             checked.append(item)
-        elif not isinstance(item, SkippedInput):
+        elif isinstance(item, SkippedInput):
+            checked.append(None)
+        else:
             raise InvalidInputError(
                 f"{file}: result {place} holds a saved {item.NOUN}; token sets (minimal) and attention subgraphs "
                 "(subgraph) are rechecked. A certificate holds no rows that could be run again: run certify again."
             )
-    if not checked:
+    if all(one is None for one in checked):
         raise InvalidInputError(f"{file}: it holds no result that could be checked.")
     return checked

@@ -91,6 +91,11 @@ def read_item(item: Any, index: int, *, is_split_into_words: bool = False) -> Te
             "words with is_split_into_words=True."
         )
     parts = (item,) if isinstance(item, str) else item
+    if isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) and _is_words(item[1]):
+        raise InvalidInputError(
+            f"{name} is a text with a list of {len(item[1])} strings, as multiple-choice models take a prompt and its "
+            "choices. This model takes a text, or a pair as a tuple of two texts."
+        )
     if not isinstance(parts, tuple) or len(parts) > 2 or not parts or not all(isinstance(part, str) for part in parts):
         raise InvalidInputError(
             f"{name} must be a text or a pair of texts, not {type(item).__name__}: {shown(item)}; pass token ids as a "

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from hf_attn_mi.cli import main
+from hf_attn_mi.results import SkippedInput
 from tests.cli.command_line import refused
 
 TEXT = "A warm and funny film."
@@ -26,6 +27,20 @@ def test_token_sets_and_subgraphs_are_reproduced(folder, capsys):
     assert main(["recheck", str(folder / "subgraph.json"), "--json", "-"]) == 0
     (check,) = json.loads(capsys.readouterr().out)
     assert check["holds"]
+
+
+def test_checks_have_the_numbers_of_their_results_in_the_file(folder, tmp_path, capsys):
+    first, second = json.loads((folder / "sets.json").read_text())
+    skipped = SkippedInput(0, ("",), "InvalidInputError", "inputs[0] is an empty text").to_dict()
+    (tmp_path / "skipped.json").write_text(json.dumps([skipped, first, {**second, "p_rest": second["p_rest"] / 2}]))
+    assert main(["recheck", str(tmp_path / "skipped.json")]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["Check of result 1", "Check of result 2"]
+    assert "FAILED" in lines[1]
+    (tmp_path / "wrong.json").write_text(json.dumps([skipped, {**first, "texts": ["a different film"]}]))
+    assert "result 1: " in refused(capsys, "recheck", str(tmp_path / "wrong.json"))
+    (tmp_path / "none.json").write_text(json.dumps([skipped]))
+    assert "no result that could be checked" in refused(capsys, "recheck", str(tmp_path / "none.json"))
 
 
 def test_a_single_result_and_lines_are_read(folder, tmp_path, capsys):

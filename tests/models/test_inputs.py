@@ -127,6 +127,7 @@ def test_every_container_of_texts_is_a_list_of_inputs(demo, kind):
     [
         (("a", "b", "c"), "a tuple of 3: a tuple of two texts is one pair"),
         (("a",), "a tuple of 1"),
+        ([("It was", ["good.", "bad."])], r"inputs\[0\] is a text with a list of 2 strings, as multiple-choice models"),
         ([["Jim", "Henson"]], r"inputs\[0\] is a list of 2 strings: is it a pair, or one text as words"),
         (["fine", ["one", "two", "three"]], r"inputs\[1\] is a list of 3 strings"),
         (pd.DataFrame({"a": ["b"]}), r"inputs is a DataFrame with columns \['a'\].*pass one column, .*table\['text'\]"),

@@ -9,8 +9,11 @@ import hashlib
 import json
 import os
 import platform
+import random
 import sys
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -215,6 +218,36 @@ def locks_free(checked: dict[str, Any]) -> bool:
 
 
 # --- results ----------------------------------------------------------------------------------------------------------
+
+
+def try_cases(
+    count: int, seed: int, draw: Callable[[Callable[[Any], Any]], Any], check: Callable[[Any], str | None]
+) -> tuple[list[Any], dict[str, Any]]:
+    """Draw and check random cases.
+
+    Args:
+        count: how many.
+        seed: of every choice.
+        draw: a function that chooses one of several values -> a case.
+        check: names the outcome of a case ("equal" without a name), or raises where it is violated.
+
+    Returns:
+        The cases, and the figures: count, seed, outcomes, seconds and failures.
+    """
+    choose, started = random.Random(seed), time.perf_counter()
+    cases, failures = [], []
+    outcomes: Counter[str] = Counter()
+    for number in range(count):
+        case = draw(lambda values: choose.choice(list(values)))
+        cases.append(case)
+        try:
+            outcomes[check(case) or "equal"] += 1
+        except Exception as error:
+            outcomes["violated"] += 1
+            failures.append(f"case {number}: {case}: {type(error).__name__}: {str(error).splitlines()[0]}")
+    seconds = time.perf_counter() - started
+    figures = {"count": count, "seed": seed, "outcomes": dict(outcomes), "seconds": seconds, "failures": failures}
+    return cases, figures
 
 
 def arguments(description: str, count: int) -> argparse.ArgumentParser:

@@ -11,11 +11,8 @@ the same cases with hypothesis.
 from __future__ import annotations
 
 import copy
-import random
 import sys
-import time
 import warnings
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -38,7 +35,7 @@ from transformers import (
 )
 
 from hf_attn_mi import HfAttnMiError, explain
-from scripts.reliability.common import SIZES, _built, arguments, report, tokenizer
+from scripts.reliability.common import SIZES, _built, arguments, report, tokenizer, try_cases
 
 WORDS = ("a", "film", "warm", "dull", "not", "very", "funny", "unforgettable", "plot", "cast", "!", "Café", "日本", "x")
 PROBABILITY, SCORES = 1e-5, 2e-4  # absolute; relative to the largest score
@@ -304,30 +301,14 @@ def _state(model: nn.Module) -> dict[str, Any]:
 
 def run(count: int, seed: int) -> dict[str, Any]:
     """Try `count` random cases."""
-    choose, started = random.Random(seed), time.perf_counter()
-    outcomes: Counter[str] = Counter()
-    tried: set[tuple[str, str, str]] = set()
-    failures: list[str] = []
-    for number in range(count):
-        case = draw(lambda values: choose.choice(list(values)))
-        tried.add((case.model, case.form, case.wrapper))
-        try:
-            check(case)
-            outcomes["equal"] += 1
-        except Exception as error:
-            outcomes["violated"] += 1
-            failures.append(f"case {number}: {case}: {type(error).__name__}: {str(error).splitlines()[0]}")
+    cases, figures = try_cases(count, seed, draw, check)
     return {
-        "count": count,
-        "seed": seed,
         "models": list(MODELS),
         "input_forms": list(FORMS),
         "wrappers": list(WRAPPERS),
         "methods": list(METHODS),
-        "combinations": len(tried),
-        "outcomes": dict(outcomes),
-        "seconds": time.perf_counter() - started,
-        "failures": failures,
+        "combinations": len({(case.model, case.form, case.wrapper) for case in cases}),
+        **figures,
     }
 
 

@@ -9,9 +9,7 @@ for a list of inputs in both orders and for each input alone.
 
 from __future__ import annotations
 
-import random
 import sys
-import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -31,7 +29,7 @@ from transformers import (
 )
 
 from hf_attn_mi import InvalidInputError, explain
-from scripts.reliability.common import SIZES, _built, arguments, media_models, model_state, report, tokenizer
+from scripts.reliability.common import SIZES, _built, arguments, media_models, model_state, report, tokenizer, try_cases
 from scripts.reliability.law import PROBABILITY, WORDS, _same_scores
 
 Choose = Callable[[Sequence[Any]], Any]
@@ -205,26 +203,8 @@ def _similarity(states: torch.Tensor, case: PipelineCase) -> float:
 
 def run(count: int, seed: int) -> dict[str, Any]:
     """Try `count` random cases."""
-    choose, started = random.Random(seed), time.perf_counter()
-    outcomes: Counter[str] = Counter()
-    tasks: Counter[str] = Counter()
-    failures: list[str] = []
-    for number in range(count):
-        case = draw(lambda values: choose.choice(list(values)))
-        tasks[case.task] += 1
-        try:
-            outcomes[check(case)] += 1
-        except Exception as error:
-            outcomes["violated"] += 1
-            failures.append(f"case {number}: {case}: {type(error).__name__}: {str(error).splitlines()[0]}")
-    return {
-        "count": count,
-        "seed": seed,
-        "tasks": dict(tasks),
-        "outcomes": dict(outcomes),
-        "seconds": time.perf_counter() - started,
-        "failures": failures,
-    }
+    cases, figures = try_cases(count, seed, draw, check)
+    return {"tasks": dict(Counter(case.task for case in cases)), **figures}
 
 
 def main() -> int:

@@ -15,10 +15,16 @@ test: $(VENV)/.ready-test  ## the whole suite
 # Under 90 seconds: without the tests marked slow and without the folders and files that build or run many models.
 TASKS := fit_information information_processes compare minimal_attention minimal_tokens corpus_faults explain_dataset \
   explainer decoders several_targets odd_arguments sets_by_hand training_callback
+SLOW_FILES := $(addprefix tests/models/test_,audio.py pipelines.py two_passes.py wrapped_tables.py) \
+  $(addprefix tests/methods/test_,attention_on_patches.py attnlrp_iterative.py baseline_bad_input.py baseline_by_hand.py \
+  baseline_known_answers.py) $(addprefix tests/tasks/test_,interrupted_results.py report.py target_table.py value_and_bias.py) \
+  tests/results/test_plot_kinds.py tests/results/test_comparison.py tests/evaluation/test_hub_metrics.py \
+  tests/capture/test_capture_leaves_no_trace.py tests/cli/test_cli_targets.py tests/cli/test_cli_compare.py \
+  $(addprefix tests/test_,speed_benchmarks.py doctests.py task_examples.py law_pipelines.py)
 SLOW_TESTS := tests/kernels tests/mi tests/studies tests/heads tests/browser tests/capture/test_architectures.py \
   tests/capture/test_states.py tests/attention/test_efficient_real.py tests/methods/test_baseline_contract.py \
   tests/evaluation/test_rank_agreement.py tests/models/test_offloaded_models.py \
-  $(wildcard tests/cli/test_cli_[ems]*.py) tests/cli/test_cli_report.py $(TASKS:%=tests/tasks/test_%.py) \
+  $(wildcard tests/cli/test_cli_[ems]*.py) tests/cli/test_cli_report.py $(TASKS:%=tests/tasks/test_%.py) $(SLOW_FILES) \
   $(addprefix tests/test_,documentation.py examples.py embedded_model.py golden.py law.py reliability.py)
 test-fast: $(VENV)/.ready-test
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow" $(addprefix --ignore=,$(SLOW_TESTS))

@@ -15,9 +15,8 @@ from hf_attn_mi.kernels.efficient.pursuit import pursue
 from hf_attn_mi.kernels.efficient.torch import Rows, Vertices
 from hf_attn_mi.kernels.inputs import check_attention_weights, check_floats
 
-NUMBA_ROWS = (
-    128  # of one call, so that earlier calls change no digit; loading numba takes as long as 600 rows in PyTorch
-)
+# Rows of one call from which numba is taken, whatever was called before; loading it takes as long as 600 rows.
+NUMBA_ROWS = 128
 TRITON_RANK = 129  # largest rank of [V, 1]: the inverse of a larger basis does not fit into a program's registers
 RESIDUAL = 1e-6  # an exact row whose residual is larger is not optimal
 _MISSED = RESIDUAL / 2  # residual above which a row is solved again with every digit of the values

@@ -7,6 +7,7 @@ import math
 import pytest
 import scipy.stats
 import torch
+from transformers import AutoTokenizer
 
 from benchmarks.studies.causal import models, page_parts, report
 from benchmarks.studies.causal import run as study
@@ -182,3 +183,19 @@ def test_a_small_run_goes_on_where_it_stopped_and_writes_its_page(tmp_path):
     verdicts = report.write_report(tmp_path, tmp_path).splitlines()
     assert "DOES NOT HOLD" in verdicts[0]
     assert "1 / 2" in (tmp_path / "causal.md").read_text()
+
+
+def test_the_vocabulary_of_the_roberta_model_reads_bytes_and_survives_saving(tmp_path):
+    rows = [("a fine film, a fine cast", 1), (("très bien", "not a fine film"), 0)] * 4
+    recipe = models.RECIPES["roberta-sst2"]
+    tokenizer = models.tokenizer_for(recipe, rows, "", "")
+    text = "naïve \u2603 film"
+    ids = tokenizer(text)["input_ids"]
+    assert tokenizer.unk_token_id not in ids
+    assert tokenizer.decode(ids, skip_special_tokens=True) == text
+    tokenizer.save_pretrained(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path)(text)["input_ids"] == ids
+    model = models.untrained(recipe, "", tokenizer, 2)
+    longest = tokenizer(" ".join(["film"] * 99), truncation=True, max_length=recipe.longest, return_tensors="pt")
+    assert longest["input_ids"].shape == (1, recipe.longest)
+    assert model(**longest).logits.isfinite().all()

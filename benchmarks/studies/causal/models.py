@@ -3,7 +3,8 @@
     python benchmarks/studies/causal/models.py --data FOLDER --encoder PATH --tokenizer PATH --output FOLDER
 
 Fine-tuned encoder (all weights): SNLI, MRPC, CoLA. From scratch, small heads, other families of positions: ModernBERT
-(rotary, some layers with a sliding window) on AG News and DeBERTa-v2 (disentangled relative positions) on SST-2.
+(rotary, some layers with a sliding window) on AG News, DeBERTa-v2 (disentangled relative positions) and RoBERTa (a
+byte-level BPE vocabulary of its training texts, positions counted from the padding index) on SST-2.
 A model that exists already is skipped. Each takes up to ten minutes on one CPU core.
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import ByteLevelBPETokenizer
 from torch import Tensor
 from transformers import (
     AutoModelForSequenceClassification,
@@ -25,6 +27,9 @@ from transformers import (
     DebertaV2ForSequenceClassification,
     ModernBertConfig,
     ModernBertForSequenceClassification,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+    RobertaTokenizer,
 )
 
 from hf_attn_mi.data.files import read_file
@@ -32,6 +37,7 @@ from hf_attn_mi.data.files import read_file
 Row = tuple[Any, int]  # a text or a pair of texts, and its label
 SNLI_TRAIN = 8800  # rows of the official dev set that train; the rest, with other premises, is judged
 HEADS, HEAD_DIM = 8, 16
+BPE_VOCABULARY = 8000
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ RECIPES = {
     "minilm-cola": Recipe("encoder", "cola", 8539, 2, 8e-5, 48),
     "modernbert-agnews": Recipe("modernbert", "agnews", 8000, 5, 1e-3),
     "deberta-sst2": Recipe("deberta", "sst2", 20000, 3, 1e-3, 64),
+    "roberta-sst2": Recipe("roberta", "sst2", 20000, 3, 1e-3, 64),
 }
 
 
@@ -86,6 +93,16 @@ def read_rows(path: Path) -> list[Row]:
     ]
 
 
+def byte_bpe(rows: list[Row]) -> RobertaTokenizer:
+    """Train a byte-level BPE tokenizer of RoBERTa's form on the texts of these rows."""
+    trained = ByteLevelBPETokenizer()
+    texts = [part for parts, _ in rows for part in (parts if isinstance(parts, tuple) else (parts,))]
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    trained.train_from_iterator(texts, vocab_size=BPE_VOCABULARY, min_frequency=2, special_tokens=special)
+    model = json.loads(trained.to_str())["model"]
+    return RobertaTokenizer(vocab=model["vocab"], merges=[tuple(pair) for pair in model["merges"]])
+
+
 def untrained(recipe: Recipe, encoder: str, tokenizer: Any, classes: int) -> Any:
     """Return the model before training."""
     torch.manual_seed(0)
@@ -116,6 +133,17 @@ def untrained(recipe: Recipe, encoder: str, tokenizer: Any, classes: int) -> Any
             reference_compile=False,
         )
         return ModernBertForSequenceClassification(config)
+    if recipe.kind == "roberta":
+        ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+        config = RobertaConfig(
+            **shape,
+            **ends,
+            num_hidden_layers=3,
+            intermediate_size=512,
+            max_position_embeddings=recipe.longest + 2,
+            type_vocab_size=1,
+        )
+        return RobertaForSequenceClassification(config)
     config = DebertaV2Config(
         **shape,
         num_hidden_layers=3,
@@ -187,13 +215,20 @@ def train(model: Any, tokenizer: Any, rows: list[Row], recipe: Recipe) -> None:
     model.eval()
 
 
+def tokenizer_for(recipe: Recipe, rows: list[Row], encoder: str, tokenizer_path: str) -> Any:
+    """Return the tokenizer of a recipe: the encoder's, the one of this path, or one trained on the rows."""
+    if recipe.kind == "roberta":
+        return byte_bpe(rows)
+    return AutoTokenizer.from_pretrained(encoder if recipe.kind == "encoder" else tokenizer_path)
+
+
 def make_model(name: str, data: Path, encoder: str, tokenizer_path: str, folder: Path) -> None:
     """Train the model of this name and save it with its accuracy on the test rows."""
     recipe, started = RECIPES[name], time.process_time()
     rows, test = read_split(data, recipe.dataset)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[: recipe.rows].tolist()
     rows = [rows[i] for i in order]
-    tokenizer = AutoTokenizer.from_pretrained(encoder if recipe.kind == "encoder" else tokenizer_path)
+    tokenizer = tokenizer_for(recipe, rows, encoder, tokenizer_path)
     model = untrained(recipe, encoder, tokenizer, len({label for _, label in rows}))
     train(model, tokenizer, rows, recipe)
     facts = {

@@ -50,6 +50,7 @@ SUITES = {
     "mrpc": Suite("MRPC, MiniLM", "minilm-mrpc", "mrpc", 96, 100),
     "modernbert": Suite("AG News, ModernBERT", "modernbert-agnews", "agnews", 60, 50),
     "deberta": Suite("SST-2, DeBERTa-v2", "deberta-sst2", "sst2", 64, 50),
+    "roberta": Suite("SST-2, RoBERTa", "roberta-sst2", "sst2", 64, 50),
 }
 
 

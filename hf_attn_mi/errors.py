@@ -1,4 +1,4 @@
-"""Exception classes, and how messages show values. Imports nothing, so that every other module may import it."""
+"""Exception classes, and how messages show values and numbers. Imports nothing, so that every module may import it."""
 
 
 class HfAttnMiError(Exception):
@@ -30,7 +30,7 @@ class Interrupted(KeyboardInterrupt):
 
     def __init__(self, results: object, places: list[int], scores: object = None) -> None:
         where = "their results are in the attribute `results`" if results is not None else "the scores are in `scores`"
-        super().__init__(f"interrupted after {len(places)} inputs; {where}")
+        super().__init__(f"interrupted after {counted(len(places), 'input')}; {where}")
         self.results, self.places, self.scores = results, places, scores
 
 
@@ -51,3 +51,18 @@ def shown(value: object, longest: int = 200) -> str:
         return f"<{type(value).__name__}>"
     half = longest // 2
     return text if len(text) <= longest else f"{text[:half]} ... {text[-half:]}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, as sentences write it.
+
+    Args:
+        number: 0 or more.
+        noun: in the singular.
+
+    Example:
+        >>> counted(1, "shard"), counted(20000, "row"), counted(2, "process"), counted(3, "batch")
+        ('1 shard', '20,000 rows', '2 processes', '3 batches')
+    """
+    ending = "" if number == 1 else "es" if noun.endswith(("s", "ch", "sh", "x")) else "s"
+    return f"{number:,} {noun}{ending}"

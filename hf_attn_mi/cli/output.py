@@ -22,7 +22,7 @@ from rich.text import Text
 
 from hf_attn_mi.atomic_files import write_file
 from hf_attn_mi.cli.exit_codes import PIPE_CLOSED
-from hf_attn_mi.errors import Interrupted, InvalidInputError
+from hf_attn_mi.errors import Interrupted, InvalidInputError, counted
 
 Finished = TypeVar("Finished")
 
@@ -113,7 +113,9 @@ def until_interrupted(task: Callable[[], Finished], count: int) -> tuple[Finishe
     except Interrupted as stop:
         if stop.results is None:
             raise
-        complain(f"interrupted: the output has the {len(stop.places)} of {count} inputs that were finished.")
+        complain(
+            f"interrupted: the output has {len(stop.places):,} of {counted(count, 'input')}, those that were finished."
+        )
         finished: Finished = stop.results  # type: ignore[assignment]
         return finished, True
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, counted
 from hf_attn_mi.results.document import Block, Facts, Heading
 from hf_attn_mi.results.plots.dataset_runs import draw_progress
 from hf_attn_mi.results.record import Record
@@ -84,15 +84,16 @@ class DatasetRun(Record):
 
     def _blocks(self) -> list[Block]:
         details = {key: str(self.info[key]) for key in ("model", "method") if self.info.get(key) is not None}
-        rows = "an unknown number of rows" if self.rows is None else f"{self.rows:,} rows"
+        rows = "an unknown number of rows" if self.rows is None else counted(self.rows, "row")
+        processes = counted(self.processes, "process")
         if self.dry_run:
-            rate = "" if self.rate is None else f" at {self.rate:,.4g} rows/s in {self.processes} process(es)"
-            left = "an unknown number of shards" if self.missing is None else f"{self.missing} shards"
+            rate = "" if self.rate is None else f" at {self.rate:,.4g} rows/s in {processes}"
+            left = "an unknown number of shards" if self.missing is None else counted(self.missing, "shard")
             return [
                 Heading(f"Dry run: {rows}", details),
                 Facts(
                     [
-                        f"To do: {left}; {self.shards} are finished.",
+                        f"To do: {left}; {self.shards:,} {'is' if self.shards == 1 else 'are'} finished.",
                         f"Estimate: {duration(self.seconds)}{rate}, {_bytes(self.size)} on the disk, "
                         f"{_bytes(self.peak_memory)} of memory a process.",
                         *self._warnings(),
@@ -100,16 +101,17 @@ class DatasetRun(Record):
                 ),
             ]
         state = "complete" if self.complete else "stopped by a signal" if self.stopped else "not complete"
-        rate = "nothing to do" if self.rate is None else f"{self.done:,} rows in {duration(self.seconds)}"
-        rate += "" if self.rate is None else f", {self.rate:,.4g} rows/s in {self.processes} process(es)"
-        left = f"{self.missing} shards are missing: run the same command again. " if self.missing else ""
+        rate = "nothing to do" if self.rate is None else f"{counted(self.done, 'row')} in {duration(self.seconds)}"
+        rate += "" if self.rate is None else f", {self.rate:,.4g} rows/s in {processes}"
+        verb = "is" if self.missing == 1 else "are"
+        left = f"{counted(self.missing, 'shard')} {verb} missing: run the same command again. " if self.missing else ""
         return [
             Heading(f"{rows}, {state}", details),
             Facts(
                 [
-                    f"{self.output}: {self.shards} shards, {_bytes(self.size)}. {left}".rstrip(),
+                    f"{self.output}: {counted(self.shards, 'shard')}, {_bytes(self.size)}. {left}".rstrip(),
                     f"This run ({self.run_id}): {rate}; peak memory {_bytes(self.peak_memory)} a process.",
-                    f"{self.failed:,} rows failed; their reasons are in {self.output}/errors."
+                    f"{counted(self.failed, 'row')} failed; the reasons are in {self.output}/errors."
                     if self.failed
                     else "No row failed.",
                     *self._warnings(),

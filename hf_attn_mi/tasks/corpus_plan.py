@@ -11,7 +11,7 @@ from typing import Any
 
 from hf_attn_mi.data.run_folder import DamagedRunError, RunFolder, ShardInfo
 from hf_attn_mi.data.settings import check_same_settings, settings_id, settings_text
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, counted
 
 LOGGER = logging.getLogger("hf_attn_mi")
 
@@ -110,6 +110,6 @@ def read_plan(folder: RunFolder, run_id: str, settings: Mapping[str, Any], size:
     if plan.shards is not None and finished and max(finished) >= plan.shards:
         raise InvalidInputError(
             f"{str(folder.shard_path(max(finished)))!r} holds rows from {max(finished) * size} on, but the data set "
-            f"has {rows} rows: it has changed. Name another folder."
+            f"has {counted(rows or 0, 'row')}: it has changed. Name another folder."
         )
     return plan

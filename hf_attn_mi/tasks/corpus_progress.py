@@ -9,6 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from hf_attn_mi.errors import counted
 from hf_attn_mi.results.dataset_run import duration
 
 LOGGER = logging.getLogger("hf_attn_mi")
@@ -43,9 +44,9 @@ class Progress:
         """What a line of the log says after so many seconds."""
         rate = self.rows / max(seconds, 1e-9)
         if self.total is None:
-            return f"{self.rows:,} rows, {rate:,.4g} rows/s"
+            return f"{counted(self.rows, 'row')}, {rate:,.4g} rows/s"
         left = "" if self.rows == 0 else f", {duration((self.total - self.rows) / rate)} left"
-        return f"{self.rows:,} of {self.total:,} rows, {rate:,.4g} rows/s{left}"
+        return f"{self.rows:,} of {counted(self.total, 'row')}, {rate:,.4g} rows/s{left}"
 
     def close(self) -> None:
         """End the bar."""

@@ -12,7 +12,7 @@ from typing import Any
 from hf_attn_mi.data.corpus_columns import CorpusColumns
 from hf_attn_mi.data.row_source import RowSource
 from hf_attn_mi.data.run_folder import DamagedRunError, RunFolder, new_run_id
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, counted
 from hf_attn_mi.results.dataset_run import DatasetRun
 from hf_attn_mi.tasks.batch_explainer import BatchExplainer
 from hf_attn_mi.tasks.corpus_plan import CorpusPlan, read_plan
@@ -58,7 +58,7 @@ def finish_run(folder: RunFolder, run: CorpusRun, about: Mapping[str, Any], seco
     if processes.first:
         _note(folder, report)
     if report.stopped:
-        LOGGER.warning("stopped after %s rows: run the same call again to do the rest.", f"{report.done:,}")
+        LOGGER.warning("stopped after %s: run the same call again to do the rest.", counted(report.done, "row"))
     return report
 
 
@@ -133,7 +133,10 @@ def estimate_run(
 def _remarks(plan: CorpusPlan, failed: int, sample: int, each: float) -> list[str]:
     remarks = []
     if failed:
-        remarks.append(f"{failed} of the {sample} rows that were tried fail; the errors files will say why.")
+        verb = "fails" if failed == 1 else "fail"
+        remarks.append(
+            f"{failed} of the {counted(sample, 'row')} that were tried {verb}; the errors files will say why."
+        )
     if plan.rows is None:
         remarks.append(f"the number of rows is not known before they are read; one row takes {each:.3g} s.")
     return remarks

@@ -8,7 +8,7 @@ from typing import Any
 from hf_attn_mi.data.corpus_columns import CorpusColumns
 from hf_attn_mi.data.row_source import RowSource
 from hf_attn_mi.data.run_folder import RunFolder
-from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
+from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError, counted
 from hf_attn_mi.models.memory import give_back_memory
 from hf_attn_mi.tasks.batch_explainer import BatchExplainer
 from hf_attn_mi.tasks.corpus_plan import CorpusPlan
@@ -146,6 +146,6 @@ class CorpusRun:
         last = max((one.stop for one in self.plan.finished.values()), default=0)
         if last > rows:
             raise InvalidInputError(
-                f"dataset has {rows} rows now, but finished shards hold rows up to {last - 1}: the data has changed. "
-                "Name another folder."
+                f"dataset has {counted(rows, 'row')} now, but finished shards hold rows up to {last - 1}: the data has "
+                "changed. Name another folder."
             )

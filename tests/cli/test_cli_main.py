@@ -350,7 +350,7 @@ def test_an_interruption_writes_the_results_so_far(capsys, tmp_path, monkeypatch
     batch = ["--batch-size", "1"] if name in ("explain", "minimal") else []
     assert main([name, "one", "two two", "three three three", "four", "--json", str(path), *batch]) == 130
     output = capsys.readouterr()
-    assert "interrupted: the output has the 2 of 4 inputs that were finished." in output.err
+    assert "interrupted: the output has 2 of 4 inputs, those that were finished." in output.err
     written = json.loads(path.read_text(encoding="utf-8"))
     assert len(written) == 2
     assert all(text in output.out for item in written for text in item["texts"])

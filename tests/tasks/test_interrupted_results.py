@@ -124,7 +124,7 @@ def test_compare_writes_what_was_measured(capsys, monkeypatch, tmp_path, rows):
     interrupt_at(monkeypatch, "hf_attn_mi.tasks.compare_metrics._of_input", 3)
     path = tmp_path / "a.json"
     assert main(["compare", "--data", str(rows), "--methods", "random", "--json", str(path)]) == 130
-    assert "interrupted: the output has the 2 of 3 inputs that were finished." in capsys.readouterr().err
+    assert "interrupted: the output has 2 of 3 inputs, those that were finished." in capsys.readouterr().err
     assert json.loads(path.read_text(encoding="utf-8"))["values"]["random"]["sufficiency"][2] is None
 
 

@@ -20,7 +20,7 @@ from hf_attn_mi.cli.output import (
     write_json,
     write_text,
 )
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, counted
 
 if TYPE_CHECKING:
     from hf_attn_mi.results.comparison import Comparison
@@ -43,6 +43,7 @@ def compare(
     n: Annotated[
         int, opt.input_option("--n", metavar="N", help="Number of texts that are drawn at random from the data.")
     ] = 200,
+    is_split_into_words: opt.SplitIntoWords = False,
     truncate: Annotated[
         bool, opt.input_option(help="Cut texts that are too long for the model, with a warning, or refuse them.")
     ] = True,
@@ -88,7 +89,6 @@ def compare(
 ) -> int:
     """Compare methods on the same texts: what happens to the prediction when the tokens they name are removed."""
     check_files(json, markdown, plot, html=html)  # checked before the work, which may take an hour
-
     import_libraries()
     from hf_attn_mi import Results
     from hf_attn_mi import compare as compare_methods
@@ -102,7 +102,7 @@ def compare(
     settings = _settings(options, chosen)
     if plot is not None:
         check_figure_path(plot)
-    sample = draw_texts(data, n, rationales=rationales, seed=seed)
+    sample = draw_texts(data, n, rationales=rationales, is_split_into_words=is_split_into_words, seed=seed)
     classifier, tokenizer = load_model(model, quiet=quiet, reads=reads_of(target or (), model))
     explained = opt.read_targets(target, classifier)
     with warnings_as_lines(quiet), nothing_to_keep(UNMEASURED):
@@ -119,13 +119,13 @@ def compare(
                 options=settings,
                 batch_size=batch_size,
                 truncation=truncate,
+                is_split_into_words=is_split_into_words,
                 seed=seed,
             ),
             len(sample.texts),
         )
     several = compared if isinstance(compared, Results) else Results([compared])
-    drawn = {"name": data, "found": sample.available, "drawn": len(sample.texts), "empty": sample.empty}
-    tables = [{**one.to_dict(), "data": drawn} for one in several]
+    tables = [{**one.to_dict(), "data": _data(sample, data)} for one in several]
     write_json(tables if isinstance(compared, Results) else tables[0], json)
     printing = not quiet and not is_stdout(json)
     if printing:
@@ -169,10 +169,21 @@ def _settings(options: str | None, methods: list[str]) -> dict[str, dict[str, An
     return settings
 
 
+def _data(sample: Sample, name: str) -> dict[str, Any]:
+    """How the texts were drawn, for the JSON file."""
+    return {"name": name, "found": sample.available, "drawn": len(sample.texts), "empty": sample.empty}
+
+
 def _drawn(sample: Sample, data: str, seed: int) -> str:
     count = len(sample.texts)
     text = (
-        f"all {count} texts" if count == sample.available else f"{count} of {sample.available} texts, drawn at random"
+        f"{'all ' if count > 1 else ''}{counted(count, 'text')}"
+        if count == sample.available
+        else f"{count:,} of {counted(sample.available, 'text')}, drawn at random"
     )
-    empty = f"; {sample.empty} rows without a text were skipped" if sample.empty else ""
+    empty = (
+        f"; {counted(sample.empty, 'row')} without a text {'was' if sample.empty == 1 else 'were'} skipped"
+        if sample.empty
+        else ""
+    )
     return f"{data}: {text} (seed {seed}){empty}."

@@ -7,12 +7,13 @@ import random
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hf_attn_mi.cli.loading import names_missing_path
 from hf_attn_mi.cli.output import complain
-from hf_attn_mi.errors import InvalidInputError, shown
+from hf_attn_mi.errors import InvalidInputError, counted, shown
 
 Item = TypeVar("Item")
 Words = list[str]
@@ -71,7 +72,6 @@ def _split(text: Text) -> Text:
     return text.split() if isinstance(text, str) else text
 
 
-WORD_COLUMNS = ("tokens", "words")
 TABLE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".arrow", ".parquet")
 TEXT_SUFFIXES = (".txt", "", ".text", ".md", ".log")
 
@@ -85,14 +85,17 @@ def _texts_of_file(file: Path, is_split_into_words: bool) -> list[Text]:
             f"{', '.join(TABLE_SUFFIXES)}, and one text on each line from .txt or a file without a suffix."
         )
     if suffix in TABLE_SUFFIXES or file.name.endswith(".gz"):
-        from hf_attn_mi.data import read_rows, read_texts_of
+        from hf_attn_mi.data import NoTextColumnError, read_rows, read_texts_of
 
         if is_split_into_words and (lists := _lists_of_words(read_rows(file), file)):
             return lists
         reader = read_texts_of(str(file))
-        texts: list[Text] = list(reader)
+        try:
+            texts: list[Text] = list(reader)
+        except NoTextColumnError as error:
+            raise error.with_advice() from error
         if reader.empty:
-            count = f"{reader.empty} rows without a text were" if reader.empty > 1 else "1 row without a text was"
+            count = f"{counted(reader.empty, 'row')} without a text {'was' if reader.empty == 1 else 'were'}"
             complain(f"--file {file}: {count} left out; the others keep their order.", "warning: ")
         return texts
     return list(_lines(file.read_bytes(), f"--file {file}"))
@@ -104,21 +107,29 @@ def _lists_of_words(rows: Iterable[object], file: Path) -> list[Text]:
     Raises:
         InvalidInputError: a row without a list of words, though the first one has a column for it.
     """
+    from hf_attn_mi.data import word_column
+
     lists: list[Text] = []
-    column = ""
+    column: str | None = None
     for number, row in enumerate(rows):
-        columns = list(row) if isinstance(row, Mapping) else []
-        column = column or next((name for name in WORD_COLUMNS if name in columns), "")
-        if not column:
+        column = column or (word_column(row) if isinstance(row, Mapping) else None)
+        if column is None:
             return []
-        words: Any = row[column] if isinstance(row, Mapping) and column in row else None
-        words = words.tolist() if hasattr(words, "tolist") else words
-        if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
-            raise InvalidInputError(
-                f"--file {file}: row {number}: {column!r} must be a list of one or more words, not {shown(words, 80)}."
-            )
-        lists.append(words)
+        lists.append(_words_of(row, column, f"--file {file}: row {number}"))
     return lists
+
+
+def _words_of(row: object, column: str, place: str) -> Words:
+    """The list of words in this column of a row.
+
+    Raises:
+        InvalidInputError: there is none.
+    """
+    words: Any = row[column] if isinstance(row, Mapping) and column in row else None
+    words = words.tolist() if hasattr(words, "tolist") else words
+    if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
+        raise InvalidInputError(f"{place}: {column!r} must be a list of one or more words, not {shown(words, 80)}.")
+    return words
 
 
 def _read_stdin() -> bytes:
@@ -151,7 +162,7 @@ def _lines(content: bytes, place: str) -> list[str]:
     if content.endswith(b"\n"):  # what follows the last line break is no line
         blank = blank[:-1]
     if blank and lines:  # if there is no text at all, the caller raises an error
-        count = f"{len(blank)} blank lines were" if len(blank) > 1 else "1 blank line was"
+        count = f"{counted(len(blank), 'blank line')} {'was' if len(blank) == 1 else 'were'}"
         complain(f"{place}: {count} left out, the first is line {blank[0]}; the others keep their order.", "warning: ")
     return lines
 
@@ -169,13 +180,13 @@ class Sample:
     """Texts drawn from a data set.
 
     Attributes:
-        texts: texts or pairs of texts, in the order of the data set.
+        texts: texts or pairs of texts, or lists of words, in the order of the data set.
         rationales: for each text the character spans of the words that a person marked; None without --rationales.
         available: texts in the data set.
         empty: rows without a text, which were skipped.
     """
 
-    texts: list[str | tuple[str, str]]
+    texts: list[Text]
     rationales: list[Spans] | None
     available: int
     empty: int
@@ -191,29 +202,35 @@ def check_data(data: str) -> None:
         raise InvalidInputError(f"--data {data}: there is no file or folder of this name.")
 
 
-def draw_texts(data: str, count: int, *, rationales: str | None = None, seed: int = 0) -> Sample:
+def draw_texts(
+    data: str, count: int, *, rationales: str | None = None, is_split_into_words: bool = False, seed: int = 0
+) -> Sample:
     """Return at most `count` texts of a data set, drawn at random without repetition.
 
     Args:
         data: a file, a folder or a Hub name, as `read_texts_of` takes them.
         count: how many, 1 or more.
         rationales: column with 0 or 1 for each word of the column "tokens"; None for texts alone.
+        is_split_into_words: return the words of each text, as `read_texts` does.
         seed: the random seed for the draw.
 
     Raises:
         InvalidInputError: `count` below 1, data that cannot be read, no texts, or rationales that do not fit the words.
     """
-    from hf_attn_mi.data import read_texts_of
+    from hf_attn_mi.data import NoTextColumnError, read_texts_of
 
     if count < 1:
         raise InvalidInputError(f"--n must be 1 or more, not {count}.")
     check_data(data)
     if rationales is None:
-        reader = read_texts_of(data)
-        texts, available = _draw(reader, count, seed)
+        reader: Any = _RowsOfWords(data) if is_split_into_words else read_texts_of(data)
+        try:
+            texts, available = _draw(reader, count, seed)
+        except NoTextColumnError as error:
+            raise error.with_advice() from error
         sample = Sample(texts, None, available, reader.empty)
     else:
-        rows = _RowsWithRationales(data, rationales)
+        rows = _RowsWithRationales(data, rationales, words=is_split_into_words)
         pairs, available = _draw(rows, count, seed)
         sample = Sample([text for text, _ in pairs], [spans for _, spans in pairs], available, rows.empty)
     if not sample.texts:
@@ -232,16 +249,43 @@ def _draw(items: Iterable[Item], most: int, seed: int) -> tuple[list[Item], int]
     return [item for _, item in sorted(kept, key=lambda numbered: numbered[0])], count
 
 
-class _RowsWithRationales:
-    """The texts of a data set with the spans of their marked words; counts the rows without a word."""
+class _RowsOfWords:
+    """The words of each row: a list in the column of words, else those of its text; counts the rows without a word."""
 
-    def __init__(self, data: str, column: str) -> None:
+    def __init__(self, data: str) -> None:
+        self.data, self.empty = data, 0
+
+    def __iter__(self) -> Iterator[Text]:
+        from hf_attn_mi.data import read_rows, read_texts_of, word_column
+
+        rows: Iterator[object] = iter(read_rows(self.data))
+        first = next(rows, None)
+        column = word_column(first) if isinstance(first, Mapping) else None
+        if column is None:
+            reader = read_texts_of(self.data)
+            for text in reader:
+                self.empty = reader.empty
+                yield _split(text)
+            self.empty = reader.empty
+            return
+        for number, row in enumerate(chain([first], rows)):
+            words: Any = row.get(column, 0) if isinstance(row, Mapping) else 0
+            if words is None or (hasattr(words, "__len__") and len(words) == 0):
+                self.empty += 1
+                continue
+            yield _words_of(row, column, f"--data {self.data}: row {number}")
+
+
+class _RowsWithRationales:
+    """The texts of a data set, or their words, with the spans of the marked words; counts the rows without a word."""
+
+    def __init__(self, data: str, column: str, *, words: bool = False) -> None:
         from hf_attn_mi.data import read_rows
 
         self.rows: Iterable[object] = read_rows(data)
-        self.column, self.empty = column, 0
+        self.column, self.words, self.empty = column, words, 0
 
-    def __iter__(self) -> Iterator[tuple[str, Spans]]:
+    def __iter__(self) -> Iterator[tuple[Text, Spans]]:
         for number, row in enumerate(self.rows):
             place = f"--rationales {self.column}: row {number} of the data"
             columns = list(row) if isinstance(row, Mapping) else type(row).__name__
@@ -255,7 +299,8 @@ class _RowsWithRationales:
             if not words:
                 self.empty += 1
                 continue
-            yield _text_and_spans(row.get("text"), words, flags, place)
+            text, spans = _text_and_spans(None if self.words else row.get("text"), words, flags, place)
+            yield (list(words) if self.words else text), spans
 
 
 def _text_and_spans(text: object, words: object, flags: object, place: str) -> tuple[str, Spans]:

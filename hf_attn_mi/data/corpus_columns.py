@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hf_attn_mi.data.files import FailedRow
-from hf_attn_mi.data.texts import text_columns
+from hf_attn_mi.data.texts import NoTextColumnError, text_columns, word_column
 from hf_attn_mi.errors import InvalidInputError, shown
 
 ROLES = ("text", "text_pair", "id", "label", "target")
@@ -110,7 +110,12 @@ class CorpusColumns:
 
 
 def find_columns(
-    columns: Any, names: Sequence[str] | None, first: Any, features: Mapping[str, Any] | None = None
+    columns: Any,
+    names: Sequence[str] | None,
+    first: Any,
+    features: Mapping[str, Any] | None = None,
+    *,
+    words: bool = False,
 ) -> CorpusColumns:
     """The columns to read.
 
@@ -120,6 +125,7 @@ def find_columns(
         names: columns of the data set, as far as it names them.
         first: its first row; None if there is none.
         features: the features of a `datasets` object, whose class labels have names.
+        words: whether inputs are lists of words; a column "tokens" or "words" then goes before columns of texts.
 
     Raises:
         InvalidInputError: another kind of argument, or a column that does not exist.
@@ -140,7 +146,7 @@ def find_columns(
     missing = sorted({name for name in chosen.values() if name is not None} - set(known))
     if missing:
         raise InvalidInputError(f"columns: {missing} are not in the data; its columns are {known}.")
-    text = tuple(name for role in ROLES[:2] if (name := chosen.get(role)) is not None) or text_columns(known)
+    text = tuple(name for role in ROLES[:2] if (name := chosen.get(role)) is not None) or _usual_columns(known, words)
 
     def of_role(role: str, usual: tuple[str, ...]) -> str | None:
         return chosen[role] if role in chosen else next((name for name in usual if name in known), None)
@@ -148,6 +154,16 @@ def find_columns(
     corpus_columns = CorpusColumns(text, of_role("id", _IDS), of_role("label", _LABELS), of_role("target", ()))
     classes = getattr((features or {}).get(corpus_columns.label or ""), "names", None)
     return replace(corpus_columns, classes=tuple(map(str, classes))) if isinstance(classes, list) else corpus_columns
+
+
+def _usual_columns(names: list[str], words: bool) -> tuple[str, ...]:
+    """The columns of the inputs by their names."""
+    if words and (column := word_column(names)) is not None:
+        return (column,)
+    try:
+        return text_columns(names)
+    except NoTextColumnError as error:
+        raise error.with_advice() from error
 
 
 def _chosen(columns: Any) -> dict[str, str | None]:

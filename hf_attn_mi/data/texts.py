@@ -20,10 +20,32 @@ COLUMNS = (
     ("question", "sentence"),
     ("sentence",),
 )
+WORD_COLUMNS = ("tokens", "words")  # column names of lists of words
 ALLOWED = (
     "a list of texts or pairs of texts, a datasets.Dataset or IterableDataset, a path to "
     f"{', '.join(FORMATS)}, a folder saved by datasets, or a Hub name such as 'name:split'"
 )
+
+
+class NoTextColumnError(InvalidInputError):
+    """No column of a data set has one of the names that texts have.
+
+    Args:
+        names: its columns.
+    """
+
+    def __init__(self, names: list[str]) -> None:
+        known = ", ".join(" + ".join(columns) for columns in COLUMNS)
+        super().__init__(
+            f"dataset has columns {names}; the texts are looked for in {known}. Rename one to 'text', or pass a list."
+        )
+        self.words = word_column(names)
+
+    def with_advice(self) -> InvalidInputError:
+        """The error for a function that takes `is_split_into_words`: where a column holds words, how to read them."""
+        if self.words is None:
+            return self
+        return InvalidInputError(f"{self} The column {self.words!r} is read with is_split_into_words=True.")
 
 
 def check_encodable(text: str, name: str) -> None:
@@ -152,7 +174,7 @@ def text_columns(names: list[str]) -> tuple[str, ...]:
     """Return the columns of the text or the pair of texts.
 
     Raises:
-        InvalidInputError: none of the known names is among them.
+        NoTextColumnError: none of the known names is among them.
 
     Example:
         >>> text_columns(["idx", "premise", "hypothesis", "label"])
@@ -161,10 +183,18 @@ def text_columns(names: list[str]) -> tuple[str, ...]:
     for columns in COLUMNS:
         if set(columns) <= set(names):
             return columns
-    known = ", ".join(" + ".join(columns) for columns in COLUMNS)
-    raise InvalidInputError(
-        f"dataset has columns {names}; the texts are looked for in {known}. Rename one to 'text', or pass a list."
-    )
+    raise NoTextColumnError(names)
+
+
+def word_column(names: Iterable[str]) -> str | None:
+    """Return the column that holds lists of words; None if none has one of the usual names.
+
+    Example:
+        >>> word_column(["id", "tokens"])
+        'tokens'
+    """
+    known = set(names)
+    return next((name for name in WORD_COLUMNS if name in known), None)
 
 
 def read_rows(name: str | Path) -> Any:

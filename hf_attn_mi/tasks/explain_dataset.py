@@ -107,7 +107,9 @@ def explain_dataset(
     )
     explainer = BatchExplainer(runner, chosen, profile=profile, batch_size=batch_size)
     source = RowSource(dataset)
-    corpus_columns = find_columns(columns, source.column_names, source.first_row(), source.features)
+    corpus_columns = find_columns(
+        columns, source.column_names, source.first_row(), source.features, words=is_split_into_words
+    )
     if corpus_columns.target is not None and (target is not None or targets is not None):
         raise InvalidInputError("columns names a target column: leave out target and targets.")
     source.select(corpus_columns)

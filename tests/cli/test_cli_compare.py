@@ -80,6 +80,7 @@ def test_the_options_arrive(capsys, received, data):
         "batch_size": 8,
         "seed": 7,
         "truncation": False,
+        "is_split_into_words": False,
         "options": {"lime": {"samples": 500}},
         "rationales": None,
     }

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from hf_attn_mi import Certificate, certify, explain
+from hf_attn_mi import Certificate, certify, explain, load_results
 from hf_attn_mi.cli import main
+from tests.cli import command_line
 
 WORDS = ["A", "(warm)", "film."]
 
@@ -64,6 +65,53 @@ def test_a_file_holds_words_as_lists_or_between_blanks(demo, tmp_path, written, 
     wanted = [explain(demo[0], row, is_split_into_words=True, tokenizer=demo[1]) for row in rows]
     assert [one["texts"] for one in found] == [list(one.texts) for one in wanted]
     assert [tuple(one["word_ids"]) for one in found] == [one.word_ids for one in wanted]
+
+
+@pytest.mark.parametrize("command", ["explain", "compare", "explain-dataset"])
+def test_a_table_of_words_alone_names_the_option_that_reads_it(capsys, tmp_path, command):
+    path = command_line.marked(tmp_path, {"words": WORDS, "id": 1})
+    source = "--file" if command == "explain" else "--data"
+    output = ["--output", str(tmp_path / "out")] if command == "explain-dataset" else []
+    line = command_line.refused(capsys, command, source, path, *output)
+    assert "dataset has columns ['words', 'id']" in line
+    assert line.endswith("The column 'words' is read with --is-split-into-words.\n")
+
+
+def test_a_data_set_of_words_is_explained(tmp_path, demo):
+    path = command_line.marked(tmp_path, {"tokens": WORDS, "text": "another"}, {"tokens": ["dull"], "text": "b"})
+    call = ["explain-dataset", "--data", path, "--output", str(tmp_path / "out"), "--is-split-into-words", "--quiet"]
+    assert main(call) == 0
+    found = list(load_results(tmp_path / "out"))
+    assert [one.texts for one in found] == [("A (warm) film.",), ("dull",)]
+    wanted = explain(demo[0], WORDS, is_split_into_words=True, tokenizer=demo[1])
+    assert found[0].word_ids == wanted.word_ids
+
+
+@pytest.mark.parametrize("columns", ["tokens", "text", "rationale"])
+def test_methods_are_compared_on_words(monkeypatch, tmp_path, columns):
+    calls = []
+
+    def task(_, inputs, **options):
+        calls.append((inputs, options["is_split_into_words"], options["rationales"]))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hf_attn_mi.compare", task, raising=False)
+    rows = {
+        "tokens": [{"tokens": WORDS}, {"tokens": []}, {"tokens": None}],
+        "text": [{"text": "A (warm)  film."}, {"text": " "}],
+        "rationale": [{"tokens": WORDS, "text": "A (warm)film.", "rationale": [0, 1, 1]}],
+    }[columns]
+    marks = ["--rationales"] if columns == "rationale" else []
+    call = ["compare", "--data", command_line.marked(tmp_path, *rows), "--is-split-into-words", *marks]
+    assert main(call) == 130
+    assert calls == [([WORDS], True, [[(2, 8), (9, 14)]] if marks else None)]
+
+
+@pytest.mark.parametrize("words", [3, "a b", [1]])
+def test_rows_of_other_things_than_words_are_not_compared(capsys, tmp_path, words):
+    path = command_line.marked(tmp_path, {"tokens": WORDS}, {"tokens": words})
+    line = command_line.refused(capsys, "compare", "--data", path, "--is-split-into-words")
+    assert "row 1: 'tokens' must be a list of one or more words" in line
 
 
 def test_certificates_of_words_are_those_of_the_api(demo, written):

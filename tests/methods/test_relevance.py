@@ -11,7 +11,7 @@ from transformers.activations import ACT2FN
 
 from hf_attn_mi import explain
 from hf_attn_mi.methods.relevance import LinearizedForward
-from hf_attn_mi.methods.relevance.rules import taylor_rule
+from hf_attn_mi.methods.relevance.rules import attention_rule, taylor_rule
 from tests.sample_models import TEXTS, distance, load_demo, run_relevance, zoo_model
 
 COMPLETE = [
@@ -201,7 +201,34 @@ def test_the_tangent_of_softmax_by_hand():
     p = math.e / (1 + math.e)
     slope = p * (1 - p)
     torch.testing.assert_close(logits.grad, torch.tensor([[slope, -slope, 0.0]], dtype=torch.float64))
-    torch.testing.assert_close(collected[0], torch.tensor([p - slope], dtype=torch.float64))  # masked: not NaN
+    torch.testing.assert_close(sum(collected), torch.tensor([p - slope], dtype=torch.float64))  # masked: not NaN
+
+
+@pytest.mark.parametrize("tracked", [(0, 1, 2), (0, 1), (0,), (1, 2), (2,)])
+def test_the_rule_of_attention_is_that_of_its_tangent(tracked):
+    generator = torch.Generator().manual_seed(0)
+    plain = [torch.randn(2, 3, 5, 4, generator=generator, dtype=torch.float64) for _ in range(3)]
+    shares, totals, gradients = tuple(0.25 * (i + 1) * (i in tracked) for i in range(3)), [], []
+    for rule in (
+        lambda qkv, collect: taylor_rule(F.scaled_dot_product_attention, qkv, collect, shares),
+        lambda qkv, collect: attention_rule(F.scaled_dot_product_attention, qkv, shares, collect),
+    ):
+        qkv = [x.clone().requires_grad_(i in tracked) for i, x in enumerate(plain)]
+        collected = []
+        rule(qkv, collected.append).pow(2).sum().backward()
+        totals.append(sum(collected))
+        gradients.append([qkv[i].grad for i in tracked])
+    torch.testing.assert_close(totals[1], totals[0], rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=0, atol=0)
+
+
+def test_a_tensor_that_a_tangent_needs_must_not_change_in_place():
+    leaf = torch.ones(2, 3, requires_grad=True)
+    x = leaf * 1
+    result = taylor_rule(lambda z: 2 * z, [x], [].append)
+    x.add_(1)  # which the gradient of 2 z does not need, but its constant does
+    with pytest.raises(RuntimeError, match="inplace operation"):
+        result.sum().backward()
 
 
 def test_padding_gets_nothing(double):

@@ -94,7 +94,7 @@ def relevances(
             outputs = (run or runner.forward)(changed)
         results = []
         for number, target in enumerate(targets):
-            linearized.bias = torch.zeros_like(linearized.bias)  # every backward pass collects its own
+            linearized.forget_bias()  # every backward pass collects its own
             keep = number + 1 < len(targets)
             results.append(_of_target(runner.model, arguments, target, outputs, linearized, leaves(), space, keep=keep))
     return results
@@ -123,11 +123,11 @@ def _of_target(
     everything = gradients_of(value, [*tensors, *read], keep=keep)
     gradients, of_outputs = everything[: len(tensors)], everything[len(tensors) :]
     value = value.detach().double().cpu()
-    left = value - reading.bias.cpu()  # becomes the part of the value that the target is responsible for
+    left = value - reading.bias  # becomes the part of the value that the target is responsible for
     for output, gradient in zip(read, of_outputs):
         left = left - _by_example(output, gradient, batch)
     shares = _shares(model, space, leaves, gradients, arguments, batch)
-    scores, bias = shares.scores, linearized.bias.cpu() + reading.bias.cpu() + shares.bias
+    scores, bias = shares.scores, linearized.bias + reading.bias + shares.bias
     missing = (value - scores.sum(1) - bias).abs()
     scale = torch.maximum(value.abs(), scores.abs().sum(1)).clamp_min(1e-12)
     gap = missing / scale

@@ -7,7 +7,7 @@ explained value. Conservative propagation: Ali et al., arXiv 2202.07304; AttnLRP
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -21,80 +21,21 @@ from hf_attn_mi.capture.function_mode import FunctionMode
 from hf_attn_mi.capture.torch_ops import ADD, CONCAT, DIVIDE, MULTIPLY, PRODUCT, READS, SOFTMAX
 from hf_attn_mi.errors import UnsupportedModelError
 from hf_attn_mi.methods.relevance import rules
+from hf_attn_mi.methods.relevance.bias_terms import BiasTerms
+from hf_attn_mi.methods.relevance.functions import (
+    BIASED,
+    CONSTANT,
+    GATED,
+    NORMS,
+    POWER,
+    SOLVE,
+    WITHOUT_RULE,
+)
 from hf_attn_mi.models.token_origins import TokenOrigins
 
 T = Tensor
 PLAIN = {int, float, bool, str, type(None)}
 SoftmaxRule = Literal["detach", "taylor"]
-GATED = {
-    F.gelu,
-    F.relu,
-    torch.relu,
-    T.relu,
-    torch.relu_,
-    F.silu,
-    F.leaky_relu,
-    F.elu,
-    F.selu,
-    F.celu,
-    F.mish,
-    F.hardswish,
-    F.relu6,
-    F.softsign,
-    F.hardtanh,
-    F.tanh,
-    torch.tanh,
-    T.tanh,
-    T.relu_,
-    torch.square,
-    T.square,
-    F.tanhshrink,
-}
-CONSTANT = {  # functions with f(0) other than 0, and scales: their result is a factor, not a signal
-    F.softmax,
-    torch.softmax,
-    T.softmax,
-    torch.sigmoid,
-    T.sigmoid,
-    F.sigmoid,
-    F.hardsigmoid,
-    F.softplus,
-    torch.exp,
-    T.exp,
-    torch.rsqrt,
-    T.rsqrt,
-    torch.sqrt,
-    T.sqrt,
-    torch.erf,
-    T.erf,
-    torch.norm,
-    T.norm,
-    torch.linalg.norm,
-    torch.linalg.vector_norm,
-    T.std,
-    torch.std,
-    T.reciprocal,
-    torch.reciprocal,
-    T.__rtruediv__,
-    F.logsigmoid,
-    torch.linalg.inv,
-    torch.inverse,
-}
-WITHOUT_RULE = {"lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"}
-WITHOUT_RULE |= {"prod", "cumprod", "log", "log1p", "log_softmax", "logsumexp", "sin", "cos", "sinh", "cosh", "atan"}
-SOLVE = {torch.linalg.solve_triangular, torch.linalg.solve}  # linear in the right-hand side, for a given matrix
-POWER = {torch.pow, T.pow, T.__pow__}
-BIASED = {F.linear: 2, F.conv1d: 2, torch.conv1d: 2, F.conv2d: 2, torch.conv2d: 2, F.conv3d: 2, torch.addmm: 0}
-NORMS: dict[Any, Callable[..., Tensor]] = {
-    F.layer_norm: rules.layer_norm,
-    F.group_norm: rules.group_norm,
-    F.rms_norm: rules.rms_norm,
-    F.normalize: rules.normalize,
-}
-# Every function with a rule of its own; all others are run as they are.
-RULED = GATED | CONSTANT | SOLVE | POWER | SOFTMAX | MULTIPLY | PRODUCT | DIVIDE | ADD | CONCAT | NORMS.keys()
-RULED |= BIASED.keys() | {F.scaled_dot_product_attention, F.multi_head_attention_forward, F.batch_norm, F.glu}
-RULED |= {torch.einsum}
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +86,8 @@ class LinearizedForward(FunctionMode):
         self.embedding_weight, self.batch, self.taylor = embedding_weight, batch, softmax_rule == "taylor"
         self.leaves: list[Leaf] = []
         self.unfollowed: dict[str, None] = {}
-        self.bias = torch.zeros(batch, dtype=torch.float64)
+        self._slopes: dict[Hashable, float] = {}
+        self.forget_bias()
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -159,65 +101,106 @@ class LinearizedForward(FunctionMode):
         return result
 
     def _apply(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The result of one torch function by its rule."""
+        """The result of one torch function by its rule in `_RULES`; without one it is run as it is."""
         if func is F.embedding:
             return self._embedding(func, args, kwargs)
         if func is T.register_hook or not torch.is_grad_enabled():
             return func(*args, **kwargs)
         args = tuple(map(without_gradient, args))
         kwargs = {k: without_gradient(v) for k, v in kwargs.items()} if kwargs else kwargs
-        if func not in RULED:
-            result = func(*args, **kwargs)
-            name = getattr(func, "__name__", "")
-            if name in WITHOUT_RULE and _any_tracked(result):
-                self.unfollowed[name] = None
-            return result
-        if self.taylor and func in SOFTMAX and is_tracked(logits := args[0] if args else kwargs["input"]):
-            rest = {key: value for key, value in kwargs.items() if key != "input"}
-            return rules.taylor_rule(lambda x: func(x, *args[1:], **rest), [logits], self._collect)
-        if func in CONSTANT or (func in POWER and args and _is_negative(args[-1])):
-            result = func(*args, **kwargs)
-            return result.detach() if isinstance(result, Tensor) else result
-        if func in SOLVE and len(args) > 1:
-            return func(args[0].detach(), *args[1:], **kwargs)
-        if func in GATED and is_tracked(args[0]):
-            return self._gate(func, args, kwargs)
-        if func in NORMS:
-            result = NORMS[func](*args, **kwargs)
-            bias = kwargs.get("bias", args[3] if len(args) > 3 else None)
-            return self._with_bias(result, bias if func in (F.layer_norm, F.group_norm) else None, func is F.group_norm)
-        if func is F.scaled_dot_product_attention:
-            return self._attention(func, args, kwargs)
-        if func is F.multi_head_attention_forward:
-            return self._multi_head(args, kwargs), None
-        if func is F.batch_norm and is_tracked(args[0]):
-            bound = dict(zip(("input", "mean", "var", "weight", "bias", "training", "momentum", "eps"), args)) | kwargs
-            mean, var = bound.get("mean", bound.get("running_mean")), bound.get("var", bound.get("running_var"))
-            if not bound.get("training") and mean is not None and var is not None:
-                scaled, shift = rules.batch_norm(
-                    bound["input"], mean, var, bound.get("weight"), bound.get("bias"), bound.get("eps", 1e-5)
-                )
-                return self._with_constant(scaled + shift, shift)
-        if func is F.glu:
-            value, gate = args[0].chunk(2, kwargs.get("dim", args[1] if len(args) > 1 else -1))
-            return value * gate.sigmoid().detach()
-        if func in MULTIPLY or func in PRODUCT or func is torch.einsum:
-            return self._bilinear(func, args, kwargs)
-        if func in DIVIDE and len(args) > 1 and is_tracked(args[1]):
-            return func(args[0], args[1].detach(), *args[2:], **kwargs)
+        rule = _RULES.get(func)
+        return self._without_rule(func, args, kwargs) if rule is None else rule(self, func, args, kwargs)
+
+    # --- rules: each takes the function and its arguments, without parameters that require gradients ----------
+
+    def _without_rule(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = func(*args, **kwargs)
-        if func in ADD and len(args) > 1 and isinstance(result, Tensor):
-            constants = [a for a in args[:2] if not is_tracked(a)]
-            if len(constants) == 1 and is_tracked(result):
-                return self._with_constant(result, constants[0])
-        if func in CONCAT and is_tracked(result):
-            parts = args[0] if args else kwargs["tensors"]
-            constants_only = [torch.zeros_like(part) if is_tracked(part) else without_gradient(part) for part in parts]
-            return self._with_constant(result, func(constants_only, *args[1:], **kwargs))
-        if func in BIASED:
-            bias = kwargs.get("bias", args[BIASED[func]] if len(args) > BIASED[func] else None)
-            return self._with_bias(result, bias, channels_first="conv" in func.__name__)
+        name = getattr(func, "__name__", "")
+        if name in WITHOUT_RULE and _any_tracked(result):
+            self.unfollowed[name] = None
         return result
+
+    def _softmax(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        logits = args[0] if args else kwargs["input"]
+        if not self.taylor or not is_tracked(logits):
+            return self._constant(func, args, kwargs)
+        rest = {key: value for key, value in kwargs.items() if key != "input"}
+        return rules.taylor_rule(lambda x: func(x, *args[1:], **rest), [logits], self._collect)
+
+    def _constant(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = func(*args, **kwargs)
+        return result.detach() if isinstance(result, Tensor) else result
+
+    def _power(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if args and _is_negative(args[-1]):
+            return self._constant(func, args, kwargs)
+        return func(*args, **kwargs)
+
+    def _solve(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if len(args) > 1:
+            args = (args[0].detach(), *args[1:])
+        return func(*args, **kwargs)
+
+    def _gate(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not is_tracked(args[0]):
+            return func(*args, **kwargs)
+        if func in (torch.tanh, T.tanh, F.tanh) and _inside_activation():
+            return func(*args, **kwargs).detach()
+        kwargs = {k: v for k, v in kwargs.items() if k != "inplace"}
+        return rules.identity_rule(func, *args, slope=self._slope(func, args[1:], kwargs), **kwargs)
+
+    def _slope(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
+        """The slope of an activation at zero, computed once for all layers."""
+        key = (func, *args, *sorted(kwargs.items()))
+        if key not in self._slopes:
+            self._slopes[key] = rules.slope_at_zero(lambda x: func(x, *args, **kwargs), torch.device("cpu"))
+        return self._slopes[key]
+
+    def _norm(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        result = NORMS[func](*args, **kwargs)
+        bias = kwargs.get("bias", args[3] if len(args) > 3 else None)
+        return self._with_bias(result, bias if func in (F.layer_norm, F.group_norm) else None, func is F.group_norm)
+
+    def _batch_norm(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        bound = dict(zip(("input", "mean", "var", "weight", "bias", "training", "momentum", "eps"), args)) | kwargs
+        mean, var = bound.get("mean", bound.get("running_mean")), bound.get("var", bound.get("running_var"))
+        if not is_tracked(args[0]) or bound.get("training") or mean is None or var is None:
+            return func(*args, **kwargs)
+        scaled, shift = rules.batch_norm(
+            bound["input"], mean, var, bound.get("weight"), bound.get("bias"), bound.get("eps", 1e-5)
+        )
+        return self._with_constant(scaled + shift, shift)
+
+    def _glu(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        value, gate = args[0].chunk(2, kwargs.get("dim", args[1] if len(args) > 1 else -1))
+        result: Tensor = value * gate.sigmoid().detach()
+        return result
+
+    def _divide(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if len(args) > 1 and is_tracked(args[1]):
+            args = (args[0], args[1].detach(), *args[2:])
+        return func(*args, **kwargs)
+
+    def _add(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = func(*args, **kwargs)
+        if len(args) > 1 and is_tracked(result):
+            constants = [a for a in args[:2] if not is_tracked(a)]
+            if len(constants) == 1:
+                return self._with_constant(result, constants[0])
+        return result
+
+    def _concat(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = func(*args, **kwargs)
+        if not is_tracked(result):
+            return result
+        parts = args[0] if args else kwargs["tensors"]
+        constants_only = [torch.zeros_like(part) if is_tracked(part) else without_gradient(part) for part in parts]
+        return self._with_constant(result, func(constants_only, *args[1:], **kwargs))
+
+    def _biased(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = func(*args, **kwargs)
+        bias = kwargs.get("bias", args[BIASED[func]] if len(args) > BIASED[func] else None)
+        return self._with_bias(result, bias, channels_first="conv" in func.__name__)
 
     def _embedding(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         weight = args[1] if len(args) > 1 else kwargs["weight"]
@@ -237,12 +220,6 @@ class LinearizedForward(FunctionMode):
             return weight.data_ptr() == table.data_ptr() and weight.shape == table.shape
         return self.origins is not None and self.origins.reads_input(ids)
 
-    def _gate(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        if func in (torch.tanh, T.tanh, F.tanh) and _inside_activation():
-            return func(*args, **kwargs).detach()  # type: ignore[no-any-return]
-        kwargs = {k: v for k, v in kwargs.items() if k != "inplace"}
-        return rules.identity_rule(func, *args, **kwargs)
-
     def _attention(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         bound = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args)) | kwargs
         names = ("query", "key", "value")
@@ -250,12 +227,12 @@ class LinearizedForward(FunctionMode):
             bound["attn_mask"] = bound["attn_mask"].detach()
         if self.taylor and any(is_tracked(bound[name]) for name in names):
             inputs = [bound.pop(name) for name in names]
-            return rules.taylor_rule(lambda *qkv: func(*qkv, **bound), inputs, self._collect, _uniform_shares(inputs))
+            return rules.attention_rule(partial(func, **bound), inputs, _uniform_shares(inputs), self._collect)
         for name in names[:2]:
             bound[name] = bound[name].detach()
         return func(**bound)  # type: ignore[no-any-return]
 
-    def _multi_head(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    def _multi_head(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, None]:
         call, projection, project = multi_head_call(args, kwargs)
         bias = kwargs.get("in_proj_bias", args[6] if len(args) > 6 else None)
         names = ("query", "key", "value") if self.taylor else ("value",)
@@ -263,14 +240,14 @@ class LinearizedForward(FunctionMode):
         for part, part_bias in zip(inputs, () if bias is None else bias.chunk(3)[-len(inputs) :]):
             self._with_bias(part, part_bias.reshape(1, part.shape[1], 1, -1))  # (batch, heads, tokens, head_dim)
         if self.taylor:
-            output = rules.taylor_rule(partial(_attend, call), inputs, self._collect, _uniform_shares(inputs))
+            output = rules.attention_rule(partial(_attend, call), inputs, _uniform_shares(inputs), self._collect)
         else:
             output = call["rows"].detach() @ inputs[0]
         projected = project(output)
         if projected.dim() != 3:
-            return self._with_bias(projected, projection.bias)
+            return self._with_bias(projected, projection.bias), None
         batch_first = projected.transpose(0, 1).clone(memory_format=torch.contiguous_format)
-        return self._with_bias(batch_first, projection.bias).transpose(0, 1)
+        return self._with_bias(batch_first, projection.bias).transpose(0, 1), None
 
     def _bilinear(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func is torch.einsum and len(args) == 2 and isinstance(args[1], list | tuple):
@@ -295,48 +272,43 @@ class LinearizedForward(FunctionMode):
 
     # --- bias terms ----------------------------------------------------------------------------------------
 
+    @property
+    def bias(self) -> Tensor:
+        """(batch,) float64 on the CPU: contributions of biases, positions and every other constant so far."""
+        return self._terms.total()
+
+    def forget_bias(self) -> None:
+        """Start again: every backward pass collects its own."""
+        self._terms = BiasTerms(self.batch)
+
     def _collect(self, shares: Tensor) -> None:
-        """Add shares to the bias terms of their examples: the first dimension is the batch, or batch times heads."""
-        if shares.shape == self.bias.shape:
-            self.bias += shares.to(self.bias.device)
-            return
-        shares = shares.reshape(1) if shares.dim() == 0 else shares
-        if shares.shape[0] % self.batch:
-            shares = (shares.sum() / self.batch).expand(self.batch)
-        self.bias += shares.reshape(self.batch, -1).sum(1).to(self.bias.device)
+        """Add shares to the bias terms of their examples; see `BiasTerms.add`."""
+        self._terms.add(shares)
 
     def _with_bias(self, result: Tensor, bias: Tensor | None, channels_first: bool = False) -> Tensor:
         if bias is not None and is_tracked(result):
-            shape = (1, -1, *([1] * (result.dim() - 2))) if channels_first else bias.shape
-            self._with_constant(result, bias.reshape(shape))
+            shape = (1, -1, *([1] * (result.dim() - 2)))
+            self._with_constant(result, bias.reshape(shape) if channels_first else bias)
         return result
 
     def _with_constant(self, result: Tensor, constant: Any) -> Tensor:
         """Add <gradient of result, constant> to the bias terms once the gradient is known."""
         if not result.requires_grad:
             return result
-        if isinstance(constant, Tensor):
+        if is_tracked(constant):
             constant = constant.detach()
 
-        node, place, shape = result.grad_fn, result.output_nr, result.shape
-        assert node is not None
-        if result._is_view() and result._base is not None and result._base.numel() == result.numel():
-            node, place = node.next_functions[0]  # a later change in place would leave the view's own node behind
+        shape = result.shape
+        for_last = isinstance(constant, Tensor) and constant.dim() == 1 and shape[0] == self.batch
 
-        def collect(grads: tuple[Tensor | None, ...]) -> None:
-            grad = grads[place]
-            if grad is None:
-                return
-            with torch.no_grad(), torch._C.DisableTorchFunction():
-                grad = grad.reshape(shape)
-                if isinstance(constant, Tensor) and constant.dim() == 1 and shape[0] == self.batch:
-                    rows = grad if len(shape) == 3 else grad.reshape(self.batch, -1, shape[-1])
-                    self._collect(rows.sum(1).double() @ constant.double())
-                else:  # masks of -inf have no gradient
-                    self._collect(torch.where(grad == 0, 0.0, grad * constant).double())
+        def collect(grad: Tensor) -> None:
+            if for_last:
+                rows = grad if len(shape) == 3 else grad.reshape(self.batch, -1, shape[-1])
+                self._terms.add_product(rows.sum(1), constant)
+            else:  # masks of -inf have no gradient
+                self._terms.add(torch.where(grad == 0, 0.0, grad * constant))
 
-        assert node is not None
-        node.register_prehook(collect)
+        rules.at_gradient(result, collect)
         return result
 
 
@@ -368,10 +340,11 @@ def _is_negative(value: Any) -> bool:
 def without_gradient(value: Any) -> Any:
     """The value; a parameter of the model as a constant, also in a list of tensors."""
     kind = type(value)
-    if (
-        kind is Tensor or kind in PLAIN
-    ):  # the test for a parameter is a Python function, and this runs for each argument
+    # The general test for a parameter is a Python function, and this runs for each argument.
+    if kind is Tensor or kind in PLAIN:
         return value
+    if kind is nn.Parameter:
+        return value.detach()
     if kind in (list, tuple) and any(isinstance(part, nn.Parameter) for part in value):
         return kind(without_gradient(part) for part in value)
     return value.detach() if isinstance(value, nn.Parameter) else value
@@ -389,3 +362,23 @@ def _inside_activation() -> bool:
             return inside
         frame = frame.f_back  # type: ignore[assignment]
     return False
+
+
+Rule = Callable[[LinearizedForward, Any, tuple[Any, ...], dict[str, Any]], Any]
+_RULES: dict[Any, Rule] = {  # later entries replace earlier ones
+    **dict.fromkeys(BIASED, LinearizedForward._biased),
+    **dict.fromkeys(CONCAT, LinearizedForward._concat),
+    **dict.fromkeys(ADD, LinearizedForward._add),
+    **dict.fromkeys(DIVIDE, LinearizedForward._divide),
+    **dict.fromkeys(MULTIPLY | PRODUCT | {torch.einsum}, LinearizedForward._bilinear),
+    F.glu: LinearizedForward._glu,
+    F.batch_norm: LinearizedForward._batch_norm,
+    F.multi_head_attention_forward: LinearizedForward._multi_head,
+    F.scaled_dot_product_attention: LinearizedForward._attention,
+    **dict.fromkeys(NORMS, LinearizedForward._norm),
+    **dict.fromkeys(GATED, LinearizedForward._gate),
+    **dict.fromkeys(SOLVE, LinearizedForward._solve),
+    **dict.fromkeys(POWER, LinearizedForward._power),
+    **dict.fromkeys(CONSTANT, LinearizedForward._constant),
+    **dict.fromkeys(SOFTMAX, LinearizedForward._softmax),
+}

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from hf_attn_mi.capture.torch_ops import DIVIDE, MULTIPLY, PRODUCT, SOFTMAX, both
 from hf_attn_mi.methods.relevance import rules
-from hf_attn_mi.methods.relevance.linearized_forward import GATED, LinearizedForward, is_tracked, without_gradient
+from hf_attn_mi.methods.relevance.functions import GATED
+from hf_attn_mi.methods.relevance.linearized_forward import LinearizedForward, is_tracked, without_gradient
 
 TANGENT = SOFTMAX | both("log_softmax logsumexp sigmoid exp exp2 expm1 log log1p log2 log10 logit erf sin cos atan")
 TANGENT |= both("logaddexp logaddexp2 logcumsumexp") | {
@@ -192,7 +193,7 @@ class LinearizedTarget(LinearizedForward):
             return result
 
         tensors = [*(args[i] for i in places), *(kwargs[k] for k in names)]
-        return rules.taylor_rule(call, tensors, self._collect, (1.0,) * len(tensors))
+        return rules.taylor_rule(call, tensors, self._collect)
 
     def _difference(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = func(*args, **kwargs)

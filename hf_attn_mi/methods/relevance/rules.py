@@ -15,17 +15,15 @@ class IdentityRule(torch.autograd.Function):
     """f(x) as gate * x with the gate f(x)/x held fixed; at x = 0 the gate is f's slope there."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], Tensor], slope: float) -> Tensor:
         value = function(x)
-        near = function(torch.full((1,), NEAR_ZERO, dtype=torch.float32, device=x.device))
-        slope = float(near) / NEAR_ZERO
         ctx.save_for_backward((value / x).nan_to_num_(nan=slope, posinf=slope, neginf=slope))
         return value
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (gate,) = ctx.saved_tensors
-        return grad * gate, None
+        return grad * gate, None, None
 
 
 class DetachedLayerNorm(torch.autograd.Function):
@@ -46,60 +44,159 @@ class DetachedLayerNorm(torch.autograd.Function):
         return (centered * rstd).to(grad.dtype), None, None, None, None
 
 
-class TaylorRule(torch.autograd.Function):
-    """A function replaced by its tangent at the given tensors plus a constant; each gradient is multiplied by a share.
+def at_gradient(result: Tensor, receive: Callable[[Tensor], None]) -> None:
+    """Call `receive` with the gradient of `result`, of its shape, whenever a backward pass has computed it."""
+    node, place, shape = result.grad_fn, result.output_nr, result.shape
+    assert node is not None
+    if result._is_view() and result._base is not None and result._base.numel() == result.numel():
+        node, place = node.next_functions[0]  # a later change in place would leave the view's own node behind
+        assert node is not None
 
-    With shares s and gradients g: result = sum_i s_i <x_i, d result / d x_i> + constant. What the constant adds to
-    the explained value, <result, grad> - sum_i s_i <x_i, g_i>, goes to `collect` once `grad` is known.
-    """
+    def before(grads: tuple[Tensor | None, ...]) -> None:
+        grad = grads[place]
+        if grad is not None:
+            with torch._C.DisableTorchFunction():
+                receive(grad if grad.shape == shape else grad.reshape(shape))
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        function: Callable[..., Tensor],
-        shares: tuple[float, ...],
-        collect: Callable[[Tensor], None],
-        *tensors: Tensor,
-    ) -> Tensor:
-        result = function(*tensors)
-        ctx.save_for_backward(result, *tensors)
-        ctx.about = function, shares, collect
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        result, *tensors = ctx.saved_tensors
-        function, shares, collect = ctx.about
-        with torch.enable_grad():
-            leaves = [tensor.detach().requires_grad_(True) for tensor in tensors]
-            grads = torch.autograd.grad(function(*leaves), leaves, grad)
-        constant = _inner(result, grad)
-        for tensor, gradient, share in zip(tensors, grads, shares):
-            constant = constant - share * _inner(tensor, gradient)
-        collect(constant)
-        return None, None, None, *(share * gradient for share, gradient in zip(shares, grads))
+    node.register_prehook(before)
 
 
-def _inner(x: Tensor, grad: Tensor) -> Tensor:
-    """<x, grad> for each leading index; logits that are masked by -inf have no gradient and no share."""
-    product = torch.where(grad == 0, 0.0, x.double() * grad)
-    return product.flatten(1).sum(1) if product.dim() > 1 else product
+class _Kept:
+    """A tensor that a backward pass will read: a change in place until then is an error, as in autograd."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor = tensor.detach()
+        self._version = tensor._version
+
+    def inner(self, grad: Tensor, *, finite: bool = False) -> Tensor:
+        """<tensor, grad> for each leading index, float64.
+
+        Unless the tensor is known to be finite, infinite entries without a gradient have no share: logits are masked by
+        -inf.
+        """
+        x = self.tensor
+        product = x.to(torch.promote_types(x.dtype, torch.float32)) * grad
+        product = product if finite else torch.where(grad == 0, 0.0, product)
+        return product.flatten(1).sum(1, dtype=torch.float64) if product.dim() > 1 else product.double()
+
+    @property
+    def tensor(self) -> Tensor:
+        if self._tensor._version != self._version:
+            raise RuntimeError("a tensor that the gradient needs has been modified by an inplace operation.")
+        return self._tensor
+
+
+def _with_gradient(x: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """The tensor, with its gradient passed through `change`."""
+
+    def hook(grad: Tensor) -> Tensor:
+        with torch._C.DisableTorchFunction():
+            return change(grad)
+
+    alias = x.view_as(x)
+    alias.register_hook(hook)  # type: ignore[no-untyped-call]
+    return alias
 
 
 def taylor_rule(
     function: Callable[..., Tensor],
     tensors: Sequence[Tensor],
     collect: Callable[[Tensor], None],
-    shares: Sequence[float] = (1.0,),
+    shares: Sequence[float] | None = None,
 ) -> Tensor:
-    """`function(*tensors)`, linear in its tensors; see `TaylorRule`."""
-    result: Tensor = TaylorRule.apply(function, tuple(shares), collect, *tensors)  # type: ignore[no-untyped-call]
+    """A function replaced by its tangent at the given tensors plus a constant; each gradient is multiplied by a share.
+
+    With shares s and gradients g: result = sum_i s_i <x_i, d result / d x_i> + constant. What the constant adds to
+    the explained value, <result, grad> - sum_i s_i <x_i, g_i>, goes to `collect` in parts, once they are known.
+
+    Args:
+        function: of the tensors.
+        tensors: at which the tangent is taken; those without gradients are constants.
+        collect: takes (leading dimension,) parts of the constant.
+        shares: of each tensor; all of each by default.
+    """
+
+    def part(x: Tensor, share: float) -> Tensor:
+        kept = _Kept(x)
+
+        def change(grad: Tensor) -> Tensor:
+            collect(-share * kept.inner(grad))
+            return grad if share == 1 else share * grad
+
+        return _with_gradient(x, change) if x.requires_grad else x
+
+    result = function(*(part(x, share) for x, share in zip(tensors, shares or (1.0,) * len(tensors), strict=True)))
+    if result.requires_grad:
+        value = _Kept(result)
+        at_gradient(result, lambda grad: collect(value.inner(grad)))
     return result
 
 
-def identity_rule(function: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """`function(x)` for an element-wise activation with f(0) = 0, its gate f(x)/x frozen."""
-    result: Tensor = IdentityRule.apply(x, lambda t: function(t, *args, **kwargs))  # type: ignore[no-untyped-call]
+def attention_rule(
+    attend: Callable[[Tensor, Tensor, Tensor], Tensor],
+    tensors: Sequence[Tensor],
+    shares: Sequence[float],
+    collect: Callable[[Tensor], None],
+) -> Tensor:
+    """`taylor_rule` of rows times values, where the rows are a softmax over products of queries and keys.
+
+    Two of its inner products are known from others: the result is linear in the values, <result, grad> = <v, g_v>, and
+    the logits are bilinear, <q, g_q> = <k, g_k>.
+
+    Args:
+        attend: of query, key and value.
+        tensors: query, key and value.
+        shares: of query, key and value; zero for those without gradients.
+        collect: takes (leading dimension,) parts of the constant.
+    """
+    query, key, value = tensors
+    of_query, of_key, of_value = shares
+
+    def scaled(x: Tensor, share: float, factor: float) -> Tensor:
+        """The tensor with its gradient times the share; <x, gradient> times the factor is a part of the constant."""
+        kept = _Kept(x)
+
+        def change(grad: Tensor) -> Tensor:
+            if factor:
+                collect(factor * kept.inner(grad, finite=True))
+            return share * grad
+
+        return _with_gradient(x, change) if x.requires_grad else x
+
+    both = query.requires_grad and key.requires_grad
+    result = attend(
+        scaled(query, of_query, -(of_query + of_key) if both else -of_query),
+        scaled(key, of_key, 0.0 if both else -of_key),
+        scaled(value, of_value, 1.0 - of_value),
+    )
+    if result.requires_grad and not value.requires_grad:
+        output = _Kept(result)
+        at_gradient(result, lambda grad: collect(output.inner(grad, finite=True)))
+    return result
+
+
+def slope_at_zero(function: Callable[[Tensor], Tensor], device: torch.device) -> float:
+    """The slope at zero of an element-wise activation with f(0) = 0."""
+    return float(function(torch.full((1,), NEAR_ZERO, dtype=torch.float32, device=device))) / NEAR_ZERO
+
+
+def identity_rule(
+    function: Callable[..., Tensor], x: Tensor, *args: Any, slope: float | None = None, **kwargs: Any
+) -> Tensor:
+    """`function(x)` for an element-wise activation with f(0) = 0, its gate f(x)/x frozen.
+
+    Args:
+        function: of `x`, `args` and `kwargs`.
+        x: of any shape.
+        args, kwargs: further arguments.
+        slope: the gate where x is zero; computed if not given.
+    """
+
+    def of_x(t: Tensor) -> Tensor:
+        return function(t, *args, **kwargs)
+
+    slope = slope_at_zero(of_x, x.device) if slope is None else slope
+    result: Tensor = IdentityRule.apply(x, of_x, slope)  # type: ignore[no-untyped-call]
     return result
 
 

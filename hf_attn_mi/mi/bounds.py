@@ -112,10 +112,11 @@ def _mixture(members: Tensor, outputs: Tensor, fold_of: Tensor) -> tuple[Tensor,
     """
     folds = int(fold_of.max()) + 1
     probabilities = members.exp()  # (members, n, K)
-    flat = probabilities.flatten(1)  # (members, n K): two small products for each step
     inside = torch.nn.functional.one_hot(fold_of, folds).double()  # (n, folds)
     rest = (1 - inside) / (1 - inside).sum(0)
-    targets = (rest.T[:, :, None] * outputs).flatten(1)  # (folds, n K)
+    example, output = outputs.nonzero(as_tuple=True)  # all others have no weight: of classes all but one of K
+    flat = probabilities[:, example, output]  # (members, pairs): two small products for each step
+    targets = rest.T[:, example] * outputs[example, output]  # (folds, pairs)
     weights = torch.full((folds, len(members)), 1 / len(members), dtype=torch.float64)
     for _ in range(EM_STEPS):
         weights = weights * ((targets / (weights @ flat).clamp_min(1e-300)) @ flat.T)

@@ -77,24 +77,26 @@ def _outputs_of_neighbors(points: Tensor, outputs: Tensor, fold_of: Tensor) -> l
     """Return the sum of the outputs (n, K) of the nearest points in other folds, and their number (n, 1), for each k.
 
     Among the first 5,000 points, one fold at a time, so that a tile of distances stays in cache. All points as near as
-    the k-th are taken: their outputs are summed by a product with zeros and ones, which is cheaper than to sort them.
+    the k-th are taken: their outputs are summed by a product with zeros and ones, which is cheaper than to sort them. A
+    column of ones counts them; the product has few rows and many columns, the fast one of the two orders.
     """
     known = min(len(points), MAX_POINTS)
     sizes = torch.bincount(fold_of[:known], minlength=int(fold_of.max()) + 1)
     ranks = [min(neighbors, known - int(sizes.max())) for neighbors in NEIGHBORS]
-    results = [(torch.empty_like(outputs), outputs.new_empty(len(outputs), 1)) for _ in ranks]
+    sums = [outputs.new_empty(len(outputs), outputs.shape[1] + 1) for _ in ranks]
+    counted = torch.cat([outputs, torch.ones_like(outputs[:, :1])], 1).float()
     for fold in range(len(sizes)):
         rows, others = (fold_of == fold).nonzero()[:, 0], (fold_of[:known] != fold).nonzero()[:, 0]
-        candidates, values = points[others], outputs[others].float()
+        candidates, values = points[others], counted[others].T.contiguous()
         squares = candidates.square().sum(1)
         for part in rows.split(max(1, TILE_ELEMENTS // len(others))):  # type: ignore[no-untyped-call]
             proximity = torch.addmm(squares, points[part], candidates.T, beta=-1, alpha=2)
             nearest = largest(proximity, max(ranks))
-            for rank, (total, count) in zip(ranks, results):
-                inside = (proximity >= nearest[:, rank - 1 : rank]).float()
-                total[part] = (inside @ values).double()
-                count[part] = inside.sum(1, keepdim=True).double()
-    return results
+            inside = torch.empty_like(proximity)
+            for rank, total in zip(ranks, sums):
+                torch.ge(proximity, nearest[:, rank - 1 : rank], out=inside)
+                total[part] = (values @ inside.T).T.double()
+    return [(total[:, :-1], total[:, -1:]) for total in sums]
 
 
 def predict_trees(site: SiteData) -> list[Tensor]:

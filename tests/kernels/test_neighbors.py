@@ -224,8 +224,11 @@ def test_backends(monkeypatch):
     assert neighbor_counts(*GOOD).backend == "torch"
 
 
-@pytest.mark.parametrize(("m", "k"), [(7, 3), (63, 3), (100, 5), (257, 10), (639, 10), (1000, 10)])
-def test_largest_by_groups_are_those_of_topk(m, k):
+@pytest.mark.parametrize(
+    ("m", "k"),
+    [(7, 3), (63, 3), (100, 5), (257, 7), (447, 7), (60, 60), (257, 10), (1000, 10), (600, 60), (1801, 60), (2055, 8)],
+)
+def test_largest_by_groups_and_by_parts_are_those_of_topk(m, k):
     draw = torch.Generator().manual_seed(m)
     for values in (torch.randn(50, m, generator=draw), torch.randint(5, (50, m), generator=draw).float()):
         values[:, 0] = -torch.inf

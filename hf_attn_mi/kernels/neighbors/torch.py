@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +15,8 @@ from hf_attn_mi.kernels.threads import across_threads, sharing_threads
 TILE_ELEMENTS = 2**18  # distances held at a time: 1 MB in float32, which stays in a core's own cache
 GROUP = 4  # columns of which only the largest is looked at first
 SMALLEST_FOR_GROUPS, HEAP_FROM = 16, 64  # columns for each of the k largest: groups are used between these limits
+PARTITION_FROM = 8  # k from which NumPy's partition is faster than groups and topk
+PARTITION_WIDTH = 512  # columns up to which it sorts by vector instructions alone
 EXACT_SUM = 2**24  # ones in float32: longer sums of them are inexact
 WIDEST = 8192  # in states of this width and more, products in float32 are not exact enough to decide much
 NORM_ROWS = 128  # squares in float64 held at a time
@@ -152,15 +155,32 @@ def largest(values: Tensor, k: int) -> Tensor:
 
     topk compares with a heap where m is large beside k, and partitions a copy of the row where it is not. There the k
     largest are sought among the members of those k groups of four columns whose largest members are largest: the k
-    largest are among them, for if one was not, k groups would have a larger member each.
+    largest are among them, for if one was not, k groups would have a larger member each. On the CPU, many are found by
+    NumPy's partition: the k largest of a row are among the k largest of each of its parts.
     """
     m = values.shape[1]
+    if k >= PARTITION_FROM and values.device.type == "cpu":
+        return _largest_by_parts(values, k)
     if not SMALLEST_FOR_GROUPS * k <= m < HEAP_FROM * k:
         return values.topk(k).values
     groups = values[:, : m // GROUP * GROUP].view(-1, GROUP, m // GROUP)
     best = groups.amax(1).topk(k, sorted=False).indices
     members = groups.gather(2, best[:, None].expand(-1, GROUP, -1)).flatten(1)
     return torch.cat([members, values[:, m // GROUP * GROUP :]], 1).topk(k).values
+
+
+def _largest_by_parts(values: Tensor, k: int) -> Tensor:
+    """Return the result of `largest`, of values on the CPU."""
+    rows, m = values.shape
+    parts = max(1, min(-(-m // PARTITION_WIDTH), m // (2 * k)))
+    width = m // parts
+    array = values.detach().numpy()
+    candidates = np.ascontiguousarray(array[:, : parts * width]).reshape(rows * parts, width)
+    candidates = np.partition(candidates, width - k, axis=1)[:, width - k :].reshape(rows, parts * k)
+    if parts > 1:
+        candidates = np.concatenate([candidates, array[:, parts * width :]], 1)
+        candidates = np.partition(candidates, candidates.shape[1] - k, axis=1)[:, candidates.shape[1] - k :]
+    return torch.from_numpy(np.sort(candidates, axis=1)[:, ::-1].copy())
 
 
 def _count(tile: Tensor, threshold: Tensor, compare: Callable[..., Tensor], memory: Tensor) -> Tensor:

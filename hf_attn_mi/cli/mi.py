@@ -144,5 +144,6 @@ def _ceiling_line(check: dict[str, Any]) -> str:
     low, high = check["interval"]
     verdict = "reached" if check["reached"] else f"NOT reached (required: {check['required']:.0%})"
     place = f"'{check['site']}' of layer {check['layer']}"
-    share = f"{check['share']:.1%} [{low:.1%}, {high:.1%}] (lower bound {check['proved']:.1%})"
+    bounds = f"{check['proved']:.1%} to {check['upper_bound'] / check['ceiling']:.1%} for any distribution"
+    share = f"{check['share']:.1%} [{low:.1%}, {high:.1%}] (bounds {bounds})"
     return f"ceiling check: {place} has {share} of the ceiling: {verdict}."

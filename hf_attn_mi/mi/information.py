@@ -130,7 +130,11 @@ class MutualInformation:
 
     def _repr_html_(self) -> str:
         ceiling = "" if self.ceiling is None else f", ceiling {self.ceiling:.4f}"
-        opening = f"<p>Mutual information in nats, {self.n} examples, estimator {escape(self.estimator)}{ceiling}</p>"
+        opening = (
+            f"<p>Mutual information in nats, {self.n} examples, estimator {escape(self.estimator)}{ceiling}. "
+            "lower_bound and upper_bound hold for any distribution (97.5 % each); nats is the estimate, low to high "
+            "its 95 % interval.</p>"
+        )
         return opening + str(self.to_pandas().to_html(float_format=lambda x: f"{x:.4g}"))
 
     def to_dict(self) -> dict[str, Any]:

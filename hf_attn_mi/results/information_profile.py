@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+BOUNDS = ("lower_bound", "upper_bound")  # shown before every estimate
 REACHED = 0.95  # required share of the ceiling, for the state that the output is read from
 
 
@@ -74,7 +75,7 @@ class InformationProfile(Record):
     def _check(self) -> None:
         count = len(self.sites)
         lengths = {
-            "information": len(self.information.nats),
+            "information": len(self.information.lower_bound),
             "probe": len(self.probe.offsets),
             **{f"halves[{i}]": len(half.offsets) for i, half in enumerate(self.halves)},
         }
@@ -88,7 +89,7 @@ class InformationProfile(Record):
     def _shapes(self) -> Iterator[tuple[str, torch.Tensor, tuple[int, ...]]]:
         """Each tensor with its required shape."""
         count, classes = len(self.sites), len(self.labels)
-        for name in ("nats", "p_value", "family_p_value", "null_mean"):
+        for name in (*BOUNDS, "lower_bound_normal", "nats", "p_value", "family_p_value", "null_mean"):
             yield f"information.{name}", getattr(self.information, name), (count,)
         yield "information.interval", self.information.interval, (count, 2)
         for name, probe in (("probe", self.probe), *((f"halves[{i}]", half) for i, half in enumerate(self.halves))):
@@ -146,11 +147,13 @@ class InformationProfile(Record):
         """Return whether the state that the output is computed from reaches the ceiling, as it must.
 
         Returns:
-            "site" and "layer", its "nats", "share" of the "ceiling", the "interval" of the share, the share of the
-            lower bound ("proved"), and "reached" (a share of at least "required" = 0.95). All but "ceiling" and
-            "required" are None if the output is not read from one token, or where the profile lacks the last layer.
+            "site" and "layer"; its "lower_bound", "upper_bound" and "nats"; the "share" of "nats" in the "ceiling" with
+            its "interval", the share of the lower bound ("proved"), and "reached" (a share of at least "required" =
+            0.95). All but "ceiling" and "required" are None if the output is not read from one token, or where the
+            profile lacks the last layer.
         """
-        check: dict[str, Any] = dict.fromkeys(("site", "layer", "nats", "share", "interval", "proved", "reached"))
+        names = ("site", "layer", *BOUNDS, "nats", "share", "interval", "proved", "reached")
+        check: dict[str, Any] = dict.fromkeys(names)
         check |= {"ceiling": self.ceiling, "required": REACHED}
         name, last = self.info.get("reads"), self.info.get("last_layer")
         if name is None or not self.ceiling > 0 or (last, name) not in {(s.layer, s.name) for s in self.sites}:
@@ -159,15 +162,15 @@ class InformationProfile(Record):
         share, low, high = (
             float(x) / self.ceiling for x in (self.information.nats[place], *self.information.interval[place])
         )
-        nats = float(self.information.nats[place])
-        check |= {"site": name, "layer": last, "nats": nats, "share": share, "reached": share >= REACHED}
-        return check | {"interval": [low, high], "proved": float(self.information.lower_bound[place]) / self.ceiling}
+        check |= {key: float(getattr(self.information, key)[place]) for key in (*BOUNDS, "nats")}
+        check |= {"site": name, "layer": last, "share": share, "interval": [low, high], "reached": share >= REACHED}
+        return check | {"proved": check["lower_bound"] / self.ceiling}
 
     def _plots(self) -> dict[str, Callable[[Axes | None], Figure]]:
         return {"layers": lambda ax: plot_information(self, ax=ax)}
 
     def _columns(self) -> dict[str, list[Any]]:
-        names = ("lower_bound", "upper_bound", "nats", "p_value", "family_p_value", "null_mean")
+        names = (*BOUNDS, "nats", "p_value", "family_p_value", "null_mean")
         low, high = self.information.interval.unbind(-1)
         return {
             **{name: [getattr(site, name) for site in self.sites] for name in ("layer", "stack", "name", "n")},

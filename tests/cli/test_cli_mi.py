@@ -75,7 +75,8 @@ def test_the_table_has_every_number_and_the_ceiling(capsys, received):
     share = float(profile.information.nats[profile.find(6, "first")]) / CEILING
     assert f"ceiling check: 'first' of layer 6 has {share:.1%} [" in lines[-1]
     proved = float(profile.information.lower_bound[profile.find(6, "first")]) / CEILING
-    assert f"(lower bound {proved:.1%}) of the ceiling" in lines[-1]
+    most = float(profile.information.upper_bound[profile.find(6, "first")]) / CEILING
+    assert f"(bounds {proved:.1%} to {most:.1%} for any distribution) of the ceiling" in lines[-1]
     assert lines[-1].endswith("NOT reached (required: 95%).")
     assert output.err.splitlines() == ["progress", "hf-attn-mi: warning: three texts were cut"]
 

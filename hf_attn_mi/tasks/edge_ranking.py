@@ -48,6 +48,10 @@ class EdgeScores:
 
     def relevance(self) -> Scores:
         """c_ij = a_ij <v_j - o_i, g_i> with g_i the gradient at the head output in the linearized forward pass."""
+        return {n: _centered(self.weights[n], product) for n, product in self.relevance_products().items()}
+
+    def relevance_products(self) -> Scores:
+        """a_ij <v_j, g_i>: `relevance` before it is centered."""
         forward, runner = self.forward, self.forward.runner
         calls: list[tuple[Tensor, Tensor, list[Tensor]]] = []
 
@@ -69,16 +73,16 @@ class EdgeScores:
         with forward.paused():
             relevance(runner, runner.collate([forward.input]), forward.target.settled(), run=run)
         forward.forwards += BACKWARD
-        scores = {}
+        products = {}
         for number, (rows, values, slopes) in enumerate(calls):
             slope = slopes[0].float() @ values.float().transpose(-1, -2) if slopes else torch.zeros_like(rows)
-            scores[number] = _centered(rows, rows * slope)
-        if [tuple(rows.shape) for rows in scores.values()] != [tuple(rows.shape) for rows in self.weights.values()]:
+            products[number] = rows * slope
+        if [tuple(rows.shape) for rows in products.values()] != [tuple(rows.shape) for rows in self.weights.values()]:
             raise UnsupportedModelError(
                 f"ranking='relevance': the linearized forward pass of {runner.class_name} has other attention calls "
                 "than the model's own. Use ranking='gradient'."
             )
-        return scores
+        return products
 
     def attention(self) -> Scores:
         """The attention weights themselves, a control."""

@@ -11,8 +11,15 @@ where the budget allows. A line of JSON for each input and ranking; what is ther
     eap_ig          weight times gradient, mean over inputs between the [MASK] embeddings and the input: edge
                     attribution patching (arXiv 2310.10348) with integrated gradients, single weights as edges, 5 steps
     head            importance of the head, |sum of weight times gradient| (arXiv 1905.10650), times the weight
+    flow            information flow routes (arXiv 2403.00824), for layers of BERT; the class does not enter
+    masks           masks learned with a factual and a counterfactual loss (CF^2, arXiv 2202.08816), 60 steps
+    gim             gradient with respect to the attention logits by the backward rules of GIM (arXiv 2505.17630)
+    relp            a_ij <v_j, g_i> by the backward rules of RelP (arXiv 2508.21258): `relevance`, not centered
     attention       the weight, a control
     random          a control
+
+The last four rankings before the controls are in `peer_rankings.py`. The cost counts the passes of the search, not
+those of the ranking before it.
 
     S=benchmarks/studies/causal/attention_weights.py
     python $S --data DATA --models MODELS --output RESULTS --inputs 30      # start or continue
@@ -38,6 +45,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import append_row, provenance, read_rows
+from benchmarks.studies.causal.peer_rankings import flow_routes, gim, learned_masks, relp
 from benchmarks.studies.causal.suites import SUITES, load_suite
 from hf_attn_mi.capture import AttentionCall, capture_attention
 from hf_attn_mi.models.output_heads import find_logits
@@ -120,6 +128,10 @@ RANKINGS: dict[str, Callable[[EdgeScores, int], Scores]] = {
     "attattr": attattr,
     "eap_ig": eap_ig,
     "head": head_importance,
+    "flow": flow_routes,
+    "masks": learned_masks,
+    "gim": gim,
+    "relp": relp,
     "attention": lambda scores, mask_id: scores.attention(),
     "random": lambda scores, mask_id: scores.random(),
 }

@@ -38,7 +38,7 @@ from hf_attn_mi.evaluation.removal_metrics import (
     sufficiency,
 )
 from hf_attn_mi.evaluation.sensitivity import completeness_gap, max_sensitivity, relative_change
-from hf_attn_mi.evaluation.statistics import Estimate, PairedTest, estimate, holm, paired_tests
+from hf_attn_mi.evaluation.statistics import Estimate, PairedTest, estimate, holm, paired_tests, sign_flip_tests
 
 __all__ = [
     "DECILES",
@@ -89,6 +89,7 @@ __all__ = [
     "rank_matrix",
     "ranking",
     "relative_change",
+    "sign_flip_tests",
     "spans",
     "sufficiency",
     "token_f1",

@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 from hf_attn_mi.errors import InvalidInputError
-from hf_attn_mi.evaluation import estimate, holm, paired_tests, rank_matrix
+from hf_attn_mi.evaluation import estimate, holm, paired_tests, rank_matrix, sign_flip_tests
 from hf_attn_mi.evaluation.statistics import percentile_interval, resampled_means
 
 
@@ -100,7 +100,33 @@ def test_wilcoxon_by_hand_and_where_it_is_undefined():
     assert (never.p_value, never.difference.mean, never.difference.inputs) == (None, None, 0)
 
 
+def test_sign_flips_of_few_inputs_equal_all_patterns_of_scipy():
+    generator = np.random.default_rng(2)
+    columns = {"a": generator.normal(0.4, 1, 9), "b": generator.normal(0, 1, 9), "equal": np.full(9, 0.3)}
+    found = sign_flip_tests({name: [*column, 0.0, None] for name, column in columns.items()})
+    for name, column in columns.items():
+        wanted = stats.permutation_test((column,), np.mean, permutation_type="samples", n_resamples=np.inf).pvalue
+        assert found[name] == pytest.approx(wanted)
+    assert found["equal"] == 2 / 2**9
+
+
+def test_sign_flips_by_chance_agree_with_all_patterns():
+    column = np.random.default_rng(3).normal(0.25, 1, 16)
+    exact = sign_flip_tests({"a": list(column)}, flips=2**16)["a"]
+    drawn = sign_flip_tests({"a": list(column), "b": [*column, 5.0]}, flips=20_000, seed=1)["a"]
+    assert abs(drawn - exact) < 4 * np.sqrt(exact * (1 - exact) / 20_000)
+    assert sign_flip_tests({"a": [1.0] * 60})["a"] == 1 / 10_000
+    assert sign_flip_tests({"a": [1.0] * 60, "never": [None, None], "same": [0.0]})["never"] is None
+    # A mean: one input that is far worse outweighs many that are a little better, which ranks would not show.
+    torn = [0.01] * 15 + [-0.3]
+    assert sign_flip_tests({"a": torn})["a"] > 0.3 > 0.05 > stats.wilcoxon(torn).pvalue
+
+
 def test_bad_input():
+    with pytest.raises(InvalidInputError, match=r"differences\['a'\] holds NaN"):
+        sign_flip_tests({"a": [float("nan")]})
+    with pytest.raises(InvalidInputError, match="flips must be"):
+        sign_flip_tests({"a": [0.1]}, flips=5)
     with pytest.raises(InvalidInputError, match="NaN or infinite"):
         estimate([0.1, float("nan")])
     with pytest.raises(InvalidInputError, match="resamples must be"):

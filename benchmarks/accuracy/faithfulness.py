@@ -42,8 +42,8 @@ from benchmarks.studies.faithfulness.report import page, terminal
 from benchmarks.studies.faithfulness.run import FAITHFUL, MAIN, NORMALIZED, PLAUSIBILITY, run
 
 RESULTS = ROOT / "benchmarks" / "studies" / "faithfulness" / "results" / "faithfulness.jsonl"
-PARTS = (*MAIN_SETS, "imdb_256", "rationales", "peers", "speed")
-GROUPS = ("main", "added", "masked", "costly", "normalized")
+PARTS = (*MAIN_SETS, "imdb_256", "rationales", "peers", "rankings", "speed")
+GROUPS = ("main", "added", "masked", "costly", "normalized", "rankings", "judged", "sampled")
 QUICK_TEXTS = (  # texts with character spans of rationales
     ("A warm and quietly moving film.", [(2, 25)]),
     ("The plot is thin and the jokes are old.", [(12, 16), (35, 38)]),

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from benchmarks.common import Row, provenance
 from benchmarks.studies.faithfulness.data import SETS, DataSet, Inputs, MissingDataError, read_inputs
+from benchmarks.studies.faithfulness.judge import judge
+from benchmarks.studies.faithfulness.rankings import RANKINGS
 from benchmarks.studies.faithfulness.run import ADDED, COSTLY, FAITHFUL, MAIN, NORMALIZED, PLAUSIBILITY, run, run_peer
 from benchmarks.studies.faithfulness.tables import best_captum
 from benchmarks.studies.faithfulness.training import train
@@ -42,6 +44,28 @@ PEERS = {  # script: the methods that run together (none: all), and the number o
         (("ferret LIME",), {"sst2": 20, "agnews": 10}),
     ),
 }
+
+LEAVE_ONE_OUT = "leave-one-out, deleted"
+JUDGED = (  # group, data set, methods, number of inputs, inputs of a unit
+    ("rankings", "sst2", (*RANKINGS, LEAVE_ONE_OUT), 100, 10),
+    ("rankings", "agnews", (*(name for name in RANKINGS if name != "AtMan"), LEAVE_ONE_OUT), 60, 5),
+    ("rankings", "imdb", tuple(name for name in RANKINGS if name != "AtMan"), 40, 5),
+)
+UNTUNED = (  # methods that are judged by the metrics that nothing was tuned on
+    "relevance",
+    "attnlrp",
+    "attnlrp_iterative",
+    "integrated_gradients",
+    "integrated gradients, [MASK]",
+    "leave-one-out, deleted",
+    "leave-one-out, [MASK]",
+    *(name for name in RANKINGS if name not in ("LibraGrad", "AtMan")),  # LibraGrad gives the scores of relevance
+    "attention",
+    "random",
+)
+UNTUNED_INPUTS = {"sst2": (100, 5), "agnews": (60, 3), "imdb": (40, 2)}  # number, and inputs of a unit
+SAMPLED = ("LIME, deleted", "kernel SHAP, deleted")
+SAMPLED_INPUTS = {"sst2": (25, 5)}
 
 
 @dataclass(frozen=True)
@@ -107,6 +131,23 @@ def units_of(part: str, rows: Sequence[Row]) -> Iterator[Unit]:
             for methods, counts in runs:
                 for name, count in counts.items():
                     yield Unit(part, SETS[name], "peers", tuple(range(count)), methods, script=script)
+    elif part == "rankings":
+        yield from _judged_units()
+
+
+def _judged_units() -> Iterator[Unit]:
+    """Units of all data sets in turns, so that a run that is stopped has inputs of each."""
+    queues = [
+        [Unit("rankings", SETS[name], group, positions, methods) for positions in _chunks(count, size)]
+        for group, name, methods, count, size in JUDGED
+    ]
+    queues += [
+        [Unit("rankings", SETS[name], group, positions, methods) for positions in _chunks(count, size)]
+        for group, methods, counts in (("judged", UNTUNED, UNTUNED_INPUTS), ("sampled", SAMPLED, SAMPLED_INPUTS))
+        for name, (count, size) in counts.items()
+    ]
+    for place in range(max(map(len, queues))):
+        yield from (queue[place] for queue in queues if place < len(queue))
 
 
 def _units_of_data_set(part: str, rows: Sequence[Row]) -> Iterator[Unit]:
@@ -165,6 +206,11 @@ def run_unit(unit: Unit, trained: Path, peers: Path) -> Iterator[Row]:
             if scores:
                 row = run(unit.dataset, inputs, unit.positions, group="peers", methods=(), scores=scores)
                 yield row | {"part": "peers", "judged": list(unit.positions), **fields}
+            return
+        if unit.part == "rankings":
+            chosen = {"group": unit.group, "untuned": unit.group == "judged"}
+            for row in judge(unit.dataset, inputs, unit.positions, unit.methods, **chosen):
+                yield row | {"part": unit.part}
             return
         positions = _positions(unit, inputs)
         options = {"methods": unit.methods, "metrics": unit.metrics, "removal": unit.removal}

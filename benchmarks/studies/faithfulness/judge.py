@@ -16,7 +16,7 @@ from torch import Tensor
 
 from benchmarks.common import Row, provenance
 from benchmarks.studies.faithfulness.data import DataSet, Inputs
-from benchmarks.studies.faithfulness.rankings import RANKINGS
+from benchmarks.studies.faithfulness.rankings.registry import RANKINGS
 from benchmarks.studies.faithfulness.rankings.removal import METHODS as REMOVAL_METHODS
 from hf_attn_mi import explain
 from hf_attn_mi.evaluation import Probabilities, comprehensiveness, sufficiency

@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.common import Row, provenance
 from benchmarks.studies.faithfulness.data import SETS, DataSet, Inputs, MissingDataError, read_inputs
 from benchmarks.studies.faithfulness.judge import judge
-from benchmarks.studies.faithfulness.rankings import RANKINGS
+from benchmarks.studies.faithfulness.rankings.registry import RANKINGS
 from benchmarks.studies.faithfulness.run import ADDED, COSTLY, FAITHFUL, MAIN, NORMALIZED, PLAUSIBILITY, run, run_peer
 from benchmarks.studies.faithfulness.tables import best_captum
 from benchmarks.studies.faithfulness.training import train
@@ -49,7 +49,7 @@ LEAVE_ONE_OUT = "leave-one-out, deleted"
 JUDGED = (  # group, data set, methods, number of inputs, inputs of a unit
     ("rankings", "sst2", (*RANKINGS, LEAVE_ONE_OUT), 100, 10),
     ("rankings", "agnews", (*(name for name in RANKINGS if name != "AtMan"), LEAVE_ONE_OUT), 60, 5),
-    ("rankings", "imdb", tuple(name for name in RANKINGS if name != "AtMan"), 40, 5),
+    ("rankings", "imdb", tuple(name for name in RANKINGS if name != "AtMan"), 40, 2),
 )
 UNTUNED = (  # methods that are judged by the metrics that nothing was tuned on
     "relevance",
@@ -137,17 +137,18 @@ def units_of(part: str, rows: Sequence[Row]) -> Iterator[Unit]:
 
 def _judged_units() -> Iterator[Unit]:
     """Units of all data sets in turns, so that a run that is stopped has inputs of each."""
-    queues = [
+    rankings = [
         [Unit("rankings", SETS[name], group, positions, methods) for positions in _chunks(count, size)]
         for group, name, methods, count, size in JUDGED
     ]
-    queues += [
+    further = [
         [Unit("rankings", SETS[name], group, positions, methods) for positions in _chunks(count, size)]
         for group, methods, counts in (("judged", UNTUNED, UNTUNED_INPUTS), ("sampled", SAMPLED, SAMPLED_INPUTS))
         for name, (count, size) in counts.items()
     ]
-    for place in range(max(map(len, queues))):
-        yield from (queue[place] for queue in queues if place < len(queue))
+    for queues in (rankings, further):
+        for place in range(max(map(len, queues))):
+            yield from (queue[place] for queue in queues if place < len(queue))
 
 
 def _units_of_data_set(part: str, rows: Sequence[Row]) -> Iterator[Unit]:

@@ -49,7 +49,8 @@ def _value(probabilities: Probabilities) -> Callable[[Tensor], Tensor]:
     tokens = torch.tensor(probabilities.tokens)
 
     def value(presence: Tensor) -> Tensor:
-        return probabilities.removed([tuple(tokens[row == 0].tolist()) for row in presence])
+        rows, places = presence.unique(dim=0, return_inverse=True)
+        return probabilities.removed([tuple(tokens[row == 0].tolist()) for row in rows])[places]
 
     return value
 

@@ -1,5 +1,7 @@
 """What turns the lines of the study of faithfulness into means, paired tests and verdicts."""
 
+import re
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -58,8 +60,11 @@ def test_a_difference_is_paired_and_positive_where_relevance_is_better():
         assert tests[RIVAL].difference.inputs == 37
         low, high = tests[RIVAL].difference.interval
         assert low < ahead.mean() < high
-        expected = scipy.stats.wilcoxon(ahead).pvalue
-        assert tests[RIVAL].p_value == pytest.approx(expected, rel=1e-6)
+        few = dict.fromkeys(values, None) | {
+            name: {metric: [*columns[metric][3:13], *[None] * 27]} for name, columns in values.items()
+        }
+        exact = scipy.stats.permutation_test((ahead[:10],), np.mean, permutation_type="samples", n_resamples=np.inf)
+        assert tables.against_ours(few, metric)[RIVAL].p_value == pytest.approx(exact.pvalue)
         raw = sorted(test.p_value for test in tests.values())
         assert min(test.adjusted for test in tests.values()) == pytest.approx(min(1, 2 * raw[0]))
 
@@ -135,6 +140,22 @@ class Words:
 @pytest.mark.parametrize(("tokens", "expected"), [(8, "one wordless two end"), (6, "one wordless two"), (4, "one")])
 def test_a_text_is_cut_behind_a_whole_word(tokens, expected):
     assert data.cut("one wordless two end", Words(), tokens) == expected
+
+
+def test_metrics_that_nothing_was_tuned_on_are_ranked_in_their_direction():
+    """Places of the methods of the package: higher is better for soft comprehensiveness, lower for the log-odds."""
+    count, metrics = 12, report.UNTUNED
+    levels = {OURS: 0.2, "attnlrp": 0.3, report.ITERATIVE: 0.1, "GIM": 0.4}
+    noise = np.random.default_rng(0).normal(0, 0.001, count)
+    values = {method: {metric: list(level + noise) for metric in metrics} for method, level in levels.items()}
+    rows = [line(range(count), values, name="sst2", group="untuned", removal="mask")]
+    text = "\n".join(report._untuned(rows))
+    assert "| SST-2 | soft comprehensiveness | GIM, 0.4" in text
+    assert re.search(r"SST-2 \| soft comprehensiveness \| GIM, [^|]+ \| 3 \| 2 \| 4 \| 4 \|", text)
+    assert re.search(r"SST-2 \| log-odds \| attnlrp_iterative, [^|]+ \| 2 \| 3 \| 1 \| 4 \|", text)
+    found = {name: re.search(rf"^\| {name} \| 12 .*$", text, re.MULTILINE)[0] for name in ("GIM", report.ITERATIVE)}
+    assert "-0.200 [-0.200, -0.200]" in found["GIM"]
+    assert "+0.200 [+0.200, +0.200]" in found["GIM"]
 
 
 def test_the_page_says_what_is_missing_and_holds_the_numbers():

@@ -19,7 +19,7 @@ from benchmarks.studies.faithfulness.data import DataSet, Inputs
 from benchmarks.studies.faithfulness.rankings.registry import RANKINGS
 from benchmarks.studies.faithfulness.rankings.removal import METHODS as REMOVAL_METHODS
 from hf_attn_mi import explain
-from hf_attn_mi.evaluation import Probabilities, comprehensiveness, sufficiency
+from hf_attn_mi.evaluation import MetricInputs, Probabilities, comprehensiveness, faithfulness_sets, sufficiency
 
 WORDS = {"delete": "deleted", "mask": "[MASK]", "attention_mask": "attention mask"}
 BY_REMOVAL = {  # name in tables: (removal, method); the removal of the metric is the first choice of a reader
@@ -94,13 +94,17 @@ def judge(
     for position in positions:
         one = Judged(inputs, inputs.texts[position])
         tokens += len(one.ids)
+        scores: dict[str, Tensor] = {}
         for method in methods:
             begun = time.process_time()
-            scores = one.scores(method)
+            scores[method] = one.scores(method)
             seconds[method] += time.process_time() - begun
-            parts = {"delete": one.removed(scores, "delete")}
+        for removal in ("delete", "mask") if untuned else ("delete",):
+            one.predict(list(scores.values()), removal)
+        for method in methods:
+            parts = {"delete": one.removed(scores[method], "delete")}
             if untuned:
-                parts["mask"] = one.removed(scores, "mask") | one.softly(scores)
+                parts["mask"] = one.removed(scores[method], "mask") | one.softly(scores[method])
             for removal, values in parts.items():
                 columns = rows[removal].setdefault(method, {})
                 for metric, value in values.items():
@@ -168,6 +172,13 @@ class Judged:
             tokenizer=self.inputs.tokenizer,
         )
         return found.scores
+
+    def predict(self, all_scores: Sequence[Tensor], removal: str) -> None:
+        """Predict what the metrics need for all methods at once: large batches, since the bins have the same sizes."""
+        probabilities = self.probabilities(removal)
+        inputs = [MetricInputs(probabilities, scores) for scores in all_scores]
+        sets = [tokens for one in inputs for tokens in faithfulness_sets(one, ("comprehensiveness", "sufficiency"))]
+        probabilities.removed(sets)
 
     def removed(self, scores: Tensor, removal: str) -> dict[str, float | None]:
         """Comprehensiveness and sufficiency; with [MASK] also the log-odds, for which lower is better."""

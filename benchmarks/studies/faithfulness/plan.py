@@ -55,7 +55,6 @@ UNTUNED = (  # methods that are judged by the metrics that nothing was tuned on
     "relevance",
     "attnlrp",
     "attnlrp_iterative",
-    "integrated_gradients",
     "integrated gradients, [MASK]",
     "leave-one-out, deleted",
     "leave-one-out, [MASK]",

@@ -157,22 +157,22 @@ def sign_flip_tests(differences: Mapping[str, Values], *, flips: int = FLIPS, se
         else:
             results[name], sampled[name] = None, gaps
     if sampled:
-        lengths = {name: len(column) for name, column in sampled.items()}
-        generator = torch.Generator().manual_seed(seed)
-        counts, longest = dict.fromkeys(sampled, 1), max(lengths.values())
+        longest = max(map(len, sampled.values()))
+        columns = torch.zeros(longest, len(sampled), dtype=torch.float64)
+        for place, gaps in enumerate(sampled.values()):
+            columns[: len(gaps), place] = gaps
+        generator, counts = torch.Generator().manual_seed(seed), torch.ones(len(sampled), dtype=torch.long)
         block = max(1, WEIGHTS // longest)
         for start in range(0, flips, block):
             drawn = torch.randint(2, (min(block, flips - start), longest), generator=generator, dtype=torch.int8)
-            signs = 1.0 - 2.0 * drawn.double()
-            for name, gaps in sampled.items():
-                counts[name] += int(_as_extreme(signs[:, : lengths[name]] @ gaps, gaps.sum()))
-        results |= {name: count / (flips + 1) for name, count in counts.items()}
+            counts += _as_extreme((1.0 - 2.0 * drawn.double()) @ columns, columns.sum(0))
+        results |= {name: count / (flips + 1) for name, count in zip(sampled, counts.tolist())}
     return results
 
 
 def _as_extreme(sums: Tensor, observed: Tensor) -> Tensor:
     """The number of sums that are as far from zero as the observed one; sums that differ by rounding count."""
-    return (sums.abs() >= observed.abs() * (1 - 1e-9)).sum()
+    return (sums.abs() >= observed.abs() * (1 - 1e-9)).sum(0)
 
 
 def holm(p_values: Values) -> list[float | None]:

@@ -12,6 +12,11 @@ from benchmarks.studies.faithfulness import data, plan, report, tables
 OURS, RIVAL = "relevance", "integrated_gradients"
 
 
+@pytest.fixture(autouse=True)
+def few_flips(monkeypatch):
+    monkeypatch.setattr(tables, "FLIPS", 2_000)
+
+
 def line(places, values, *, name="imdb", group="main", removal="delete", forwards=1):
     cost = {"forwards": forwards, "backwards": 0}
     return {

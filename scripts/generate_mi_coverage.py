@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -25,6 +25,7 @@ LEVEL = 0.05
 TARGET = 0.05  # nats
 GOOD_FAMILIES = 48
 ROUNDING = 1e-9
+LEAST_TRUTH = 0.05  # nats: of less information no bound can be far
 
 HEAD = """# Coverage of bounds and intervals, family by family
 
@@ -148,9 +149,48 @@ def section(effort: str, rows: list[Row]) -> list[str]:
     return lines
 
 
+def cost_and_tightness(rows: list[Row]) -> list[str]:
+    """Return the lines that compare the efforts, over the repeats that all of them have."""
+    by_effort = {
+        effort: {(row["family"], row["repeat"]): row for row in rows if row["effort"] == effort} for effort in AIM
+    }
+    by_effort = {effort: chosen for effort, chosen in by_effort.items() if chosen}
+    shared = sorted(set.intersection(*map(set, by_effort.values()))) if len(by_effort) > 1 else []
+    lines = ["\n## Cost and tightness of each effort\n"]
+    if not shared:
+        return [*lines, "No repeat has been run with more than one effort yet."]
+    families = len({family for family, _ in shared})
+    informative = [key for key in shared if by_effort["fast"][key]["truth"] > LEAST_TRUTH]
+    counts = f"{len(shared)} repeats of {families} families, those that all efforts below have"
+    if not informative:
+        return [*lines, f"{counts}; none of them has information yet, so that no bound can be tight."]
+    first = next(iter(by_effort))
+    lines += [
+        f"{counts}. *seconds*: processor time of a call of one site, estimate and test included, on one core: median, "
+        "and the slowest. *gap*: truth minus lower bound. *share*: lower bound over truth, of the "
+        f"{len(informative)} repeats with more than {LEAST_TRUTH} nats. *tighter*: of these, those whose bound is more "
+        f"than {LEAST_TRUTH} nats above that of `{first}`, with the family that gains most.\n",
+        "| effort | seconds | slowest | mean gap | largest gap | mean share | tighter | gains most |",
+        "|---|---:|---:|---:|---:|---:|---:|---|",
+    ]
+    for effort, chosen in by_effort.items():
+        seconds = [chosen[key]["seconds"] for key in shared]
+        gaps = [chosen[key]["truth"] - chosen[key]["lower"] for key in shared]
+        share = mean(chosen[key]["lower"] / chosen[key]["truth"] for key in informative)
+        gains = {key: chosen[key]["lower"] - by_effort[first][key]["lower"] for key in informative}
+        tighter = sum(gain > LEAST_TRUTH for gain in gains.values())
+        most = max(gains, key=lambda key: gains[key])
+        best = "" if effort == first else f"{most[0]} ({gains[most]:+.3f})"
+        lines.append(
+            f"| {effort} | {median(seconds):.1f} | {max(seconds):.1f} | {mean(gaps):.3f} | {max(gaps):.3f} | "
+            f"{share:.0%} | {'' if effort == first else f'{tighter} of {len(informative)}'} | {best} |"
+        )
+    return lines
+
+
 def page(rows: list[Row]) -> str:
     """Return the page."""
-    lines = [HEAD.format(families=len(ALL_FAMILIES)).rstrip()]
+    lines = [HEAD.format(families=len(ALL_FAMILIES)).rstrip(), *cost_and_tightness(rows)]
     for effort in AIM:
         chosen = [row for row in rows if row["effort"] == effort]
         if chosen:

@@ -216,6 +216,32 @@ def test_verdicts_of_the_information_study_follow_from_its_intervals():
         assert verdicts[heading] == ("holds" if all_hold else "does not hold" if wrong else "not decided")
 
 
+def test_numbers_of_the_readme(faithful):
+    """Each measured number of README.md, from the rows or the generated page that it stands for."""
+    rows, _ = faithful
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    speed = rows_of(ROOT / "benchmarks" / "speed" / "results" / "against_captum.jsonl")
+    ratios = [row["ratio"]["median"] for row in speed if row["name"] == "against Captum/explain"]
+    assert f"`explain` is {min(ratios):.0f} to {max(ratios):.0f} times faster than Captum" in readme
+    models = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    (counts,) = [table for title, table in tables_of(models) if title == "Counts"]
+    total = {row["Verdict"]: int(row["encoders and encoder-decoders"]) + int(row["decoders"]) for row in counts}
+    exact = total["exact"] + total["exact, no linear W_O"]
+    assert (
+        f"of {sum(total.values())} architectures {exact} are captured exactly, {total['refused']} are refused" in readme
+    )
+    assert f"{total['no attention']} have no attention, {total['not built']} could not be built" in readme
+    card = (ROOT / "hf_attn_mi" / "embedded_model" / "README.md").read_text(encoding="utf-8")
+    for data, accuracy in re.findall(r"(SST-2 dev|IMDB dev) ([\d.]+) %", readme):
+        assert re.search(rf"\| {data} \| \d+ \| {accuracy}% \|", card)
+    ours, other = (
+        by_input(rows, "sst2", method, "comprehensiveness", ("main",))
+        for method in ("relevance", "integrated_gradients")
+    )
+    behind = -np.mean([ours[place] - other[place] for place in ours])
+    assert f"behind by {behind:.3f}".replace(" 0.", " .") in readme
+
+
 def test_a_changed_number_of_a_page_is_seen(faithful):
     rows, page = faithful
     text = cell(page, "AG News", "comprehensiveness", method="relevance")

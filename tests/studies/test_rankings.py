@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.studies.causal import planted
-from benchmarks.studies.faithfulness import judge, plan
+from benchmarks.studies.faithfulness import judge, plan, value_shares
 from benchmarks.studies.faithfulness.data import DataSet, Inputs
 from benchmarks.studies.faithfulness.rankings import alti, bert, globenc, position_lrp, removal
 from benchmarks.studies.faithfulness.rankings import transformer_attribution as chefer
@@ -245,3 +245,17 @@ def test_units_of_rankings_come_from_all_data_sets_in_turns():
     done = {"kind": "run", "set": "sst2", "group": units[0].group, "removal": "delete"}
     done["places"] = list(units[0].positions)
     assert plan.pending_units("rankings", [done]) == units[1:]
+
+
+def test_parts_of_the_value_add_up_and_agree_with_the_package(demo, text):
+    """Under relevance nothing is left for constants; under AttnLRP the words have what the package's scores have."""
+    target = int(demo[0](input_ids=text[None]).logits.argmax())
+    found = {name: value_shares.parts_of(demo[0], text, target, rules) for name, rules in value_shares.METHODS.items()}
+    assert abs(found["relevance"]["constants of the softmax"]) < 1e-4
+    assert abs(found["attnlrp"]["constants of the softmax"]) > 0.01
+    for name, shares in found.items():
+        package = explain(demo[0], TEXT, tokenizer=demo[1], method=name)
+        assert shares["words"] == pytest.approx(float(package.scores.sum() / package.value), abs=1e-4)
+        assert sum(shares.values()) == pytest.approx(1.0)
+    table = value_shares.table_of({("sst2", "attnlrp"): [found["attnlrp"]]})
+    assert f"| sst2 | attnlrp | 1 | {found['attnlrp']['words']:.0%} (" in table

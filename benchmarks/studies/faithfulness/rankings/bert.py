@@ -88,7 +88,7 @@ class Trace:
     Attributes:
         words: (b, n, D) word embeddings, a leaf that gradients refer to.
         positions: (b, n, D) position embeddings, a leaf.
-        types: (b, n, D) embeddings of token types.
+        types: (b, n, D) embeddings of token types, a leaf.
         layers: from the bottom.
         pooled: (b, D) what the classifier reads.
         logits: (b, classes).
@@ -129,7 +129,7 @@ def run(
     place = torch.arange(len(ids))
     words = embeddings.word_embeddings(ids).detach().repeat(copies, 1, 1).requires_grad_()
     positions = embeddings.position_embeddings(place).detach().repeat(copies, 1, 1).requires_grad_()
-    types = embeddings.token_type_embeddings(torch.zeros_like(ids)).detach().repeat(copies, 1, 1)
+    types = embeddings.token_type_embeddings(torch.zeros_like(ids)).detach().repeat(copies, 1, 1).requires_grad_()
     states = rules.norm(words + positions + types, embeddings.LayerNorm)
     layers = []
     for module in model.bert.encoder.layer:

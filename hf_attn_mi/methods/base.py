@@ -57,10 +57,12 @@ class TokenScores:
 class TokenScorer(Protocol):
     """A token-scoring method.
 
-    Four optional members are used if they exist: `check(runner, options)`, which raises an `HfAttnMiError`
+    Five optional members are used if they exist: `check(runner, options)`, which raises an `HfAttnMiError`
     if the method does not support this model; `score_targets(runner, batch, targets, **options)`, which gives the
     scores of several targets of one batch in fewer passes than one `score` each; `statistics`, a frozenset of extra
-    layer statistics that it reads from `batch.statistics` (see `methods.layer_statistics.LayerStatistics`); and
+    layer statistics that it reads from `batch.statistics` (see `methods.layer_statistics.LayerStatistics`);
+    `observer(batch)`, a consumer of attention calls of its own, which `batch.observed(self.observer)` returns after the
+    shared pass (methods with `statistics` or an `observer` are served by one pass together); and
     `needs_target`, False if the scores are the same whatever is explained, so that models without classes are supported
     (default: whether the method is linked to a class or needs gradients).
 

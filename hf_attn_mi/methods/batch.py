@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
-import torch
 from torch import Tensor
 
 from hf_attn_mi.capture import LayerStates
-from hf_attn_mi.errors import HfAttnMiError, InvalidInputError
+from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.methods.layer_statistics import LayerStatistics
+from hf_attn_mi.methods.shared_pass import CallConsumer, PassConsumer, PassReader, SharedPass
 from hf_attn_mi.models.encoded_input import EncodedInput, real_positions, special_tokens
-from hf_attn_mi.models.input_pass import capture_input
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import Target
 
@@ -21,19 +20,20 @@ class ScoringBatch:
     """Some encoded inputs, the arguments of one forward pass over them, and that pass.
 
     The pass of the unchanged inputs is run at most once (`run`), whoever needs it first: the method, the layer
-    statistics, or the target.
+    statistics, or the target. Batches of the same inputs, one for each method, may share it (`reader`).
 
     Args:
         runner: runs the model.
         inputs: inputs of one kind; padded on the right if their lengths differ.
         statistics: collects the statistics of each attention layer during the shared pass; None for none.
         states: called with the hidden states of each layer during the shared pass; None for none.
+        reader: the pass of these inputs that other batches read, too, instead of `statistics` and `states`; see
+            `methods.kept_passes`.
 
     Attributes:
-        inputs: as above.
+        runner, inputs: as above.
         arguments: keyword arguments of the model's forward, batch first.
-        statistics: as above.
-        is_text: whether the inputs are sequences of tokens (not images or audio).
+        reader: the pass, and what is collected during it for this batch.
     """
 
     def __init__(
@@ -43,12 +43,21 @@ class ScoringBatch:
         *,
         statistics: LayerStatistics | None = None,
         states: Callable[[LayerStates], None] | None = None,
+        reader: PassReader | None = None,
     ) -> None:
+        if reader is None:
+            consumer = None if statistics is None else PassConsumer(statistics)
+            shared = SharedPass(runner, inputs, [] if consumer is None else [consumer], states=states)
+            reader = PassReader(shared, consumer)
         self.runner, self.inputs = runner, tuple(inputs)
-        self.arguments: dict[str, Tensor] = runner.collate(inputs)
-        self.statistics, self._states = statistics, states
-        self._outputs: Any = None
-        self._observed = False
+        self.arguments: dict[str, Tensor] = reader.shared.arguments
+        self.reader = reader
+
+    @property
+    def statistics(self) -> LayerStatistics | None:
+        """The collector of the statistics of each attention layer; None if none are collected."""
+        consumer = self.reader.statistics
+        return None if consumer is None else cast(LayerStatistics, consumer.receive)
 
     def __len__(self) -> int:
         """Number of inputs."""
@@ -98,34 +107,27 @@ class ScoringBatch:
         passes the same values by other means (embeddings instead of ids). The layer statistics are taken from the
         first pass of either kind.
         """
-        if arguments is None and self._outputs is not None:
-            return self._outputs
-        if arguments is not None:
-            outputs = self._forward(arguments)
-        else:
-            with torch.no_grad():
-                outputs = self._forward(self.arguments)
-        self._outputs = outputs
-        return outputs
+        return self.reader.run(arguments)
+
+    def observed(self, observer: Callable[[ScoringBatch], CallConsumer | None]) -> Any:
+        """What a method's own consumer has collected in the shared pass, which is run if it was not.
+
+        Args:
+            observer: returns the consumer; called unless the pass was prepared for this method.
+        """
+        if self.reader.observer is None:
+            shared = self.reader.shared
+            if shared.begun:  # nothing of it can be seen any more
+                shared = SharedPass(self.runner, self.inputs)
+            consumer = observer(self)
+            assert consumer is not None
+            self.reader = PassReader(shared, self.reader.statistics, shared.add(consumer))
+        self.reader.run()
+        assert self.reader.observer is not None
+        return self.reader.observer.receive
 
     def settle(self, target: Target) -> Target:
         """The target with its classes settled; runs the shared pass if the classes are not yet known."""
         if target.explained is None:
             target(self.run())
         return target.settled()
-
-    def _forward(self, arguments: Mapping[str, Any]) -> Any:
-        if self._observed:
-            return self.runner.forward(arguments)
-        self._observed = True
-        finish = None if self.statistics is None else self.statistics.finish
-        try:
-            with capture_input(self.runner, arguments, self.statistics, states=self._states):
-                outputs = self.runner.forward(arguments)
-        except HfAttnMiError:
-            if finish is not None:
-                finish()  # the reason may lie in a layer that waits: values that are not finite
-            raise
-        if finish is not None:
-            finish()
-        return outputs

@@ -16,7 +16,6 @@ from hf_attn_mi.methods.base import TokenScores
 from hf_attn_mi.methods.batch import ScoringBatch
 from hf_attn_mi.methods.captum.options import check_option
 from hf_attn_mi.models.encoded_input import MAIN_KEYS
-from hf_attn_mi.models.input_pass import capture_input
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import Target
 
@@ -79,24 +78,41 @@ class ValueNormScorer:
             UnsupportedModelError: the attention has no linear output map W_O, or cannot be captured.
         """
         batch.require_positions(self.name)
-        real, prefix = batch.real, runner.encoder_prefix
-        prefix = f"{prefix}." if prefix else ""
-        layers: list[Tensor] = []
-
-        def receive(call: AttentionCall) -> None:
-            shape = (call.output.shape[0], call.output.shape[2], call.value.shape[2])
-            if shape == (*real.shape, real.shape[1]) and call.module_name.startswith(prefix):
-                layers.append(_received(call, real))
-
-        with torch.no_grad(), capture_input(runner, batch.arguments, receive):
-            runner.forward(batch.arguments)
-        if not layers:
+        norms: ValueNorms = batch.observed(self.observer)
+        if not norms.layers:
             raise InvalidInputError(
                 f"method {self.name!r} needs attention over the input's own tokens, which {runner.class_name} does not "
                 "compute on this input; use method='relevance'."
             )
         info = {"options": {}, "explained": "nothing"}
-        return TokenScores(torch.stack(layers).mean(0).float(), space="attention received", info=info)
+        return TokenScores(torch.stack(norms.layers).mean(0).float(), space="attention received", info=info)
+
+    def observer(self, batch: ScoringBatch) -> ValueNorms:
+        """The consumer of the attention calls of this batch; see `TokenScorer`."""
+        return ValueNorms(batch.real, batch.runner.encoder_prefix)
+
+
+class ValueNorms:
+    """Consumer of attention calls: the norms that each token receives, layer by layer.
+
+    Args:
+        real: (batch, tokens) bool, True for real tokens.
+        encoder: prefix of the modules to keep; "" keeps all.
+
+    Attributes:
+        layers: (batch, tokens) float64 of each layer.
+    """
+
+    def __init__(self, real: Tensor, encoder: str) -> None:
+        self.real, self.prefix = real, f"{encoder}." if encoder else ""
+        self.layers: list[Tensor] = []
+
+    def __call__(self, call: AttentionCall) -> None:
+        """Add the norms of a call over the input's own tokens."""
+        shape = (call.output.shape[0], call.output.shape[2], call.value.shape[2])
+        if shape == (*self.real.shape, self.real.shape[1]) and call.module_name.startswith(self.prefix):
+            with torch.no_grad():
+                self.layers.append(_received(call, self.real))
 
 
 def _received(call: AttentionCall, real: Tensor) -> Tensor:

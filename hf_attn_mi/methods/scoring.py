@@ -14,6 +14,7 @@ from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.methods.base import TokenScorer, TokenScores
 from hf_attn_mi.methods.batch import ScoringBatch
 from hf_attn_mi.methods.layer_statistics import LayerStatistics
+from hf_attn_mi.methods.shared_pass import PassReader
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import NothingToExplainError, Target
@@ -64,6 +65,7 @@ def score_batch(
     *,
     layers: str = "none",
     states: Callable[[LayerStates], None] | None = None,
+    reader: PassReader | None = None,
 ) -> ScoredBatch:
     """The scores of some inputs by one method.
 
@@ -75,12 +77,14 @@ def score_batch(
         options: the options of the method, from `read_options`.
         layers: the kind of statistics of the attention layers to collect: "full", "summary" or "none".
         states: called with the hidden states of each layer of the unchanged inputs.
+        reader: the pass of these inputs that other methods read, too, from `KeptPasses.reader`, which is given `layers`
+            and `states`; None for a pass of its own.
 
     Raises:
         HfAttnMiError: the method does not support this model or input, or gives scores that are not finite or not
             one for each token.
     """
-    return score_targets(runner, inputs, scorer, [target], options, layers=layers, states=states)[0]
+    return score_targets(runner, inputs, scorer, [target], options, layers=layers, states=states, reader=reader)[0]
 
 
 def score_targets(
@@ -92,6 +96,7 @@ def score_targets(
     *,
     layers: str = "none",
     states: Callable[[LayerStates], None] | None = None,
+    reader: PassReader | None = None,
 ) -> list[ScoredBatch]:
     """The scores of some inputs for each of several targets; see `score_batch`.
 
@@ -101,8 +106,11 @@ def score_targets(
     """
     extras = frozenset(getattr(scorer, "statistics", ()))
     with runner.session():
-        statistics = LayerStatistics.of(runner, inputs, level=layers, extras=extras)
-        batch = ScoringBatch(runner, inputs, statistics=statistics, states=states)
+        if reader is not None:
+            batch = ScoringBatch(runner, inputs, reader=reader)
+        else:
+            statistics = LayerStatistics.of(runner, inputs, level=layers, extras=extras)
+            batch = ScoringBatch(runner, inputs, statistics=statistics, states=states)
         shared = getattr(scorer, "score_targets", None)
         if shared is not None:
             results = shared(runner, batch, targets, **options)

@@ -18,17 +18,25 @@ class Passes:
 
     Attributes:
         seconds: wall-clock time inside `counted`.
-        forwards: rows of all batches that the model was called with.
+        forwards: rows of all batches that the model was called with; a mean over targets may be no whole number.
         backwards: rows of all batches whose outputs received a gradient.
     """
 
     seconds: float = 0.0
-    forwards: int = 0
-    backwards: int = 0
+    forwards: float = 0
+    backwards: float = 0
 
     def plus(self, other: Passes) -> Passes:
         """The sum of both."""
         return Passes(self.seconds + other.seconds, self.forwards + other.forwards, self.backwards + other.backwards)
+
+    def minus(self, other: Passes) -> Passes:
+        """The difference of both."""
+        return Passes(self.seconds - other.seconds, self.forwards - other.forwards, self.backwards - other.backwards)
+
+    def divided(self, count: int) -> Passes:
+        """The mean of `count` equal parts."""
+        return self if count == 1 else Passes(self.seconds / count, self.forwards / count, self.backwards / count)
 
 
 @contextmanager

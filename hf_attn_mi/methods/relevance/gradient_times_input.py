@@ -15,9 +15,10 @@ from hf_attn_mi.capture.model_state import visible_attention
 from hf_attn_mi.errors import UnsupportedModelError
 from hf_attn_mi.methods.relevance.custom_activations import custom_functions, gated_activations
 from hf_attn_mi.methods.relevance.linearized_forward import Leaf, LinearizedForward, SoftmaxRule
-from hf_attn_mi.methods.relevance.linearized_target import LinearizedTarget, map_tensors
+from hf_attn_mi.methods.relevance.linearized_target import LinearizedTarget
 from hf_attn_mi.models.gradients import gradients as gradients_of
 from hf_attn_mi.models.model_probe import probe
+from hf_attn_mi.models.output_tensors import map_tensors
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.token_origins import TokenOrigins
 from hf_attn_mi.models.token_table import find_table

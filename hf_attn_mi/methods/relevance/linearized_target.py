@@ -10,8 +10,7 @@ piece at the current outputs is taken. All of these but norms are named, so that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -216,21 +215,3 @@ def _flat(values: Sequence[Any]) -> list[Any]:
 def _is_reciprocal(args: tuple[Any, ...]) -> bool:
     """Whether the exponent of a power is negative: then the result is a factor, not a signal."""
     return len(args) > 1 and isinstance(args[1], (int, float)) and args[1] < 0
-
-
-def map_tensors(outputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Outputs of the same form with `change` applied to every tensor; objects of unknown form stay as they are."""
-    if isinstance(outputs, Tensor):
-        return change(outputs)
-    if isinstance(outputs, Mapping) and is_dataclass(outputs):  # ModelOutput
-        return type(outputs)(**{key: map_tensors(value, change) for key, value in outputs.items()})
-    if isinstance(outputs, Mapping):
-        return {key: map_tensors(value, change) for key, value in outputs.items()}
-    if isinstance(outputs, tuple) and hasattr(outputs, "_fields"):
-        return type(outputs)(*(map_tensors(value, change) for value in outputs))
-    if isinstance(outputs, tuple | list):
-        return type(outputs)(map_tensors(value, change) for value in outputs)
-    if is_dataclass(outputs) and not isinstance(outputs, type):
-        changed = {f.name: map_tensors(getattr(outputs, f.name), change) for f in fields(outputs) if f.init}
-        return replace(outputs, **changed)
-    return outputs

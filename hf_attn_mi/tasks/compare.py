@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +37,7 @@ from hf_attn_mi.tasks.compare_metrics import (
 )
 from hf_attn_mi.tasks.each_input import read_inputs
 from hf_attn_mi.tasks.explain import LARGEST_GAP, gap_warning
-from hf_attn_mi.tasks.method_runs import MethodRun, read_all_options, run_method
+from hf_attn_mi.tasks.method_runs import MethodRun, SharedPasses, read_all_options, run_method
 from hf_attn_mi.tasks.rationales import rationale_masks
 from hf_attn_mi.tasks.sensitivity import sensitivities
 from hf_attn_mi.tasks.several_targets import PREDICTION, refuse_target_and_targets, targets_of_all_inputs
@@ -148,7 +149,7 @@ def compare(
     plan = _Plan(runner, names, chosen, settings, options or {}, rationales, scores, removal, by, batch_size, seed)
     if targets is None:
         bound, run = read_target(target, runner, encoded.inputs)
-        return _comparison(plan, bound, run, asked=target)
+        return _comparison(plan, plan.settled(bound, run), asked=target)
     several = targets_of_all_inputs(targets, runner, encoded)
     return _comparisons(plan, several)
 
@@ -160,9 +161,13 @@ def _comparisons(plan: _Plan, several: Sequence[tuple[Any, Target]]) -> Results[
         Interrupted: Ctrl-C, with the comparisons that were finished.
     """
     finished: list[Comparison] = []
-    for asked, target in several:
+    prepared = [plan.settled(target, list(target.inputs or ())) for _, target in several]
+    first, scorers = prepared[0].predictor, [find_method(name) for name in plan.names]
+    alike = [one.predictor for one in prepared if all(map(operator.is_, one.predictor.inputs, first.inputs))]
+    shared = SharedPasses(plan.runner, scorers, [one.target for one in alike]) if len(alike) == len(prepared) else None
+    for (asked, target), metric_inputs in zip(several, prepared, strict=True):
         try:
-            finished.append(_comparison(plan, target, list(target.inputs or ()), asked=asked))
+            finished.append(_comparison(plan, metric_inputs, shared, asked=asked))
         except KeyboardInterrupt as stop:
             last = getattr(stop, "results", None)
             finished += [] if last is None else [last]
@@ -189,24 +194,40 @@ class _Plan:
     batch_size: int
     seed: int
 
+    def settled(self, target: Target, encoded: list[EncodedInput]) -> ComparedInputs:
+        """The inputs with a target that the model's outputs for them have settled.
 
-def _comparison(plan: _Plan, target: Target, encoded: list[EncodedInput], *, asked: object) -> Comparison:
+        Args:
+            target: one entry for each input.
+            encoded: the inputs that are run.
+        """
+        if self.rationales is not None:
+            rationale_masks(self.rationales, encoded)  # wrong arguments are refused before anything runs
+        read_scores(self.scores, encoded)
+        refuse_mask_removal(self.runner, self.removal)
+        predictor = RemovalPredictor(self.runner, encoded, target, self.batch_size)
+        return ComparedInputs(predictor, self.removal, mask_id_of(self.removal, self.runner.tokenizer))
+
+
+def _comparison(
+    plan: _Plan, metric_inputs: ComparedInputs, shared: SharedPasses | None = None, *, asked: object
+) -> Comparison:
     """The comparison of one target.
 
     Args:
         plan: the other arguments.
-        target: one entry for each input.
-        encoded: the inputs that are run.
+        metric_inputs: the inputs with their target.
+        shared: what this target shares with others; None for one alone.
         asked: the target as the caller wrote it; None for the prediction.
     """
-    runner, chosen, seed, names = plan.runner, plan.metrics, plan.seed, plan.names
+    chosen, seed, names, predictor = plan.metrics, plan.seed, plan.names, metric_inputs.predictor
+    encoded = predictor.inputs
     truths = None if plan.rationales is None else rationale_masks(plan.rationales, encoded)
     given_scores = read_scores(plan.scores, encoded)
-    refuse_mask_removal(runner, plan.removal)
-    predictor = RemovalPredictor(runner, encoded, target, plan.batch_size)
-    metric_inputs = ComparedInputs(predictor, plan.removal, mask_id_of(plan.removal, runner.tokenizer))
+    if shared is None:
+        shared = SharedPasses(plan.runner, [find_method(name) for name in names], [predictor.target])
     with progress_bar(len(encoded) * (len(names) + 1), "compare", "step") as bar:
-        runs = _run_methods(names, predictor, plan.settings, bar)
+        runs = _run_methods(names, predictor, plan.settings, bar, shared)
         bar.set_postfix_str("metrics")
         failures = {name: run.failure for name, run in runs.items() if run.failure is not None}
         all_scores = {name: run.scores for name, run in runs.items() if run.scored} | given_scores
@@ -242,7 +263,11 @@ def _comparison(plan: _Plan, target: Target, encoded: list[EncodedInput], *, ask
 
 
 def _run_methods(
-    names: Sequence[str], predictor: RemovalPredictor, settings: Mapping[str, Mapping[str, Any]], bar: Any
+    names: Sequence[str],
+    predictor: RemovalPredictor,
+    settings: Mapping[str, Mapping[str, Any]],
+    bar: Any,
+    shared: SharedPasses,
 ) -> dict[str, MethodRun]:
     """The scores of each method on all inputs.
 
@@ -262,6 +287,7 @@ def _run_methods(
                 batch_size=predictor.batch_size,
                 mixed=predictor.mixed,
                 advance=bar.update,
+                passes=shared,
             )
     except KeyboardInterrupt as stop:
         finished = {name: run.scores for name, run in runs.items() if run.scored}

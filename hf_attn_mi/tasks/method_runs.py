@@ -10,7 +10,8 @@ from torch import Tensor
 
 from hf_attn_mi.errors import BackendUnavailableError, HfAttnMiError, InvalidInputError, shown
 from hf_attn_mi.methods import TokenScorer, find_method, read_options
-from hf_attn_mi.methods.scoring import check_method, score_batch
+from hf_attn_mi.methods.kept_passes import KeptPasses
+from hf_attn_mi.methods.scoring import check_method, needs_target, score_targets
 from hf_attn_mi.models.encoded_input import EncodedInput, batches_by_length
 from hf_attn_mi.models.memory import out_of_memory
 from hf_attn_mi.models.pass_counter import Passes, counted
@@ -96,6 +97,7 @@ def run_method(
     batch_size: int,
     mixed: bool,
     advance: Callable[[int], Any],
+    passes: SharedPasses,
 ) -> MethodRun:
     """Score every input by this method; one that fails does not stop the others.
 
@@ -111,38 +113,122 @@ def run_method(
         batch_size: maximum number of inputs in one pass.
         mixed: whether lengths may differ within a batch.
         advance: called with the number of inputs that are done.
+        passes: what methods and targets share.
     """
-    run = MethodRun.empty(len(inputs))
+    known = passes.run_of(scorer, target)
+    if known is not None:
+        advance(len(inputs))
+        return known
     # A function sees one input at a time, without padding.
     size = 1 if target.alone or not runner.takes_batches(inputs[0]) else batch_size
-    queue = runner.apart(inputs, batches_by_length(inputs, size, mixed=mixed))
+    batches = runner.apart(inputs, batches_by_length(inputs, size, mixed=mixed))
+    if len(targets := passes.targets_of(scorer, target)) > 1:
+        together = _Scoring(scorer, runner, inputs, targets, options, passes)
+        if not together.run(batches, advance, give_up=True):
+            passes.keep(scorer, together.targets, together.runs)
+            return together.runs[0]
+    alone = _Scoring(scorer, runner, inputs, [target], options, passes)
+    alone.run(batches, advance)
+    passes.keep(scorer, alone.targets, alone.runs)
+    return alone.runs[0]
 
-    def score(places: list[int]) -> None:
-        with counted(runner.model) as passes:
-            check_method(runner, scorer, options)
-            scored = score_batch(runner, [inputs[i] for i in places], scorer, target.select(places), options)
-        run.passes = run.passes.plus(passes)
-        for i, scores, gap in zip(places, scored.scores, scored.gaps):
-            run.scores[i], run.gaps[i] = scores, gap
-        run.notes += [note for note in scored.result.notes if note not in run.notes]
 
-    if len(inputs) > 1 and _try(score, queue[0][:1]) is None:
-        run = MethodRun.empty(len(inputs))
-    while queue:
-        places = queue.pop(0)
-        failure = _try(score, places)
-        if failure is not None and len(places) > 1 and not failure.final:
-            size = (len(places) + 1) // 2 if failure.memory else 1
-            run.notes += [MEMORY_NOTE] * (failure.memory and MEMORY_NOTE not in run.notes)
-            queue[:0] = [places[start : start + size] for start in range(0, len(places), size)]
-            continue
-        advance(len(places))
-        if failure is not None:
-            run.reasons |= dict.fromkeys(places, failure.text)
-            if not run.scored and (failure.final or len(run.reasons) >= MAX_FAILURES):
+class SharedPasses:
+    """What the methods and targets of `compare` share: passes over the unchanged inputs, and scores of other targets.
+
+    Args:
+        runner: runs the model.
+        scorers: the methods that are compared.
+        targets: settled targets of the same inputs, the first to be run first.
+    """
+
+    def __init__(self, runner: EncoderRunner, scorers: Sequence[TokenScorer], targets: Sequence[Target]) -> None:
+        self.targets = tuple(targets)
+        self.kept, self.warm_up = KeptPasses(runner, scorers, timed=True), KeptPasses(runner, scorers)
+        self._runs: dict[tuple[str, int | None], MethodRun] = {}
+
+    def run_of(self, scorer: TokenScorer, target: Target) -> MethodRun | None:
+        """The run of a method for this target, where another target's run has given it; only once."""
+        if not needs_target(scorer):
+            return self._runs.get((scorer.name, None))
+        return self._runs.pop((scorer.name, id(target)), None)
+
+    def targets_of(self, scorer: TokenScorer, target: Target) -> list[Target]:
+        """This target, and those that the method scores from the same forward pass."""
+        if not needs_target(scorer) or not hasattr(scorer, "score_targets"):
+            return [target]
+        return [target, *(one for one in self.targets if one is not target and one.alone == target.alone)]
+
+    def keep(self, scorer: TokenScorer, targets: Sequence[Target], runs: Sequence[MethodRun]) -> None:
+        """Keep the runs for the other targets."""
+        if not needs_target(scorer):
+            self._runs[scorer.name, None] = runs[0]
+        self._runs |= {(scorer.name, id(one)): run for one, run in zip(targets[1:], runs[1:])}
+
+
+class _Scoring:
+    """One method on all inputs, for some targets; `runs` has the scores of each target."""
+
+    def __init__(
+        self,
+        scorer: TokenScorer,
+        runner: EncoderRunner,
+        inputs: Sequence[EncodedInput],
+        targets: Sequence[Target],
+        options: Mapping[str, Any],
+        passes: SharedPasses,
+    ) -> None:
+        self.scorer, self.runner, self.inputs, self.targets = scorer, runner, inputs, list(targets)
+        self.options, self.kept, self.warm_up = options, passes.kept, passes.warm_up
+        self.runs = [MethodRun.empty(len(inputs)) for _ in targets]
+
+    def run(self, batches: Sequence[list[int]], advance: Callable[[int], Any], *, give_up: bool = False) -> bool:
+        """Run the batches; with `give_up` the first failure ends it. Returns whether it was given up."""
+        queue = list(batches)
+        if len(self.inputs) > 1:
+            _try(lambda places: self._score(places, self.warm_up), queue[0][:1])
+            self.runs = [MethodRun.empty(len(self.inputs)) for _ in self.targets]
+        finished: list[int] = []
+        while queue:
+            places = queue.pop(0)
+            failure = _try(lambda places: self._score(places, self.kept), places)
+            if failure is not None and give_up:
+                advance(-sum(finished))
+                return True
+            if failure is not None and len(places) > 1 and not failure.final:
+                size = (len(places) + 1) // 2 if failure.memory else 1
+                for run in self.runs:
+                    run.notes += [MEMORY_NOTE] * (failure.memory and MEMORY_NOTE not in run.notes)
+                queue[:0] = [places[start : start + size] for start in range(0, len(places), size)]
+                continue
+            advance(len(places))
+            finished.append(len(places))
+            if failure is not None and self._has_failed(places, failure):
                 advance(sum(map(len, queue)))
                 break
-    return run
+        return False
+
+    def _has_failed(self, places: list[int], failure: _Failure) -> bool:
+        """Keep the reason; whether the method is given up for the other inputs, too."""
+        for run in self.runs:
+            run.reasons |= dict.fromkeys(places, failure.text)
+        first = self.runs[0]
+        return not first.scored and (failure.final or len(first.reasons) >= MAX_FAILURES)
+
+    def _score(self, places: list[int], kept: KeptPasses) -> None:
+        batch, targets = [self.inputs[i] for i in places], [one.select(places) for one in self.targets]
+        reader = kept.reader(batch, self.scorer)
+        known = reader.shared.begun
+        with counted(self.runner.model) as passes:
+            check_method(self.runner, self.scorer, self.options)
+            results = score_targets(self.runner, batch, self.scorer, targets, self.options, reader=reader)
+        own, shared = reader.cost(passes, ran=reader.shared.begun and not known)
+        for run, scored in zip(self.runs, results, strict=True):
+            # A pass that is shared counts for each method and target: it is what each of them takes.
+            run.passes = run.passes.plus(own.divided(len(targets))).plus(shared)
+            for i, scores, gap in zip(places, scored.scores, scored.gaps):
+                run.scores[i], run.gaps[i] = scores, gap
+            run.notes += [note for note in scored.result.notes if note not in run.notes]
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.capture import LayerStates
+from hf_attn_mi.errors import HfAttnMiError
 from hf_attn_mi.methods.base import TokenScorer
 from hf_attn_mi.methods.batch import ScoringBatch
 from hf_attn_mi.methods.layer_statistics import LEVELS, LayerStatistics
 from hf_attn_mi.methods.shared_pass import PassConsumer, PassReader, SharedPass
 from hf_attn_mi.models.encoded_input import EncodedInput
+from hf_attn_mi.models.input_pass import knows_input_pass
 from hf_attn_mi.models.runner import EncoderRunner
 
 MOST_BYTES = 1 << 28  # of tensors of all kept passes together
@@ -110,8 +112,11 @@ class KeptPasses:
         states: Callable[[LayerStates], None] | None,
     ) -> _Kept:
         """A pass that is yet to be run, with the consumers of every method."""
-        kept = _Kept(SharedPass(self.runner, inputs, states=states, timed=self.timed))
+        kept = _Kept(SharedPass(self.runner, inputs, states=states, timed=self.timed, of_several=True))
         self._reader(kept, scorer, layers)
+        with suppress(HfAttnMiError):  # of a model that cannot be run
+            if not knows_input_pass(self.runner, kept.shared.arguments):
+                return kept  # attention cannot be read, and what reads it would stop methods that do not
         for other in self.scorers:
             with suppress(Exception):  # whatever is wrong with another method is said when that one is run
                 self._reader(kept, other, "none")

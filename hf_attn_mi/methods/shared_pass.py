@@ -32,7 +32,7 @@ class PassConsumer:
 
     Attributes:
         receive: as above.
-        error: what `receive` raised, where the pass has other consumers: theirs are not affected.
+        error: what `receive` raised, where the pass may have other readers: theirs are not affected.
         seconds: time that it took.
     """
 
@@ -71,6 +71,7 @@ class SharedPass:
         consumers: are called with the attention calls of the first pass; `add` adds further ones.
         states: called with the hidden states of each layer during that pass; None for none.
         timed: count what the first pass costs.
+        of_several: a consumer may be that of another method than the one that runs the pass.
 
     Attributes:
         runner, inputs, consumers: as above.
@@ -89,13 +90,14 @@ class SharedPass:
         *,
         states: Callable[[LayerStates], None] | None = None,
         timed: bool = False,
+        of_several: bool = False,
     ) -> None:
         self.runner, self.inputs, self.consumers = runner, tuple(inputs), list(consumers)
         self.arguments: dict[str, Tensor] = runner.collate(inputs)
         self.outputs: Any = None
         self.cost: Passes | None = None
         self.repeated = Passes()
-        self._states, self._timed = states, timed
+        self._states, self._timed, self._of_several = states, timed, of_several
         self.begun = False
 
     def add(self, receive: CallConsumer) -> PassConsumer:
@@ -134,7 +136,7 @@ class SharedPass:
 
     def _first(self, arguments: Mapping[str, Any]) -> Any:
         """The first pass, with its consumers."""
-        keep, single = len(self.consumers) > 1, len(self.consumers) == 1 and not self._timed
+        keep = self._of_several or len(self.consumers) > 1
 
         def receive(call: AttentionCall) -> None:
             for one in self.consumers:
@@ -144,7 +146,7 @@ class SharedPass:
             for one in self.consumers:
                 one.run(one.finish, keep=keep)
 
-        consumer = self.consumers[0].receive if single else receive if self.consumers else None
+        consumer = None if not self.consumers else receive if keep or self._timed else self.consumers[0].receive
         try:
             with capture_input(self.runner, arguments, consumer, states=self._states):
                 outputs = self.runner.forward(arguments)

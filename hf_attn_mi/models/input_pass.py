@@ -63,6 +63,12 @@ def capture_input(
         yield capture
 
 
+def knows_input_pass(runner: EncoderRunner, arguments: Mapping[str, Any]) -> bool:
+    """Whether `capture_input` knows the calls that belong to the input."""
+    known = probe(runner, arguments)
+    return not known.repeated or known.table is not None
+
+
 def _nothing(call: AttentionCall) -> None:
     """Attention that cannot be captured exactly is refused; nothing else is done with it."""
 

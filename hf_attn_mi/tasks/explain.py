@@ -13,6 +13,7 @@ import torch
 from hf_attn_mi.capture import module_checks
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.methods import TokenScorer, find_method, read_options
+from hf_attn_mi.methods.kept_passes import KeptPasses
 from hf_attn_mi.methods.layer_statistics import LEVELS, LayerStatistics
 from hf_attn_mi.methods.scoring import ScoredBatch, check_method, score_targets
 from hf_attn_mi.models.dual_encoders import by_text_labels, tower_of
@@ -118,6 +119,59 @@ def explain(
         >>> explanation = explain(model, "A quietly moving film.")     # doctest: +SKIP
         >>> explanation.top(2)                                         # doctest: +SKIP
     """
+    return explain_sharing(
+        None,
+        model,
+        inputs,
+        target=target,
+        targets=targets,
+        method=method,
+        options=options,
+        layers=layers,
+        profile=profile,
+        tokenizer=tokenizer,
+        processor=processor,
+        sampling_rate=sampling_rate,
+        batch_size=batch_size,
+        truncation=truncation,
+        stride=stride,
+        aggregation=aggregation,
+        is_split_into_words=is_split_into_words,
+        errors=errors,
+        candidate_labels=candidate_labels,
+    )
+
+
+def explain_sharing(
+    kept: KeptPasses | None,
+    model: Any,
+    inputs: Any,
+    *,
+    target: Any = None,
+    targets: Any = None,
+    method: str = "relevance",
+    options: Mapping[str, Any] | None = None,
+    layers: str | None = None,
+    profile: InformationProfile | None = None,
+    tokenizer: Any = None,
+    processor: Any = None,
+    sampling_rate: int | None = None,
+    batch_size: int = 16,
+    truncation: bool = False,
+    stride: int | None = None,
+    aggregation: str = "mean",
+    is_split_into_words: bool = False,
+    errors: str = "raise",
+    candidate_labels: Any = None,
+    of_each_input: bool = False,
+) -> Explanation | Results[Explanation]:
+    """`explain` whose passes over the unchanged inputs are read by further calls, too.
+
+    Args:
+        kept: the passes of this model; None to share none.
+        model, inputs: as in `explain`; so are the other arguments.
+        of_each_input: items of `targets` may be lists, with one target for each input.
+    """
     scorer = find_method(method)
     values = read_options(scorer, options)
     if target is not None and targets is not None:
@@ -145,8 +199,10 @@ def explain(
         )
         check_method(runner, scorer, values)
         if targets is not None:
-            plan, encoded = plan_targets(targets, candidate_labels, runner, encoded, errors=errors)
-            explained = partial(explain_several, runner, plan, scorer, values, layers, profile, batch_size)
+            plan, encoded = plan_targets(
+                targets, candidate_labels, runner, encoded, errors=errors, of_each_input=of_each_input
+            )
+            explained = partial(explain_several, runner, plan, scorer, values, layers, profile, batch_size, kept=kept)
 
             def several(positions: list[int]) -> list[list[Explanation]]:
                 pairs = zip(positions, explained(positions), strict=True)
@@ -159,7 +215,7 @@ def explain(
         def run(positions: list[int]) -> list[Explanation]:
             batch = [encoded.inputs[i] for i in positions]
             chosen = bound.select(positions)
-            return explain_batch(runner, batch, scorer, [chosen], values, layers, profile)[0]
+            return explain_batch(runner, batch, scorer, [chosen], values, layers, profile, kept)[0]
 
         # A function sees one input at a time, without padding and in the caller's order.
         batches = runner.batches(encoded.inputs, 1 if bound.alone else batch_size)
@@ -175,6 +231,8 @@ def explain_several(
     profile: InformationProfile | None,
     batch_size: int,
     positions: list[int],
+    *,
+    kept: KeptPasses | None = None,
 ) -> list[list[Explanation]]:
     """The explanations of all targets of each of these inputs."""
     explanations: list[list[Explanation]] = [[] for _ in positions]
@@ -182,7 +240,7 @@ def explain_several(
         return explanations
     if plan.shares_inputs:
         inputs = [plan.inputs[i] for i in positions]
-        of_targets = explain_batch(runner, inputs, scorer, plan.of(positions), options, layers, profile)
+        of_targets = explain_batch(runner, inputs, scorer, plan.of(positions), options, layers, profile, kept)
         return [[row[place] for row in of_targets[: plan.counts[i]]] for place, i in enumerate(positions)]
     pairs, target = plan.rows(positions)
     rows = list(target.inputs or ())
@@ -208,11 +266,14 @@ def explain_batch(
     options: Mapping[str, Any],
     layers: str,
     profile: InformationProfile | None,
+    kept: KeptPasses | None = None,
 ) -> list[list[Explanation]]:
-    """For each target the explanations of all inputs."""
+    """For each target the explanations of all inputs; their pass is read from `kept`, or kept there."""
     started = time.perf_counter()
     states = None if profile is None else TokenInformation(profile, runner, inputs)
-    of_targets = score_targets(runner, inputs, scorer, targets, options, layers=layers, states=states)
+    shares = kept is not None and kept.runner.model is runner.model
+    reader = kept.reader(inputs, scorer, layers=layers, states=states) if kept is not None and shares else None
+    of_targets = score_targets(runner, inputs, scorer, targets, options, layers=layers, states=states, reader=reader)
     information = None if states is None else states.results(of_targets[0].batch.run())
     seconds = (time.perf_counter() - started) / len(inputs) / len(targets)
     explanations = []

@@ -11,6 +11,7 @@ from typing import Any
 
 from hf_attn_mi.errors import HfAttnMiError, Interrupted, InvalidInputError, shown
 from hf_attn_mi.methods import find_method
+from hf_attn_mi.methods.kept_passes import KeptPasses
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import Target, read_target
@@ -135,6 +136,7 @@ def report(
         chosen = read_report_targets(target, targets, run.labels, run.runner)
         gold = _read_labels(labels, chosen.names(run.runner), run.encoded.count)
         scoring = {"method": method, "options": options, "batch_size": batch_size}
+        run.kept_passes = KeptPasses(run.runner, [find_method(name) for name in (method, *methods)])
         first, named = run.explain_targets(chosen, scoring, profile)
         with run.keeping(first):
             bound, encoded = _targets(chosen, first, run.runner, run.of_kept(run.encoded))
@@ -145,6 +147,7 @@ def report(
             named = parts.unless_interrupted(beside, [[] for _ in first])
         further = parts.further_methods(chosen, [name for name in methods if name != method], batch_size)
         common = {"target": chosen.main, "seed": seed}
+        run.kept_passes.release()
         sets = parts.optional("token_set", token_set, FEW_INPUTS, minimal_tokens, **common, batch_size=batch_size)
         certificates = parts.optional("certificate", certificate, FEW_INPUTS, certify, **common)
         search = {**common, "others": OTHER_SETS, "budget": _budget(encoded)}
@@ -271,9 +274,9 @@ def _other_targets(
         [x.target for x in sorted(output.classes, key=lambda x: -x.value) if x.target != one.target]
         for one, output in zip(first, outputs)
     ]
-    for place in range(min(count - 1, *(len(row) for row in ranked)) if len(ranked) else 0):
-        for i, one in enumerate(run.explain([row[place] for row in ranked], layers="none", **scoring)):
-            others[i].append(one)
+    most = min(count - 1, *(len(row) for row in ranked)) if len(ranked) else 0
+    columns = [[row[place] for row in ranked] for place in range(most)]
+    others = run.explain_columns(columns, layers="none", **scoring)
     if len(first) == 1 and not outputs[0].classes and outputs[0].anchors and count > 1:
         try:
             every = run.explain_all(chosen.labels, layers="none", **scoring)

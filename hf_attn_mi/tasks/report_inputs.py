@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from hf_attn_mi.errors import HfAttnMiError, Interrupted, InvalidInputError
+from hf_attn_mi.methods.kept_passes import KeptPasses
 from hf_attn_mi.models.dual_encoders import by_text_labels, tower_of
 from hf_attn_mi.models.encoded_input import EncodedInput, EncodedInputs
 from hf_attn_mi.models.labels import label_names
@@ -20,7 +21,7 @@ from hf_attn_mi.results.record import Record
 from hf_attn_mi.results.results import Results
 from hf_attn_mi.results.skipped_input import SkippedInput
 from hf_attn_mi.tasks.each_input import read_inputs
-from hf_attn_mi.tasks.explain import explain
+from hf_attn_mi.tasks.explain import explain_sharing
 from hf_attn_mi.tasks.several_targets import ALL, list_of_targets, refuse_target_and_targets
 from hf_attn_mi.tasks.windows import encode_long_texts
 
@@ -99,6 +100,7 @@ class ReportRun:
         kept: the index of each input of the report among the caller's inputs.
         skipped: the other inputs, with the reasons.
         interrupt: Ctrl-C, once it came: then what is left is not computed.
+        kept_passes: passes over the inputs that several explanations read; None to share none.
     """
 
     def __init__(
@@ -131,6 +133,7 @@ class ReportRun:
         self.kept: list[int] = list(range(self.encoded.count))
         self.skipped: tuple[SkippedInput, ...] = ()
         self.interrupt: KeyboardInterrupt | None = None
+        self.kept_passes: KeptPasses | None = None
 
     @property
     def interruption(self) -> list[str]:
@@ -177,7 +180,7 @@ class ReportRun:
             return
         arguments: dict[str, Any] = {**self.options, **options, "errors": "skip"}
         try:
-            found: list[Any] = _all(explain(**arguments, target=main, profile=profile))
+            found: list[Any] = _all(explain_sharing(None, **arguments, target=main, profile=profile))
         except KeyboardInterrupt as stop:
             self.interrupt = stop
             return
@@ -195,10 +198,32 @@ class ReportRun:
         found = self._explain(target=spread, **options)
         return [one for one in map(found.__getitem__, self.kept) if isinstance(one, Explanation)]
 
+    def explain_columns(self, columns: Sequence[Sequence[Any]], **options: Any) -> list[list[Explanation]]:
+        """For each of the kept inputs its explanations for several targets, which share forward passes.
+
+        Args:
+            columns: the targets of all kept inputs, as many times as there are targets of an input.
+            options: of `explain`.
+        """
+        if not columns:
+            return [[] for _ in self.kept]
+        if self.stride is not None:  # windows share nothing
+            return [list(row) for row in zip(*(self.explain(column, **options) for column in columns), strict=True)]
+        spread = []
+        for column in columns:
+            by_place = dict(zip(self.kept, column))
+            spread.append([by_place.get(i) for i in range(self.encoded.count)])
+        rows = self._of_kept_inputs(self._explain(targets=spread, of_each_input=True, **options))
+        return [[replace(one, info={k: v for k, v in one.info.items() if k != "input"}) for one in row] for row in rows]
+
     def explain_all(self, labels: Any, **options: Any) -> list[list[Explanation]]:
         """For each of the kept inputs the explanations of all its labels, choices or entities."""
+        return self._of_kept_inputs(self._explain(targets=ALL, candidate_labels=labels, **options))
+
+    def _of_kept_inputs(self, results: Sequence[Explanation | SkippedInput]) -> list[list[Explanation]]:
+        """The results of several targets, by input."""
         found: dict[int, list[Explanation]] = {i: [] for i in self.kept}
-        for one in self._explain(targets=ALL, candidate_labels=labels, **options):
+        for one in results:
             place = one.info.get("input") if isinstance(one, Explanation) else None
             if isinstance(one, Explanation) and place in found:
                 found[place].append(one)
@@ -238,7 +263,7 @@ class ReportRun:
 
     def _explain(self, **options: Any) -> list[Explanation | SkippedInput]:
         arguments: dict[str, Any] = {**self.options, **self.windows, **options, "errors": self.errors}
-        found: list[Any] = _all(explain(**arguments))
+        found: list[Any] = _all(explain_sharing(self.kept_passes, **arguments))
         return found
 
 

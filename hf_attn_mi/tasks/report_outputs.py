@@ -37,8 +37,10 @@ def read_output(
         windows = explanation.info["windows"]
         joined = {"logits": torch.tensor([list(windows["logits"])], dtype=torch.float64)}
         return ReportOutput(_classes(joined, target, runner), float(windows["value"]), ())
-    with runner.session(), torch.no_grad():
-        outputs = runner.forward(runner.collate([one]))
+    outputs = None if run.kept_passes is None else run.kept_passes.outputs([one])
+    if outputs is None:  # explained in a batch with others
+        with runner.session(), torch.no_grad():
+            outputs = runner.forward(runner.collate([one]))
     value = float(target.read(outputs).values[0])
     if target.is_function or target.bound is not None:
         labels = chosen.main.every(one, runner) if isinstance(chosen.main, Entails) else ()

@@ -69,8 +69,12 @@ class TargetPlan:
         return pairs, Target(items, first.model, head=first.head, inputs=inputs, runner=first.runner)
 
 
-def list_of_targets(targets: object) -> list[Any] | None:
+def list_of_targets(targets: object, *, of_each_input: bool = False) -> list[Any] | None:
     """The items of the argument `targets`; None for "all".
+
+    Args:
+        targets: see `plan_targets`.
+        of_each_input: whether an item may be a list.
 
     Raises:
         InvalidInputError: not a list, an empty list, or a list that holds a list.
@@ -80,7 +84,7 @@ def list_of_targets(targets: object) -> list[Any] | None:
     if not isinstance(targets, list | tuple) or not targets:
         raise InvalidInputError(f"targets must be a list of one or more targets, or 'all', not {shown(targets)}.")
     for item in targets:  # a list among them would be read as one target for each input
-        if isinstance(item, list | tuple):
+        if isinstance(item, list | tuple) and not of_each_input:
             raise InvalidInputError(
                 f"targets holds a {type(item).__name__}; pass single targets, each is for every input."
             )
@@ -88,7 +92,13 @@ def list_of_targets(targets: object) -> list[Any] | None:
 
 
 def plan_targets(
-    targets: Any, candidate_labels: Any, runner: EncoderRunner, encoded: EncodedInputs, *, errors: str
+    targets: Any,
+    candidate_labels: Any,
+    runner: EncoderRunner,
+    encoded: EncodedInputs,
+    *,
+    errors: str,
+    of_each_input: bool = False,
 ) -> tuple[TargetPlan, EncodedInputs]:
     """The targets of each input, and the inputs that they fit.
 
@@ -98,11 +108,12 @@ def plan_targets(
         runner: runs the model.
         encoded: the inputs.
         errors: "raise", or "skip" for inputs that one of the targets does not fit.
+        of_each_input: items of the list may be lists, with one target for each input.
 
     Raises:
         InvalidInputError: not a list, an empty list, or a model for which "all" has no meaning.
     """
-    listed = list_of_targets(targets)
+    listed = list_of_targets(targets, of_each_input=of_each_input)
     if listed is None:
         return _plan_all(candidate_labels, runner, encoded), encoded
     items = [zero_shot(item, candidate_labels, runner) for item in listed]
@@ -222,7 +233,8 @@ def _of_outputs(kind: Any, runner: EncoderRunner, inputs: Sequence[EncodedInput]
     """
     rows: dict[int, list[int | BoundTarget]] = {}
     with runner.session(), torch.no_grad():
-        for places in runner.batches(inputs, len(inputs)):
+        batches = runner.batches(inputs[1:], len(inputs))
+        for places in [[0], *([i + 1 for i in batch] for batch in batches)]:  # classes are known after the first input
             outputs = runner.forward(runner.collate([inputs[i] for i in places]))
             logits = find_logits(outputs, runner.config)
             if logits is not None and find_output_head(outputs, runner.config) is not None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
-from hf_attn_mi import compare, explain
+from hf_attn_mi import compare, explain, report
 from hf_attn_mi.errors import UnsupportedModelError
 from hf_attn_mi.methods import TokenScores, find_method, register_method, unregister_method
 from hf_attn_mi.methods.kept_passes import KeptPasses, tensor_bytes
@@ -13,6 +13,7 @@ from hf_attn_mi.methods.scoring import score_batch
 from hf_attn_mi.models.pass_counter import counted
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import read_target
+from tests.sample_models import distance, load_demo, tiny_bert
 
 TEXTS = ["a warm film", "a dull film .", "a quietly moving film of the year"]
 READ_ATTENTION = ["attention", "effective", "rollout", "efficient", "value_norms"]
@@ -161,3 +162,61 @@ def test_what_is_kept_is_bounded_and_holds_no_graph(demo):
             assert torch.equal(one, other)
     kept.release()
     assert not kept._kept
+
+
+QUIET = {"token_set": False, "certificate": False, "subgraph": False}
+
+
+@pytest.mark.parametrize(("labels", "targets"), [(2, None), (4, None), (4, [3, 0, 1])])
+def test_a_report_shares_passes(labels, targets):
+    model = tiny_bert(num_labels=labels)
+    tokenizer, options = load_demo()[1], {"classes": labels, "targets": targets, **QUIET}
+    report(model, TEXTS[0], tokenizer=tokenizer, **options)
+    with counted(model) as passes:
+        page = report(model, TEXTS[0], tokenizer=tokenizer, **options)
+    item = page.items[0]
+    explained = labels if targets is None else len(targets)
+    assert len(item.explanations) == explained
+    # relevance of the target, with the statistics, the outputs, and what "attention" and "effective" read; relevance of
+    # all other classes; attnlrp; the gradient at every head.
+    assert passes.forwards == (4 if targets is None else 2 + explained)
+    assert passes.backwards == explained + 2
+    for one in item.explanations:
+        alone = explain(model, TEXTS[0], tokenizer=tokenizer, target=one.target)
+        assert torch.equal(one.scores, alone.scores)
+        assert one.probability == alone.probability
+        assert set(one.info) == set(alone.info)
+    for one in item.methods:
+        alone = explain(model, TEXTS[0], tokenizer=tokenizer, target=one.target, method=one.info["method"])
+        assert distance(one.scores, alone.scores) < 1e-6
+
+
+def test_all_labels_are_found_on_the_first_input(demo):
+    model, tokenizer = demo
+    explain(model, TEXTS, tokenizer=tokenizer, targets="all")
+    with counted(model) as passes:
+        explain(model, TEXTS, tokenizer=tokenizer, targets="all", layers="none")
+    assert (passes.forwards, passes.backwards) == (1 + len(TEXTS), 2 * len(TEXTS))
+
+
+def test_a_model_whose_attention_cannot_be_read_is_explained_all_the_same(demo):
+    class Twice(torch.nn.Module):
+        """Runs its encoder on embeddings and on ids, so that the pass of the input is not known."""
+
+        def __init__(self):
+            super().__init__()
+            self.bert, self.fc, self.config = demo[0].bert, demo[0].classifier, demo[0].config
+
+        def forward(self, inputs_embeds, other_ids):
+            states = self.bert(inputs_embeds=inputs_embeds).pooler_output + self.bert(other_ids).pooler_output
+            return {"logits": self.fc(states)}
+
+    runner, scorers = EncoderRunner(Twice().eval()), [find_method("relevance"), find_method("attention")]
+    ids = demo[1](TEXTS[0], return_tensors="pt").input_ids
+    embeddings = demo[0].get_input_embeddings()(ids).detach()
+    inputs, _ = runner.encode({"inputs_embeds": embeddings, "other_ids": ids})
+    kept, target = KeptPasses(runner, scorers), read_target(0, runner, inputs)[0]
+    found = score_batch(runner, inputs, scorers[0], target, {}, reader=kept.reader(inputs, scorers[0]))
+    assert found.gaps[0] < 1e-5
+    with pytest.raises(UnsupportedModelError, match="runs bert more than once"):
+        score_batch(runner, inputs, scorers[1], target, {}, reader=kept.reader(inputs, scorers[1]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -162,9 +161,7 @@ def _comparisons(plan: _Plan, several: Sequence[tuple[Any, Target]]) -> Results[
     """
     finished: list[Comparison] = []
     prepared = [plan.settled(target, list(target.inputs or ())) for _, target in several]
-    first, scorers = prepared[0].predictor, [find_method(name) for name in plan.names]
-    alike = [one.predictor for one in prepared if all(map(operator.is_, one.predictor.inputs, first.inputs))]
-    shared = SharedPasses(plan.runner, scorers, [one.target for one in alike]) if len(alike) == len(prepared) else None
+    shared = SharedPasses.of(plan.runner, plan.names, [one.predictor.target for one in prepared])
     for (asked, target), metric_inputs in zip(several, prepared, strict=True):
         try:
             finished.append(_comparison(plan, metric_inputs, shared, asked=asked))
@@ -224,8 +221,7 @@ def _comparison(
     encoded = predictor.inputs
     truths = None if plan.rationales is None else rationale_masks(plan.rationales, encoded)
     given_scores = read_scores(plan.scores, encoded)
-    if shared is None:
-        shared = SharedPasses(plan.runner, [find_method(name) for name in names], [predictor.target])
+    shared = shared or SharedPasses(plan.runner, names, [predictor.target])
     with progress_bar(len(encoded) * (len(names) + 1), "compare", "step") as bar:
         runs = _run_methods(names, predictor, plan.settings, bar, shared)
         bar.set_postfix_str("metrics")

@@ -138,14 +138,21 @@ class SharedPasses:
 
     Args:
         runner: runs the model.
-        scorers: the methods that are compared.
+        names: the methods that are compared.
         targets: settled targets of the same inputs, the first to be run first.
     """
 
-    def __init__(self, runner: EncoderRunner, scorers: Sequence[TokenScorer], targets: Sequence[Target]) -> None:
-        self.targets = tuple(targets)
+    def __init__(self, runner: EncoderRunner, names: Sequence[str], targets: Sequence[Target]) -> None:
+        scorers, self.targets = [find_method(name) for name in names], tuple(targets)
         self.kept, self.warm_up = KeptPasses(runner, scorers, timed=True), KeptPasses(runner, scorers)
         self._runs: dict[tuple[str, int | None], MethodRun] = {}
+
+    @classmethod
+    def of(cls, runner: EncoderRunner, names: Sequence[str], targets: Sequence[Target]) -> SharedPasses | None:
+        """What these targets share; None where one of them has changed the inputs (what a decoder writes)."""
+        first = targets[0].inputs or ()
+        alike = all(one is other for target in targets for one, other in zip(target.inputs or (), first, strict=True))
+        return cls(runner, names, targets) if alike else None
 
     def run_of(self, scorer: TokenScorer, target: Target) -> MethodRun | None:
         """The run of a method for this target, where another target's run has given it; only once."""

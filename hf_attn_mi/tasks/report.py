@@ -11,7 +11,6 @@ from typing import Any
 
 from hf_attn_mi.errors import HfAttnMiError, Interrupted, InvalidInputError, shown
 from hf_attn_mi.methods import find_method
-from hf_attn_mi.methods.kept_passes import KeptPasses
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import Target, read_target
@@ -136,8 +135,7 @@ def report(
         chosen = read_report_targets(target, targets, run.labels, run.runner)
         gold = _read_labels(labels, chosen.names(run.runner), run.encoded.count)
         scoring = {"method": method, "options": options, "batch_size": batch_size}
-        run.kept_passes = KeptPasses(run.runner, [find_method(name) for name in (method, *methods)])
-        first, named = run.explain_targets(chosen, scoring, profile)
+        first, named = run.explain_targets(chosen, scoring, profile, (method, *methods))
         with run.keeping(first):
             bound, encoded = _targets(chosen, first, run.runner, run.of_kept(run.encoded))
             outputs = [read_output(run, chosen, *each) for each in zip(encoded, bound, first)]
@@ -147,7 +145,6 @@ def report(
             named = parts.unless_interrupted(beside, [[] for _ in first])
         further = parts.further_methods(chosen, [name for name in methods if name != method], batch_size)
         common = {"target": chosen.main, "seed": seed}
-        run.kept_passes.release()
         sets = parts.optional("token_set", token_set, FEW_INPUTS, minimal_tokens, **common, batch_size=batch_size)
         certificates = parts.optional("certificate", certificate, FEW_INPUTS, certify, **common)
         search = {**common, "others": OTHER_SETS, "budget": _budget(encoded)}

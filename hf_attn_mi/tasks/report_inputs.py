@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from hf_attn_mi.errors import HfAttnMiError, Interrupted, InvalidInputError
+from hf_attn_mi.methods import find_method
 from hf_attn_mi.methods.kept_passes import KeptPasses
 from hf_attn_mi.models.dual_encoders import by_text_labels, tower_of
 from hf_attn_mi.models.encoded_input import EncodedInput, EncodedInputs
@@ -149,12 +150,19 @@ class ReportRun:
             raise Interrupted(Results(first), self.kept) from stop
 
     def explain_targets(
-        self, targets: ReportTargets, options: Mapping[str, Any], profile: Any
+        self, targets: ReportTargets, options: Mapping[str, Any], profile: Any, methods: Sequence[str]
     ) -> tuple[list[Explanation], list[list[Explanation]]]:
         """The explanations of the main target, and those of the other named targets of each input.
 
         An input that one of the targets does not fit is skipped, or refused.
+
+        Args:
+            targets: the targets of the report.
+            options: of `explain`.
+            profile: shows what each token tells about the output; None for none.
+            methods: every method of the report; what they read of the input's pass is kept for them.
         """
+        self.kept_passes = KeptPasses(self.runner, [find_method(name) for name in methods])
         columns = [self._explain(target=targets.main, profile=profile, **options)]
         try:
             for item in targets.others:

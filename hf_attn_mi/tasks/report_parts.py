@@ -76,6 +76,8 @@ class ReportParts:
                 continue
             for row, one in zip(further, results):
                 row.append(one)
+        if self.run.kept_passes is not None:  # nothing else reads them
+            self.run.kept_passes.release()
         return [tuple(row) for row in further]
 
     def optional(

@@ -29,6 +29,7 @@ class RowSource:
     Attributes:
         size: number of rows; None if it is not known before they are read. See `count`.
         path: the path of the file that is read; None for other containers.
+        name: of the file, the folder or the Hub data set; None for other containers.
         column_names: as far as the container names them.
 
     Raises:
@@ -43,8 +44,10 @@ class RowSource:
     def __init__(self, dataset: Any) -> None:
         rows: Any = dataset
         self.path: Path | None = None
+        self.name: str | None = None
         if isinstance(dataset, str | Path):
             path = Path(dataset)
+            self.name = path.resolve().name if path.exists() else str(dataset)
             self.path = path if path.is_file() else None
             rows = _file_rows(path) if path.is_file() else read_rows(dataset)
         rows = rows.rows if isinstance(rows, NumberedRows) else rows

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import InvalidInputError, counted
 from hf_attn_mi.results.document import Block, Facts, Heading, Paragraph, Table
 from hf_attn_mi.results.plots.corpus import draw_class_words, draw_error_words
 from hf_attn_mi.results.record import Record
+from hf_attn_mi.results.report_page import corpus_page
 from hf_attn_mi.results.words import format_score
 
 if TYPE_CHECKING:
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEVEL = 0.05  # family-wise, of the tests
+
+
+def _rejects(adjusted: float | None) -> bool:
+    return adjusted is not None and adjusted < LEVEL
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,11 @@ class ClassWord:
     p_value: float | None
     adjusted: float | None
     examples: tuple[str, ...] = ()
+
+    @property
+    def significant(self) -> bool:
+        """Whether the test rejects at the family-wise level of 0.05."""
+        return _rejects(self.adjusted)
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,11 @@ class ErrorWord:
     adjusted: float | None
     examples: tuple[str, ...] = ()
 
+    @property
+    def significant(self) -> bool:
+        """Whether the test rejects at the family-wise level of 0.05."""
+        return _rejects(self.adjusted)
+
 
 @dataclass(frozen=True)
 class OpposingWord:
@@ -106,6 +121,11 @@ class OpposingWord:
     adjusted: float | None
     examples: tuple[str, ...] = ()
 
+    @property
+    def significant(self) -> bool:
+        """Whether the test rejects at the family-wise level of 0.05."""
+        return _rejects(self.adjusted)
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CorpusSummary(Record):
@@ -121,7 +141,8 @@ class CorpusSummary(Record):
         opposing: those that speak against the class of most of their inputs.
         tested: number of tests of words and classes against chance.
         least: words in fewer inputs were left out.
-        info: model, method, versions, folder and seed.
+        info: model, method, versions, data, folder and seed.
+        skipped: rows that could not be explained; their reasons are in the errors files of the folder.
 
     Raises:
         InvalidInputError: counts and classes disagree.
@@ -129,6 +150,8 @@ class CorpusSummary(Record):
 
     TYPE: ClassVar[str] = "hf_attn_mi.CorpusSummary"
     NOUN: ClassVar[str] = "summary of a data set"
+    ADDED: ClassVar[frozenset[str]] = frozenset({"skipped"})
+    LEVEL: ClassVar[float] = LEVEL
 
     rows: int
     classes: tuple[str, ...]
@@ -140,6 +163,19 @@ class CorpusSummary(Record):
     tested: int
     least: int
     info: Mapping[str, Any] = field(default_factory=dict)
+    skipped: int = 0
+
+    @property
+    def heading(self) -> str:
+        """What the summary is about."""
+        return f"What the model has learned from {counted(self.rows, 'input')}"
+
+    def to_html(self) -> str:
+        """Return one self-contained HTML page: nothing is loaded, and no script runs.
+
+        The same panels stand in a `Report` that holds this summary.
+        """
+        return corpus_page(self)
 
     def of_class(self, name: str) -> tuple[ClassWord, ...]:
         """Return the words of a class, the largest mean contribution first."""
@@ -150,16 +186,18 @@ class CorpusSummary(Record):
             raise InvalidInputError(f"counts has {len(self.counts)} entries for {len(self.classes)} classes")
 
     def _blocks(self) -> list[Block]:
-        details = {key: str(self.info[key]) for key in ("model", "method") if self.info.get(key) is not None}
+        details = {key: str(self.info[key]) for key in ("model", "method", "data") if self.info.get(key) is not None}
         parts = ", ".join(f"{name}: {count:,}" for name, count in zip(self.classes, self.counts))
         facts = [f"Explained classes: {parts}."]
+        if self.skipped:
+            facts.append(f"{counted(self.skipped, 'row')} could not be explained; the errors files say why.")
         if self.accuracy is not None:
             facts.append(f"Accuracy: {self.accuracy:.1%}.")
         facts.append(
             f"Words in fewer than {self.least} inputs are left out; {self.tested:,} words and classes were tested "
             f"against chance (* : p < {LEVEL} after Holm's correction)."
         )
-        blocks: list[Block] = [Heading(f"What the model has learned from {self.rows:,} inputs", details), Facts(facts)]
+        blocks: list[Block] = [Heading(self.heading, details), Facts(facts)]
         for name in self.classes:
             rows = [_class_row(one) for one in self.of_class(name)]
             if rows:
@@ -197,24 +235,28 @@ class CorpusSummary(Record):
 
 
 def _class_row(one: ClassWord) -> list[str]:
-    mark = _mark(one.adjusted)
-    numbers = [f"{format_score(one.mean)}{mark}", _interval(one.interval), format_score(one.chance), f"{one.inputs:,}"]
+    numbers = [
+        f"{format_score(one.mean)}{_mark(one)}",
+        _interval(one.interval),
+        format_score(one.chance),
+        f"{one.inputs:,}",
+    ]
     return [one.word, *numbers, _example(one.examples)]
 
 
 def _error_row(one: ErrorWord) -> list[str]:
     means = [format_score(one.mean_errors), format_score(one.mean_correct)]
-    numbers = [f"{format_score(one.difference)}{_mark(one.adjusted)}", _interval(one.interval)]
+    numbers = [f"{format_score(one.difference)}{_mark(one)}", _interval(one.interval)]
     return [one.word, one.target_name, *means, *numbers, f"{one.errors} / {one.correct}", _example(one.examples)]
 
 
 def _opposing_row(one: OpposingWord) -> list[str]:
-    numbers = [f"{format_score(one.mean)}{_mark(one.adjusted)}", _interval(one.interval), f"{one.inputs:,}"]
+    numbers = [f"{format_score(one.mean)}{_mark(one)}", _interval(one.interval), f"{one.inputs:,}"]
     return [one.word, one.label, f"{one.share:.0%}", *numbers, _example(one.examples)]
 
 
-def _mark(adjusted: float | None) -> str:
-    return "*" if adjusted is not None and adjusted < LEVEL else ""
+def _mark(one: ClassWord | ErrorWord | OpposingWord) -> str:
+    return "*" if one.significant else ""
 
 
 def _interval(interval: tuple[float, float] | None) -> str:

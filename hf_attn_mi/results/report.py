@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_attn_mi.atomic_files import as_path, write_file
-from hf_attn_mi.errors import InvalidInputError, shown
+from hf_attn_mi.errors import InvalidInputError, counted, shown
 from hf_attn_mi.figures import draw
 from hf_attn_mi.results.attention_subgraph import AttentionSubgraph
 from hf_attn_mi.results.certificate import Certificate
 from hf_attn_mi.results.comparison import Comparison
+from hf_attn_mi.results.corpus_summary import CorpusSummary
 from hf_attn_mi.results.document import Block, Facts, Heading, Paragraph
 from hf_attn_mi.results.explanation import Explanation, Word
 from hf_attn_mi.results.plots.reports import report_plots
@@ -116,29 +117,33 @@ class Report(Record):
     ends in .json or .json.gz gets the data instead, which `load` reads. `to_pandas` has a row for each input.
 
     Attributes:
-        items: one for each input.
+        items: one for each input; () if the report is about a corpus alone.
         comparison: a comparison of methods on these or other inputs; its verdict is shown. None if there is none.
         second: a report on the same inputs that is shown beside this one; see `beside`. None if there is none.
         info: how it was computed, JSON-like.
         skipped: inputs that could not be used, with the reasons (errors="skip"); they are not among `items`.
+        corpus: a summary of a whole data set, which is shown below the inputs, or alone. None if there is none.
 
     Raises:
-        InvalidInputError: no item, an item without an explanation, or `info` that is not JSON-like.
+        InvalidInputError: neither an item nor a corpus; an item without an explanation; `info` that is not JSON-like.
     """
 
     TYPE: ClassVar[str] = "hf_attn_mi.Report"
     NOUN: ClassVar[str] = "report"
+    ADDED: ClassVar[frozenset[str]] = frozenset({"corpus"})
 
     items: tuple[ReportItem, ...]
     comparison: Comparison | None = None
     second: Report | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
     skipped: tuple[SkippedInput, ...] = ()
+    corpus: CorpusSummary | None = None
 
     def to_html(self) -> str:
         """Return the page: one file of HTML, CSS, data and a script that loads nothing.
 
-        Its content security policy allows this script only, by its hash. Texts and tokens are data, never markup.
+        Its content security policy allows this script only, by its hash. Texts and tokens are data, never markup. The
+        panels of a corpus need no script, and the page of a corpus alone has none.
         """
         return report_page(self)
 
@@ -210,6 +215,8 @@ class Report(Record):
         return draw(report_plots(self._item(input), head), self.NOUN, path, kind, ax)
 
     def _item(self, place: int) -> ReportItem:
+        if not self.items:
+            raise InvalidInputError("this report is about a corpus alone: report.corpus has its words and plots.")
         if isinstance(place, bool) or not isinstance(place, int) or not 0 <= place < len(self.items):
             raise InvalidInputError(f"input must be a whole number from 0 to {len(self.items) - 1}, not {shown(place)}")
         return self.items[place]
@@ -218,8 +225,8 @@ class Report(Record):
         return report_frame(self)
 
     def _check(self) -> None:
-        if not self.items:
-            raise InvalidInputError("items is empty: a report is about one input or more")
+        if not self.items and self.corpus is None:
+            raise InvalidInputError("items is empty: a report is about one input or more, or about a corpus")
         for place, item in enumerate(self.items):
             if not item.explanations:
                 raise InvalidInputError(f"items[{place}].explanations is empty: one of the target is needed")
@@ -241,7 +248,9 @@ class Report(Record):
 
     def _blocks(self) -> Sequence[Block]:
         names = {name: str(self.info[name]) for name in ("model", "method") if name in self.info}
-        blocks: list[Block] = [Heading(f"Report on {len(self.items)} input{'s' * (len(self.items) > 1)}", names)]
+        blocks: list[Block] = []
+        if self.items:
+            blocks.append(Heading(f"Report on {counted(len(self.items), 'input')}", names))
         for item in self.items:
             blocks.append(Paragraph(item.sentence[:1].upper() + item.sentence[1:]))
             if len(self.items) <= FEW_TEXTS:
@@ -252,6 +261,8 @@ class Report(Record):
             blocks += skipped._blocks()
         if self.comparison is not None:
             blocks.append(Paragraph(self.comparison.recommendation, wrapped=True))
+        if self.corpus is not None:
+            blocks += self.corpus._blocks()
         return blocks if self.second is None else [*blocks, *self.second._blocks()]
 
     def _columns(self) -> dict[str, list[Any]]:

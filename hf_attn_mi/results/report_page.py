@@ -5,16 +5,19 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import cache
 from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from hf_attn_mi.results.corpus_panel import corpus_panels, panel_id
 from hf_attn_mi.results.document import hex_color, html_environment
 from hf_attn_mi.results.report_data import page_data
 from hf_attn_mi.results.words import LEVELS, Rgb, text_color
 
 if TYPE_CHECKING:
+    from hf_attn_mi.results.corpus_summary import CorpusSummary
     from hf_attn_mi.results.report import Report
 
 # Zero and full color in the light and the dark theme.
@@ -23,19 +26,34 @@ FRAME_HEIGHT = 860  # CSS pixels of the report in a notebook
 
 
 def report_page(report: Report) -> str:
-    """Return the self-contained page of a report."""
+    """Return the self-contained page of a report. Without inputs it has no script."""
+    corpora = [one.corpus for one in (report, report.second) if one is not None and one.corpus is not None]
+    if not report.items:
+        return _page(report._title(), corpora)
+    return _page(report._title(), corpora, [item.sentence for item in report.items[:20]], page_data(report))
+
+
+def corpus_page(summary: CorpusSummary) -> str:
+    """Return the self-contained page of a summary alone; it has no script."""
+    return _page(summary._title(), [summary])
+
+
+def _page(title: str, corpora: Sequence[CorpusSummary], sentences: Sequence[str] = (), data: object = None) -> str:
     from markupsafe import Markup
 
     environment = html_environment()
     style = environment.get_template("report.css.j2").render(weights=_weight_colors)
-    script = _script()
+    script = "" if data is None else _script()
+    panels = [corpus_panels(one, alone=data is None, number=number) for number, one in enumerate(corpora, 1)]
     return environment.get_template("report.html.j2").render(
-        title=report._title(),
-        sentences=[item.sentence for item in report.items[:20]],
+        title=title,
+        sentences=sentences,
+        corpora=[(panel_id(number), one.heading) for number, one in enumerate(corpora, 1)],
+        corpus=Markup("").join(panels),
         policy=_policy(style, script),
         style=Markup(style),
         script=Markup(script),
-        data=Markup(escape_json(page_data(report))),
+        data="" if data is None else Markup(escape_json(data)),
     )
 
 
@@ -78,8 +96,9 @@ def _script() -> str:
 
 def _policy(style: str, script: str) -> str:
     """The content security policy: no external resources, and only these two inline parts, by their hashes."""
+    scripts = _hash(script) if script else "'none'"
     return (
-        f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; img-src data: blob:; "
+        f"default-src 'none'; script-src {scripts}; style-src {_hash(style)}; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"
     )
 

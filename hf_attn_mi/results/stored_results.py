@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_attn_mi.atomic_files import new_file
-from hf_attn_mi.data.run_folder import DATA, RunFolder
+from hf_attn_mi.data.run_folder import DATA, DamagedRunError, RunFolder
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.results.explanation import Explanation
 from hf_attn_mi.results.explanation_rows import INFO_KEY, from_row
@@ -75,6 +75,21 @@ class StoredResults:
         if stored is None:
             raise InvalidInputError(f"{str(self.path)!r} has no run.json; running explain_dataset again restores it.")
         return stored
+
+    @property
+    def data(self) -> str | None:
+        """The name of the data set, as `run.json` has it; None where it was a list or another object without a name."""
+        try:
+            stored = self.folder.read_run()
+        except DamagedRunError:
+            return None
+        name = (stored or {}).get("data")
+        return name if isinstance(name, str) else None
+
+    @property
+    def failed(self) -> int:
+        """Number of rows that could not be explained, by the footers of the shards; `errors` has the reasons."""
+        return sum(self._info(number).failed for number in self.shards)
 
     def __len__(self) -> int:
         """Number of explanations, by the footers of the shards."""

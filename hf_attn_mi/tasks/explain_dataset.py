@@ -115,7 +115,7 @@ def explain_dataset(
     source.select(corpus_columns)
     rows = source.count(limit)
     size = _shard_size(shard_size, num_shards, rows)
-    about = {"model": runner.name, "method": explainer.scorer.name}
+    about = {"model": runner.name, "method": explainer.scorer.name, "data": source.name}
 
     def settings() -> dict[str, Any]:
         return corpus_settings(runner, explainer, source, corpus_columns, shard_size=size, limit=limit)

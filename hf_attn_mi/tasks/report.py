@@ -16,6 +16,7 @@ from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import Target, read_target
 from hf_attn_mi.models.tensor_checks import plain_values
 from hf_attn_mi.results.comparison import Comparison
+from hf_attn_mi.results.corpus_summary import CorpusSummary
 from hf_attn_mi.results.explanation import Explanation
 from hf_attn_mi.results.information_profile import InformationProfile
 from hf_attn_mi.results.report import Report, ReportItem
@@ -42,8 +43,8 @@ METHODS = ("attnlrp", "attention", "effective")  # each costs one pass
 
 
 def report(
-    model: Any,
-    inputs: Any,
+    model: Any = None,
+    inputs: Any = None,
     *,
     target: Any = None,
     targets: Any = None,
@@ -58,6 +59,7 @@ def report(
     attention: str | None = None,
     comparison: Comparison | None = None,
     profile: InformationProfile | None = None,
+    corpus: CorpusSummary | None = None,
     tokenizer: Any = None,
     processor: Any = None,
     sampling_rate: int | None = None,
@@ -73,7 +75,8 @@ def report(
     """Explain predictions on one self-contained page: which words and attention weights made them, and the evidence.
 
     Runs `explain` for the predicted and further classes and by further methods, `minimal_tokens`, `certify`, and the
-    attention of every layer. What a model does not allow is left out, and the page says why.
+    attention of every layer. What a model does not allow is left out, and the page says why. `report(corpus=summary)`
+    shows what a model has learned from a whole data set, without a model and inputs.
 
     Args:
         model: as in `explain`.
@@ -96,6 +99,7 @@ def report(
         comparison: a comparison of methods by `compare`; its verdict is shown.
         profile: the profile of this model, from `fit_information`: shows what each token tells about the output, layer
             by layer.
+        corpus: the result of `summarize`: its words are shown below the inputs, or alone.
         tokenizer, processor, sampling_rate, batch_size, truncation, is_split_into_words: as in `explain`.
         stride, aggregation: as in `explain`: windows over long texts. An input of several windows has scores and
             classes; the parts that run a whole text at once are left out, and the page says so.
@@ -118,6 +122,9 @@ def report(
         >>> page = report(model, "A quietly moving film.")     # doctest: +SKIP
         >>> page.save("report.html")                           # doctest: +SKIP
     """
+    if _is_corpus_alone(model, inputs, corpus):
+        assert corpus is not None
+        return Report((), info={name: corpus.info.get(name) for name in ("model", "method")}, corpus=corpus)
     _check(methods, classes, attention, comparison)
     check_whole_number("batch_size", batch_size)
     check_input_options(errors, truncation, is_split_into_words)
@@ -152,20 +159,11 @@ def report(
         details = parts.attention(encoded, bound, attention)
     items = [
         ReportItem(
-            outputs[i].classes,
-            (first[i], *named[i]),
-            further[i],
-            outputs[i].value,
-            outputs[i].anchors,
-            gold[run.kept[i]],
-            sets[i],
-            certificates[i],
-            details[i],
-            subgraphs[i],
-            note,
+            outputs[i].classes, (first[i], *named[i]), further[i], outputs[i].value, outputs[i].anchors,
+            gold[run.kept[i]], sets[i], certificates[i], details[i], subgraphs[i], note,
         )
         for i, note in enumerate(parts.notes)
-    ]
+    ]  # fmt: skip
     info = {
         **run.runner.provenance(),
         "method": method,
@@ -174,10 +172,33 @@ def report(
         "seconds": time.perf_counter() - started,
         "warnings": [f"Input {one.index} was skipped: {one.reason}" for one in run.skipped] + run.interruption,
     }
-    page = Report(tuple(items), comparison, info=info, skipped=run.skipped)
+    page = Report(tuple(items), comparison, info=info, skipped=run.skipped, corpus=corpus)
     if run.interrupt is not None:
         raise Interrupted(page, run.kept) from run.interrupt
     return page
+
+
+def _is_corpus_alone(model: object, inputs: object, corpus: object) -> bool:
+    """Whether the report is about a corpus and nothing else.
+
+    Raises:
+        InvalidInputError: `corpus` is something else, or model or inputs are missing.
+    """
+    if isinstance(model, CorpusSummary):
+        raise InvalidInputError(
+            "model is a CorpusSummary: pass it by its name, report(corpus=summary), or beside inputs, report(model, "
+            "inputs, corpus=summary)."
+        )
+    if corpus is not None and not isinstance(corpus, CorpusSummary):
+        raise InvalidInputError(f"corpus must be the result of summarize, not {type(corpus).__name__}.")
+    if model is not None and inputs is not None:
+        return False
+    if corpus is None or model is not None or inputs is not None:
+        missing = " and ".join(name for name, value in (("model", model), ("inputs", inputs)) if value is None)
+        raise InvalidInputError(
+            f"{missing}: missing; only a report about a corpus alone, report(corpus=...), has none."
+        )
+    return True
 
 
 def _check(methods: object, classes: object, attention: object, comparison: object) -> None:

@@ -47,7 +47,7 @@ def summarize(
         seed: the random seed of the bootstrap.
 
     Returns:
-        A `CorpusSummary`.
+        A `CorpusSummary`; `report(corpus=summary)` shows it as a page.
 
     Raises:
         InvalidInputError: an argument is wrong, there are no explanations, or the scores belong to no class.
@@ -85,7 +85,8 @@ def summarize(
         opposing=tuple(one for one in opposing if one.interval is not None and one.interval[1] < 0),
         tested=len(tested),
         least=least,
-        info={**counts.info, "folder": str(stored.path), "seed": seed, "resamples": resamples},
+        info={**counts.info, "data": stored.data, "folder": str(stored.path), "seed": seed, "resamples": resamples},
+        skipped=stored.failed,
     )
 
 
@@ -279,10 +280,18 @@ def _context(one: StoredExplanation, word: str) -> str:
         ):
             return word_scores.text
         text = one.explanation.texts[word_scores.sequence]
-        start, end = max(0, word_scores.start - AROUND), min(len(text), word_scores.end + AROUND)
+        start, end = _whole_words(text, word_scores.start, word_scores.end)
         middle = " ".join(text[start:end].split())
         return f"{'...' if start else ''}{middle}{'...' if end < len(text) else ''}"
     return ""
+
+
+def _whole_words(text: str, start: int, end: int) -> tuple[int, int]:
+    """The place of a word with up to `AROUND` characters on each side, cut at blanks where there are any."""
+    first, last = max(0, start - AROUND), min(len(text), end + AROUND)
+    before = text.find(" ", first, start) if first else -1
+    after = text.rfind(" ", end, last) if last < len(text) else -1
+    return (first if before < 0 else before + 1), (last if after < 0 else after)
 
 
 def _sorted(heap: list[tuple[float, int, str]]) -> tuple[str, ...]:

@@ -111,6 +111,14 @@ def files(records, tmp_path_factory):
 @pytest.fixture
 def visit(browser, files):
     """Opens a page in a context of its own; at the end of the test it must have done nothing it must not do."""
+    yield from visiting(browser, files, "#provenance h2")
+
+
+def visiting(browser, files, drawn):
+    """Yield a function that opens one of the files; the page is there once `drawn` is.
+
+    At the end nothing may have happened that must not.
+    """
     contexts, visits = [], []
 
     def open_page(name, *, state="", width=1400, height=900, scheme="light", bypass_csp=False):
@@ -130,7 +138,7 @@ def visit(browser, files):
         opened.page.goto(address + (f"#{state}" if state else ""))
         opened.page.set_default_timeout(15_000)
         try:
-            opened.page.locator("#provenance h2").wait_for()
+            opened.page.locator(drawn).wait_for()
         except sync_errors() as error:
             raise AssertionError(f"{name}: the page was not drawn; {opened.faults}") from error
         return opened

@@ -25,8 +25,11 @@ from tests.results.result_samples import SAMPLES, attention_maps, certificate, e
 EVERY = pytest.mark.parametrize("record", SAMPLES.values(), ids=SAMPLES)
 FILES = pytest.mark.parametrize("record", [x for x in SAMPLES.values() if not x.FOLDER], ids=lambda x: x.NOUN)
 FOLDERS = pytest.mark.parametrize("record", [x for x in SAMPLES.values() if x.FOLDER], ids=lambda x: x.NOUN)
-# A report's page has a script of its own: tests/results/test_report_page.py.
-STATIC = pytest.mark.parametrize("record", [x for x in SAMPLES.values() if x.NOUN != "report"], ids=lambda x: x.NOUN)
+# These have pages of their own: tests/results/test_report_page.py, tests/results/test_corpus_page.py.
+OWN_PAGES = ("report", "summary of a data set")
+STATIC = pytest.mark.parametrize(
+    "record", [x for x in SAMPLES.values() if x.NOUN not in OWN_PAGES], ids=lambda x: x.NOUN
+)
 OTHER = {  # a value of another record for one field of each kind
     "run over a data set": {"rows": 2001},
     "summary of a data set": {"rows": 101},

@@ -1,12 +1,13 @@
 """`summarize`: the words with the largest contributions, as they follow from the explanations one by one."""
 
+import json
 import random
 
 import pytest
 import scipy.stats
 import torch
 
-from hf_attn_mi import InvalidInputError, explain_dataset, load_results, summarize
+from hf_attn_mi import InvalidInputError, explain_dataset, load_results, report, summarize
 from hf_attn_mi.evaluation.t_tests import Moments, one_sample_p, welch_p
 from hf_attn_mi.results import CorpusSummary
 from tests.sample_models import load_demo
@@ -96,13 +97,57 @@ def test_it_is_shown_saved_and_drawn(folder, tmp_path):
     summary = summarize(folder, least=5, words=3)
     assert "What the model has learned from 90 inputs" in str(summary)
     assert "Words for positive" in str(summary)
-    assert "<table" in summary.to_html()
+    assert "<table" in summary._repr_html_()
+    assert all(f"<bdi>{one.word}</bdi>" in summary.to_html() for one in summary.words)
     assert len(summary.to_pandas()) == len(summary.words) == 6
     summary.save(tmp_path / "summary.json")
     assert CorpusSummary.load(tmp_path / "summary.json") == summary == summarize(folder, least=5, words=3)
     summary.plot(tmp_path / "words.png")
     summary.plot(tmp_path / "errors.svg", kind="errors") if summary.errors else None
     assert (tmp_path / "words.png").stat().st_size > 5000
+
+
+def test_examples_are_cut_between_words(tmp_path):
+    model, tokenizer = load_demo()
+    text = f"{'unbelievably ' * 9}warm and {'extraordinary ' * 9}film"
+    explain_dataset(model, [text] * 2, output=tmp_path / "out", tokenizer=tokenizer)
+    (one,) = [one for one in summarize(tmp_path / "out", least=2).words if one.word == "warm"]
+    (example,) = one.examples
+    assert example == "...unbelievably unbelievably unbelievably warm and extraordinary extraordinary..."
+
+
+def test_rows_that_failed_and_the_name_of_the_data_are_known(tmp_path):
+    model, tokenizer = load_demo()
+    data = tmp_path / "some reviews.jsonl"
+    rows = [{"text": text} for text in ("A warm film.", "", "A warm story.", None, "A dull film.")]
+    data.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    explain_dataset(model, data, output=tmp_path / "out", tokenizer=tokenizer, shard_size=2)
+    summary = summarize(tmp_path / "out", least=2)
+    assert (summary.rows, summary.skipped, summary.info["data"]) == (3, 2, "some reviews.jsonl")
+    assert "2 rows could not be explained" in str(summary)
+    (tmp_path / "out" / "run.json").write_text("{")
+    assert summarize(tmp_path / "out", least=2).info["data"] is None
+
+
+def test_a_report_shows_it_alone_or_below_explanations(folder):
+    model, tokenizer = load_demo()
+    summary = summarize(folder, least=5, words=3)
+    assert summary.info["data"] is None  # a list has no name
+    alone = report(corpus=summary)
+    assert (alone.items, alone.corpus, alone.info["method"]) == ((), summary, "relevance")
+    plain = {"methods": (), "token_set": False, "certificate": False, "subgraph": False, "attention": "none"}
+    page = report(model, "A warm film.", corpus=summary, tokenizer=tokenizer, **plain)
+    assert page.corpus == summary
+    assert len(page.items) == 1
+    for call, words in (
+        (lambda: report(), "model and inputs: missing"),
+        (lambda: report(model), "inputs: missing"),
+        (lambda: report(inputs="a", corpus=summary), "model: missing"),
+        (lambda: report(summary), r"pass it by its name, report\(corpus=summary\)"),
+        (lambda: report(corpus="reviews"), "corpus must be the result of summarize, not str"),
+    ):
+        with pytest.raises(InvalidInputError, match=words):
+            call()
 
 
 def test_refusals_name_what_is_wrong(folder, tmp_path):

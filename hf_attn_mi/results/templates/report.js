@@ -1144,7 +1144,11 @@
   readAddress();
   index();
   draw();
-  addEventListener("hashchange", () => { readAddress(); draw(); });
+  addEventListener("hashchange", () => {
+    if (document.getElementById(location.hash.slice(1))) return; // a place on the page, and no state of the view
+    readAddress();
+    draw();
+  });
   dark.addEventListener("change", () => draw());
   addEventListener("keydown", (event) => {
     if (event.key === "Escape") hideTip();

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -122,6 +123,8 @@ def explain_dataset(
         write_json(run.to_dict(), json)
         if not quiet and not is_stdout(json):
             show(run.to_text())
+            if run.complete:
+                show(f"Next: hf-attn-mi summarize {shlex.quote(str(output))} --html learned.html")
     return DONE
 
 

@@ -24,6 +24,7 @@ from hf_attn_mi.cli.output import PROGRAM, complain, discard_output
 from hf_attn_mi.cli.recheck import recheck
 from hf_attn_mi.cli.report import report
 from hf_attn_mi.cli.subgraph import subgraph
+from hf_attn_mi.cli.summarize import summarize
 from hf_attn_mi.errors import HfAttnMiError
 
 TEXTS, DATA_SETS, LISTS = "Commands for texts", "Commands for a data set", "What there is"  # panels of the help
@@ -79,6 +80,7 @@ app.command(
         'report "A warm and funny film."',
         "report --file reviews.txt --compare --html reviews.html",
         'report --label positive --also lime --also rollout "A warm and funny film."',
+        'report --corpus reviews "A warm and funny film."',
     ),
 )(report)
 app.command(
@@ -132,6 +134,14 @@ app.command(
         "explain-dataset --data pairs.csv --output pairs --columns text=a --columns text_pair=b --columns label=gold",
     ),
 )(explain_dataset)
+app.command(
+    rich_help_panel=DATA_SETS,
+    epilog=_epilog(
+        in_words("done"),
+        "summarize reviews --html learned.html",
+        "summarize reviews --least 5 --words 50 --json summary.json --plot learned.png",
+    ),
+)(summarize)
 app.command(
     cls=CompareCommand,
     rich_help_panel=DATA_SETS,

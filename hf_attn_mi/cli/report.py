@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from hf_attn_mi.cli import options as opt
 from hf_attn_mi.cli.exit_codes import DOES_NOT_HOLD, DONE, INTERRUPTED
 from hf_attn_mi.cli.loading import import_libraries, reads_of
-from hf_attn_mi.cli.media import load_for, read_inputs
+from hf_attn_mi.cli.media import Inputs, load_for, read_inputs
 from hf_attn_mi.cli.output import (
     Finished,
     check_files,
@@ -23,7 +23,8 @@ from hf_attn_mi.cli.output import (
     write_json,
     write_text,
 )
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.cli.summarize import read_corpus
+from hf_attn_mi.errors import InvalidInputError, counted
 
 if TYPE_CHECKING:
     from hf_attn_mi import Report
@@ -71,6 +72,14 @@ def report(
         Path | None,
         opt.method_option(metavar="FOLDER", help="What 'mi --save' wrote: adds information, layer by layer."),
     ] = None,
+    corpus: Annotated[
+        Path | None,
+        opt.input_option(
+            metavar="FOLDER",
+            help="What 'explain-dataset' wrote, or a file of 'summarize --json': adds what the model has learned from "
+            "the data set; without TEXT alone.",
+        ),
+    ] = None,
     seed: opt.Seed = 0,
     batch_size: opt.BatchSize = 16,
     html: opt.Html = DEFAULT_PAGE,
@@ -78,14 +87,11 @@ def report(
     quiet: opt.Quiet = False,
 ) -> int:
     """Write an interactive page: words, classes, minimal token set, certificate, attention, other methods."""
-    inputs = read_inputs(texts, file, pair, image, audio, choice, is_split_into_words=is_split_into_words)
     check_files(json, html=html)
-    if compare and inputs.kind != "text":
-        raise InvalidInputError(f"--compare: methods are compared on texts, not on --{inputs.kind}.")
-    if profile is not None and not profile.exists():
-        raise InvalidInputError(f"--profile {profile}: there is no such folder; 'hf-attn-mi mi --save' writes one.")
-    if label is not None and len(label) != len(inputs.items):
-        raise InvalidInputError(f"--label: {len(label)} labels for {len(inputs.items)} inputs; give one for each.")
+    if corpus is not None and not (texts or file or image or audio):
+        return _about_corpus(corpus, html, json, quiet=quiet)
+    inputs = read_inputs(texts, file, pair, image, audio, choice, is_split_into_words=is_split_into_words)
+    _check(inputs, compare, profile, label)
     import_libraries()
     opt.check_names("--method", [method], opt.method_names())
     opt.check_names("--also", also or (), opt.method_names())
@@ -95,6 +101,7 @@ def report(
     from hf_attn_mi.tasks.report import METHODS
 
     information = None if profile is None else InformationProfile.load(profile)
+    summary = None if corpus is None else read_corpus(corpus)
     names = [model] if second_model is None else [model, second_model]
     known = opt.read_labels(candidate_labels)
     loaded = [load_for(inputs, name, quiet=quiet, reads=reads_of(target or (), name)) for name in names]
@@ -121,6 +128,7 @@ def report(
                 methods=METHODS if also is None else also,
                 attention=None if attention == "auto" else attention,
                 profile=information if place == 0 else None,
+                corpus=summary if place == 0 else None,
                 stride=stride,
                 aggregation=aggregation,
                 errors=errors,
@@ -137,6 +145,31 @@ def report(
     if interrupted:
         return INTERRUPTED
     return DOES_NOT_HOLD if pages[0].skipped or pages[-1].skipped else DONE
+
+
+def _check(inputs: Inputs, compare: bool, profile: Path | None, label: Sequence[str] | None) -> None:
+    """Refuse options that do not fit the inputs, before the libraries are imported.
+
+    Raises:
+        InvalidInputError: names the option.
+    """
+    if compare and inputs.kind != "text":
+        raise InvalidInputError(f"--compare: methods are compared on texts, not on --{inputs.kind}.")
+    if profile is not None and not profile.exists():
+        raise InvalidInputError(f"--profile {profile}: there is no such folder; 'hf-attn-mi mi --save' writes one.")
+    if label is not None and len(label) != len(inputs.items):
+        raise InvalidInputError(
+            f"--label: {counted(len(label), 'label')} for {counted(len(inputs.items), 'input')}; give one for each."
+        )
+
+
+def _about_corpus(corpus: Path, html: Path | None, json: Path | None, *, quiet: bool) -> int:
+    """The report about a data set alone, which needs no model."""
+    import_libraries()
+    from hf_attn_mi import report as make_report
+
+    _write([make_report(corpus=read_corpus(corpus))], html, json, quiet=quiet)
+    return DONE
 
 
 def _write(pages: Sequence[Report], html: Path | None, json: Path | None, *, quiet: bool) -> None:

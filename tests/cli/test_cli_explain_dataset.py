@@ -23,7 +23,9 @@ def test_it_explains_the_rows_of_a_file(capsys, tmp_path, rows):
     assert main([*call, "--dry-run"]) == 0
     assert "Dry run: 3 rows" in capsys.readouterr().out or not output.exists()
     assert main([*call, "--json", str(page)]) == 0
-    assert "complete" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "complete" in printed
+    assert f"Next: hf-attn-mi summarize {output} --html learned.html" in printed
     assert json.loads(page.read_text())["failed"] == 1
     assert [(one.row, one.label) for one in load_results(output).with_rows()] == [(0, "0"), (1, "1")]
     assert main([*call, "--method", "attention"]) == 2

@@ -74,7 +74,7 @@ def test_what_cannot_be_used_is_left_out_with_status_1(tmp_path, capsys):
 def test_wrong_options_are_refused_by_name(capsys, tmp_path):
     for arguments, words in (
         (["--html", str(tmp_path / "page.txt")], "its name must end in .html"),
-        (["--label", "positive", "--label", "negative"], "--label: 2 labels for 1 inputs"),
+        (["--label", "positive", "--label", "negative"], "--label: 2 labels for 1 input;"),
         (["--label", "good"], "labels[0] is 'good'"),
         (["--compare", "--image", __file__], "--image takes files instead of texts"),
         (["--also", "atention"], "Did you mean 'attention'?"),

@@ -6,5 +6,6 @@ Importing it loads neither torch nor transformers: a command imports what it nee
 
 from hf_attn_mi.cli.loading import embedded_model_path
 from hf_attn_mi.cli.main import app, main
+from hf_attn_mi.cli.program import run
 
-__all__ = ["app", "embedded_model_path", "main"]
+__all__ = ["app", "embedded_model_path", "main", "run"]

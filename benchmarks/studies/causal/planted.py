@@ -6,7 +6,8 @@ normalization is close to the identity: two constant entries, C and -C, dominate
 feature stands beside its negative, so that the mean is zero. Feed-forward layers add zero.
 
 For every mechanism and ranking: recall and precision of the k best weights (k as many as were planted), and of the
-strict, locally minimal set that the search finds from this ranking.
+strict, locally minimal set that the search finds from this ranking. These mechanisms are easy; the second table is
+of encoders that were trained (`planted_trained.py`).
 
     python benchmarks/studies/causal/planted.py                    # the table
     python benchmarks/studies/causal/planted.py --output RESULTS   # store the rows: planted.jsonl
@@ -29,6 +30,7 @@ from torch import Tensor
 from transformers import BertConfig, BertForSequenceClassification
 
 from benchmarks.common import Row, provenance, write_rows
+from benchmarks.studies.causal import planted_trained
 from benchmarks.studies.causal.attention_weights import KEEP, RANKINGS, TIE
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import read_target
@@ -169,11 +171,13 @@ def main() -> None:
     """Print the table; store the rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, help="folder of the results")
+    parser.add_argument("--inputs", type=int, default=20, help="for each mechanism that is learned")
     options = parser.parse_args()
     rows = [{**row, **provenance()} for name in MECHANISMS for row in rows_of(name)]
+    learned = [{**row, **provenance()} for row in planted_trained.all_rows(options.inputs)]
     if options.output:
-        write_rows(rows, options.output / "planted.jsonl")
-    print(table_of(rows))
+        write_rows([*rows, *learned], options.output / "planted.jsonl")
+    print(table_of(rows), planted_trained.table_of(learned), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary, ref
 import torch
 from torch import nn
 
+from hf_attn_mi.capture.model_reading import read_once
 from hf_attn_mi.capture.module_walk import modules_of
 
 Value = TypeVar("Value")
@@ -52,26 +53,32 @@ def model_state(model: nn.Module) -> ModelState:
     classes and names, their hooks, and the attributes of modules whose class is the caller's. Tensors that were
     created in inference mode keep no version counter: of these the address alone counts.
     """
-    state, _ = _read_state(model)
+    state, _ = read_once(model, "state", _read_state)
     return state
 
 
 def _read_state(model: nn.Module) -> tuple[ModelState, list[nn.Module]]:
     state: list[Hashable] = []
     modules, seen, visited = [model], {id(model)}, list[nn.Module]()
+    own_classes: dict[type[nn.Module], bool] = {}
     with torch._C.DisableTorchFunction():  # an active mode, such as a tracer, must not see these reads
-        while modules:  # one walk without generators: this runs several times for each explanation
+        while modules:  # one walk without generators: this runs for each explanation
             module = modules.pop()
             visited.append(module)
-            state.append(id(type(module)))
+            kind = type(module)
+            state.append(id(kind))
             if (module._forward_hooks or module._forward_pre_hooks) and (hooks := _hooks(module)):
                 state.append(hooks)
-            if _is_own(module):
-                state.append(_attributes(module))
-            for tensor in chain(module._parameters.values(), module._buffers.values()):
-                if tensor is not None:
-                    address = 0 if tensor.is_meta else tensor.data_ptr()
-                    state.append((address, -1 if tensor.is_inference() else tensor._version))
+            own = own_classes.get(kind)
+            if own is None:
+                own = own_classes[kind] = _is_own_class(kind)
+            if own or ("forward" in module.__dict__ and _has_own_forward(module)):
+                state += (id(kind.forward), _attributes(module))
+            for tensors in (module._parameters, module._buffers):
+                for tensor in tensors.values() if tensors else ():
+                    if tensor is not None:
+                        state.append(0 if tensor.is_meta else tensor.data_ptr())
+                        state.append(-1 if tensor.is_inference() else tensor._version)
             for name, child in module._modules.items():
                 if child is not None:
                     state += (name, id(child))
@@ -83,10 +90,17 @@ def _read_state(model: nn.Module) -> tuple[ModelState, list[nn.Module]]:
 
 def _is_own(module: nn.Module) -> bool:
     """Whether the module's code is neither that of a library nor of this package."""
-    attributes = vars(module)
-    if "forward" in attributes and not hasattr(module, "_hf_hook") and not _of_package(attributes["forward"]):
-        return True
-    kind = type(module)  # its forward may have been replaced
+    return _has_own_forward(module) or _is_own_class(type(module))
+
+
+def _has_own_forward(module: nn.Module) -> bool:
+    """Whether the forward of this module alone was replaced by code of the caller."""
+    forward = module.__dict__.get("forward")
+    return forward is not None and not hasattr(module, "_hf_hook") and not _of_package(forward)
+
+
+def _is_own_class(kind: type[nn.Module]) -> bool:
+    """Whether the class is the caller's, or its forward was replaced by code of the caller."""
     return not (_of_library(kind.__module__) and _of_library(getattr(kind.forward, "__module__", "")))
 
 
@@ -154,7 +168,7 @@ def cached_pair(
 
 def _values_of(model: nn.Module) -> dict[Hashable, object]:
     """What is known about the model in its present state."""
-    state, modules = _read_state(model)
+    state, modules = read_once(model, "state", _read_state)
     known = _entries.get(model)
     if known is None or not known.holds(state):
         parts = tuple(ref(module) for module in modules if module is not model)

@@ -11,10 +11,12 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from hf_attn_mi.capture.model_reading import read_once
 from hf_attn_mi.capture.module_walk import modules_of, plain_attribute
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 
 TRACEABLE = {"eager", "sdpa"}
+_COMPILED = "_torchdynamo_orig_callable"  # what a compiled function has
 WRAPPERS = {"DataParallel", "DistributedDataParallel", "FullyShardedDataParallel"}
 _locks: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
 _locks_guard = threading.Lock()
@@ -46,17 +48,21 @@ def model_lock(model: nn.Module) -> Any:
 @contextmanager
 def eager_stance(model: nn.Module) -> Iterator[None]:
     """Run compiled code eagerly inside the context: the operations of a compiled graph cannot be traced."""
-    compiled = any(map(_is_compiled, modules_of(model)))
-    with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+    with torch.compiler.set_stance("force_eager") if read_once(model, "compiled", _any_compiled) else nullcontext():
         yield
 
 
-def _is_compiled(module: nn.Module) -> bool:
-    """Whether by torch.compile(module), module.compile() or module.forward = torch.compile(module.forward)."""
-    if module._compiled_call_impl is not None or "_orig_mod" in module._modules:
-        return True
-    forward = module.__dict__.get("forward") or getattr(type(module), "forward", None)
-    return hasattr(forward, "_torchdynamo_orig_callable") or plain_attribute(module, "_orig_mod") is not None
+def _any_compiled(model: nn.Module) -> bool:
+    """Whether a part of it is, by torch.compile(module), module.compile() or module.forward = torch.compile(...)."""
+    classes = set[type[nn.Module]]()
+    for module in modules_of(model):
+        if module._compiled_call_impl is not None or "_orig_mod" in module._modules:
+            return True
+        attributes = module.__dict__
+        if "_orig_mod" in attributes or hasattr(attributes.get("forward"), _COMPILED):
+            return True
+        classes.add(type(module))
+    return any(hasattr(kind, "_orig_mod") or hasattr(getattr(kind, "forward", None), _COMPILED) for kind in classes)
 
 
 @contextmanager
@@ -66,12 +72,8 @@ def visible_attention(model: nn.Module) -> Iterator[None]:
     Raises:
         UnsupportedModelError: the model cannot be switched to it.
     """
-    configs = {}
-    for module in modules_of(model):
-        config = plain_attribute(module, "config")
-        if config is not None and hasattr(config, "_attn_implementation_internal"):
-            configs[id(config)] = (config, config._attn_implementation_internal)
-    hidden = sorted({str(value) for _, value in configs.values() if value is not None and value not in TRACEABLE})
+    configs = [(one, one._attn_implementation_internal) for one in read_once(model, "configs", _configs)]
+    hidden = sorted({str(value) for _, value in configs if value is not None and value not in TRACEABLE})
     if not hidden:
         yield
         return
@@ -86,5 +88,15 @@ def visible_attention(model: nn.Module) -> Iterator[None]:
             ) from error
         yield
     finally:
-        for config, value in configs.values():
+        for config, value in configs:
             config._attn_implementation_internal = value
+
+
+def _configs(model: nn.Module) -> list[Any]:
+    """Every configuration in the model that names an attention implementation."""
+    configs = {}
+    for module in modules_of(model):
+        config = plain_attribute(module, "config")
+        if config is not None and hasattr(config, "_attn_implementation_internal"):
+            configs[id(config)] = config
+    return list(configs.values())

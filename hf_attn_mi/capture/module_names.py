@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from hf_attn_mi.capture.model_cache import cached
+from hf_attn_mi.capture.model_reading import read_once
 from hf_attn_mi.capture.module_walk import modules_of
 
 HEAD_ATTRIBUTES = (
@@ -58,6 +59,11 @@ class NameTable:
             dict(Counter(map(strip_digits, everywhere))),
             {key: frozenset(members) for key, members in alike.items()},
         )
+
+
+def named_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """Return every module of a model by its first name, in the order of `model.named_modules()`; see `reading_once`."""
+    return read_once(model, "named modules", lambda model: ModuleNames(model).modules)
 
 
 class ModuleNames:

@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import nn
 
+from hf_attn_mi.capture.model_reading import read_once
+
 
 def modules_of(model: nn.Module) -> list[nn.Module]:
     """Return every module of a model once, in the order of `model.modules()`.
@@ -19,6 +21,10 @@ def modules_of(model: nn.Module) -> list[nn.Module]:
         >>> modules_of(model) == list(model.modules())
         True
     """
+    return read_once(model, "modules", _walk)
+
+
+def _walk(model: nn.Module) -> list[nn.Module]:
     found, seen, waiting = list[nn.Module](), set[int](), [model]
     while waiting:
         module = waiting.pop()

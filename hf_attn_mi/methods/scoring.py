@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_attn_mi.capture import LayerStates
+from hf_attn_mi.capture import LayerStates, forget_readings
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.methods.base import TokenScorer, TokenScores
 from hf_attn_mi.methods.batch import ScoringBatch
@@ -120,6 +120,7 @@ def score_targets(
             if layers != "none" or states is not None or target.explained is None:
                 batch.run()  # unless the method has run the unchanged inputs already
                 _settle(batch, target, scorer)
+    forget_readings()  # a target function is code of the caller
     return [_scored(result, inputs, scorer, runner, batch) for result in results]
 
 

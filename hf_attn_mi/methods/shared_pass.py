@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_attn_mi.capture import AttentionCall, LayerStates
+from hf_attn_mi.capture import AttentionCall, LayerStates, ModuleCheck
 from hf_attn_mi.errors import HfAttnMiError, UnsupportedModelError
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.input_pass import capture_input
@@ -77,6 +77,7 @@ class SharedPass:
         runner, inputs, consumers: as above.
         arguments: keyword arguments of the model's forward, batch first.
         outputs: those of the last pass, without its graph; None before it.
+        checks: module name -> its check, once the first pass has run.
         begun: whether the first pass was begun.
         cost: sequences and seconds of the first pass, without the seconds of the consumers; None unless it is timed.
         repeated: the same of further passes, of methods that need a graph of their own.
@@ -95,6 +96,7 @@ class SharedPass:
         self.runner, self.inputs, self.consumers = runner, tuple(inputs), list(consumers)
         self.arguments: dict[str, Tensor] = runner.collate(inputs)
         self.outputs: Any = None
+        self.checks: Mapping[str, ModuleCheck] | None = None
         self.cost: Passes | None = None
         self.repeated = Passes()
         self._states, self._timed, self._of_several = states, timed, of_several
@@ -148,8 +150,9 @@ class SharedPass:
 
         consumer = None if not self.consumers else receive if keep or self._timed else self.consumers[0].receive
         try:
-            with capture_input(self.runner, arguments, consumer, states=self._states):
+            with capture_input(self.runner, arguments, consumer, states=self._states) as capture:
                 outputs = self.runner.forward(arguments)
+                self.checks = capture.checks
         except HfAttnMiError:
             finish()  # the reason may lie in a layer that waits: values that are not finite
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def split_recordings(inputs: Any) -> tuple[list[Any], bool]:
 
 
 def encode_recording(
-    item: Any, *, processor: Any, sampling_rate: object, accepted: set[str], place: str
+    item: Any, *, processor: Any, sampling_rate: object, accepted: Set[str], place: str
 ) -> EncodedInput:
     """The encoded input of one recording, at the sampling rate of the processor and not padded to the length of others.
 

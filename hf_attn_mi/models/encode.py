@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from hf_attn_mi.capture.model_reading import read_once
+from hf_attn_mi.capture.module_walk import modules_of
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.models.encoded_input import MAIN_KEYS, EncodedInput, EncodedInputs, FailedInput
 from hf_attn_mi.models.loading import maximum_length
@@ -120,24 +122,41 @@ def _with_decoder_tokens(tensors: Mapping[str, Any], model: nn.Module) -> Mappin
     return {**tensors, "decoder_input_ids": prepare(labels=labels)}
 
 
-def argument_names(model: nn.Module) -> set[str]:
+def argument_names(model: nn.Module) -> frozenset[str]:
     """Every argument that the forward of this model takes; with **kwargs also those of the modules inside it."""
-    parameters = inspect.signature(model.forward).parameters
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return set(parameters)
+    parameters = _parameters(model)
+    if not any(kind is inspect.Parameter.VAR_KEYWORD for kind in parameters.values()):
+        return frozenset(parameters)
+    return read_once(model, "argument names", _all_argument_names)
+
+
+def _all_argument_names(model: nn.Module) -> frozenset[str]:
     names: set[str] = set()
     classes = set()
-    for module in model.modules():
-        if "forward" in vars(module):  # replaced for this module alone
+    for module in modules_of(model):
+        if "forward" in module.__dict__:  # replaced for this module alone
             names.update(inspect.signature(module.forward).parameters)
         else:
             classes.add(type(module))
-    return names.union(*(_parameter_names(kind.forward) for kind in classes))
+    return frozenset(names.union(*(_class_parameters(kind.forward) for kind in classes)))
+
+
+def _parameters(model: nn.Module) -> Mapping[str, Any]:
+    """The arguments of the forward of this model and their kinds."""
+    if "forward" not in model.__dict__:
+        return _class_parameters(type(model).forward)
+    return {name: parameter.kind for name, parameter in inspect.signature(model.forward).parameters.items()}
+
+
+def forward_parameters(model: nn.Module) -> Set[str]:
+    """The names of the arguments of the forward of this model."""
+    return _parameters(model).keys()
 
 
 @lru_cache(maxsize=1024)  # reading the signatures of every class of a model takes milliseconds
-def _parameter_names(forward: Callable[..., Any]) -> frozenset[str]:
-    return frozenset(list(inspect.signature(forward).parameters)[1:])
+def _class_parameters(forward: Callable[..., Any]) -> Mapping[str, Any]:
+    parameters = list(inspect.signature(forward).parameters.items())[1:]
+    return {name: parameter.kind for name, parameter in parameters}
 
 
 def encode_text(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ def is_list(inputs: object) -> bool:
     return isinstance(inputs, Iterable)
 
 
-def encode_image(item: Any, *, processor: Any, accepted: set[str], place: str) -> EncodedInput:
+def encode_image(item: Any, *, processor: Any, accepted: Set[str], place: str) -> EncodedInput:
     """The encoded input of one image.
 
     Args:

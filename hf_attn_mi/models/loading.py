@@ -7,6 +7,8 @@ from typing import Any
 import transformers
 from torch import nn
 
+from hf_attn_mi.capture.model_reading import read_once
+from hf_attn_mi.capture.module_names import named_modules
 from hf_attn_mi.errors import InvalidInputError, shown
 
 POSITION_TABLES = {  # embeddings with one row for each position; `embed_positions` and `wpe` of BART and GPT-2
@@ -87,8 +89,12 @@ def position_tables(model: nn.Module) -> list[tuple[int, int]]:
 
     Position ids count from 0 in what is passed to the model; BART's tables have two rows more, which are not counted.
     """
+    return read_once(model, "position tables", _position_tables)
+
+
+def _position_tables(model: nn.Module) -> list[tuple[int, int]]:
     tables = []
-    for name, module in model.named_modules():
+    for name, module in named_modules(model).items():
         of_patches = any(word in name for word in ("vision", "visual", "image"))
         if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in POSITION_TABLES and not of_patches:
             offset = int(getattr(module, "offset", 0) or 0)

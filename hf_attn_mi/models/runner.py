@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -14,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from hf_attn_mi._version import library_versions
-from hf_attn_mi.capture import eager_stance, model_lock, unwrap
+from hf_attn_mi.capture import eager_stance, forget_readings, model_lock, unwrap
 from hf_attn_mi.capture.model_cache import cached, runs_own_code
 from hf_attn_mi.capture.module_walk import modules_of
 from hf_attn_mi.errors import HfAttnMiError, InvalidInputError, UnsupportedModelError
-from hf_attn_mi.models.encode import encode_tensors, encode_texts
+from hf_attn_mi.models.encode import encode_tensors, encode_texts, forward_parameters
 from hf_attn_mi.models.encoded_input import EncodedInput, EncodedInputs, batches_by_length, collate
 from hf_attn_mi.models.loading import check_tokenizer, input_embedding, load_tokenizer
 from hf_attn_mi.models.media import check_media_options, encode_media
@@ -30,7 +29,7 @@ from hf_attn_mi.models.padding import padding_changes_nothing, trim_padding
 from hf_attn_mi.models.positions import with_positions_named
 from hf_attn_mi.models.row_independence import agrees_with_rows_alone, answers_rows_alone, rows_as_answered
 from hf_attn_mi.models.tensor_inputs import with_positions
-from hf_attn_mi.models.weights import fingerprint, refuse_nonfinite_weights
+from hf_attn_mi.models.weights import fingerprint, holds_meta_weights, refuse_nonfinite_weights
 from hf_attn_mi.models.wrappers import device_hook, refuse_default_device, refuse_scripted, unwrap_object
 
 Value = TypeVar("Value")
@@ -104,7 +103,7 @@ class EncoderRunner:
         check_media_options(processor, sampling_rate)
         module = unwrap(unwrapped.model)
         refuse_scripted(module)
-        if any(parameter.is_meta for parameter in module.parameters()) and device_hook(module) is None:
+        if holds_meta_weights(module) and device_hook(module) is None:
             raise InvalidInputError(
                 f"model: the weights of {type(module).__name__} are on the meta device, so nothing can be computed. "
                 "Load them with from_pretrained, or call model.to_empty(device=...) and load a state dict."
@@ -176,7 +175,8 @@ class EncoderRunner:
 
     def takes(self, *names: str) -> bool:
         """Whether the model's forward has an argument of this name, or of one of these names."""
-        return any(name in inspect.signature(self.model.forward).parameters for name in names)
+        parameters = forward_parameters(self.model)
+        return any(name in parameters for name in names)
 
     def fingerprint(self) -> dict[str, str]:
         """SHA-256 of the configuration and of the weights; see `models.weights.fingerprint`."""
@@ -393,3 +393,5 @@ class EncoderRunner:
                 f"{self.class_name}.forward raised {type(error).__name__}: {first} (arguments: {shapes}). Check the "
                 "inputs by calling model(**inputs) yourself."
             ) from error
+        finally:
+            forget_readings()  # the model's own code may have changed the model

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hf_attn_mi.capture.module_names import named_modules
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.models.encoded_input import PER_TOKEN, EncodedInput, is_query_mask
 from hf_attn_mi.models.loading import input_embedding, position_tables
@@ -159,7 +160,7 @@ class InputRanges:
 def _token_type_rows(model: nn.Module) -> list[int]:
     return [
         module.num_embeddings
-        for name, module in model.named_modules()
+        for name, module in named_modules(model).items()
         if name.rpartition(".")[2] == "token_type_embeddings" and isinstance(module, nn.Embedding)
     ]
 

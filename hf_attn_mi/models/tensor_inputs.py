@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +25,7 @@ SWITCHES = {"output_attentions", "output_hidden_states", "return_dict", "return_
 LABELS = {"labels", "label", "label_ids", "start_positions", "end_positions", "next_sentence_label"}  # for a loss only
 
 
-def no_main_argument(accepted: set[str]) -> str:
+def no_main_argument(accepted: Set[str]) -> str:
     """The message about a model whose forward has none of the arguments that inputs are passed by."""
     return (
         f"model: its forward takes ({', '.join(sorted(accepted))}) and none of {', '.join(MAIN_KEYS)}, so inputs "
@@ -34,7 +34,7 @@ def no_main_argument(accepted: set[str]) -> str:
     )
 
 
-def read_tensors(inputs: Mapping[str, Any], accepted: set[str]) -> dict[str, Tensor]:
+def read_tensors(inputs: Mapping[str, Any], accepted: Set[str]) -> dict[str, Tensor]:
     """The model's arguments as tensors, copied out of inference mode, in which no gradient can be taken.
 
     Labels are left out: they belong to a loss, and with them a model may compute another output.
@@ -51,7 +51,7 @@ def read_tensors(inputs: Mapping[str, Any], accepted: set[str]) -> dict[str, Ten
             "and the states that are needed are captured without it, and scores, targets and probabilities do not "
             "depend on it."
         )
-    if not accepted.intersection(MAIN_KEYS):
+    if not set(accepted).intersection(MAIN_KEYS):
         raise InvalidInputError(no_main_argument(accepted))
     unknown = [key for key in inputs if key not in accepted | BOOKKEEPING | LABELS]
     if unknown:

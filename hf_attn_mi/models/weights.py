@@ -32,6 +32,11 @@ VOLATILE = (
 )
 
 
+def holds_meta_weights(model: nn.Module) -> bool:
+    """Whether a weight has no values in memory."""
+    return cached(model, "meta", lambda: any(parameter.is_meta for parameter in model.parameters()))
+
+
 def refuse_nonfinite_weights(model: nn.Module) -> None:
     """Raise `InvalidInputError` if a weight is NaN or infinite: fused attention may hide it behind finite logits.
 
@@ -65,16 +70,24 @@ def nonfinite_reason(model: nn.Module) -> str:
 
 def refuse_quantized(model: nn.Module) -> None:
     """Raise `UnsupportedModelError` if weights are quantized: parts of the gradient would be missing unnoticed."""
+    reason = cached(model, "quantized", lambda: _quantized(model))
+    if reason is not None:
+        raise UnsupportedModelError(reason)
+
+
+def _quantized(model: nn.Module) -> str | None:
+    """What is quantized, as an error message; None if nothing is."""
     for name, module in model.named_modules():
         home = type(module).__module__
         stored = [t.dtype for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
         packed = home.startswith("torch.nn") and any(t in (torch.int8, torch.uint8) for t in stored)
         if "quantized" in home or "bitsandbytes" in home or packed:
-            raise UnsupportedModelError(
+            return (
                 f"{type(model).__name__}: {name or 'the model'} ({type(module).__name__}) has quantized weights, "
                 "through which no exact gradient flows. Load the model in float32, bfloat16 or float16, or use a "
                 "method without gradients (attention, rollout, effective, efficient)."
             )
+    return None
 
 
 def fingerprint(model: nn.Module) -> dict[str, str]:

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
-from hf_attn_mi.capture import module_checks
+from hf_attn_mi.capture import module_checks, reading_once
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.methods import TokenScorer, find_method, read_options
+from hf_attn_mi.methods.batch import ScoringBatch
 from hf_attn_mi.methods.kept_passes import KeptPasses
-from hf_attn_mi.methods.layer_statistics import LEVELS, LayerStatistics
+from hf_attn_mi.methods.layer_statistics import LEVELS
 from hf_attn_mi.methods.scoring import ScoredBatch, check_method, score_targets
 from hf_attn_mi.models.dual_encoders import by_text_labels, tower_of
 from hf_attn_mi.models.encoded_input import EncodedInput
@@ -180,12 +181,13 @@ def explain_sharing(
     check_choice("layers", layers, LEVELS)
     check_input_options(errors, truncation, is_split_into_words)
     check_whole_number("batch_size", batch_size)
-    runner = EncoderRunner.of(model, tokenizer, processor=processor, sampling_rate=sampling_rate)
-    runner, candidate_labels = by_text_labels(runner, candidate_labels)
-    runner = tower_of(runner, inputs, target, targets)
-    profile = read_profile(profile, runner)
-    check_choice("aggregation", aggregation, AGGREGATIONS)
-    with torch.inference_mode(False):  # no gradient can be taken of tensors that are made in inference mode
+    # No gradient can be taken of tensors that are made in inference mode.
+    with reading_once(), torch.inference_mode(False):
+        runner = EncoderRunner.of(model, tokenizer, processor=processor, sampling_rate=sampling_rate)
+        runner, candidate_labels = by_text_labels(runner, candidate_labels)
+        runner = tower_of(runner, inputs, target, targets)
+        profile = read_profile(profile, runner)
+        check_choice("aggregation", aggregation, AGGREGATIONS)
         if stride is not None:
             refuse_with_stride(truncation=truncation, profile=profile, candidate_labels=candidate_labels, layers=layers)
             windows = WindowExplainer(
@@ -291,7 +293,7 @@ def explain_batch(
             "space": scored.result.space,
             **scored.result.info,
         }
-        notes = [*_model_notes(runner, scored.batch.statistics), *scored.result.notes]
+        notes = [*_model_notes(runner, scored.batch), *scored.result.notes]
         explanations.append(
             [
                 _explanation(
@@ -377,12 +379,12 @@ def gap_warning(scorer: TokenScorer, gap: float, target_gap: float = 0.0, unfoll
     ]
 
 
-def _model_notes(runner: EncoderRunner, statistics: LayerStatistics | None) -> list[str]:
+def _model_notes(runner: EncoderRunner, batch: ScoringBatch) -> list[str]:
     """Remarks about this model for the reader of the attention statistics."""
-    notes = list(runner.notes)
+    notes, statistics = list(runner.notes), batch.statistics
     if statistics is not None and statistics.skipped:
         notes.append(f"{len(set(statistics.skipped))} attention modules over other tokens are not in `layers`.")
-    checks = module_checks(runner.model)
+    checks = batch.reader.shared.checks or module_checks(runner.model)
     nonlinear = sorted({check.ended_by for check in checks.values() if check.ended_by})
     if nonlinear:
         notes.append(

@@ -31,7 +31,7 @@ WORKER = """
 import json, sys, time
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
-from hf_attn_mi import attention_maps, explain
+from hf_attn_mi import attention_maps, compare, explain, report
 
 torch.set_num_threads(1)
 folder = sys.argv[1]
@@ -40,6 +40,20 @@ tokenizer = AutoTokenizer.from_pretrained(folder)
 short = "A quietly moving film."
 long = " ".join([short] * 20)
 texts = [" ".join(short.split()[: 1 + i % 4]) for i in range(60)]
+of_tokens = {n: " ".join(long.split() * 2).split()[:words] for n, words in ((30, 23), (128, 101))}
+methods = ("relevance", "attnlrp", "attention", "effective", "rollout", "value_norms")
+bare = {"token_set": False, "certificate": False, "subgraph": False}
+
+
+def compared(tokens, **options):
+    options |= {"methods": methods, "metrics": "sufficiency", "truncation": True, "tokenizer": tokenizer}
+    return compare(model, [" ".join(of_tokens[tokens])], **options)
+
+
+def reported(tokens):
+    return report(model, " ".join(of_tokens[tokens]), tokenizer=tokenizer, truncation=True, **bare)
+
+
 tasks = {
     "short": (lambda: explain(model, short, tokenizer=tokenizer), 5),
     "short, none": (lambda: explain(model, short, tokenizer=tokenizer, layers="none"), 5),
@@ -48,6 +62,10 @@ tasks = {
     "attnlrp": (lambda: explain(model, long, tokenizer=tokenizer, method="attnlrp", layers="none"), 3),
     "maps": (lambda: attention_maps(model, short, tokenizer=tokenizer), 1),
 }
+for n in of_tokens:  # tokens of MiniLM
+    tasks[f"compare {n}"] = (lambda n=n: compared(n), 1)
+    tasks[f"compare two targets {n}"] = (lambda n=n: compared(n, targets=[0, 1]), 1)
+    tasks[f"report {n}"] = (lambda n=n: reported(n), 1)
 print(json.dumps(list(tasks)), flush=True)
 for line in sys.stdin:
     task, calls = tasks[line.strip()]

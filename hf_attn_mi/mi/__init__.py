@@ -4,7 +4,7 @@ from hf_attn_mi.mi.boosted_probe import BoostedProbe, fit_boosted_probe
 from hf_attn_mi.mi.estimator import Estimator, EstimatorSpec, SiteData, SiteEstimate
 from hf_attn_mi.mi.folds import draw_folds
 from hf_attn_mi.mi.information import MutualInformation, mutual_information
-from hf_attn_mi.mi.inputs import output_ceiling
+from hf_attn_mi.mi.inputs import estimation_device, output_ceiling
 from hf_attn_mi.mi.predictors import (
     Effort,
     check_effort,
@@ -26,6 +26,7 @@ __all__ = [
     "SiteEstimate",
     "check_effort",
     "draw_folds",
+    "estimation_device",
     "fit_boosted_probe",
     "fit_probe",
     "get_estimator",

@@ -11,7 +11,7 @@ from hf_attn_mi.mi.estimator import SiteData, SiteEstimate
 from hf_attn_mi.mi.folds import jackknife_error
 from hf_attn_mi.mi.neighbors import COMPONENTS, INFLATION, neighbor_information
 from hf_attn_mi.mi.probe import fit_scores, linear_estimate, trust
-from hf_attn_mi.mi.rng import make_rng
+from hf_attn_mi.mi.rng import draw_normal, make_rng
 
 RAW_COMPONENTS = 64  # distances in so many components approximate those of the states, at a third of the cost
 FEW_COMPONENTS = 4
@@ -95,7 +95,7 @@ def score_estimate(
     means = (vectors * values.clamp_min(0).sqrt()).flip(1)[:, : points.shape[1]]
     # Different scores get different random numbers, so that sites do not share the error of one sample.
     generator = make_rng(int(abs(fit.value) * 1e9), "reference")
-    normal = torch.randn(points.shape, generator=generator, dtype=torch.float64)
+    normal = draw_normal(points.shape, generator, points)
     reference = neighbor_information(
         (means[labels] + normal).float(), labels, fold_of, part="scores", k=SCORE_NEIGHBORS
     )

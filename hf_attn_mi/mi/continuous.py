@@ -17,7 +17,7 @@ from hf_attn_mi.mi.estimator import SiteData, SiteEstimate
 from hf_attn_mi.mi.folds import fold_means, jackknife_error, mean_series
 from hf_attn_mi.mi.gaussian import estimate_gaussian_continuous
 from hf_attn_mi.mi.gaussian_ratio import cross_fitted_ratios
-from hf_attn_mi.mi.rng import make_rng
+from hf_attn_mi.mi.rng import draw_normal, make_rng
 
 NEIGHBORS = 5
 MAX_POINTS = 10_000  # examples that neighbors are taken from: the cost is quadratic in n
@@ -163,8 +163,7 @@ def _jittered(values: Tensor, name: str) -> Tensor:
     exact = values.double()
     if len(torch.unique(exact[:, 0])) == len(exact):
         return exact
-    noise = torch.randn(exact.shape, generator=make_rng(0, f"jitter {name}"), dtype=torch.float64)
-    return exact + JITTER * exact.std() * noise
+    return exact + JITTER * exact.std() * draw_normal(exact.shape, make_rng(0, f"jitter {name}"), exact)
 
 
 def _distances(rows: Tensor, points: Tensor) -> Tensor:

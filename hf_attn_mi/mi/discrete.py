@@ -9,7 +9,7 @@ from hf_attn_mi.mi.calibration import calibrated_information
 from hf_attn_mi.mi.estimator import SiteData, SiteEstimate
 from hf_attn_mi.mi.folds import all_and_left_out
 from hf_attn_mi.mi.inputs import entropy
-from hf_attn_mi.mi.rng import make_rng
+from hf_attn_mi.mi.rng import draw_normal, make_rng
 
 MAX_VALUES = 32  # largest number of distinct values of a coordinate
 FIRST_ROWS = 100  # rows that are tested first: most states already have too many distinct values in these
@@ -131,5 +131,5 @@ def repeated_information(site: SiteData) -> SiteEstimate | None:
 
 def _row_codes(balanced: Tensor) -> Tensor:
     """Return (n,) a number that is equal for equal rows: a sum with random weights, in a fixed order."""
-    weights = torch.randn(balanced.shape[1], generator=make_rng(0, "marks"), dtype=torch.float64)
+    weights = draw_normal(balanced.shape[1:], make_rng(0, "marks"), balanced)
     return (balanced.double() * weights).sum(1)

@@ -18,7 +18,7 @@ from hf_attn_mi.kernels import (
 from hf_attn_mi.mi.calibration import Calibration, calibrate, calibrated_information
 from hf_attn_mi.mi.estimator import SiteData, SiteEstimate
 from hf_attn_mi.mi.folds import FoldSums, all_and_left_out, by_fold, from_folds, solve_left_out
-from hf_attn_mi.mi.rng import make_rng
+from hf_attn_mi.mi.rng import draw_classes, draw_normal, make_rng
 
 RIDGES = (0.0, 0.1, 1.0, 10.0)  # in units of the mean variance of a component
 MIN_PROBABILITY = 1e-5  # smaller soft outputs are raised to this before the logarithm is taken
@@ -163,7 +163,7 @@ def _between_classes(scores: Tensor) -> Tensor:
     flat: Tensor = centered @ axes
     flat = flat / flat.square().mean(0).sqrt().clamp_min(1e-12)
     # Without jitter the within-class covariance of perfectly separated classes would be singular.
-    return flat + JITTER * torch.randn(flat.shape, generator=make_rng(0, "jitter"))
+    return flat + JITTER * draw_normal(flat.shape, make_rng(0, "jitter"), flat, dtype=torch.float32)
 
 
 def _second_scores(flat: Tensor, moments: ClassMoments) -> Tensor:
@@ -181,8 +181,8 @@ def _second_loss(separation: Tensor, probabilities: Tensor, fold_of: Tensor) -> 
     generator = make_rng(
         int(float(separation.abs().sum()) * 1e9), "scores"
     )  # sites must not share the error of one sample
-    labels = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
-    drawn = means[labels] + torch.randn(len(labels), means.shape[1], generator=generator, dtype=torch.float64)
+    labels = draw_classes(probabilities, 1, generator)[:, 0]
+    drawn = means[labels] + draw_normal((len(labels), means.shape[1]), generator, means)
     hard = torch.nn.functional.one_hot(labels, len(share)).double()
     true = (drawn @ means.T - means.square().sum(1) / 2 + share.log()).log_softmax(1)
     scores = _second_scores(drawn, class_moments(drawn, hard, folds=fold_of))

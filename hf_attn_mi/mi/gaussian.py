@@ -15,7 +15,7 @@ from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.kernels import mixture_information
 from hf_attn_mi.mi.estimator import SiteData, SiteEstimate
 from hf_attn_mi.mi.folds import FoldSums, all_and_left_out, solve_left_out
-from hf_attn_mi.mi.rng import make_rng
+from hf_attn_mi.mi.rng import draw_normal, make_rng
 
 MANY_CLASSES = 6  # with more classes the noise in the spectrum of the separation biases its information
 FEW_POINTS = 1024  # quadrature points for left-out folds, where only differences matter
@@ -175,7 +175,7 @@ def _separation_samples(true: Tensor, share: Tensor, n: int, d: int) -> Tensor:
     spread = (n * share).rsqrt()[:, None]
 
     def noise(width: int) -> Tensor:
-        normal = torch.randn(PAIRS, classes, width, generator=generator, dtype=torch.float64) * spread
+        normal = draw_normal((PAIRS, classes, width), generator, spread) * spread
         return normal - (share[:, None] * normal).sum(1, keepdim=True)
 
     inside = noise(min(d, classes))
@@ -186,7 +186,7 @@ def _separation_samples(true: Tensor, share: Tensor, n: int, d: int) -> Tensor:
     products = torch.cat(
         [(means + sign * inside) @ (means + sign * inside).transpose(1, 2) + outside for sign in (1, -1)]
     )
-    covariance = _wishart(free - d + classes, classes, generator)
+    covariance = _wishart(free - d + classes, classes, generator, share)
     values, vectors = torch.linalg.eigh(products)
     root = (vectors * values.clamp_min(0).sqrt()[:, None]) @ vectors.transpose(1, 2)
     biased = root @ torch.linalg.solve(torch.cat([covariance, covariance]), root) * free
@@ -195,9 +195,9 @@ def _separation_samples(true: Tensor, share: Tensor, n: int, d: int) -> Tensor:
     return samples
 
 
-def _wishart(degrees: int, size: int, generator: torch.Generator) -> Tensor:
+def _wishart(degrees: int, size: int, generator: torch.Generator, like: Tensor) -> Tensor:
     """Return (PAIRS, size, size) by Bartlett's decomposition; its chi-squares by Wilson and Hilferty's cube."""
-    lower = torch.randn(PAIRS, size, size, generator=generator, dtype=torch.float64).tril()
+    lower = draw_normal((PAIRS, size, size), generator, like).tril()
     freedom = (degrees - torch.arange(size, dtype=torch.float64)).clamp_min(1)
     normal = lower.diagonal(dim1=1, dim2=2)
     chi = freedom * (1 - 2 / (9 * freedom) + normal * (2 / (9 * freedom)).sqrt()).clamp_min(0.05) ** 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from html import escape
 from pathlib import Path
@@ -25,6 +26,7 @@ from hf_attn_mi.mi.inputs import (
     are_continuous,
     ceiling_of,
     check_folds,
+    estimation_device,
     read_classes,
     read_states,
     read_vectors,
@@ -208,29 +210,39 @@ def mutual_information(
     spec = get_estimator(estimator, vectors=vectors)
     check_folds(folds, permutations, n)
     check_effort(effort)
-    known = read_vectors(outputs, noise, n, seed) if vectors else read_classes(outputs, n, seed)
-    # The test looks at neighbors among the leading components, which whitened coordinates do not have.
-    labels = None if spec.coordinates == "whitened" else known.labels
-    if vectors:  # neighbors are tested on the cells of a grid
-        labels = cells_of(known.values, torch.ones(n, dtype=torch.bool))
-    run = _Estimation(
-        spec,
-        known,
-        draw_folds(known.labels, folds, seed),
-        draw_permutations(known.values, labels, permutations, seed),
-        None if vectors else ceiling_of(known.values),
-        folds,
-        effort,
-        vectors and noise is None,
-    )
-    warnings = _repeated_outputs(known.values) if vectors else small_classes(known)
+    flat, warnings = _on_estimation_device(flat, effort)
+    with torch.device("cpu"):  # what is drawn is drawn on the CPU, so that every device gets the same
+        outputs = outputs.cpu()
+        known = read_vectors(outputs, noise, n, seed) if vectors else read_classes(outputs, n, seed)
+        # The test looks at neighbors among the leading components, which whitened coordinates do not have.
+        labels = None if spec.coordinates == "whitened" else known.labels
+        if vectors:  # neighbors are tested on the cells of a grid
+            labels = cells_of(known.values, torch.ones(n, dtype=torch.bool))
+        fold_of = draw_folds(known.labels, folds, seed)
+        orders = draw_permutations(known.values, labels, permutations, seed)
+        ceiling = None if vectors else ceiling_of(known.values)
+        warnings += _repeated_outputs(known.values) if vectors else small_classes(known)
+    device, noiseless = flat.device, vectors and noise is None
+    run = _Estimation(spec, known.to(device), fold_of.to(device), orders.to(device), ceiling, folds, effort, noiseless)
     if run.constant:
         warnings += ("outputs are the same for every input: there is no information about them",)
     null_order = _null_orders(len(flat), permutations)
     # Sites in parallel, each on one thread: the operations of one site are too small to share.
-    with sharing_threads(torch.device("cpu"), len(flat)) as threads:
+    with sharing_threads(device, len(flat)) as threads, nullcontext() if device.type == "cpu" else device:
         sites = across_threads(lambda i: run.site(flat[i], i, null_order.get(i)), range(len(flat)), threads)
-    return _result(run, sites, n, warnings, single=states.dim() == 2)
+    with torch.device("cpu"):
+        return _result(run, sites, n, warnings, single=states.dim() == 2)
+
+
+def _on_estimation_device(flat: Tensor, effort: Effort) -> tuple[Tensor, tuple[str, ...]]:
+    """Return the states where they are estimated: on their own device if it has float64; and warnings."""
+    device = flat.device
+    if estimation_device(device) != device:
+        flat = flat.to(estimation_device(device))
+        return flat, (f"states are on {device}, which has no float64: everything was computed on the {flat.device}",)
+    if device.type == "cpu" or effort == "fast":
+        return flat, ()
+    return flat, (f"the boosted trees (scikit-learn) were fitted on the CPU, everything else was computed on {device}",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,7 +279,7 @@ class _Estimation:
         orders = self.permutations.orders
         whitened = site_coordinates(balance(states)[0], self.spec.coordinates)
         if whitened is None:
-            lowest = torch.full((len(orders),), -torch.inf, dtype=torch.float64)
+            lowest = torch.full((len(orders),), -torch.inf, dtype=torch.float64, device="cpu")
             return _SiteResult(
                 None, None, lowest, [], [f"site {index}: all {len(states)} states are the same: no information"]
             )
@@ -280,7 +292,7 @@ class _Estimation:
         if self.noiseless:
             refuse_functions(whitened.points, self.outputs.values, index)
         null = [] if null_order is None else [self._estimate(self._data(whitened, orders[null_order])).value]
-        statistics = permuted_statistics(whitened, self.permutations)
+        statistics = permuted_statistics(whitened, self.permutations).cpu()
         data = self._data(whitened, orders[0])
         bounds = None
         if not self.constant:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError, shown
 from hf_attn_mi.kernels.inputs import check_tensor
-from hf_attn_mi.mi.rng import make_rng
+from hf_attn_mi.mi.rng import draw_classes, draw_normal, make_rng
 
 MAX_CLASSES = 10_000
 FEWEST_FOLDS, MIN_PER_FOLD = 4, 5
@@ -31,6 +31,20 @@ class Outputs:
     present: Tensor
     labels: Tensor
     soft: bool
+
+    def to(self, device: torch.device) -> Outputs:
+        """Return the same on a device."""
+        return Outputs(self.values.to(device), self.present, self.labels.to(device), self.soft)
+
+
+def estimation_device(device: torch.device) -> torch.device:
+    """Return where states of this device are estimated: there, or on the CPU where the device has no float64.
+
+    Example:
+        >>> estimation_device(torch.device("mps:0"))
+        device(type='cpu')
+    """
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 def entropy(probabilities: Tensor) -> Tensor:
@@ -84,10 +98,7 @@ def read_classes(outputs: Tensor, n: int, seed: int) -> Outputs:
             f"{MIN_PER_CLASS * classes} in all; add examples or merge classes"
         )
     soft = bool(((probabilities > 0) & (probabilities < 1)).any())
-    if soft:
-        labels = torch.multinomial(probabilities, 1, generator=make_rng(seed, "labels"))[:, 0]
-    else:
-        labels = probabilities.argmax(1)
+    labels = draw_classes(probabilities, 1, make_rng(seed, "labels"))[:, 0] if soft else probabilities.argmax(1)
     return Outputs(probabilities, present, labels, soft)
 
 
@@ -207,7 +218,7 @@ def read_vectors(outputs: Tensor, noise: float | Tensor | None, n: int, seed: in
         raise InvalidInputError(f"outputs has {int((~wide.isfinite()).sum())} NaN or infinite numbers")
     if noise is not None:
         deviation = _read_noise(noise, wide.shape[1])
-        wide = wide + deviation * torch.randn(wide.shape, generator=make_rng(seed, "noise"), dtype=torch.float64)
+        wide = wide + deviation * draw_normal(wide.shape, make_rng(seed, "noise"), wide)
     varying = (wide != wide[:1]).any(0)
     if not bool(varying.any()):
         raise InvalidInputError(f"outputs has the same values {n} times: there is no information about a constant")

@@ -8,7 +8,7 @@ from torch import Tensor
 from hf_attn_mi.kernels import neighbor_counts, ross_information
 from hf_attn_mi.mi.estimator import SiteData, SiteEstimate
 from hf_attn_mi.mi.folds import fold_means
-from hf_attn_mi.mi.rng import make_rng
+from hf_attn_mi.mi.rng import draw_normal, make_rng
 
 NEIGHBORS = 3
 COMPONENTS = 8
@@ -45,7 +45,7 @@ def neighbor_information(
     """
     points, labels, fold_of = points[:MAX_POINTS], labels[:MAX_POINTS], fold_of[:MAX_POINTS]
     if len(torch.unique(points[:, 0])) < len(points):  # equal states have no neighbor at a positive distance
-        jitter = torch.randn(points.shape, generator=make_rng(0, "jitter"), dtype=torch.float64).to(points.dtype)
+        jitter = draw_normal(points.shape, make_rng(0, "jitter"), points).to(points.dtype)
         points = points + JITTER * points.std() * jitter
     counts = neighbor_counts(points, labels, k)
     value = float(ross_information(counts))

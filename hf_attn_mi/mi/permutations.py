@@ -25,6 +25,11 @@ class Permutations:
     labels: Tensor | None  # (n, 1 + B) int16 classes; None: neighbors are not tested
     orders: Tensor  # (1 + B, n) long
 
+    def to(self, device: torch.device) -> Permutations:
+        """Return the same on a device."""
+        labels = None if self.labels is None else self.labels.to(device)
+        return Permutations(self.targets.to(device), labels, self.orders.to(device))
+
 
 def draw_permutations(outputs: Tensor, labels: Tensor | None, count: int, seed: int) -> Permutations:
     """Return outputs (n, K) and labels (n,), or None, in `count` random orders after the observed one."""

@@ -18,7 +18,7 @@ from hf_attn_mi.kernels.neighbors.torch import largest
 from hf_attn_mi.mi.calibration import out_of_fold
 from hf_attn_mi.mi.discriminant import linear_fits
 from hf_attn_mi.mi.estimator import SiteData
-from hf_attn_mi.mi.rng import make_rng
+from hf_attn_mi.mi.rng import draw_classes, make_rng
 
 Effort = Literal["fast", "default", "thorough"]
 Predictor = Callable[[SiteData], list[Tensor]]
@@ -112,13 +112,14 @@ def predict_many_trees(site: SiteData) -> list[Tensor]:
 def _boosted(site: SiteData, *, trees: int, rate: float, leaves: int) -> Tensor:
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    features = site.whitened.balanced.numpy()
-    result = torch.full(site.outputs.shape, 1e-9, dtype=torch.float64)
-    draws = site.labels[:, None]
+    # scikit-learn computes on the CPU.
+    features, fold_of = site.whitened.balanced.cpu().numpy(), site.fold_of.cpu()
+    result = torch.full(site.outputs.shape, 1e-9, dtype=torch.float64, device="cpu")
+    draws = site.labels.cpu()[:, None]
     if site.soft:
-        draws = torch.multinomial(site.outputs, DRAWS, replacement=True, generator=make_rng(0, "trees"))
-    for fold in range(int(site.fold_of.max()) + 1):
-        rest, held = (site.fold_of != fold).nonzero()[:, 0], (site.fold_of == fold).nonzero()[:, 0]
+        draws = draw_classes(site.outputs, DRAWS, make_rng(0, "trees")).cpu()
+    for fold in range(int(fold_of.max()) + 1):
+        rest, held = (fold_of != fold).nonzero()[:, 0], (fold_of == fold).nonzero()[:, 0]
         rows, labels = rest.repeat_interleave(draws.shape[1]), draws[rest].flatten()
         if int(labels.min()) == int(labels.max()):
             result[held, labels[0]] = 1.0
@@ -127,10 +128,10 @@ def _boosted(site: SiteData, *, trees: int, rate: float, leaves: int) -> Tensor:
             max_iter=trees, learning_rate=rate, max_leaf_nodes=leaves, min_samples_leaf=20, random_state=fold
         )
         model.fit(features[rows.numpy()], labels.numpy())
-        columns = torch.as_tensor(model.classes_, dtype=torch.long)
+        columns = torch.as_tensor(model.classes_, dtype=torch.long, device="cpu")
         predicted = torch.from_numpy(model.predict_proba(features[held.numpy()]))
         result[held[:, None], columns[None]] = predicted.clamp_min(1e-9)
-    return (result / result.sum(1, keepdim=True)).log()
+    return (result / result.sum(1, keepdim=True)).log().to(site.outputs.device)
 
 
 _SPECS = {

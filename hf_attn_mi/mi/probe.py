@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,7 @@ from hf_attn_mi.mi.discriminant import OutOfFold, discriminant_information
 from hf_attn_mi.mi.estimator import SiteData, SiteEstimate
 from hf_attn_mi.mi.folds import draw_folds, jackknife_error, mean_series
 from hf_attn_mi.mi.gaussian import gaussian_information
-from hf_attn_mi.mi.inputs import Outputs, ceiling_of, check_folds, read_classes, read_states
+from hf_attn_mi.mi.inputs import Outputs, ceiling_of, check_folds, estimation_device, read_classes, read_states
 
 GAUSSIAN_FROM, GAUSSIAN_AT = 0.75, 0.95  # information over that expected of Gaussian scores
 SLACK = 2.0  # standard errors by which the first ratio may be off
@@ -70,9 +71,19 @@ def fit_probe(states: Tensor, outputs: Tensor, *, folds: int | Tensor = 10, seed
     """
     flat = read_states(states)
     check_folds(folds if isinstance(folds, int) else int(folds.max()) + 1, 1, flat.shape[1])
-    known = read_classes(outputs, flat.shape[1], seed)
-    fold_of = draw_folds(known.labels, folds, seed) if isinstance(folds, int) else folds
-    fitted = [_fit_site(site_states, known, fold_of) for site_states in flat]
+    device = estimation_device(flat.device)
+    flat = flat.to(device)
+    with torch.device("cpu"):
+        known = read_classes(outputs.cpu(), flat.shape[1], seed)
+        fold_of = draw_folds(known.labels, folds, seed) if isinstance(folds, int) else folds
+    known, fold_of = known.to(device), fold_of.to(device)
+    with nullcontext() if device.type == "cpu" else device:
+        fitted = [_fit_site(site_states, known, fold_of) for site_states in flat]
+        return _probe_of(fitted, known, flat, single=states.dim() == 2)
+
+
+def _probe_of(fitted: list[tuple[Tensor, Tensor]], known: Outputs, flat: Tensor, *, single: bool) -> Probe:
+    """Return the probe of all sites (directions, offsets), with the classes that do not occur."""
     present = known.present
     directions = flat.new_zeros(len(flat), len(present), flat.shape[2], dtype=torch.float32)
     offsets = torch.full((len(flat), len(present)), -torch.inf)
@@ -80,7 +91,7 @@ def fit_probe(states: Tensor, outputs: Tensor, *, folds: int | Tensor = 10, seed
     directions[:, present] = torch.stack([direction for direction, _ in fitted])
     offsets[:, present] = torch.stack([offset for _, offset in fitted])
     prior[present] = known.values.mean(0)
-    if states.dim() == 2:
+    if single:
         return Probe(directions[0], offsets[0], prior)
     return Probe(directions, offsets, prior)
 

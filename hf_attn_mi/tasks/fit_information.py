@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from hf_attn_mi.data.texts import TextReader, read_texts_of
-from hf_attn_mi.mi import Effort, check_effort, get_estimator
+from hf_attn_mi.mi import Effort, check_effort, estimation_device, get_estimator
 from hf_attn_mi.models.labels import label_names
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.results.information_profile import InformationProfile
@@ -41,7 +41,8 @@ def fit_information(
 ) -> InformationProfile:
     """Mutual information between the states of each layer and the model's output, and the probes that score tokens.
 
-    Under `accelerate launch` the processes share the forward passes; the sample is that of a single process.
+    Under `accelerate launch` the processes share the forward passes; the sample is that of a single process. Estimation
+    runs on the model's device, except for the boosted trees of scikit-learn; `info["estimated_on"]` names it.
 
     Y | x ~ softmax(logits(x)) is the model's own output. Each site holds one state of each input. Texts longer than
     the model's maximum are cut; how many is in `InformationProfile.info`. The model is left exactly as it was.
@@ -91,27 +92,23 @@ def fit_information(
         for number, chunk in enumerate(_chunks(texts)):
             collection.take(chunk, batch_size, mine=number % processes.count == processes.rank)
         kept = collection.finish(processes)
-        inspection = collection.inspection
-        estimates = estimate(
-            collection.sample,
-            collection.plan,
-            collection.layers,
-            inspection.stack,
-            estimator=estimator,
-            effort=effort,
-            permutations=permutations,
-            seed=seed,
-        )
+        inspection, device = collection.inspection, estimation_device(runner.device)
+        settings: dict[str, Any] = {
+            "estimator": estimator,
+            "effort": effort,
+            "permutations": permutations,
+            "seed": seed,
+        }
+        sample = collection.sample, collection.plan, collection.layers, inspection.stack
+        estimates = estimate(*sample, **settings, device=device)
     names = label_names(runner.config)
     notes = [*collection.notes(texts, kept), *estimates.notes]
     for note in notes:
         warnings.warn(note, stacklevel=2)
     info = {
         **runner.provenance(),
-        "estimator": estimator,
-        "effort": effort,
-        "permutations": permutations,
-        "seed": seed,
+        **settings,
+        "estimated_on": str(device),
         "sites": list(chosen),
         "draws": DRAWS,
         "reads": inspection.reads,

@@ -47,6 +47,7 @@ def estimate(
     effort: Effort,
     permutations: int,
     seed: int,
+    device: torch.device,
 ) -> Estimates:
     """Information, probes and the probes of two halves of the inputs, for every site with enough examples.
 
@@ -59,6 +60,7 @@ def estimate(
         layers: the index of each layer in the sample.
         stack: the stack of these layers.
         estimator, effort, permutations, seed: as in `mutual_information`.
+        device: where to compute; the results are on the CPU.
 
     Raises:
         InvalidInputError: too few inputs for the estimator, or one class only.
@@ -73,9 +75,9 @@ def estimate(
             states = torch.stack([sample.states[layer, pick, problem.rows] for layer, pick in problem.cells])
             outputs = sample.outputs[problem.rows]
             estimates = mutual_information(
-                states, outputs, estimator=estimator, effort=effort, permutations=permutations, seed=seed
+                states.to(device), outputs, estimator=estimator, effort=effort, permutations=permutations, seed=seed
             )
-            probes = [_fit(sample, plan, problem.cells, problem.rows, seed)]
+            probes = [_fit(sample, plan, problem.cells, problem.rows, seed, device)]
         except InvalidInputError as error:
             if set(names) & set(ALWAYS):
                 raise
@@ -83,7 +85,7 @@ def estimate(
             continue
         try:
             sides = [problem.rows[half[problem.rows] == side] for side in (True, False)]
-            probes += [_fit(sample, plan, problem.cells, rows, seed) for rows in sides]
+            probes += [_fit(sample, plan, problem.cells, rows, seed, device) for rows in sides]
         except InvalidInputError as error:
             notes.append(f"{', '.join(names)}: no split-half reliability, half of the inputs are too few: {error}")
             whole = probes[0]
@@ -115,8 +117,8 @@ def _problems(sample: Reservoir, plan: SitePlan, layers: tuple[int, ...], notes:
     return list(estimates.values())
 
 
-def _fit(sample: Reservoir, plan: SitePlan, cells: list[Cell], rows: Tensor, seed: int) -> Probe:
-    """One probe for each cell: (cells, classes, width). That of "tokens" is fitted to all draws of an input."""
+def _fit(sample: Reservoir, plan: SitePlan, cells: list[Cell], rows: Tensor, seed: int, device: torch.device) -> Probe:
+    """One probe for each cell, on the CPU: (cells, classes, width). "tokens" is fitted to all draws of an input."""
     pooled = [cell for cell in cells if plan.names[cell[1]] == "tokens"]
     single = [cell for cell in cells if cell not in pooled]
     outputs = sample.outputs[rows]
@@ -127,10 +129,10 @@ def _fit(sample: Reservoir, plan: SitePlan, cells: list[Cell], rows: Tensor, see
             states = torch.stack([sample.states[layer, pick : pick + draws, rows] for layer, pick in chosen])
             # The draws of an input share its output and much of its text: they share its fold, too. With random folds
             # the probe of an early layer was worse on new inputs than that of one draw (.055 to .068 nats, n = 300).
-            by_input = states.transpose(1, 2).flatten(1, 2), outputs.repeat_interleave(draws, 0)
+            by_input = states.transpose(1, 2).flatten(1, 2).to(device), outputs.repeat_interleave(draws, 0)
             probe = fit_probe(*by_input, folds=fold_of.repeat_interleave(draws), seed=seed)
-            probes |= {cell: (probe.directions[i], probe.offsets[i]) for i, cell in enumerate(chosen)}
-            prior = probe.prior
+            directions, offsets, prior = probe.directions.cpu(), probe.offsets.cpu(), probe.prior.cpu()
+            probes |= {cell: (directions[i], offsets[i]) for i, cell in enumerate(chosen)}
     return Probe(torch.stack([probes[c][0] for c in cells]), torch.stack([probes[c][1] for c in cells]), prior)
 
 

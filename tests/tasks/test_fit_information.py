@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import random
+import sys
 import warnings
 
 import pytest
@@ -19,6 +20,7 @@ from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.weights import fingerprint as fingerprint_of
 from hf_attn_mi.tasks.sites import DRAWS
 from hf_attn_mi.tasks.state_collection import StateCollection
+from tests.mi.other_device import DEVICE, OtherDevice
 from tests.sample_models import SIZES, distance, load_small, reads_its_padding, state_of, tiny_bert, zoo_model
 
 ALL = ("tokens", "first", "positions", "attention", "types")
@@ -277,6 +279,24 @@ def test_halves_are_disjoint_and_differ(fitted):
     assert distance(first.directions[place], second.directions[place]) > 0.05
     merged = (first.prior.double() + second.prior.double()) / 2  # 80 inputs each: their mean is that of all
     torch.testing.assert_close(merged, profile.prior.double(), rtol=1e-4, atol=1e-5)
+
+
+def test_estimation_runs_on_the_device_of_the_model(demo, monkeypatch):
+    model, tokenizer = demo
+    profile = fit(model, TEXTS[:60], tokenizer, layers=[1], permutations=3)
+    assert profile.info["estimated_on"] == "cpu"
+    monkeypatch.setattr(sys.modules["hf_attn_mi.tasks.fit_information"], "estimation_device", lambda device: DEVICE)
+    with OtherDevice() as device:
+        found = fit(model, TEXTS[:60], tokenizer, layers=[1], permutations=3)
+    assert found.info["estimated_on"] == str(DEVICE)
+    # nothing with a number for each example comes back but the draw of a class; `_fit` returns the probes
+    assert {name for name, count in device.copies if count >= found.n} <= {"draw_classes", "_fit"}
+    for name in ("lower_bound", "upper_bound", "nats", "interval", "p_value"):
+        value = getattr(found.information, name)
+        torch.testing.assert_close(value, getattr(profile.information, name), rtol=0, atol=1e-6)
+    for one, other in zip((found.probe, *found.halves), (profile.probe, *profile.halves), strict=True):
+        torch.testing.assert_close(one.directions, other.directions, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(one.offsets, other.offsets, rtol=1e-4, atol=1e-6)
 
 
 # --- which model -------------------------------------------------------------------------------------------------

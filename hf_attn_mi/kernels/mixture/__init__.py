@@ -109,9 +109,10 @@ def _far(at_points: Tensor, at_means: Tensor) -> Tensor:
 @lru_cache(maxsize=4)
 def _normal_points(points: int, dimensions: int, seed: int) -> Tensor:
     """Return (points, dimensions) standard normal points from a scrambled Sobol sequence, float64."""
-    engine = torch.quasirandom.SobolEngine(dimensions, scramble=True, seed=seed)  # type: ignore[no-untyped-call]
-    uniform: Tensor = engine.draw(points, dtype=torch.float64)
-    normal: Tensor = torch.special.ndtri(uniform.clamp(1e-9, 1 - 1e-9))
+    with torch.device("cpu"):  # the same points on every device
+        engine = torch.quasirandom.SobolEngine(dimensions, scramble=True, seed=seed)  # type: ignore[no-untyped-call]
+        uniform: Tensor = engine.draw(points, dtype=torch.float64)
+        normal: Tensor = torch.special.ndtri(uniform.clamp(1e-9, 1 - 1e-9))
     return normal
 
 

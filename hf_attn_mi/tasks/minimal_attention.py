@@ -295,11 +295,17 @@ class _Task:
         if not found.units and found.spent:
             return f"The budget of {self.plan.budget:g} forward passes ran out before a set was found."
         if not found.units and not allowed:
-            return "Without the weights of the other sets no prefix of the ranking meets both conditions."
-        if not found.units:
             return (
-                f"No prefix of the ranking meets both conditions: without any of the {what} the prediction is kept, "
-                "but not enough of its probability. With strict=False a set exists."
+                "No further set was found among the weights that are in none of the other sets: no part of them, taken "
+                "in the order of the ranking, is enough while everything else is not."
+            )
+        if not found.units:
+            assert none is not None
+            return (
+                f"No set of {what} qualifies: even without any of them the model predicts the same class, with the "
+                f"probability {none.probability:.4f} instead of {self.units.whole.probability:.4f}, so that taking a "
+                "set away cannot change the prediction. With strict=False it need only lower the probability; such a "
+                "set exists."
             )
         if found.spent:
             tried = f"{len(found.singles)} of {len(found.units)} single removals were run on this set"

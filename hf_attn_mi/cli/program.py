@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import logging
 import os
 import sys
 from typing import NoReturn
 
+from hf_attn_mi.cli.loading import Process
 from hf_attn_mi.cli.main import main
 
 
@@ -18,6 +20,7 @@ def run() -> NoReturn:
     commands. Here everything else that belongs to an orderly end is done, and the memory is left to the system.
     """
     status: list[int] = []
+    Process.ends_with_command = True
     atexit.register(_end_at_once, status)  # registered first, so that it runs last: after those of all libraries
     status.append(main())
     sys.exit(status[0])
@@ -25,6 +28,7 @@ def run() -> NoReturn:
 
 def _end_at_once(status: list[int]) -> None:
     """End the process; if the command was left by an exception, or output cannot be written, Python ends it."""
+    gc.unfreeze()  # where Python ends the process it frees everything
     if not status:
         return
     logging.shutdown()  # its own handler was registered earlier, and would not run any more

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from hf_attn_mi.cli.loading import collection_paused
+from hf_attn_mi.cli.loading import Process, collection_paused
 from tests.cli.command_line import ROOT, command
 
 LIBRARY = """
@@ -68,3 +68,18 @@ def test_the_garbage_collector_is_left_as_it_was(running):
         assert (inside, gc.isenabled()) == (False, running)
     finally:
         (gc.enable if before else gc.disable)()
+
+
+def test_what_is_imported_is_frozen_only_in_a_process_that_ends_with_the_command(monkeypatch):
+    frozen = gc.get_freeze_count()
+    with collection_paused():
+        pass
+    assert gc.get_freeze_count() == frozen
+    monkeypatch.setattr(Process, "ends_with_command", True)
+    try:
+        with collection_paused():
+            kept = [[]]
+        assert gc.get_freeze_count() > frozen
+        assert all(one is not kept for one in gc.get_objects())
+    finally:
+        gc.unfreeze()

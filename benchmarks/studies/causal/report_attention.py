@@ -62,7 +62,8 @@ counterfactual loss), `gim` and `relp` follow papers that are named in attention
 papers and checked on examples computed by hand; none was compared with the code of its authors. The passes are those of
 the search: the passes that a ranking itself needs (about 60 steps for `masks`, 20 for each layer for `attattr`) are not
 counted. The search ranks again while the prefix grows only for `gradient`; compare the other rankings with
-`gradient_once`. Sizes are medians over the inputs for which the ranking led to a set."""
+`gradient_once`. Sizes are medians over the inputs for which the ranking led to a set; with fewer than six inputs they
+have no interval, and no order of the rankings is claimed."""
 LEARNED = """Two encoders of two layers and four heads, trained on tasks whose label is decided by known tokens (the
 sources): marked tokens, or a question and the record that it asks for. Recall is the share of the sources from which a
 path of attention weights leads to [CLS], precision the share of the weights on such a path; a path can carry what

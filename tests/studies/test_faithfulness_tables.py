@@ -155,6 +155,8 @@ def test_metrics_that_nothing_was_tuned_on_are_ranked_in_their_direction():
     values = {method: {metric: list(level + noise) for metric in metrics} for method, level in levels.items()}
     rows = [line(range(count), values, name="sst2", group="untuned", removal="mask")]
     text = "\n".join(report._untuned(rows))
+    assert "**12 of 100 planned inputs were run yet.**" in text
+    assert "Not run yet: AG News, IMDB, 128 tokens." in text
     assert "| SST-2 | soft comprehensiveness | GIM, 0.4" in text
     assert re.search(r"SST-2 \| soft comprehensiveness \| GIM, [^|]+ \| 3 \| 2 \| 4 \| 4 \|", text)
     assert re.search(r"SST-2 \| log-odds \| attnlrp_iterative, [^|]+ \| 2 \| 3 \| 1 \| 4 \|", text)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from benchmarks.common import Row
 from benchmarks.studies.faithfulness.data import SETS
 from benchmarks.studies.faithfulness.judge import BY_REMOVAL, HIGHER, higher_is_better
+from benchmarks.studies.faithfulness.plan import UNTUNED_INPUTS
 from benchmarks.studies.faithfulness.rankings.registry import RANKINGS
 from benchmarks.studies.faithfulness.run import CAPTUM, COSTLY, FAITHFUL, NORMALIZED, PLAUSIBILITY
 from benchmarks.studies.faithfulness.tables import (
@@ -280,18 +281,30 @@ def _untuned(rows: Sequence[Row]) -> list[str]:
                 mean = estimates[metric][method].mean
                 cells.append(("-" if mean is None else f"{mean:.3f}") + (f"; {_difference(test)}" if test else ""))
             lines.append(cells)
-        text += [f"### {TITLES[name]}, [MASK]", "", *table(["method", "inputs", *map(_title, UNTUNED)], lines)]
+        done = max(estimate.inputs for estimate in estimates["comprehensiveness"].values())
+        planned = UNTUNED_INPUTS[name][0]
+        partly = f"**{done} of {planned} planned inputs were run yet.**" if done < planned else f"{done} inputs."
+        text += [
+            f"### {TITLES[name]}, [MASK]",
+            "",
+            partly,
+            "",
+            *table(["method", "inputs", *map(_title, UNTUNED)], lines),
+        ]
     note = (
         "Comprehensiveness and sufficiency with [MASK] in place of tokens, the log-odds of the same removal (mean of "
         "log p(x without the tokens) - log p(x) over the bins; lower is better), and soft comprehensiveness (higher is "
         "better) and soft sufficiency (lower is better; arXiv 2305.10496), which erase parts of every embedding in "
         "proportion to the scores and so depend on their sizes, not on their order alone. Nothing in the package was "
         "tuned on them. In each cell stand the mean, how much better relevance is on the same inputs, and p after "
-        "Holm's correction over the methods of the column. First the places of this package's methods among all."
+        "Holm's correction over the methods of the column. First the places of this package's methods among all, "
+        "which are those of the means and uncertain where inputs are few."
     )
     head = ["data", "metric", "best mean", OURS, "attnlrp", ITERATIVE, "of"]
     if not places:
         return []
+    missing = [TITLES[name] for name in UNTUNED_INPUTS if not any(row[0] == TITLES[name] for row in places)]
+    note += f" Not run yet: {', '.join(missing)}." if missing else ""
     return ["## Metrics that nothing was tuned on", "", note, "", *table(head, places), *text]
 
 

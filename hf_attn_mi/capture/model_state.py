@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -73,11 +73,11 @@ def visible_attention(model: nn.Module) -> Iterator[None]:
         UnsupportedModelError: the model cannot be switched to it.
     """
     configs = [(one, one._attn_implementation_internal) for one in read_once(model, "configs", _configs)]
-    hidden = sorted({str(value) for _, value in configs if value is not None and value not in TRACEABLE})
+    hidden = _hidden(value for _, value in configs)
     if not hidden:
         yield
         return
-    choice = "sdpa" if getattr(model, "_supports_sdpa", False) else "eager"
+    choice = _visible_choice(model)
     try:
         try:
             model.set_attn_implementation(choice)  # type: ignore[operator]
@@ -90,6 +90,27 @@ def visible_attention(model: nn.Module) -> Iterator[None]:
     finally:
         for config, value in configs:
             config._attn_implementation_internal = value
+
+
+def attention_facts(model: nn.Module) -> dict[str, str]:
+    """What a result says about how attention is computed.
+
+    "attention_implementation" is that of the model's configuration, "attention_switched_to" the one that replaces it
+    while the model is explained; only where it is replaced.
+    """
+    facts = {"attention_implementation": str(getattr(getattr(model, "config", None), "_attn_implementation", ""))}
+    if _hidden(one._attn_implementation_internal for one in read_once(model, "configs", _configs)):
+        facts["attention_switched_to"] = _visible_choice(model)
+    return facts
+
+
+def _hidden(implementations: Iterable[object]) -> list[str]:
+    """Those of these attention implementations whose kernels cannot be traced."""
+    return sorted({str(value) for value in implementations if value is not None and value not in TRACEABLE})
+
+
+def _visible_choice(model: nn.Module) -> str:
+    return "sdpa" if getattr(model, "_supports_sdpa", False) else "eager"
 
 
 def _configs(model: nn.Module) -> list[Any]:

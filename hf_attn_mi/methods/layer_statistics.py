@@ -216,7 +216,11 @@ class LayerStatistics:
         except InvalidInputError as error:
             _refuse_ignored_mask(view, error)
             raise
-        real_counts = view.real.sum(1).tolist()
+        # Brought to the processor for all calls at once: a device has to finish its work for each transfer.
+        real_counts, rank = view.real.sum(1).tolist(), statistics.rank.cpu()
+        entropy, received = statistics.mean_entropy.float().cpu(), statistics.received.float().cpu()
+        null_space = None if null_space is None else null_space.float().cpu()
+        effective = None if effective is None else effective.float().cpu()
         for b, (call, i) in enumerate(product(calls, chunk)):
             n = self.lengths[i]
             yield LayerAttention(
@@ -224,11 +228,11 @@ class LayerStatistics:
                 name=call.module_name,
                 n=real_counts[b],
                 head_dim=call.head_dim,
-                rank=statistics.rank[b],
-                null_space_fraction=None if null_space is None else null_space[b].float(),
-                entropy=statistics.mean_entropy[b].float(),
-                received=statistics.received[b, :, :n].float(),
-                received_effective=None if effective is None else effective[b, :, :n].float(),
+                rank=rank[b],
+                null_space_fraction=None if null_space is None else null_space[b],
+                entropy=entropy[b],
+                received=received[b, :, :n],
+                received_effective=None if effective is None else effective[b, :, :n],
                 support_size=self._support_size(view, b, i, n),
             )
 

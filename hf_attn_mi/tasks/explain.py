@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from hf_attn_mi.capture import module_checks, reading_once
+from hf_attn_mi.capture import attention_facts, module_checks, reading_once
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.methods import TokenScorer, find_method, read_options
 from hf_attn_mi.methods.batch import ScoringBatch
@@ -288,7 +288,7 @@ def explain_batch(
             "additive": scorer.additive,
             "adds_up_to": getattr(scorer, "adds_up_to", ""),
             "seconds": seconds,
-            "attention_implementation": str(getattr(runner.config, "_attn_implementation", "")),
+            **attention_facts(runner.model),
             "layers": layers,
             "space": scored.result.space,
             **scored.result.info,

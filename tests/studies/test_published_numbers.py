@@ -174,7 +174,7 @@ def test_numbers_of_the_causal_study():
         sizes = [len(row["record"]["units"]) for row in records if row["suite"] == suite and row["record"]["units"]]
         text = cell(page, "How few weights carry a prediction", "weights of the set", data=SUITES[suite].title)
         assert number(text) == pytest.approx(statistics.median(sizes), rel=6e-3)
-    planted = rows_of(CAUSAL / "planted.jsonl")
+    planted = [row for row in rows_of(CAUSAL / "planted.jsonl") if "planted" in row]  # the others were learned
     for row in planted[:: len(planted) // 3]:
         named = {"mechanism": row["mechanism"], "ranking": row["ranking"]}
         assert number(cell(page, "Planted mechanisms", "forwards", **named)) == pytest.approx(row["forwards"], abs=0.5)

@@ -49,18 +49,19 @@ class Corpus:
     Args:
         folder: the folder of the model.
         rows: how many texts of each data set.
+        reviews: how many of them where the texts are long.
         turns: measurements of each task.
         quick: few rows.
     """
 
-    def __init__(self, folder: Path, rows: int, turns: int, quick: bool) -> None:
-        self.folder, self.rows, self.turns, self.quick = folder, rows, turns, quick
+    def __init__(self, folder: Path, rows: int, reviews: int, turns: int, quick: bool) -> None:
+        self.folder, self.rows, self.reviews, self.turns, self.quick = folder, rows, reviews, turns, quick
         self.model, self.tokenizer = load_classifier(folder), load_tokenizer(folder)
         self.output = Path(tempfile.mkdtemp())
 
     def texts(self, name: str) -> list[str]:
         """The first rows of a data set."""
-        count = self.rows if name.startswith("SST") else max(8, self.rows // 20)
+        count = self.rows if name.startswith("SST") else self.reviews
         return [text for text in read_texts_of(SHARED / "data" / DATA[name], limit=count) if isinstance(text, str)]
 
     def dataset(self, texts: Sequence[str]) -> Any:
@@ -206,7 +207,8 @@ def main() -> int:
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="folder of a BERT-like classifier (default: minilm-sentiment)")
-    parser.add_argument("--rows", type=int, default=20_000, help="SST-2 phrases; a twentieth of IMDB reviews")
+    parser.add_argument("--rows", type=int, default=20_000, help="SST-2 phrases")
+    parser.add_argument("--reviews", type=int, help="IMDB reviews (default: a twentieth of the rows, at least 8)")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts))
     parser.add_argument("--quick", action="store_true", help="few rows, the embedded model, one turn")
@@ -216,7 +218,8 @@ def main() -> int:
     folder = arguments.model or (EMBEDDED_MODEL if arguments.quick else SENTIMENT_MODEL)
     rows, turns = (60, 1) if arguments.quick else (arguments.rows, arguments.turns)
     whole = not arguments.quick and set(arguments.parts) == set(parts)
-    corpus = Corpus(folder, rows, turns, arguments.quick)
+    reviews = max(8, rows // 20) if arguments.reviews is None else arguments.reviews
+    corpus = Corpus(folder, rows, reviews, turns, arguments.quick)
     chosen = [(name, partial(parts[name], corpus), [1]) for name in arguments.parts]
     _, failures = run_parts(chosen, arguments.output or (RESULTS if whole else None), model=folder.name)
     return int(failures > 0)

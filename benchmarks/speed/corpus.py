@@ -1,7 +1,8 @@
 """explain_dataset over a bare forward and backward pass, over one text at a time, and over one process.
 
     python benchmarks/speed/corpus.py            # every part, writes benchmarks/speed/results/corpus.jsonl
-    python benchmarks/speed/corpus.py --parts throughput --rows 500
+    python benchmarks/speed/corpus.py --parts throughput --rows 600 --reviews 30
+    python benchmarks/speed/corpus.py --parts throughput --rows 20000 --reviews 2706 --turns 1    # the whole sets
     python benchmarks/speed/corpus.py --quick    # few rows, the embedded model, writes nothing
 
 Seconds are those of the processor (`time.process_time`) where one process is timed, so that other programs on the
@@ -21,6 +22,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.tasks import batch_explainer
 
 RESULTS = Path(__file__).parent / "results" / "corpus.jsonl"
-DATA = {"SST-2 phrases": "sst2/train.jsonl.gz", "IMDB reviews": "imdb/test.jsonl.gz"}
+DATA = {"SST-2 phrases": ["sst2/train.jsonl.gz"], "IMDB reviews": ["imdb/train.jsonl.gz", "imdb/test.jsonl.gz"]}
 SINGLE = 100  # texts that are explained one at a time
 LONG = (100_000, 5_000_000)  # characters
 
@@ -62,7 +64,8 @@ class Corpus:
     def texts(self, name: str) -> list[str]:
         """The first rows of a data set."""
         count = self.rows if name.startswith("SST") else self.reviews
-        return [text for text in read_texts_of(SHARED / "data" / DATA[name], limit=count) if isinstance(text, str)]
+        rows = chain.from_iterable(read_texts_of(SHARED / "data" / file) for file in DATA[name])
+        return [text for text in islice(rows, count) if isinstance(text, str)]
 
     def dataset(self, texts: Sequence[str]) -> Any:
         """Explain the texts into an empty folder."""
@@ -99,6 +102,8 @@ def throughput(corpus: Corpus) -> Iterator[Row]:
     """explain_dataset over the bare loop with the same batches, and over explain of one text at a time."""
     for name in DATA:
         texts = corpus.texts(name)
+        if not texts:
+            continue
         batches = corpus.batches(texts)
         check(sum(map(len, batches)) == len(texts) == len(load_results(corpus.output)), "a row is missing")
         few = texts[:: max(1, len(texts) // SINGLE)]
@@ -146,7 +151,7 @@ def _launch(corpus: Corpus, count: int, rows: int) -> None:
         command = [sys.executable]
     else:
         command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    command += ["-m", "hf_attn_mi", "explain-dataset", "--data", str(SHARED / "data" / DATA["SST-2 phrases"])]
+    command += ["-m", "hf_attn_mi", "explain-dataset", "--data", str(SHARED / "data" / DATA["SST-2 phrases"][0])]
     command += ["--output", str(corpus.output), "--model", str(corpus.folder), "--limit", str(rows)]
     command += ["--shard-size", str(max(1, rows // 20)), "--quiet"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -170,7 +175,7 @@ def memory(corpus: Corpus) -> Iterator[Row]:
     peaks = {}
     for rows in (few, many):
         shutil.rmtree(corpus.output, ignore_errors=True)
-        data = str(SHARED / "data" / DATA["SST-2 phrases"])
+        data = str(SHARED / "data" / DATA["SST-2 phrases"][0])
         command = [sys.executable, "-c", PROBE, str(rows), str(corpus.output), data, str(EMBEDDED_MODEL)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, cwd=ROOT)
@@ -207,7 +212,7 @@ def main() -> int:
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="folder of a BERT-like classifier (default: minilm-sentiment)")
-    parser.add_argument("--rows", type=int, default=20_000, help="SST-2 phrases")
+    parser.add_argument("--rows", type=int, default=20_000, help="SST-2 phrases; 0 for none")
     parser.add_argument("--reviews", type=int, help="IMDB reviews (default: a twentieth of the rows, at least 8)")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts))

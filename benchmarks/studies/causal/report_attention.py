@@ -356,7 +356,7 @@ def section_of(study: Study) -> str:
         f"Families, other kinds of removal and deeper removals: {counts['further']} (planned: {PLAN['further']} of "
         f"each data set). Other rankings and peers: {ranked} (planned: {PLAN['rankings']} of each). Removals from "
         f"efficient rows: {removed} (planned: {PLAN['keys']} of each). Accuracy without heads: {counts['heads']}. "
-        f"Planned, but without any input so far: {'; '.join([*missing, 'a RoBERTa with a byte-level vocabulary'])}."
+        f"Planned, but without any input so far: {'; '.join(missing) or 'none'}."
     )
     parts = [
         HEADING,

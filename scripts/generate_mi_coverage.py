@@ -56,7 +56,8 @@ checked the bound moved by 6e-9 nats. Each repeat draws a family anew at one of 
   Kendall's tau of
   estimates and truths over the repeats.
 - *gap*: mean of truth minus lower bound: how loose the bound is.
-- *level*: repeats without information with p <= 0.05, of all of those.
+- *level*: repeats without information with p <= 0.05, of all of those. At the weakest strength two families, `curve`
+  and `ordinal`, still have some (0.08 nats): they have no such repeat.
 """
 
 
@@ -88,7 +89,7 @@ def inside(row: Row) -> bool:
 def summary_of(rows: list[Row]) -> Row:
     """Return the figures of one family and effort."""
     errors = [row["nats"] - row["truth"] for row in rows]
-    null = [row for row in rows if row["level"] == 0]
+    null = [row for row in rows if row["truth"] <= ROUNDING]
     covered = sum(map(inside, rows))
     truths = [row["truth"] for row in rows]
     return {

@@ -7,8 +7,8 @@
     python scripts/generate_mi_coverage.py             # docs/methods/mutual_information_coverage.md
 
 A repeat draws a family anew (its parameters, states and outputs) at one of five strengths in turn, the first of which
-is no information at all, and stores the truth beside what `mutual_information` reports. Each repeat is one line of
-benchmarks/accuracy/results/mi_coverage.jsonl.
+is no information at all (a little in `curve` and `ordinal`), and stores the truth beside what `mutual_information`
+reports. Each repeat is one line of benchmarks/accuracy/results/mi_coverage.jsonl.
 """
 
 from __future__ import annotations

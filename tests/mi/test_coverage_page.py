@@ -1,6 +1,6 @@
 """The page of coverage: what efforts cost and how tight their bounds are is computed from the repeats that all have."""
 
-from scripts.generate_mi_coverage import cost_and_tightness
+from scripts.generate_mi_coverage import cost_and_tightness, summary_of
 
 
 def row(family, effort, repeat, truth, lower, seconds):
@@ -38,3 +38,13 @@ def test_without_shared_repeats_nothing_is_compared():
     assert "No repeat" in cost_and_tightness([*alone, row("lin", "default", 1, 0.4, 0.1, 1.0)])[1]
     without = [row("lin", effort, 0, 0.0, 0.0, 1.0) for effort in ("fast", "default")]
     assert "none of them has information" in cost_and_tightness(without)[1]
+
+
+def test_repeats_count_as_without_information_by_their_truth_not_by_their_strength():
+    more = {"nats": 0.1, "interval": [0.0, 0.2], "upper": 0.3}
+    weakest = [row("curve", "fast", n, 0.08, 0.0, 1.0) | more | {"level": 0.0, "p_value": 0.01} for n in range(3)]
+    nothing = [
+        row("lin", "fast", n, 0.0, 0.0, 1.0) | more | {"level": 0.0, "p_value": p} for n, p in enumerate((0.01, 0.5))
+    ]
+    assert (summary_of(weakest)["rejected"], summary_of(weakest)["null"]) == (0, 0)
+    assert (summary_of(nothing)["rejected"], summary_of(nothing)["null"]) == (1, 2)

@@ -4,7 +4,14 @@ from hf_attn_mi.capture.attention_product import multi_head_call, rows_and_logit
 from hf_attn_mi.capture.context import Capture, capture_attention, first_layer, module_checks
 from hf_attn_mi.capture.layer_outputs import layer_outputs, skipped_layers, stack_of_layers
 from hf_attn_mi.capture.model_reading import forget_readings, reading_once
-from hf_attn_mi.capture.model_state import attention_facts, eager_stance, model_lock, unwrap, visible_attention
+from hf_attn_mi.capture.model_state import (
+    attention_facts,
+    eager_stance,
+    is_compiled,
+    model_lock,
+    unwrap,
+    visible_attention,
+)
 from hf_attn_mi.capture.records import AttentionCall, LayerStates, Projection, ReplacedAttention, repeat_heads
 from hf_attn_mi.capture.states import hooks_restored
 from hf_attn_mi.capture.torch_ops import is_attention_rows
@@ -24,6 +31,7 @@ __all__ = [
     "forget_readings",
     "hooks_restored",
     "is_attention_rows",
+    "is_compiled",
     "layer_outputs",
     "model_lock",
     "module_checks",

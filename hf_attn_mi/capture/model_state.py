@@ -65,6 +65,14 @@ def _any_compiled(model: nn.Module) -> bool:
     return any(hasattr(kind, "_orig_mod") or hasattr(getattr(kind, "forward", None), _COMPILED) for kind in classes)
 
 
+def is_compiled(module: nn.Module) -> bool:
+    """Whether this module is, in one of these ways; modules inside of it are not looked at."""
+    if module._compiled_call_impl is not None or "_orig_mod" in module._modules:
+        return True
+    forward = module.__dict__.get("forward") or getattr(type(module), "forward", None)
+    return hasattr(forward, _COMPILED) or hasattr(type(module), "_orig_mod") or "_orig_mod" in module.__dict__
+
+
 @contextmanager
 def visible_attention(model: nn.Module) -> Iterator[None]:
     """Use an attention implementation that can be traced (sdpa or eager) instead of flash and flex kernels.

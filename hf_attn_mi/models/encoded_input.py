@@ -237,22 +237,3 @@ def batches_by_length(inputs: Sequence[EncodedInput], size: int, *, mixed: bool)
             chunk = [i for i in chunk if inputs[i].shape_key == inputs[chunk[0]].shape_key]
         start += len(chunk)
         yield chunk
-
-
-def length_buckets(lengths: Sequence[int], size: int, *, mixed: bool) -> Iterator[list[int]]:
-    """Positions of sequences that share a forward: of one length, or (`mixed`) little longer than the shortest.
-
-    Args:
-        lengths: the lengths of the sequences.
-        size: maximum number of sequences in one batch.
-        mixed: whether lengths may differ, with padding on the right.
-    """
-    bucket: list[int] = []
-    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        longest = (1.25 * lengths[bucket[0]] + 4 if mixed else lengths[bucket[0]]) if bucket else 0
-        if bucket and (len(bucket) == size or lengths[i] > longest):
-            yield bucket
-            bucket = []
-        bucket.append(i)
-    if bucket:
-        yield bucket

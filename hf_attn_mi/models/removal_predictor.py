@@ -1,30 +1,30 @@
 """`RemovalPredictor`: what the model says when some tokens of its inputs are removed.
 
 One object serves everything that runs a model again on changed inputs or masks: the metrics of `compare`, the search of
-`minimal_tokens`, `recheck`, and the perturbation methods (through `run_in_batches`).
+`minimal_tokens`, `recheck`, and the perturbation methods with the baseline "removed". `Replays` batches its passes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import hashlib
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from hf_attn_mi.capture.model_cache import runs_own_code
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
-from hf_attn_mi.models.encoded_input import EncodedInput, length_buckets, per_token
-from hf_attn_mi.models.memory import out_of_memory
+from hf_attn_mi.models.encoded_input import EncodedInput, per_token
 from hf_attn_mi.models.output_heads import ExplainedTarget, HeadReading, find_logits
 from hf_attn_mi.models.removal import remove_tokens
+from hf_attn_mi.models.replays import Replays
 from hf_attn_mi.models.row_independence import agrees_with_rows_alone
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.target_kinds.base import BoundTarget
 from hf_attn_mi.models.targets import Target
 
-Batch = TypeVar("Batch")
 # Difference of logits, relative to the largest. Half precision is too coarse to tell a wrong position from rounding, so
 # such models are run with masks.
 TOKEN_DROPPING_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
@@ -55,12 +55,11 @@ class RemovalPredictor:
         runner: runs the model.
         inputs: the whole inputs.
         target: one entry for each input; it is settled by the first run over the whole inputs.
-        batch_size: maximum number of sequences in one forward pass; halved if memory runs out.
+        batch_size: maximum number of sequences in one forward pass; fewer where they are long, and halved if memory
+            runs out. See `Replays`.
 
     Attributes:
-        batch_size: as above, after halving.
-        sequences: number of sequences run so far.
-        notes: remarks for the reader of a result.
+        sequences: number of sequences run so far; equal variants are run once.
         mixed: whether sequences of different length may share a batch.
         position_offset: position id of the first token where the kept tokens may be run alone instead of masking
             the others; None if all tokens are run with a mask. See `try_token_dropping`.
@@ -70,8 +69,9 @@ class RemovalPredictor:
     runs_nothing = False  # whether an input without any of its tokens can be run
 
     def __init__(self, runner: EncoderRunner, inputs: Sequence[EncodedInput], target: Target, batch_size: int) -> None:
-        self.runner, self.inputs, self.target, self.batch_size = runner, list(inputs), target, batch_size
-        self.sequences, self.notes = 0, list[str]()
+        self.runner, self.inputs, self.target = runner, list(inputs), target
+        self._replays: Replays[Prediction] = Replays(runner.device, batch_size)
+        self.sequences = 0
         self._bound: dict[int, BoundTarget] = {}
         self.mixed = False
         self.position_offset: int | None = None
@@ -87,24 +87,45 @@ class RemovalPredictor:
         Raises:
             InvalidInputError: outputs that the target cannot be read from.
         """
-        predictions: dict[int, Prediction] = {}
 
-        def run(places: list[int]) -> None:
+        def forward(places: list[int]) -> list[Prediction]:
             batch, found = [variants[i] for i in places], list[Prediction]()
             for part in [batch] if self._rows_alone(batch) else [[one] for one in batch]:
                 found += self._forward(part)
-            predictions.update(zip(places, found))
+            return found
 
-        def halved(size: int) -> None:
-            self.batch_size = min(self.batch_size, size)
-            self.notes[:] = [f"Memory ran out: the batches were halved to {self.batch_size}."]
-
-        lengths = [self._bucket(index, variant) for index, variant in variants]
         # A function sees one row at a time, without padding.
         alone = self.target.alone or not self.runner.takes_batches(self.inputs[0])
-        size = 1 if alone else self.batch_size
-        run_in_batches(list(length_buckets(lengths, size, mixed=self.mixed)), run, halved)
-        return [predictions[i] for i in range(len(variants))]
+        return self._replays.run(
+            [self._key(index, variant) for index, variant in variants],
+            [variant.token_count for _, variant in variants],
+            forward,
+            groups=[self._group(index) for index, _ in variants],
+            mixed=self.mixed,
+            most=1 if alone else None,
+        )
+
+    @property
+    def batch_size(self) -> int:
+        """Maximum number of sequences in one forward pass, after halving."""
+        return self._replays.rows
+
+    @property
+    def notes(self) -> list[str]:
+        """Remarks for the reader of a result."""
+        return self._replays.notes
+
+    def _key(self, index: int, variant: EncodedInput) -> Hashable:
+        """The name of a variant: the input, and what was changed of it."""
+        whole = self.inputs[index]
+        if variant is whole:
+            return index
+        digest = hashlib.blake2b(repr(variant.origin).encode(), digest_size=16)
+        for name, value in sorted(variant.tensors.items()):
+            if value is not whole.tensors.get(name):
+                digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+                digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return index, digest.digest()
 
     def _rows_alone(self, variants: Sequence[tuple[int, EncodedInput]]) -> bool:
         """Whether the model answers each row of this batch on its own; tried where it runs code of the caller.
@@ -122,7 +143,7 @@ class RemovalPredictor:
         target = self.target.select([index for index, _ in variants], [variant for _, variant in variants])
         arguments = self.runner.collate([variant for _, variant in variants])
         with self.runner.session(), torch.no_grad():
-            reading = target.read(self.runner.forward(arguments))
+            reading = target.read(self.runner.replay(arguments))
         self.keep_bound([index for index, _ in variants], target)
         self.sequences += len(variants)
         return predictions_of(reading)
@@ -132,12 +153,13 @@ class RemovalPredictor:
         if self.target.bound is None and target.bound is not None:
             self._bound.update(zip(indices, target.bound))
 
-    def _bucket(self, index: int, variant: EncodedInput) -> int:
-        """Variants with the same number may share a batch, and others if lengths may differ in it."""
-        return variant.token_count
+    def _group(self, index: int) -> int:
+        """Variants of inputs with the same number may share a batch."""
+        return 0
 
     def settle(self, predictions: Sequence[Prediction]) -> None:
         """Keep the targets that were explained for the whole inputs: later runs follow the same classes."""
+        self._replays.forget()
         self.target.explained = tuple(one.explained for one in predictions)
         if self._bound:
             self.target.bound = tuple(self._bound[i] for i in range(len(self.inputs)))
@@ -272,33 +294,6 @@ class RemovalPredictor:
         logits = find_logits(outputs, self.runner.config)
         assert logits is not None
         return logits.detach()
-
-
-def run_in_batches(
-    batches: Sequence[list[int]], run: Callable[[list[int]], None], halved: Callable[[int], None]
-) -> None:
-    """Run every batch; a batch that runs out of memory is run again in halves.
-
-    Args:
-        batches: the positions of the inputs of each batch.
-        run: called with the positions of one batch.
-        halved: called with the new batch size after memory ran out.
-    """
-    queue = list(batches)
-    while queue:
-        places = queue.pop(0)
-        try:
-            run(places)
-            continue
-        except RuntimeError as error:
-            if not out_of_memory(error) or len(places) == 1:
-                raise
-        # Outside `except`, where the error no longer holds the tensors of the failed pass.
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        half = (len(places) + 1) // 2
-        halved(half)
-        queue[:0] = [places[:half], places[half:]]
 
 
 def masked(one: EncodedInput, kept: Sequence[int]) -> EncodedInput:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_attn_mi._version import library_versions
-from hf_attn_mi.capture import eager_stance, forget_readings, model_lock, unwrap
+from hf_attn_mi.capture import eager_stance, is_compiled, model_lock, unwrap
 from hf_attn_mi.capture.model_cache import cached, runs_own_code
 from hf_attn_mi.capture.module_walk import modules_of
 from hf_attn_mi.errors import HfAttnMiError, InvalidInputError, UnsupportedModelError
@@ -22,8 +22,9 @@ from hf_attn_mi.models.encoded_input import EncodedInput, EncodedInputs, batches
 from hf_attn_mi.models.loading import check_tokenizer, input_embedding, load_tokenizer
 from hf_attn_mi.models.media import check_media_options, encode_media
 from hf_attn_mi.models.memory import out_of_memory
+from hf_attn_mi.models.model_call import call_model, has_hooks
 from hf_attn_mi.models.model_probe import probe
-from hf_attn_mi.models.multiple_choice import as_single_choices, encode_choices, refuse_several_choices, takes_choices
+from hf_attn_mi.models.multiple_choice import encode_choices, refuse_several_choices, takes_choices
 from hf_attn_mi.models.output_heads import OutputHead
 from hf_attn_mi.models.padding import padding_changes_nothing, trim_padding
 from hf_attn_mi.models.positions import with_positions_named
@@ -33,7 +34,6 @@ from hf_attn_mi.models.weights import fingerprint, holds_meta_weights, refuse_no
 from hf_attn_mi.models.wrappers import device_hook, refuse_default_device, refuse_scripted, unwrap_object
 
 Value = TypeVar("Value")
-REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 SPECIAL_NEEDED = "special tokens are never removed, and it says which of the input's tokens these are"
 
 
@@ -56,6 +56,7 @@ class EncoderRunner:
         output_head: how a pipeline turns logits into scores; None for the registered output heads.
         default_target: the pipeline's answer, as a target string; None for the default of the outputs.
         source: the pipeline or other object that the model was taken from; None for a bare model.
+        compiled: the model as the caller has compiled it, by torch.compile; None for other models. See `replay`.
         notes: remarks that every result of this model must show; set by `encode`.
 
     Example:
@@ -73,6 +74,7 @@ class EncoderRunner:
         self.output_head: OutputHead | None = None
         self.default_target: str | None = None
         self.source: Any = None
+        self.compiled: nn.Module | None = model if is_compiled(model) else None
         self.notes: tuple[str, ...] = ()
 
     @classmethod
@@ -113,6 +115,8 @@ class EncoderRunner:
         runner.processor, runner.sampling_rate = processor, sampling_rate
         runner.tokenizer_options, runner.output_head = dict(unwrapped.tokenizer_options), unwrapped.output_head
         runner.default_target, runner.source = unwrapped.default_target, unwrapped.source
+        if is_compiled(unwrapped.model):
+            runner.compiled = unwrapped.model
         return runner
 
     # --- what the model is -------------------------------------------------------------------------------------
@@ -374,24 +378,15 @@ class EncoderRunner:
         Args:
             arguments: keyword arguments of the model's forward, such as `collate` makes them.
         """
-        if getattr(self.config, "return_dict", True) is False:
-            arguments = {**arguments, "return_dict": True}
-        arguments = as_single_choices(self.model, arguments)
-        try:
-            return self.model(**arguments)
-        except HfAttnMiError:
-            raise
-        except REFUSALS as error:
-            if out_of_memory(error):
-                raise
-            if isinstance(error, ValueError) and "batch sizes > 1" in str(error):
-                reason = "takes one row in a pass, since it names no padding token: set model.config.pad_token_id."
-                raise UnsupportedModelError(f"{self.class_name} {reason}") from error
-            first = (str(error).strip() or "no message").splitlines()[0]
-            shapes = ", ".join(f"{key} {tuple(getattr(value, 'shape', ()))}" for key, value in arguments.items())
-            raise UnsupportedModelError(
-                f"{self.class_name}.forward raised {type(error).__name__}: {first} (arguments: {shapes}). Check the "
-                "inputs by calling model(**inputs) yourself."
-            ) from error
-        finally:
-            forget_readings()  # the model's own code may have changed the model
+        return call_model(self.model, arguments)
+
+    def replay(self, arguments: Mapping[str, Any]) -> Any:
+        """Like `forward`, by the compiled form of a model that the caller has compiled.
+
+        For passes that only read the outputs. While a module has hooks, also those of the caller, the original model
+        runs: a compiled graph may leave them out.
+        """
+        if self.compiled is None or any(map(has_hooks, modules_of(self.model))):
+            return self.forward(arguments)
+        with torch.compiler.set_stance("default"):  # `session` has chosen "force_eager"
+            return call_model(self.model, arguments, self.compiled)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -78,7 +78,10 @@ class MediaRemovalPredictor(RemovalPredictor):
     def refuse(self) -> None:
         """Nothing is refused: no attention mask is needed."""
 
-    def _bucket(self, index: int, variant: EncodedInput) -> int:
+    def _key(self, index: int, variant: EncodedInput) -> Hashable:
+        return index, variant.kept if isinstance(variant, PartlyBlank) else None
+
+    def _group(self, index: int) -> int:
         return index  # inputs of one number of positions may have other shapes
 
     def _forward(self, variants: Sequence[tuple[int, EncodedInput]]) -> list[Prediction]:

@@ -27,7 +27,7 @@ from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.gradients import gradients as gradients_of
 from hf_attn_mi.models.output_heads import ExplainedTarget
-from hf_attn_mi.models.removal_predictor import run_in_batches
+from hf_attn_mi.models.replays import Replays
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import Target
 from hf_attn_mi.tasks.attention_edges import CallEdges, EdgeSpace, Selection
@@ -64,7 +64,8 @@ class RestrictedForward:
         runner: runs the model.
         one: the input.
         target: the target of this one input; settled by `analyze`.
-        batch_size: maximum number of restrictions in one forward pass; halved where memory runs out.
+        batch_size: maximum number of restrictions in one forward pass; fewer where the input is long, and halved where
+            memory runs out. See `Replays`.
         seed: the random seed for models that draw at random in evaluation.
         reference: another input, at least as long, whose values take the place of removed edges.
 
@@ -74,7 +75,6 @@ class RestrictedForward:
         whole: the answer for all edges.
         sequences: restrictions run so far.
         forwards: their cost in forward passes of the whole input.
-        notes: remarks for the reader of a result.
     """
 
     edges: EdgeSpace
@@ -90,9 +90,10 @@ class RestrictedForward:
         seed: int = 0,
         reference: EncodedInput | None = None,
     ) -> None:
-        self.runner, self.input, self.target, self.batch_size, self.seed = runner, one, target, batch_size, seed
+        self.runner, self.input, self.target, self.seed = runner, one, target, seed
+        self._replays: Replays[Answer] = Replays(runner.device, batch_size)
         self.reference, self.reference_values = reference, dict[tuple[str, int], Tensor]()
-        self.sequences, self.forwards, self.notes = 0, 0.0, list[str]()
+        self.sequences, self.forwards = 0, 0.0
         self.layers: tuple[str, ...] = ()
         self._predicted: int | None = None
         self.shared: dict[str, Any] = {}
@@ -103,6 +104,21 @@ class RestrictedForward:
         self._repeats: Counter[str] = Counter()
         self._new: list[CallEdges] = []
         self._stack = ExitStack()
+
+    @property
+    def batch_size(self) -> int:
+        """Maximum number of restrictions in one forward pass, after halving."""
+        return self._replays.rows
+
+    @batch_size.setter
+    def batch_size(self, size: int) -> None:
+        """Set it: 1 for models whose rows depend on each other."""
+        self._replays.rows = size
+
+    @property
+    def notes(self) -> list[str]:
+        """Remarks for the reader of a result."""
+        return self._replays.notes
 
     def __enter__(self) -> Self:
         self._stack.enter_context(self.runner.session())
@@ -238,12 +254,8 @@ class RestrictedForward:
             batch = [candidates[i] for i in places]
             answers.update(zip(places, self.run_batch(batch, REMOVALS[removal])))
 
-        def halved(size: int) -> None:
-            self.batch_size = min(self.batch_size, size)
-            self.notes[:] = [f"Memory ran out: the batches were halved to {self.batch_size}."]
-
-        size = self.batch_size
-        run_in_batches([order[i : i + size] for i in range(0, len(order), size)], run, halved)
+        size = self._replays.rows_of(self.input.token_count)
+        self._replays.run_batches([order[i : i + size] for i in range(0, len(order), size)], run)
         return [answers[i] for i in range(len(candidates))]
 
     def share(self, selections: Sequence[Selection], removal: str = "renormalized") -> list[Answer]:

@@ -79,7 +79,7 @@ def test_a_target_outside_the_graph(demo):
 
 
 def test_functions_must_answer_row_by_row(demo):
-    with pytest.raises(InvalidInputError, match="returned 1 values for 5 inputs"):
+    with pytest.raises(InvalidInputError, match="returned 1 values for 6 inputs"):
         explain(demo[0], TEXTS[0], method="feature_ablation", target=lambda outputs: outputs.logits[:1, 0])
 
 
@@ -105,7 +105,7 @@ def test_memory_that_runs_out_halves_the_batch_and_says_so(demo, monkeypatch, me
     assert max(size for size in sizes if size != most) == most // 2
     for one, other in zip(found, wanted, strict=True):
         assert distance(one.scores, other.scores) <= 1e-5
-        assert f"Memory ran out: the internal batch was halved to {most // 2}." in one.info["warnings"]
+        assert f"Memory ran out: the batches were halved to {most // 2}." in one.info["warnings"]
 
 
 def test_memory_that_is_short_for_a_single_row(demo, monkeypatch):

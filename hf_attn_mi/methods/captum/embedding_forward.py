@@ -14,8 +14,9 @@ from torch import Tensor
 from hf_attn_mi.errors import UnsupportedModelError
 from hf_attn_mi.methods.batch import ScoringBatch
 from hf_attn_mi.methods.captum.sites import FirstLayerStates, InputSite, TokenEmbeddings
+from hf_attn_mi.models.encoded_input import PER_TOKEN
 from hf_attn_mi.models.gradients import gradients
-from hf_attn_mi.models.memory import out_of_memory
+from hf_attn_mi.models.replays import Replays
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import Target
 
@@ -28,13 +29,16 @@ class EmbeddingForward:
         batch: the inputs.
         target: the target, already settled; see `ScoringBatch.settle`.
         probability: explain the probability of the class where it has one, instead of the target's value.
-        internal_batch: maximum number of rows in one pass; halved when memory runs out.
+        internal_batch: maximum number of rows in one pass; None for as many as fit into the budget of tokens. Fewer
+            where the inputs are long, and halved where memory runs out; see `Replays`.
 
     Attributes:
         embeddings: (batch, tokens, hidden) of the inputs, float32 or wider, detached.
         space: the name of the space of these embeddings.
         grids: for each input (rows, columns) of its patches; None for other inputs.
-        notes: what the reader of the scores should know.
+        inputs: the inputs.
+        lengths: for each input its tokens without the padding of the batch.
+        replays: runs the passes without gradients.
 
     Raises:
         InvalidInputError: the arguments hold no tokens.
@@ -42,14 +46,29 @@ class EmbeddingForward:
     """
 
     def __init__(
-        self, runner: EncoderRunner, batch: ScoringBatch, target: Target, *, probability: bool, internal_batch: int
+        self,
+        runner: EncoderRunner,
+        batch: ScoringBatch,
+        target: Target,
+        *,
+        probability: bool,
+        internal_batch: int | None,
     ) -> None:
         self.runner, self.arguments, self.target = runner, batch.arguments, target
-        self.size = internal_batch if runner.takes_batches(batch.inputs[0]) else 1
-        self.probability, self.notes = probability, list[str]()
-        self.site: InputSite = TokenEmbeddings(runner, batch) if batch.is_text else FirstLayerStates(runner, batch)
+        self.inputs = batch.inputs
+        rows = internal_batch if runner.takes_batches(batch.inputs[0]) else 1
+        self.replays: Replays[float] = Replays(runner.device, rows)
+        self.probability = probability
+        self.site: InputSite
+        if batch.is_text:
+            self.site = TokenEmbeddings(runner, batch, compiled=probability)
+        else:
+            self.site = FirstLayerStates(runner, batch)
         self.embeddings, self.space = self.site.embeddings, self.site.space
         self.grids = [one.grid for one in batch.inputs]
+        by_query = any(key == "attention_mask" and value.dim() > 2 for key, value in self.arguments.items())
+        whole = by_query or not batch.is_text
+        self.lengths = [self.embeddings.shape[1] if whole else one.token_count for one in batch.inputs]
 
     def baseline(self, fixed: Tensor, choice: str | None) -> tuple[Tensor, str]:
         """Embeddings without the input, (batch, tokens, hidden), and their name.
@@ -65,21 +84,24 @@ class EmbeddingForward:
         removed, name = self.site.baseline(choice)
         return torch.where(fixed[..., None].to(removed.device), self.embeddings, removed), name
 
-    def values(self, make: Callable[[slice], Tensor], count: int, example: int) -> Tensor:
-        """(count,) float64 explained values, without gradients.
+    def values(self, embeddings: Tensor, rows: list[int]) -> Tensor:
+        """(n,) float64 explained values, without gradients.
 
         Args:
-            make: maps the rows of a slice to (n, tokens, hidden) embeddings; called once for each pass.
-            count: number of rows.
-            example: the index of the input that the rows are variants of.
+            embeddings: (n, tokens, hidden).
+            rows: the input that each row is a variant of.
         """
 
         def run(piece: slice) -> Tensor:
-            embeddings = make(piece)
             with torch.no_grad():
-                return self.forward(embeddings, [example] * embeddings.shape[0])
+                return self.forward(embeddings[piece], rows[piece])
 
-        return torch.cat(self._in_pieces(run, count))
+        return torch.cat(self._in_pieces(run, len(rows)))
+
+    @property
+    def notes(self) -> list[str]:
+        """What the reader of the scores should know."""
+        return [*self.site.notes, *self.replays.notes]
 
     def differentiable(self, embeddings: Tensor, rows: list[int]) -> Tensor:
         """(n,) float64 explained values, whose gradient is computed piece by piece in the same pass.
@@ -116,38 +138,41 @@ class EmbeddingForward:
         )
 
     def forward(self, embeddings: Tensor, rows: list[int]) -> Tensor:
-        """(n,) float64 explained values of one pass over (n, tokens, hidden) embeddings."""
-        batch, index = self.embeddings.shape[0], torch.tensor(rows, device=self.embeddings.device)
-        arguments = {
-            key: value[index] if isinstance(value, Tensor) and value.dim() and value.shape[0] == batch else value
-            for key, value in self.arguments.items()
-        }
-        outputs = self.site.run(arguments, embeddings)
+        """(n,) float64 explained values of one pass over (n, tokens, hidden) embeddings.
+
+        Embeddings of fewer tokens than the batch has are those of the first ones; the others are padding.
+        """
+        outputs = self.site.run(self._arguments(rows, embeddings.shape[1]), embeddings)
         reading = self.target.select(rows).read(outputs)
+        values = reading.values.double()
+        if not self.probability:
+            return values
         probabilities = [one.probability for one in reading.explained]
-        if not self.probability or None in probabilities:
-            return reading.values.double()
-        return torch.tensor(probabilities, dtype=torch.float64, device=reading.values.device)
+        numbers = [float("nan") if one is None else one for one in probabilities]
+        known = torch.tensor([one is not None for one in probabilities], device=values.device)
+        return torch.where(known, torch.tensor(numbers, dtype=torch.float64, device=values.device), values)
+
+    def _arguments(self, rows: list[int], length: int) -> dict[str, Any]:
+        """The arguments of a pass over variants of these inputs, cut to this many tokens."""
+        batch, index = self.embeddings.shape[0], torch.tensor(rows, device=self.embeddings.device)
+        arguments = dict[str, Any]()
+        for key, value in self.arguments.items():
+            if isinstance(value, Tensor) and value.dim() and value.shape[0] == batch:
+                per_token = key in PER_TOKEN and value.dim() > 1 and value.shape[1] == self.embeddings.shape[1]
+                arguments[key] = (value[:, :length] if per_token else value)[index]
+            else:
+                arguments[key] = value
+        return arguments
 
     def _in_pieces(self, run: Callable[[slice], Any], count: int) -> list[Any]:
-        """The results of `run` on slices of `count` rows, in order; all slices are smaller once memory has run out."""
-        results: list[Any] = []
-        start = 0
-        while start < count:
-            end = min(start + self.size, count)
-            try:
-                results.append(run(slice(start, end)))
-                start = end
-                continue
-            except RuntimeError as error:
-                if not out_of_memory(error) or end - start == 1:
-                    raise
-            # Outside `except`, where the error no longer holds the tensors of the failed pass.
-            self.size = (end - start) // 2
-            self.notes = [f"Memory ran out: the internal batch was halved to {self.size}."]
-            if self.embeddings.is_cuda:
-                torch.cuda.empty_cache()
-        return results
+        """The results of `run` on slices of rows, in order."""
+        size, results = self.replays.rows_of(self.embeddings.shape[1]), dict[int, Any]()
+
+        def one(places: list[int]) -> None:
+            results[places[0]] = run(slice(places[0], places[-1] + 1))
+
+        self.replays.run_batches([list(range(i, min(i + size, count))) for i in range(0, count, size)], one)
+        return [results[start] for start in sorted(results)]
 
 
 class _Pieces(torch.autograd.Function):

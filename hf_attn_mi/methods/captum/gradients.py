@@ -166,7 +166,7 @@ def _from_baseline(
 
         attributions = attribute(value, _leaf(network.embeddings[i : i + 1]), baselines[i : i + 1]).detach().double()
         scores.append(attributions.sum((0, -1)))
-        full, empty = network.values(lambda piece, ends=ends: ends[piece], 2, i).tolist()  # type: ignore[misc]
+        full, empty = network.values(ends, [i, i]).tolist()
         ends_of.append((full, empty))
         gaps.append(missing_share(full - empty, scores[-1] * real[i].to(scores[-1].device)))
     result = _scored(network, torch.stack(scores), real)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError, shown
 
-BASELINES = ("pad", "mask", "blank", "zero")
+BASELINES = ("pad", "mask", "blank", "zero", "removed")
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,11 @@ class Options:
     Attributes:
         steps: points of the quadrature of integrated gradients.
         samples: random points, subsets or orders.
-        internal_batch: maximum number of variants of an input in one pass.
+        internal_batch: maximum number of variants in one pass; None for as many as fit into the budget of tokens of
+            `Replays`.
         baseline: the replacement of a removed token: "pad", "mask" or "zero"; None for "pad" where the model has such
-            a token, else "zero". For patches and frames: "blank" (the state of an input of zeros, the default) or
-            "zero".
+            a token, else "zero". "removed" leaves the token out instead (perturbation methods on texts). For patches
+            and frames: "blank" (the state of an input of zeros, the default) or "zero".
         window: tokens of an occlusion window; patches on each side of a square window.
         penalty: the penalty of LIME's ridge regression.
         seed: the random seed for random draws.
@@ -31,7 +32,7 @@ class Options:
 
     steps: int = 50
     samples: int = 25
-    internal_batch: int = 32
+    internal_batch: int | None = 32
     baseline: str | None = None
     window: int = 3
     penalty: float = 1.0

@@ -1,12 +1,17 @@
-"""Captum's perturbation methods over the presence of tokens: 1 keeps a token's embedding, 0 puts the baseline there.
+"""Captum's perturbation methods over the presence of tokens: 1 keeps a token, 0 puts the baseline there or removes it.
 
 The features are the real tokens that are not special. Special tokens and padding are never changed and score 0.
+
+The algorithms are Captum's; the passes are not: each set of present tokens is run once, in batches of a budget of
+tokens (see `models.replays`). A method whose algorithm asks in many small calls is run twice: first to gather the sets
+of all inputs of the batch, then with the answers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,6 +20,7 @@ from hf_attn_mi.methods.base import TokenScores
 from hf_attn_mi.methods.captum.embedding_forward import EmbeddingForward
 from hf_attn_mi.methods.captum.linear_surrogate import WeightedRidge
 from hf_attn_mi.methods.captum.options import Options, missing_share
+from hf_attn_mi.methods.captum.presence import Answers, Asked, Presence, RemovedTokens, ReplacedTokens, sets_of
 from hf_attn_mi.methods.captum.rng import seeded
 
 SPACE = "presence of tokens"
@@ -38,7 +44,7 @@ def feature_ablation(network: EmbeddingForward, special: Tensor, real: Tensor, o
         attributions: Tensor = FeatureAblation(value).attribute(present, perturbations_per_eval=present.shape[1])
         return attributions
 
-    return _by_presence(network, special, real, options, attribute, complete=False)
+    return _by_presence(network, special, real, options, attribute, complete=False, gather=True)
 
 
 def occlusion(network: EmbeddingForward, special: Tensor, real: Tensor, options: Options) -> TokenScores:
@@ -63,7 +69,7 @@ def occlusion(network: EmbeddingForward, special: Tensor, real: Tensor, options:
         )
         return attributions
 
-    return _by_presence(network, special, real, options, attribute, complete=False)
+    return _by_presence(network, special, real, options, attribute, complete=False, gather=True)
 
 
 def shapley_sampling(network: EmbeddingForward, special: Tensor, real: Tensor, options: Options) -> TokenScores:
@@ -83,7 +89,7 @@ def shapley_sampling(network: EmbeddingForward, special: Tensor, real: Tensor, o
         )
         return attributions
 
-    return _by_presence(network, special, real, options, attribute, complete=True)
+    return _by_presence(network, special, real, options, attribute, complete=True, gather=True)
 
 
 def kernel_shap(network: EmbeddingForward, special: Tensor, real: Tensor, options: Options) -> TokenScores:
@@ -145,34 +151,50 @@ def _by_presence(
     attribute: Callable[[Value, Tensor, Grid], Tensor],
     *,
     complete: bool,
+    gather: bool = False,
 ) -> TokenScores:
-    """Attributions to the presence of each token, input by input; `complete`: they should add up."""
-    removed, name = network.baseline(special | ~real, options.baseline)
+    """Attributions to the presence of each token.
+
+    Args:
+        network, special, real, options: see `CaptumScorer`.
+        attribute: Captum's algorithm on the presence of the tokens of one input. Which sets it asks for depends on the
+            seed alone, not on the answers.
+        complete: the attributions should add up.
+        gather: find out first what it asks for, and run the sets of all inputs together.
+    """
+    presence: Presence
+    if options.baseline == "removed":
+        presence = RemovedTokens(network, special, real, options.internal_batch)
+    else:
+        presence = ReplacedTokens(network, special, real, options.baseline)
+    answers = Answers(presence)
+    counts = [len(places) for places in presence.places]
+    scored = [i for i, count in enumerate(counts) if count]
+
+    def attributions_of(i: int, value: Value) -> Tensor:
+        with seeded(options.seed, network.runner.device):
+            return attribute(value, torch.ones(1, counts[i]), network.grids[i]).detach().double().reshape(-1)
+
+    if gather:
+        asked = list[Asked]()
+
+        def record(i: int, present: Tensor) -> Tensor:
+            asked.extend(sets_of(i, present))
+            return torch.zeros(len(present), dtype=torch.float64)
+
+        for i in scored:
+            attributions_of(i, partial(record, i))
+        with seeded(options.seed, network.runner.device):
+            answers.gather(asked)
     scores, gaps = torch.zeros(real.shape, dtype=torch.float32), torch.zeros(real.shape[0], dtype=torch.float64)
     ends = torch.zeros(2, real.shape[0], dtype=torch.float64)
-    for i in range(real.shape[0]):
-        places = (real[i] & ~special[i]).nonzero()[:, 0].to(network.embeddings.device)
-        if not len(places):
-            if complete:
-                ends[:, i] = float(network.values(lambda piece, i=i: network.embeddings[i][None], 1, i)[0])  # type: ignore[misc]
-            continue
-
-        def value(presence: Tensor, i: int = i, places: Tensor = places) -> Tensor:
-            def make(piece: slice) -> Tensor:
-                rows = network.embeddings[i].repeat(len(presence[piece]), 1, 1)
-                keep = presence[piece].to(places.device).bool()[..., None]
-                rows[:, places] = torch.where(keep, rows[:, places], removed[i, places])
-                return rows
-
-            return network.values(make, len(presence), i).cpu()
-
-        present = torch.ones(1, len(places), dtype=torch.float32)
-        with seeded(options.seed, present.device):
-            attributions = attribute(value, present, network.grids[i]).detach().double().reshape(-1)
-        scores[i, places.cpu()] = attributions.float()
+    for i in scored:
+        attributions = attributions_of(i, partial(answers.values, i))
+        scores[i, presence.places[i]] = attributions.float()
         if complete:
-            full, empty = value(torch.cat([present, torch.zeros_like(present)])).tolist()
-            ends[:, i] = torch.tensor([full, empty], dtype=torch.float64)
-            gaps[i] = missing_share(full - empty, attributions)
-    token_scores = TokenScores(scores, space=SPACE, info={"baseline": name}, notes=tuple(network.notes))
+            ends[:, i] = answers.values(i, torch.tensor([[1.0], [0.0]]).expand(2, counts[i]))
+            gaps[i] = missing_share(float(ends[0, i] - ends[1, i]), attributions)
+    for i in set(range(len(counts))).difference(scored) if complete else ():
+        ends[:, i] = answers.values(i, torch.ones(1, 0))
+    token_scores = TokenScores(scores, space=SPACE, info={"baseline": presence.name}, notes=tuple(presence.notes))
     return replace(token_scores, gaps=gaps, values=ends[0], bias=ends[1]) if complete else token_scores

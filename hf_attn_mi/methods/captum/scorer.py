@@ -112,7 +112,7 @@ class CaptumScorer:
 
 
 _Gradient = partial(CaptumScorer, needs_gradients=True)
-_Perturbation = partial(CaptumScorer, replaces_tokens=True)
+_Perturbation = partial(CaptumScorer, replaces_tokens=True, defaults=Options(internal_batch=None))
 SCORERS = (
     _Gradient(
         "saliency",
@@ -179,7 +179,7 @@ SCORERS = (
         "`samples` forwards",
         perturbation.lime,
         ("samples", "penalty", "seed", "baseline", "internal_batch"),
-        Options(samples=1000),
+        defaults=Options(samples=1000, internal_batch=None),
     ),
     _Perturbation(
         "kernel_shap",
@@ -187,7 +187,7 @@ SCORERS = (
         "`samples` forwards",
         perturbation.kernel_shap,
         ("samples", "seed", "baseline", "internal_batch"),
-        Options(samples=1000),
+        defaults=Options(samples=1000, internal_batch=None),
         additive=True,
         more="samples",
     ),

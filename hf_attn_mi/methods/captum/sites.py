@@ -14,6 +14,7 @@ from hf_attn_mi.capture import first_layer
 from hf_attn_mi.capture.function_mode import FunctionMode
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.methods.batch import ScoringBatch
+from hf_attn_mi.models.output_tests import float_outputs, same_tokens
 from hf_attn_mi.models.positions import channels_last
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.token_origins import TokenOrigins
@@ -26,10 +27,12 @@ class InputSite(Protocol):
     Attributes:
         embeddings: (batch, tokens, hidden) of the unchanged inputs, float32 or wider, detached.
         space: the name of the space that the scores are defined on.
+        notes: what the reader of the scores should know.
     """
 
     embeddings: Tensor
     space: str
+    notes: list[str]
 
     def baseline(self, choice: str | None) -> tuple[Tensor, str]:
         """The replacement of a removed token, broadcast to (batch, tokens, hidden), and its name.
@@ -50,6 +53,7 @@ class TokenEmbeddings:
     Args:
         runner: runs the model, inside a `session`.
         batch: a batch with input_ids, inputs or inputs_embeds.
+        compiled: run the compiled form of a model that the caller has compiled; for methods without gradients.
 
     Raises:
         InvalidInputError: the arguments hold no tokens.
@@ -58,8 +62,8 @@ class TokenEmbeddings:
 
     space = "word embeddings"
 
-    def __init__(self, runner: EncoderRunner, batch: ScoringBatch) -> None:
-        self.runner, self.arguments = runner, batch.arguments
+    def __init__(self, runner: EncoderRunner, batch: ScoringBatch, *, compiled: bool = False) -> None:
+        self.runner, self.arguments, self.compiled = runner, batch.arguments, compiled
         key = next((key for key in ("inputs_embeds", "input_ids", "inputs") if key in batch.arguments), None)
         if key is None:
             raise InvalidInputError(
@@ -83,9 +87,16 @@ class TokenEmbeddings:
                     "has no input to change. Use method='relevance'."
                 )
         self.embeddings = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
+        self.notes = list[str]()
+        self._by_argument: bool | None = None
 
     def baseline(self, choice: str | None) -> tuple[Tensor, str]:
         """The embedding of the pad or mask token, or zero; None for "pad" where the model has such a token."""
+        if choice == "removed":
+            raise InvalidInputError(
+                "options['baseline'] is 'removed', which leaves tokens out: only methods that run the model on sets of "
+                "tokens can do that, and not those that take gradients. Pass 'pad', 'mask' or 'zero'."
+            )
         ids = {"pad": getattr(self.runner.config, "pad_token_id", None), "mask": self.runner.mask_token_id}
         if choice is None:
             choice = "pad" if self._row(ids["pad"]) is not None else "zero"
@@ -113,7 +124,41 @@ class TokenEmbeddings:
         """
         tokens = arguments[self.key]
         if self.key == "inputs_embeds":
-            return self.runner.forward({**arguments, self.key: embeddings.to(tokens.dtype)})
+            forward = self.runner.replay if self.compiled else self.runner.forward
+            return forward({**arguments, self.key: embeddings.to(tokens.dtype)})
+        if self.compiled and self.runner.compiled is not None and self._takes_argument():
+            return self._run_by_argument(arguments, embeddings)
+        return self._run_replaced(arguments, embeddings)
+
+    def _run_by_argument(self, arguments: Mapping[str, Any], embeddings: Tensor) -> Any:
+        """A pass of the compiled model, with inputs_embeds in place of the ids."""
+        others = {key: value for key, value in arguments.items() if key != self.key}
+        return self.runner.replay({**others, "inputs_embeds": embeddings.to(self.runner.dtype)})
+
+    def _takes_argument(self) -> bool:
+        """Whether the compiled model says the same about inputs_embeds as the model whose embeddings are replaced.
+
+        Tried once for each batch, on its inputs with every other embedding set to zero. Models that read more off the
+        ids (positions, the end of the text) may differ; there the original model runs, and a note says so.
+        """
+        if self._by_argument is None:
+            changed = self.embeddings.clone()
+            changed[:, 1::2] = 0
+            try:
+                pair = [run(self.arguments, changed) for run in (self._run_replaced, self._run_by_argument)]
+                outputs = [float_outputs(one) for one in pair]
+                same = len(outputs[0]) == len(outputs[1]) and all(same_tokens(a, b, 0, 0) for a, b in zip(*outputs))
+                self._by_argument = self.key == "input_ids" and same
+            except UnsupportedModelError:
+                self._by_argument = False
+            if not self._by_argument:
+                self.notes.append(
+                    "The compiled model was not used: it does not take embeddings in place of ids with the same "
+                    "outputs. The model that it was made from was run."
+                )
+        return self._by_argument
+
+    def _run_replaced(self, arguments: Mapping[str, Any], embeddings: Tensor) -> Any:
         assert self.table is not None
         replaced = _ReplacedEmbeddings(self.table, arguments, embeddings)
         with replaced, replaced.hooked():
@@ -140,7 +185,7 @@ class FirstLayerStates:
     space = "input of the first layer"
 
     def __init__(self, runner: EncoderRunner, batch: ScoringBatch) -> None:
-        self.runner, self.batch = runner, batch
+        self.runner, self.batch, self.notes = runner, batch, list[str]()
         self.layer = first_layer(runner.model)
         states = self._states(batch.arguments)
         self.shape, self.last = states.shape[1:], states.dim() != 4 or channels_last(states, runner.config)

@@ -6,7 +6,9 @@ import pytest
 
 from benchmarks import common
 from benchmarks.common import EMBEDDED_MODEL, ROOT, CheckFailed
-from benchmarks.speed import compare_commits, over_backward
+from benchmarks.inputs import load_classifier, load_tokenizer
+from benchmarks.speed import compare_commits, over_backward, replays
+from benchmarks.speed.timed_model import TimedModel
 
 
 def test_every_architecture_is_timed_and_its_scores_are_checked(monkeypatch):
@@ -70,3 +72,27 @@ def test_processor_seconds_alternate_the_order():
     seconds = common.cpu_seconds_in_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 2, calls=2)
     assert order == ["a", "a", "b", "b", "b", "b", "a", "a"]
     assert {name: len(column) for name, column in seconds.items()} == {"a": 2, "b": 2}
+
+
+def short_replays(monkeypatch):
+    monkeypatch.setattr(replays, "METHODS", ("kernel_shap", "occlusion"))
+    monkeypatch.setattr(replays, "PER_EVAL", (4, 16))
+    words = ["a quiet film about an old man and his dog, and nothing else happens"]
+    return TimedModel(load_classifier(EMBEDDED_MODEL), load_tokenizer(EMBEDDED_MODEL), words, 1, quick=True)
+
+
+@pytest.mark.parametrize("baseline", replays.BASELINES)
+def test_perturbation_methods_are_timed_beside_plain_captum(baseline, monkeypatch):
+    rows = list(replays.against_captum(short_replays(monkeypatch), 9, baseline))
+    assert [row["method"] for row in rows] == ["kernel_shap", "occlusion"]
+    for row in rows:
+        assert row["ratio"]["median"] > 0
+        assert row["largest_difference"] <= 1e-5
+        assert row["perturbations_per_eval"] in (4, 16)
+
+
+def test_other_scores_than_captums_get_no_figure(monkeypatch):
+    timed, plain = short_replays(monkeypatch), replays.captum_scores
+    monkeypatch.setattr(replays, "captum_scores", lambda *given: plain(*given) + 1e-3)
+    with pytest.raises(CheckFailed, match="differ from Captum's"):
+        next(replays.against_captum(timed, 9, "pad"))

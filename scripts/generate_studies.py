@@ -51,7 +51,7 @@ the same output that needs few keys
 - Predictions kept: {kept}. Median relative change of the logits: {change}. Noise of the same size that heads can
   see moves the logits {visible} times as much as noise that they cannot see.
 - The first two claims follow from the definition, so that they test the solver. The fourth is about the outputs of
-  heads; for the prediction itself it is {prediction}.
+  heads; the verdict for the prediction itself: {prediction}.
 - {causal_missed}
 
 ![Change of the logits, keys against tolerance, cost of token sets](causal.png)

@@ -212,7 +212,8 @@ def mutual_information(
     check_effort(effort)
     flat, warnings = _on_estimation_device(flat, effort)
     with torch.device("cpu"):  # what is drawn is drawn on the CPU, so that every device gets the same
-        outputs = outputs.cpu()
+        if isinstance(outputs, Tensor) and not outputs.is_meta:
+            outputs = outputs.cpu()
         known = read_vectors(outputs, noise, n, seed) if vectors else read_classes(outputs, n, seed)
         # The test looks at neighbors among the leading components, which whitened coordinates do not have.
         labels = None if spec.coordinates == "whitened" else known.labels

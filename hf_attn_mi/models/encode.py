@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import sys
+import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import lru_cache
+from types import FrameType
 from typing import Any
 
 import torch
@@ -189,7 +192,7 @@ def encode_text(
             )
         full = _tokenize(parts, tokenizer, index, truncation=True, max_length=limit)
         notes = (f"input {index} was cut from {length} to {limit} tokens; the rest was not seen by the model.",)
-        warnings.warn(notes[0], stacklevel=7)
+        warnings.warn(notes[0], stacklevel=caller_level())
     special = tuple(map(bool, full["special_tokens_mask"]))
     fast = "offset_mapping" in full
     one = EncodedInput(
@@ -204,6 +207,21 @@ def encode_text(
         warnings=notes,
     )
     return _with_words(one, parts) if fast else one
+
+
+def caller_level() -> int:
+    """The `stacklevel` with which a warning of the function that calls this one names the caller of the package.
+
+    That is the caller of the outermost function of the package, however many functions lie between.
+    """
+    package = __name__.partition(".")[0]
+    frames = traceback.walk_stack(sys._getframe(1))
+    return 2 + max(n for n, (frame, _) in enumerate(frames) if _package_of(frame) == package)
+
+
+def _package_of(frame: FrameType) -> str:
+    """The package whose code runs in this frame."""
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
 def has_tokens(one: EncodedInput) -> bool:

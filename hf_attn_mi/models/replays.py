@@ -151,7 +151,7 @@ def length_buckets(
 
     Example:
         >>> list(length_buckets([4, 8, 4, 9], 8, tokens=20, mixed=True))
-        [[0, 2, 1], [3]]
+        [[0, 2], [1, 3]]
     """
     group = [0] * len(lengths) if groups is None else groups
     bucket: list[int] = []

@@ -54,13 +54,8 @@ class ComparedInputs:
         self.predictor, self.removal, self.mask_id = predictor, removal, mask_id
         for i, one in enumerate(predictor.inputs):
             _refuse_without_ids(one, i)
-        fixed = self.fixed_tokens()
-        free = [(~one).nonzero()[:, 0].tolist() for one in fixed]
-        if removal == "attention_mask":  # where it makes no difference, masked tokens are not run
-            seen = [one.tensors.get("attention_mask", torch.ones(one.token_count)).cpu() for one in predictor.inputs]
-            predictor.try_token_dropping([(a & (b != 0)).nonzero()[:, 0].tolist() for a, b in zip(fixed, seen)], free)
-        else:
-            predictor.try_shortened(free)
+        free = [(~fixed).nonzero()[:, 0].tolist() for fixed in self.fixed_tokens()]
+        predictor.try_shortened(free)
         predictor.settle(predictor.predict(list(enumerate(predictor.inputs))))
 
     def __len__(self) -> int:
@@ -86,8 +81,6 @@ class ComparedInputs:
         def variant(version: dict[str, Tensor]) -> EncodedInput:
             tensors = dict(version)
             origin = tuple(tensors.pop(ORIGIN).tolist())
-            if self.predictor.position_offset is not None:
-                return self.predictor.kept(index, tensors["attention_mask"].nonzero()[:, 0].tolist())
             return replace(one, tensors=tensors, length=len(origin), origin=origin)
 
         def predict(versions: Sequence[dict[str, Tensor]]) -> Tensor:

@@ -173,7 +173,7 @@ class RemovedTokens:
 
 def sets_of(example: int, present: Tensor) -> list[Asked]:
     """The name of each row of (n, features), as `Answers` and `Presence` take it."""
-    packed = np.packbits(present.detach().cpu().numpy() != 0, axis=1)
+    packed = np.packbits((present.detach() != 0).cpu().numpy(), axis=1)
     return [(example, row.tobytes()) for row in packed]
 
 

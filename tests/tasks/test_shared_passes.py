@@ -19,6 +19,12 @@ TEXTS = ["a warm film", "a dull film .", "a quietly moving film of the year"]
 READ_ATTENTION = ["attention", "effective", "rollout", "efficient", "value_norms"]
 
 
+@pytest.fixture(scope="module")
+def demo():
+    """A model of these tests alone: once a forward was replaced, even if it was put back, rows run alone as well."""
+    return load_demo()
+
+
 def scoring_passes(model, **options):
     """(forwards, backwards) in sequences of the scores alone, and what `compare` returns."""
     compare(model, TEXTS, **options)  # what is tried once for a model

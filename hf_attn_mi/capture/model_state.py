@@ -53,20 +53,15 @@ def eager_stance(model: nn.Module) -> Iterator[None]:
 
 
 def _any_compiled(model: nn.Module) -> bool:
-    """Whether a part of it is, by torch.compile(module), module.compile() or module.forward = torch.compile(...)."""
-    classes = set[type[nn.Module]]()
-    for module in modules_of(model):
-        if module._compiled_call_impl is not None or "_orig_mod" in module._modules:
-            return True
-        attributes = module.__dict__
-        if "_orig_mod" in attributes or hasattr(attributes.get("forward"), _COMPILED):
-            return True
-        classes.add(type(module))
-    return any(hasattr(kind, "_orig_mod") or hasattr(getattr(kind, "forward", None), _COMPILED) for kind in classes)
+    """Whether a part of it is."""
+    return any(map(is_compiled, modules_of(model)))
 
 
 def is_compiled(module: nn.Module) -> bool:
-    """Whether this module is, in one of these ways; modules inside of it are not looked at."""
+    """Whether by torch.compile(module), module.compile() or module.forward = torch.compile(module.forward).
+
+    Modules inside of it are not looked at.
+    """
     if module._compiled_call_impl is not None or "_orig_mod" in module._modules:
         return True
     forward = module.__dict__.get("forward") or getattr(type(module), "forward", None)

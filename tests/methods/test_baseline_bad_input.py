@@ -21,7 +21,7 @@ from tests.sample_models import TEXTS, distance, state_of, tiny_bert
         ("lime", {"penalty": float("nan")}, "a number from 0 up, not nan"),
         ("random", {"seed": -1}, "a whole number from 0 to"),
         ("random", {"seed": True}, "a whole number from 0 to"),
-        ("occlusion", {"baseline": "black"}, "one of pad, mask, blank, zero, removed, not 'black'"),
+        ("occlusion", {"baseline": "black"}, "one of pad, mask, blank, zero, removed, deleted, not 'black'"),
         ("occlusion", {"baseline": ["pad"]}, "one of pad, mask, blank, zero"),
         ("occlusion", {"window": 1.5}, "a whole number, at least 1, not 1.5"),
         ("occlusion", "window=3", "options must be a dict of names and values, not str"),

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from hf_attn_mi import InvalidInputError, explain
+from hf_attn_mi.evaluation import Probabilities
 from hf_attn_mi.methods import find_method, read_options
 from hf_attn_mi.methods.captum.embedding_forward import EmbeddingForward
 from hf_attn_mi.models.output_heads import ExplainedTarget, Function
@@ -145,13 +146,77 @@ def test_removed_tokens_of_several_inputs_and_of_a_function(demo):
     assert distance(chosen.scores, named.scores) <= 1e-5
 
 
-def test_where_tokens_cannot_be_removed_it_is_said(demo):
+def shortened_value(model, given, places, target):
+    """The probability as a function of which tokens are not deleted, with plain calls of the model."""
+
+    def value(present):
+        found = []
+        for row in present.bool():
+            kept = torch.ones(given["input_ids"].shape[1], dtype=torch.bool)
+            kept[places] = row
+            with torch.no_grad():
+                logits = model(**{name: tensor[:, kept] for name, tensor in given.items()}).logits
+            found.append(logits.softmax(1)[0, target])
+        return torch.stack(found)
+
+    return value, torch.ones(1, len(places))
+
+
+@pytest.mark.parametrize("method", PERTURBATIONS)
+def test_deleted_tokens_shorten_the_text(demo, method):
     model, tokenizer = demo
-    with pytest.raises(InvalidInputError, match="leaves tokens out"):
-        explain(model, SHORT, tokenizer=tokenizer, method="integrated_gradients", options={"baseline": "removed"})
+    options = {**PERTURBATIONS[method], "baseline": "deleted"}
+    found = explain(model, LONG, tokenizer=tokenizer, method=method, options=options)
+    given = tokenizer(LONG, return_tensors="pt")
+    places = torch.arange(1, given["input_ids"].shape[1] - 1)
+    value, present = shortened_value(model, given, places, found.target)
+    assert distance(found.scores[1:-1], captum_scores(method, value, present)) <= 1e-5
+    assert found.scores[[0, -1]].tolist() == [0, 0]
+    assert found.info["baseline"] == "no token: deleted, later tokens move up"
+    masked = explain(model, LONG, tokenizer=tokenizer, method=method, options={**options, "baseline": "removed"})
+    assert distance(found.scores, masked.scores) > 1e-4  # the positions of later tokens matter to this model
+
+
+def test_deleted_tokens_of_several_inputs_and_of_a_pair(demo):
+    model, tokenizer = demo
+    texts, options = [SHORT, (SHORT, LONG), LONG], {"samples": 30, "baseline": "deleted"}
+    together = explain(model, texts, tokenizer=tokenizer, method="kernel_shap", options=options)
+    for text, one in zip(texts, together, strict=True):
+        alone = explain(model, text, tokenizer=tokenizer, method="kernel_shap", options=options)
+        assert distance(one.scores, alone.scores) <= 1e-5
+        assert one.completeness_gap <= 1e-5
+    pair = explain(model, texts[1], tokenizer=tokenizer, method="feature_ablation", options={"baseline": "deleted"})
+    given = tokenizer(*texts[1], return_tensors="pt")
+    assert given["token_type_ids"].any()  # the second text keeps its segment
+    places = (~torch.tensor(pair.special)).nonzero()[:, 0]
+    value, present = shortened_value(model, given, places, pair.target)
+    assert distance(pair.scores[places], captum_scores("feature_ablation", value, present)) <= 1e-5
+
+
+def test_leave_one_out_by_deletion_is_what_the_metrics_delete(demo):
+    model, tokenizer = demo
+    found = explain(model, LONG, tokenizer=tokenizer, method="feature_ablation", options={"baseline": "deleted"})
+    example = {name: values[0] for name, values in tokenizer(LONG, return_tensors="pt").items()}
+
+    def predict(examples):
+        with torch.no_grad():
+            logits = [model(**{name: values[None] for name, values in one.items()}).logits for one in examples]
+        return torch.cat(logits).softmax(1)[:, found.target]
+
+    probabilities = Probabilities(predict, example, torch.tensor(found.special))
+    expected = probabilities.full() - probabilities.removed([(token,) for token in probabilities.tokens])
+    assert distance(found.scores[list(probabilities.tokens)], expected.float()) <= 1e-5
+
+
+@pytest.mark.parametrize("baseline", ["removed", "deleted"])
+def test_where_tokens_cannot_be_left_out_it_is_said(demo, baseline):
+    model, tokenizer = demo
+    options = {"baseline": baseline}
+    with pytest.raises(InvalidInputError, match=f"'{baseline}', which leaves tokens out"):
+        explain(model, SHORT, tokenizer=tokenizer, method="integrated_gradients", options=options)
     ids = tokenizer(SHORT, return_tensors="pt")["input_ids"]
     with pytest.raises(InvalidInputError, match="no token of an input is known to be special"):
-        explain(model, {"input_ids": ids}, method="lime", options={"baseline": "removed"})
+        explain(model, {"input_ids": ids}, method="lime", options=options)
 
 
 class Counting:

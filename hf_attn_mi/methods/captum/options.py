@@ -10,7 +10,8 @@ from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError, shown
 
-BASELINES = ("pad", "mask", "blank", "zero", "removed")
+WITHOUT_TOKEN = ("removed", "deleted")  # nothing takes the place of a token
+BASELINES = ("pad", "mask", "blank", "zero", *WITHOUT_TOKEN)
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,9 @@ class Options:
         internal_batch: maximum number of variants in one pass; None for as many as fit into the budget of tokens of
             `Replays`.
         baseline: the replacement of a removed token: "pad", "mask" or "zero"; None for "pad" where the model has such
-            a token, else "zero". "removed" leaves the token out instead (perturbation methods on texts). For patches
-            and frames: "blank" (the state of an input of zeros, the default) or "zero".
+            a token, else "zero". Perturbation methods on texts can leave the token out instead: "removed" masks it as a
+            key in every layer, "deleted" shortens the text, as the metrics of faithfulness do. For patches and frames:
+            "blank" (the state of an input of zeros, the default) or "zero".
         window: tokens of an occlusion window; patches on each side of a square window.
         penalty: the penalty of LIME's ridge regression.
         seed: the random seed for random draws.

@@ -1,4 +1,4 @@
-"""Captum's perturbation methods over the presence of tokens: 1 keeps a token, 0 puts the baseline there or removes it.
+"""Captum's perturbation methods over the presence of tokens: 1 keeps a token, 0 replaces it or leaves it out.
 
 The features are the real tokens that are not special. Special tokens and padding are never changed and score 0.
 
@@ -20,7 +20,7 @@ from hf_attn_mi.methods.base import TokenScores
 from hf_attn_mi.methods.captum.embedding_forward import EmbeddingForward
 from hf_attn_mi.methods.captum.linear_surrogate import WeightedRidge
 from hf_attn_mi.methods.captum.options import Options, missing_share
-from hf_attn_mi.methods.captum.presence import Answers, Asked, Presence, RemovedTokens, ReplacedTokens, sets_of
+from hf_attn_mi.methods.captum.presence import LEFT_OUT, Answers, Asked, Presence, ReplacedTokens, sets_of
 from hf_attn_mi.methods.captum.rng import seeded
 
 SPACE = "presence of tokens"
@@ -163,8 +163,8 @@ def _by_presence(
         gather: find out first what it asks for, and run the sets of all inputs together.
     """
     presence: Presence
-    if options.baseline == "removed":
-        presence = RemovedTokens(network, special, real, options.internal_batch)
+    if options.baseline in LEFT_OUT:
+        presence = LEFT_OUT[options.baseline](network, special, real, options.internal_batch)
     else:
         presence = ReplacedTokens(network, special, real, options.baseline)
     answers = Answers(presence)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.methods.captum.embedding_forward import EmbeddingForward
-from hf_attn_mi.models.removal_predictor import RemovalPredictor, refuse_unmaskable
+from hf_attn_mi.models.encoded_input import EncodedInput
+from hf_attn_mi.models.removal_predictor import RemovalPredictor, deleted, refuse_unmaskable
 from hf_attn_mi.models.replays import MOST_ROWS
 
 Asked = tuple[int, bytes]  # the number of an input, and which of its features are present
@@ -112,11 +113,8 @@ class ReplacedTokens:
         return self.network.replays.run(asked, lengths, forward, mixed=len(set(self.network.lengths)) > 1)
 
 
-class RemovedTokens:
-    """Features that are masked as keys in every layer; see `Presence`.
-
-    Where the model says the same about the other tokens alone, with the positions that they have in the whole text,
-    only these are run: `RemovalPredictor.try_token_dropping` tries it on the inputs.
+class _TokensLeftOut:
+    """Features that have no embedding where they are missing; see `Presence`.
 
     Args:
         network: the inputs, the model and the target.
@@ -126,19 +124,20 @@ class RemovedTokens:
 
     Raises:
         InvalidInputError: images or audio, a mask by query, or an input of which no token always stays.
-        UnsupportedModelError: the model takes no attention mask.
+        UnsupportedModelError: the model cannot be run without some of its tokens.
     """
 
-    name = "no token: masked as a key in every layer"
+    choice: str  # of the option "baseline"
+    name: str
 
     def __init__(self, network: EmbeddingForward, special: Tensor, real: Tensor, internal_batch: int | None) -> None:
-        refuse_unmaskable(network.runner, "options['baseline'] is 'removed', which needs one; pass 'pad' or 'zero'.")
+        self.check(network)
         for one in network.inputs:
             mask = one.tensors.get("attention_mask")
             if one.length is None or (mask is not None and mask.dim() > 1):
                 raise InvalidInputError(
-                    "options['baseline'] is 'removed', which is for texts with a mask of tokens; pass 'zero' or leave "
-                    "it out."
+                    f"options['baseline'] is {self.choice!r}, which is for texts with a mask of tokens; pass 'zero' or "
+                    "leave it out."
                 )
         anchors = [network.target.anchors(i) for i in range(len(network.inputs))]
         free = [real[i].cpu() & ~special[i].cpu() for i in range(len(real))]
@@ -148,13 +147,24 @@ class RemovedTokens:
         self._fixed = [(real[i].cpu() & ~one).nonzero()[:, 0].tolist() for i, one in enumerate(free)]
         if not all(self._fixed):
             raise InvalidInputError(
-                "options['baseline'] is 'removed', but no token of an input is known to be special, so that nothing "
-                "would be left to run. Pass tokenizer=..., or the baseline 'pad' or 'zero'."
+                f"options['baseline'] is {self.choice!r}, but no token of an input is known to be special, so that "
+                "nothing would be left to run. Pass tokenizer=..., or the baseline 'pad' or 'zero'."
             )
         rows = MOST_ROWS if internal_batch is None else internal_batch
         self._predictor = RemovalPredictor(network.runner, network.inputs, network.target, rows)
         if any(map(len, self.places)):
-            self._predictor.try_token_dropping(self._fixed, [one.tolist() for one in self.places])
+            self.try_batches()
+
+    def check(self, network: EmbeddingForward) -> None:
+        """Refuse a model that cannot be run without some of its tokens."""
+
+    def try_batches(self) -> None:
+        """Find out which rows may share a pass."""
+        raise NotImplementedError
+
+    def variant(self, example: int, present: Tensor) -> EncodedInput:
+        """The input of this number with these of its features, (features,) bool."""
+        raise NotImplementedError
 
     @property
     def notes(self) -> list[str]:
@@ -165,10 +175,55 @@ class RemovedTokens:
         """See `Presence.run`."""
         variants = []
         for example, packed in asked:
-            places = self.places[example]
-            present = places[features_of((example, packed), len(places))].tolist()
-            variants.append((example, self._predictor.kept(example, {*self._fixed[example], *present})))
+            present = features_of((example, packed), len(self.places[example]))
+            variants.append((example, self.variant(example, present)))
         return [one.value for one in self._predictor.predict(variants)]
+
+
+class RemovedTokens(_TokensLeftOut):
+    """Features that are masked as keys in every layer; for arguments and errors see `_TokensLeftOut`.
+
+    Where the model says the same about the other tokens alone, with the positions that they have in the whole text,
+    only these are run: `RemovalPredictor.try_token_dropping` tries it on the inputs.
+    """
+
+    choice = "removed"
+    name = "no token: masked as a key in every layer"
+
+    def check(self, network: EmbeddingForward) -> None:
+        """Refuse a model that takes no attention mask."""
+        refuse_unmaskable(network.runner, "options['baseline'] is 'removed', which needs one; pass 'pad' or 'zero'.")
+
+    def try_batches(self) -> None:
+        """See `RemovalPredictor.try_token_dropping`."""
+        self._predictor.try_token_dropping(self._fixed, [one.tolist() for one in self.places])
+
+    def variant(self, example: int, present: Tensor) -> EncodedInput:
+        """The input with the other tokens as its only keys."""
+        kept = self.places[example][present].tolist()
+        return self._predictor.kept(example, {*self._fixed[example], *kept})
+
+
+class DeletedTokens(_TokensLeftOut):
+    """Features that are deleted, so that later tokens move up; for arguments and errors see `_TokensLeftOut`.
+
+    The removal "delete" of `compare` and of the metrics of faithfulness: see `models.removal.remove_tokens`.
+    """
+
+    choice = "deleted"
+    name = "no token: deleted, later tokens move up"
+
+    def try_batches(self) -> None:
+        """See `RemovalPredictor.try_shortened`."""
+        self._predictor.try_shortened([one.tolist() for one in self.places])
+
+    def variant(self, example: int, present: Tensor) -> EncodedInput:
+        """The shorter input; the input itself where nothing is missing."""
+        whole, missing = self._predictor.inputs[example], self.places[example][~present].tolist()
+        return deleted(whole, missing) if missing else whole
+
+
+LEFT_OUT = {kind.choice: kind for kind in (RemovedTokens, DeletedTokens)}  # by the option "baseline"
 
 
 def sets_of(example: int, present: Tensor) -> list[Asked]:

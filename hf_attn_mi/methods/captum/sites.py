@@ -14,6 +14,7 @@ from hf_attn_mi.capture import first_layer
 from hf_attn_mi.capture.function_mode import FunctionMode
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.methods.batch import ScoringBatch
+from hf_attn_mi.methods.captum.options import WITHOUT_TOKEN
 from hf_attn_mi.models.output_tests import float_outputs, same_tokens
 from hf_attn_mi.models.positions import channels_last
 from hf_attn_mi.models.runner import EncoderRunner
@@ -92,10 +93,10 @@ class TokenEmbeddings:
 
     def baseline(self, choice: str | None) -> tuple[Tensor, str]:
         """The embedding of the pad or mask token, or zero; None for "pad" where the model has such a token."""
-        if choice == "removed":
+        if choice in WITHOUT_TOKEN:
             raise InvalidInputError(
-                "options['baseline'] is 'removed', which leaves tokens out: only methods that run the model on sets of "
-                "tokens can do that, and not those that take gradients. Pass 'pad', 'mask' or 'zero'."
+                f"options['baseline'] is {choice!r}, which leaves tokens out: only methods that run the model on sets "
+                "of tokens can do that, and not those that take gradients. Pass 'pad', 'mask' or 'zero'."
             )
         ids = {"pad": getattr(self.runner.config, "pad_token_id", None), "mask": self.runner.mask_token_id}
         if choice is None:

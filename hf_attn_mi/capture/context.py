@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hf_attn_mi.capture.followed_pass import FollowedPasses, pass_key
 from hf_attn_mi.capture.model_cache import cached, cached_pair
-from hf_attn_mi.capture.model_state import eager_stance, model_lock, unwrap, visible_attention
+from hf_attn_mi.capture.model_state import attention_settings, eager_stance, model_lock, unwrap, visible_attention
 from hf_attn_mi.capture.module_names import ModuleNames, NameTable, layer_stacks
 from hf_attn_mi.capture.records import AttentionCall, LayerStates, ReplacedAttention
 from hf_attn_mi.capture.states import stream_states
@@ -29,11 +30,13 @@ class Capture:
         calls: the attention calls, where no consumer was passed.
         states: the hidden states, with `states=True`.
         checks: module name -> result of its check on first use.
+        repeats: whether a further pass of the same call runs the operations of the last one, as far as attention goes.
     """
 
     calls: list[AttentionCall] = field(default_factory=list)
     states: list[LayerStates] = field(default_factory=list)
     checks: dict[str, ModuleCheck] = field(default_factory=dict)
+    repeats: bool = False
 
     @property
     def linear_output(self) -> bool:
@@ -98,7 +101,8 @@ def capture_attention(
         names, capture.checks = ModuleNames(inner, table), checks
         validation = CaptureValidation(names, checks=capture.checks, skipped=set() if skipped is None else skipped)
         tracer = AttentionTracer(names, validation, consumer or capture.calls.append, replace)
-        stack.enter_context(_pass_boundaries(inner, tracer))
+        follows = replace is None and skipped is None
+        stack.enter_context(_pass_boundaries(inner, tracer, capture, keeps=follows))
         if states:
             receive = capture.states.append if states is True else states
             stack.enter_context(stream_states(names, receive, cached(inner, "state_checks", dict[str, bool])))
@@ -139,21 +143,36 @@ def _refuse_inside_consumer(model: nn.Module) -> None:
 
 
 @contextmanager
-def _pass_boundaries(model: nn.Module, tracer: AttentionTracer) -> Iterator[None]:
-    """Call the tracer at the start and at the end of each forward pass of the whole model."""
-    thread = threading.get_ident()
+def _pass_boundaries(model: nn.Module, tracer: AttentionTracer, capture: Capture, *, keeps: bool) -> Iterator[None]:
+    """Call the tracer at the start and at the end of each forward pass of the whole model.
 
-    def start(module: nn.Module, args: Any) -> None:
+    Args:
+        model: unwrapped.
+        tracer: follows the pass.
+        capture: notes whether the pass can be repeated.
+        keeps: keep what was followed, and repeat what is known.
+    """
+    thread = threading.get_ident()
+    known = FollowedPasses(False, {})
+    key: Hashable | None = None  # of the pass that runs
+
+    def start(module: nn.Module, args: Any, kwargs: Any) -> None:
+        nonlocal known, key
         if threading.get_ident() == thread:
             _refuse_inside_consumer(module)
-            tracer.start_pass()
+            arguments = {**dict(enumerate(args)), **kwargs}  # by number or name
+            known = FollowedPasses.of(model) if keeps else known
+            key = pass_key(model, arguments, attention_settings(model)) if known.repeat else None
+            tracer.start_pass(None if key is None else known.passes.get(key))
 
     def end(module: nn.Module, args: Any, output: Any) -> None:
         if threading.get_ident() == thread:
-            tracer.flush()
-            tracer.validation.verify()
+            followed = tracer.end_pass()
+            capture.repeats = followed is not None and key is not None
+            if key is not None:
+                known.keep(key, followed)
 
-    handles = [model.register_forward_pre_hook(start), model.register_forward_hook(end)]
+    handles = [model.register_forward_pre_hook(start, with_kwargs=True), model.register_forward_hook(end)]
     try:
         yield
     finally:

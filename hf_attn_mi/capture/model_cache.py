@@ -19,6 +19,7 @@ Value = TypeVar("Value")
 Other = TypeVar("Other")
 ModelState = tuple[Hashable, ...]
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
+RECORDING = "transformers.utils.output_capturing"
 LIBRARIES = ("torch.nn.", "transformers.", "peft.", "accelerate.", "sentence_transformers.", "hf_attn_mi.")
 
 
@@ -114,9 +115,17 @@ def _of_package(code: object) -> bool:
 
 
 def _hooks(module: nn.Module) -> tuple[int, ...]:
-    """The numbers of the hooks of a module that are not this package's; a number is never given twice."""
+    """The numbers of the hooks of a module that may be the caller's; a number is never given twice.
+
+    Those of this package are not, nor those by which transformers records outputs: it adds them to a model that is
+    called with output_hidden_states or output_attentions, and leaves them there.
+    """
     hooks = chain(module._forward_pre_hooks.items(), module._forward_hooks.items())
-    return tuple(number for number, hook in hooks if not _of_package(hook))
+    return tuple(number for number, hook in hooks if not _of_package(hook) and not _records_outputs(hook))
+
+
+def _records_outputs(hook: object) -> bool:
+    return getattr(hook, "__module__", None) == RECORDING
 
 
 def _attributes(module: nn.Module) -> tuple[Hashable, ...]:
@@ -167,7 +176,11 @@ def cached_pair(
 
 
 def _values_of(model: nn.Module) -> dict[Hashable, object]:
-    """What is known about the model in its present state."""
+    """What is known about the model in its present state; looked up once for each reading of the state."""
+    return read_once(model, "values", _find_values)
+
+
+def _find_values(model: nn.Module) -> dict[Hashable, object]:
     state, modules = read_once(model, "state", _read_state)
     known = _entries.get(model)
     if known is None or not known.holds(state):

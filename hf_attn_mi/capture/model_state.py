@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -54,7 +55,18 @@ def eager_stance(model: nn.Module) -> Iterator[None]:
 
 def _any_compiled(model: nn.Module) -> bool:
     """Whether a part of it is."""
-    return any(map(is_compiled, modules_of(model)))
+    compiled_classes: dict[type[nn.Module], bool] = {}
+    for module in modules_of(model):  # the rule of `is_compiled`, which asks the same of each class once
+        kind = type(module)
+        if kind not in compiled_classes:
+            compiled_classes[kind] = hasattr(kind, "_orig_mod") or hasattr(getattr(kind, "forward", None), _COMPILED)
+        own = module.__dict__
+        if compiled_classes[kind] or module._compiled_call_impl is not None or "forward" in own or "_orig_mod" in own:
+            if is_compiled(module):
+                return True
+        elif "_orig_mod" in module._modules:
+            return True
+    return False
 
 
 def is_compiled(module: nn.Module) -> bool:
@@ -107,6 +119,12 @@ def attention_facts(model: nn.Module) -> dict[str, str]:
     return facts
 
 
+def attention_settings(model: nn.Module) -> tuple[object, ...]:
+    """The attention implementations that the configurations of a model name now, and whether rows are returned."""
+    configs = read_once(model, "configs", _configs)
+    return tuple((one._attn_implementation_internal, one.output_attentions) for one in configs)
+
+
 def _hidden(implementations: Iterable[object]) -> list[str]:
     """Those of these attention implementations whose kernels cannot be traced."""
     return sorted({str(value) for value in implementations if value is not None and value not in TRACEABLE})
@@ -116,11 +134,22 @@ def _visible_choice(model: nn.Module) -> str:
     return "sdpa" if getattr(model, "_supports_sdpa", False) else "eager"
 
 
+def _of_class(module: nn.Module, name: str) -> Any:
+    """An attribute that the class of a module gives it, such as a property; None if there is none."""
+    known = _class_has(type(module), name)  # type: ignore[arg-type]
+    return plain_attribute(module, name) if known else None
+
+
+@lru_cache(maxsize=4096)
+def _class_has(kind: type[nn.Module], name: str) -> bool:
+    return hasattr(kind, name)
+
+
 def _configs(model: nn.Module) -> list[Any]:
     """Every configuration in the model that names an attention implementation."""
-    configs = {}
+    configs: dict[int, Any] = {}
     for module in modules_of(model):
-        config = plain_attribute(module, "config")
-        if config is not None and hasattr(config, "_attn_implementation_internal"):
+        config = module.__dict__.get("config") or _of_class(module, "config")
+        if config is not None and id(config) not in configs and hasattr(config, "_attn_implementation_internal"):
             configs[id(config)] = config
     return list(configs.values())

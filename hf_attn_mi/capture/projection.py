@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from hf_attn_mi.capture.records import Projection
 
@@ -22,16 +22,22 @@ class LinearMap:
         projection: (heads, head_dim) input features of the heads -> W_O.
         input_features_last: a tensor shaped like `source` -> (..., in_features).
         output_features_last: the result -> (..., hidden).
+        is_fixed: the weight and the bias are parameters as they are, which a further pass uses again.
     """
 
     source: Tensor
     projection: Callable[[Tensor], Projection]
     input_features_last: Callable[[Tensor], Tensor] = lambda tensor: tensor
     output_features_last: Callable[[Tensor], Tensor] = lambda tensor: tensor
+    is_fixed: bool = False
 
 
 def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name: str) -> Any:
     return args[position] if len(args) > position else kwargs.get(name)
+
+
+def _are_parameters(weight: Any, bias: Any) -> bool:
+    return isinstance(weight, nn.Parameter) and (bias is None or isinstance(bias, nn.Parameter))
 
 
 def _channels_last(tensor: Tensor) -> Tensor:
@@ -42,12 +48,13 @@ def _linear(args: tuple[Any, ...], kwargs: dict[str, Any]) -> LinearMap | None:
     weight, bias = _argument(args, kwargs, 1, "weight"), _argument(args, kwargs, 2, "bias")
     if weight.dim() != 2 or not hasattr(weight, "t"):
         return None
-    return LinearMap(_argument(args, kwargs, 0, "input"), lambda f: Projection(weight.t(), bias, f))
+    source, fixed = _argument(args, kwargs, 0, "input"), _are_parameters(weight, bias)
+    return LinearMap(source, lambda f: Projection(weight.t(), bias, f), is_fixed=fixed)
 
 
 def _addmm(args: tuple[Any, ...], kwargs: dict[str, Any]) -> LinearMap | None:
     bias, source, weight = (_argument(args, kwargs, i, n) for i, n in enumerate(("input", "mat1", "mat2")))
-    return LinearMap(source, lambda f: Projection(weight, bias, f))
+    return LinearMap(source, lambda f: Projection(weight, bias, f), is_fixed=_are_parameters(weight, bias))
 
 
 def _conv1d(args: tuple[Any, ...], kwargs: dict[str, Any]) -> LinearMap | None:

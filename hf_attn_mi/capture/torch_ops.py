@@ -53,6 +53,7 @@ class ProductRecord:
     index: int
     module_name: str
     call: dict[str, Any]  # the fields of the `AttentionCall` known so far
+    shapes: tuple[torch.Size, ...] | None = None  # of query, key and value of a fused kernel
     ended_by: str | None = None  # the operation before a linear map at which following ended, if any
     done: bool = False
 
@@ -165,3 +166,34 @@ def any_tagged(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 
 def _tags(value: Any) -> dict[int | None, Tag]:
     return getattr(value, _ATTRIBUTE, None) or {} if isinstance(value, Tensor) else {}
+
+
+def logits_after(func: Any, tag: LogitsTag, others: list[Any]) -> LogitsTag | None:
+    """The tag of the result of an operation on logits; None where they are no logits any more."""
+    other = others[0] if others else None
+    if func in MULTIPLY or func in DIVIDE:
+        if isinstance(other, (int, float)) and tag.bias is None:
+            factor = float(other) if func in MULTIPLY else 1.0 / float(other)
+            return LogitsTag(tag.left, tag.right, tag.scale * factor, None, tag.is_scaled_product)
+        return LogitsTag(tag.left, tag.right, is_scaled_product=False)
+    if func in ADD:
+        if isinstance(other, Tensor) and get_tag(other) is None:
+            bias = other if tag.bias is None else tag.bias + other
+            return LogitsTag(tag.left, tag.right, tag.scale, bias, tag.is_scaled_product)
+        return LogitsTag(tag.left, tag.right, is_scaled_product=False)
+    return LogitsTag(tag.left, tag.right, is_scaled_product=False) if func in LOGITS else None
+
+
+def operands_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """The two factors of a product."""
+    if func in EINSUM:
+        rest = args[1:]
+        return list(rest[0]) if len(rest) == 1 and isinstance(rest[0], (list, tuple)) else list(rest)
+    return [*args, *(kwargs[k] for k in ("input", "other", "mat2", "tensor2") if k in kwargs)][:2]
+
+
+def has_tensor(result: Any) -> bool:
+    """Whether a result is a tensor, or holds one."""
+    if isinstance(result, (tuple, list)):
+        return any(isinstance(item, Tensor) for item in result)
+    return isinstance(result, Tensor)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,15 +28,16 @@ from hf_attn_mi.capture.attention_product import (
     share_heads,
     windowed_values,
 )
+from hf_attn_mi.capture.followed_pass import FollowedPass, PassFollower
 from hf_attn_mi.capture.function_mode import FunctionMode
 from hf_attn_mi.capture.module_names import ModuleNames
 from hf_attn_mi.capture.projection import PROJECTIONS, resolve_projection
-from hf_attn_mi.capture.records import AttentionCall, Projection, ReplacedAttention, repeat_heads
+from hf_attn_mi.capture.records import AttentionCall, Projection
+from hf_attn_mi.capture.replacement import Replace, replace_rows
 from hf_attn_mi.capture.validation import CaptureValidation, head_sum_error
-from hf_attn_mi.errors import InvalidInputError
 
-Replace = Callable[[AttentionCall], Tensor | ReplacedAttention | None]
 Position = tuple[int, int]  # frame and instruction of a module's code, as `ModuleNames.running` returns it
+ATTENTION = ops.SOFTMAX | {F.scaled_dot_product_attention, F.multi_head_attention_forward}
 
 
 class AttentionTracer(FunctionMode):
@@ -51,15 +53,32 @@ class AttentionTracer(FunctionMode):
         super().__init__()
         self.names, self.validation, self.consumer, self.replace = names, validation, consumer, replace
         self.pending: list[ops.ProductRecord] = []
+        self.follower = PassFollower()
         self.start_pass()
 
-    def start_pass(self) -> None:
-        """Discard the calls of an earlier forward pass."""
+    def start_pass(self, repeated: FollowedPass | None = None) -> None:
+        """Discard the calls of an earlier forward pass.
+
+        Args:
+            repeated: a pass that was followed, whose operations are expected again.
+        """
         self.flush()
         self.count = 0
+        self.follower.start(repeated, keeps=self.replace is None)
         # for each module its last position and the number of its calls
         self.last_position: dict[str, tuple[Position | None, int]] = {}
         self.validation.start_pass()
+
+    def end_pass(self) -> FollowedPass | None:
+        """Check the pass; return what was followed where a further pass of the same call can repeat it.
+
+        Raises:
+            UnsupportedModelError: the attention was not captured exactly.
+        """
+        self.flush()
+        if not self.follower.has_repeated(self.count):
+            self.validation.verify()
+        return self.follower.followed(self.count)
 
     def flush(self) -> None:
         """Emit the calls whose product was not followed to a linear map."""
@@ -70,8 +89,11 @@ class AttentionTracer(FunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in ops.READS or ops.recomputing():
+        repeats = self.follower.repeated is not None
+        if (repeats and func not in ATTENTION) or func in ops.READS or ops.recomputing():
             return func(*args, **kwargs)
+        if repeats and func is not F.scaled_dot_product_attention:
+            self.follower.differs()
         before = ops.set_owner(id(self))
         try:
             return self._trace(func, args, kwargs)
@@ -151,39 +173,25 @@ class AttentionTracer(FunctionMode):
             tag = ops.get_tag(argument)
             if isinstance(tag, ops.OutputTag):
                 name = getattr(func, "__name__", str(func))
-                if _has_tensor(result) or name in ("__setitem__", "index_put_"):
+                if ops.has_tensor(result) or name in ("__setitem__", "index_put_"):
                     for record in tag.records:
                         self._end(record, name)
                     if result is argument:
                         ops.set_tag(argument, None)
             elif isinstance(tag, ops.LogitsTag) and isinstance(result, Tensor):
                 others = [a for i, a in enumerate(args) if i != position]
-                new_tag = self._logits_after(func, tag, others)
+                new_tag = ops.logits_after(func, tag, others)
                 if new_tag is not None:
                     ops.set_tag(result, new_tag)
-            elif isinstance(tag, (ops.RowsTag, ops.RowsPartTag)) and _has_tensor(result):
+            elif isinstance(tag, (ops.RowsTag, ops.RowsPartTag)) and ops.has_tensor(result):
                 self.validation.softmax_used((tag.whole if isinstance(tag, ops.RowsPartTag) else tag).number)
                 if isinstance(tag, ops.RowsTag) and isinstance(result, Tensor) and result.shape == argument.shape:
                     ops.set_tag(result, tag)
 
-    @staticmethod
-    def _logits_after(func: Any, tag: ops.LogitsTag, others: list[Any]) -> ops.LogitsTag | None:
-        other = others[0] if others else None
-        if func in ops.MULTIPLY or func in ops.DIVIDE:
-            if isinstance(other, (int, float)) and tag.bias is None:
-                factor = float(other) if func in ops.MULTIPLY else 1.0 / float(other)
-                return ops.LogitsTag(tag.left, tag.right, tag.scale * factor, None, tag.is_scaled_product)
-            return ops.LogitsTag(tag.left, tag.right, is_scaled_product=False)
-        if func in ops.ADD:
-            if isinstance(other, Tensor) and ops.get_tag(other) is None:
-                bias = other if tag.bias is None else tag.bias + other
-                return ops.LogitsTag(tag.left, tag.right, tag.scale, bias, tag.is_scaled_product)
-            return ops.LogitsTag(tag.left, tag.right, is_scaled_product=False)
-        return ops.LogitsTag(tag.left, tag.right, is_scaled_product=False) if func in ops.LOGITS else None
-
     # --- attention products --------------------------------------------------------------------------------
 
     def _softmax(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self.follower.differs()  # what is done with its result is not known of a further pass
         result = func(*args, **kwargs)
         logits = args[0] if args else kwargs["input"]
         dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
@@ -197,7 +205,7 @@ class AttentionTracer(FunctionMode):
         return result
 
     def _product(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        operands = _operands(func, args, kwargs)
+        operands = ops.operands_of(func, args, kwargs)
         tags = [ops.get_tag(operand) for operand in operands]
         result = func(*args, **kwargs)
         if len(operands) != 2 or not isinstance(result, Tensor):
@@ -280,9 +288,16 @@ class AttentionTracer(FunctionMode):
         if isinstance(product, str):
             self.validation.add_problem(running[0], product)
             return result
-        return self._add_product(*running, product, result)
+        known = self.follower.known(self.count, running[0], _shapes(bound))
+        if known is not None:
+            share_heads(product.call, self.names.kv_groups(running[0]), False)
+            record = self._record(*running, product.call)
+            self._emit(record, None if known.projection is None else known.projection())
+            return result
+        return self._add_product(*running, product, result, shapes=_shapes(bound))
 
     def _multi_head(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self.follower.differs()
         running = self.names.running()
         result = func(*args, **kwargs)
         if running is None:
@@ -295,39 +310,28 @@ class AttentionTracer(FunctionMode):
         self._emit(record, projection)
         return result
 
-    def _add_product(self, name: str, position: Position | None, product: Product, result: Tensor) -> Tensor:
+    def _add_product(
+        self,
+        name: str,
+        position: Position | None,
+        product: Product,
+        result: Tensor,
+        *,
+        shapes: tuple[torch.Size, ...] | None = None,
+    ) -> Tensor:
+        """Tag the result of a product; `shapes` are those of query, key and value of a fused kernel."""
         checking = name not in self.validation.checks
         share_heads(product.call, self.names.kv_groups(name), checking)
         record = self._record(name, position, product.call)
+        record.shapes = shapes
         if self._replaced(record):
             result = product.to_result(product.call["output"]).to(result.dtype)
         ops.set_tag(result, ops.OutputTag([record], product.features() if checking else None))
         return result
 
     def _replaced(self, record: ops.ProductRecord) -> bool:
-        """Replace the model's rows by the caller's; rows without an allowed key stay as they are."""
-        if self.replace is None:
-            return False
-        before = self._public(record, None)
-        with torch._C.DisableTorchFunction():
-            new = self.replace(before)
-        if new is None:
-            return False
-        call = record.call
-        new, output = (new.rows, new.output) if isinstance(new, ReplacedAttention) else (new, None)
-        shape = (*call["output"].shape[:3], call["value"].shape[-2])
-        if tuple(new.shape) != shape:
-            raise InvalidInputError(f"replace must return rows of shape {shape}, not {tuple(new.shape)}.")
-        if output is not None and output.shape != call["output"].shape:
-            raise InvalidInputError(
-                f"replace must return an output of shape {tuple(call['output'].shape)}, not {tuple(output.shape)}."
-            )
-        new = new.to(call["value"].dtype)
-        output = new @ repeat_heads(call["value"], shape[1]) if output is None else output.to(call["output"].dtype)
-        empty = ~before.allowed().any(-1, keepdim=True)
-        call["output"] = torch.where(empty, call["output"], output) if bool(empty.any()) else output
-        call["rows"], call["raw_logits"] = new, None
-        return True
+        """Whether the caller has replaced the rows of this product; its output is that of the new rows then."""
+        return self.replace is not None and replace_rows(record.call, self._public(record, None), self.replace)
 
     def _record(self, name: str, position: Position | None, call: dict[str, Any]) -> ops.ProductRecord:
         record = ops.ProductRecord(self.count, name, call)
@@ -365,12 +369,15 @@ class AttentionTracer(FunctionMode):
                 source, output = linear.input_features_last(linear.source), linear.output_features_last(result)
                 error = head_sum_error(source, projection, output)
                 self.validation.add_check(record.module_name, None, projection, result, error)
+            if linear.is_fixed:
+                self.follower.keep(record, partial(linear.projection, features))
             self._emit(record, projection)
 
     def _end(self, record: ops.ProductRecord, operation: str) -> None:
         if not record.done:
             record.ended_by = operation
             self.validation.add_check(record.module_name, operation, None, None, None)
+            self.follower.keep(record, None)
             self._emit(record)
 
     def _emit(self, record: ops.ProductRecord, projection: Projection | None = None) -> None:
@@ -386,14 +393,5 @@ class AttentionTracer(FunctionMode):
         return AttentionCall(index=record.index, module_name=record.module_name, projection=projection, **record.call)
 
 
-def _has_tensor(result: Any) -> bool:
-    if isinstance(result, (tuple, list)):
-        return any(isinstance(item, Tensor) for item in result)
-    return isinstance(result, Tensor)
-
-
-def _operands(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
-    if func in ops.EINSUM:
-        rest = args[1:]
-        return list(rest[0]) if len(rest) == 1 and isinstance(rest[0], (list, tuple)) else list(rest)
-    return [*args, *(kwargs[k] for k in ("input", "other", "mat2", "tensor2") if k in kwargs)][:2]
+def _shapes(bound: dict[str, Any]) -> tuple[torch.Size, ...]:
+    return bound["query"].shape, bound["key"].shape, bound["value"].shape

@@ -146,3 +146,17 @@ def check_outputs(
             f"{name} not rows times values: the mean is off by {float((worst / queries).max()):.3g}. Masked keys or "
             "dropout in the model, or a wrong scale or mask? Pass the output of this attention, or None."
         )
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether no entry is NaN or infinite; one pass over the memory.
+
+    Example:
+        >>> is_finite(torch.tensor([1.0, 2.0])), is_finite(torch.tensor([1.0, torch.nan]))
+        (True, False)
+    """
+    if not tensor.numel():
+        return True
+    order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
+    low, high = torch.aminmax(tensor.detach().permute(order))  # in memory order, which saves a copy
+    return bool(torch.isfinite(low) & torch.isfinite(high))

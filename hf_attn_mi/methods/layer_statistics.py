@@ -14,6 +14,7 @@ from hf_attn_mi.attention import efficient_attention
 from hf_attn_mi.capture import AttentionCall
 from hf_attn_mi.errors import HfAttnMiError, InvalidInputError, UnsupportedModelError
 from hf_attn_mi.kernels import AttentionStatistics, attention_statistics
+from hf_attn_mi.kernels.inputs import is_finite
 from hf_attn_mi.methods.call_stack import CallStack, stacked
 from hf_attn_mi.methods.cross_attention import CrossAttention
 from hf_attn_mi.methods.heads import HeadStatistics, head_statistics
@@ -300,6 +301,12 @@ def covers_tokens(call: AttentionCall, real: Tensor, encoder: str = "") -> bool:
     return same and (encoder == "" or call.module_name.startswith(encoder + "."))
 
 
+def _finite_at(value: Tensor, real: Tensor) -> bool:
+    """Whether the values (batch or 1, heads, n, head_dim) of real tokens are finite."""
+    used = value.transpose(1, 2)
+    return bool(torch.isfinite(used[real] if used.shape[0] == real.shape[0] else used).all())
+
+
 def layer_view(call: AttentionCall, inputs: range, real: Tensor) -> LayerView:
     """The rows, values and output of some inputs.
 
@@ -335,8 +342,7 @@ def layer_view(call: AttentionCall, inputs: range, real: Tensor) -> LayerView:
         raw_logits=cut_if_given(call.raw_logits, 2, 3),
     )
     real = real.to(part.value.device)
-    used = part.value.transpose(1, 2)
-    if not bool(torch.isfinite(used[real] if used.shape[0] == real.shape[0] else used).all()):
+    if not is_finite(part.value) and not _finite_at(part.value, real):
         raise InvalidInputError(
             f"model: {call.module_name} computed NaN or infinite values from finite weights, so the forward pass "
             "overflows: try float32 in place of half precision."

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hf_attn_mi.capture.model_reading import read_once
+from hf_attn_mi.capture.model_cache import cached
 from hf_attn_mi.capture.module_walk import modules_of
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.models.encoded_input import MAIN_KEYS, EncodedInput, EncodedInputs, FailedInput
@@ -130,7 +130,7 @@ def argument_names(model: nn.Module) -> frozenset[str]:
     parameters = _parameters(model)
     if not any(kind is inspect.Parameter.VAR_KEYWORD for kind in parameters.values()):
         return frozenset(parameters)
-    return read_once(model, "argument names", _all_argument_names)
+    return cached(model, "argument names", lambda: _all_argument_names(model))
 
 
 def _all_argument_names(model: nn.Module) -> frozenset[str]:

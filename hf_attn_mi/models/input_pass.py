@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from hf_attn_mi.capture import AttentionCall, Capture, LayerStates, capture_attention
+from hf_attn_mi.capture import AttentionCall, Capture, LayerStates, capture_attention, module_checks
+from hf_attn_mi.capture.followed_pass import FollowedPass, FollowedPasses, pass_key
+from hf_attn_mi.capture.model_state import attention_settings, visible_attention
 from hf_attn_mi.errors import UnsupportedModelError
 from hf_attn_mi.models.model_probe import probe
 from hf_attn_mi.models.token_origins import Following, TokenOrigins
@@ -45,8 +47,12 @@ def capture_input(
     Raises:
         UnsupportedModelError: the model runs its encoder more than once, and which call reads the input is not known.
     """
+    if consumer is None and states is None:
+        with _checked_once(runner, arguments) as capture:
+            yield capture
+        return
     known = probe(runner, arguments)
-    if not known.repeated or (consumer is None and states is None):
+    if not known.repeated:
         with capture_attention(runner.model, consumer or _nothing, states=states or False) as capture:
             yield capture
         return
@@ -61,6 +67,22 @@ def capture_input(
     calls = input_pass.calls(consumer or _nothing)
     with capture_attention(runner.model, calls, states=receive or False) as capture, input_pass.watched(), input_pass:
         yield capture
+
+
+@contextmanager
+def _checked_once(runner: EncoderRunner, arguments: Mapping[str, Any]) -> Iterator[Capture]:
+    """`capture_attention` for the checks only; a call of which a pass was followed is not followed again."""
+    model = runner.model
+    followed = FollowedPasses.of(model)
+    key = ("checked", pass_key(model, arguments, attention_settings(model))) if followed.repeat else None
+    if key is not None and key in followed.passes:
+        with visible_attention(model):
+            yield Capture(checks=module_checks(model))
+        return
+    with capture_attention(model, _nothing) as capture:
+        yield capture
+    if key is not None and capture.repeats:
+        followed.keep(key, FollowedPass(()))
 
 
 def knows_input_pass(runner: EncoderRunner, arguments: Mapping[str, Any]) -> bool:

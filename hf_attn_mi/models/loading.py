@@ -7,7 +7,7 @@ from typing import Any
 import transformers
 from torch import nn
 
-from hf_attn_mi.capture.model_reading import read_once
+from hf_attn_mi.capture.model_cache import cached
 from hf_attn_mi.capture.module_names import named_modules
 from hf_attn_mi.errors import InvalidInputError, shown
 
@@ -89,7 +89,7 @@ def position_tables(model: nn.Module) -> list[tuple[int, int]]:
 
     Position ids count from 0 in what is passed to the model; BART's tables have two rows more, which are not counted.
     """
-    return read_once(model, "position tables", _position_tables)
+    return cached(model, "position tables", lambda: _position_tables(model))
 
 
 def _position_tables(model: nn.Module) -> list[tuple[int, int]]:

@@ -82,6 +82,7 @@ class ClassLogits:
     """Classes that exclude each other: logit of the class minus the mean of the other logits; softmax probability."""
 
     name = "class logits"
+    is_linear = True
 
     def accepts(self, outputs: object, config: object) -> bool:
         """Whether there are logits (batch, classes) of two classes or more."""
@@ -101,6 +102,7 @@ class MultiLabel:
     """Labels that do not exclude each other: the logit of the label; sigmoid probability."""
 
     name = "multi-label"
+    is_linear = True
 
     def accepts(self, outputs: object, config: object) -> bool:
         """Whether config.problem_type says so."""
@@ -123,6 +125,7 @@ class Regression:
     """A value without a class: the output itself; no probability."""
 
     name = "regression"
+    is_linear = True
 
     def accepts(self, outputs: object, config: object) -> bool:
         """Whether config.problem_type is "regression", or the single output is not a label."""

@@ -133,6 +133,15 @@ class Target:
             self.explained = reading.explained
         return reading
 
+    def is_linear(self, outputs: object) -> bool:
+        """Whether the value of each input is a linear function of its logits, as that of a class is."""
+        config = getattr(self.model, "config", None)
+        logits = None if self.reads_rows else find_logits(outputs, config)
+        if logits is None or self._is_no_class(logits):
+            return False
+        head = find_output_head(outputs, config) if self.head is None else self.head
+        return bool(getattr(head, "is_linear", False))
+
     def select(self, inputs: Sequence[int], variants: Sequence[EncodedInput] | None = None) -> Target:
         """The target of these inputs, by their positions; positions may repeat. Settled classes stay settled.
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hf_attn_mi.capture.model_cache import cached
 from hf_attn_mi.capture.module_names import named_modules
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.models.encoded_input import PER_TOKEN, EncodedInput, is_query_mask
@@ -113,7 +114,8 @@ class InputRanges:
         """
         table = input_embedding(model)
         positions = [size for size, _ in position_tables(model)]
-        found = {"token_type_ids": _token_type_rows(model), "position_ids": positions}
+        types = cached(model, "token types", lambda: _token_type_rows(model))
+        found = {"token_type_ids": types, "position_ids": positions}
         return cls(
             type(model).__name__,
             limit,

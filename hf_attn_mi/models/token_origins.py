@@ -34,6 +34,7 @@ class TokenOrigins:
     Attributes:
         main: name of the argument with the token ids of the input; None if there is none.
         token_ids: (batch, tokens) that argument.
+        known: the number of a tensor -> the tensor, kept alive, and the origins of its entries.
 
     Example:
         >>> ids = torch.tensor([[5, 6, 5]])
@@ -47,7 +48,7 @@ class TokenOrigins:
     def __init__(self, arguments: Mapping[str, Any]) -> None:
         self.main = next((key for key in MAIN if _is_ids(arguments.get(key))), None)
         self.token_ids: Tensor | None = None if self.main is None else arguments[self.main]
-        self._known: dict[int, tuple[Tensor, Tensor]] = {}  # id -> the tensor, kept alive, and its origins
+        self.known: dict[int, tuple[Tensor, Tensor]] = {}
         self._starts: dict[str, int] = {}
         start = 0
         for key in sorted(arguments, key=lambda key: key != self.main):  # the token ids first: they start at 0
@@ -59,7 +60,7 @@ class TokenOrigins:
 
     def of(self, tensor: object) -> Tensor | None:
         """Numbers of the entries, of the shape of the tensor, -1 for what is computed; None if nothing is known."""
-        known = self._known.get(id(tensor))
+        known = self.known.get(id(tensor))
         return None if known is None else known[1]
 
     def of_main(self, tensor: object) -> Tensor | None:
@@ -126,9 +127,9 @@ class TokenOrigins:
 
     def _concerned(self, args: tuple[Any, ...]) -> bool:
         for argument in args:
-            if id(argument) in self._known:
+            if id(argument) in self.known:
                 return True
-            if isinstance(argument, tuple | list) and any(id(part) in self._known for part in argument):
+            if isinstance(argument, tuple | list) and any(id(part) in self.known for part in argument):
                 return True
         return False
 
@@ -167,7 +168,7 @@ class TokenOrigins:
         return torch.full(value.shape, -1, device=value.device) if isinstance(value, Tensor) else torch.tensor(-1)
 
     def _set(self, tensor: Tensor, origin: Tensor) -> None:
-        self._known[id(tensor)] = tensor, origin
+        self.known[id(tensor)] = tensor, origin
 
 
 class Following(TorchFunctionMode):

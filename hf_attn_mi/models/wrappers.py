@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from hf_attn_mi.capture.model_cache import cached
 from hf_attn_mi.capture.module_walk import modules_of
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.models.pipelines import read_pipeline
@@ -59,7 +60,7 @@ def refuse_scripted(model: nn.Module) -> None:
     Raises:
         UnsupportedModelError: the model or a part of it is traced or scripted.
     """
-    if any(isinstance(module, torch.jit.ScriptModule) for module in modules_of(model)):
+    if cached(model, "scripted", lambda: any(isinstance(one, torch.jit.ScriptModule) for one in modules_of(model))):
         raise UnsupportedModelError(
             f"model: {type(model).__name__} is or holds TorchScript (torch.jit), whose operations cannot be followed. "
             "Pass the model that it was made from."

@@ -273,6 +273,7 @@ def explain_batch(
     """For each target the explanations of all inputs; their pass is read from `kept`, or kept there."""
     started = time.perf_counter()
     states = None if profile is None else TokenInformation(profile, runner, inputs)
+    facts = {**runner.provenance(), **attention_facts(runner.model)}
     shares = kept is not None and kept.runner.model is runner.model
     reader = kept.reader(inputs, scorer, layers=layers, states=states) if kept is not None and shares else None
     of_targets = score_targets(runner, inputs, scorer, targets, options, layers=layers, states=states, reader=reader)
@@ -281,14 +282,13 @@ def explain_batch(
     explanations = []
     for target, scored in zip(targets, of_targets):
         info = {
-            **runner.provenance(),
+            **facts,
             "method": scorer.name,
             "reference": scorer.reference,
             "class_linked": scorer.class_linked,
             "additive": scorer.additive,
             "adds_up_to": getattr(scorer, "adds_up_to", ""),
             "seconds": seconds,
-            **attention_facts(runner.model),
             "layers": layers,
             "space": scored.result.space,
             **scored.result.info,

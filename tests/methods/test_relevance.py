@@ -10,9 +10,10 @@ from torch import nn
 from transformers.activations import ACT2FN
 
 from hf_attn_mi import explain
-from hf_attn_mi.methods.relevance import LinearizedForward
+from hf_attn_mi.methods.relevance import LinearizedForward, relevance, rules
 from hf_attn_mi.methods.relevance.rules import attention_rule, taylor_rule
-from tests.sample_models import TEXTS, distance, load_demo, run_relevance, zoo_model
+from hf_attn_mi.models.runner import EncoderRunner
+from tests.sample_models import TEXTS, distance, load_demo, run_relevance, tiny_bert, zoo_model
 
 COMPLETE = [
     "seqcls-bert",
@@ -373,3 +374,34 @@ def test_half_precision_keeps_the_order(demo, dtype):
     assert torch.corrcoef(torch.stack([ranks(found.scores), ranks(wanted.scores)]))[0, 1] > 0.95
     assert found.info["dtype"] == str(dtype).removeprefix("torch.")
     assert found.completeness_gap < 0.02
+
+
+@pytest.mark.parametrize("softmax_rule", ["detach", "taylor"])
+def test_bias_terms_of_one_example_are_those_of_the_same_example_in_a_batch(softmax_rule):
+    model = tiny_bert()
+    ids = torch.tensor([[1, 5, 6, 2], [1, 9, 8, 2]])
+
+    def of(rows):
+        runner = EncoderRunner.of(model)
+        with runner.session():
+            return relevance(runner, {"input_ids": rows}, lambda o: o.logits[:, 1], softmax_rule=softmax_rule)
+
+    both, alone = of(ids), [of(ids[i : i + 1]) for i in range(2)]
+    assert torch.allclose(both.bias, torch.cat([one.bias for one in alone]), atol=1e-6)
+    assert torch.allclose(both.scores, torch.cat([one.scores for one in alone]), atol=1e-6)
+    assert max(float(one.gap) for one in alone) < 1e-5
+
+
+def test_a_product_of_two_activations_is_halved_as_by_the_general_rule():
+    first, second = torch.randn(2, 3, 4, requires_grad=True), torch.randn(3, 1, requires_grad=True)
+    weight = torch.randn(2, 3, 4)
+
+    def gradients(product):
+        return torch.autograd.grad((product * weight).sum(), (first, second))
+
+    with LinearizedForward(None, 2):
+        fast = first * second
+    general = rules.uniform_rule(first * second, first, second, torch.mul)
+    assert torch.equal(fast, general)
+    for one, other in zip(gradients(fast), gradients(general), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError, shown
-from hf_attn_mi.kernels.inputs import FLOATS, check_floats
+from hf_attn_mi.kernels.inputs import FLOATS, check_floats, is_finite
 
 MASKED_BELOW = -5e3  # additive masks in use are -1e4, -65504, finfo.min or -inf; real logits stay far above
 HEAD_DIM_LIMIT = 256
@@ -263,21 +263,15 @@ def _finite_where(name: str, tensor: Tensor, real: Tensor) -> Tensor:
     Raises:
         InvalidInputError: NaN or infinite at real places.
     """
-    if _finite(tensor):
+    if is_finite(tensor):
         return tensor
     tensor = tensor.where(real[:, None, :, None], torch.zeros((), dtype=tensor.dtype, device=tensor.device))
-    if not _finite(tensor):
+    if not is_finite(tensor):
         raise InvalidInputError(
             f"{name} has NaN or infinite entries at real tokens: the forward pass overflows (try float32 in place of "
             "half precision), or these tokens are to be masked by key_mask or query_mask"
         )
     return tensor
-
-
-def _finite(tensor: Tensor) -> bool:
-    order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
-    low, high = torch.aminmax(tensor.detach().permute(order))  # in memory order, which saves a copy
-    return bool(torch.isfinite(low) & torch.isfinite(high))
 
 
 def _visible_keys(

@@ -56,7 +56,7 @@ def statistics_torch(inputs: KernelInputs, effective: bool) -> AttentionStatisti
         needs = _common_span(keys[examples]), _common_span(queries[examples])
         if needs[0] is None or needs[1] is None:
             continue
-        block = _read_block(inputs, examples, kv, (needs[0], needs[1]), sums)
+        block = _read_block(inputs, examples, kv, (needs[0], needs[1]), sums, effective)
         first, last = block.queries.start, block.queries.stop
         for start in range(first, last, step):
             _pass_tile(inputs, block, slice(start, min(start + step, last)), sums, effective)
@@ -100,7 +100,12 @@ def _common_span(rows: list[tuple[int, int, int]]) -> tuple[slice, bool] | None:
 
 
 def _read_block(
-    inputs: KernelInputs, examples: slice, kv: slice, needs: tuple[tuple[slice, bool], tuple[slice, bool]], sums: Sums
+    inputs: KernelInputs,
+    examples: slice,
+    kv: slice,
+    needs: tuple[tuple[slice, bool], tuple[slice, bool]],
+    sums: Sums,
+    effective: bool,
 ) -> Block:
     (keys, all_keys), (queries, all_queries) = needs
     dtype, flags, real = inputs.dtype, inputs.keys[examples, keys], inputs.queries[examples, queries]
@@ -113,7 +118,8 @@ def _read_block(
     count = flags.sum(1)[:, None].expand(values.shape[:2]).reshape(-1)
     epsilon = epsilon_of(inputs.value, inputs.query, inputs.key, inputs.rows)
     flat, of_heads = values.flatten(0, 1), flags[:, None].expand(values.shape[:3]).flatten(0, 1)
-    basis = None if bool(independent_values(flat, of_heads, epsilon).all()) else value_basis(flat, count, epsilon)
+    known = bool(independent_values(flat, of_heads, epsilon).all())  # then the rank is the number of keys
+    basis = None if known else value_basis(flat, count, epsilon, columns=effective)
     for heads, numbers in ((sums.rank, count if basis is None else basis.rank), (sums.n, count)):
         heads[examples, kv] = numbers.view(values.shape[:2])[..., None]
     precise = inputs.output is not None and inputs.output.dtype in (torch.float32, torch.float64)
@@ -205,8 +211,12 @@ def _form_rows(inputs: KernelInputs, block: Block, queries: slice) -> tuple[Tens
     )
     if inputs.per_query_mask:
         allowed = inputs.allowed(block.examples, block.heads, queries, block.keys)
-        allowed = allowed.expand(-1, block.heads.stop - block.heads.start, -1, -1).reshape(logits.shape)
-        return torch.softmax(logits.masked_fill_(~allowed, NEVER), -1).mul_(allowed), logits
+        by_head = (allowed.shape[0], -1, *allowed.shape[2:])
+        logits.view(by_head).masked_fill_(~allowed, NEVER)
+        weights = torch.softmax(logits, -1)
+        if not bool(allowed.any(-1).all()):  # a row without a key; the weights of masked keys of others are zero
+            weights.view(by_head).mul_(allowed)
+        return weights, logits
     return torch.softmax(logits, -1), logits
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -10,9 +10,11 @@ from typing import Any
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
 
+from hf_attn_mi.capture.model_cache import cached
 from hf_attn_mi.capture.module_walk import modules_of
 from hf_attn_mi.methods.relevance.rules import identity_rule
 
+WITHOUT_FUNCTIONS = ("torch.nn.modules.activation", "transformers.activations")
 ACTIVATIONS = ("gelu", "silu", "swish", "mish")  # parts of the names of modules with f(0) = 0
 
 
@@ -24,14 +26,26 @@ def gated_activations(model: nn.Module) -> Iterator[None]:
     activation and not of the gate f(x)/x, as in the GELU of Bloom. Every other module is left alone.
     """
     handles = []
+    modules = modules_of(model)
     try:
-        for module in modules_of(model):
-            if _is_activation(type(module).__name__) and _has_no_parts(module):
-                handles.append(module.register_forward_hook(_gated))
+        for place in cached(model, "activations", lambda: _activations(modules)):
+            handles.append(modules[place].register_forward_hook(_gated))
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _activations(modules: Sequence[nn.Module]) -> list[int]:
+    """The places of activation modules whose operations are not known to be those of PyTorch."""
+    found = [i for i, one in enumerate(modules) if _is_activation(type(one).__name__) and _has_no_parts(one)]
+    return [i for i in found if not _uses_torch(modules[i])]
+
+
+def _uses_torch(module: nn.Module) -> bool:
+    """Whether this is an activation of PyTorch or transformers, which has no autograd function of its own."""
+    kind = type(module)
+    return "forward" not in module.__dict__ and kind.__module__ == kind.forward.__module__ in WITHOUT_FUNCTIONS
 
 
 @lru_cache(maxsize=4096)

@@ -72,7 +72,6 @@ SOLVE = {torch.linalg.solve_triangular, torch.linalg.solve}  # linear in the rig
 POWER = {torch.pow, T.pow, T.__pow__}
 BIASED = {F.linear: 2, F.conv1d: 2, torch.conv1d: 2, F.conv2d: 2, torch.conv2d: 2, F.conv3d: 2, torch.addmm: 0}
 NORMS: dict[Any, Callable[..., Tensor]] = {
-    F.layer_norm: rules.layer_norm,
     F.group_norm: rules.group_norm,
     F.rms_norm: rules.rms_norm,
     F.normalize: rules.normalize,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,13 +116,15 @@ def _of_target(
     batch = linearized.batch
     read: list[Tensor] = []  # what the target reads: the outputs that depend on the leaves
     outputs = map_tensors(outputs, lambda tensor: _noted(tensor, read))
-    with LinearizedTarget(batch) as reading:
+    reading = LinearizedTarget(batch)
+    with nullcontext() if _is_linear(target, outputs) else reading:
         value = target(outputs)
     _refuse_without_gradient(model, space, bool(leaves), value, read)
     unfollowed = custom_functions(value)
-    tensors = [leaf.tensor for leaf in leaves]
-    everything = gradients_of(value, [*tensors, *read], keep=keep)
-    gradients, of_outputs = everything[: len(tensors)], everything[len(tensors) :]
+    tensors, constants = [leaf.tensor for leaf in leaves], linearized.constants
+    everything = gradients_of(value, [*tensors, *constants, *read], keep=keep)
+    gradients, of_outputs = everything[: len(tensors)], everything[len(tensors) + len(constants) :]
+    linearized.add_gradients(everything[len(tensors) : len(tensors) + len(constants)])
     value = value.detach().double().cpu()
     left = value - reading.bias  # becomes the part of the value that the target is responsible for
     for output, gradient in zip(read, of_outputs):
@@ -150,6 +152,12 @@ def _of_target(
         tuple(dict.fromkeys([*linearized.unfollowed, *unfollowed])),
         others,
     )
+
+
+def _is_linear(target: Callable[[Any], Tensor], outputs: Any) -> bool:
+    """Whether it is known of a target that its value is linear in the outputs: then its operations need no rules."""
+    known = getattr(target, "is_linear", None)
+    return known is not None and bool(known(outputs))
 
 
 @dataclass(eq=False)

@@ -6,7 +6,6 @@ explained value. Conservative propagation: Ali et al., arXiv 2202.07304; AttnLRP
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,11 +13,11 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from hf_attn_mi.capture import is_attention_rows, multi_head_call, rows_and_logits
 from hf_attn_mi.capture.function_mode import FunctionMode
-from hf_attn_mi.capture.torch_ops import ADD, CONCAT, DIVIDE, MULTIPLY, PRODUCT, READS, SOFTMAX
+from hf_attn_mi.capture.torch_ops import ADD, CONCAT, DIVIDE, MULTIPLY, PRODUCT, READS, SAME, SHAPE, SOFTMAX, both
 from hf_attn_mi.errors import UnsupportedModelError
 from hf_attn_mi.methods.relevance import rules
 from hf_attn_mi.methods.relevance.bias_terms import BiasTerms
@@ -31,10 +30,21 @@ from hf_attn_mi.methods.relevance.functions import (
     SOLVE,
     WITHOUT_RULE,
 )
+from hf_attn_mi.methods.relevance.tracked import (
+    any_tracked,
+    inside_activation,
+    is_negative,
+    is_tracked,
+    without_gradient,
+)
 from hf_attn_mi.models.token_origins import TokenOrigins
 
 T = Tensor
-PLAIN = {int, float, bool, str, type(None)}
+PRODUCTS = both("mul multiply __mul__")  # of two tensors; not in place
+# Functions without a rule, of which no argument but the first could be a parameter.
+UNCHANGED = frozenset(SHAPE | SAME | both("chunk split unbind neg __neg__"))
+# Functions whose result is no tensor of ids.
+NO_IDS = {*BIASED, *GATED, *NORMS, *SOFTMAX, F.layer_norm, F.embedding, F.scaled_dot_product_attention}
 SoftmaxRule = Literal["detach", "taylor"]
 
 
@@ -68,10 +78,14 @@ class LinearizedForward(FunctionMode):
             of the input's own token ids become leaves.
 
     Attributes:
+        unchanged: functions that are run as they are, unless their first argument is a parameter or holds ids.
         leaves: every look-up.
+        constants: biases whose shares the caller takes from their gradients; see `add_gradients`.
         unfollowed: names of operations that have no rule, in the order of their first use.
         bias: (batch,) contributions of biases, positions and every other constant; complete after backward.
     """
+
+    unchanged: frozenset[Any] = UNCHANGED
 
     def __init__(
         self,
@@ -85,6 +99,7 @@ class LinearizedForward(FunctionMode):
         self.origins = origins
         self.embedding_weight, self.batch, self.taylor = embedding_weight, batch, softmax_rule == "taylor"
         self.leaves: list[Leaf] = []
+        self.constants: list[Tensor] = []
         self.unfollowed: dict[str, None] = {}
         self._slopes: dict[Hashable, float] = {}
         self.forget_bias()
@@ -92,13 +107,17 @@ class LinearizedForward(FunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if func in READS or (func in self.unchanged and args and self._is_plain(args[0])):
+            return func(*args, **kwargs) if kwargs else func(*args)
         kwargs = kwargs or {}
-        if func in READS:
-            return func(*args, **kwargs)
         result = self._apply(func, args, kwargs)
-        if self.origins is not None and func is not F.embedding:
+        if self.origins is not None and func not in NO_IDS:
             self.origins.observe(func, args, kwargs, result)
         return result
+
+    def _is_plain(self, value: Any) -> bool:
+        """Whether this is a tensor that is neither a parameter nor holds ids that are followed."""
+        return type(value) is Tensor and (self.origins is None or id(value) not in self.origins.known)
 
     def _apply(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The result of one torch function by its rule in `_RULES`; without one it is run as it is."""
@@ -116,7 +135,7 @@ class LinearizedForward(FunctionMode):
     def _without_rule(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = func(*args, **kwargs)
         name = getattr(func, "__name__", "")
-        if name in WITHOUT_RULE and _any_tracked(result):
+        if name in WITHOUT_RULE and any_tracked(result):
             self.unfollowed[name] = None
         return result
 
@@ -132,7 +151,7 @@ class LinearizedForward(FunctionMode):
         return result.detach() if isinstance(result, Tensor) else result
 
     def _power(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if args and _is_negative(args[-1]):
+        if args and is_negative(args[-1]):
             return self._constant(func, args, kwargs)
         return func(*args, **kwargs)
 
@@ -144,7 +163,7 @@ class LinearizedForward(FunctionMode):
     def _gate(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not is_tracked(args[0]):
             return func(*args, **kwargs)
-        if func in (torch.tanh, T.tanh, F.tanh) and _inside_activation():
+        if func in (torch.tanh, T.tanh, F.tanh) and inside_activation():
             return func(*args, **kwargs).detach()
         kwargs = {k: v for k, v in kwargs.items() if k != "inplace"}
         return rules.identity_rule(func, *args, slope=self._slope(func, args[1:], kwargs), **kwargs)
@@ -156,10 +175,13 @@ class LinearizedForward(FunctionMode):
             self._slopes[key] = rules.slope_at_zero(lambda x: func(x, *args, **kwargs), torch.device("cpu"))
         return self._slopes[key]
 
+    def _layer_norm(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        return rules.layer_norm(*args, **kwargs, collect=self._of_constant)
+
     def _norm(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         result = NORMS[func](*args, **kwargs)
         bias = kwargs.get("bias", args[3] if len(args) > 3 else None)
-        return self._with_bias(result, bias if func in (F.layer_norm, F.group_norm) else None, func is F.group_norm)
+        return self._with_bias(result, bias if func is F.group_norm else None, channels_first=True)
 
     def _batch_norm(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         bound = dict(zip(("input", "mean", "var", "weight", "bias", "training", "momentum", "eps"), args)) | kwargs
@@ -183,7 +205,7 @@ class LinearizedForward(FunctionMode):
 
     def _add(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = func(*args, **kwargs)
-        if len(args) > 1 and is_tracked(result):
+        if len(args) > 1 and is_tracked(result) and not (is_tracked(args[0]) and is_tracked(args[1])):
             constants = [a for a in args[:2] if not is_tracked(a)]
             if len(constants) == 1:
                 return self._with_constant(result, constants[0])
@@ -194,10 +216,14 @@ class LinearizedForward(FunctionMode):
         if not is_tracked(result):
             return result
         parts = args[0] if args else kwargs["tensors"]
+        if all(map(is_tracked, parts)):
+            return result
         constants_only = [torch.zeros_like(part) if is_tracked(part) else without_gradient(part) for part in parts]
         return self._with_constant(result, func(constants_only, *args[1:], **kwargs))
 
     def _biased(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if func is F.linear and self.batch == 1 and len(args) == 3 and args[2] is not None and is_tracked(args[0]):
+            return func(args[0], args[1], self._constant_leaf(args[2]))
         result = func(*args, **kwargs)
         bias = kwargs.get("bias", args[BIASED[func]] if len(args) > BIASED[func] else None)
         return self._with_bias(result, bias, channels_first="conv" in func.__name__)
@@ -249,6 +275,12 @@ class LinearizedForward(FunctionMode):
         batch_first = projected.transpose(0, 1).clone(memory_format=torch.contiguous_format)
         return self._with_bias(batch_first, projection.bias).transpose(0, 1), None
 
+    def _multiply(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        two = len(args) == 2 and not kwargs and all(map(is_tracked, args))
+        if two and func in PRODUCTS and (self.taylor or not any(map(is_attention_rows, args))):
+            return rules.UniformProduct.apply(*args)  # type: ignore[no-untyped-call]
+        return self._bilinear(func, args, kwargs)
+
     def _bilinear(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func is torch.einsum and len(args) == 2 and isinstance(args[1], list | tuple):
             args = (args[0], *args[1])  # its operands may be passed as a list
@@ -271,6 +303,21 @@ class LinearizedForward(FunctionMode):
         return rules.uniform_rule(result, args[i], args[j], product)
 
     # --- bias terms ----------------------------------------------------------------------------------------
+
+    def _constant_leaf(self, constant: Tensor) -> Tensor:
+        """The constant as a leaf: for one example <constant, its gradient> is its share.
+
+        So autograd sums over the tokens, without a call of Python for each bias.
+        """
+        leaf = constant.detach().requires_grad_(True)
+        self.constants.append(leaf)
+        return leaf
+
+    def add_gradients(self, gradients: Sequence[Tensor | None]) -> None:
+        """Add the shares of `constants`, whose gradients these are."""
+        for constant, gradient in zip(self.constants, gradients, strict=True):
+            if gradient is not None:
+                self._terms.add_product(gradient.reshape(1, -1), constant.detach().reshape(-1))
 
     @property
     def bias(self) -> Tensor:
@@ -297,19 +344,17 @@ class LinearizedForward(FunctionMode):
             return result
         if is_tracked(constant):
             constant = constant.detach()
-
-        shape = result.shape
-        for_last = isinstance(constant, Tensor) and constant.dim() == 1 and shape[0] == self.batch
-
-        def collect(grad: Tensor) -> None:
-            if for_last:
-                rows = grad if len(shape) == 3 else grad.reshape(self.batch, -1, shape[-1])
-                self._terms.add_product(rows.sum(1), constant)
-            else:  # masks of -inf have no gradient
-                self._terms.add(torch.where(grad == 0, 0.0, grad * constant))
-
-        rules.at_gradient(result, collect)
+        rules.at_gradient(result, lambda grad: self._of_constant(grad, constant))
         return result
+
+    def _of_constant(self, grad: Tensor, constant: Any) -> None:
+        """Add <grad, constant> of each example."""
+        shape = grad.shape
+        if isinstance(constant, Tensor) and constant.dim() == 1 and shape[0] == self.batch:
+            rows = grad if len(shape) == 3 else grad.reshape(self.batch, -1, shape[-1])
+            self._terms.add_product(rows.sum(1), constant)
+        else:  # masks of -inf have no gradient
+            self._terms.add(torch.where(grad == 0, 0.0, grad * constant))
 
 
 def _uniform_shares(qkv: Sequence[Tensor]) -> tuple[float, float, float]:
@@ -324,58 +369,20 @@ def _attend(call: dict[str, Any], query: Tensor, key: Tensor, value: Tensor) -> 
     return rows_and_logits(query, key, call["mask"], call["scale"])[0] @ value
 
 
-def _any_tracked(result: Any) -> bool:
-    return any(map(is_tracked, result if isinstance(result, tuple | list) else (result,)))
-
-
-def is_tracked(value: Any) -> bool:
-    """Whether a gradient can be taken with respect to this value."""
-    return isinstance(value, Tensor) and value.requires_grad
-
-
-def _is_negative(value: Any) -> bool:
-    return isinstance(value, (int, float)) and value < 0
-
-
-def without_gradient(value: Any) -> Any:
-    """The value; a parameter of the model as a constant, also in a list of tensors."""
-    kind = type(value)
-    # The general test for a parameter is a Python function, and this runs for each argument.
-    if kind is Tensor or kind in PLAIN:
-        return value
-    if kind is nn.Parameter:
-        return value.detach()
-    if kind in (list, tuple) and any(isinstance(part, nn.Parameter) for part in value):
-        return kind(without_gradient(part) for part in value)
-    return value.detach() if isinstance(value, nn.Parameter) else value
-
-
-def _inside_activation() -> bool:
-    """Whether the caller is a composite activation such as 0.5 x (1 + tanh(...)): then tanh is its gate."""
-    frame = sys._getframe(3)
-    while frame is not None:
-        name = frame.f_globals.get("__name__", "")
-        if not name.startswith(("torch", "hf_attn_mi")):
-            inside: bool = name == "transformers.activations" or any(
-                word in frame.f_code.co_name.lower() for word in ("gelu", "mish")
-            )
-            return inside
-        frame = frame.f_back  # type: ignore[assignment]
-    return False
-
-
 Rule = Callable[[LinearizedForward, Any, tuple[Any, ...], dict[str, Any]], Any]
 _RULES: dict[Any, Rule] = {  # later entries replace earlier ones
     **dict.fromkeys(BIASED, LinearizedForward._biased),
     **dict.fromkeys(CONCAT, LinearizedForward._concat),
     **dict.fromkeys(ADD, LinearizedForward._add),
     **dict.fromkeys(DIVIDE, LinearizedForward._divide),
-    **dict.fromkeys(MULTIPLY | PRODUCT | {torch.einsum}, LinearizedForward._bilinear),
+    **dict.fromkeys(PRODUCT | {torch.einsum}, LinearizedForward._bilinear),
+    **dict.fromkeys(MULTIPLY, LinearizedForward._multiply),
     F.glu: LinearizedForward._glu,
     F.batch_norm: LinearizedForward._batch_norm,
     F.multi_head_attention_forward: LinearizedForward._multi_head,
     F.scaled_dot_product_attention: LinearizedForward._attention,
     **dict.fromkeys(NORMS, LinearizedForward._norm),
+    F.layer_norm: LinearizedForward._layer_norm,
     **dict.fromkeys(GATED, LinearizedForward._gate),
     **dict.fromkeys(SOLVE, LinearizedForward._solve),
     **dict.fromkeys(POWER, LinearizedForward._power),

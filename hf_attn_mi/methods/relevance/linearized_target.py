@@ -21,7 +21,8 @@ from torch import Tensor
 from hf_attn_mi.capture.torch_ops import DIVIDE, MULTIPLY, PRODUCT, SOFTMAX, both
 from hf_attn_mi.methods.relevance import rules
 from hf_attn_mi.methods.relevance.functions import GATED
-from hf_attn_mi.methods.relevance.linearized_forward import LinearizedForward, is_tracked, without_gradient
+from hf_attn_mi.methods.relevance.linearized_forward import LinearizedForward
+from hf_attn_mi.methods.relevance.tracked import is_tracked, without_gradient
 
 TANGENT = SOFTMAX | both("log_softmax logsumexp sigmoid exp exp2 expm1 log log1p log2 log10 logit erf sin cos atan")
 TANGENT |= both("logaddexp logaddexp2 logcumsumexp") | {
@@ -90,6 +91,8 @@ class LinearizedTarget(LinearizedForward):
         pieces: names of the functions that select outputs or take their signs, in the order of the backward pass: they
             are known once the gradient of the value was taken.
     """
+
+    unchanged = frozenset()  # every operation is observed
 
     def __init__(self, batch: int) -> None:
         super().__init__(None, batch)

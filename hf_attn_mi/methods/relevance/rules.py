@@ -30,18 +30,44 @@ class DetachedLayerNorm(torch.autograd.Function):
     """(x - mean(x)) / std * weight + bias with std held fixed; linear in x."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, shape: Any, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        shape: Any,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+        collect: Callable[[Tensor, Tensor], None] | None,
+    ) -> Tensor:
         result, _, rstd = torch.native_layer_norm(x, list(shape), weight, bias, eps)
-        ctx.save_for_backward(rstd, weight)
-        ctx.dims = tuple(range(-len(shape), 0))
+        ctx.save_for_backward(rstd, weight, bias)
+        ctx.dims, ctx.collect = tuple(range(-len(shape), 0)), collect
         return result
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
-        rstd, weight = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+        rstd, weight, bias = ctx.saved_tensors
+        if bias is not None and ctx.collect is not None:
+            with torch._C.DisableTorchFunction():
+                ctx.collect(grad, bias)
         scaled = grad if weight is None else grad * weight
         centered = scaled - scaled.mean(ctx.dims, keepdim=True)
-        return (centered * rstd).to(grad.dtype), None, None, None, None
+        return (centered * rstd).to(grad.dtype), None, None, None, None, None
+
+
+class UniformProduct(torch.autograd.Function):
+    """first * second, of which each factor gets half of the gradient: the uniform rule for an element-wise product."""
+
+    @staticmethod
+    def forward(ctx: Any, first: Tensor, second: Tensor) -> Tensor:
+        ctx.save_for_backward(first, second)
+        return first * second
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        first, second = ctx.saved_tensors
+        half = 0.5 * grad
+        return (half * second).sum_to_size(first.shape), (half * first).sum_to_size(second.shape)
 
 
 def at_gradient(result: Tensor, receive: Callable[[Tensor], None]) -> None:
@@ -201,10 +227,21 @@ def identity_rule(
 
 
 def layer_norm(
-    x: Tensor, shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    *,
+    collect: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Tensor:
-    """Layer normalization with a frozen standard deviation."""
-    result: Tensor = DetachedLayerNorm.apply(x, shape, weight, bias, eps)  # type: ignore[no-untyped-call]
+    """Layer normalization with a frozen standard deviation.
+
+    Args:
+        input, normalized_shape, weight, bias, eps: see `torch.nn.functional.layer_norm`.
+        collect: takes the gradient of the result and the bias, once the gradient is known.
+    """
+    result: Tensor = DetachedLayerNorm.apply(input, normalized_shape, weight, bias, eps, collect)  # type: ignore[no-untyped-call]
     return result
 
 

@@ -37,7 +37,8 @@ class ClassWord:
         mean: mean over these inputs of its mean score in each.
         interval: 95 %, bootstrap over inputs.
         chance: the same mean for a word of the same inputs that is drawn at random.
-        p_value: of Student's t-test that the mean is that of chance; None where the values do not vary.
+        p_value: an upper bound, that the word contributes as a word drawn at random from each of the inputs (see
+            `hf_attn_mi.evaluation.random_word`); None where the scores do not vary.
         adjusted: the same after Holm's correction over all words and classes that were tested.
         examples: where it contributes most: some words around it.
     """
@@ -143,6 +144,8 @@ class CorpusSummary(Record):
         least: words in fewer inputs were left out.
         info: model, method, versions, data, folder and seed.
         skipped: rows that could not be explained; their reasons are in the errors files of the folder.
+        inputs: rows of the data set that were explained, fewer than `rows` where each has several targets; None in
+            files of earlier versions, which count explanations only.
 
     Raises:
         InvalidInputError: counts and classes disagree.
@@ -150,7 +153,7 @@ class CorpusSummary(Record):
 
     TYPE: ClassVar[str] = "hf_attn_mi.CorpusSummary"
     NOUN: ClassVar[str] = "summary of a data set"
-    ADDED: ClassVar[frozenset[str]] = frozenset({"skipped"})
+    ADDED: ClassVar[frozenset[str]] = frozenset({"skipped", "inputs"})
     LEVEL: ClassVar[float] = LEVEL
 
     rows: int
@@ -164,11 +167,12 @@ class CorpusSummary(Record):
     least: int
     info: Mapping[str, Any] = field(default_factory=dict)
     skipped: int = 0
+    inputs: int | None = None
 
     @property
     def heading(self) -> str:
         """What the summary is about."""
-        return f"What the model has learned from {counted(self.rows, 'input')}"
+        return f"What the model has learned from {counted(self.rows if self.inputs is None else self.inputs, 'input')}"
 
     def to_html(self) -> str:
         """Return one self-contained HTML page: nothing is loaded, and no script runs.

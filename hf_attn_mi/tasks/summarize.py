@@ -13,6 +13,7 @@ import torch
 
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.evaluation import estimate, holm
+from hf_attn_mi.evaluation.random_word import RandomWordTest
 from hf_attn_mi.evaluation.statistics import percentile_interval, resampled_means
 from hf_attn_mi.evaluation.t_tests import Moments, one_sample_p, welch_p
 from hf_attn_mi.results.corpus_summary import ClassWord, CorpusSummary, ErrorWord, OpposingWord
@@ -34,8 +35,9 @@ def summarize(
 
     The contribution of a word to an input is the mean score of its occurrences there, in lower case. For each class:
     the words with the largest mean contribution over the inputs that were explained as this class. Chance is the mean
-    score of all words of the same inputs: what a word drawn at random from each of them contributes. Inputs are the
-    unit of every mean, interval and test, so that a word that is repeated in one text counts once.
+    score of all words of the same inputs: what a word drawn at random from each of them contributes, and the test is
+    against such words (`hf_attn_mi.evaluation.random_word`). Inputs are the unit of every mean, interval and test, so
+    that a word that is repeated in one text counts once.
 
     The folder is read twice, one shard at a time; memory grows with the number of different words.
 
@@ -64,7 +66,6 @@ def summarize(
     if not counts.rows:
         raise InvalidInputError(f"{str(stored.path)!r} holds no explanations.")
     tested = {key: moments for key, moments in counts.against_chance.items() if moments.count >= least}
-    p_values = _adjusted({key: one_sample_p(moments) for key, moments in tested.items()})
     best = _best_of_each_class(counts, tested, words)
     wrong = _tested_errors(counts, least)
     wrong_p = _adjusted({key: welch_p(*counts.of_errors[key]) for key in wrong})
@@ -72,11 +73,17 @@ def summarize(
     against = _tested_opposing(counts, least)
     against_p = _adjusted({key: one_sample_p(moments) for key, (moments, _) in against.items()})
     lowest = heapq.nsmallest(words, against, key=lambda key: (against[key][0].mean, key))
-    details = _collect(stored, {*best, *worst, *lowest}, counts.opposite)
+    random_words = {
+        key: RandomWordTest(moments.count * moments.mean, moments.squares + moments.count * moments.mean**2)
+        for key, moments in tested.items()
+    }
+    details = _collect(stored, {*best, *worst, *lowest}, counts.opposite, random_words)
+    p_values = _adjusted({key: test.p_value for key, test in random_words.items()})
     settings = {"resamples": resamples, "seed": seed}
     opposing = [_opposing_word(key, *against[key], against_p[key], details[key], settings) for key in lowest]
     return CorpusSummary(
         rows=counts.rows,
+        inputs=counts.inputs,
         classes=tuple(name for name, _ in counts.classes.most_common()),
         counts=tuple(count for _, count in counts.classes.most_common()),
         accuracy=counts.correct / counts.known if counts.known else None,
@@ -96,6 +103,7 @@ class _Counts:
 
     Attributes:
         rows: explanations.
+        inputs: rows of the data set with explanations.
         classes: explanations of each class.
         contribution: moments of the contributions.
         against_chance: moments of contribution less the mean of all words of the input.
@@ -107,6 +115,7 @@ class _Counts:
     """
 
     rows: int = 0
+    inputs: int = 0
     classes: Counter[str] = field(default_factory=Counter)
     contribution: dict[Key, Moments] = field(default_factory=lambda: defaultdict(Moments))
     against_chance: dict[Key, Moments] = field(default_factory=lambda: defaultdict(Moments))
@@ -121,15 +130,21 @@ class _Counts:
 
     @property
     def opposite(self) -> dict[str, str]:
-        """The other of two classes, for each: what speaks for one speaks against the other by the same amount."""
+        """The other of two classes, for each: what speaks for one speaks against the other by the same amount.
+
+        Nothing where inputs were explained as several classes: an input must not count twice.
+        """
         names = list(self.classes)
-        return {names[0]: names[1], names[1]: names[0]} if len(names) == 2 else {}
+        return {names[0]: names[1], names[1]: names[0]} if len(names) == 2 and self.rows == self.inputs else {}
 
 
 def _count(stored: StoredResults) -> _Counts:
     counts = _Counts()
+    row: int | None = None
     for one in stored.with_rows():
         explanation = one.explanation
+        first, row = one.row != row, one.row
+        counts.inputs += first
         if not counts.rows:
             kept = ("model", "method", "versions", "class_linked")
             counts.info = {key: explanation.info[key] for key in kept if key in explanation.info}
@@ -143,8 +158,9 @@ def _count(stored: StoredResults) -> _Counts:
         counts.classes[name] += 1
         counts.known += one.correct is not None
         counts.correct += one.correct is True
-        label = one.label_name if one.label is not None else name
-        contributions, occurrences, mean = _contributions(one)
+        label = (one.label_name if one.label is not None else name) if first else None
+        contributions, occurrences, scores = _contributions(one)
+        mean = sum(scores) / len(scores) if scores else 0.0
         counts.occurrences.update({(name, word): count for word, count in occurrences.items()})
         for word, value in contributions.items():
             counts.contribution[name, word].add(value)
@@ -156,8 +172,8 @@ def _count(stored: StoredResults) -> _Counts:
     return counts
 
 
-def _contributions(one: StoredExplanation) -> tuple[dict[str, float], Counter[str], float]:
-    """Of one input: word -> mean score, word -> occurrences, and the mean score of all its words."""
+def _contributions(one: StoredExplanation) -> tuple[dict[str, float], Counter[str], list[float]]:
+    """Of one input: word -> mean score, word -> occurrences, and the scores of all its words."""
     sums: dict[str, float] = defaultdict(float)
     occurrences: Counter[str] = Counter()
     word_scores = one.explanation.to_words()
@@ -165,8 +181,8 @@ def _contributions(one: StoredExplanation) -> tuple[dict[str, float], Counter[st
         text = word.text.casefold().strip()
         sums[text] += word.score
         occurrences[text] += 1
-    mean = sum(word.score for word in word_scores) / len(word_scores) if word_scores else 0.0
-    return {text: total / occurrences[text] for text, total in sums.items()}, occurrences, mean
+    means = {text: total / occurrences[text] for text, total in sums.items()}
+    return means, occurrences, [word.score for word in word_scores]
 
 
 def _best_of_each_class(counts: _Counts, tested: Iterable[Key], words: int) -> list[Key]:
@@ -227,13 +243,20 @@ class _Detail:
     opposing: list[tuple[float, int, str]] = field(default_factory=list)
 
 
-def _collect(stored: StoredResults, keys: set[Key], opposite: Mapping[str, str]) -> dict[Key, _Detail]:
-    """Read the folder again for the values and examples of the words that are shown."""
+def _collect(
+    stored: StoredResults, keys: set[Key], opposite: Mapping[str, str], random_words: Mapping[Key, RandomWordTest]
+) -> dict[Key, _Detail]:
+    """Read the folder again: the values and examples of the words that are shown, and the tests against chance."""
     details = {key: _Detail() for key in keys}
     for one in stored.with_rows():
         name = one.explanation.target_name
-        contributions, _, _ = _contributions(one)
+        contributions, occurrences, scores = _contributions(one)
+        mean = sum(scores) / len(scores) if scores else 0.0
+        deviations = [score - mean for score in scores]
         for word, value in contributions.items():
+            test = random_words.get((name, word))
+            if test is not None:
+                test.add(deviations, occurrences[word])
             word_details = details.get((name, word))
             if word_details is not None:
                 _append(word_details.values, value)

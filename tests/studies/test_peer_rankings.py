@@ -7,6 +7,7 @@ import torch
 
 from benchmarks.studies.causal import peer_rankings as study
 from benchmarks.studies.causal import planted
+from benchmarks.studies.faithfulness.rankings.gim import SoftmaxAtTemperature
 from hf_attn_mi.errors import UnsupportedModelError
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import read_target
@@ -72,12 +73,17 @@ def test_the_planted_weight_is_ranked_first(ranking):
 
 
 def test_the_gradient_of_a_tempered_softmax_by_hand():
-    """Logits 0 and log 4 are 1/5 and 4/5; at temperature 2 they are 1/3 and 2/3, and 1/3 * (1 - 1/3) / 2 = 1/9."""
+    """Logits 0 and log 4 are 1/5 and 4/5; at temperature 2 they are 1/3 and 2/3, and 1/3 * (1 - 1/3) = 2/9.
+
+    The authors' package has no factor 1 / 2, and neither has the rule of the study of faithfulness.
+    """
     logits = torch.tensor([0.0, math.log(4)]).requires_grad_()
     rows = study.TemperedSoftmax.apply(logits)
     assert rows.tolist() == pytest.approx([0.2, 0.8])
     (slope,) = torch.autograd.grad(rows[0], logits)
-    assert slope.tolist() == pytest.approx([1 / 9, -1 / 9])
+    assert slope.tolist() == pytest.approx([2 / 9, -2 / 9])
+    (other,) = torch.autograd.grad(SoftmaxAtTemperature.apply(logits)[0], logits)
+    assert torch.equal(slope, other)
 
 
 def test_gim_without_its_rules_is_the_gradient(monkeypatch):

@@ -205,9 +205,12 @@ class TemperedSoftmax(torch.autograd.Function):
 
 
 def tempered_slope(logits: Tensor, slope: Tensor) -> Tensor:
-    """r_j (g_j - sum_k r_k g_k) / T with r the softmax of the logits divided by the temperature T."""
+    """r_j (g_j - sum_k r_k g_k) with r the softmax of the logits divided by the temperature.
+
+    Without the factor 1 / T of the derivative: so does the authors' package, `gim-explain` 0.1.4.
+    """
     rows = (logits / TEMPERATURE).softmax(-1)
-    return rows * (slope - (rows * slope).sum(-1, keepdim=True)) / TEMPERATURE
+    return rows * (slope - (rows * slope).sum(-1, keepdim=True))
 
 
 class FrozenNorms(FunctionMode):

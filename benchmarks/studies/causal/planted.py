@@ -11,6 +11,7 @@ of encoders that were trained (`planted_trained.py`).
 
     python benchmarks/studies/causal/planted.py                    # the table
     python benchmarks/studies/causal/planted.py --output RESULTS   # store the rows: planted.jsonl
+    python benchmarks/studies/causal/planted.py --output RESULTS --rankings gim    # the rows of others are kept
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import torch
 from torch import Tensor
 from transformers import BertConfig, BertForSequenceClassification
 
-from benchmarks.common import Row, provenance, write_rows
+from benchmarks.common import Row, provenance, read_rows, write_rows
 from benchmarks.studies.causal import planted_trained
 from benchmarks.studies.causal.attention_weights import KEEP, RANKINGS, TIE
 from hf_attn_mi.models.runner import EncoderRunner
@@ -172,11 +173,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, help="folder of the results")
     parser.add_argument("--inputs", type=int, default=20, help="for each mechanism that is learned")
+    parser.add_argument("--rankings", nargs="*", choices=list(RANKINGS), default=list(RANKINGS))
     options = parser.parse_args()
-    rows = [{**row, **provenance()} for name in MECHANISMS for row in rows_of(name)]
-    learned = [{**row, **provenance()} for row in planted_trained.all_rows(options.inputs)]
+    rows = [{**row, **provenance()} for name in MECHANISMS for row in rows_of(name, options.rankings)]
+    learned = [{**row, **provenance()} for row in planted_trained.all_rows(options.inputs, options.rankings)]
     if options.output:
-        write_rows([*rows, *learned], options.output / "planted.jsonl")
+        output = options.output / "planted.jsonl"
+        new = {(row["mechanism"], row["ranking"]): row for row in (*rows, *learned)}
+        stored = {(row["mechanism"], row["ranking"]): row for row in read_rows(output)}
+        write_rows((stored | new).values(), output)  # each at its place
     print(table_of(rows), planted_trained.table_of(learned), sep="\n\n")
 
 

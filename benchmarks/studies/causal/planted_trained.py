@@ -204,11 +204,11 @@ def places_of(space: EdgeSpace, numbers: Tensor) -> set[Place]:
 # --- the study -------------------------------------------------------------------------------------------------------
 
 
-def all_rows(count: int) -> Iterator[Row]:
+def all_rows(count: int, rankings: Sequence[str] = tuple(RANKINGS)) -> Iterator[Row]:
     """Train the encoders; the rows of every mechanism."""
     models = {task: trained_bert(task) for task in TASKS}
     for name, (task, _) in LEARNED.items():
-        yield from rows_of(name, models[task], count)
+        yield from rows_of(name, models[task], count, rankings)
 
 
 def rows_of(

@@ -26,6 +26,7 @@ class CorpusRow:
         item: the text, the pair of texts (tuple) or the words.
         label: the gold label as the data set says it, or its name where the data set names its classes; None without.
         target: the entry of the target column; None without.
+        label_number: the gold label where the data set gives a whole number and no names; None else.
     """
 
     number: int
@@ -33,6 +34,7 @@ class CorpusRow:
     item: Any
     label: str | None = None
     target: Any = None
+    label_number: int | None = None
 
 
 @dataclass(frozen=True)
@@ -86,12 +88,14 @@ class CorpusColumns:
         for name, part in zip(self.text, parts):
             if _missing(part):
                 raise InvalidInputError(f"dataset: row {number} has no text in column {name!r}: it is {shown(part)}.")
+        label, label_number = (None, None) if self.label is None else self._label(row[self.label])
         return CorpusRow(
             number,
             self.id_of(row, number),
             parts[0] if len(parts) == 1 else parts,
-            None if self.label is None else self._label(row[self.label]),
+            label,
             None if self.target is None or _missing(row[self.target]) else row[self.target],
+            label_number,
         )
 
     def id_of(self, row: Any, number: int) -> str:
@@ -99,14 +103,19 @@ class CorpusColumns:
         value = row.get(self.id) if self.id is not None and isinstance(row, Mapping) else None
         return str(number) if _missing(value) else written(value)[:_LONGEST_ID]
 
-    def _label(self, value: Any) -> str | None:
+    def _label(self, value: Any) -> tuple[str | None, int | None]:
+        """The label as text, and as a number where it is one without a name."""
+        if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # a number of numpy or torch
+            value = value.item()
         if _missing(value):
-            return None
+            return None, None
         if isinstance(value, float) and value.is_integer():  # an integer column with gaps, as pandas reads it
             value = int(value)
-        if self.classes and isinstance(value, int) and not isinstance(value, bool):
-            return self.classes[value] if 0 <= value < len(self.classes) else None
-        return written(value)
+        if not isinstance(value, int) or isinstance(value, bool):
+            return written(value), None
+        if self.classes:
+            return (self.classes[value] if 0 <= value < len(self.classes) else None), None
+        return written(value), value
 
 
 def find_columns(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,8 @@ class RowSource:
                 f"dataset is a {type(rows).__name__} of {list(map(str, rows))}; pass one of its entries, such as "
                 "dataset['train']."
             )
+        if hasattr(rows, "with_format") and (getattr(rows, "format", None) or {}).get("type") != "custom":
+            rows = rows.with_format(None)  # plain values, not arrays or tables; a transform of the caller stays
         if hasattr(rows, "iloc") and hasattr(rows, "columns"):
             rows = _FrameRows(rows)
         elif hasattr(rows, "slice") and hasattr(rows, "to_pylist"):
@@ -180,6 +184,7 @@ class _ParquetRows:
         try:
             with pyarrow.parquet.ParquetFile(path) as file:
                 self.size, self.column_names = file.metadata.num_rows, list(file.schema_arrow.names)
+                self.features = _class_labels(file.schema_arrow)
         except Exception as error:
             raise InvalidInputError(f"dataset: {str(path)!r} is no Parquet file: {error}") from error
         self.chosen = list(self.column_names)
@@ -217,8 +222,8 @@ class _FrameRows:
         return iter(self[0 : len(self)])
 
     def __getitem__(self, part: slice) -> list[Any]:
-        rows: list[Any] = self.frame.iloc[part].to_dict("records")
-        return rows
+        records = self.frame.iloc[part].to_dict("records")
+        return [{str(name): value for name, value in record.items()} for record in records]
 
 
 class _ArrowRows:
@@ -226,6 +231,7 @@ class _ArrowRows:
 
     def __init__(self, table: Any) -> None:
         self.table, self.column_names = table, getattr(table, "column_names", None)
+        self.features = _class_labels(getattr(table, "schema", None))
 
     def __len__(self) -> int:
         return len(self.table)
@@ -236,6 +242,23 @@ class _ArrowRows:
     def __getitem__(self, part: slice) -> list[Any]:
         rows: list[Any] = self.table.slice(part.start, part.stop - part.start).to_pylist()
         return rows
+
+
+@dataclass(frozen=True)
+class _ClassLabel:
+    """The names of the classes of a column, as `datasets.ClassLabel` has them."""
+
+    names: list[str]
+
+
+def _class_labels(schema: Any) -> dict[str, _ClassLabel]:
+    """The columns of class numbers whose names `datasets` wrote into an Arrow schema."""
+    try:
+        features = json.loads((getattr(schema, "metadata", None) or {})[b"huggingface"])["info"]["features"]
+        labels = {name: one["names"] for name, one in features.items() if one.get("_type") == "ClassLabel"}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}
+    return {name: _ClassLabel(names) for name, names in labels.items() if isinstance(names, list)}
 
 
 def _file_rows(path: Path) -> Any:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from hf_attn_mi.atomic_files import as_path, new_file, write_file
 from hf_attn_mi.errors import InvalidInputError
@@ -92,8 +92,38 @@ class RunFolder:
                 f"output={str(self.path)!r} holds {', '.join(foreign[:3])} and no {RUN}: it is not the folder of a "
                 "run. Name an empty or a new folder."
             )
+        self._refuse_foreign()
         for name in (DATA, ERRORS):
             (self.path / name).mkdir(parents=True, exist_ok=True)
+
+    def _refuse_foreign(self) -> None:
+        """Refuse to write over files of other programs that have the names of files of a run.
+
+        In a folder with `run.json` or a shard of a run, and where a file cannot be read, it is taken for a damaged one.
+        """
+        import pyarrow.parquet
+
+        foreign = []
+        try:
+            run = json.loads((self.path / RUN).read_bytes())
+            if _describes_run(run):
+                return
+            foreign.append(self.path / RUN)
+        except (OSError, ValueError, RecursionError):
+            pass
+        for number in self.shard_numbers():
+            try:
+                with pyarrow.parquet.ParquetFile(self.shard_path(number)) as file:
+                    if _KEY in (file.metadata.metadata or {}):
+                        return
+                foreign.append(self.shard_path(number))
+            except Exception:  # damaged; pyarrow has many
+                continue
+        if foreign:
+            raise InvalidInputError(
+                f"output={str(self.path)!r}: {str(foreign[0])!r} was not written by a run, and would be written over. "
+                "Move it away, or name another folder."
+            )
 
     # --- the lock ----------------------------------------------------------------------------------------------------
 
@@ -153,7 +183,7 @@ class RunFolder:
             run = json.loads(content)
         except (ValueError, RecursionError) as error:
             raise DamagedRunError(f"{str(self.path / RUN)!r} is damaged: {error}") from error
-        if not isinstance(run, dict) or run.get("type") != TYPE or not isinstance(run.get("settings"), dict):
+        if not _describes_run(run):
             raise DamagedRunError(f"{str(self.path / RUN)!r} does not describe a run")
         if run.get("schema") != SCHEMA:
             raise InvalidInputError(
@@ -259,11 +289,18 @@ class RunFolder:
         if not path.exists():
             return []
         try:
-            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            records = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+            if not all(isinstance(record, dict) for record in records):
+                raise ValueError("a line is no JSON object")
+            return records
         except ValueError as error:
             raise InvalidInputError(
                 f"{str(path)!r} is damaged ({error}). Delete it and run explain_dataset again: this shard is done anew."
             ) from error
+
+
+def _describes_run(run: object) -> TypeGuard[dict[str, Any]]:
+    return isinstance(run, dict) and run.get("type") == TYPE and isinstance(run.get("settings"), dict)
 
 
 class DamagedRunError(InvalidInputError):

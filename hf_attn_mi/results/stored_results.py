@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_attn_mi.atomic_files import new_file
 from hf_attn_mi.data.run_folder import DATA, DamagedRunError, RunFolder
-from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.errors import HfAttnMiError, InvalidInputError
 from hf_attn_mi.results.explanation import Explanation
 from hf_attn_mi.results.explanation_rows import INFO_KEY, from_row
 
@@ -100,13 +100,13 @@ class StoredResults:
 
     def with_rows(self) -> Iterator[StoredExplanation]:
         """The explanations with row, id and label."""
+        self._refuse_other_runs()
         for number in self.shards:
             table = self.folder.read_shard(number)
             info = json.loads((table.schema.metadata or {}).get(INFO_KEY.encode(), b"{}"))
             for batch in table.to_batches(max_chunksize=BATCH):
                 for row in batch.to_pylist():
-                    row_fields = {name: row[name] for name in ("row", "id", "label", "label_name", "correct")}
-                    yield StoredExplanation(**row_fields, explanation=from_row(row, info))
+                    yield self._read_row(row, info, number)
 
     def tables(self, columns: list[str]) -> Iterator[Any]:
         """The shards as tables (pyarrow.Table) with some columns."""
@@ -139,12 +139,33 @@ class StoredResults:
             for one in self.with_rows():
                 file.write(json.dumps(_eraser(one), allow_nan=False) + "\n")
 
+    def _read_row(self, row: Mapping[str, Any], info: Mapping[str, Any], number: int) -> StoredExplanation:
+        try:
+            row_fields = {name: row[name] for name in ("row", "id", "label", "label_name", "correct")}
+            return StoredExplanation(**row_fields, explanation=from_row(row, info))
+        except (HfAttnMiError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InvalidInputError(
+                f"{str(self.folder.shard_path(number))!r} was changed since it was written ({type(error).__name__}: "
+                f"{error}). Delete it and run explain_dataset again: only this shard is done."
+            ) from error
+
+    def _refuse_other_runs(self) -> None:
+        """Refuse shards that were renamed, damaged or written by runs with different settings."""
+        first: int | None = None
+        for number in self.shards:
+            if first is not None and self._info(number).run != self._info(first).run:
+                raise InvalidInputError(
+                    f"{str(self.folder.shard_path(number))!r} and {str(self.folder.shard_path(first))!r} are of runs "
+                    "with different settings, and their scores cannot be read together. Move the wrong one away."
+                )
+            first = number if first is None else first
+
     def _info(self, number: int) -> Any:
         stored = self.folder.read_shard_info(number)
         if stored is None:
             raise InvalidInputError(
-                f"{str(self.folder.shard_path(number))!r} is damaged: run explain_dataset again, which does only this "
-                "shard."
+                f"{str(self.folder.shard_path(number))!r} is damaged, or no shard of this run with this number: run "
+                "explain_dataset again, which does only this shard."
             )
         return stored[0]
 

@@ -133,6 +133,15 @@ class BatchExplainer:
         self.budget.restart()
         with torch.inference_mode(False), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # one for each text that is cut; the explanation says it
+            strings = [i for i, item in enumerate(items) if self.options.is_split_into_words and isinstance(item, str)]
+            if strings:
+                yield [(i, FailedInput((items[i],), _no_words(i))) for i in strings]
+                kept = sorted({*range(len(items))}.difference(strings))
+                if kept:
+                    of_kept = None if targets is None else [targets[i] for i in kept]
+                    for answers_of_kept in self.explain_each([items[i] for i in kept], of_kept):
+                        yield [(kept[place], answer) for place, answer in answers_of_kept]
+                return
             job, failures = self._prepare(list(items), targets)
             if failures:
                 yield list(failures.items())
@@ -250,6 +259,13 @@ class BatchExplainer:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _no_words(index: int) -> InvalidInputError:
+    """The error of a string among lists of words, which alone would be one input: a list of strings is one text."""
+    return InvalidInputError(
+        f"inputs[{index}] is one string, but is_split_into_words=True: it must be the list of its words."
+    )
 
 
 def _order(one: EncodedInput, mixed: bool) -> tuple[Any, ...]:

@@ -96,6 +96,11 @@ def read_plan(folder: RunFolder, run_id: str, settings: Mapping[str, Any], size:
     identifier = settings_id(settings)
     for number in folder.shard_numbers():
         shard_info = folder.read_shard_info(number)
+        if shard_info is None and rows is not None and number * size >= rows:
+            raise InvalidInputError(
+                f"{str(folder.shard_path(number))!r} is no shard of this run, which has {counted(rows, 'row')} in "
+                f"{counted(-(-rows // size), 'shard')}. Move it away."
+            )
         if shard_info is None:
             LOGGER.warning("%s is damaged; it is done again.", folder.shard_path(number))
             continue

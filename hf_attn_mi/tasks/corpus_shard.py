@@ -42,7 +42,7 @@ class ShardResult:
         table: a pyarrow.Table, a row an explanation, in the order of the data set.
         errors: one record for each row that failed.
         first_error: the error of the first of them; None without.
-        none_explained: whether inputs were run and all of them failed.
+        none_explained: whether there are rows and all of them failed.
         info: the footer.
     """
 
@@ -76,6 +76,9 @@ class ShardExplainer:
         self.explainer, self.columns, self.run = explainer, columns, run
         self.errors, self.progress = errors, progress
         self.names = label_names(explainer.runner.config)
+        problem = getattr(explainer.runner.config, "problem_type", None)
+        self.has_classes = problem != "regression" and len(self.names) > 1
+        self.one_class = self.has_classes and problem != "multi_label_classification"
 
     def explain(self, number: int, start: int, rows: Sequence[Any]) -> ShardResult:
         """Explain the rows of one shard.
@@ -94,14 +97,12 @@ class ShardExplainer:
         digest = _digest(read)
         tables: list[Any] = []
         common: dict[str, Any] = {}
-        refused = 0
         for batch in self._batches(read):
             good: list[tuple[CorpusRow, Explanation, int]] = []
             for one, answer in batch:
                 if isinstance(answer, FailedInput):
                     failures[one.number] = FailedInput(answer.texts, renamed(answer.error, one.number))
                     self._refuse(failures[one.number].error)
-                    refused += 1
                 else:
                     good += [(one, explanation, place) for place, explanation in enumerate(answer)]
             if good:
@@ -123,7 +124,7 @@ class ShardExplainer:
             statistics=statistics,
         )
         first = failures[min(failures)].error if failures else None
-        return ShardResult(table, errors, first, bool(read) and refused == len(read), info)
+        return ShardResult(table, errors, first, not table.num_rows and bool(errors), info)
 
     def digest(self, start: int, rows: Sequence[Any]) -> str:
         """SHA-256 of what is read of these rows."""
@@ -161,8 +162,8 @@ class ShardExplainer:
             "place": [place for _, _, place in good],
             "id": [one.id for one, _, _ in good],
             "label": [one.label for one, _, _ in good],
-            "label_name": [self._label_name(one.label) for one, _, _ in good],
-            "correct": [self._correct(one.label, explanation.target) for one, explanation, _ in good],
+            "label_name": [self._label_name(one, explanation) for one, explanation, _ in good],
+            "correct": [self._correct(one, explanation) for one, explanation, _ in good],
         }
         return to_table(columns)
 
@@ -177,19 +178,29 @@ class ShardExplainer:
             "text": written(text[:_LONGEST_TEXT]),
         }
 
-    def _label_name(self, label: str | None) -> str | None:
-        """The class of the model that a gold label names."""
-        number = None if label is None else class_of(label, self.names)
+    def _class(self, one: CorpusRow, explanation: Explanation) -> int | None:
+        """The class of the model that the gold label names; None where the explained target is no class of the input.
+
+        The target of a token, a mask or an answer has another name than the class of its number.
+        """
+        if one.label is None or explanation.target is None or not self.has_classes:
+            return None
+        of_input = explanation.target_name == self.names.get(explanation.target)
+        return class_of(one.label, self.names, one.label_number) if of_input else None
+
+    def _label_name(self, one: CorpusRow, explanation: Explanation) -> str | None:
+        """The name of the class of the model that the gold label names."""
+        number = self._class(one, explanation)
         return None if number is None else self.names[number]
 
-    def _correct(self, label: str | None, target: int | None) -> bool | None:
-        """Whether the predicted class is the gold label; None where one of them is not known."""
+    def _correct(self, one: CorpusRow, explanation: Explanation) -> bool | None:
+        """Whether the predicted class is the gold label; None where the model predicts no single class."""
         options = self.explainer.options
         predicted = options.target is None and options.targets is None and self.columns.target is None
-        if label is None or target is None or not predicted:
+        number = self._class(one, explanation)
+        if number is None or explanation.target is None or not predicted or not self.one_class:
             return None
-        number = class_of(label, self.names)
-        return None if number is None else number == target
+        return number == explanation.target
 
 
 def _each_row(
@@ -207,21 +218,37 @@ def _digest(rows: Sequence[CorpusRow]) -> str:
     return digest_of((one.number, one.id, one.item, one.label, one.target) for one in rows).hex()
 
 
-def class_of(label: str, names: Mapping[int, str]) -> int | None:
+def class_of(label: str, names: Mapping[int, str], number: int | None = None) -> int | None:
     """The number of the class that a label of a data set names; None if it names none.
 
-    A name as the model writes it, in other letter case where that is unique, or a number.
+    A whole number of the data set is the number of a class. A text is a name as the model writes it, in other letter
+    case where that is unique; or a number, where no class has a number for its name.
+
+    Args:
+        label: as the data set says it.
+        names: of the classes of the model.
+        number: the label, where the data set gives a whole number without a name.
 
     Example:
         >>> class_of("Positive", {0: "negative", 1: "positive"}), class_of("0", {0: "negative", 1: "positive"})
         (1, 0)
+        >>> stars = {0: "1", 1: "2", 2: "3"}
+        >>> class_of("1", stars), class_of("1", stars, 1), class_of("0", stars), class_of("0", stars, 0)
+        (0, 1, None, 0)
     """
+    if number is not None:
+        return number if number in names else None
     exact = [number for number, name in names.items() if name == label]
     loose = [number for number, name in names.items() if name.lower() == label.lower()]
     matches = exact or loose
     if len(matches) == 1:
         return matches[0]
-    return int(label) if label.isascii() and label.isdigit() and int(label) in names else None
+    numbered = _is_number(label) and not any(_is_number(name) for name in names.values())
+    return int(label) if numbered and int(label) in names else None
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def renamed(error: HfAttnMiError, number: int) -> HfAttnMiError:

@@ -166,6 +166,82 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         go_on(tmp_path / "no" / "such")
 
 
+@pytest.mark.parametrize("name", ["run.json", "data/shard-00000.parquet"])
+def test_files_of_other_programs_are_not_written_over(name, tmp_path):
+    path = tmp_path / "out" / name
+    path.parent.mkdir(parents=True)
+    if path.suffix == ".json":
+        path.write_text('{"loss": 0.25}')
+    else:
+        pd.DataFrame({"loss": [0.25]}).to_parquet(path)
+    before = path.read_bytes()
+    with pytest.raises(InvalidInputError, match="was not written by a run, and would be written over"):
+        go_on(tmp_path / "out")
+    assert path.read_bytes() == before
+
+
+def change_column(path, name, value):
+    table = pyarrow.parquet.read_table(path)
+    field, place = table.schema.field(name), table.schema.get_field_index(name)
+    column = pyarrow.array([value] * len(table), field.type)
+    changed = table.set_column(place, field, column).replace_schema_metadata(table.schema.metadata)
+    pyarrow.parquet.write_table(changed, path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda shards: shards[1].rename(shards[0]), "no shard of this run with this number"),
+        (lambda shards: shutil.copy(shards[1], shards[2]), "no shard of this run with this number"),
+        (lambda shards: pd.DataFrame({"a": [1]}).to_parquet(shards[1]), "no shard of this run with this number"),
+        (lambda shards: change_column(shards[1], "scores", None), "was changed since it was written"),
+        (lambda shards: change_column(shards[1], "details", "{bad"), "was changed since it was written"),
+    ],
+)
+def test_shards_that_are_not_what_they_were_are_not_read(output, change, message):
+    change(sorted((output / "data").iterdir()))
+    with pytest.raises(InvalidInputError, match=message):
+        list(load_results(output))
+
+
+def test_shards_of_two_runs_are_not_read_together(output, tmp_path):
+    go_on(tmp_path / "other", target=1)
+    shutil.copy(tmp_path / "other" / "data" / "shard-00001.parquet", output / "data")
+    with pytest.raises(InvalidInputError, match="are of runs with different settings"):
+        list(load_results(output))
+
+
+def test_a_shard_behind_the_last_one_is_refused(output):
+    (output / "data" / "shard-00001.parquet").rename(output / "data" / "shard-00009.parquet")
+    with pytest.raises(
+        InvalidInputError, match=r"shard-00009\.parquet' is no shard of this run, which has 23 rows in 5"
+    ):
+        go_on(output)
+
+
+@pytest.mark.parametrize("stride", [None, 16])
+def test_a_row_that_is_no_list_of_words_fails_alone(stride, tmp_path):
+    rows = [{"tokens": words} for words in (["A", "warm", "film"], "fine", ["dull", None], ["dull"], "warm")]
+    go_on(tmp_path / "out", rows, is_split_into_words=True, stride=stride)
+    results = load_results(tmp_path / "out")
+    assert [one.row for one in results.with_rows()] == [0, 3]
+    reasons = results.errors().set_index("row")["reason"]
+    assert list(reasons.index) == [1, 2, 4]
+    assert reasons[1] == "row 1 is one string, but is_split_into_words=True: it must be the list of its words."
+
+
+def test_a_first_shard_without_a_readable_row_is_an_error(tmp_path):
+    with pytest.raises(InvalidInputError, match="row 0 has no text in column 'text': it is None"):
+        go_on(tmp_path / "out", [{"text": None}] * 5)
+
+
+def test_an_errors_file_that_holds_something_else_is_refused(tmp_path):
+    go_on(tmp_path / "out", ["fine", ""])
+    (tmp_path / "out" / "errors" / "shard-00000.jsonl").write_text("3\n")
+    with pytest.raises(InvalidInputError, match="a line is no JSON object"):
+        load_results(tmp_path / "out").errors()
+
+
 POISONED = ["fine", None, "", "  \n", "bad \ud800 text", 7, ["a", "b", "c"], "x " * 600, {"text": 3}, "good"]
 
 

@@ -229,11 +229,11 @@ class AttentionSubgraph(Record):
         verb = "carries" if len(self.units) == 1 else "carry"
         headline = f"{len(self.units):,} of {self.unit_count:,} {self._noun} {verb} {self.target_name!r} ({kind})."
         lines = [
-            f"All of them: {self.p_all:.4f}. The set alone: {_number(self.p_set)}; it keeps the prediction and at "
-            f"least {self.keep:g} of the probability.",
-            f"The rest alone: {_number(self.p_rest)}; "
-            f"{'it changes the prediction' if self.strict else 'it does not suffice'}. {self._nothing}: "
-            f"{_number(self.p_none)}.",
+            f"Probability of {self.target_name!r}: {self.p_all:.4f} with all {self._noun}, "
+            f"{_number(self.p_set)} with the set alone, {_number(self.p_rest)} with all others (the rest), "
+            f"{_number(self.p_none)} {self._nothing}.",
+            f"The set alone keeps the prediction and at least {self.keep:g} of the probability; the rest alone "
+            f"{'changes the prediction' if self.strict else 'does not suffice'}.",
             *(self._where() if self.edges else [f"The set: {_listed([unit.name for unit in self.units])}."]),
             *self._checks(),
             f"Found in {self.sequences:,} restricted sequences, at the cost of {self.forwards:.0f} forward passes of "
@@ -262,7 +262,7 @@ class AttentionSubgraph(Record):
 
     @property
     def _nothing(self) -> str:
-        return "Special tokens alone" if self.unit == "token" else "Without any attention"
+        return "with the special tokens alone" if self.unit == "token" else "without any attention"
 
     def _where(self) -> list[str]:
         """The heads, layers and token pairs of the weights."""
@@ -276,14 +276,14 @@ class AttentionSubgraph(Record):
             layers.setdefault(call or 0, []).append(f"{head}" + (f" ({count})" if count > 1 else ""))
         total = sum(module.heads for module in self.attention)
         names = [
-            f"{self._layer_name(call)}: heads {', '.join(heads_of_call)}"
+            f"{self._layer_name(call)}: {'head' if len(heads_of_call) == 1 else 'heads'} {', '.join(heads_of_call)}"
             for call, heads_of_call in sorted(layers.items())
         ]
         pairs = Counter((self._token(edge, "query"), self._token(edge, "key")) for edge in self.edges)
         listed = [f"{query} <- {key}" + (f" ({n})" if n > 1 else "") for (query, key), n in pairs.most_common()]
         return [
-            f"They lie in {len(heads)} of {total} heads and {len(layers)} of {len(self.attention)} layers (number of "
-            "weights in brackets, 1 where none is given).",
+            f"They lie in {len(heads)} of {total} heads and {len(layers)} of {len(self.attention)} layers, both "
+            "counted from 0 (number of weights in brackets, 1 where none is given).",
             *(f"  {name}." for name in names),
             f"Token pairs, query <- key: {_listed(listed)}.",
         ]
@@ -311,7 +311,10 @@ class AttentionSubgraph(Record):
             )
         for one in self.removals:
             stands = "the set still meets the conditions" if one.stands else "the set no longer meets the conditions"
-            lines.append(f"Removal {one.removal!r}: set {one.p_set:.4f}, rest {one.p_rest:.4f}: {stands}.")
+            lines.append(
+                f"Removal {one.removal!r}: set {one.p_set:.4f}, rest {one.p_rest:.4f}, {self._nothing} "
+                f"{one.p_none:.4f}: {stands}."
+            )
         if self.deeper is not None:
             which = "all" if self.deeper.all_pairs else "random"
             lines.append(
@@ -326,6 +329,11 @@ class AttentionSubgraph(Record):
             lines.append(
                 f"{len(family.sets)} sets were found in {1 + len(self.family_members)} ways: {len(family.core)} "
                 f"weights are in all of them" + (f"; mean Jaccard index {means}." if means else ".")
+            )
+        else:
+            search = " others=2 (--others 2) searches further ones." if self.unit == _EDGE else ""
+            lines.append(
+                f"This is one set: others, with few {self._noun} in common, may carry the prediction too.{search}"
             )
         return lines
 

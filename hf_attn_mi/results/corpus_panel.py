@@ -81,6 +81,8 @@ def _inputs(summary: CorpusSummary) -> list[str]:
         skipped = f"{counted(summary.skipped, 'row')} {verb} skipped; the reasons are{where or ' in the errors files'}."
     return [
         f"{counted(summary.rows, 'explanation')}{source}. {skipped}",
+        *([summary.unfinished] if summary.missing else []),
+        *([summary.unnamed_labels] if summary.unnamed else []),
         f"{summary.tested:,} pairs of a word and a class occur in {summary.least} inputs or more and were tested; "
         "rarer ones are left out.",
     ]
@@ -106,13 +108,13 @@ class Finding(NamedTuple):
 
 
 def _findings(summary: CorpusSummary, prefix: str) -> list[Finding]:
-    """The first word of the first classes, of the errors, and of those against their class."""
+    """The first significant word of the first classes, of the errors, and of those against their class."""
     findings = []
     for place, name in enumerate(summary.classes[:3]):
-        words = summary.of_class(name)
-        if words:
-            after = f" contributes most to {shortened(name, NAME)}: {score_text(words[0].mean)}."
-            findings.append(Finding("", shortened(words[0].word, WORD), after, f"#{prefix}-class-{place + 1}"))
+        best = next((one for one in summary.of_class(name) if one.significant), None)
+        if best is not None:
+            after = f" contributes most to {shortened(name, NAME)}: {score_text(best.mean)}."
+            findings.append(Finding("", shortened(best.word, WORD), after, f"#{prefix}-class-{place + 1}"))
     error = next((one for one in summary.errors if one.significant), None)
     if error is not None:
         after = (
@@ -134,7 +136,7 @@ def _other_classes(summary: CorpusSummary) -> list[tuple[str, str, str]]:
     named = []
     for name, count in counts[:MOST_NAMES]:
         words = ", ".join(shortened(one.word, WORD) for one in summary.of_class(name)[:3])
-        named.append((shortened(name, NAME), f"{count:,}", words or "no word is frequent enough"))
+        named.append((shortened(name, NAME), f"{count:,}", words or "no frequent word is above chance"))
     if len(counts) > MOST_NAMES:
         left = counts[MOST_NAMES:]
         named.append((f"and {counted(len(left), 'more class')}", f"{sum(count for _, count in left):,}", ""))

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 LEVEL = 0.05  # family-wise, of the tests
 
 
+UNIT = (
+    "Contributions have the unit of the scores of the method; of scores that add up, as those of 'relevance', that of "
+    "the explained value: the logit of the class less the mean of the others."
+)
+
+
 def _rejects(adjusted: float | None) -> bool:
     return adjusted is not None and adjusted < LEVEL
 
@@ -137,7 +143,7 @@ class CorpusSummary(Record):
         classes: explained classes, the most frequent first.
         counts: explanations of each class.
         accuracy: share of correct predictions; None without gold labels.
-        words: of each class those with the largest mean contribution.
+        words: of each class those with the largest mean contribution that is above zero and above chance.
         errors: those with the largest differences between wrong and correct predictions.
         opposing: those that speak against the class of most of their inputs.
         tested: number of tests of words and classes against chance.
@@ -146,6 +152,9 @@ class CorpusSummary(Record):
         skipped: rows that could not be explained; their reasons are in the errors files of the folder.
         inputs: rows of the data set that were explained, fewer than `rows` where each has several targets; None in
             files of earlier versions, which count explanations only.
+        missing: rows of the data set that were not explained yet, because the run is not finished.
+        labeled: predictions with a gold label that names a class; None in files of earlier versions.
+        unnamed: explanations with a gold label that names no class of the model.
 
     Raises:
         InvalidInputError: counts and classes disagree.
@@ -153,7 +162,7 @@ class CorpusSummary(Record):
 
     TYPE: ClassVar[str] = "hf_attn_mi.CorpusSummary"
     NOUN: ClassVar[str] = "summary of a data set"
-    ADDED: ClassVar[frozenset[str]] = frozenset({"skipped", "inputs"})
+    ADDED: ClassVar[frozenset[str]] = frozenset({"skipped", "inputs", "missing", "labeled", "unnamed"})
     LEVEL: ClassVar[float] = LEVEL
 
     rows: int
@@ -168,6 +177,9 @@ class CorpusSummary(Record):
     info: Mapping[str, Any] = field(default_factory=dict)
     skipped: int = 0
     inputs: int | None = None
+    missing: int = 0
+    labeled: int | None = None
+    unnamed: int = 0
 
     @property
     def heading(self) -> str:
@@ -181,6 +193,24 @@ class CorpusSummary(Record):
         """
         return corpus_page(self)
 
+    @property
+    def unfinished(self) -> str:
+        """A sentence about the rows that were not explained yet."""
+        verb = "is" if self.missing == 1 else "are"
+        return (
+            f"{counted(self.missing, 'row')} of the data set {verb} not explained yet: run explain-dataset again, "
+            "then summarize."
+        )
+
+    @property
+    def unnamed_labels(self) -> str:
+        """A sentence about gold labels that name no class."""
+        verb = "names" if self.unnamed == 1 else "name"
+        return (
+            f"{counted(self.unnamed, 'gold label')} {verb} no class of the model ({', '.join(self.classes[:4])}...): "
+            "these inputs count for no accuracy and no error."
+        )
+
     def of_class(self, name: str) -> tuple[ClassWord, ...]:
         """Return the words of a class, the largest mean contribution first."""
         return tuple(one for one in self.words if one.target_name == name)
@@ -192,14 +222,18 @@ class CorpusSummary(Record):
     def _blocks(self) -> list[Block]:
         details = {key: str(self.info[key]) for key in ("model", "method", "data") if self.info.get(key) is not None}
         parts = ", ".join(f"{name}: {count:,}" for name, count in zip(self.classes, self.counts))
-        facts = [f"Explained classes: {parts}."]
+        facts = [f"Unfinished: {self.unfinished}"] if self.missing else []
+        facts.append(f"Explained classes: {parts}.")
         if self.skipped:
             facts.append(f"{counted(self.skipped, 'row')} could not be explained; the errors files say why.")
         if self.accuracy is not None:
-            facts.append(f"Accuracy: {self.accuracy:.1%}.")
+            basis = "" if self.labeled is None else f" of {counted(self.labeled, 'prediction')} with a gold label"
+            facts.append(f"Accuracy: {self.accuracy:.1%}{basis}.")
+        if self.unnamed:
+            facts.append(self.unnamed_labels)
         facts.append(
             f"Words in fewer than {self.least} inputs are left out; {self.tested:,} words and classes were tested "
-            f"against chance (* : p < {LEVEL} after Holm's correction)."
+            f"against chance (* : p < {LEVEL} after Holm's correction). {UNIT}"
         )
         blocks: list[Block] = [Heading(self.heading, details), Facts(facts)]
         for name in self.classes:
@@ -208,15 +242,17 @@ class CorpusSummary(Record):
                 header = ("word", "mean", "95 %", "chance", "inputs", "example")
                 blocks.append(Table(header, rows, title=f"Words for {name}"))
         if self.errors:
-            columns = ("word", "predicted", "errors", "correct", "difference", "95 %", "n", "example")
-            title = "Words whose contribution differs in errors"
+            columns = (
+                "word", "predicted", "in errors", "in correct", "difference", "95 %", "errors / correct", "example"
+            )  # fmt: skip
+            title = f"Words of errors: the largest differences, {_significant(self.errors)}"
             blocks.append(Table(columns, [_error_row(one) for one in self.errors], title=title))
         if self.opposing:
             names = ("word", "mostly in", "share", "mean", "95 %", "inputs", "example")
-            title = "Words that speak against the class they mostly occur in"
+            title = f"Words that speak against the class they mostly occur in, {_significant(self.opposing)}"
             blocks.append(Table(names, [_opposing_row(one) for one in self.opposing], title=title))
         if not self.words:
-            blocks.append(Paragraph(f"No word occurs in {self.least} inputs of one class."))
+            blocks.append(Paragraph(f"No word of {self.least} or more inputs contributes more than chance."))
         return blocks
 
     def _plots(self) -> dict[str, Callable[[Axes | None], Figure]]:
@@ -257,6 +293,11 @@ def _error_row(one: ErrorWord) -> list[str]:
 def _opposing_row(one: OpposingWord) -> list[str]:
     numbers = [f"{format_score(one.mean)}{_mark(one)}", _interval(one.interval), f"{one.inputs:,}"]
     return [one.word, one.label, f"{one.share:.0%}", *numbers, _example(one.examples)]
+
+
+def _significant(words: Sequence[ErrorWord | OpposingWord]) -> str:
+    """How many of the words that are shown the test rejects."""
+    return f"{sum(one.significant for one in words)} of {len(words)} significant"
 
 
 def _mark(one: ClassWord | ErrorWord | OpposingWord) -> str:

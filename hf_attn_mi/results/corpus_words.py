@@ -131,7 +131,8 @@ class Panel:
 
 _ABOUT_WORDS = (
     "The contribution of a word to an input is the mean score of its occurrences there, in lower case. Each input "
-    "counts once, so that a word that is repeated in one text does not count more. "
+    "counts once, so that a word that is repeated in one text does not count more. The unit is that of the scores of "
+    "the method; of scores that add up, as those of relevance, the logit of the class less the mean of the others. "
 )
 _LINE = "The dot is the mean over inputs, the line its 95 % interval (bootstrap over inputs). "
 _OPEN = "A click on a word shows all numbers and the texts."
@@ -179,14 +180,15 @@ def _class_panel(summary: CorpusSummary, name: str, words: Sequence[ClassWord], 
         identifier,
         f"Words for {shortened(name, NAME)}",
         f"{counted(count, 'input')}, {percent(count / max(1, summary.rows))} of all",
-        f"{_ABOUT_WORDS}{_LINE}The tick is what a word drawn at random from the same inputs contributes (chance). A "
-        f"filled dot differs from chance: p < {summary.LEVEL:g} after Holm's correction for the {summary.tested:,} "
+        f"{_ABOUT_WORDS}{_LINE}The tick is what a word drawn at random from the same inputs contributes (chance); "
+        f"only words above it, and above zero, are shown. A filled dot differs from chance: "
+        f"p < {summary.LEVEL:g} after Holm's correction for the {summary.tested:,} "
         f"words and classes that were tested. {_OPEN}",
         axis,
         rows,
         ("word", "mean contribution", "mean", "inputs"),
         _rest(one.word for one in words[MOST_ROWS:]),
-        "" if rows else f"No word occurs in {summary.least} inputs of this class.",
+        "" if rows else f"No word of {summary.least} or more inputs of this class contributes more than chance.",
     )
 
 
@@ -218,8 +220,8 @@ def _error_panel(summary: CorpusSummary, identifier: str) -> Panel:
         "Words of errors",
         "contribution in wrong predictions of a class, less that in correct predictions of it",
         f"{_ABOUT_WORDS}The dot is the mean contribution in wrong predictions of a class less that in correct "
-        "predictions of the same class: to the right, the word makes these errors more than it makes correct "
-        f"predictions. The line is the 95 % interval (bootstrap of both groups). A filled dot differs from zero: p < "
+        "predictions of the same class: to the right, the word supports the class more where the prediction is wrong. "
+        f"The line is the 95 % interval (bootstrap of both groups). A filled dot differs from zero: p < "
         f"{summary.LEVEL:g} by Welch's test after Holm's correction. {_OPEN}",
         axis,
         rows,

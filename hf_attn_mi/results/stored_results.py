@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_attn_mi.atomic_files import new_file
 from hf_attn_mi.data.run_folder import DATA, DamagedRunError, RunFolder
-from hf_attn_mi.errors import HfAttnMiError, InvalidInputError
+from hf_attn_mi.errors import HfAttnMiError, InvalidInputError, shown
 from hf_attn_mi.results.explanation import Explanation
 from hf_attn_mi.results.explanation_rows import INFO_KEY, from_row
 
@@ -42,7 +42,8 @@ class StoredExplanation(NamedTuple):
 class StoredResults:
     """The results in the folder of `explain_dataset`: iterating gives one `Explanation` after the other.
 
-    One shard is in memory at a time, in the order of the data set. `with_rows` gives row, id and label too.
+    One shard is in memory at a time, in the order of the data set. `with_rows` gives row, id and label too, and
+    `of_row` those of one row.
 
     Args:
         path: the folder.
@@ -91,6 +92,46 @@ class StoredResults:
         """Number of rows that could not be explained, by the footers of the shards; `errors` has the reasons."""
         return sum(self._info(number).failed for number in self.shards)
 
+    @property
+    def missing(self) -> int | None:
+        """Number of rows that are in no finished shard; None where it is not known how many rows the data set has."""
+        try:
+            rows = (self.folder.read_run() or {}).get("rows")
+        except DamagedRunError:
+            return None
+        if not isinstance(rows, int):
+            return None
+        finished = (self._info(number) for number in self.shards)
+        done: int = sum(info.stop - info.start for info in finished)
+        return rows - done
+
+    def __repr__(self) -> str:
+        left = f", {self.missing} rows missing" if self.missing else ""
+        return f"StoredResults({str(self.path)!r}: {len(self)} explanations, {self.failed} failed rows{left})"
+
+    def of_row(self, number: int) -> tuple[StoredExplanation, ...]:
+        """The explanations of one row of the data set, one for each of its targets; reads the shard that holds it.
+
+        Args:
+            number: of the row, from 0.
+
+        Raises:
+            InvalidInputError: the row failed (with the reason), or is in no finished shard.
+        """
+        known = type(number) is int
+        shard = next((one for one in self.shards if known and self._holds(one, number)), None)
+        if shard is None:
+            raise InvalidInputError(f"number={shown(number)}: there is no such row in a finished shard of {self!r}.")
+        found = tuple(one for one in self._of_shard(shard) if one.row == number)
+        if not found:
+            reasons = [str(one.get("reason")) for one in self.folder.read_errors(shard) if one.get("row") == number]
+            raise InvalidInputError(f"number={number}: this row failed: {'; '.join(reasons)}")
+        return found
+
+    def _holds(self, shard: int, number: int) -> bool:
+        info = self._info(shard)
+        return bool(info.start <= number < info.stop)
+
     def __len__(self) -> int:
         """Number of explanations, by the footers of the shards."""
         return sum(self._info(number).rows for number in self.shards)
@@ -102,11 +143,14 @@ class StoredResults:
         """The explanations with row, id and label."""
         self._refuse_other_runs()
         for number in self.shards:
-            table = self.folder.read_shard(number)
-            info = json.loads((table.schema.metadata or {}).get(INFO_KEY.encode(), b"{}"))
-            for batch in table.to_batches(max_chunksize=BATCH):
-                for row in batch.to_pylist():
-                    yield self._read_row(row, info, number)
+            yield from self._of_shard(number)
+
+    def _of_shard(self, number: int) -> Iterator[StoredExplanation]:
+        table = self.folder.read_shard(number)
+        info = json.loads((table.schema.metadata or {}).get(INFO_KEY.encode(), b"{}"))
+        for batch in table.to_batches(max_chunksize=BATCH):
+            for row in batch.to_pylist():
+                yield self._read_row(row, info, number)
 
     def tables(self, columns: list[str]) -> Iterator[Any]:
         """The shards as tables (pyarrow.Table) with some columns."""

@@ -34,10 +34,11 @@ def summarize(
     """Summarize the scores of a data set: the words that speak for each class, and those of the errors.
 
     The contribution of a word to an input is the mean score of its occurrences there, in lower case. For each class:
-    the words with the largest mean contribution over the inputs that were explained as this class. Chance is the mean
-    score of all words of the same inputs: what a word drawn at random from each of them contributes, and the test is
-    against such words (`hf_attn_mi.evaluation.random_word`). Inputs are the unit of every mean, interval and test, so
-    that a word that is repeated in one text counts once.
+    the words with the largest mean contribution over the inputs that were explained as this class, as far as it is
+    above zero and above chance. Chance is the mean score of all words of the same inputs: what a word drawn at random
+    from each of them contributes, and the test is against such words (`hf_attn_mi.evaluation.random_word`). Inputs are
+    the unit of every mean, interval and test, so that a word that is repeated in one text counts once. They count as
+    independent: with copies, or phrases of one sentence, intervals are too narrow and p values too small.
 
     The folder is read twice, one shard at a time; memory grows with the number of different words.
 
@@ -94,6 +95,9 @@ def summarize(
         least=least,
         info={**counts.info, "data": stored.data, "folder": str(stored.path), "seed": seed, "resamples": resamples},
         skipped=stored.failed,
+        missing=stored.missing or 0,
+        labeled=counts.known,
+        unnamed=counts.unnamed,
     )
 
 
@@ -111,6 +115,7 @@ class _Counts:
         of_errors: moments of the contributions in wrong and in correct predictions.
         labels: word -> label -> inputs.
         known, correct: explanations with a known label, and correct ones among them.
+        unnamed: explanations with a gold label that names no class of the model.
         info: the facts about the run, from the first explanation.
     """
 
@@ -126,6 +131,7 @@ class _Counts:
     labels: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     known: int = 0
     correct: int = 0
+    unnamed: int = 0
     info: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -158,6 +164,7 @@ def _count(stored: StoredResults) -> _Counts:
         counts.classes[name] += 1
         counts.known += one.correct is not None
         counts.correct += one.correct is True
+        counts.unnamed += first and one.label is not None and one.label_name is None
         label = (one.label_name if one.label is not None else name) if first else None
         contributions, occurrences, scores = _contributions(one)
         mean = sum(scores) / len(scores) if scores else 0.0
@@ -188,9 +195,14 @@ def _contributions(one: StoredExplanation) -> tuple[dict[str, float], Counter[st
 def _best_of_each_class(counts: _Counts, tested: Iterable[Key], words: int) -> list[Key]:
     best = []
     for name, _ in counts.classes.most_common():
-        mine = [key for key in tested if key[0] == name]
+        mine = [key for key in tested if key[0] == name and _speaks_for(counts, key)]
         best += heapq.nlargest(words, mine, key=lambda key: (counts.contribution[key].mean, key))
     return best
+
+
+def _speaks_for(counts: _Counts, key: Key) -> bool:
+    """Whether a word contributes to the class, and more than chance."""
+    return counts.contribution[key].mean > 0 and counts.against_chance[key].mean > 0
 
 
 def _tested_errors(counts: _Counts, least: int) -> list[Key]:

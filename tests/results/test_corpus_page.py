@@ -163,7 +163,9 @@ def test_the_most_important_come_first_and_the_rest_is_named():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"words": ()}, "No word occurs in 10 inputs of this class."),
+        ({"words": ()}, "No word of 10 or more inputs of this class contributes more than chance."),
+        ({"missing": 1}, "1 row of the data set is not explained yet: run explain-dataset again, then summarize."),
+        ({"unnamed": 3}, "3 gold labels name no class of the model (class 0, class 1...)"),
         ({"errors": ()}, "No word occurs in 10 wrong and 10 correct predictions of one class."),
         ({"errors": (), "accuracy": None}, "The data have no gold labels that name a class of the model"),
         ({"opposing": ()}, "There is no such word."),
@@ -175,6 +177,16 @@ def test_the_most_important_come_first_and_the_rest_is_named():
 )
 def test_what_is_missing_is_said(changes, sentence):
     assert sentence in flat(Page(replace(corpus(), **changes).to_html()))
+
+
+def test_only_what_the_tests_reject_stands_out():
+    words = (class_word("plot", "class 0", 0.9, adjusted=0.6), class_word("warm", "class 0", 0.8))
+    text = flat(Page(replace(corpus(words=1), words=words).to_html()))
+    assert "warm contributes most to class 0: +0.800." in text
+    assert "plot contributes most" not in text
+    nothing = replace(corpus(), words=words[:1], errors=(), opposing=())
+    assert "No word differs from chance or zero after the correction" in flat(Page(nothing.to_html()))
+    assert "3 of 3 significant" in corpus().to_text(color="none")
 
 
 def test_intervals_and_tests_may_be_missing():

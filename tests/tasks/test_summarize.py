@@ -111,6 +111,53 @@ def test_words_that_speak_against_their_class_are_found(tmp_path):
     assert not {("funny", "positive"), ("dull", "negative")} & set(found)
 
 
+def test_words_for_a_class_are_above_chance(folder):
+    """Words below chance differ from it as well: that they do says nothing for the class."""
+    summary = summarize(folder, least=5, words=1000)
+    held = {one.word for one in summary.words}
+    assert {"funny", "dull"} <= held
+    for name in summary.classes:
+        values = values_of(folder, "the", name)
+        contribution, chance = (sum(column) / len(values) for column in zip(*values))
+        assert contribution < chance
+    assert "the" not in held
+    assert all(one.mean > max(0.0, one.chance) for one in summary.words)
+
+
+def test_what_an_unfinished_run_and_labels_without_a_class_leave_out_is_said(tmp_path):
+    model, tokenizer = load_demo()
+    rows = [{"text": f"A warm film {i}.", "label": label} for i, label in enumerate(("positive", "great", "", None))]
+    explain_dataset(model, rows, output=tmp_path / "out", tokenizer=tokenizer, shard_size=2)
+    summary = summarize(tmp_path / "out", least=2)
+    assert (summary.missing, summary.labeled, summary.unnamed) == (0, 1, 2)
+    assert "Accuracy: 100.0% of 1 prediction with a gold label." in str(summary)
+    assert "2 gold labels name no class of the model" in str(summary)
+    (tmp_path / "out" / "data" / "shard-00001.parquet").unlink()
+    summary = summarize(tmp_path / "out", least=2)
+    assert (summary.rows, summary.missing) == (2, 2)
+    assert "Unfinished: 2 rows of the data set are not explained yet" in str(summary)
+    assert "2 explanations, 0 failed rows, 2 rows missing" in repr(load_results(tmp_path / "out"))
+    (tmp_path / "out" / "run.json").unlink()  # without it the number of rows is not known
+    assert summarize(tmp_path / "out", least=2).missing == 0
+    assert load_results(tmp_path / "out").missing is None
+
+
+def test_the_explanations_of_one_row_are_read_from_its_shard(tmp_path):
+    model, tokenizer = load_demo()
+    rows = [{"text": text} for text in ("A warm film.", "A dull film.", "", "A good film.")]
+    explain_dataset(model, rows, output=tmp_path / "out", tokenizer=tokenizer, shard_size=2, targets="all")
+    stored = load_results(tmp_path / "out")
+    every = list(stored.with_rows())
+    for number in (0, 1, 3):
+        assert stored.of_row(number) == tuple(one for one in every if one.row == number)
+        assert len(stored.of_row(number)) == 2
+    with pytest.raises(InvalidInputError, match="row 2 is an empty text"):
+        stored.of_row(2)
+    for wrong in (4, -1, "0", True):
+        with pytest.raises(InvalidInputError, match="no such row in a finished shard"):
+            stored.of_row(wrong)
+
+
 def test_it_is_shown_saved_and_drawn(folder, tmp_path):
     summary = summarize(folder, least=5, words=3)
     assert "What the model has learned from 90 inputs" in str(summary)

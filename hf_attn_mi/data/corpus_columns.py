@@ -14,6 +14,7 @@ from hf_attn_mi.errors import InvalidInputError, shown
 ROLES = ("text", "text_pair", "id", "label", "target")
 _IDS, _LABELS = ("id", "idx", "guid"), ("label", "labels", "gold_label", "gold")
 _LONGEST_ID = 200  # characters
+_NAMED = 6  # columns that are not read
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,21 @@ class CorpusColumns:
         """JSON data, for the settings of a run."""
         text = None if self.text is None else list(self.text)
         return {"text": text, "id": self.id, "label": self.label, "target": self.target}
+
+    def described(self, names: Sequence[str]) -> str:
+        """What is read of the columns of these names, and what is not.
+
+        Example:
+            >>> CorpusColumns(("sentence",), label="label").described(["sentence", "label", "stars"])
+            "text from 'sentence', gold label from 'label'; not read: 'stars'"
+        """
+        roles = (("id", self.id), ("gold label", self.label), ("target", self.target))
+        parts = [f"text from {' and '.join(map(repr, self.text or ()))}"]
+        parts += [f"{role} from {name!r}" for role, name in roles if name is not None]
+        unread = [repr(name) for name in names if name not in self.names]
+        more = f" and {len(unread) - _NAMED} more" if len(unread) > _NAMED else ""
+        gold = "" if self.label is not None else "; no gold label"
+        return f"{', '.join(parts)}{gold}" + (f"; not read: {', '.join(unread[:_NAMED])}{more}" if unread else "")
 
     def read(self, row: Any, number: int) -> CorpusRow:
         """One row.
@@ -172,7 +188,7 @@ def _usual_columns(names: list[str], words: bool) -> tuple[str, ...]:
     try:
         return text_columns(names)
     except NoTextColumnError as error:
-        raise error.with_advice() from error
+        raise error.with_advice(columns=True) from error
 
 
 def _chosen(columns: Any) -> dict[str, str | None]:

@@ -25,8 +25,15 @@ def settings_id(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(settings_text(settings).encode()).hexdigest()
 
 
-def check_same_settings(before: Mapping[str, Any], now: Mapping[str, Any], output: str) -> None:
+def check_same_settings(
+    before: Mapping[str, Any], now: Mapping[str, Any], output: str, names: Mapping[str, tuple[Any, Any]] | None = None
+) -> None:
     """Refuse to go on with a run under other settings.
+
+    Args:
+        before, now: the settings.
+        output: the folder.
+        names: names of model and data before and now, which a reader knows and digests do not say.
 
     Raises:
         InvalidInputError: names every difference.
@@ -37,6 +44,8 @@ def check_same_settings(before: Mapping[str, Any], now: Mapping[str, Any], outpu
     now = json.loads(settings_text(now))  # tuples become lists, as in the file
     changes = list(_differences(before, now, ""))
     if changes:
+        known = {key: pair for key, pair in (names or {}).items() if pair[0] != pair[1] and None not in pair}
+        changes = [f"{key} was {shown(was)}, is now {shown(name)}" for key, (was, name) in known.items()] + changes
         raise InvalidInputError(
             f"output={output!r} holds a run with other settings: {'; '.join(changes)}. Finish it with the settings of "
             "its run.json, or name another folder."

@@ -27,6 +27,9 @@ ALLOWED = (
 )
 
 
+_RENAME = "Rename one to 'text', or pass a list."
+
+
 class NoTextColumnError(InvalidInputError):
     """No column of a data set has one of the names that texts have.
 
@@ -36,16 +39,24 @@ class NoTextColumnError(InvalidInputError):
 
     def __init__(self, names: list[str]) -> None:
         known = ", ".join(" + ".join(columns) for columns in COLUMNS)
-        super().__init__(
-            f"dataset has columns {names}; the texts are looked for in {known}. Rename one to 'text', or pass a list."
-        )
+        super().__init__(f"dataset has columns {names}; the texts are looked for in {known}. {_RENAME}")
+        self.names = names
         self.words = word_column(names)
 
-    def with_advice(self) -> InvalidInputError:
-        """The error for a function that takes `is_split_into_words`: where a column holds words, how to read them."""
-        if self.words is None:
-            return self
-        return InvalidInputError(f"{self} The column {self.words!r} is read with is_split_into_words=True.")
+    def with_advice(self, *, columns: bool = False) -> InvalidInputError:
+        """The error for a function that takes `is_split_into_words`: where a column holds words, how to read them.
+
+        Args:
+            columns: whether the function takes `columns` as well: how to name the column of the text.
+        """
+        message = str(self)
+        if columns and self.names:
+            name = self.names[0]
+            naming = f"Name the column of the text: columns={{'text': {name!r}}} (--columns text={name})."
+            message = f"{message.removesuffix(_RENAME)}{naming}"
+        if self.words is not None:
+            message += f" The column {self.words!r} is read with is_split_into_words=True."
+        return self if message == str(self) else InvalidInputError(message)
 
 
 def check_encodable(text: str, name: str) -> None:

@@ -30,9 +30,9 @@ class DatasetRun(Record):
         failed: rows with an error, in the whole folder.
         shards: finished shards of the folder.
         missing: shards that are not finished; None if that is not known.
-        done: rows that this run did, all processes together.
+        done: rows that this run did, all processes together; of a dry run those that a run would do.
         seconds: duration of this run; of a dry run the estimate for all missing rows.
-        peak_memory: bytes, the largest of one process.
+        peak_memory: bytes, the largest of one process; of a dry run that of the sample, a lower bound.
         size: bytes of the finished shards; of a dry run the estimate.
         processes: number of processes.
         dry_run: whether nothing was written, and these are estimates.
@@ -87,15 +87,16 @@ class DatasetRun(Record):
         rows = "an unknown number of rows" if self.rows is None else counted(self.rows, "row")
         processes = counted(self.processes, "process")
         if self.dry_run:
-            rate = "" if self.rate is None else f" at {self.rate:,.4g} rows/s in {processes}"
+            rate = "" if self.rate is None else f" at {_rough(self.rate)} rows/s in {processes}"
             left = "an unknown number of shards" if self.missing is None else counted(self.missing, "shard")
             return [
                 Heading(f"Dry run: {rows}", details),
                 Facts(
                     [
                         f"To do: {left}; {self.shards:,} {'is' if self.shards == 1 else 'are'} finished.",
-                        f"Estimate: {duration(self.seconds)}{rate}, {_bytes(self.size)} on the disk, "
-                        f"{_bytes(self.peak_memory)} of memory a process.",
+                        *self._columns_read(),
+                        f"Estimate from a sample: about {duration(self.seconds)}{rate}, {_bytes(self.size)} on the "
+                        f"disk. Memory a process: more than {_bytes(self.peak_memory)}, which the sample took.",
                         *self._warnings(),
                     ]
                 ),
@@ -114,10 +115,15 @@ class DatasetRun(Record):
                     f"{counted(self.failed, 'row')} failed; the reasons are in {self.output}/errors."
                     if self.failed
                     else "No row failed.",
+                    *self._columns_read(),
                     *self._warnings(),
                 ]
             ),
         ]
+
+    def _columns_read(self) -> list[str]:
+        columns = self.info.get("columns")
+        return [f"Columns: {columns}."] if columns else []
 
     def _warnings(self) -> list[str]:
         return [f"Warning: {text}" for text in self.info.get("warnings", ())]
@@ -155,5 +161,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def _rough(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+
+
 def _bytes(size: int) -> str:
+    if size < _MEBIBYTE:
+        return f"{size / 1024:,.1f} KiB"
     return f"{size / _MEBIBYTE:,.1f} MiB" if size < 1024 * _MEBIBYTE else f"{size / 1024 / _MEBIBYTE:,.2f} GiB"

@@ -71,7 +71,7 @@ def open_run(
     Raises:
         InvalidInputError: the folder holds a run with other settings, or shards of another run; names the difference.
     """
-    plan = read_plan(folder, run_id, settings, size, rows)
+    plan = read_plan(folder, run_id, settings, size, rows, about)
     try:
         known = folder.read_run()
     except DamagedRunError as error:
@@ -83,7 +83,9 @@ def open_run(
     return plan
 
 
-def read_plan(folder: RunFolder, run_id: str, settings: Mapping[str, Any], size: int, rows: int | None) -> CorpusPlan:
+def read_plan(
+    folder: RunFolder, run_id: str, settings: Mapping[str, Any], size: int, rows: int | None, about: Mapping[str, Any]
+) -> CorpusPlan:
     """The state of the folder; nothing is written. Arguments and errors as `open_run`."""
     finished = dict[int, ShardInfo]()
     known: dict[str, Any] | None = None
@@ -92,7 +94,8 @@ def read_plan(folder: RunFolder, run_id: str, settings: Mapping[str, Any], size:
     except DamagedRunError:
         known = None
     if known is not None:
-        check_same_settings(known["settings"], settings, str(folder.path))
+        names = {key: (known.get(key), about.get(key)) for key in ("model", "data")}
+        check_same_settings(known["settings"], settings, str(folder.path), names)
     identifier = settings_id(settings)
     for number in folder.shard_numbers():
         shard_info = folder.read_shard_info(number)

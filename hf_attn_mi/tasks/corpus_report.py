@@ -12,12 +12,12 @@ from typing import Any
 from hf_attn_mi.data.corpus_columns import CorpusColumns
 from hf_attn_mi.data.row_source import RowSource
 from hf_attn_mi.data.run_folder import DamagedRunError, RunFolder, new_run_id
-from hf_attn_mi.errors import InvalidInputError, counted
+from hf_attn_mi.errors import InvalidInputError, counted, shown
 from hf_attn_mi.results.dataset_run import DatasetRun
 from hf_attn_mi.tasks.batch_explainer import BatchExplainer
 from hf_attn_mi.tasks.corpus_plan import CorpusPlan, read_plan
 from hf_attn_mi.tasks.corpus_run import CorpusRun
-from hf_attn_mi.tasks.corpus_shard import ShardExplainer, peak_memory
+from hf_attn_mi.tasks.corpus_shard import ShardExplainer, ShardResult, peak_memory
 
 LOGGER = logging.getLogger("hf_attn_mi")
 SAMPLE = 50  # rows that a dry run explains
@@ -58,7 +58,16 @@ def finish_run(folder: RunFolder, run: CorpusRun, about: Mapping[str, Any], seco
     if processes.first:
         _note(folder, report)
     if report.stopped:
-        LOGGER.warning("stopped after %s: run the same call again to do the rest.", counted(report.done, "row"))
+        done = sum(info.stop - info.start for info in finished.values())
+        LOGGER.warning(
+            "stopped after %s; %s in %s %s finished: run the same call again to do the rest.",
+            counted(report.done, "row"),
+            counted(done, "row") if rows is None else f"{done:,} of {counted(rows, 'row')}",
+            folder.path,
+            "is" if done == 1 else "are",
+        )
+    elif run.stop.made:
+        LOGGER.warning("every row in %s is finished; the signal came during the last shard.", folder.path)
     return report
 
 
@@ -101,7 +110,7 @@ def estimate_run(
         InvalidInputError: there is no row, or the folder holds another run.
         HfAttnMiError: none of the rows can be explained.
     """
-    plan = read_plan(folder, new_run_id(), settings, size, rows)
+    plan = read_plan(folder, new_run_id(), settings, size, rows, about)
     sample = source.sample(SAMPLE)
     if not sample:
         raise InvalidInputError("dataset has no rows.")
@@ -126,12 +135,18 @@ def estimate_run(
         size=round(_bytes_of(sample_answers.table) / len(sample) * (left or 0)),
         processes=processes,
         dry_run=True,
-        info={**about, "warnings": _remarks(plan, sample_answers.info.failed, len(sample), each)},
+        info={**about, "warnings": _remarks(plan, sample_answers, len(sample), each)},
     )
 
 
-def _remarks(plan: CorpusPlan, failed: int, sample: int, each: float) -> list[str]:
-    remarks = []
+def _remarks(plan: CorpusPlan, answers: ShardResult, sample: int, each: float) -> list[str]:
+    remarks, failed = [], answers.info.failed
+    labels = [label for label in answers.table.column("label").to_pylist() if label is not None]
+    if labels and not any(answers.table.column("label_name").to_pylist()):
+        remarks.append(
+            f"gold labels such as {shown(labels[0], 40)} name no class of the model: nothing will count as correct or "
+            "as an error."
+        )
     if failed:
         verb = "fails" if failed == 1 else "fail"
         remarks.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 
@@ -10,6 +11,7 @@ from hf_attn_mi.data.row_source import RowSource
 from hf_attn_mi.data.run_folder import RunFolder
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError, counted
 from hf_attn_mi.models.memory import give_back_memory
+from hf_attn_mi.results.dataset_run import duration
 from hf_attn_mi.tasks.batch_explainer import BatchExplainer
 from hf_attn_mi.tasks.corpus_plan import CorpusPlan
 from hf_attn_mi.tasks.corpus_progress import Progress
@@ -17,6 +19,8 @@ from hf_attn_mi.tasks.corpus_shard import ShardExplainer, ShardResult, StopNowEr
 from hf_attn_mi.tasks.interruption import StopRequest
 from hf_attn_mi.tasks.processes import Processes
 
+LOGGER = logging.getLogger("hf_attn_mi")
+NOTICED = 1.0  # seconds: who waits longer than this for the end is told for how long
 GRACE = 15.0  # seconds: a shard that is finished sooner is finished after a request to stop
 
 
@@ -61,6 +65,7 @@ class CorpusRun:
         self.done, self.rows, self.stopped = 0, plan.rows, False
         self._turn, self._mine = 0, set[int]()  # missing shards so far, and those of this process
         self._begun, self._size, self._in_shard = 0.0, 0, 0
+        self._announced = False
         left = plan.missing_rows
         self.progress = Progress(None if left is None else left // processes.count, processes.rank, processes.count)
 
@@ -112,8 +117,15 @@ class CorpusRun:
         self.progress.update(count)
         if self.stop.made and self._in_shard:
             each = (time.perf_counter() - self._begun) / self._in_shard
-            if each * (self._size - self._in_shard) > GRACE:
+            left = each * (self._size - self._in_shard)
+            if left > GRACE:
                 raise StopNowError
+            if left > NOTICED and not self._announced:
+                self._announced = True
+                LOGGER.warning(
+                    "stopping: this shard is finished in about %s; a second signal stops at once, and loses it.",
+                    duration(left),
+                )
 
     def _refuse_hopeless(self, result: ShardResult) -> None:
         """Raise the error of the first shard if every input failed in it: it is not about an input."""

@@ -112,10 +112,13 @@ def explain_dataset(
     )
     if corpus_columns.target is not None and (target is not None or targets is not None):
         raise InvalidInputError("columns names a target column: leave out target and targets.")
+    names = _column_names(source)
     source.select(corpus_columns)
     rows = source.count(limit)
     size = _shard_size(shard_size, num_shards, rows)
     about = {"model": runner.name, "method": explainer.scorer.name, "data": source.name}
+    if names is not None:
+        about["columns"] = corpus_columns.described(names)
 
     def settings() -> dict[str, Any]:
         return corpus_settings(runner, explainer, source, corpus_columns, shard_size=size, limit=limit)
@@ -127,6 +130,14 @@ def explain_dataset(
         run = CorpusRun(folder, plan, explainer, source, corpus_columns, processes, stop, errors=errors, limit=limit)
         run.execute()
         return finish_run(folder, run, about, time.perf_counter() - started)
+
+
+def _column_names(source: RowSource) -> list[str] | None:
+    """The columns of the data set, or of its first row; None if its rows are texts."""
+    first = source.first_row()
+    if source.column_names is not None:
+        return list(source.column_names)
+    return list(map(str, first)) if isinstance(first, Mapping) else None
 
 
 def _shard_size(shard_size: int, num_shards: int | None, rows: int | None) -> int:

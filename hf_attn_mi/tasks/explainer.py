@@ -81,7 +81,9 @@ class Explainer:
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
         """The columns of the explanations of a batch of rows."""
-        if not isinstance(batch, Mapping):
+        if not isinstance(batch, Mapping) or any(
+            isinstance(column, str | bytes) or not hasattr(column, "__len__") for column in batch.values()
+        ):
             raise InvalidInputError(
                 f"batch must be a mapping from columns to lists, not {type(batch).__name__}: {shown(batch, 80)}. With "
                 "datasets pass batched=True."
@@ -98,6 +100,10 @@ class Explainer:
         }
         kept = dict(batch) if all(isinstance(column, np.ndarray) for column in batch.values()) else {}
         return kept | result | {"error": [reasons.get(i) for i in range(len(rows))]}
+
+    def __repr__(self) -> str:
+        model = self.model if isinstance(self.model, str) else type(self.model).__name__
+        return f"Explainer(model={model!r}, method={self.options.method!r}, errors={self.errors!r})"
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what can be made again."""

@@ -35,6 +35,11 @@ class Recheck:
     difference: float
     reasons: tuple[str, ...]
 
+    def __str__(self) -> str:
+        if self.holds:
+            return f"Holds: every number was reproduced (largest difference {self.difference:.1e})."
+        return "\n  ".join([f"Does not hold (largest difference {self.difference:.1e}):", *self.reasons])
+
 
 def recheck(
     model: Any,

@@ -7,7 +7,8 @@ import torch
 
 from hf_attn_mi import InvalidInputError, explain_dataset, load_results
 from hf_attn_mi.models.encoded_input import EncodedInput
-from hf_attn_mi.tasks import batch_explainer
+from hf_attn_mi.tasks import batch_explainer, corpus_run
+from hf_attn_mi.tasks.corpus_progress import Progress
 from hf_attn_mi.tasks.interruption import stop_requests
 from hf_attn_mi.tasks.token_budget import TokenBudget
 from scripts.reliability import corpus_faults
@@ -42,6 +43,31 @@ def test_the_comparison_finds_rows_that_are_missing_or_different(tmp_path):
     corpus_faults.call(rows, tmp_path / "c", shard_size=5, method="attention")
     assert corpus_faults.differences(tmp_path / "b", tmp_path / "a") == ["11 rows instead of 12"]
     assert "scores differ" in corpus_faults.differences(tmp_path / "c", tmp_path / "a")[0]
+
+
+def test_who_stops_a_run_is_told_what_is_finished(tmp_path, caplog, monkeypatch):
+    """A signal after the first batch of a shard: how long it takes; at the end how much of the data is done."""
+    caplog.set_level("WARNING", logger="hf_attn_mi")
+    monkeypatch.setattr(corpus_run, "NOTICED", 0.0)
+    rows, update = corpus_faults.rows_of(12), Progress.update
+
+    def interrupt(progress, count):
+        update(progress, count)
+        if progress.rows == count:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Progress, "update", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        corpus_faults.call(rows, tmp_path / "out", shard_size=5, batch_size=2)
+    assert "stopping: this shard is finished in about " in caplog.text
+    assert "stopped after 5 rows; 5 of 12 rows in " in caplog.text
+    with pytest.raises(KeyboardInterrupt):
+        corpus_faults.call(rows, tmp_path / "out", shard_size=5, batch_size=2)
+    assert "10 of 12 rows in " in caplog.text
+    caplog.clear()
+    with pytest.raises(KeyboardInterrupt):
+        corpus_faults.call(rows, tmp_path / "out", shard_size=5, batch_size=2)
+    assert "the signal came during the last shard" in caplog.text
 
 
 def interrupt_twice():

@@ -385,6 +385,31 @@ def test_eraser_lines_have_one_score_a_word(finished, tmp_path):
     assert lines[0]["rationales"][0]["soft_rationale_predictions"] == [word.score for word in words]
 
 
+def test_the_columns_that_are_read_and_those_that_are_not_are_named(tmp_path):
+    rows = [{"sentence": row["text"], "sentiment": row["label"]} for row in ROWS[:4]]
+    dry = go_on(tmp_path / "out", rows, dry_run=True)
+    assert "Columns: text from 'sentence'; no gold label; not read: 'sentiment'." in str(dry)
+    run = go_on(tmp_path / "out", rows, columns={"label": "sentiment"})
+    assert "Columns: text from 'sentence', gold label from 'sentiment'." in str(run)
+    with pytest.raises(InvalidInputError, match=r"columns=\{'text': 'review'\} \(--columns text=review\)"):
+        go_on(tmp_path / "other", [{"review": "A warm film.", "stars": 3}])
+
+
+def test_a_dry_run_says_that_labels_name_no_class(tmp_path):
+    rows = [{"text": row["text"], "label": 3 + row["label"]} for row in ROWS[:4]]
+    assert "gold labels such as '3' name no class of the model" in str(go_on(tmp_path / "out", rows, dry_run=True))
+    assert "name no class" not in str(go_on(tmp_path / "out", ROWS[:4], dry_run=True))
+
+
+def test_names_of_model_and_data_stand_before_their_digests(tmp_path):
+    for name in ("first", "second"):
+        (tmp_path / f"{name}.txt").write_text(f"A warm film.\nThe {name} one.\n", encoding="utf-8")
+    go_on(tmp_path / "out", tmp_path / "first.txt")
+    for dry_run in (False, True):
+        with pytest.raises(InvalidInputError, match=r"data was 'first.txt', is now 'second.txt'; data.digest was "):
+            go_on(tmp_path / "out", tmp_path / "second.txt", dry_run=dry_run)
+
+
 def test_a_dry_run_writes_nothing(tmp_path):
     run = go_on(tmp_path / "out", dry_run=True)
     assert not (tmp_path / "out").exists()
@@ -392,6 +417,7 @@ def test_a_dry_run_writes_nothing(tmp_path):
     assert run.seconds > 0
     assert run.size > 0
     assert "Dry run: 23 rows" in run.to_text()
+    assert "Memory a process: more than " in run.to_text()  # 50 rows fill no batch
 
 
 def test_the_run_says_what_it_did(finished):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 
@@ -49,6 +50,16 @@ assert scored["review"] == table["review"]
 assert all(len(scores) == len(tokens) for scores, tokens in zip(scored["scores"], scored["tokens"]))
 assert scored["error"][:] == [None] * 10
 """
+
+
+def test_a_row_in_the_place_of_a_batch_is_refused(demo):
+    """`datasets` passes rows unless it is told to pass batches; the letters of a text are no texts."""
+    table = datasets.Dataset.from_dict({"text": ["A warm film."], "label": [1]})
+    explainer = Explainer(demo[0], tokenizer=demo[1])
+    for row in (table, table.remove_columns("label")):
+        with pytest.raises(InvalidInputError, match="With datasets pass batched=True"):
+            row.map(explainer)
+    assert repr(explainer) == "Explainer(model='BertForSequenceClassification', method='relevance', errors='skip')"
 
 
 def test_it_is_pickled_with_its_model():

@@ -1,5 +1,7 @@
 """`minimal_attention` finds mechanisms that were built by hand: every weight of them, and no other."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -98,3 +100,12 @@ def test_a_second_set_without_the_planted_weight_does_not_exist():
     assert first.edges == found.places
     assert (second.edges, second.forbidden, second.p_set) == ((), 1, None)
     assert second.reason.startswith("No further set was found among the weights")
+
+
+def test_a_check_reads_as_a_sentence_or_as_its_reasons():
+    model, found, _ = found_in("two redundant heads")
+    assert str(recheck(model, found)).startswith("Holds: every number was reproduced (largest difference ")
+    wrong = replace(found, p_all=found.p_all - 0.01)
+    lines = str(recheck(model, wrong)).splitlines()
+    assert lines[0].startswith("Does not hold (largest difference ")
+    assert lines[1].strip().startswith("all weights: ")

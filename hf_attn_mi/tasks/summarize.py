@@ -19,11 +19,10 @@ from hf_attn_mi.evaluation.t_tests import Moments, one_sample_p, welch_p
 from hf_attn_mi.results.corpus_summary import ClassWord, CorpusSummary, ErrorWord, OpposingWord
 from hf_attn_mi.results.stored_results import StoredExplanation, StoredResults, load_results
 from hf_attn_mi.tasks.arguments import check_seed, check_whole_number
+from hf_attn_mi.tasks.corpus_examples import Examples, largest_first, remember
 
 MOSTLY = 2 / 3  # share of a word's inputs with one label, from which on it "mostly occurs" there
 KEPT = 20_000  # values of a word that are kept for its bootstrap interval
-EXAMPLES = 3
-AROUND = 40  # characters on each side of an example
 
 Key = tuple[str, str]  # (class, word)
 
@@ -250,9 +249,9 @@ class _Detail:
     to_class: list[float] = field(default_factory=list)
     errors: list[float] = field(default_factory=list)
     correct: list[float] = field(default_factory=list)
-    examples: list[tuple[float, int, str]] = field(default_factory=list)
-    of_errors: list[tuple[float, int, str]] = field(default_factory=list)
-    opposing: list[tuple[float, int, str]] = field(default_factory=list)
+    examples: Examples = field(default_factory=list)
+    of_errors: Examples = field(default_factory=list)
+    opposing: Examples = field(default_factory=list)
 
 
 def _collect(
@@ -273,64 +272,22 @@ def _collect(
             if word_details is not None:
                 _append(word_details.values, value)
                 _append(word_details.to_class, value)
-                _remember(word_details.examples, value, one, word)
-                _remember(word_details.opposing, -value, one, word)
+                remember(word_details.examples, value, one, word)
+                remember(word_details.opposing, -value, one, word)
                 if one.correct is not None:
                     _append(word_details.correct if one.correct else word_details.errors, value)
                 if one.correct is False:
-                    _remember(word_details.of_errors, value, one, word)
+                    remember(word_details.of_errors, value, one, word)
             other = details.get((opposite.get(name, ""), word))
             if other is not None:
                 _append(other.to_class, -value)
-                _remember(other.opposing, value, one, word)
+                remember(other.opposing, value, one, word)
     return details
 
 
 def _append(values: list[float], value: float) -> None:
     if len(values) < KEPT:
         values.append(value)
-
-
-def _remember(heap: list[tuple[float, int, str]], size: float, one: StoredExplanation, word: str) -> None:
-    """Keep the largest examples."""
-    if len(heap) == EXAMPLES and size <= heap[0][0]:
-        return
-    entry = (size, -one.row, _context(one, word))
-    if len(heap) < EXAMPLES:
-        heapq.heappush(heap, entry)
-    else:
-        heapq.heapreplace(heap, entry)
-
-
-def _context(one: StoredExplanation, word: str) -> str:
-    """Some characters around the first occurrence of a word."""
-    for word_scores in one.explanation.to_words():
-        if word_scores.text.casefold().strip() != word:
-            continue
-        if (
-            word_scores.start is None
-            or word_scores.end is None
-            or word_scores.sequence is None
-            or not one.explanation.texts
-        ):
-            return word_scores.text
-        text = one.explanation.texts[word_scores.sequence]
-        start, end = _whole_words(text, word_scores.start, word_scores.end)
-        middle = " ".join(text[start:end].split())
-        return f"{'...' if start else ''}{middle}{'...' if end < len(text) else ''}"
-    return ""
-
-
-def _whole_words(text: str, start: int, end: int) -> tuple[int, int]:
-    """The place of a word with up to `AROUND` characters on each side, cut at blanks where there are any."""
-    first, last = max(0, start - AROUND), min(len(text), end + AROUND)
-    before = text.find(" ", first, start) if first else -1
-    after = text.rfind(" ", end, last) if last < len(text) else -1
-    return (first if before < 0 else before + 1), (last if after < 0 else after)
-
-
-def _sorted(heap: list[tuple[float, int, str]]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(text for _, _, text in sorted(heap, reverse=True)))
 
 
 def _class_word(
@@ -351,7 +308,7 @@ def _class_word(
         chance=moments.mean - counts.against_chance[key].mean,
         p_value=p_values[0],
         adjusted=p_values[1],
-        examples=_sorted(detail.examples),
+        examples=largest_first(detail.examples),
     )
 
 
@@ -374,7 +331,7 @@ def _error_word(
         interval=_difference_interval(detail.errors, detail.correct, **settings),
         p_value=p_values[0],
         adjusted=p_values[1],
-        examples=_sorted(detail.of_errors),
+        examples=largest_first(detail.of_errors),
     )
 
 
@@ -395,7 +352,7 @@ def _opposing_word(
         interval=estimate(detail.to_class, **settings).interval,
         p_value=p_values[0],
         adjusted=p_values[1],
-        examples=_sorted(detail.opposing),
+        examples=largest_first(detail.opposing),
     )
 
 

@@ -106,8 +106,11 @@ class StoredResults:
         return rows - done
 
     def __repr__(self) -> str:
-        left = f", {self.missing} rows missing" if self.missing else ""
-        return f"StoredResults({str(self.path)!r}: {len(self)} explanations, {self.failed} failed rows{left})"
+        try:
+            left = f", {self.missing} rows missing" if self.missing else ""
+            return f"StoredResults({str(self.path)!r}: {len(self)} explanations, {self.failed} failed rows{left})"
+        except InvalidInputError:  # reading says which shard is damaged
+            return f"StoredResults({str(self.path)!r}: a shard is damaged)"
 
     def of_row(self, number: int) -> tuple[StoredExplanation, ...]:
         """The explanations of one row of the data set, one for each of its targets; reads the shard that holds it.
@@ -118,6 +121,7 @@ class StoredResults:
         Raises:
             InvalidInputError: the row failed (with the reason), or is in no finished shard.
         """
+        self._refuse_other_runs()
         known = type(number) is int
         shard = next((one for one in self.shards if known and self._holds(one, number)), None)
         if shard is None:

@@ -156,6 +156,10 @@ def test_the_explanations_of_one_row_are_read_from_its_shard(tmp_path):
     for wrong in (4, -1, "0", True):
         with pytest.raises(InvalidInputError, match="no such row in a finished shard"):
             stored.of_row(wrong)
+    (tmp_path / "out" / "data" / "shard-00001.parquet").write_bytes(b"torn")
+    assert "a shard is damaged" in repr(stored)
+    with pytest.raises(InvalidInputError, match="is damaged"):
+        stored.of_row(3)
 
 
 def test_it_is_shown_saved_and_drawn(folder, tmp_path):

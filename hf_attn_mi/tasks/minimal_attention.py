@@ -302,8 +302,8 @@ class _Task:
         if not found.units:
             assert none is not None
             return (
-                f"No set of {what} was found: of those that the search tried, in the order of the ranking, none is "
-                "enough while all others together change the prediction. Nor are all of them together such a set: "
+                f"Of the sets of {what} that the search tried, in the order of the ranking, none is enough while all "
+                "others together change the prediction. Nor are all of them together such a set: "
                 f"without any of them the model predicts the same class, with the probability {none.probability:.4f} "
                 f"instead of {self.units.whole.probability:.4f}. Other sets were not tried; another ranking may find "
                 "one. With strict=False (--lenient) the others need only not suffice: such a set exists."

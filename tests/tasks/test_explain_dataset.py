@@ -14,6 +14,8 @@ from transformers import AutoTokenizer
 
 from hf_attn_mi import InvalidInputError, explain, explain_dataset, load_results
 from hf_attn_mi.data.run_folder import RunFolder
+from hf_attn_mi.tasks import corpus_report
+from hf_attn_mi.tasks.corpus_shard import ShardExplainer
 from tests.sample_models import DEMO, TEXTS, load_demo
 
 ROWS = [{"id": f"r{i}", "text": f"{TEXTS[i % 5]} Take {i}.", "label": i % 2} for i in range(23)]
@@ -393,6 +395,18 @@ def test_the_columns_that_are_read_and_those_that_are_not_are_named(tmp_path):
     assert "Columns: text from 'sentence', gold label from 'sentiment'." in str(run)
     with pytest.raises(InvalidInputError, match=r"columns=\{'text': 'review'\} \(--columns text=review\)"):
         go_on(tmp_path / "other", [{"review": "A warm film.", "stars": 3}])
+
+
+@pytest.mark.parametrize(("short", "rows"), [(0.0, [2, 23]), (1e9, [2, 23, 23 * corpus_report.REPEATS])])
+def test_a_dry_run_of_short_texts_fills_batches(tmp_path, monkeypatch, short, rows):
+    """50 phrases do not fill the batches of a run: their time is mostly that of a first, small pass."""
+    seen, run = [], ShardExplainer.explain
+    monkeypatch.setattr(corpus_report, "SHORT", short)
+    monkeypatch.setattr(
+        ShardExplainer, "explain", lambda shard, *about: (seen.append(len(about[-1])), run(shard, *about))[1]
+    )
+    assert go_on(tmp_path / "out", dry_run=True).rate > 0
+    assert seen == rows
 
 
 def test_a_dry_run_says_that_labels_name_no_class(tmp_path):

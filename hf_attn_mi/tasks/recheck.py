@@ -113,12 +113,15 @@ def _recheck_tokens(checker: _Checker) -> Recheck:
     checker.require(checker.sufficient(chosen, tolerance), "the set does not suffice")
     checker.compare("the rest", checker.predict(everything - chosen).value, token_set.p_rest)
     checker.require(not checker.dispensable(everything - chosen, -tolerance), "the rest suffices")
+    checker.check_same("the rest", everything - chosen, token_set.rest_same)
     if token_set.minimal:
         checker.require({one.index for one in token_set.singles} == chosen, "not every single removal is in it")
     for one in token_set.singles:
         left = chosen - {one.index}
         checker.compare(f"the set without {one.text!r}", checker.predict(left).value, one.p_set)
         checker.compare(f"the rest with {one.text!r}", checker.predict(everything - left).value, one.p_rest)
+        checker.check_same(f"the set without {one.text!r}", left, one.set_same)
+        checker.check_same(f"the rest with {one.text!r}", everything - left, one.rest_same)
         short = not checker.sufficient(left, -tolerance)
         if token_set.minimal:
             enough = checker.dispensable(everything - left, tolerance)
@@ -185,6 +188,11 @@ class _Checker:
         self.difference = max(self.difference, abs(value - stated))
         close = abs(value - stated) <= self.tolerance
         self.require(close, f"{what}: {stated:.6f} is stated, {value:.6f} was computed")
+
+    def check_same(self, what: str, tokens: Collection[int], stated: bool | None) -> None:
+        """Whether these tokens keep the prediction, as is stated."""
+        same = self.predict(tokens).predicted == self.original.predicted
+        self.require(same == stated, f"{what}: that it keeps the prediction is said to be {stated}")
 
     def require(self, holds: bool, otherwise: str) -> None:
         """Note this reason unless the condition holds."""

@@ -16,11 +16,14 @@ from hf_attn_mi.results.attention_parts import AttentionUnit
 from hf_attn_mi.results.attention_subgraph import AttentionSubgraph
 from hf_attn_mi.results.token_set import Removal, TokenSet
 from hf_attn_mi.tasks.attention_edges import CallEdges, Edges
+from hf_attn_mi.tasks.attention_units import token_name
 from hf_attn_mi.tasks.minimal_attention import TIE_REDUCED, TIES, deeper_subsets
 from hf_attn_mi.tasks.restricted_forward import Candidate, RestrictedForward
 from hf_attn_mi.tasks.restricted_output import Answer
 
 TOKEN = "token"
+# By whether the set no longer suffices, and whether the rest does.
+_FAILS = {(True, True): "both", (True, False): "set", (False, True): "rest", (False, False): ""}
 
 
 class SubgraphCheck:
@@ -34,7 +37,7 @@ class SubgraphCheck:
 
     def __init__(self, runner: EncoderRunner, subgraph: AttentionSubgraph, tolerance: float) -> None:
         self.subgraph, self.tolerance = subgraph, tolerance
-        self.tie = TIES.get(runner.dtype, TIE_REDUCED)
+        self.tie, self.tokenizer = TIES.get(runner.dtype, TIE_REDUCED), runner.tokenizer
         reference = _encoded(subgraph.reference, None) if subgraph.reference else None
         seed = int(subgraph.info.get("seed", 0))
         called = subgraph.info.get("target", subgraph.target)
@@ -45,9 +48,11 @@ class SubgraphCheck:
     def run(self) -> tuple[float, list[str]]:
         """Return the largest change of a probability, and what does not hold."""
         with self.forward:
-            self.forward.analyze(gradients=False)
+            weights, _ = self.forward.analyze(gradients=False)
             self.forward.layers = ()  # every pass runs as a whole
             self._require_same_model()
+            self._check_facts()
+            self._check_units(weights)
             self._check_set()
         return self.difference, self.reasons
 
@@ -63,6 +68,47 @@ class SubgraphCheck:
                 f"({self.subgraph.info.get('model', 'unknown')})."
             )
 
+    def _check_facts(self) -> None:
+        """The class, and the numbers of edges and units."""
+        one, calls, explained = self.subgraph, self.forward.edges.calls, self.forward.explained
+        self._equal("the class", (one.target, one.target_name), (explained.target, explained.name))
+        self._equal("edge_count", one.edge_count, self.forward.edges.count)
+        counts = {"edge": self.forward.edges.count, "head": len(self.forward.edges.heads), "layer": len(calls)}
+        self._equal("unit_count", one.unit_count, counts[one.unit])
+        self._equal("the layers", tuple(m.layer for m in one.attention), tuple(call.layer for call in calls))
+        known = self.forward.input
+        if self.tokenizer is not None and one.tokens and "input_ids" in known.tensors:
+            ids = known.tensors["input_ids"].tolist()
+            names = {tuple(map(str, ids)), tuple(self.tokenizer.convert_ids_to_tokens(ids))}
+            self._require(one.tokens in names, "tokens are not those of the input")
+
+    def _check_units(self, weights: Mapping[int, Tensor]) -> None:
+        """The place, the name and the attention weight of each unit."""
+        seen = set[tuple[int | None, ...]]()
+        for unit in self.subgraph.units:
+            place = (unit.call, unit.head, unit.query, unit.key)
+            self._require(place not in seen, f"{unit.name} is in the set twice")
+            seen.add(place)
+            number = unit.call or 0
+            call = self.forward.edges.calls[number]
+            self._equal(f"the layer of {unit.name}", unit.layer, call.layer)
+            name = f"layer {call.layer}" if unit.head is None else f"layer {call.layer} head {unit.head}"
+            names = {name}
+            if unit.head is not None and unit.query is not None and unit.key is not None:
+                query, key = (
+                    token_name(self.forward.input, self.forward.edges, number, end, at)
+                    for end, at in enumerate((unit.query, unit.key))
+                )
+                names = {f"{name}: {query} <- {key}", f"{name}: query {unit.query} <- key {unit.key}"}
+                edge = call.number(unit.head, unit.query, unit.key) - call.start
+                self._close(f"the weight of {unit.name}", float(weights[number].flatten()[edge]), unit.weight)
+            self._require(unit.name in names, f"{unit.name} is not the name of {sorted(names)[0]}")
+
+    def _check_same(self, what: str, answer: Answer, stated: bool | None) -> None:
+        """Whether the prediction stays; where rounding decides it, either is right."""
+        close = abs(answer.margin) <= max(self.tolerance, self.tie)
+        self._require(close or answer.same == stated, f"{what}: that it keeps the prediction is said to be {stated}")
+
     def _check_set(self) -> None:
         one, everything = self.subgraph, range(len(self.subgraph.units))
         self._compare("all weights", self.forward.whole.probability, one.p_all)
@@ -76,6 +122,7 @@ class SubgraphCheck:
         chosen, rest = self._answer(everything), self._answer(everything, rest=True)
         self._compare("the set", chosen.probability, one.p_set)
         self._compare("the rest", rest.probability, one.p_rest)
+        self._check_same("the rest", rest, one.rest_same)
         self._require(self._sufficient(chosen, self.tolerance), "the set does not suffice")
         self._require(not self._dispensable(rest, -self.tolerance), "the rest suffices")
         if one.minimal:
@@ -93,6 +140,16 @@ class SubgraphCheck:
             chosen, rest = self._answer(left), self._answer(left, rest=True)
             self._compare(f"the set without {name}", chosen.probability, single.p_set)
             self._compare(f"the rest with {name}", rest.probability, single.p_rest)
+            self._check_same(f"the set without {name}", chosen, single.set_same)
+            self._check_same(f"the rest with {name}", rest, single.rest_same)
+            slacks = (self.tolerance, -self.tolerance)
+            failures = {
+                _FAILS[not self._sufficient(chosen, first), self._dispensable(rest, second)]
+                for first in slacks
+                for second in slacks
+            }
+            said = f"without {name}, {single.fails or 'nothing'!r} is said to fail"
+            self._require(single.fails in failures, said)
             if one.minimal:
                 short = not self._sufficient(chosen, -self.tolerance)
                 self._require(short or self._dispensable(rest, self.tolerance), f"{name} can be left out")
@@ -105,6 +162,8 @@ class SubgraphCheck:
             stated = (one.p_set, one.p_rest, one.p_none)
             for what, answer, number in zip(("the set", "the rest", "nothing"), (chosen, rest, none), stated):
                 self._compare(f"{what} under removal {one.removal!r}", answer.probability, number)
+            self._check_same(f"the set under removal {one.removal!r}", chosen, one.set_same)
+            self._check_same(f"the rest under removal {one.removal!r}", rest, one.rest_same)
             stands = self._sufficient(chosen, self.tolerance) and not self._dispensable(rest, -self.tolerance)
             fails = not self._sufficient(chosen, -self.tolerance) or self._dispensable(rest, self.tolerance)
             self._require(stands if one.stands else fails, f"removal {one.removal!r}: stands is {one.stands}")
@@ -124,7 +183,9 @@ class SubgraphCheck:
         deeper, size = self.subgraph.deeper, len(self.subgraph.units)
         if deeper is None:
             return
-        pairs, subsets, _ = deeper_subsets(size, int(self.subgraph.info.get("seed", 0)))
+        pairs, subsets, complete = deeper_subsets(size, int(self.subgraph.info.get("seed", 0)))
+        stated_removals = (deeper.pairs, deeper.all_pairs, deeper.subsets)
+        self._equal("the removals of several units", stated_removals, (len(pairs), complete, len(subsets)))
         for name, groups, stated in (("pairs", pairs, deeper.free_pairs), ("subsets", subsets, deeper.free_subsets)):
             free = [0, 0]
             for group in groups:
@@ -154,12 +215,19 @@ class SubgraphCheck:
         return self._sufficient(rest, slack)
 
     def _compare(self, what: str, value: float, stated: float | None) -> None:
+        if stated is not None:
+            self.difference = max(self.difference, abs(value - stated))
+        self._close(what, value, stated)
+
+    def _close(self, what: str, value: float, stated: float | None) -> None:
         if stated is None:
             self.reasons.append(f"{what}: nothing is stated, {value:.6f} was computed")
             return
-        self.difference = max(self.difference, abs(value - stated))
         close = abs(value - stated) <= self.tolerance
         self._require(close, f"{what}: {stated:.6f} is stated, {value:.6f} was computed")
+
+    def _equal(self, what: str, stated: object, value: object) -> None:
+        self._require(stated == value, f"{what}: {stated!r} is stated, {value!r} was found")
 
     def _require(self, holds: bool, otherwise: str) -> None:
         self.reasons += [] if holds else [otherwise]

@@ -1,6 +1,7 @@
 """`minimal_attention`: its sets against a masked attention written by hand and against `minimal_tokens`."""
 
 import copy
+import json
 import math
 from dataclasses import replace
 
@@ -32,6 +33,12 @@ CLOSE = 1e-5
 def of_demo(demo):
     """The set of one text with the embedded model."""
     return minimal_attention(demo[0], LONG, tokenizer=demo[1])
+
+
+@pytest.fixture(scope="module")
+def of_short(demo):
+    """The set of a short text."""
+    return minimal_attention(demo[0], "A dull film.", tokenizer=demo[1])
 
 
 def bert(name, demo):
@@ -367,6 +374,42 @@ def test_a_changed_record_does_not_recheck(demo, of_demo):
             replace(found, units=(replace(first, **wrong), *found.units[1:]))
     with pytest.raises(InvalidInputError, match="was made with another model"):
         recheck(tiny_bert(), found)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("units", 0, "weight"), lambda weight: weight / 2),
+        (("units", 0, "name"), lambda name: name.replace("layer", "layer 1")),
+        (("units", 0, "layer"), lambda layer: layer + 1),
+        (("attention", 0, "layer"), lambda layer: layer + 5),
+        (("edge_count",), lambda count: count + 1),
+        (("unit_count",), lambda count: count + 1),
+        (("target_name",), lambda name: f"not {name}"),
+        (("tokens",), lambda tokens: ["x"] * len(tokens)),
+        (("singles", 0, "set_same"), lambda same: not same),
+        (("singles", 0, "rest_same"), lambda same: not same),
+        (("singles", 0, "fails"), lambda fails: "set" if fails != "set" else "rest"),
+    ],
+    ids=lambda place: ".".join(map(str, place)) if isinstance(place, tuple) else "",
+)
+def test_every_fact_of_a_saved_file_that_is_changed_by_hand_is_found(place, value, demo, of_short, tmp_path):
+    of_short.save(tmp_path / "saved.json")
+    saved = json.loads((tmp_path / "saved.json").read_text())
+    part = saved
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = value(part[place[-1]])
+    (tmp_path / "edited.json").write_text(json.dumps(saved))
+    assert not recheck(demo[0], AttentionSubgraph.load(tmp_path / "edited.json"), tokenizer=demo[1]).holds
+
+
+def test_the_record_of_an_input_of_embeddings_rechecks(demo):
+    model, tokenizer = demo
+    ids = tokenizer("A dull film.", return_tensors="pt")["input_ids"]
+    found = minimal_attention(model, {"inputs_embeds": model.get_input_embeddings()(ids).detach()})
+    result = recheck(model, found)
+    assert result.holds, result.reasons
 
 
 def test_the_budget_ends_the_search_with_the_reason(demo):

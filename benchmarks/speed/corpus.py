@@ -1,9 +1,11 @@
 """explain_dataset over a bare forward and backward pass, over one text at a time, and over one process.
 
-    python benchmarks/speed/corpus.py            # every part, writes benchmarks/speed/results/corpus.jsonl
-    python benchmarks/speed/corpus.py --parts throughput --rows 600 --reviews 30
-    python benchmarks/speed/corpus.py --parts throughput --rows 20000 --reviews 2706 --turns 1    # the whole sets
-    python benchmarks/speed/corpus.py --quick    # few rows, the embedded model, writes nothing
+    python benchmarks/speed/corpus.py --reviews 2706 --turns 1    # the published figures: the whole sets
+    python benchmarks/speed/corpus.py --parts processes --rows 3000 --model hf_attn_mi/embedded_model
+    python benchmarks/speed/corpus.py --parts memory long         # the rows of these parts are replaced
+    python benchmarks/speed/corpus.py --quick                     # few rows, the embedded model, writes nothing
+
+The rows go to benchmarks/speed/results/corpus.jsonl, and from there to docs/scale_figures.md.
 
 Seconds are those of the processor (`time.process_time`) where one process is timed, so that other programs on the
 machine change little; those of two processes, and of their peer, are on the clock. The bare loop runs the very batches
@@ -31,7 +33,18 @@ if __name__ == "__main__":
 
 import torch
 
-from benchmarks.common import EMBEDDED_MODEL, ROOT, SHARED, Row, check, cpu_seconds_in_turns, result_row, run_parts
+from benchmarks.common import (
+    EMBEDDED_MODEL,
+    ROOT,
+    SHARED,
+    Row,
+    check,
+    cpu_seconds_in_turns,
+    read_rows,
+    result_row,
+    run_parts,
+    write_rows,
+)
 from benchmarks.inputs import SENTIMENT_MODEL, load_classifier, load_tokenizer
 from hf_attn_mi import explain, explain_dataset, load_results
 from hf_attn_mi.data import read_texts_of
@@ -217,16 +230,22 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts))
     parser.add_argument("--quick", action="store_true", help="few rows, the embedded model, one turn")
-    parser.add_argument("--output", type=Path, help="default results/corpus.jsonl; none with --quick or --parts")
+    parser.add_argument(
+        "--output", type=Path, help="rows of other parts are kept (default: results/corpus.jsonl; none with --quick)"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     folder = arguments.model or (EMBEDDED_MODEL if arguments.quick else SENTIMENT_MODEL)
     rows, turns = (60, 1) if arguments.quick else (arguments.rows, arguments.turns)
-    whole = not arguments.quick and set(arguments.parts) == set(parts)
     reviews = max(8, rows // 20) if arguments.reviews is None else arguments.reviews
     corpus = Corpus(folder, rows, reviews, turns, arguments.quick)
-    chosen = [(name, partial(parts[name], corpus), [1]) for name in arguments.parts]
-    _, failures = run_parts(chosen, arguments.output or (RESULTS if whole else None), model=folder.name)
+    output = arguments.output or (None if arguments.quick else RESULTS)
+    failures = 0
+    for name in arguments.parts:
+        found, failed = run_parts([(name, partial(parts[name], corpus), [1])], model=folder.name)
+        failures += failed
+        if output is not None:
+            write_rows([row for row in read_rows(output) if row["part"] != name] + found, output)
     return int(failures > 0)
 
 

@@ -67,10 +67,10 @@ SECTIONS = {  # by script: title, and what was done
     ),
     "corpus_faults": (
         "Faults during the run over a data set",
-        "`explain_dataset` runs in two processes that are killed with `kill -9` at random moments; the disk becomes full "
-        "at a random point; shards, `run.json` and rows are damaged; signals arrive; a second run starts in the folder "
-        "of a living one. Each time the same command runs again. Then every row is there, none twice, and every score "
-        "is that of an undisturbed run to 1e-6.",
+        "`explain_dataset` runs in two processes that are killed with `kill -9` at random moments; the disk becomes "
+        "full at a random point; shards, `run.json` and rows are damaged; signals arrive; a second run starts in the "
+        "folder of a living one. Each time the same command runs again. Then every row is there, none twice, and "
+        "every score is that of an undisturbed run to 1e-6.",
     ),
     "leak": (
         "Thousands of calls",

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.models.encoded_input import EncodedInput
+from hf_attn_mi.models.labels import label_names
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import read_target
 from hf_attn_mi.results.attention_family import Place
@@ -71,7 +72,10 @@ class SubgraphCheck:
     def _check_facts(self) -> None:
         """The class, and the numbers of edges and units."""
         one, calls, explained = self.subgraph, self.forward.edges.calls, self.forward.explained
-        self._equal("the class", (one.target, one.target_name), (explained.target, explained.name))
+        self._equal("the class", one.target, explained.target)
+        labels = label_names(self.forward.runner.config)
+        if explained.target is not None and explained.name == labels.get(explained.target):
+            self._equal("the name of the class", one.target_name, explained.name)  # others may quote the text
         self._equal("edge_count", one.edge_count, self.forward.edges.count)
         counts = {"edge": self.forward.edges.count, "head": len(self.forward.edges.heads), "layer": len(calls)}
         self._equal("unit_count", one.unit_count, counts[one.unit])

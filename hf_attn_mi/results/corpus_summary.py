@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEVEL = 0.05  # family-wise, of the tests
+MOST_LISTED = 20  # classes that the text lists, the most frequent first
 
 
 UNIT = (
@@ -221,9 +222,10 @@ class CorpusSummary(Record):
 
     def _blocks(self) -> list[Block]:
         details = {key: str(self.info[key]) for key in ("model", "method", "data") if self.info.get(key) is not None}
-        parts = ", ".join(f"{name}: {count:,}" for name, count in zip(self.classes, self.counts))
+        parts = [f"{name}: {count:,}" for name, count in zip(self.classes, self.counts)]
+        left = f" and {counted(len(parts) - MOST_LISTED, 'more class')}" if len(parts) > MOST_LISTED else ""
         facts = [f"Unfinished: {self.unfinished}"] if self.missing else []
-        facts.append(f"Explained classes: {parts}.")
+        facts.append(f"Explained classes: {', '.join(parts[:MOST_LISTED])}{left}.")
         if self.skipped:
             facts.append(f"{counted(self.skipped, 'row')} could not be explained; the errors files say why.")
         if self.accuracy is not None:
@@ -236,11 +238,14 @@ class CorpusSummary(Record):
             f"against chance (* : p < {LEVEL} after Holm's correction). {UNIT}"
         )
         blocks: list[Block] = [Heading(self.heading, details), Facts(facts)]
-        for name in self.classes:
+        for name in self.classes[:MOST_LISTED]:
             rows = [_class_row(one) for one in self.of_class(name)]
             if rows:
                 header = ("word", "mean", "95 %", "chance", "inputs", "example")
                 blocks.append(Table(header, rows, title=f"Words for {name}"))
+        if left:
+            rule = f"These are words of the {MOST_LISTED} most frequent classes; `to_pandas` has those of all classes."
+            blocks.append(Paragraph(rule))
         if self.errors:
             columns = (
                 "word", "predicted", "in errors", "in correct", "difference", "95 %", "errors / correct", "example"

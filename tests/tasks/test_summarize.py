@@ -11,6 +11,7 @@ import torch
 from hf_attn_mi import InvalidInputError, explain_dataset, load_results, report, summarize
 from hf_attn_mi.evaluation.t_tests import Moments, one_sample_p, welch_p
 from hf_attn_mi.results import CorpusSummary
+from hf_attn_mi.results.corpus_summary import ClassWord
 from tests.sample_models import load_demo
 
 GOOD, BAD = ("funny", "moving", "warm"), ("dull", "awful", "tedious")
@@ -264,3 +265,15 @@ def test_an_input_of_several_targets_counts_once(tmp_path):
     assert {key: (one.inputs, one.p_value) for key, one in found.items() if key[1] == "negative"} == {
         key: (one.inputs, one.p_value) for key, one in expected.items()
     }
+
+
+def test_the_text_of_thousands_of_classes_is_short():
+    names = tuple(f"class {i}" for i in range(3000))
+    words = tuple(ClassWord(f"word{i}", name, 10, 10, 1.0, None, 0.0, None, None) for i, name in enumerate(names))
+    summary = CorpusSummary(3000, names, (1,) * 3000, None, words, (), (), 3000, 10)
+    text = " ".join(summary.to_text().split())
+    assert len(text) < 10_000
+    assert "class 19: 1 and 2,980 more classes." in text or "class 19: 1 and 2980 more classes." in text
+    assert "word19" in text
+    assert "word20 " not in text
+    assert len(summary.to_pandas()) == 3000

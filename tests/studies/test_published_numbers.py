@@ -1,7 +1,6 @@
 """Numbers of the study pages, computed again from the stored rows with code that shares nothing with the reports.
 
-A number is looked up in the page by the heading of its table, its column and the cells that name its row. The rows of
-the information study are not stored: there the verdicts are derived again from the published intervals.
+A number is looked up in the page by the heading of its table, its column and the cells that name its row.
 """
 
 import gzip
@@ -11,12 +10,14 @@ import statistics
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from benchmarks.common import ROOT
 from benchmarks.studies.causal.suites import SUITES
 
 STUDIES, METHODS = ROOT / "docs" / "studies", ROOT / "docs" / "methods"
 FAITHFULNESS = ROOT / "benchmarks" / "studies" / "faithfulness" / "results"
+INFORMATION = ROOT / "benchmarks" / "studies" / "information" / "results"
 CAUSAL = ROOT / "benchmarks" / "studies" / "causal" / "results"
 
 
@@ -180,40 +181,153 @@ def test_numbers_of_the_causal_study():
         assert number(cell(page, "Planted mechanisms", "forwards", **named)) == pytest.approx(row["forwards"], abs=0.5)
 
 
-def test_verdicts_of_the_information_study_follow_from_its_intervals():
-    """Each word of a difference, and the verdict of each claim, by the rules on the page."""
-    page = (STUDIES / "information.md").read_text(encoding="utf-8")
-    found, checked = {}, 0
-    for heading, rows in tables_of(page):
-        if not rows or "limit" not in rows[0] or "information weighted" in rows[0]["difference"]:
-            continue
-        if heading in found and heading.startswith("(iv)"):
-            continue  # the second table of this claim has controls
-        words = found.setdefault(heading, [])
-        for row in rows:
-            for data in ("agnews", "imdb", "sst2"):
-                mean, low, high, word = re.fullmatch(r"(\S+) \[(\S+), (\S+)\] (\w+)", row[data]).groups()
-                low, high, limit = float(low), float(high), float(row["limit"])
-                assert low <= float(mean) <= high
-                if min(abs(low), abs(high), abs(max(-low, high) - limit)) > 6e-4:  # not within rounding of a rule
-                    wanted = (
-                        "holds"
-                        if low > 0
-                        else "reversed"
-                        if high < 0
-                        else "absent"
-                        if max(-low, high) < limit
-                        else "open"
-                    )
-                    assert word == wanted, (row["difference"], data)
-                    checked += 1
-                words.append(word)
-    assert checked > 50
-    verdicts = dict(re.findall(r"^## (\([ivx]+\) .+?)\n(?:(?!^## ).*\n)*?\*\*Verdict: (.+?)\.\*\*", page, re.MULTILINE))
-    assert len(found) == 4  # claim (iii) has another table
-    for heading, words in found.items():
+@pytest.fixture(scope="module")
+def informed():
+    return rows_of(INFORMATION / "information.jsonl.gz"), (STUDIES / "information.md").read_text(encoding="utf-8")
+
+
+def decided_tables(page, claim):
+    """The rows of the tables that decide a claim, each with a limit and how it is meant, in order."""
+    section = next(part for part in page.split("\n## ") if part.startswith(claim))
+    for words, body in re.findall(r"\((?:[^()]*); decides; ([^()]*)\):\n\n((?:\|.*\n)+)", section):
+        lines = [cells_of(line) for line in body.splitlines()]
+        kind, limit = words.split()
+        for line in lines[2:]:
+            for data, text in zip(lines[0][1:], line[1:], strict=True):
+                yield line[0], data, kind, float(limit), text
+
+
+def parsed(text):
+    """(mean, low, high, p, word) of a cell of a table that decides."""
+    found = re.fullmatch(r"(\S+) \[(\S+), (\S+)\], p (< )?(\S+), (\w+)", text)
+    return float(found[1]), float(found[2]), float(found[3]), float(found[5]) if not found[4] else 0.0, found[6]
+
+
+def crossed(rows, data, terms):
+    """(mean, error, degrees of freedom) of weighted measures of kinds over seeds and texts, by hand."""
+    heads = {(r["kind"], r["seed"]): r["means"] for r in rows if r["row"] == "head" and r["dataset"] == data}
+    seeds = set.intersection(*({seed for kind, seed in heads if kind == term[0]} for term in terms))
+    by_seed = [sum(weight * heads[kind, seed][measure] for kind, measure, weight in terms) for seed in sorted(seeds)]
+    by_text = 0
+    for kind, measure, weight in terms:
+        blocks = [
+            (len(r["seeds"]), np.array(r["values"], float))
+            for r in rows
+            if r["row"] == "texts" and (r["dataset"], r["kind"], r["measure"]) == (data, kind, measure)
+            if set(r["seeds"]) <= seeds
+        ]
+        assert sum(count for count, _ in blocks) == len(seeds)
+        by_text = by_text + weight * sum(count * values for count, values in blocks) / len(seeds)
+    by_text = by_text[np.isfinite(by_text)]
+    parts = [(statistics.variance(values) / len(values), len(values) - 1) for values in (by_seed, by_text.tolist())]
+    variance = sum(part for part, _ in parts)
+    return statistics.fmean(by_seed), variance**0.5, variance**2 / sum(part**2 / free for part, free in parts)
+
+
+def additive(kind, measure="tau"):
+    return [("none additive softmax 1 trained", measure, 1.0), (kind, measure, -1.0)]
+
+
+SCORES = ("additive", "deep", "scaled_dot")
+
+
+@pytest.mark.parametrize(
+    ("claim", "name", "place", "terms"),
+    [
+        ("(ii)", "trained less frozen random", 1, additive("none additive softmax 1 frozen")),
+        ("(ii)", "trained less uniform", 0, additive("none uniform", "correct")),
+        ("(iv)", "Gumbel at .5 against softmax", 0, [
+            term
+            for score in SCORES
+            for term in (
+                (f"none {score} softmax 1 trained", "spread", 1 / 3),
+                (f"none {score} gumbel 0.5 trained", "spread", -1 / 3),
+            )
+        ]),
+    ],
+)  # fmt: skip
+def test_differences_of_the_information_study(informed, claim, name, place, terms):
+    rows, page = informed
+    for data in ("agnews", "imdb", "sst2"):
+        text = [t for found, where, _, _, t in decided_tables(page, claim) if (found, where) == (name, data)][place]
+        mean, low, high, _, _ = parsed(text)
+        value, error, freedom = crossed(rows, data, terms)
+        half = scipy.stats.t.ppf(0.975, freedom) * error
+        assert [mean, low, high] == pytest.approx([value, value - half, value + half], abs=6e-4)
+
+
+def test_shares_and_bounds_of_the_information_study(informed):
+    """The share of the state with the largest weight at equal entropy, its interval, and its bounds in nats."""
+    rows, page = informed
+    for data in ("agnews", "imdb", "sst2"):
+        heads = {
+            score: {
+                row["seed"]: row["mi"]
+                for row in rows
+                if row["row"] == "head"
+                and (row["dataset"], row["kind"]) == (data, f"none {score} softmax 1 trained entropy 0.5")
+            }
+            for score in SCORES
+        }
+        share = {
+            score: np.array([mi["nats"]["attended"] / mi["ceiling"] for _, mi in sorted(by_seed.items())])
+            for score, by_seed in heads.items()
+        }
+        for score in SCORES[:2]:
+            gap = share[score] - share["scaled_dot"]
+            half = scipy.stats.t.ppf(0.975, len(gap) - 1) * scipy.stats.sem(gap)
+            text = next(
+                t for n, d, _, _, t in decided_tables(page, "(i)") if (n, d) == (f"{score} less scaled_dot", data)
+            )
+            assert parsed(text)[:3] == pytest.approx((gap.mean(), gap.mean() - half, gap.mean() + half), abs=6e-4)
+        title = "(i) Additive and deep attention keep more information of states and output than scaled dot product."
+        for column, name in (("lower bound", "lower_bound"), ("upper bound", "upper_bound"), ("estimate", "nats")):
+            shown = cell(page, title, column, data=data, attention="H/ln n = 0.5", score="deep")
+            values = [mi[name]["attended"] for mi in heads["deep"].values()]
+            assert number(shown) == pytest.approx(np.mean(values), abs=6e-4)
+
+
+def test_corrected_p_values_of_the_information_study(informed):
+    """Claim (v): every p-value from the rows, corrected by Holm over the claim by code of this file."""
+    rows, page = informed
+    shown = list(decided_tables(page, "(v)"))
+    p_values = []
+    for name, data, _, _, _ in shown:
+        recurrence, score = re.fullmatch(r"BiLSTM \+ additive less (\w+) \+ (\w+)", name).groups()
+        terms = [
+            ("bilstm additive softmax 1 trained", "tau", 1.0),
+            (f"{recurrence} {score} softmax 1 trained", "tau", -1.0),
+        ]
+        value, error, freedom = crossed(rows, data, terms)
+        p_values.append(2 * scipy.stats.t.sf(abs(value) / error, freedom))
+    highest = 0.0
+    for rank, place in enumerate(np.argsort(p_values)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        assert parsed(shown[place][-1])[3] == pytest.approx(highest if highest >= 0.001 else 0.0, abs=6e-3)
+    assert len(shown) == 15
+
+
+def test_verdicts_of_the_information_study_follow_from_its_differences(informed):
+    """The words that p-values decide, and the verdict of each claim, by the rules on the page."""
+    _, page = informed
+    verdicts = dict(re.findall(r"^\| (\([ivx]+\)) [^|]+ \| ([A-Z ]+) \|$", page, re.MULTILINE))
+    assert list(verdicts) == ["(i)", "(ii)", "(iii)", "(iv)", "(v)"]
+    for claim, verdict in verdicts.items():
+        words = []
+        for _, _, kind, limit, text in decided_tables(page, f"{claim} "):
+            mean, low, high, p, word = parsed(text)
+            positive = mean < limit if kind == "below" else mean > 0
+            if abs(p - 0.05) > 6e-4:
+                assert (word in ("holds", "reversed")) == (p < 0.05), text
+            if word in ("holds", "reversed"):
+                assert (word == "holds") == positive, text
+                assert kind == "below" or low > 0 or high < 0, text
+            if word == "absent":
+                assert max(-low, high) < limit + 6e-4
+            words.append(word)
         wrong, all_hold = {"reversed", "absent"} & set(words), set(words) == {"holds"}
-        assert verdicts[heading] == ("holds" if all_hold else "does not hold" if wrong else "not decided")
+        assert len(words) >= 6
+        assert verdict.lower() == ("holds" if all_hold else "does not hold" if wrong else "not decided")
 
 
 def test_numbers_of_the_readme(faithful):

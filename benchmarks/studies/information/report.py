@@ -1,340 +1,447 @@
-"""The page of the information study: tables, intervals, a verdict for each claim, and a figure; from its results."""
+"""The page of the information study: tables, intervals, a verdict for each claim, a figure; from the stored rows."""
+
+from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import scipy.special
 
-from benchmarks.common import read_rows
+from benchmarks.common import Row
+from benchmarks.studies.information.estimates import (
+    ABOVE,
+    BELOW,
+    Decision,
+    Difference,
+    Estimate,
+    Results,
+    Term,
+    adjusted_for,
+    decide,
+    estimate,
+    number,
+    verdict,
+)
+from benchmarks.studies.information.kinds import ENTROPY, FROZEN, GROUPS, SCORES, UNIFORM, Kind
 
-Rows = list[dict[str, Any]]  # results of each cell, with its arrays under "texts"
 LIMITS = {  # smaller differences count as absent
     "accuracy": 0.005,
     "share": 0.02,
-    "tau": 0.02,
+    "tau-b": 0.02,
     "nats": 0.005,
-    "spread": 0.01,
-    "gini": 0.01,
-    "largest": 0.01,
+    "H/ln n": 0.01,
+    "Gini": 0.01,
+    "largest weight": 0.01,
+    "sign agreement": 0.02,
 }
-LOW_TAU = 0.1  # tau-b of orders that do not agree
-COLUMNS = ("correct", "correct_permuted", "share", "tau", "spread", "gini", "largest")
-SCORES = ("additive", "deep", "scaled_dot")
-METHOD = """Each figure is a mean over heads and test texts. Intervals (95 %) are mean +- t sqrt(s_seeds^2 / S +
-s_texts^2 / n) with Student's t for S - 1 degrees of freedom, because seeds and texts are crossed and both vary. Mutual
-information is one number for each head, so that its intervals account for seeds only. A difference *holds* where its
-interval lies above zero, is *reversed* where it lies below, is *absent* where the whole interval is nearer to zero
-than the limit in the table, and is *open* otherwise. A claim **holds** if every difference holds on every data set;
-it **does not hold** if one is reversed or absent on at least one data set; otherwise it is **not decided**."""
+LOW = 0.1  # agreement of orders that do not agree
+GROUP_TITLES = ("< .05", ".05 to .2", ".2 to 1", "> 1")
+SHAPES = (("spread", "H/ln n", -1), ("gini", "Gini", 1), ("largest", "largest weight", 1))  # +1: more is more skewed
+PREVIOUS = {  # verdicts of the version of this page with three seeds and one learning rate for all heads
+    "(i)": "holds",
+    "(ii)": "not decided",
+    "(iii)": "does not hold",
+    "(iv)": "not decided",
+    "(v)": "does not hold",
+}
+COMMANDS = """```
+python benchmarks/studies/information/run.py --data DATA --encoder ENCODER --output RESULTS
+python benchmarks/studies/information/run.py --output RESULTS --collect
+python benchmarks/studies/information/run.py --report docs/studies
+```
+
+The last command alone writes this page from the stored rows (`benchmarks/studies/information/results`)."""
+METHOD = """Each figure is a mean over heads and test texts. Seeds and texts are crossed and both vary, so that the
+standard error is sqrt(s_seeds^2 / S + s_texts^2 / n), with the degrees of freedom of Welch and Satterthwaite. Mutual
+information is one number for each head, so that its errors account for seeds only. Interval (95 %) and p-value are
+those of the same statistic, mean / error with Student's t. The p-values in the tables are corrected by Holm over all
+differences that decide a claim. A difference *holds* where it is above zero with p < .05, is *reversed* where it is
+below zero with p < .05, is *absent* where it is nearer to zero than the limit in the table (two one-sided tests, each
+at .025, corrected by Holm as well), and is *open* otherwise. A claim **holds** if every difference holds on every
+data set; it **does not hold** if one is reversed or absent on at least one data set; otherwise it is **not decided**.
+For open differences a table shows the smallest difference that would have been found with probability .8 (first step
+of Holm's correction). Tables say whether they decide."""
 
 
-def load(folder: Path) -> Rows:
-    """Return the measured cells of all complete seeds, those with as many cells as the largest."""
-    rows = read_rows(folder / "measured.jsonl")
-    counts: dict[int, int] = defaultdict(int)
-    for row in rows:
-        counts[row["cell"]["seed"]] += 1
-    complete = {seed for seed, count in counts.items() if count == max(counts.values())}
-    rows = [row for row in rows if row["cell"]["seed"] in complete]
-    for row in rows:
-        name = "_".join(map(str, row["cell"].values()))
-        with np.load(folder / "texts" / f"{name}.npz") as arrays:
-            row["texts"] = {key: arrays[key].astype(float) for key in arrays.files}
-        row["texts"]["share"] = np.array([row["mi"]["share"][0]])
-        row["texts"]["nats"] = np.array([row["mi"]["nats"][0]])
-    return rows
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    return "\n".join("| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows))
 
 
-def select(rows: Rows, **values: Any) -> Rows:
-    """Return the rows whose cell has these values; a tuple allows several."""
+def figure_text(value: float, digits: int = 3) -> str:
+    """Return the number, "-" for none."""
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def estimate_text(value: Estimate) -> str:
+    """Return "mean [low, high]"."""
+    if math.isnan(value.error):
+        return figure_text(value.mean)
+    return f"{value.mean:.3f} [{value.low:.3f}, {value.high:.3f}]"
+
+
+def p_text(p: float) -> str:
+    """Return the p-value with three digits."""
+    return "p < 0.001" if p < 0.001 else f"p {p:.3f}"
+
+
+@dataclass(frozen=True)
+class Question:
+    """One row of a table: its name and its terms, whose sum is claimed to be above zero."""
+
+    name: str
+    terms: tuple[Term, ...]
+
+
+def between(
+    name: str, measure: str, first: Sequence[Kind], second: Sequence[Kind], other: str | None = None
+) -> Question:
+    """Return the difference of two means over kinds, of a measure (the second of `other`)."""
+    plus = [Term(kind, measure, 1 / len(first)) for kind in first]
+    minus = [Term(kind, other or measure, -1 / len(second)) for kind in second]
+    return Question(name, (*plus, *minus))
+
+
+@dataclass(frozen=True)
+class Part:
+    """A table of one estimand: differences on each data set, and whether they decide the claim."""
+
+    title: str
+    measure: str  # a key of LIMITS
+    rows: tuple[tuple[str, dict[str, Estimate]], ...]  # name, estimate on each data set
+    decides: bool = True
+    claim: str = ABOVE
+
+    @property
+    def differences(self) -> list[Difference]:
+        """All of its differences."""
+        limit = LOW if self.claim == BELOW else LIMITS[self.measure]
+        return [
+            Difference(name, dataset, limit, value, self.claim)
+            for name, by_set in self.rows
+            for dataset, value in by_set.items()
+        ]
+
+
+def part(results: Results, title: str, measure: str, questions: Sequence[Question], **fields: object) -> Part:
+    """Return the table of these questions."""
+    rows = [(q.name, {name: results.estimate(name, q.terms) for name in results.sets}) for q in questions]
+    return Part(title, measure, tuple(rows), **fields)  # type: ignore[arg-type]
+
+
+def claim_text(parts: Sequence[Part], sets: Sequence[str]) -> tuple[str, str]:
+    """Return the tables of a claim with its power, and its verdict."""
+    decisions = iter(decide([item for one in parts if one.decides for item in one.differences]))
+    made: list[Decision] = []
+    texts = []
+    for one in parts:
+        lines = []
+        for name, by_set in one.rows:
+            line = [name]
+            for dataset in sets:
+                text = estimate_text(by_set[dataset])
+                if one.decides:
+                    made.append(next(decisions))
+                    text += f", {p_text(made[-1].p)}, {made[-1].word}"
+                line.append(text)
+            lines.append(line)
+        limit = f"below {LOW:g}" if one.claim == BELOW else f"limit {LIMITS[one.measure]:g}"
+        decides = f"decides; {limit}" if one.decides else "does not decide"
+        texts.append(f"{one.title} ({one.measure}; {decides}):\n\n{table(['difference', *sets], lines)}")
+    return "\n\n".join([*texts, power_text(made)]), verdict(made)
+
+
+def power_text(decisions: Sequence[Decision]) -> str:
+    """Return the table of the open differences and what would have been found."""
+    lines = []
+    for one in decisions:
+        item = one.difference
+        if one.word == "open":
+            found = [item.estimate.detectable(len(decisions)), item.estimate.detectable_with_any_seeds(len(decisions))]
+            measured = [item.estimate.mean, *found]
+            lines.append([item.name, item.dataset, str(item.estimate.seeds), *map(figure_text, measured)])
+    if not lines:
+        return "No difference is open."
+    header = ["open difference", "data", "seeds", "measured", "found with probability .8", "with any number of seeds"]
+    note = "The last column is for as many seeds as one likes, on these test texts; - where texts are not counted."
+    return f"Power of the open differences. {note}\n\n{table(header, lines)}"
+
+
+def share(row: Row, of: str = "nats") -> float:
+    """Return the share of the output's information that the state with the largest weight has."""
+    return number(row["mi"][of]["attended"]) / row["mi"]["ceiling"]
+
+
+def proved(row: Row) -> float:
+    """Return the same by the lower bound."""
+    return share(row, "lower_bound")
+
+
+def against_dot(results: Results, kinds: Sequence[Kind], value: object) -> list[Question]:
+    """Return additive less scaled dot product, and deep less scaled dot product."""
+    *others, dot = kinds
     return [
-        row
-        for row in rows
-        if all(row["cell"][k] in v if isinstance(v, tuple) else row["cell"][k] == v for k, v in values.items())
+        Question(f"{one.score} less scaled_dot", (Term(one, "", 1.0, value), Term(dot, "", -1.0, value)))  # type: ignore[arg-type]
+        for one in others
     ]
 
 
-def matrix(rows: Rows, name: str) -> np.ndarray:
-    """Return (seeds, texts): the mean over the cells of each seed; NaN where no cell has a value."""
-    by_seed: dict[int, list[np.ndarray]] = defaultdict(list)
-    for row in rows:
-        by_seed[row["cell"]["seed"]].append(row["texts"][name])
-    with np.errstate(all="ignore"):
-        arrays = [np.array(values) for _, values in sorted(by_seed.items())]
-        return np.array(
-            [
-                np.where(np.isfinite(v).any(0), np.nansum(v, 0) / np.maximum(np.isfinite(v).sum(0), 1), math.nan)
-                for v in arrays
-            ]
-        )
+def adjusted_part(results: Results, kinds: Sequence[Kind], heads: str, *, decides: bool) -> Part:
+    """Return the differences of the share at equal entropy, entropy as a covariate over the heads of these kinds."""
+    by_name: dict[str, dict[str, Estimate]] = {f"{score} less scaled_dot": {} for score in SCORES[:2]}
+    for dataset in results.sets:
+        fits = []
+        for seed in results.seeds(dataset, kinds):
+            rows = [(kind.score, results.heads[dataset, kind.name][seed]) for kind in kinds]
+            fits.append(adjusted_for([(score, row["means"]["spread"], share(row)) for score, row in rows], SCORES))
+        for score in SCORES[:2]:
+            by_name[f"{score} less scaled_dot"][dataset] = estimate(np.array([fit[score] for fit in fits]), None)
+    title = f"Entropy as a covariate: share = constant + score + b H/ln n + c (H/ln n)^2 over {heads} of each seed"
+    return Part(title, "share", tuple(by_name.items()), decides)
 
 
-def interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Return mean, low and high of (seeds, texts) values."""
-    values = values[:, np.isfinite(values).all(0)]
-    if values.size == 0:
-        return math.nan, math.nan, math.nan
-    seeds, texts = values.shape
-    if seeds < 2:
-        return float(values.mean()), math.nan, math.nan
-    variance = values.mean(1).var(ddof=1) / seeds + (values.mean(0).var(ddof=1) / texts if texts > 1 else 0.0)
-    half_width = float(scipy.special.stdtrit(seeds - 1, 0.975)) * math.sqrt(variance)
-    mean = float(values.mean())
-    return mean, mean - half_width, mean + half_width
-
-
-def cell_text(estimate: tuple[float, float, float]) -> str:
-    """Return "mean [low, high]"."""
-    mean, low, high = estimate
-    if math.isnan(mean):
-        return "-"
-    return f"{mean:.3f}" if math.isnan(low) else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def classify(estimate: tuple[float, float, float], limit: float) -> str:
-    """Return holds, reversed, absent or open for a difference that is claimed to be above zero."""
-    _, low, high = estimate
-    if math.isnan(low):
-        return "open"
-    if low > 0:
-        return "holds"
-    if high < 0:
-        return "reversed"
-    return "absent" if -limit < low and high < limit else "open"
-
-
-def verdict(parts: list[str]) -> str:
-    """Return the verdict of a claim from its differences on all data sets."""
-    if parts and all(part == "holds" for part in parts):
-        return "holds"
-    return "does not hold" if {"reversed", "absent"} & set(parts) else "not decided"
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """Return a Markdown table."""
-    return "\n".join(["| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows]])
-
-
-COMMANDS = """```
-python benchmarks/studies/information/run.py --data DATA --encoder ENCODER --output RESULTS
-python benchmarks/studies/information/run.py --output RESULTS --report docs/studies
-```"""
-Contrast = tuple[str, str, Callable[[Rows], tuple[np.ndarray, np.ndarray]]]  # what, measure, its two sides
-
-
-def between(name: str, first: dict[str, Any], second: dict[str, Any], other: str = "") -> Any:
-    """Return a function that gives the two sides of a difference: cells `first` less cells `second`."""
-    return lambda rows: (matrix(select(rows, **first), name), matrix(select(rows, **second), other or name))
-
-
-def differences(rows: Rows, contrasts: list[Contrast]) -> tuple[str, list[str]]:
-    """Return a table of the differences on each data set, and the class of each."""
-    sets = sorted({row["cell"]["dataset"] for row in rows})
-    lines, parts = [], []
-    for what, measure, sides in contrasts:
-        line = [what, measure, f"{LIMITS[measure]:g}"]
-        for name in sets:
-            first, second = sides(select(rows, dataset=name))
-            estimate = interval(first - second)
-            parts.append(classify(estimate, LIMITS[measure]))
-            line.append(f"{cell_text(estimate)} {parts[-1]}")
-        lines.append(line)
-    return table(["difference", "of", "limit", *sets], lines), parts
-
-
-def claim_information(rows: Rows) -> tuple[str, str]:
+def claim_information(results: Results) -> tuple[str, str]:
     """(i) Additive and deep attention keep more information of states and output than scaled dot product."""
-    dot = {"attention": "trained", "score": "scaled_dot"}
-    body, more = [], []
-    for score in SCORES[:2]:
-        cells, what = {**dot, "score": score}, f"{score} less scaled_dot"
-        body.append((what, "share", between("share", cells, dot)))
-        more.append((f"{what}, information weighted by attention", "nats", between("attended", cells, dot)))
-    first, parts = differences(rows, body)
-    second, _ = differences(rows, more)
-    text = (
-        "The first table shows the share I(h; Y) / I(X; Y) of the output's information that the state with the largest "
-        "weight has.\nThe second table, which is not part of the verdict, shows sum_i a_i KL(q(Y|h_i) || q(Y)) instead."
-        "\n\n"
+    free = [Kind(score) for score in SCORES]
+    equal = [Kind(score, entropy=ENTROPY) for score in SCORES]
+    trained = [kind for kind in GROUPS["main"] if kind.attention == "trained"]
+    lines = []
+    for dataset in results.sets:
+        for title, kinds in (("as trained", free), (f"H/ln n = {ENTROPY:g}", equal)):
+            for kind in kinds:
+                lines.append([dataset, title, kind.score, *information_cells(results, dataset, kind)])
+    header = ["data", "attention", "score", "lower bound", "upper bound", "estimate", "I(X; Y)", "H/ln n", "from", "to"]
+    bounds = (
+        "The state with the largest weight: bounds and estimate of its information about the head's output, nats, and "
+        "the entropy of the attention (range over seeds); means over seeds. The bounds hold for any distribution; the "
+        "upper one is that of the whole input, so that bounds alone cannot prove a difference between heads.\n\n"
+        f"{table(header, lines)}"
     )
-    return f"{text}{first}\n\n{second}", verdict(parts)
+    parts = [
+        part(
+            results,
+            f"Share I(h; Y) / I(X; Y) with the entropy matched: the temperature of each trained head is set so that "
+            f"the mean of H/ln n is {ENTROPY:g} on the test texts, and its classifier is trained again",
+            "share",
+            against_dot(results, equal, share),
+        ),
+        adjusted_part(
+            results,
+            [kind for kind in trained if kind.entropy is None],
+            "the 9 heads as trained [softmax, softmax at .5, Gumbel at .5]",
+            decides=True,
+        ),
+        adjusted_part(results, trained, "the same 9 heads and the 3 with matched entropy", decides=False),
+        part(results, "As trained, concentration not equal", "share", against_dot(results, free, share), decides=False),
+        part(
+            results,
+            "Entropy matched, by the lower bounds in place of the estimates",
+            "share",
+            against_dot(results, equal, proved),
+            decides=False,
+        ),
+    ]
+    body, result = claim_text(parts, results.sets)
+    return f"{bounds}\n\n{body}\n\n{signs_text(parts[0], parts[-1])}", result
 
 
-def claim_importance(rows: Rows) -> tuple[str, str]:
+def signs_text(by_estimate: Part, by_bound: Part) -> str:
+    """Return in how many differences what is proved points another way than the estimate."""
+    pairs = list(zip(by_estimate.differences, by_bound.differences, strict=True))
+    other = [f"{a.name} on {a.dataset}" for a, b in pairs if a.estimate.mean * b.estimate.mean < 0]
+    if not other:
+        return "Estimates and lower bounds point the same way in all differences with matched entropy."
+    return (
+        f"In {len(other)} of {len(pairs)} differences with matched entropy ({', '.join(other)}) the lower bounds point "
+        "the other way than the estimates.\nThe verdict on these rests on the estimator: the share of a head whose "
+        "I(X; Y) is small is known less well, and its lower bound is a smaller part of it."
+    )
+
+
+def information_cells(results: Results, dataset: str, kind: Kind) -> list[str]:
+    """Return bounds, estimate and ceiling in nats, and the entropy with its range over seeds."""
+    rows = [results.heads[dataset, kind.name][seed] for seed in results.seeds(dataset, [kind])]
+    names = ("lower_bound", "upper_bound", "nats")
+    values = [mean(row["mi"][name]["attended"] for row in rows) for name in names]
+    spread = [number(row["means"]["spread"]) for row in rows]
+    values += [mean(row["mi"]["ceiling"] for row in rows), mean(spread), min(spread), max(spread)]
+    return [figure_text(value) for value in values]
+
+
+def claim_importance(results: Results) -> tuple[str, str]:
     """(ii) Additive attention learns to weigh its inputs by importance."""
-    trained = {"score": "additive", "attention": "trained"}
-    frozen, uniform = {"score": "additive", "attention": "frozen"}, {"attention": "uniform"}
-    body, parts = differences(
-        rows,
-        [
-            ("trained less frozen random", "accuracy", between("correct", trained, frozen)),
-            ("trained less uniform", "accuracy", between("correct", trained, uniform)),
-            ("trained less permuted", "accuracy", between("correct", trained, trained, "correct_permuted")),
-            ("tau-b with token information, trained less frozen random", "tau", between("tau", trained, frozen)),
-            ("information attended less mean of the tokens", "nats", between("attended", trained, trained, "average")),
-        ],
-    )
-    return body, verdict(parts)
+    trained = [Kind("additive")]
+    accuracy = [
+        between("trained less frozen random", "correct", trained, [FROZEN]),
+        between("trained less uniform", "correct", trained, [UNIFORM]),
+        between("trained less permuted", "correct", trained, trained, "correct_permuted"),
+    ]
+    order = [between("trained less frozen random", "tau", trained, [FROZEN])]
+    attended = [between("weighted by attention less mean of the tokens", "attended", trained, trained, "average")]
+    parts = [
+        part(results, "Accuracy", "accuracy", accuracy),
+        part(results, "Kendall's tau-b of attention with the information of the tokens", "tau-b", order),
+        part(results, "Information of the tokens", "nats", attended),
+    ]
+    return claim_text(parts, results.sets)
 
 
-def claim_flat(rows: Rows) -> tuple[str, str]:
+def claim_flat(results: Results) -> tuple[str, str]:
     """(iii) Where attention values are nearly the same, their order does not agree with the order of information."""
-    sets, lines, parts, pairs = sorted({row["cell"]["dataset"] for row in rows}), [], [], []
-    for name in sets:
-        some = select(rows, dataset=name, attention="trained")
-        spread = np.array([row["texts"]["spread"] for row in some])
-        tau = np.array([row["texts"]["tau"] for row in some])
-        low, high = np.nanquantile(spread[np.isfinite(tau)], [1 / 3, 2 / 3])
-        groups = []
-        for inside in (spread <= low, (spread > low) & (spread <= high), spread > high):
-            kept = [{**row, "texts": {"tau": np.where(i, t, math.nan)}} for row, i, t in zip(some, inside, tau)]
-            groups.append(matrix(kept, "tau"))
-        contrast = interval_of_groups(groups[0], groups[2])
-        flattest = interval_with_gaps(groups[2])
-        low_enough = "holds" if flattest[2] < LOW_TAU else "absent" if flattest[1] > LOW_TAU else "open"
-        parts += [classify(contrast, LIMITS["tau"]), low_enough]
-        lines.append(
-            [
-                name,
-                f"{low:.2f}, {high:.2f}",
-                *[cell_text(interval_with_gaps(g)) for g in groups],
-                f"{cell_text(contrast)} {parts[-2]}",
-                parts[-1],
-            ]
-        )
-        sums = np.sum([row["texts"]["pairs"] for row in some], 0)
-        pairs.append([name, *[f"{s / n:+.3f} ({n:.0f})" if n else "-" for s, n in sums.T]])
-    header = ["data", "cut at H/ln n", "tau-b, uneven third", "middle", "flattest", "uneven less flattest", "below .1"]
-    first = table(header, lines)
-    second = table(["data", "< .05", ".05 to .2", ".2 to 1", "> 1"], pairs)
+    kinds = [Kind(score) for score in SCORES]
+
+    def means(measure: str) -> tuple[Term, ...]:
+        return tuple(Term(kind, measure, 1 / len(kinds)) for kind in kinds)
+
+    parts = [
+        part(
+            results,
+            "Sign agreement in pairs of tokens whose log weights differ by less than .05",
+            "sign agreement",
+            [Question("nearly the same weights", means("pairs_0"))],
+            claim=BELOW,
+        ),
+        part(
+            results,
+            "The same in pairs whose log weights differ by more than 1, less that in pairs below .05 of the same text",
+            "sign agreement",
+            [Question("different less nearly the same weights", means("far_less_near"))],
+        ),
+    ]
+    lines, halves = [], []
+    for dataset in results.sets:
+        for rows, measure in ((lines, "pairs"), (halves, "halves")):
+            values = [results.estimate(dataset, means(f"{measure}_{group}")) for group in range(4)]
+            rows.append([dataset, *map(estimate_text, values)])
+    for kind in kinds:
+        for dataset in results.sets:
+            values = [results.estimate(dataset, [Term(kind, f"pairs_{group}")]) for group in range(4)]
+            lines.append([f"{dataset}, {kind.score} only", *map(estimate_text, values)])
     text = (
-        "Pairs of a trained head and a text are divided into thirds by how even the attention is. The claim requires "
-        "that the\nagreement in the third with the most even attention is lower than in the third with the least even "
-        "attention, and that\ntau-b there is below .1.\n\n"
+        "Pairs of tokens of a text are grouped by |ln a_i - ln a_j|. Sign agreement is the share of the pairs whose "
+        f"order by attention\nis that by information, less the share of the others. Agreement below {LOW:g} counts as "
+        f"none: the p-values of the first table are those of a mean of {LOW:g}.\nMeans over the three scores (softmax, "
+        "trained)."
     )
     more = (
-        "\n\nThe next table groups pairs of tokens by |ln a_i - ln a_j| and shows the mean sign agreement with "
-        "information (and the\nnumber of pairs).\n\n"
+        f"Sign agreement by group (does not decide):\n\n{table(['data', *GROUP_TITLES], lines)}\n\n"
+        "Sign agreement of the information by one half of the profile's texts with that by the other half: how far the "
+        "order by information is known in the same pairs. Where it is as high in the first column as in the others, a "
+        "low agreement above does not come from an unknown order (does not decide):\n\n"
+        f"{table(['data', *GROUP_TITLES], halves)}"
     )
-    return f"{text}{first}{more}{second}", verdict(parts)
+    body, result = claim_text(parts, results.sets)
+    return f"{text}\n\n{body}\n\n{more}", result
 
 
-def interval_with_gaps(values: np.ndarray) -> tuple[float, float, float]:
-    """Return the same as `interval` where some (seed, text) have no value: means of the others."""
-    with np.errstate(all="ignore"):
-        seeds = np.nansum(values, 1) / np.isfinite(values).sum(1)
-        counts = np.isfinite(values).sum(0)
-        texts = (np.nansum(values, 0) / counts)[counts > 0]
-    if len(seeds) < 2 or len(texts) < 2 or not np.isfinite(seeds).all():
-        return float(np.nanmean(values)) if np.isfinite(values).any() else math.nan, math.nan, math.nan
-    half_width = float(scipy.special.stdtrit(len(seeds) - 1, 0.975))
-    half_width *= math.sqrt(seeds.var(ddof=1) / len(seeds) + texts.var(ddof=1) / len(texts))
-    return float(seeds.mean()), float(seeds.mean() - half_width), float(seeds.mean() + half_width)
-
-
-def interval_of_groups(first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:
-    """Return the difference of two groups that may have different texts."""
-    left, right = interval_with_gaps(first), interval_with_gaps(second)
-    mean, half_width = left[0] - right[0], math.hypot(left[0] - left[1], right[0] - right[1])
-    return mean, mean - half_width, mean + half_width
-
-
-def claim_skew(rows: Rows) -> tuple[str, str]:
+def claim_skew(results: Results) -> tuple[str, str]:
     """(iv) Gumbel-softmax with a temperature below one gives more skewed attention than softmax."""
-    softmax = {"attention": "trained", "normalizer": "softmax", "temperature": 1.0}
-    temperatures = sorted({row["cell"]["temperature"] for row in select(rows, normalizer="gumbel")})
+    parts = []
+    noise = all(results.seeds(name, GROUPS["noise"]) for name in results.sets)
 
-    def sides(measure: str, noise: dict[str, Any], other: dict[str, Any]) -> Any:
-        if measure != "spread":
-            return between(measure, noise, other)
-        return lambda data: between(measure, noise, other)(data)[::-1]  # less entropy is more skew
+    def kinds(normalizer: str, temperature: float, scores: Sequence[str] = SCORES) -> list[Kind]:
+        return [Kind(score, normalizer, temperature) for score in scores]
 
-    contrasts: dict[str, list[Contrast]] = {"claim": [], "control": []}
-    for temperature in temperatures:
-        noisy = {"attention": "trained", "normalizer": "gumbel", "temperature": temperature}
-        tempered = {**softmax, "temperature": temperature}
-        for measure in ("spread", "gini", "largest"):
-            name = "H/ln n, softmax less Gumbel" if measure == "spread" else f"{measure}, Gumbel less softmax"
-            kind = "claim" if temperature < 1 else "control"
-            contrasts[kind].append((f"{name} at {temperature:g}", measure, sides(measure, noisy, softmax)))
-            if temperature < 1 and select(rows, **tempered):
-                contrasts["control"].append(
-                    (f"{name} both at {temperature:g}", measure, sides(measure, noisy, tempered))
-                )
-                name = name.replace("Gumbel", "tempered softmax")
-                contrasts["control"].append((f"{name} at {temperature:g}", measure, sides(measure, tempered, softmax)))
-    first, parts = differences(rows, contrasts["claim"])
-    second, _ = differences(rows, contrasts["control"])
-    note = "The controls are a temperature without noise, and noise at temperatures of one and above."
-    return f"{first}\n\n{note}\n\n{second}", verdict(parts)
+    for measure, title, sign in SHAPES:
+
+        def skew(
+            name: str, more: Sequence[Kind], less: Sequence[Kind], measure: str = measure, sign: int = sign
+        ) -> Question:
+            return between(name, measure, *((more, less) if sign > 0 else (less, more)))
+
+        order = "more Gini, " if title == "Gini" else "larger largest weight, " if sign > 0 else "less entropy, "
+        rows = [skew("Gumbel at .5 against softmax", kinds("gumbel", 0.5), kinds("softmax", 1.0))]
+        parts.append(part(results, f"Skew ({order}positive: more skewed), mean over the three scores", title, rows))
+        more = [
+            skew(f"Gumbel at .5 against softmax, {s}", kinds("gumbel", 0.5, [s]), kinds("softmax", 1.0, [s]))
+            for s in SCORES
+        ]
+        more.append(skew("softmax at .5 against softmax: no noise", kinds("softmax", 0.5), kinds("softmax", 1.0)))
+        more.append(skew("Gumbel at .5 against softmax at .5: noise only", kinds("gumbel", 0.5), kinds("softmax", 0.5)))
+        if noise:
+            more.append(skew("Gumbel at 1 against softmax: noise only", kinds("gumbel", 1.0), kinds("softmax", 1.0)))
+        parts.append(part(results, "Single scores and controls", title, more, decides=False))
+    return claim_text(parts, results.sets)
 
 
-def claim_combinations(rows: Rows) -> tuple[str, str]:
+def claim_combinations(results: Results) -> tuple[str, str]:
     """(v) Some combinations, such as BiLSTM with additive attention, keep the two orders closer."""
-    bilstm = {"attention": "trained", "score": "additive", "recurrence": "bilstm"}
-    body, parts = differences(
-        rows,
-        [
-            (
-                f"BiLSTM + additive less {recurrence} + {score}",
-                "tau",
-                between("tau", bilstm, {"attention": "trained", "score": score, "recurrence": recurrence}),
-            )
-            for recurrence in ("none", "bilstm")
-            for score in SCORES
-            if (recurrence, score) != ("bilstm", "additive")
-        ],
-    )
-    return body, verdict(parts)
+    first = Kind("additive", recurrence="bilstm")
+    others = [Kind(score, recurrence=r) for r in ("none", "bilstm") for score in SCORES]
+    questions = [
+        between(f"BiLSTM + additive less {other.recurrence} + {other.score}", "tau", [first], [other])
+        for other in others
+        if other != first
+    ]
+    title = "Kendall's tau-b of attention with the information of the tokens"
+    return claim_text([part(results, title, "tau-b", questions)], results.sets)
 
 
 CLAIMS = (claim_information, claim_importance, claim_flat, claim_skew, claim_combinations)
 
 
-def mean_of(values: Any) -> float:
+def mean(values: Iterable[float | None]) -> float:
     """Return the mean of what is finite; NaN where nothing is."""
-    values = np.asarray(values, float)
-    values = values[np.isfinite(values)]
-    return float(values.mean()) if values.size else math.nan
+    finite = [value for value in map(number, values) if math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else math.nan
 
 
-def grid_table(rows: Rows) -> str:
-    """Return one line for each combination, over data sets and seeds, means only."""
-    groups: dict[tuple[Any, ...], Rows] = defaultdict(list)
-    for row in rows:
-        cell = row["cell"]
-        score = "-" if cell["attention"] == "uniform" else cell["score"]
-        normalizer = f"{cell['normalizer']} {cell['temperature']:g}"
-        groups[(cell["dataset"], cell["recurrence"], score, normalizer, cell["attention"])].append(row)
+def grid_table(results: Results) -> str:
+    """Return one line for each kind and data set, means over seeds and texts."""
     lines = []
-    for key, members in groups.items():
-        means = [mean_of([value for row in members for value in row["texts"][name]]) for name in COLUMNS]
-        lines.append([*key, *["-" if math.isnan(mean) else f"{mean:.3f}" for mean in means]])
-    header = ["data", "recurrence", "score", "normalizer", "attention", "accuracy", "permuted"]
-    header += ["MI kept", "tau-b", "H/ln n", "Gini", "largest"]
-    return table(header, sorted(lines))
+    for (dataset, kind), by_seed in sorted(results.heads.items()):
+        rows = list(by_seed.values())
+        if not rows:
+            continue
+        figures = [mean(row["means"].get(name) for row in rows) for name in ("correct", "correct_permuted")]
+        with_mi = [row["mi"] for row in rows if "mi" in row]
+        figures += [mean(mi[name]["attended"] for mi in with_mi) for name in ("lower_bound", "upper_bound", "nats")]
+        figures.append(mean(mi["ceiling"] for mi in with_mi))
+        figures += [mean(row["means"].get(name) for row in rows) for name in ("tau", "spread", "gini", "largest")]
+        lines.append([dataset, kind, str(len(rows)), *map(figure_text, figures)])
+    header = ["data", "kind", "seeds", "accuracy", "permuted", "lower bound", "upper bound", "estimate", "I(X; Y)"]
+    return table([*header, "tau-b", "H/ln n", "Gini", "largest"], lines)
 
 
-def figure(rows: Rows, path: Path) -> None:
+def tuning_text(results: Results) -> str:
+    """Return the settings that were chosen, and what the others reached."""
+    rows = sorted(results.of("tuning"), key=lambda row: (row["dataset"], row["kind"]))
+    rates = rows[0]["rates"]
+    lines, edge = [], 0
+    for row in rows:
+        best = [max(line) for line in row["accuracy"]]
+        edge += row["rate"] in (rates[0], rates[-1]) or row["epochs"] == len(row["accuracy"][0])
+        chosen = [f"{row['rate']:g}", str(row["epochs"]), figure_text(max(best))]
+        lines.append([row["dataset"], row["kind"], *chosen, *map(figure_text, best)])
+    header = ["data", "kind", "rate", "epochs", "held-out accuracy", *(f"best at {rate:g}" for rate in rates)]
+    return (
+        f"Every kind of head got the same budget on every data set: the rates {', '.join(f'{r:g}' for r in rates)}, "
+        f"each for 1 to {len(rows[0]['accuracy'][0])} epochs, one seed\nthat the study does not use, chosen by "
+        "accuracy on held-out texts. Heads with matched entropy use the setting of their kind. "
+        f"{edge} of {len(rows)} choices lie on the edge of the grid\n(smallest or largest rate, or most epochs). The "
+        "held-out rows of SST-2 are phrases, and may be parts of the sentences of training phrases.\n\n"
+        f"{table(header, lines)}"
+    )
+
+
+def figure(results: Results, path: Path) -> None:
     """Save rank agreement over evenness of attention, a point for each trained head, a panel for each data set."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    sets = sorted({row["cell"]["dataset"] for row in rows})
-    figure_, axes = pyplot.subplots(1, len(sets), figsize=(4 * len(sets), 3.4), sharey=True, squeeze=False)
-    for axis, name in zip(axes[0], sets):
+    figure_, axes = pyplot.subplots(1, len(results.sets), figsize=(4 * len(results.sets), 3.4), squeeze=False)
+    for axis, dataset in zip(axes[0], results.sets):
         for score, color in zip(SCORES, ("#0072b2", "#e69f00", "#009e73")):
             for recurrence, marker in (("none", "o"), ("bilstm", "^")):
-                some = select(rows, dataset=name, score=score, recurrence=recurrence, attention="trained")
-                x, y = ([mean_of(row["texts"][key]) for row in some] for key in ("spread", "tau"))
+                rows = results.heads.get((dataset, Kind(score, recurrence=recurrence).name), {}).values()
+                points = [(number(row["means"]["spread"]), number(row["means"]["tau"])) for row in rows]
+                x, y = zip(*points) if points else ((), ())
                 axis.scatter(x, y, s=14, c=color, marker=marker, alpha=0.7, label=f"{score}, {recurrence}")
-        axis.set(title=name, xlabel="H(attention) / ln n")
+        axis.set(title=dataset, xlabel="H(attention) / ln n")
         axis.axhline(0, color="gray", linewidth=0.6)
     axes[0][0].set_ylabel("tau-b with token information")
     axes[0][-1].legend(fontsize=6)
@@ -343,52 +450,72 @@ def figure(rows: Rows, path: Path) -> None:
     pyplot.close(figure_)
 
 
-def made_on(results: Path) -> str:
-    """Return hardware, duration and memory of the runs; "" before the first has ended."""
-    runs = read_rows(results / "runs.jsonl")
-    if not runs:
-        return ""
-    hardware = runs[-1]["hardware"]
-    peak, longest = (max(run[name] for run in runs) for name in ("peak_gib", "minutes"))
-    took = f"{len(runs)} processes, the longest {longest:.0f} minutes, at most {peak:.1f} GiB each"
-    return f" ({hardware['cpu']}, {hardware['cores']} cores, torch {runs[-1]['versions']['torch']}; {took})"
+def head_text(results: Results) -> str:
+    """Return how many heads, on what machine, and the self-check."""
+    heads = [row for row in results.rows if row["row"] == "head"]
+    cpu = sum(sum(row["cpu_seconds"].values()) for row in heads)
+    cpu += sum(row["cpu_seconds"] for row in results.of("tuning"))
+    counts = []
+    for dataset in results.sets:
+        by_group = {name: len(results.seeds(dataset, kinds)) for name, kinds in GROUPS.items()}
+        others = f"{by_group['recurrent']} with a BiLSTM, {by_group['noise']} with Gumbel at 1"
+        counts.append(f"{dataset} {by_group['main']} ({others})")
+    runs = results.of("run")
+    machine = ""
+    if runs:
+        hardware = runs[-1]["hardware"]
+        machine = f" ({hardware['cpu']}, torch {runs[-1]['versions']['torch']}, one thread)"
+    rows = [row["mi"] for row in heads if "mi" in row]
+    lower, upper, estimates = (
+        [number(mi[name]["context"]) / mi["ceiling"] for mi in rows] for name in ("lower_bound", "upper_bound", "nats")
+    )
+    return (
+        f"{len(heads)} heads, {cpu / 3600:.1f} hours of one CPU core{machine}. Seeds: {'; '.join(counts)}.\n"
+        "Mutual information: bounds of effort fast, estimator auto. Self-check: the context, which the classifier "
+        f"reads, must have all of the\noutput's information; lower bounds of its share are {np.mean(lower):.3f} on "
+        f"average ({np.min(lower):.3f} to {np.max(lower):.3f}), upper bounds {np.mean(upper):.3f}, estimates "
+        f"{np.mean(estimates):.3f} ({np.min(estimates):.3f} to {np.max(estimates):.3f})."
+    )
 
 
-def write_report(results: Path, folder: Path) -> str:
+def changes_text(verdicts: dict[str, str]) -> str:
+    """Return a sentence for each verdict that is another one than in the previous version."""
+    changed = [f"{name} {PREVIOUS[name]} before, {now} now" for name, now in verdicts.items() if PREVIOUS[name] != now]
+    what = f"Verdicts that changed against it: {'; '.join(changed)}." if changed else "No verdict changed against it."
+    return (
+        "An earlier version of this page had three seeds, one learning rate for all kinds, no bounds, and judged (iii) "
+        f"by thirds of texts.\n{what}"
+    )
+
+
+def write_report(stored: Path, folder: Path) -> str:
     """Write information.md and information.png into the folder; return the verdicts, a line each."""
-    rows = load(results)
-    seeds = sorted({row["cell"]["seed"] for row in rows})
-    ceilings = [share for row in rows if math.isfinite(share := row["mi"]["share"][2])]
-    trained = read_rows(results / "trained.jsonl")
-    cpu = sum(line["cpu_seconds"] for line in [*trained, *rows]) / 3600
-    sections, verdicts = [], []
+    results = Results(stored)
+    sections, verdicts = [], {}
     for claim in CLAIMS:
-        body, result = claim(rows)
+        body, result = claim(results)
         title = (claim.__doc__ or "").strip()
         sections.append(f"## {title}\n\n{body}\n\n**Verdict: {result}.**")
-        verdicts.append(f"{title} {result.upper()}")
-    figure(rows, folder / "information.png")
-    check = f"{np.mean(ceilings):.3f} on average ({np.min(ceilings):.3f} to {np.max(ceilings):.3f})"
-    head = (
-        f"{len(rows)} heads, {len(seeds)} seeds, {cpu:.1f} hours of one CPU core{made_on(results)}.\n"
-        f"Estimator of mutual information: {rows[0]['mi']['estimator']}. Self-check: the context, which the\n"
-        f"classifier reads, must have all of the output's information; its share is {check}."
-    )
-    summary = table(["claim (arXiv 2211.07714)", "verdict"], [v.rsplit(". ", 1) for v in verdicts])
+        verdicts[title] = result
+    figure(results, folder / "information.png")
+    lines = [[title.removesuffix("."), result.upper()] for title, result in verdicts.items()]
     parts = [
         "# Does attention keep information, and does its order follow information?",
         "Generated by `benchmarks/studies/information/run.py --report`; do not edit. "
         "What was done: docs/methods/heads.md.",
         COMMANDS,
-        head,
-        summary,
+        head_text(results),
+        table(["claim (arXiv 2211.07714)", "verdict"], lines),
+        changes_text({title.split()[0]: result for title, result in verdicts.items()}),
         METHOD,
         "![rank agreement over evenness of attention](information.png)",
         *sections,
-        "## All combinations",
-        "Means over seeds and test texts.",
-        grid_table(rows),
+        "## Learning rates and epochs",
+        tuning_text(results),
+        "## All kinds of heads",
+        "Means over seeds and test texts. Bounds and estimate: information of the state with the largest weight about "
+        "the output, nats. Tau-b is measured for the kinds that a claim needs.",
+        grid_table(results),
     ]
-    page = "\n\n".join(parts)
-    (folder / "information.md").write_text(page + "\n", encoding="utf-8")
-    return "\n".join(verdicts)
+    (folder / "information.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return "\n".join(f"{title} {result.upper()}" for title, result in verdicts.items())

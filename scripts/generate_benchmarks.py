@@ -51,6 +51,22 @@ REASONS = {  # for missed targets, by the name of the row
     "import/over torch and transformers, cold (no bytecode yet)": (
         "all modules of the package are compiled at the first import; the warm row shows later imports"
     ),
+    **{
+        f"over forward and backward/{model} attnlrp over relevance, {shape}": (
+            "attnlrp needs more multiplications than relevance; they are counted in `excess`"
+        )
+        for model in ("BERT", "ModernBERT", "MiniLM")
+        for shape in ("1 x 16", "1 x 32", "1 x 128", "8 x 128")
+    },
+    **{
+        f"over forward and backward/{model} {task}, {shape}": "its parts are in `excess`, where the time goes"
+        for model in ("MiniLM", "ModernBERT")
+        for task in ("none", "full")
+        for shape in ("1 x 16", "1 x 32", "1 x 128")
+    },
+    "first call of a process/first over second": (
+        "the two passes of the probe, the checks of W_O and the reading of the weights take longer than a further call"
+    ),
     "received/null space of V": (
         "a float32 Gram matrix alone takes 0.5 ms of the 0.9 ms that 100 times would leave, and the condition number, "
         "which is reported, needs the inverse of its factor"
@@ -83,10 +99,30 @@ NOTES = {
     "over forward and backward": (
         "Processor seconds of one `explain`, divided by those of one forward pass and one backward pass to the "
         "embeddings of the same batch (batch x tokens, no padding, float32, random weights), measured while other "
-        "programs ran on the machine. On short texts the rest "
-        "is the start of operations in Python: two function modes receive every operation of the model, each bias has "
-        "a hook in the backward pass, and the state of the model is read a few times to know that it has not changed. "
-        "Method attnlrp runs the softmax and the attention product of each layer once more in its backward pass."
+        "programs ran on the machine. What is left above 1 is in `excess`, part by part. Relevance needs fewer "
+        "multiplications than forward and backward, because no gradient goes to queries and keys; attnlrp needs as "
+        "many as they do. Both are counted in `excess`. Shapes that are missing for a model were not measured."
+    ),
+    "where the time goes": (
+        "The parts of one call beside the forward and the backward pass of the peer; without a peer, all of a part is "
+        "above the limit. In `forward` a function mode receives every operation of the model, and calls Python for "
+        "those that have a rule; layer normalizations and activations are functions written in Python, in both passes. "
+        "`reading model and input` compares the state of the model with that of the call before."
+    ),
+    "operations of matrix products": (
+        "Floating-point operations of the products of matrices in one call, counted by `torch.utils.flop_counter`."
+    ),
+    "first call of a process": (
+        "`explain` of a short text in a fresh process, after one plain forward pass. The first call reads the weights "
+        "once to refuse NaN, runs the model twice to learn which table looks up the tokens and whether it is random, "
+        "and follows each attention product to W_O. These are kept for further calls; without them the first call "
+        "would trust a model that nobody has checked."
+    ),
+    "whole encoder": "All rows of all heads, on two cores.",
+    "against other packages": (
+        'How many times faster `explain(..., layers="none")` is; each side runs in a process of its own, in turns, one '
+        "text at a time, in processor seconds of one thread. LXT's forward and backward are those of its own copy of "
+        "BERT."
     ),
     "layer statistics": (
         "The time that the statistics of one layer take, divided by a layer's share of the forward pass (the whole "

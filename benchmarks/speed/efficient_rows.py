@@ -37,8 +37,11 @@ from torch import Tensor
 
 from benchmarks.common import Row, check, result_row, run_parts, seconds_of
 from benchmarks.inputs import cut_texts, load_tokenizer, packaged_encoder, read_texts
+from hf_attn_mi import attention_maps
 from hf_attn_mi.attention import efficient_attention
 
+ENCODER = (512, 12)  # tokens and layers of the whole encoder
+LARGEST_RESIDUAL = 1e-5  # of an encoder in float32
 TIE = 1e-7  # the second cost of efficient_attention
 TIGHT = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}  # timed with its defaults
 Rows = Iterator[Row]
@@ -205,6 +208,31 @@ def check_and_measure(
     yield {**row, "solvers": solver_versions(), "check": agreement}
 
 
+def whole_encoder(tokens: int, layers: int) -> Rows:
+    """Time efficient attention of every layer and head of an encoder with the shapes of BERT-base.
+
+    Its weights are random, so that its rows are unrelated and nearly uniform: a hard case.
+    """
+    torch.manual_seed(0)
+    config = transformers.BertConfig(num_hidden_layers=layers, vocab_size=1000)
+    model = transformers.BertModel(config).eval()
+    ids = torch.randint(3, 1000, (1, tokens), generator=torch.Generator().manual_seed(1))
+    found: list[Any] = []
+    seconds = seconds_of(lambda: found.append(attention_maps(model, {"input_ids": ids}, tokenizer=None)))
+    residual = max(float(values.max()) for values in found[0].residual)
+    check(residual <= LARGEST_RESIDUAL, f"efficient attention misses its outputs: {residual:.1e}")
+    for rows in found[0].matrices:
+        valid = bool((rows >= 0).all()) and float((rows.sum(-1) - 1).abs().max()) <= LARGEST_RESIDUAL
+        check(valid, "rows are not probability distributions")
+    yield result_row(
+        f"whole encoder/{layers} layers, {config.num_attention_heads} heads, {tokens} tokens",
+        "attention_maps(kind='efficient') of an encoder with the shapes of BERT-base, random weights",
+        [seconds],
+        at_most=30.0 if (tokens, layers) == ENCODER else None,
+        residual=residual,
+    )
+
+
 def parts_of(arguments: argparse.Namespace) -> list[tuple[str, Callable[[], Rows], list[int]]]:
     """Return the parts: every kind of rows with every backend that runs here."""
     if arguments.backend == "triton":
@@ -232,7 +260,10 @@ def parts_of(arguments: argparse.Namespace) -> list[tuple[str, Callable[[], Rows
                 at_least=None if arguments.quick else 5.0 if backend == "torch" else target,
             )
             parts.append((f"{kind} ({backend})", part, [arguments.threads]))
-    return parts
+    if arguments.backend is None:
+        size = (64, 1) if arguments.quick else ENCODER
+        parts.append(("encoder", partial(whole_encoder, *size), [1 if arguments.quick else 2]))
+    return [part for part in parts if arguments.parts is None or part[0].split()[0] in arguments.parts]
 
 
 def main() -> int:
@@ -241,9 +272,12 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=2000, help="rows of each kind to compare with HiGHS")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--parts", nargs="+", choices=("real", "unrelated", "many", "encoder"), help="default: all")
     parser.add_argument("--backend", choices=("triton",), help="run this GPU backend (default: all CPU backends)")
     parser.add_argument("--quick", action="store_true", help="few unrelated rows, one turn")
-    parser.add_argument("--output", type=Path, help="default results/efficient_rows[_gpu].jsonl; none with --quick")
+    parser.add_argument(
+        "--output", type=Path, help="default results/efficient_rows[_gpu].jsonl; none with --quick or --parts"
+    )
     arguments = parser.parse_args()
     on_gpu = arguments.backend == "triton"
     if on_gpu and not torch.cuda.is_available():
@@ -252,7 +286,8 @@ def main() -> int:
     if arguments.quick:
         arguments.rows, arguments.turns = min(arguments.rows, 40), 1
     output = RESULTS / ("efficient_rows_gpu.jsonl" if on_gpu else "efficient_rows.jsonl")
-    _, failures = run_parts(parts_of(arguments), arguments.output or (None if arguments.quick else output))
+    part = arguments.quick or arguments.parts is not None
+    _, failures = run_parts(parts_of(arguments), arguments.output or (None if part else output))
     return int(failures > 0)
 
 

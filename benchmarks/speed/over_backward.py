@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -116,9 +116,9 @@ class Measured:
             check(abs(total - value) <= LARGEST_GAP * scale, f"scores and bias add up to {total}, not {value}")
 
 
-def limit(measured: Measured, quick: bool) -> Iterator[Row]:
+def limit(measured: Measured, shapes: Sequence[tuple[int, int]]) -> Iterator[Row]:
     """Every task on small and middle shapes."""
-    for shape in ((1, 16),) if quick else SHAPES:
+    for shape in shapes:
         seconds = measured.ratios(shape, list(TASKS))
         for task in TASKS:
             options = ", ".join(f'{key}="{value}"' for key, value in TASKS[task].items())
@@ -164,6 +164,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=names, default=names)
     parser.add_argument("--parts", nargs="+", choices=("limit", "growth"), default=["limit", "growth"])
+    known = {f"{batch}x{tokens}": (batch, tokens) for batch, tokens in SHAPES}
+    parser.add_argument("--shapes", nargs="+", choices=known, help="of `limit`: batch x tokens (default: all)")
     parser.add_argument("--layers", type=int, help="depth of every model (default: its own)")
     parser.add_argument("--most", type=int, default=LONGEST, help="most tokens of a batch in `growth`")
     parser.add_argument("--turns", type=int, default=5)
@@ -173,17 +175,18 @@ def main() -> int:
     transformers.logging.set_verbosity_error()
     layers, turns = (1, 1) if arguments.quick else (arguments.layers, arguments.turns)
 
-    def rows(part: str) -> Iterator[Row]:
-        for name in arguments.models:
-            measured = Measured.of(name, layers, turns)
-            if part == "limit":
-                yield from limit(measured, arguments.quick)
-            else:
-                yield from growth(measured, arguments.quick, arguments.most)
+    shapes = [known[one] for one in arguments.shapes or (list(known)[:1] if arguments.quick else known)]
+
+    def rows(part: str, name: str) -> Iterator[Row]:
+        measured = Measured.of(name, layers, turns)
+        if part == "limit":
+            yield from limit(measured, shapes)
+        else:
+            yield from growth(measured, arguments.quick, arguments.most)
 
     whole = not arguments.quick and layers is None and len(arguments.parts) == 2 and arguments.models == names
-    output = arguments.output or (RESULTS if whole else None)
-    parts = [(part, partial(rows, part), [1]) for part in arguments.parts]
+    output = arguments.output or (RESULTS if whole and arguments.shapes is None else None)
+    parts = [(part, partial(rows, part, name), [1]) for part in arguments.parts for name in arguments.models]
     _, failures = run_parts(parts, output, layers=layers)
     return int(failures > 0)
 

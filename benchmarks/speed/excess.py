@@ -1,0 +1,231 @@
+"""Where the time of explain above forward + backward goes, part by part, beside the same part of the peer.
+
+    python benchmarks/speed/excess.py            # writes benchmarks/speed/results/excess.jsonl
+    python benchmarks/speed/excess.py --quick    # one layer, one shape, one turn, writes nothing
+
+Three tables: the parts of one call on short texts; the multiplications that relevance and attnlrp need, counted by
+PyTorch; the parts of the first call of a process. Weights are random, except for the last table, and seconds are those
+of the processor in one thread. Functions are timed from outside, so the parts of a call take a little longer than the
+call does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[2])  # `benchmarks` is imported as a package
+
+import torch
+import transformers
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.common import Row, check, result_row, run_parts
+from benchmarks.inputs import load_classifier, load_tokenizer, model_folder
+from benchmarks.speed.over_backward import TASKS, VOCABULARY, Measured
+from hf_attn_mi import explain
+from hf_attn_mi.capture import tracer
+from hf_attn_mi.methods.layer_statistics import LayerStatistics
+from hf_attn_mi.methods.relevance import gradient_times_input, scorer
+from hf_attn_mi.models import model_probe, runner, weights
+
+RESULTS = Path(__file__).parent / "results" / "excess.jsonl"
+TEXT = "A quietly moving film."
+SHAPES = {"MiniLM": ((1, 16), (1, 32)), "BERT": ((1, 16), (1, 128)), "ModernBERT": ((1, 16), (1, 32), (1, 128))}
+PARTS = {  # of a call: the functions that are timed
+    "forward": ((runner.EncoderRunner, "forward"),),
+    "backward": ((gradient_times_input, "gradients_of"),),
+    "statistics": ((LayerStatistics, "__call__"), (LayerStatistics, "finish")),
+    "relevance": ((scorer, "relevances"),),
+}
+FIRST_PARTS = {
+    "weights read, to find NaN": ((weights, "nonfinite_weight"),),
+    "probe of the model: two passes": ((model_probe, "_probe"),),
+    "products followed to W_O, and checked": ((tracer.AttentionTracer, "_project"),),
+}
+Places = dict[str, tuple[tuple[Any, str], ...]]
+
+
+@contextmanager
+def timed(places: Places) -> Iterator[dict[str, float]]:
+    """Processor seconds of each part while the context is open, without those of parts that are called inside it."""
+    seconds = dict.fromkeys(places, 0.0)
+    inside = [0.0]  # for each part that is open, the seconds of the parts in it
+
+    def around(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **options: Any) -> Any:
+            inside.append(0.0)
+            started = time.process_time()
+            try:
+                return function(*args, **options)
+            finally:
+                spent = time.process_time() - started
+                seconds[part] += spent - inside.pop()
+                inside[-1] += spent
+
+        return run
+
+    with ExitStack() as stack:
+        for part, functions in places.items():
+            for owner, name in functions:
+                stack.enter_context(patch.object(owner, name, around(part, getattr(owner, name))))
+        yield seconds
+
+
+def bare_parts(measured: Measured, ids: Tensor) -> dict[str, float]:
+    """Processor seconds of a forward pass and of a backward pass to the embeddings."""
+    embeddings = measured.model.get_input_embeddings()(ids).detach().requires_grad_(True)  # type: ignore[operator]
+    started = time.process_time()
+    logits = measured.model(inputs_embeds=embeddings, attention_mask=torch.ones_like(ids)).logits
+    forward = time.process_time() - started
+    started = time.process_time()
+    torch.autograd.grad(logits.amax(1).sum(), embeddings)
+    return {"forward": forward, "backward": time.process_time() - started}
+
+
+def call_parts(measured: Measured, ids: Tensor, options: dict[str, str]) -> dict[str, float]:
+    """Processor seconds of the parts of one call; together they are the call."""
+    with timed(PARTS) as seconds:
+        started = time.process_time()
+        measured.explain(ids, **options)
+        total = time.process_time() - started
+    return {
+        "forward": seconds["forward"],
+        "backward": seconds["backward"],
+        "layer statistics": seconds["statistics"],
+        "target, scores and bias terms": seconds["relevance"],
+        "reading model and input, result": total - sum(seconds.values()),
+    }
+
+
+def parts_of_a_call(names: list[str], layers: int | None, turns: int, quick: bool) -> Iterator[Row]:
+    """The parts of one call of each task, beside forward and backward of the peer."""
+    for name in names:
+        measured = Measured.of(name, layers, turns)
+        for shape in SHAPES[name][:1] if quick else SHAPES[name]:
+            ids = torch.randint(3, VOCABULARY, shape, generator=torch.Generator().manual_seed(1))
+            for task in ("none", "full"):
+                for _ in range(2):  # warms up, and follows the pass once
+                    call_parts(measured, ids, TASKS[task])
+                    bare_parts(measured, ids)
+                ours, peer = [], []
+                for _ in range(turns):
+                    ours.append(call_parts(measured, ids, TASKS[task]))
+                    peer.append(bare_parts(measured, ids))
+                for part in ours[0]:
+                    column = [one[part] for one in ours]
+                    if part == "layer statistics" and not max(column):
+                        continue
+                    yield result_row(
+                        f"where the time goes/{name} {task}, {shape[0]} x {shape[1]}: {part}",
+                        "a part of one call, beside the same part of forward + backward",
+                        column,
+                        [one[part] for one in peer] if part in peer[0] else None,
+                    )
+
+
+def multiplications(names: list[str], layers: int | None, quick: bool) -> Iterator[Row]:
+    """The floating-point operations of products of matrices, as PyTorch counts them."""
+    for name in names:
+        measured = Measured.of(name, layers, 1)
+        for shape in ((1, 16),) if quick else ((1, 16), (8, 128)):
+            ids = torch.randint(3, VOCABULARY, shape, generator=torch.Generator().manual_seed(1))
+            counts = {"bare": _operations(partial(measured.bare, ids))}
+            for task in ("none", "attnlrp"):
+                measured.explain(ids, **TASKS[task])  # what is run once for a model
+                counts[task] = _operations(partial(measured.explain, ids, **TASKS[task]))
+            check(all(counts.values()), "no operation was counted")
+            for label, ours, peer in (
+                ("relevance over forward + backward", "none", "bare"),
+                ("attnlrp over forward + backward", "attnlrp", "bare"),
+                ("attnlrp over relevance", "attnlrp", "none"),
+            ):
+                yield result_row(
+                    f"operations of matrix products/{name} {label}, {shape[0]} x {shape[1]}",
+                    "floating-point operations of products of matrices",
+                    [counts[ours] / 1e9],
+                    [counts[peer] / 1e9],
+                    unit="GFLOP",
+                )
+
+
+def _operations(call: Callable[[], Any]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return int(counter.get_total_flops())
+
+
+def first_call(folder: Path, turns: int) -> Iterator[Row]:
+    """The first call of a process over its second, and the parts of the first, in fresh processes."""
+    found = []
+    for _ in range(turns):
+        command = [sys.executable, "-W", "ignore", str(Path(__file__).resolve()), "--process", str(folder)]
+        found.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    yield result_row(
+        "first call of a process/first over second",
+        f"explain of {TEXT!r}",
+        [one["first"] for one in found],
+        [one["second"] for one in found],
+        at_most=1.5,
+    )
+    for part in FIRST_PARTS:
+        yield result_row(f"first call of a process/{part}", "a part of it", [one[part] for one in found])
+
+
+def one_process(folder: Path) -> dict[str, float]:
+    """Seconds of the first and of the second call in this process, after one plain forward pass."""
+    torch.set_num_threads(1)
+    model, tokenizer = load_classifier(folder), load_tokenizer(folder)
+    with torch.no_grad():
+        model(**tokenizer(TEXT, return_tensors="pt"))
+    seconds: dict[str, float] = {}
+    with timed(FIRST_PARTS) as parts:
+        for call in ("first", "second"):
+            started = time.process_time()
+            explain(model, TEXT, tokenizer=tokenizer)
+            seconds[call] = time.process_time() - started
+    return {**seconds, **parts}
+
+
+def main() -> int:
+    """Run the parts, print and write the rows; the exit status is 1 where a check failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=list(SHAPES), default=list(SHAPES))
+    parser.add_argument("--parts", nargs="+", choices=("parts", "operations", "first"))
+    parser.add_argument("--model", type=Path, help="folder of the classifier of the first call")
+    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--quick", action="store_true", help="one layer, one shape, one turn")
+    parser.add_argument("--process", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--output", type=Path, help="default results/excess.jsonl; none with --quick or --parts")
+    arguments = parser.parse_args()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    if arguments.process is not None:
+        print(json.dumps(one_process(arguments.process)))
+        return 0
+    layers, turns = (1, 1) if arguments.quick else (None, arguments.turns)
+    names, quick = (["MiniLM"] if arguments.quick else arguments.models), arguments.quick
+    parts = {
+        "parts": partial(parts_of_a_call, names, layers, turns, quick),
+        "operations": partial(multiplications, names, layers, quick),
+        "first": partial(first_call, model_folder(arguments.model), turns),
+    }
+    whole = not quick and arguments.parts is None and arguments.models == list(SHAPES)
+    chosen = [(name, parts[name], [1]) for name in arguments.parts or parts]
+    _, failures = run_parts(chosen, arguments.output or (RESULTS if whole else None))
+    return int(failures > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -66,8 +66,8 @@ of Holm's correction). Tables say whether they decide."""
 
 
 MATCHING = """The rules were changed once after a first look at five seeds: the temperatures were then set on training
-texts, which left the entropies on the test texts unequal by up to .09; for this page they are set on the test texts,
-for all seeds. The second covariate table was added at the same time and does not decide."""
+texts, which left the entropies on the test texts unequal; for this page they are set on the test texts, for all
+seeds. The second covariate table was added at the same time and does not decide."""
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

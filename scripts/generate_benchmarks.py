@@ -184,7 +184,7 @@ def section(script: str, rows: list[Row]) -> str:
     measured = [row for row in rows if "failed_check" not in row]
     title = script.rpartition("/")[2].replace("_", " ")
     text = [f"## {title}", "", f"Printed by `python benchmarks/{script}.py`.", ""]
-    text += [*machine(rows[0]), "", *verdicts(measured, failed), "", *checks(measured)]
+    text += [*machine(rows), "", *verdicts(measured, failed), "", *checks(measured)]
     groups: dict[str, list[Row]] = {}
     for row in measured:
         groups.setdefault(row["name"].partition("/")[0], []).append(row)
@@ -195,14 +195,15 @@ def section(script: str, rows: list[Row]) -> str:
     return "\n".join(text) + "\n"
 
 
-def machine(row: Row) -> list[str]:
-    """Return hardware, versions and commit."""
+def machine(rows: list[Row]) -> list[str]:
+    """Return hardware, versions and the commits of the rows."""
+    row, commits = rows[0], list(dict.fromkeys(row["commit"] for row in rows))
     hardware, versions = row["hardware"], dict(row["versions"])
     model = [f"- Model: {row['model']}"] if "model" in row else []
     return [
         f"- Machine: {hardware['cpu']}, {hardware['cores']} cores, {hardware['capability']}",
         f"- Versions: {', '.join(f'{name} {number}' for name, number in versions.items())}",
-        f"- Commit: {row['commit']}",
+        f"- Commit{'s' * (len(commits) > 1)}: {', '.join(commits)}",
         *model,
     ]
 

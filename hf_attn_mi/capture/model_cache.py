@@ -74,7 +74,7 @@ def _read_state(model: nn.Module) -> tuple[ModelState, list[nn.Module]]:
             if own is None:
                 own = own_classes[kind] = _is_own_class(kind)
             if own or ("forward" in module.__dict__ and _has_own_forward(module)):
-                state += (id(kind.forward), _attributes(module))
+                state += (id(getattr(kind, "forward", None)), _attributes(module))
             for tensors in (module._parameters, module._buffers):
                 for tensor in tensors.values() if tensors else ():
                     if tensor is not None:
@@ -102,7 +102,8 @@ def _has_own_forward(module: nn.Module) -> bool:
 
 def _is_own_class(kind: type[nn.Module]) -> bool:
     """Whether the class is the caller's, or its forward was replaced by code of the caller."""
-    return not (_of_library(kind.__module__) and _of_library(getattr(kind.forward, "__module__", "")))
+    forward = getattr(kind, "forward", None)  # of classes of TorchScript only instances have one
+    return not (_of_library(kind.__module__) and _of_library(getattr(forward, "__module__", "")))
 
 
 @lru_cache(maxsize=4096)

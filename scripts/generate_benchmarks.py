@@ -114,9 +114,9 @@ NOTES = {
     ),
     "first call of a process": (
         "`explain` of a short text in a fresh process, after one plain forward pass. The first call reads the weights "
-        "once to refuse NaN, runs the model twice to learn which table looks up the tokens and whether it is random, "
-        "and follows each attention product to W_O. These are kept for further calls; without them the first call "
-        "would trust a model that nobody has checked."
+        "once to refuse NaN, runs the model twice to find the embedding table of the tokens and to detect random "
+        "outputs, and follows each attention product to W_O. The results of these checks are kept for further calls; "
+        "without them the first call would explain an unchecked model."
     ),
     "whole encoder": "All rows of all heads, on two cores.",
     "against other packages": (

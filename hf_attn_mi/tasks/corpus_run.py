@@ -20,7 +20,7 @@ from hf_attn_mi.tasks.interruption import StopRequest
 from hf_attn_mi.tasks.processes import Processes
 
 LOGGER = logging.getLogger("hf_attn_mi")
-NOTICED = 1.0  # seconds: who waits longer than this for the end is told for how long
+NOTICED = 1.0  # seconds: where a stopped run needs longer to end, a message states the expected time
 GRACE = 15.0  # seconds: a shard that is finished sooner is finished after a request to stop
 
 

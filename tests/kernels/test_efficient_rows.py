@@ -41,6 +41,11 @@ def unrelated_and_wide():
     return draw(1, 40, 150, 30, sharpness=3.0)
 
 
+def nearly_uniform():
+    """Rows with few keys in common that are still solved fastest from a neighbor's basis."""
+    return draw(1, 40, 150, 30, sharpness=0.1)
+
+
 def duplicates():
     attention, values = draw(2, 20, 30, 5)
     values[:, 15:] = values[:, :15]
@@ -100,6 +105,7 @@ FAMILIES = [
     plain,
     similar,
     unrelated_and_wide,
+    nearly_uniform,
     duplicates,
     rounded,
     zero_dimensions,

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from hf_attn_mi.kernels.efficient.numba_simplex import (
     OPTIONS,
+    chunk_of,
     dual,
     exchange,
     finish,
@@ -34,8 +35,8 @@ from hf_attn_mi.kernels.efficient.torch import Rows, Vertices
 _PIVOT = -1e-9  # pivots of the dual method are negative: the largest allowed, without a unit
 _PIVOT_SINGLE = np.float32(-1e-5)  # the same where it was computed in float32
 _ROUNDS = 4  # from dual to certificate, before a row is given up
-_OVERLAP = 0.42  # share of keys that a row must have in common with its neighbor for a warm start to pay
-_TRIAL = 8  # rows after which the overlap is judged
+_OVERLAP = 0.42  # share of keys in common with its neighbor from which on a row starts warm without a trial
+_TRIAL = 8  # rows after which the overlap is judged, and rows that then start cold to compare the work
 _MEMORY = 1 << 25  # bytes of inverses that are kept at a time: rows are solved in blocks
 
 
@@ -129,13 +130,14 @@ def _stream(points, cost, most, inverse, keys, weights, column, pivot_row):
 
     The basis begins with the attention of its own keys. The attention of the other keys is added, largest first; a key
     whose weight would become negative leaves the basis. No key enters twice. After `most` keys the dual method goes on.
+    Returns the number of exchanges.
     """
     rank = len(keys)
     inside = np.zeros(len(cost), np.bool_)
     for i in range(rank):
         inside[keys[i]] = True
         weights[i] = cost[keys[i]]
-    coming = np.argsort(-cost)
+    coming, pivots = np.argsort(-cost), 0
     for place in range(min(most, len(coming))):
         entering = coming[place]
         amount = cost[entering]
@@ -153,6 +155,8 @@ def _stream(points, cost, most, inverse, keys, weights, column, pivot_row):
             weights[k] = amount - step
             keys[k] = entering
             exchange(inverse, column, k, pivot_row)
+            pivots += 1
+    return pivots
 
 
 @njit(**OPTIONS)
@@ -241,16 +245,21 @@ def _nearest_first(alike, order, parent):
 
 @njit(**OPTIONS)
 def _solve_row(points, across, single, target, cost, inverse, keys, weights, corner, first, spaces):
-    """Return the smallest reduced-cost gap of the optimal vertex, from the basis in place; nan: given up."""
+    """Return the smallest reduced-cost gap of the optimal vertex, from the basis in place, and the work of the pivots.
+
+    The gap is nan if the row is given up. Work counts multiplications of float64, two of float32 as one.
+    """
     column, norms, prices, pivot_row, work, wide = spaces
+    rank, width, count = len(keys), inverse.shape[1], len(cost)
+    done = 0
     for attempt in range(_ROUNDS):
         if attempt == 1:
             inverse[:] = corner
             keys[:] = first
         if attempt > 1 and not fresh_inverse(points, keys, inverse):
-            return np.nan
+            return np.nan, done
         if attempt == 0:
-            ready = dual(
+            pivots = dual(
                 points,
                 single,
                 _PIVOT_SINGLE,
@@ -265,17 +274,20 @@ def _solve_row(points, across, single, target, cost, inverse, keys, weights, cor
                 norms,
                 work,
             )
-            if ready:
-                primal(points, single, cost, inverse, keys, weights, column, prices, pivot_row, work)
+            if pivots >= 0:
+                more = primal(points, single, cost, inverse, keys, weights, column, prices, pivot_row, work)
+                done += more * (chunk_of(count) * rank // 2 + 2 * rank * width)
         else:
-            ready = dual(
+            pivots = dual(
                 points, across, _PIVOT, cost, target, inverse, keys, weights, column, prices, pivot_row, norms, wide
             )
-        if ready:
+        pricing = count * rank // 2 if attempt == 0 else count * rank
+        done += (pivots if pivots >= 0 else -1 - pivots) * (pricing + 3 * rank * width)
+        if pivots >= 0:
             gap = finish(points, across, cost, target, inverse, keys, weights, column, prices, pivot_row, wide[0])
             if not math.isnan(gap):
-                return gap
-    return np.nan
+                return gap, done
+    return np.nan, done
 
 
 def _compile_block(stamp: int):
@@ -311,29 +323,45 @@ def _compile_block(stamp: int):
         size = max(count, width)
         spaces = (column, norms, prices, pivot_row, np.empty((4, size), np.float32), np.empty((4, size)))
         lanczos = (np.empty(4 * rank), np.empty(4 * rank), np.empty(width), np.empty(width))
-        shared, tried, warm = 0, 0, True
+        shared, warm = 0, True
+        work_warm, work_cold = 0, 0
         for position in range(rows):
             i, near = order[position], parent[position]
             inverse, basis = inverses[i], keys[i]
             started_warm = warm and near >= 0
             inverse[:] = inverses[near] if started_warm else corner
             basis[:] = keys[near] if started_warm else first
+            done = 0
             if not started_warm:
-                _stream(points, costs[i], 3 * rank // 2, inverse, basis, weights[i], column, pivot_row)
-            gaps[i] = _solve_row(
+                done = (
+                    2
+                    * rank
+                    * width
+                    * _stream(points, costs[i], 3 * rank // 2, inverse, basis, weights[i], column, pivot_row)
+                )
+            gaps[i], more = _solve_row(
                 points, across, single, targets[i], costs[i], inverse, basis, weights[i], corner, first, spaces
             )
+            done += more
             if math.isnan(gaps[i]):
                 inverse[:] = corner
                 basis[:] = first
+            else:
+                smallest[i] = _smallest_singular(
+                    inverse, column, lanczos[0], lanczos[1], lanczos[2], lanczos[3], pivot_row
+                )
+            if position == 0 or position > 2 * _TRIAL:
                 continue
-            smallest[i] = _smallest_singular(inverse, column, lanczos[0], lanczos[1], lanczos[2], lanczos[3], pivot_row)
-            if started_warm and tried < _TRIAL:  # with few keys in common, a warm start costs more pivots
-                tried += 1
+            # Rows that share few keys with their neighbors may need more pivots from a neighbor's basis than without.
+            if position <= _TRIAL:
+                work_warm += done
                 for a in range(rank):
                     for b in range(rank):
                         shared += basis[a] == keys[near, b]
-                warm = tried < _TRIAL or shared > _OVERLAP * rank * _TRIAL
+                warm = position < _TRIAL or shared > _OVERLAP * rank * _TRIAL
+            elif not warm:
+                work_cold += done
+                warm = position == 2 * _TRIAL and work_warm <= work_cold
 
     try:
         return njit(cache=True, **OPTIONS)(solve_block)

@@ -180,7 +180,9 @@ def _shifted_costs(across, cost, inverse, keys, column, prices, price, reduced):
 
 @njit(**_NO_NAN)
 def dual(points, across, smallest, cost, target, inverse, keys, weights, column, prices, pivot_row, norms, work):
-    """Reach non-negative weights by the dual simplex method, in place. Return False if no pivot is possible.
+    """Reach non-negative weights by the dual simplex method, in place. Return the number of pivots.
+
+    It is -1 - pivots if no further pivot is possible.
 
     Positive reduced costs count as zero, so that any start will do. The dtype of `across` and `work` is that of the
     prices; `smallest` is the largest (negative) pivot element allowed in it.
@@ -194,10 +196,10 @@ def dual(points, across, smallest, cost, target, inverse, keys, weights, column,
         norms[i] = 0.0
         for q in range(rank):
             norms[i] += inverse[i, q] * inverse[i, q]
-    for _ in range(20 * count):
+    for pivots in range(20 * count):
         k = _most_negative(weights, norms, pivot_row)
         if k < 0:
-            return True
+            return pivots
         for q in range(rank):
             price[q] = inverse[k, q]
         _price(across, price, rank, 0, count, alpha)
@@ -205,10 +207,10 @@ def dual(points, across, smallest, cost, target, inverse, keys, weights, column,
             alpha[keys[i]] = zero
         entering, step = _dual_ratio(reduced, alpha, ratio, smallest, count)
         if entering < 0:
-            return False
+            return -1 - pivots
         times(inverse, points[entering], column)
         if not column[k] < -_PIVOT:
-            return False
+            return -1 - pivots
         if step > zero:
             for j in range(count):
                 value = reduced[j] - step * alpha[j]
@@ -222,7 +224,7 @@ def dual(points, across, smallest, cost, target, inverse, keys, weights, column,
         keys[k] = entering
         _update_norms(inverse, column, k, norms, prices)
         exchange(inverse, column, k, pivot_row)
-    return False
+    return -1 - pivots
 
 
 @njit(**_NO_NAN)
@@ -260,19 +262,25 @@ def _leave(keys, weights, column, entering, bland, ratio):
     return k, step
 
 
+@njit(**OPTIONS)
+def chunk_of(count):
+    """Return how many keys `primal` prices at a time."""
+    return min(count, max(64, (count // 4 + 31) // 32 * 32))
+
+
 @njit(**_NO_NAN)
 def primal(points, across, cost, inverse, keys, weights, column, prices, pivot_row, work):
-    """Go toward the optimum with prices in float32, some keys at a time; `finish` does the rest."""
+    """Go toward the optimum with prices in float32, some keys at a time; `finish` does the rest. Return the pivots."""
     count, rank = points.shape[0], len(keys)
     reduced, single, price = work[0], work[1], work[3]
-    chunk = min(count, max(64, (count // 4 + 31) // 32 * 32))
+    chunk = chunk_of(count)
     tolerance = across.dtype.type(_PRICE_SINGLE)
     for j in range(count):
         single[j] = cost[j]
     for i in range(rank):
         column[i] = cost[keys[i]]
     left(column, inverse, prices)
-    place, since, stalled = 0, 0, 0
+    place, since, stalled, pivots = 0, 0, 0, 0
     for _ in range(20 * count):
         low, high = place, min(count, place + chunk)
         part, size = single[low:high], high - low
@@ -291,7 +299,7 @@ def primal(points, across, cost, inverse, keys, weights, column, prices, pivot_r
         place = high if high < count else 0
         if best <= tolerance:
             if since >= count:
-                return
+                return pivots
             continue
         entering = 0
         while reduced[entering] != best:
@@ -302,18 +310,20 @@ def primal(points, across, cost, inverse, keys, weights, column, prices, pivot_r
         for q in range(rank):
             gain -= point[q] * prices[q]
         if gain < 0.1 * _PRICE_SINGLE:
-            return
+            return pivots
         since = 0
         times(inverse, point, column)
         k, step = _leave(keys, weights, column, entering, False, pivot_row)
         if k < 0:
-            return
+            return pivots
+        pivots += 1
         exchange(inverse, column, k, pivot_row)
         for q in range(rank):
             prices[q] += gain * pivot_row[q]
         stalled = stalled + 1 if step < _NEGATIVE else 0
         if stalled > 2 * rank:
-            return
+            return pivots
+    return pivots
 
 
 @njit(**OPTIONS)

@@ -170,12 +170,15 @@ def run_parts(
 
     Args:
         parts: name, function and the numbers of threads to run it with.
-        output: file for the rows; None to write nothing.
+        output: file for the rows; None to write nothing. Rows of other parts that are in it already are kept.
         **fields: added to every row, beside `part`.
 
     Returns:
         The rows, and how many parts failed their checks.
     """
+    parts = list(parts)
+    names = {name for name, *_ in parts}
+    other = [] if output is None else [row for row in read_rows(output) if row.get("part") not in names]
     rows: list[Row] = []
     failures = 0
     for name, part, thread_counts in parts:
@@ -190,7 +193,7 @@ def run_parts(
                 rows.append({**failed_row(name, reason), **fields})
                 print(f"{name}: check failed, no figure: {reason}", flush=True)
             if output is not None:
-                write_rows(rows, output)
+                write_rows(other + rows, output)
     return rows, failures
 
 

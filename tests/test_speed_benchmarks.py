@@ -96,3 +96,13 @@ def test_other_scores_than_captums_get_no_figure(monkeypatch):
     monkeypatch.setattr(replays, "captum_scores", lambda *given: plain(*given) + 1e-3)
     with pytest.raises(CheckFailed, match="differ from Captum's"):
         next(replays.against_captum(timed, 9, "pad"))
+
+
+def test_a_part_that_is_run_again_leaves_the_rows_of_others(tmp_path):
+    def part(value):
+        return lambda: [common.result_row("name", "what", [value])]
+
+    output = tmp_path / "rows.jsonl"
+    common.run_parts([("first", part(1.0), [1]), ("second", part(2.0), [1])], output)
+    common.run_parts([("second", part(3.0), [1])], output)
+    assert [(row["part"], row["ours"]) for row in common.read_rows(output)] == [("first", 1.0), ("second", 3.0)]

@@ -40,7 +40,7 @@ from benchmarks.accuracy.mi_families import (
     shifted,
 )
 from benchmarks.accuracy.mi_peers import CRITICS, largest_feature, summed_features
-from benchmarks.common import Row, check, read_rows, result_row, run_parts, seconds_of, write_rows
+from benchmarks.common import Row, check, result_row, run_parts, seconds_of
 from hf_attn_mi.mi import (
     MutualInformation,
     list_predictors,
@@ -332,10 +332,7 @@ def main() -> int:
         }
         sizes = Sizes(**{**vars(sizes), **changes})
     output = arguments.output or (RESULTS if whole else None)
-    rows, failures = run_parts([(name, partial(PARTS[name], sizes), [1]) for name in arguments.parts])
-    if output is not None:  # parts may be run one after the other: the rows of other parts are kept
-        other = [row for row in read_rows(output) if row.get("part") not in arguments.parts]
-        write_rows(other + rows, output)
+    _, failures = run_parts([(name, partial(PARTS[name], sizes), [1]) for name in arguments.parts], output)
     return int(failures > 0)
 
 

@@ -186,7 +186,9 @@ def main() -> int:
 
     whole = not arguments.quick and layers is None and len(arguments.parts) == 2 and arguments.models == names
     output = arguments.output or (RESULTS if whole and arguments.shapes is None else None)
-    parts = [(part, partial(rows, part, name), [1]) for part in arguments.parts for name in arguments.models]
+    parts = [
+        (f"{part} {name}", partial(rows, part, name), [1]) for part in arguments.parts for name in arguments.models
+    ]
     _, failures = run_parts(parts, output, layers=layers)
     return int(failures > 0)
 

@@ -8,12 +8,13 @@ import signal
 import sys
 import threading
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hf_attn_mi.cli.deferred_imports import unused_parts_deferred
 from hf_attn_mi.cli.exit_codes import INTERRUPTED
 from hf_attn_mi.errors import InvalidInputError
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _EMBEDDED = "embedded_model"
+_OF_MODELS = ("transformers.models.auto.modeling_auto", "transformers.masking_utils")
 
 
 def embedded_model_path() -> Path:
@@ -78,20 +80,28 @@ def collection_paused() -> Iterator[None]:
             gc.enable()
 
 
-def import_libraries() -> None:
+def _light_start() -> AbstractContextManager[None]:
+    """Inside, what no command needs of torch is not loaded; only in a process that ends with the command."""
+    return unused_parts_deferred() if Process.ends_with_command else nullcontext()
+
+
+def import_libraries(*, models: bool = True) -> None:
     """Import torch, transformers and the methods; Ctrl-C ends the process at once with the status of an interruption.
 
     Nothing has been started or written yet. A KeyboardInterrupt would not do: raised while an extension module is being
     loaded, it is lost or becomes an ImportError.
+
+    Args:
+        models: also import what every model of transformers needs; False for commands that load none.
     """
     main_thread = threading.current_thread() is threading.main_thread()  # others may not set handlers
     replaced = main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if replaced:
         signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
     try:
-        with collection_paused():
-            import_module("hf_attn_mi.tasks.compare")
-            import_module("transformers.models.auto")
+        with collection_paused(), _light_start():
+            for module in ("hf_attn_mi.tasks.compare", "transformers.models.auto", *(_OF_MODELS if models else ())):
+                import_module(module)
     finally:
         if replaced:
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -287,10 +297,11 @@ def load_of_kind(
     if quiet or not sys.stderr.isatty():
         logging.disable_progress_bar()
     try:
-        preparer = getattr(transformers, kind.preparer).from_pretrained(source)
-        model, report = getattr(transformers, kind.model).from_pretrained(
-            source, dtype="float32", output_loading_info=True
-        )  # half precision is slower and less exact on a CPU
+        with _light_start():
+            preparer = getattr(transformers, kind.preparer).from_pretrained(source)
+            model, report = getattr(transformers, kind.model).from_pretrained(
+                source, dtype="float32", output_loading_info=True
+            )  # half precision is slower and less exact on a CPU
     except Exception as error:  # transformers, tokenizers, safetensors and huggingface_hub each have their own
         missing_here = "" if Path(source).exists() else "there is no folder of this name here. As a Hub name: "
         raise InvalidInputError(

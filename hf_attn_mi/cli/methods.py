@@ -11,7 +11,7 @@ from hf_attn_mi.cli.output import show
 
 def methods() -> int:
     """List the token-scoring methods, those of other packages included, with their cost, options and references."""
-    import_libraries()
+    import_libraries(models=False)
     from hf_attn_mi.methods import list_methods
 
     rows = [

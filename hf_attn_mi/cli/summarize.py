@@ -35,7 +35,7 @@ def summarize(
     """Show what the model has learned: words that speak for each class, words of errors, words against their class."""
     check_files(json, plot, html=html)
     _check_folder(folder, "FOLDER")
-    import_libraries()
+    import_libraries(models=False)
 
     from hf_attn_mi import summarize as summarize_folder
     from hf_attn_mi.results.plots import check_figure_path

@@ -119,6 +119,10 @@ def resolve_projection(features: Tensor | None, heads: int, head_dim: int) -> Te
     if features is None or features.numel() == 0:
         return None
     table = features.reshape(-1, features.shape[-1])
+    if table.shape[1] == heads * head_dim:  # most models: the heads one after another
+        counted = torch.arange(heads * head_dim, dtype=table.dtype, device=table.device)
+        if bool((table == counted).all()):
+            return counted.long().reshape(heads, head_dim)
     numbers = table.amax(0)
     if not bool(((table == numbers) | (table == -1)).all()):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -17,6 +18,7 @@ SUPPORTED = (
     "operations (`hf-attn-mi models` lists the types that were checked)."
 )
 HEAD_SUM_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}  # relative to the largest entry of the output
+RANK_MARGIN = 1e-3  # share of the largest eigenvalue of W W^T that float32 tells from zero, with room
 REDUCED_TOLERANCE = 3e-2  # half precision, autocast, TF32; with the wrong rows of W_O the error is about 1
 _NO_MATRIX = ("linear_attention", "mamba", "mamba2", "recurrent", "conv", "gated_deltanet", "lightning_attention")
 
@@ -180,9 +182,11 @@ def head_sum_error(source: Tensor, projection: Projection, result: Tensor) -> fl
     weight = projection.weight
     if weight.shape[0] != projection.features.numel():
         return None  # W_O has other input features, too
-    with torch.no_grad(), torch.autocast(source.device.type, enabled=False):
-        heads = source.detach()[..., projection.features.to(source.device)].to(weight.dtype)  # (..., heads, head_dim)
-        total = torch.einsum("...hd,hdo->...o", heads, projection.per_head())
+    with _unobserved(weight), torch.no_grad(), torch.autocast(source.device.type, enabled=False):
+        heads, order = source.detach(), projection.features.flatten().to(source.device)
+        if not _counts_up(order):
+            heads, weight = heads[..., order], weight[order.to(weight.device)]
+        total = heads.to(weight.dtype) @ weight  # the sum over heads and their coordinates
         if projection.bias is not None:
             total = total + projection.bias
         if total.shape != result.shape:
@@ -196,12 +200,43 @@ def deficient_heads(projection: Projection) -> tuple[int, ...]:
     For these heads the part of the attention that does not change the prediction is larger than the null space of the
     values.
     """
-    with torch.no_grad():
+    with _unobserved(projection.weight), torch.no_grad():
+        if not bool(_may_be_deficient(projection).any()):
+            return ()
         weight = projection.per_head().detach().double()
         spectrum = torch.linalg.eigvalsh(weight @ weight.transpose(-1, -2))  # squared singular values, ascending
         tolerance = (max(weight.shape[1:]) * torch.finfo(torch.float32).eps) ** 2
         low = spectrum[:, 0] <= tolerance * spectrum[:, -1]
     return tuple(int(head) for head in low.nonzero()[:, 0])
+
+
+def _may_be_deficient(projection: Projection) -> Tensor:
+    """Return (heads,) whether a quick test does not show that the slice of W_O of a head has full rank.
+
+    It is shown where W W^T - t I, with t above the rounding errors of this computation, has a Cholesky factor: the
+    smallest eigenvalue of W W^T is above the tolerance of `deficient_heads` by orders of magnitude then.
+    """
+    weight, order = projection.weight.detach(), projection.features
+    in_order = len(weight) == order.numel() and _counts_up(order.flatten())
+    slices = weight.view(*order.shape, -1) if in_order else projection.per_head().detach()
+    exact = slices.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
+    slices = slices.float() if exact else slices.double()  # elsewhere products of float32 may be rounded further
+    gram = slices @ slices.transpose(-1, -2)
+    largest = gram.abs().sum(-1).amax(-1)  # no eigenvalue is larger
+    share = max(RANK_MARGIN, 8 * max(slices.shape[1:]) * torch.finfo(torch.float32).eps)
+    gram.diagonal(dim1=-2, dim2=-1).sub_(share * largest[:, None])
+    failed: Tensor = torch.linalg.cholesky_ex(gram).info != 0
+    return failed
+
+
+def _unobserved(weight: Tensor) -> AbstractContextManager[object]:
+    """Inside, the modes that follow the model do not see what is computed; weights of other classes need theirs."""
+    return torch._C.DisableTorchFunction() if type(weight) in (Tensor, nn.Parameter) else nullcontext()
+
+
+def _counts_up(order: Tensor) -> bool:
+    """Whether this is 0, 1, 2 ..., as where the heads enter W_O one after another."""
+    return torch.equal(order, torch.arange(len(order), dtype=order.dtype, device=order.device))
 
 
 def _tolerance(result: Tensor | None) -> float:

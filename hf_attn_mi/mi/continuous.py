@@ -1,4 +1,4 @@
-"""Information between two continuous vectors: the Gaussian copula, Kraskov's neighbors, and which of them to believe.
+"""Information between two continuous vectors: copulas, Kraskov's neighbors, and which of them to believe.
 
 Every coordinate is replaced by the normal quantile of its rank, which changes no information: monotone maps of single
 coordinates are one to one.
@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.mi.coordinates import principal_components, rank_normal
+from hf_attn_mi.mi.copula_ratios import CopulaRatios, Ratios, cross_fitted_ratios
 from hf_attn_mi.mi.estimator import SiteData, SiteEstimate
 from hf_attn_mi.mi.folds import fold_means, jackknife_error, mean_series
 from hf_attn_mi.mi.gaussian import estimate_gaussian_continuous
-from hf_attn_mi.mi.gaussian_ratio import cross_fitted_ratios
 from hf_attn_mi.mi.rng import draw_normal, make_rng
 
 NEIGHBORS = 5
@@ -27,7 +27,9 @@ INFLATION = 1.3  # factor on the spread of fold means, which does not account fo
 SUPPORTED_FROM, SUPPORTED_AT = 0.5, 0.8  # held-out log ratio over what a Gaussian copula would reach
 MOST_LOST = 0.5  # share of the closed form that training may cost
 WEAK = 0.01  # nats: below, the ratio of two estimates is noise
-IGNORED = 1.75  # standard errors that are ignored between the two estimates
+IGNORED = 1.75  # standard errors that are ignored between two estimates, and between two copulas
+NAMES = {"gaussian_copula": "Gaussian", "student_copula": "Student"}
+HELD_OUT = {"gaussian_copula": "held-out gaussian", "student_copula": "held-out student"}
 NEARLY = 10.0  # divided by n: with a smaller share of unexplained variance, outputs may be a function of the states
 NEAR_LIMIT = 0.75  # share of log n, which Kraskov's estimate cannot exceed
 DISAGREE_NATS, DISAGREE_SHARE = 0.1, 0.2  # smaller differences give no warning
@@ -95,33 +97,46 @@ def kraskov_terms(left: Tensor, right: Tensor, k: int = NEIGHBORS) -> Tensor:
 
 
 def estimate_auto_continuous(site: SiteData) -> SiteEstimate:
-    """Return the Gaussian copula's information where held-out examples support it, raised by that of neighbors.
+    """Return a copula's information where held-out examples support it, raised by that of neighbors.
 
-    The copula's closed form is used as far as the model, fitted without a fold, predicts that fold as well as a
-    Gaussian one would after the same training; where it does not, its held-out log ratio, which is less. Kraskov's
-    estimate replaces it as far as it is larger by more than chance. `part` says which decided, and where the two
-    disagree the result has a note.
+    The copula is the Gaussian one, or the Student one where its held-out log ratio is larger by more than chance; to
+    the closed form of the first, the second adds what its degrees of freedom say beside correlations. The closed form
+    is used as far as the model, fitted without a fold, predicts that fold as well as it would if it were true after the
+    same training; where it does not, its held-out log ratio, which is less. Kraskov's estimate replaces it as far as it
+    is larger by more than chance. `part` says which decided, and where the two disagree the result has a note.
     """
-    closed = estimate_gaussian_copula(site)
+    gaussian = estimate_gaussian_copula(site)
     neighbors = estimate_ksg_continuous(site)
-    ratios = site.once(cross_fitted_ratios)
+    both = site.once(cross_fitted_ratios)
+    closed, ratios = _copula(site, gaussian, both)
     held_out = mean_series(ratios.pointwise, site.fold_of)
     # Of many directions those that fit by chance make `expected` too large.
-    fitted = max(closed.value - ratios.loss, MOST_LOST * closed.value)
+    fitted = max(closed.value - both.loss, MOST_LOST * closed.value)
     weight = _support(held_out, min(ratios.expected, max(0.0, fitted)))
     series = held_out + weight * (closed.series - held_out)
-    start = SiteEstimate.from_series(series, "gaussian_copula" if weight > 0.5 else "held-out gaussian")
+    start = SiteEstimate.from_series(series, closed.part if weight > 0.5 else HELD_OUT[closed.part])
     difference = neighbors.series - start.series
     error = max(float(jackknife_error(difference[1:])), 1e-9)
     trusted = min(1.0, max(0.0, float(difference[0]) / error - IGNORED))
     part = neighbors.part if trusted > 0.5 else start.part
     note = _note(closed, neighbors, float(held_out[0]), part)
-    if 1 - ratios.largest**2 < NEARLY / len(site.outputs) or neighbors.value > NEAR_LIMIT * math.log(len(site.outputs)):
+    if 1 - both.largest**2 < NEARLY / len(site.outputs) or neighbors.value > NEAR_LIMIT * math.log(len(site.outputs)):
         note += ("; " if note else "") + (
             f"the noise is so small that {len(site.outputs)} examples cannot distinguish it from none: if outputs are "
             "a function of the states, their information is infinite"
         )
     return SiteEstimate.from_series(start.series + trusted * difference, part, note=note)
+
+
+def _copula(site: SiteData, gaussian: SiteEstimate, both: CopulaRatios) -> tuple[SiteEstimate, Ratios]:
+    """Return the closed form and the ratios of the copula that predicts held-out examples better."""
+    if both.student is None:
+        return gaussian, both.gaussian
+    gain = mean_series(both.student.pointwise - both.gaussian.pointwise, site.fold_of)
+    if float(gain[0]) <= IGNORED * float(jackknife_error(gain[1:])):
+        return gaussian, both.gaussian
+    radial = torch.cat([both.radial.mean()[None], both.radial])
+    return SiteEstimate.from_series(gaussian.series + radial, "student_copula"), both.student
 
 
 def _support(held_out: Tensor, expected: float) -> float:
@@ -137,14 +152,18 @@ def _note(closed: SiteEstimate, neighbors: SiteEstimate, held_out: float, part: 
     error = math.hypot(float(jackknife_error(closed.left_out)), float(jackknife_error(neighbors.left_out)))
     if apart < DISAGREE_NATS + 2 * error or apart < DISAGREE_SHARE * max(closed.value, neighbors.value):
         return ""
-    reason = {
-        "ksg_continuous": "the neighbors, which find more than a Gaussian copula explains",
-        "gaussian_copula": "the Gaussian copula, which predicts held-out examples as well as it should; neighbors miss "
-        "information in many dimensions",
-        "held-out gaussian": "the prediction of held-out examples by the Gaussian copula, less than its closed form",
-    }[part]
+    name = NAMES[closed.part]
+    if part == closed.part:
+        reason = (
+            f"the {name} copula, which predicts held-out examples as well as it should; neighbors miss information in "
+            "many dimensions"
+        )
+    elif part == neighbors.part:
+        reason = f"the neighbors, which find more than a {name} copula explains"
+    else:
+        reason = f"the prediction of held-out examples by the {name} copula, less than its closed form"
     return (
-        f"the Gaussian copula says {closed.value:.3f} (held out {held_out:.3f}), nearest neighbors "
+        f"the {name} copula says {closed.value:.3f} (held out {held_out:.3f}), nearest neighbors "
         f"{neighbors.value:.3f}: they disagree, and the estimate follows {reason}"
     )
 

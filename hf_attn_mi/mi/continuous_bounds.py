@@ -10,8 +10,8 @@ from torch import Tensor
 
 from hf_attn_mi.mi.bounds import MISSED, PRIOR_SHARE, SiteBounds, deviations, site_bounds
 from hf_attn_mi.mi.coordinates import principal_components
+from hf_attn_mi.mi.copula_ratios import Ratios, cross_fitted_ratios
 from hf_attn_mi.mi.estimator import SiteData
-from hf_attn_mi.mi.gaussian_ratio import Ratios, cross_fitted_ratios
 from hf_attn_mi.mi.predictors import Effort
 
 LIMITS = (3.0, 10.0, 30.0, 100.0)  # limits of the density ratio: a larger one can prove more, and needs more examples
@@ -26,9 +26,10 @@ def vector_bounds(site: SiteData, effort: Effort) -> SiteBounds:
     Each of the two fails with a probability of at most 1.25 %.
 
     1. Donsker and Varadhan: for every function f, I(X; Y) >= E[f(x, y)] - log E[exp f(x, y')], y' of another example.
-       f = log(0.95 min(r, M) + 0.05), r the density ratio of a Gaussian copula that was fitted to the other folds, M
-       the best of four limits. f and exp f are bounded, so that the empirical Bernstein inequality holds for the first
-       mean, and with n / 2 in place of n (Hoeffding 1963, section 5b) for the second, a mean over pairs.
+       f = log(0.95 min(r, M) + 0.05), r the density ratio of a copula that was fitted to the other folds, Gaussian or
+       Student by its mean log ratio there, M the best of four limits. f and exp f are bounded, so that the empirical
+       Bernstein inequality holds for the first mean, and with n / 2 in place of n (Hoeffding 1963, section 5b) for the
+       second, a mean over pairs.
     2. Cells: I(X; Y) >= I(X; c(Y)) for every function c. c is the cell of a grid over the leading principal components
        of the outputs, placed by one fold that is not used further; then `site_bounds`.
 
@@ -36,7 +37,7 @@ def vector_bounds(site: SiteData, effort: Effort) -> SiteBounds:
         site: states and (n, m) continuous outputs.
         effort: the effort spent on the predictors of the cells.
     """
-    ratio = ratio_bound(site.once(cross_fitted_ratios))
+    ratio = ratio_bound(site.once(cross_fitted_ratios).trained)
     cells = cell_bound(site, effort)
     return max((ratio, cells), key=lambda bound: (bound.lower, bound.lower_normal))
 
@@ -46,7 +47,7 @@ def ratio_bound(ratios: Ratios) -> SiteBounds:
     pairs = torch.cat([part[~part.isnan()] for part in ratios.apart])
     independent = sum(len(part) // 2 for part in ratios.apart)
     missed = MISSED / 2 / len(LIMITS) / 2  # for each of two means at each limit
-    best = SiteBounds(0.0, 0.0, "gaussian copula")
+    best = SiteBounds(0.0, 0.0, "copula")
     for limit in LIMITS:
         functions = [
             torch.log((1 - PRIOR_SHARE) * values.clamp(max=math.log(limit)).exp() + PRIOR_SHARE)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from scipy.stats import multivariate_t
 from sklearn.feature_selection import mutual_info_regression
 
 from hf_attn_mi.errors import InvalidInputError
@@ -12,7 +13,7 @@ from hf_attn_mi.mi.bounds import deviations
 from hf_attn_mi.mi.continuous import kraskov_terms
 from hf_attn_mi.mi.continuous_bounds import cells_of
 from hf_attn_mi.mi.coordinates import balance, site_coordinates
-from hf_attn_mi.mi.gaussian_ratio import cross_fitted_ratios
+from hf_attn_mi.mi.copula_ratios import cross_fitted_ratios, radial_information
 
 N = 1000
 
@@ -81,6 +82,40 @@ def test_the_gaussian_model_decides_where_neighbors_are_too_far():
     assert found(*correlated(0.3, 20), estimator="ksg").nats < 0.5 * of(0.3, 20)
 
 
+def student(p, m, degrees, n=2000, seed=0, correlation=0.0):
+    """Two parts of one Student vector, each coordinate of the first correlated with one of the second."""
+    x, y = normal(n, p, seed=seed), normal(n, m, seed=seed + 1)
+    y[:, : min(p, m)] = correlation * x[:, : min(p, m)] + math.sqrt(1 - correlation**2) * y[:, : min(p, m)]
+    scale = (normal(n, degrees, seed=seed + 2).square().sum(1) / degrees).sqrt()
+    return x / scale[:, None], y / scale[:, None]
+
+
+@pytest.mark.parametrize(("p", "m", "degrees", "correlation"), [(1, 1, 1, 0.0), (4, 2, 2, 0.0), (3, 3, 4, 0.6)])
+def test_a_student_vector_has_its_closed_form(p, m, degrees, correlation):
+    truth = radial_information(1 / degrees, p, m) + of(correlation, min(p, m))
+    x, y = student(p, m, degrees, correlation=correlation)
+    result = found(x, y.sinh().clamp(-1e8, 1e8) if degrees > 1 else y)  # monotone maps change nothing
+    assert result.parts == ("student_copula",)
+    assert result.nats.item() == pytest.approx(truth, abs=0.02 + 0.05 * truth)
+    assert result.lower_bound < truth
+    assert found(x, y, estimator="gaussian_copula").nats < truth - 0.05
+
+
+def test_the_information_of_a_student_vector_is_that_of_its_density():
+    """The mean of log t(x, y) - log t(x) - log t(y) over draws, the densities by SciPy."""
+    x, y = student(2, 3, 3, n=200_000)
+    joint = torch.cat([x, y], 1)
+    logs = [multivariate_t(shape=torch.eye(z.shape[1]).numpy(), df=3).logpdf(z.numpy()) for z in (joint, x, y)]
+    assert radial_information(1 / 3, 2, 3) == pytest.approx(float((logs[0] - logs[1] - logs[2]).mean()), abs=0.004)
+
+
+def test_the_degrees_of_freedom_of_one_side_alone_are_no_information():
+    x, _ = student(4, 1, 2)
+    result = found(x, normal(2000, 2, seed=7))
+    assert abs(result.nats.item()) < 0.02
+    assert result.lower_bound == 0
+
+
 def test_kraskov_agrees_with_scikit_learn():
     """Which adds noise of 1e-10 and uses the same algorithm on one column, with k neighbors."""
     x, y = correlated(0.7)
@@ -109,7 +144,7 @@ def test_held_out_log_ratios_are_those_of_the_true_density():
     x, y = correlated(0.6, n=4000)
     fold_of = draw_folds(torch.zeros(4000, dtype=torch.long), 5, 0)
     whitened = site_coordinates(balance(x)[0], "components")
-    ratios = cross_fitted_ratios(SiteData(whitened, y, torch.zeros(4000, dtype=torch.long), fold_of, False))
+    ratios = cross_fitted_ratios(SiteData(whitened, y, torch.zeros(4000, dtype=torch.long), fold_of, False)).gaussian
     u, v = x[:, 0], y[:, 0]
     true = -math.log(1 - 0.36) / 2 - (0.36 * u**2 + 0.36 * v**2 - 1.2 * u * v) / (2 * (1 - 0.36))
     assert float((ratios.pointwise - true).abs().median()) < 0.02

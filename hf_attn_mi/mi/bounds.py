@@ -24,8 +24,8 @@ class SiteBounds:
     Attributes:
         lower: one-sided 97.5 % lower bound, empirical Bernstein: valid for any number of examples.
         lower_normal: the same with the normal approximation: shorter, valid for many examples.
-        predictor: the member with the largest weight in the mixture; or "gaussian copula", whose density ratio a bound
-            of continuous outputs may rest on.
+        predictor: the member with the largest weight in the mixture; or "copula", whose density ratio a bound of
+            continuous outputs may rest on.
     """
 
     lower: float
@@ -110,6 +110,8 @@ def _mixture(members: Tensor, outputs: Tensor, fold_of: Tensor) -> tuple[Tensor,
 
     The weights maximize the mean of sum_k P_ik log sum_m w_m q_m(k | i) by expectation maximization, which is concave.
     """
+    if len(members) == 1:
+        return members[0], torch.ones(1, dtype=torch.float64)
     folds = int(fold_of.max()) + 1
     probabilities = members.exp()  # (members, n, K)
     inside = torch.nn.functional.one_hot(fold_of, folds).double()  # (n, folds)

@@ -58,7 +58,7 @@ class SiteData:
 
 
 def _fold_sums(site: SiteData) -> FoldSums:
-    return sum_folds(site.points, site.outputs, site.fold_of)
+    return sum_folds(site.points, site.outputs, site.fold_of, whitened=True)
 
 
 @dataclass(frozen=True, eq=False)

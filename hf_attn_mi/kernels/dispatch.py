@@ -15,6 +15,7 @@ import threading
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -72,7 +73,16 @@ TABLE: dict[str, dict[str, Backend]] = {
     },
     "neighbor_counts": {
         "torch": _torch("neighbors.torch:count_torch"),
+        "numba": Backend("hf_attn_mi.kernels.neighbors.numba:count_numba", package="numba", device="cpu"),
         "triton": _triton("neighbors.triton:count_triton"),
+    },
+    "permuted_sums": {
+        "torch": _torch("permutations.torch:sum_torch"),
+        "numba": Backend("hf_attn_mi.kernels.permutations.numba:sum_numba", package="numba", device="cpu"),
+    },
+    "agreeing_neighbors": {
+        "torch": _torch("permutations.torch:agree_torch"),
+        "numba": Backend("hf_attn_mi.kernels.permutations.numba:agree_numba", package="numba", device="cpu"),
     },
     "probe_information": {
         "torch": _torch("probe.torch:score_torch"),
@@ -212,6 +222,7 @@ def _versions(package: str | None) -> str:
     return ", ".join(f"{name} {_version(name)}" for name in names)
 
 
+@cache  # a call of `agrees` would read files for milliseconds
 def _version(name: str) -> str:
     try:
         return importlib.metadata.version(name)

@@ -19,6 +19,8 @@ from hf_attn_mi.kernels.moments import class_moments
 from hf_attn_mi.kernels.moments.reference import reference_class_moments
 from hf_attn_mi.kernels.neighbors import neighbor_counts
 from hf_attn_mi.kernels.neighbors.reference import reference_neighbor_counts
+from hf_attn_mi.kernels.permutations import agreeing_neighbors, permuted_sums
+from hf_attn_mi.kernels.permutations.reference import reference_agreeing_neighbors, reference_permuted_sums
 from hf_attn_mi.kernels.probe import probe_information
 from hf_attn_mi.kernels.probe.reference import reference_probe_information
 
@@ -93,15 +95,39 @@ def _efficient_rows(backend: str, device: torch.device) -> Iterator[Comparison]:
 
 
 def _neighbor_counts(backend: str, device: torch.device) -> Iterator[Comparison]:
-    """One site without ties, and one with duplicates and ties."""
+    """One site without ties, and one with duplicates and ties, in many dimensions and in few."""
     generator = torch.Generator().manual_seed(0)
     states = torch.randn(2, 90, 20, generator=generator)
     states[1] = states[1].round()
     states[1, 60:] = states[1, :30]
     labels = torch.arange(90) % 4
-    counts = neighbor_counts(states.to(device), labels.to(device), backend=backend)
-    expected = torch.stack([reference_neighbor_counts(site, labels, 3)[0] for site in states])
-    yield "counts", counts.within, expected, 0.0
+    for some in (states, states[:, :, :5]):
+        counts = neighbor_counts(some.to(device), labels.to(device), backend=backend)
+        expected = torch.stack([reference_neighbor_counts(site, labels, 3)[0] for site in some])
+        yield f"counts in {some.shape[2]} dimensions", counts.within, expected, 0.0
+
+
+def _permuted_sums(backend: str, device: torch.device) -> Iterator[Comparison]:
+    """More rows and columns than are added at a time."""
+    points, labels = _points_and_orders()
+    members = labels.T.argsort(dim=1, stable=True).int()
+    ends = [0, *torch.bincount(labels[:, 0].long()).cumsum(0).tolist()]
+    sums = permuted_sums(points.to(device), members.to(device), ends, backend=backend)
+    yield "sums", sums, reference_permuted_sums(points, members, ends), SINGLE
+
+
+def _agreeing_neighbors(backend: str, device: torch.device) -> Iterator[Comparison]:
+    points, labels = _points_and_orders()
+    found = agreeing_neighbors(points.to(device), labels.to(device), 10, backend=backend)
+    yield "numbers", found, reference_agreeing_neighbors(points, labels, 10), 0.0
+
+
+def _points_and_orders() -> tuple[Tensor, Tensor]:
+    """Return (150, 70) points and (150, 3) classes in three orders."""
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randn(150, 70, generator=generator)
+    classes = (torch.arange(150) % 7 % 3).char()
+    return points, torch.stack([classes[torch.randperm(150, generator=generator)] for _ in range(3)], 1)
 
 
 def _probe_information(backend: str, device: torch.device) -> Iterator[Comparison]:
@@ -123,5 +149,7 @@ PROBLEMS: dict[str, Callable[[str, torch.device], Iterator[Comparison]]] = {
     "class_moments": _class_moments,
     "efficient_rows": _efficient_rows,
     "neighbor_counts": _neighbor_counts,
+    "permuted_sums": _permuted_sums,
+    "agreeing_neighbors": _agreeing_neighbors,
     "probe_information": _probe_information,
 }

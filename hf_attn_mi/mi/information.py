@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError
+from hf_attn_mi.kernels.neighbors.operation import load_backend
 from hf_attn_mi.kernels.threads import across_threads, sharing_threads
 from hf_attn_mi.mi.bounds import SiteBounds, site_bounds, upper_bound
 from hf_attn_mi.mi.continuous_bounds import cells_of, vector_bounds
@@ -32,7 +33,7 @@ from hf_attn_mi.mi.inputs import (
     read_vectors,
     small_classes,
 )
-from hf_attn_mi.mi.permutations import Permutations, draw_permutations, p_values, permuted_statistics
+from hf_attn_mi.mi.permutations import MAX_POINTS, Permutations, draw_permutations, p_values, permuted_statistics
 from hf_attn_mi.mi.plots import plot_sites
 from hf_attn_mi.mi.predictors import Effort, check_effort
 from hf_attn_mi.mi.registry import get_estimator
@@ -228,6 +229,7 @@ def mutual_information(
     if run.constant:
         warnings += ("outputs are the same for every input: there is no information about them",)
     null_order = _null_orders(len(flat), permutations)
+    load_backend(len(flat) * min(n, MAX_POINTS) ** 2, device)
     # Sites in parallel, each on one thread: the operations of one site are too small to share.
     with sharing_threads(device, len(flat)) as threads, nullcontext() if device.type == "cpu" else device:
         sites = across_threads(lambda i: run.site(flat[i], i, null_order.get(i)), range(len(flat)), threads)

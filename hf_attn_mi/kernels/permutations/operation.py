@@ -21,6 +21,7 @@ def permuted_sums(points: Tensor, members: Tensor, ends: list[int], *, backend: 
         BackendUnavailableError: the requested backend is not installed, or cannot do this call.
 
     Example:
+        >>> import torch
         >>> points, members = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([[0, 1, 2], [0, 2, 1]]).int()
         >>> permuted_sums(points, members, [0, 2, 3]).squeeze().tolist()
         [[3.0, 4.0], [5.0, 2.0]]
@@ -43,6 +44,7 @@ def agreeing_neighbors(points: Tensor, labels: Tensor, k: int, *, backend: str =
         BackendUnavailableError: the requested backend is not installed, or cannot do this call.
 
     Example:
+        >>> import torch
         >>> points, labels = torch.tensor([[0.0], [1.0], [5.0]]), torch.tensor([[0, 0], [0, 1], [1, 1]]).char()
         >>> agreeing_neighbors(points, labels, 1).tolist()  # 0 and 1, 1 and 0, 5 and 1
         [2, 1]

@@ -162,6 +162,21 @@ def test_result_is_plain_and_frozen():
     assert found.interval.tolist() == plain["interval"]
 
 
+def test_text_names_bounds_before_the_estimate_of_every_site():
+    states, labels = shifted_classes(200, 4, 1.0)
+    found = mutual_information(torch.stack([states, states.flip(0)]), labels, permutations=9)
+    lines = str(found).splitlines()
+    assert "ceiling" in lines[0]
+    assert "any distribution" in lines[1]
+    for site, line in enumerate(lines[2:4]):
+        lower, upper, nats = (getattr(found, name)[site] for name in ("lower_bound", "upper_bound", "nats"))
+        assert line.startswith(f"site {site}: {lower:.3f} to {upper:.3f}; estimate {nats:.3f} [")
+    assert [line.removeprefix("warning: ") for line in lines[4:]] == list(found.warnings)
+    measured = mutual_information(states, states[:, 0] + torch.randn(200, generator=torch.Generator()), permutations=9)
+    assert f"at least {measured.lower_bound:.3f}; estimate" in measured.to_text()
+    assert "nan" not in measured.to_text()
+
+
 def test_intervals_cover_the_truth():
     truth, inside = two_classes_information(1.5), 0
     for seed in range(60):

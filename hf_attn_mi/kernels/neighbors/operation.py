@@ -14,7 +14,7 @@ from hf_attn_mi.kernels.inputs import read_labels, read_positive, read_states
 from hf_attn_mi.kernels.neighbors.torch import WIDEST
 
 TRITON_RANK = 16  # neighbors that a Triton program keeps
-NUMBA_PAIRS = 2**26  # pairs of points (16 sites of 2,000) for which it is worth a second or more to load numba
+NUMBA_PAIRS = 16 * 2000**2  # pairs of points (16 sites of 2,000) for which it is worth a second or more to load numba
 NUMBA_MODULE = "hf_attn_mi.kernels.neighbors.numba"
 
 

@@ -20,7 +20,7 @@ PARTITION_FROM = 8  # k from which NumPy's partition is faster than groups and t
 PARTITION_WIDTH = 512  # columns up to which it sorts by vector instructions alone
 EXACT_SUM = 2**24  # ones in float32: longer sums of them are inexact
 WIDEST = 8192  # in states of this width and more, products in float32 are not exact enough to decide much
-NORM_ROWS = 128  # squares in float64 held at a time
+NORM_ROWS, NORM_ELEMENTS = 128, 2**15  # squares in float64 held at a time: rows, and numbers of narrow rows
 PAIR_ELEMENTS = 2**21  # float64 differences held at a time
 DEDUPLICATE_FROM = 8  # pairs a point, from which equal points are looked for
 
@@ -365,7 +365,7 @@ def prepare(states: Tensor, *, sites: int = 1, own_products: bool = False) -> Po
     scaled = wide if scale == 1.0 else wide * scale
     apart = scaled.view(sites, -1, d)
     centered = (apart - apart.mean(1, keepdim=True)).to(dtype).view(-1, d)  # any center will do
-    step = NORM_ROWS if states.device.type == "cpu" else max(NORM_ROWS, PAIR_ELEMENTS // d)
+    step = max(NORM_ROWS, (NORM_ELEMENTS if states.device.type == "cpu" else PAIR_ELEMENTS) // d)
     norms = torch.cat([rows.double().square().sum(1) for rows in centered.split(step)]).sqrt()  # type: ignore[no-untyped-call]
     unit = torch.finfo(dtype).eps / 2
     return Points(states, scale, centered, norms.square().to(dtype), norms, (d + 16) * unit)

@@ -3,7 +3,7 @@
 from hf_attn_mi.mi.boosted_probe import BoostedProbe, fit_boosted_probe
 from hf_attn_mi.mi.estimator import Estimator, EstimatorSpec, SiteData, SiteEstimate
 from hf_attn_mi.mi.folds import draw_folds
-from hf_attn_mi.mi.information import MutualInformation, mutual_information
+from hf_attn_mi.mi.information import mutual_information
 from hf_attn_mi.mi.inputs import estimation_device, output_ceiling
 from hf_attn_mi.mi.predictors import (
     Effort,
@@ -14,6 +14,7 @@ from hf_attn_mi.mi.predictors import (
 )
 from hf_attn_mi.mi.probe import Probe, fit_probe
 from hf_attn_mi.mi.registry import get_estimator, list_estimators, register_estimator
+from hf_attn_mi.mi.result import MutualInformation
 
 __all__ = [
     "BoostedProbe",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from hf_attn_mi.mi.information import MutualInformation
+    from hf_attn_mi.mi.result import MutualInformation
 
 
 def plot_sites(

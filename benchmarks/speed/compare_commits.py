@@ -31,7 +31,7 @@ WORKER = """
 import json, sys, time
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
-from hf_attn_mi import attention_maps, compare, explain, report
+from hf_attn_mi import attention_maps, compare, explain, mutual_information, report
 
 torch.set_num_threads(1)
 folder = sys.argv[1]
@@ -62,6 +62,15 @@ tasks = {
     "attnlrp": (lambda: explain(model, long, tokenizer=tokenizer, method="attnlrp", layers="none"), 3),
     "maps": (lambda: attention_maps(model, short, tokenizer=tokenizer), 1),
 }
+classes = torch.arange(2000) % 4
+states = torch.randn(2000, 384, generator=torch.Generator().manual_seed(0))
+states[torch.arange(2000), classes] += 1.5
+states = states.half().expand(17, -1, -1)  # as many as it takes to load numba
+for estimator in ("gaussian", "auto"):  # with fast bounds and 200 permutations
+    tasks[f"information {estimator}"] = (
+        lambda estimator=estimator: mutual_information(states, classes, estimator=estimator),
+        1,
+    )
 for n in of_tokens:  # tokens of MiniLM
     tasks[f"compare {n}"] = (lambda n=n: compared(n), 1)
     tasks[f"compare two targets {n}"] = (lambda n=n: compared(n, targets=[0, 1]), 1)

@@ -46,9 +46,8 @@ def gram(points: Tensor) -> Tensor:
     squares = points.new_empty(d, d)
     for start in range(0, d, width):
         stop = min(start + width, d)
-        part = points[:, start:stop].T @ points[:, start:]
-        squares[start:stop, start:] = part
-        squares[stop:, start:stop] = part[:, stop - start :].T
+        torch.mm(points[:, start:stop].T, points[:, start:], out=squares[start:stop, start:])
+        squares[stop:, start:stop] = squares[start:stop, stop:].T
     return squares
 
 
@@ -64,7 +63,7 @@ def upper_product(left: Tensor, right: Tensor) -> Tensor:
     result = left.new_empty(left.shape[0], n)
     for start in range(0, n, width):
         stop = min(start + width, n)
-        result[:, start:stop] = left[:, :stop] @ right[:stop, start:stop]
+        torch.mm(left[:, :stop], right[:stop, start:stop], out=result[:, start:stop])
     return result
 
 

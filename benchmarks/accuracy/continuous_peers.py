@@ -1,6 +1,6 @@
 """Sample the standard tasks of bmi and run its estimators on them, in an environment of its own.
 
-    pip install benchmark-mi                           # in that environment
+    pip install benchmark-mi "jax<0.4.34" "jaxlib<0.4.34"    # in that environment
     BMI=/path/to/the/environment/bin/python
     $BMI benchmarks/accuracy/continuous_peers.py --folder build/bmi --seeds 1 2
     python benchmarks/accuracy/continuous.py --folder build/bmi

@@ -62,6 +62,10 @@ TABLE: dict[str, dict[str, Backend]] = {
         "torch": _torch("attention_statistics.torch:statistics_torch"),
         "triton": _triton("attention_statistics.triton:statistics_triton"),
     },
+    "class_calibration": {
+        "torch": _torch("calibration.torch:calibrate_torch"),
+        "numba": Backend("hf_attn_mi.kernels.calibration.numba:calibrate_numba", package="numba", device="cpu"),
+    },
     "class_moments": {
         "torch": _torch("moments.torch:moments_torch"),
         "triton": _triton("moments.triton:moments_triton"),

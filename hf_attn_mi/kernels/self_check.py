@@ -13,6 +13,8 @@ from hf_attn_mi.kernels.attention_statistics.reference import (
     reference_attention_statistics,
     reference_rows,
 )
+from hf_attn_mi.kernels.calibration import class_calibration
+from hf_attn_mi.kernels.calibration.reference import reference_class_calibration
 from hf_attn_mi.kernels.efficient import efficient_rows
 from hf_attn_mi.kernels.efficient.reference import reference_efficient_rows
 from hf_attn_mi.kernels.moments import class_moments
@@ -72,6 +74,17 @@ def _attention_statistics(backend: str, device: torch.device) -> Iterator[Compar
                 computed = getattr(statistics, name)
                 if computed is not None:
                     yield f"{name} in {dtype}", computed, exact, error
+
+
+def _class_calibration(backend: str, device: torch.device) -> Iterator[Comparison]:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(3, 200, generator=generator, dtype=torch.float64)
+    target = (1.5 * scores + torch.randn(3, 200, generator=generator, dtype=torch.float64)).softmax(0)
+    parameters, loss, posterior = class_calibration(scores.to(device), target.to(device), backend=backend)
+    exact = reference_class_calibration(scores, target)
+    yield "parameters", parameters, exact[0], SINGLE
+    yield "loss", torch.tensor([loss]), exact[1][None], SINGLE
+    yield "posterior", posterior, exact[2], SINGLE
 
 
 def _class_moments(backend: str, device: torch.device) -> Iterator[Comparison]:
@@ -146,6 +159,7 @@ def _probe_information(backend: str, device: torch.device) -> Iterator[Compariso
 
 PROBLEMS: dict[str, Callable[[str, torch.device], Iterator[Comparison]]] = {
     "attention_statistics": _attention_statistics,
+    "class_calibration": _class_calibration,
     "class_moments": _class_moments,
     "efficient_rows": _efficient_rows,
     "neighbor_counts": _neighbor_counts,

@@ -7,12 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hf_attn_mi.kernels.calibration import RIDGE, class_calibration, curvature, evaluate
 from hf_attn_mi.mi.folds import by_fold
-
-RIDGE = 1e-4  # penalty on the offsets: a class may be absent from a fold
-NUGGET = 1e-10  # added to the curvature: scores may all be equal
-STEPS = 25
-CONVERGED = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,23 +28,10 @@ def calibrate(scores: Tensor, probabilities: Tensor) -> Calibration:
         probabilities: (n, K) float64.
     """
     exact, target = scores.double().T.contiguous(), probabilities.T.contiguous()
-    start = exact.new_zeros(1 + len(exact))
-    start[0] = 1 / exact.std().clamp_min(1e-12)
-    fit = _fit_at(start, exact, target)
-    for _ in range(STEPS):
-        step, size = _newton_step(fit, exact, target), 1.0
-        better = _fit_at(fit.parameters - step, exact, target)
-        while not better.loss <= fit.loss and size > 1e-4:
-            size /= 2
-            better = _fit_at(fit.parameters - size * step, exact, target)
-        if not better.loss <= fit.loss:
-            break
-        gain, fit = fit.loss - better.loss, better
-        if gain < CONVERGED:
-            break
+    fit = Calibration(*class_calibration(exact, target))
     if float(fit.parameters[0]) < 0:  # scores that contradict their classes carry no usable information: t = 0
         start = torch.cat([fit.parameters[:1].clamp(min=0), fit.parameters[1:]])
-        return _fit_at(start, exact, target)
+        return Calibration(start, *evaluate(start, exact, target))
     return fit
 
 
@@ -115,49 +98,7 @@ def _fold_steps(fit: Calibration, scores: Tensor, probabilities: Tensor, fold_of
     slope = sums[:, : 1 + classes]
     slope[:, 1:] += 2 * RIDGE * fit.parameters[1:]
     steps: Tensor = torch.linalg.solve(
-        _curvature(sums[:, 1 + classes], sums[:, 2 + classes : 2 + 2 * classes], sums[:, 2 + 2 * classes :], outer),
+        curvature(sums[:, 1 + classes], sums[:, 2 + classes : 2 + 2 * classes], sums[:, 2 + 2 * classes :], outer),
         slope,
     )
     return steps
-
-
-def _fit_at(parameters: Tensor, scores: Tensor, probabilities: Tensor) -> Calibration:
-    """Return the fit with these parameters; scores and probabilities (K, n)."""
-    logits = torch.addcmul(parameters[1:, None], parameters[0], scores)
-    largest = logits.amax(0)
-    weights = (logits - largest).exp_()
-    total = weights.sum(0)
-    entropy = (total.log() + largest).mean() - (probabilities * logits).sum() / scores.shape[1]
-    loss = entropy + RIDGE * parameters[1:].square().sum()
-    return Calibration(parameters, float(loss), weights.div_(total))
-
-
-def _newton_step(fit: Calibration, scores: Tensor, probabilities: Tensor) -> Tensor:
-    n, posterior, offsets = scores.shape[1], fit.posterior, fit.parameters[1:]
-    excess = posterior - probabilities
-    deviation = scores - (posterior * scores).sum(0)
-    weighted = posterior * deviation
-    slope = torch.cat([(excess * scores).sum()[None] / n, excess.sum(1) / n + 2 * RIDGE * offsets])
-    curvature = _curvature(
-        (weighted * deviation).sum() / n, weighted.sum(1) / n, posterior.mean(1), posterior @ posterior.T / n
-    )
-    step: Tensor = torch.linalg.solve(curvature, slope)
-    return step
-
-
-def _curvature(temperature: Tensor, mixed: Tensor, share: Tensor, outer: Tensor) -> Tensor:
-    """Return (..., 1 + K, 1 + K) second derivatives.
-
-    Args:
-        temperature: (...,) by the temperature twice.
-        mixed: (..., K) by the temperature and one offset.
-        share: (..., K) mean posterior.
-        outer: (..., K, K) mean of its products.
-    """
-    classes = share.shape[-1]
-    curvature = share.new_empty(*share.shape[:-1], 1 + classes, 1 + classes)
-    curvature[..., 0, 0] = temperature
-    curvature[..., 0, 1:] = curvature[..., 1:, 0] = mixed
-    curvature[..., 1:, 1:] = torch.diag_embed(share + 2 * RIDGE) - outer
-    curvature.diagonal(dim1=-2, dim2=-1).add_(NUGGET)
-    return curvature

@@ -20,6 +20,7 @@ def options(**more):
             "data": None,
             "models": [],
             "report": None,
+            "collect": False,
             "limit": None,
             "minutes": 1e6,
             "share": "0/1",
@@ -177,6 +178,14 @@ def test_a_small_run_goes_on_where_it_stopped_and_writes_its_page(tmp_path):
     for verdict in page.split("**Verdict: ")[1:]:
         assert verdict.startswith("not decided")
     assert (tmp_path / "causal.png").stat().st_size > 1000
+    # The stored rows give the same page, wherever the run's folder is.
+    stored = tmp_path / "stored"
+    assert (
+        report.collect(tmp_path, stored)
+        == "stored: 2 of certificates, 2 of details, 10 of tokens, 2 of speed, 1 of runs"
+    )
+    report.write_report(stored, stored)
+    assert (stored / "causal.md").read_text() == page
     # One prediction that changed turns the first claim, and says so among the targets.
     made[0]["kept"] = False
     (tmp_path / "certificates.jsonl").write_text("".join(json.dumps(one) + "\n" for one in made))
@@ -199,3 +208,17 @@ def test_the_vocabulary_of_the_roberta_model_reads_bytes_and_survives_saving(tmp
     longest = tokenizer(" ".join(["film"] * 99), truncation=True, max_length=recipe.longest, return_tensors="pt")
     assert longest["input_ids"].shape == (1, recipe.longest)
     assert model(**longest).logits.isfinite().all()
+
+
+def test_stored_rows_are_packed_and_keep_six_significant_digits(tmp_path):
+    run_folder, stored = tmp_path / "run", tmp_path / "stored"
+    row = line(relative=1.23456789e-7, index=3, controls={"uniform": [0.123456789, True, None]})
+    study.append_row(row, run_folder / "certificates.jsonl")
+    assert report.collect(run_folder, stored).startswith("stored: 1 of certificates, 0 of details")
+    first = (stored / "certificates.jsonl.gz").read_bytes()
+    expected = row | {"relative": 1.23457e-7, "controls": {"uniform": [0.123457, True, None]}}
+    assert report.load(stored, "certificates") == [expected]
+    report.collect(run_folder, stored)
+    assert (stored / "certificates.jsonl.gz").read_bytes() == first
+    report.collect(stored, stored)
+    assert report.load(stored, "certificates") == [expected]

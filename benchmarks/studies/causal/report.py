@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import read_rows
+from benchmarks.common import read_rows, write_rows
 from benchmarks.studies.causal import report_attention
 from benchmarks.studies.causal.page_parts import (
     Lines,
@@ -61,13 +61,39 @@ COMMANDS = """```
 cd benchmarks/studies/causal
 python models.py --data DATA --encoder ENCODER --tokenizer MODELS/minilm-sentiment --output MORE
 python run.py --data DATA --models MODELS MORE --output RESULTS
-python run.py --output RESULTS --report ../../../docs/studies
-```"""
+python run.py --output RESULTS --collect
+python run.py --report ../../../docs/studies
+```
+
+The last command alone writes this page from the stored rows (`benchmarks/studies/causal/results`)."""
+RESULTS = Path(__file__).parent / "results"
+PARTS = ("certificates", "details", "tokens", "speed")
+DIGITS = 6  # significant ones of a stored number
 
 
 def load(folder: Path, part: str) -> Lines:
-    """Return the rows of a part."""
-    return read_rows(folder / f"{part}.jsonl")
+    """Return the rows of a part, of a run or packed."""
+    path = folder / f"{part}.jsonl"
+    return read_rows(path if path.exists() else path.with_suffix(".jsonl.gz"))
+
+
+def collect(folder: Path, stored: Path) -> str:
+    """Store the rows of a run, packed, in the place of what is stored; return how many, in a sentence."""
+    counts = []
+    for part in (*PARTS, "runs"):
+        rows = load(folder, part)
+        write_rows([shortened(row) for row in rows], stored / f"{part}.jsonl.gz")
+        counts.append(f"{len(rows)} of {part}")
+    return f"stored: {', '.join(counts)}"
+
+
+def shortened(value: Any) -> Any:
+    """Return a row with its numbers in `DIGITS` significant digits."""
+    if isinstance(value, dict):
+        return {name: shortened(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [shortened(item) for item in value]
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
 def lines_of(lines: Lines, suite: str) -> Lines:
@@ -551,9 +577,7 @@ CLAIMS: tuple[Callable[[Study], tuple[str, dict[str, str]]], ...] = (
 def write_report(results: Path, folder: Path) -> str:
     """Write causal.md and causal.png into the folder; return the verdicts, a line each."""
     study = Study(results)
-    seconds = sum(
-        line["seconds"] for part in ("certificates", "details", "tokens", "speed") for line in getattr(study, part)
-    )
+    seconds = sum(line["seconds"] for part in PARTS for line in getattr(study, part))
     sections, verdicts = [], []
     for claim in CLAIMS:
         body, parts = claim(study)

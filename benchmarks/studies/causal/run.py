@@ -12,7 +12,8 @@ model minimal token sets are searched with several rankings. Four parts, a line 
     S=benchmarks/studies/causal
     python $S/models.py --data DATA --encoder ENCODER --tokenizer MODELS/minilm-sentiment --output MORE
     python $S/run.py --data DATA --models MODELS MORE --output RESULTS          # start or continue
-    python $S/run.py --output RESULTS --report docs/studies                     # the page
+    python $S/run.py --output RESULTS --collect                                 # store the rows
+    python $S/run.py --report docs/studies                                      # the page, from the stored rows
     python $S/run.py --quick                                                    # embedded model
 
 `--share 0/2` and `--share 1/2` divide a run between two processes. report.py makes the page.
@@ -39,7 +40,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from benchmarks.common import EMBEDDED_MODEL, append_row, provenance, read_rows
 from benchmarks.studies.causal.models import read_split
-from benchmarks.studies.causal.report import write_report
+from benchmarks.studies.causal.report import RESULTS, collect, write_report
 from hf_attn_mi import capture_attention, effective_attention, efficient_attention, explain
 from hf_attn_mi.attention import identifiable_weights, tolerance_curve
 from hf_attn_mi.capture import AttentionCall
@@ -438,7 +439,7 @@ def run_part(part: str, suites: list[Suite], options: argparse.Namespace, deadli
 
 def run(options: argparse.Namespace) -> None:
     """Compute, or write the page."""
-    if options.report is None or options.quick:
+    if options.quick or not (options.report or options.collect):
         suites, left_out = [], []
         for suite in QUICK if options.quick else SUITES:
             if options.suites and suite.name not in options.suites:
@@ -454,10 +455,12 @@ def run(options: argparse.Namespace) -> None:
         deadline = time.perf_counter() + 60 * options.minutes
         for part in options.parts:
             run_part(part, suites, options, deadline)
+    if options.collect:
+        print(collect(options.output, RESULTS))
     if options.report is not None or options.quick:
         folder = options.report if options.report is not None else options.output
         folder.mkdir(parents=True, exist_ok=True)
-        print(write_report(options.output, folder))
+        print(write_report(options.output if options.output is not None else RESULTS, folder))
 
 
 def model_facts(suite: Suite, options: argparse.Namespace) -> dict[str, Any]:
@@ -483,8 +486,11 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of the data sets")
     parser.add_argument("--models", type=Path, nargs="*", default=[], help="folders that hold the models by name")
-    parser.add_argument("--output", type=Path, help="folder of the results; needed unless --quick")
-    parser.add_argument("--report", type=Path, help="only write the page and its figures into this folder")
+    parser.add_argument("--output", type=Path, help="folder of the run; needed to run and to collect")
+    parser.add_argument("--collect", action="store_true", help="only store the rows of the run, packed")
+    parser.add_argument(
+        "--report", type=Path, help="only write the page and its figures into this folder (default: of the stored rows)"
+    )
     parser.add_argument("--parts", nargs="*", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--suites", nargs="*", help="run only these suites")
     parser.add_argument("--limit", type=int, help="most inputs of a suite")
@@ -492,9 +498,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--share", default="0/1", help="0/2 and 1/2 divide the run between two processes")
     parser.add_argument("--quick", action="store_true", help="the embedded model on built-in texts")
     options = parser.parse_args()
-    if options.output is None and not options.quick:
+    if options.output is None and not options.quick and (options.collect or options.report is None):
         parser.error("--output is needed")
-    if options.report is None and not options.quick and options.data is None:
+    if options.data is None and not (options.quick or options.collect or options.report):
         parser.error("--data is needed")
     return options
 

@@ -68,7 +68,10 @@ most (comprehensiveness).
 - A positive difference means that `relevance`, the default, is better than the best method of Captum; intervals are
   95 %.
 - {faithful_count}
-- The models are two fine-tuned MiniLM encoders: others may rank methods differently.
+- Among all methods, whatever they cost and on however many inputs they were run, `relevance` has these places by its
+  mean: {places}.
+- On words that people marked (plausibility), {plausible}
+- The models of this table are two fine-tuned MiniLM encoders. {further}
 
 ![Comprehensiveness of eight methods on three data sets](faithfulness.png)
 
@@ -124,6 +127,63 @@ def targets(text: str) -> list[tuple[str, str, bool]]:
     return [(target, figure, verdict.lower() == "met") for target, figure, verdict in rows]
 
 
+def rows_of_tables(text: str, level: str) -> dict[str, list[list[str]]]:
+    """Return the rows of cells of the first table below each heading of this level."""
+    found = {}
+    for part in re.split(rf"^{level} ", text, flags=re.MULTILINE)[1:]:
+        lines = re.findall(r"^\| (.+) \|$", part.split("\n## ", 1)[0], re.MULTILINE)
+        found[part.splitlines()[0]] = [line.split(" | ") for line in lines]
+    return found
+
+
+def places(faithful: str) -> str:
+    """Return the places of relevance in the tables of the main sets, a metric after the other."""
+    tables = rows_of_tables(faithful.split("\n## Faithfulness\n", 1)[1], "###")
+    words = []
+    for name in (TITLES[name] for name in MAIN_SETS):
+        rows = [[cell.strip("* ") for cell in row] for row in tables[name] if row[2].isdigit()]
+        ranks = []
+        for column, sign in ((3, -1), (5, 1)):
+            means = {row[0]: sign * float(row[column].split(" ")[0]) for row in rows}
+            ranks.append(1 + sum(mean < means["relevance"] for mean in means.values()))
+        words.append(f"{name} {ranks[0]} (comprehensiveness) and {ranks[1]} (sufficiency) of {len(rows)}")
+    return "; ".join(words)
+
+
+def plausible(faithful: str) -> str:
+    """Return the sentence on agreement with human rationales: the best of each set, and where relevance loses."""
+    tables = rows_of_tables(faithful.split("\n## Plausibility\n", 1)[1], "###")
+    best, behind = [], []
+    for name, rows in tables.items():
+        rows = [row for row in rows if len(row) == 7 and row[1].isdigit()]
+        if not rows:
+            continue
+        best.append(f"{rows[0][0]} on {name}")
+        for method, _, _, difference, *_ in rows:
+            if difference.startswith("-") and ("p < " in difference or float(difference.split("p = ")[1]) < 0.05):
+                behind.append(f"{method} on {name} ({difference.split(', p')[0]})")
+    lost = f"is significantly behind {'; '.join(behind)}" if behind else "is not significantly behind any method"
+    return f"the best means are those of {', '.join(best)}; `relevance` {lost}."
+
+
+def further(faithful: str) -> str:
+    """Return the sentence on other sets and encoders: how often attnlrp_iterative and relevance lead."""
+    if "\n## Other data sets and encoders\n" not in faithful:
+        return "Others may rank methods differently."
+    text = faithful.split("\n## Other data sets and encoders\n", 1)[1].split("\n### ", 1)[0]
+    rows = [row.split(" | ") for row in re.findall(r"^\| (.+) \|$", text, re.MULTILINE) if " | of | " not in row]
+    rows = [row for row in rows if row[1] in ("comprehensiveness", "sufficiency")]
+    words = []
+    for metric in ("comprehensiveness", "sufficiency"):
+        some = [row for row in rows if row[1] == metric]
+        first = [sum(row[place] == "1" for row in some) for place in (3, 5)]
+        words.append(
+            f"in {metric} `attnlrp_iterative` has the best mean on {first[1]} of them, `relevance` on {first[0]}"
+        )
+    names = ", ".join(row[0] for row in rows[::2])
+    return f"On {len(rows) // 2} other pairs of data and encoder ({names}) {', '.join(words)}."
+
+
 def missed(rows: Sequence[tuple[str, str, bool]]) -> str:
     """Return the sentence on the targets of a study that were missed."""
     names = "; ".join(target for target, _, met in rows if not met)
@@ -153,6 +213,9 @@ def page() -> str:
         causal_missed=missed(goals),
         faithful=table(head, [[TITLES.get(row[0], row[0]), *row[1:]] for row in differences]),
         faithful_count=missed(scores),
+        places=places(faithful),
+        plausible=plausible(faithful),
+        further=further(faithful),
         heads=find(r"^(\d+) heads, ", information)[1],
         information=claims(information),
         information_changes=find(r"^((?:Verdicts that|No verdict) changed against it.*)$", information)[1].replace(

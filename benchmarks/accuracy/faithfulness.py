@@ -28,7 +28,7 @@ import torch
 from benchmarks.common import EMBEDDED_MODEL, ROOT, CheckFailed, Row, append_row, read_rows, write_rows
 from benchmarks.inputs import load_classifier, load_tokenizer
 from benchmarks.speed.against_captum import study_rows
-from benchmarks.studies.faithfulness.data import DataSet, Inputs, read_any_inputs
+from benchmarks.studies.faithfulness.data import DataSet, Inputs, folder_of, read_any_inputs
 from benchmarks.studies.faithfulness.plan import (
     MAIN_SETS,
     SHORT_INPUTS,
@@ -42,7 +42,7 @@ from benchmarks.studies.faithfulness.report import page, terminal
 from benchmarks.studies.faithfulness.run import FAITHFUL, MAIN, NORMALIZED, PLAUSIBILITY, run
 
 RESULTS = ROOT / "benchmarks" / "studies" / "faithfulness" / "results" / "faithfulness.jsonl"
-PARTS = (*MAIN_SETS, "imdb_256", "rationales", "peers", "rankings", "speed")
+PARTS = (*MAIN_SETS, "imdb_256", "further", "rationales", "peers", "rankings", "speed")
 GROUPS = ("main", "added", "masked", "costly", "normalized", "rankings", "judged", "sampled")
 QUICK_TEXTS = (  # texts with character spans of rationales
     ("A warm and quietly moving film.", [(2, 25)]),
@@ -86,16 +86,19 @@ def rows_of_any_model(arguments: argparse.Namespace) -> list[Row]:
     return rows
 
 
-def chosen_units(part: str, rows: Sequence[Row], groups: Sequence[str] | None) -> list[Unit]:
-    """Return the units of a part that are still to be run, of these groups only."""
-    return [unit for unit in pending_units(part, rows) if groups is None or unit.group in groups]
+def chosen_units(part: str, rows: Sequence[Row], arguments: argparse.Namespace) -> list[Unit]:
+    """Return the units of a part that are still to be run, of the chosen groups, and of the models that are there."""
+    units = [u for u in pending_units(part, rows) if arguments.groups is None or u.group in arguments.groups]
+    if part != "further":
+        return units
+    return [unit for unit in units if folder_of(unit.dataset, arguments.trained).exists()]
 
 
 def print_estimates(rows: Sequence[Row], arguments: argparse.Namespace) -> None:
     """Print the remaining CPU time of each part, from 5 of its inputs (1 where methods are costly)."""
     for part in arguments.parts:
         remaining: dict[tuple[str, str], list[Unit]] = {}
-        for unit in chosen_units(part, rows, arguments.groups):
+        for unit in chosen_units(part, rows, arguments):
             remaining.setdefault((unit.dataset.name, unit.group), []).append(unit)
         for (name, group), units in remaining.items():
             if group == "peers" or (name in TRAINED_SETS and not (arguments.trained / name).exists()):
@@ -123,7 +126,7 @@ def run_missing(arguments: argparse.Namespace, rows: list[Row], output: Path) ->
                     append_row(rows[-1], output)
             except CheckFailed as reason:
                 print(f"speed: check failed, no figure: {reason}", flush=True)
-        while remaining := chosen_units(part, rows, arguments.groups):
+        while remaining := chosen_units(part, rows, arguments):
             if arguments.chunks is not None and done >= arguments.chunks:
                 return
             for row in run_unit(remaining[0], arguments.trained, arguments.peers):
@@ -146,7 +149,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, help="default: the results of the study")
     parser.add_argument("--report", type=Path, help="folder for faithfulness.md, from the results; runs nothing")
     parser.add_argument("--peers", type=Path, default=ROOT / "out" / "peers", help="environments, named as peers/*.py")
-    parser.add_argument("--trained", type=Path, default=ROOT / "out" / "trained", help="folder of two trained models")
+    parser.add_argument("--trained", type=Path, default=ROOT / "out" / "trained", help="folder of trained models")
     parser.add_argument("--turns", type=int, default=3, help="turns of the part speed")
     parser.add_argument("--model", help="any classifier, by Hub name or folder (with --data)")
     parser.add_argument("--data", help="a file, a folder saved by datasets, or a Hub name:split")

@@ -8,6 +8,7 @@ import scipy.stats
 import torch
 
 from benchmarks.studies.faithfulness import data, plan, report, tables
+from benchmarks.studies.faithfulness import run as study
 
 OURS, RIVAL = "relevance", "integrated_gradients"
 
@@ -173,3 +174,39 @@ def test_the_page_says_what_is_missing_and_holds_the_numbers():
     assert "(only 20 were run yet)" in text
     assert "| **relevance** | ours | 20 | 0.500 [" in text
     assert "not all inputs were run yet" in text.lower()
+
+
+def test_further_sets_are_run_in_turns():
+    units = plan.pending_units("further", [])
+    count = len(plan.FURTHER_SETS)
+    assert [unit.dataset.name for unit in units[: count + 1]] == [*plan.FURTHER_SETS, plan.FURTHER_SETS[0]]
+    done = line(units[0].positions, {OURS: both([0.1] * len(units[0].positions))}, name=units[0].dataset.name)
+    assert plan.pending_units("further", [done]) == units[1:]
+
+
+def test_pairs_are_judged_with_both_of_their_texts(demo):
+    pairs = [("The plot is thin.", "The leads are a joy."), ("It is dull.", "Nobody minds.")]
+    inputs = data.Inputs(demo[0], demo[1], pairs, None, None, "")
+    row = study.run(data.SETS["snli"], inputs, (0, 1), group="main", methods=(OURS, "attnlrp_iterative", "random"))
+    assert not row["failures"]
+    assert row["tokens"] == np.mean([len(demo[1](*pair)["input_ids"]) for pair in pairs])
+    assert all(
+        len(column) == 2 and None not in column for columns in row["values"].values() for column in columns.values()
+    )
+
+
+def test_places_on_further_sets_are_those_of_the_means():
+    noise = np.random.default_rng(0).normal(0, 0.001, 20)
+    levels = {OURS: 0.3, "attnlrp": 0.2, report.ITERATIVE: 0.4, RIVAL: 0.35, "saliency": 0.1}
+    rows = [
+        line(range(20), {name: both(level + noise, 1 - level + noise) for name, level in levels.items()}, name="mrpc")
+    ]
+    text = "\n".join(report._further(rows))
+    for metric, best in (("comprehensiveness", "0.400"), ("sufficiency", "0.600")):
+        found = re.search(rf"^\| MRPC \| {metric} \| {report.ITERATIVE}, ({best}|0\.\d+) .*$", text, re.MULTILINE)[0]
+        assert "| 3 | 4 | 1 | 5 |" in found
+        assert re.search(rf"\| -0\.050 \[-0\.050, -0\.050\], p = \.00\d \({RIVAL}\) \| \+0\.050 \[", found)
+    assert "Not run yet: SNLI, CoLA," in text
+    assert report._further([]) == []
+    assert "SNLI" in report._not_run(rows)
+    assert "MRPC" not in report._not_run(rows)

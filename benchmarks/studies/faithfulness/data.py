@@ -17,6 +17,7 @@ from torch import nn
 
 from benchmarks.common import SHARED
 from benchmarks.inputs import load_classifier, load_tokenizer
+from benchmarks.studies.causal.models import read_split
 from hf_attn_mi.data.texts import read_texts_of
 from hf_attn_mi.heads import AttentionHeadForSequenceClassification
 from hf_attn_mi.tasks.rationales import rationale_spans
@@ -32,8 +33,9 @@ class DataSet:
 
     Attributes:
         name: the name in tables.
-        model: folder below ../shared/models; None for a classifier that training.py makes.
-        data: file below ../shared/data.
+        model: folder below ../shared/models or among the trained models (../causal/models.py); None for a classifier
+            that training.py makes.
+        data: file below ../shared/data; without a slash, the test rows of ../causal/models.py, texts or pairs.
         inputs: number of inputs.
         tokens: longest input, special tokens included.
         rationales: compare with human rationales; then the labeled class is explained, not the predicted one.
@@ -58,6 +60,12 @@ SETS = {
         DataSet("agnews", "minilm-agnews", "agnews/test", 200, 256, False, 10, "AG News test, 200 of 2,000"),
         DataSet("imdb", "minilm-sentiment", "imdb/test", 200, 128, False, 5, "IMDB test, 200 of 999, 128 tokens"),
         DataSet("imdb_256", "minilm-sentiment", "imdb/test", 40, 256, False, 5, "IMDB test, 40 of 999, 256 tokens"),
+        DataSet("snli", "minilm-snli", "snli", 100, 256, False, 20, "SNLI, 100 pairs with premises not trained on"),
+        DataSet("mrpc", "minilm-mrpc", "mrpc", 100, 256, False, 20, "MRPC dev, 100 of 408 pairs"),
+        DataSet("cola", "minilm-cola", "cola", 100, 256, False, 20, "CoLA in-domain dev, 100 of 526 sentences"),
+        DataSet("agnews_modernbert", "modernbert-agnews", "agnews", 100, 128, False, 20, "AG News test, 100 of 2,000"),
+        DataSet("sst2_deberta", "deberta-sst2", "sst2", 100, 128, False, 20, "SST-2 dev, 100 of 872 sentences"),
+        DataSet("sst2_roberta", "roberta-sst2", "sst2", 100, 64, False, 20, "SST-2 dev, 100 of 872 sentences"),
         DataSet("imdb_cad", "minilm-sentiment", "imdb_cad/dev", 60, 128, True, 60, "IMDB, words a person changed"),
         DataSet("sst_tokens", "minilm-sentiment", "sst_tokens/dev", 200, 256, True, 200, "SST, labels of words"),
         DataSet("toxic_spans", None, "toxic_spans/trial", 100, 128, True, 100, "Toxic Spans trial"),
@@ -73,7 +81,7 @@ class Inputs:
     Attributes:
         model: the model, in float32 and evaluation mode.
         tokenizer: the tokenizer of the model.
-        texts: the texts in random order (seed 0).
+        texts: the texts, or pairs of texts, in random order (seed 0).
         spans: character spans of each text's rationale; None where the data set has none.
         targets: class of each text, for rationales; None for the predicted one.
         folder: the folder of the model, for peers.
@@ -81,7 +89,7 @@ class Inputs:
 
     model: nn.Module
     tokenizer: Any
-    texts: list[str]
+    texts: list[Any]
     spans: list[Spans] | None
     targets: list[int] | None
     folder: str
@@ -96,18 +104,18 @@ def read_inputs(dataset: DataSet, trained: Path) -> Inputs:
 
     Args:
         dataset: which one.
-        trained: folder of the classifiers that training.py makes.
+        trained: folder of the classifiers that training.py and ../causal/models.py make.
 
     Raises:
         MissingDataError: the file or the model is missing.
     """
-    folder = trained / dataset.name if dataset.model is None else MODELS / dataset.model
-    file = DATA / f"{dataset.data}.jsonl.gz"
+    folder = folder_of(dataset, trained)
+    file = DATA / f"{dataset.data}.jsonl.gz" if "/" in dataset.data else DATA / dataset.data
     for path in (folder, file):
         if not path.exists():
             raise MissingDataError(f"{path.name} is missing")
     tokenizer = load_tokenizer(folder)
-    rows = read_data(file)
+    rows = read_data(file) if "/" in dataset.data else held_out_rows(dataset.data)
     if dataset.name == "hatexplain":
         rows = halves(rows)[1]
     if dataset.rationales:
@@ -115,7 +123,8 @@ def read_inputs(dataset: DataSet, trained: Path) -> Inputs:
     texts, spans, targets = [], [], []
     for row in sample(rows, len(rows)):
         text, row_spans = text_and_spans(row)
-        text = cut(text, tokenizer, dataset.tokens)
+        if isinstance(text, str):  # pairs are short, and are not cut
+            text = cut(text, tokenizer, dataset.tokens)
         row_spans = [(start, min(end, len(text))) for start, end in row_spans if start < len(text)]
         if row_spans or not dataset.rationales:
             texts.append(text)
@@ -130,6 +139,18 @@ def read_inputs(dataset: DataSet, trained: Path) -> Inputs:
     if not dataset.rationales:
         return Inputs(model, tokenizer, texts, None, None, str(folder))
     return Inputs(model, tokenizer, texts, spans, targets, str(folder))
+
+
+def folder_of(dataset: DataSet, trained: Path) -> Path:
+    """Return the folder of the model, whether or not it exists."""
+    if dataset.model is None:
+        return trained / dataset.name
+    return MODELS / dataset.model if (MODELS / dataset.model).exists() else trained / dataset.model
+
+
+def held_out_rows(name: str) -> list[dict[str, Any]]:
+    """Return the rows that models of the causal study were not trained on; the text of a pair is a tuple."""
+    return [{"text": text, "label": label} for text, label in read_split(DATA, name)[1]]
 
 
 def read_any_inputs(model: str, data: str, count: int, tokens: int) -> Inputs:
@@ -160,7 +181,7 @@ def halves(rows: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     return shuffled[: len(shuffled) // 2], shuffled[len(shuffled) // 2 :]
 
 
-def text_and_spans(row: dict[str, Any]) -> tuple[str, Spans]:
+def text_and_spans(row: dict[str, Any]) -> tuple[Any, Spans]:
     """Return the text of a row and the character spans of its rationale."""
     if "rationale" not in row:
         return row["text"], []

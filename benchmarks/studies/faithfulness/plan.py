@@ -20,6 +20,20 @@ from hf_attn_mi.errors import HfAttnMiError
 MAIN_SETS = ("agnews", "imdb", "sst2")
 RATIONALE_SETS = ("sst_tokens", "imdb_cad", "toxic_spans", "hatexplain")
 TRAINED_SETS = ("toxic_spans", "hatexplain")
+FURTHER_SETS = ("snli", "mrpc", "cola", "agnews_modernbert", "sst2_deberta", "sst2_roberta")
+FURTHER = (  # methods of these sets: ours, and the best and the best known ones of the main sets
+    "relevance",
+    "attnlrp",
+    "attnlrp_iterative",
+    "integrated_gradients",
+    "feature_ablation",
+    "input_x_gradient",
+    "saliency",
+    "attention",
+    "effective",
+    "rollout",
+    "random",
+)
 RATIONALE_METHODS = (
     "relevance",
     "integrated_gradients",
@@ -64,7 +78,7 @@ UNTUNED = (  # methods that are judged by the metrics that nothing was tuned on
 )
 UNTUNED_INPUTS = {"sst2": (100, 5), "agnews": (60, 3), "imdb": (40, 2)}  # number, and inputs of a unit
 SAMPLED = ("LIME, deleted", "kernel SHAP, deleted")
-SAMPLED_INPUTS = {"sst2": (25, 5)}
+SAMPLED_INPUTS = {"sst2": (25, 5), "agnews": (10, 2)}
 
 
 @dataclass(frozen=True)
@@ -120,6 +134,13 @@ def units_of(part: str, rows: Sequence[Row]) -> Iterator[Unit]:
     """Yield the units of a part, the most important first."""
     if part in SETS and part not in RATIONALE_SETS:
         yield from _units_of_data_set(part, rows)
+    elif part == "further":
+        queues = [
+            [Unit(part, SETS[name], "main", positions, FURTHER) for positions in _chunks(SETS[name].inputs, size)]
+            for name in FURTHER_SETS
+            for size in (SETS[name].chunk,)
+        ]
+        yield from _in_turns(queues)
     elif part == "rationales":
         for name in RATIONALE_SETS:
             yield Unit(part, SETS[name], "rationales", (), RATIONALE_METHODS, PLAUSIBILITY)
@@ -145,9 +166,14 @@ def _judged_units() -> Iterator[Unit]:
         for group, methods, counts in (("judged", UNTUNED, UNTUNED_INPUTS), ("sampled", SAMPLED, SAMPLED_INPUTS))
         for name, (count, size) in counts.items()
     ]
-    for queues in (rankings, further):
-        for place in range(max(map(len, queues))):
-            yield from (queue[place] for queue in queues if place < len(queue))
+    yield from _in_turns(rankings)
+    yield from _in_turns(further)
+
+
+def _in_turns(queues: Sequence[Sequence[Unit]]) -> Iterator[Unit]:
+    """The first unit of each queue, then the second of each, and so on."""
+    for place in range(max(map(len, queues))):
+        yield from (queue[place] for queue in queues if place < len(queue))
 
 
 def _units_of_data_set(part: str, rows: Sequence[Row]) -> Iterator[Unit]:

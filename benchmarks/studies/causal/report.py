@@ -45,12 +45,21 @@ for the verdicts were fixed before the full run:
 Suites with fewer than {MIN_INPUTS} inputs whose rows changed do not count: with n <= rank there is only one row. A
 claim holds if it holds on all suites that count and these cover {MIN_DATA_SETS} data sets or more; it does not hold if
 it fails on one; otherwise it is not decided."""
-FAMILIES = """The MiniLM models are one pretrained BERT encoder (6 layers, 12 heads of 32) of which all weights were
-fine-tuned. There are three other families. The embedded model is the small BERT of this package, with a separate
-vocabulary, distilled on SST-2 from random layers; ModernBERT (rotary positions, every other layer with a sliding
-window of 32 tokens, gated feed-forward, norms before the blocks) and DeBERTa-v2 (disentangled relative positions)
-are trained from scratch on one data set with heads of 16 dimensions, so that rows of short texts can be replaced as
-well. With heads of d dimensions, rows of d + 1 or fewer keys are the only ones with their output."""
+FAMILIES = {  # by the name of the model in the suites
+    "minilm": "The MiniLM models are one pretrained BERT encoder (6 layers, 12 heads of 32) of which all weights were "
+    "fine-tuned.",
+    "embedded_model": "The embedded model is the small BERT of this package, with a separate vocabulary, distilled on "
+    "SST-2 from random layers.",
+    "modernbert": "ModernBERT (rotary positions, every other layer with a sliding window of 32 tokens, gated "
+    "feed-forward, norms before the blocks) is trained from scratch on AG News with heads of 16 dimensions, so that "
+    "rows of short texts can be replaced as well.",
+    "deberta": "DeBERTa-v2 (disentangled relative positions) is trained from scratch on SST-2 with heads of 16 "
+    "dimensions, so that rows of short texts can be replaced as well.",
+}
+DIMENSIONS = "With heads of d dimensions, rows of d + 1 or fewer keys are the only ones with their output."
+EARLIER = """An earlier version of this page came from a larger run whose rows were not kept, with an earlier embedded
+model: its figures could not be printed again. It had every input of all suites of the plan, and found all four claims
+to hold."""
 TOKENS = """Two-sided sets of tokens (docs/methods/minimal_tokens.md): the set suffices, the rest does not, and no
 single token of the set can be removed. `keep` is 0.9, and the budget is 200 forward passes. The cost is stated in
 forward passes of the whole input. A ranking costs 1 (attention), 3 (relevance: a forward, and a backward that counts
@@ -151,6 +160,13 @@ class Study:
     def each(self, lines: Lines) -> list[tuple[str, Lines]]:
         """Return the suites that have lines of a part."""
         return [(name, suite_lines) for name in self.suites if (suite_lines := lines_of(lines, name))]
+
+
+def families(study: Study) -> str:
+    """Return what the models of the suites are."""
+    models = [study.facts[name]["model"] for name in study.suites]
+    known = [text for start, text in FAMILIES.items() if any(model.startswith(start) for model in models)]
+    return " ".join([*known, DIMENSIONS])
 
 
 def suites_table(study: Study) -> str:
@@ -595,11 +611,13 @@ def write_report(results: Path, folder: Path) -> str:
         f"{len(study.certificates)} inputs in {len(study.suites)} suites, {seconds / 60:.0f} minutes of one CPU core "
         f"({last['hardware']['cpu']}, torch {last['versions']['torch']}), float32."
     )
-    planned = sum(fact["inputs"] for fact in study.facts.values())
-    if len(study.certificates) < planned:
-        head += f" **A part of the run**: {planned} inputs were planned for these suites."
-    if last.get("left_out"):
-        head += f" Left out, as their models were not there: {', '.join(last['left_out'])}."
+    planned = last["planned"]
+    if len(study.certificates) < sum(planned.values()):
+        head += f" **A part of the run**: {sum(planned.values())} inputs in {len(planned)} suites were planned."
+    if left_out := [name for name in planned if name not in study.suites]:
+        head += f" Not run: {'; '.join(left_out)}."
+    if "SST-2" in study.suites:  # not a run on built-in texts
+        head += f"\n\n{EARLIER}"
     summary = table(["claim (arXiv 2410.18541)", "verdict"], [v.split(". ", 1) for v in verdicts])
     page = "\n\n".join(
         [
@@ -613,7 +631,7 @@ def write_report(results: Path, folder: Path) -> str:
             "## Targets",
             targets(study),
             "## Suites",
-            FAMILIES,
+            families(study),
             suites_table(study),
             "![controls, tolerance, cost of token sets](causal.png)",
             *sections,

@@ -451,7 +451,9 @@ def run(options: argparse.Namespace) -> None:
             suites.append(suite)
         options.output.mkdir(parents=True, exist_ok=True)
         facts = {suite.name: model_facts(suite, options) for suite in suites}
-        append_row({"suites": facts, "left_out": left_out, **provenance()}, options.output / "runs.jsonl")
+        planned = {suite.name: suite.inputs for suite in (QUICK if options.quick else SUITES)}
+        row = {"suites": facts, "left_out": left_out, "planned": planned, **provenance()}
+        append_row(row, options.output / "runs.jsonl")
         deadline = time.perf_counter() + 60 * options.minutes
         for part in options.parts:
             run_part(part, suites, options, deadline)

@@ -8,7 +8,8 @@
 `attnlrp_iterative` takes four passes, and loses .003 to .006 of sufficiency to one pass of AttnLRP. Wanted are a single
 pass with its comprehensiveness, or at most four passes with its comprehensiveness and the sufficiency of AttnLRP.
 
-Protocol, written before any candidate was run:
+Protocol, written before any candidate was run; after two texts of each set had been tried, sizes and four candidates
+were cut for cost:
 
 - Development: training texts, drawn with seed 1: phrases of SST-2 train (8 words or more) and reviews of IMDB train
   with minilm-sentiment, AG News train with minilm-agnews; texts are cut to 128 tokens. The predicted class is
@@ -61,8 +62,8 @@ from hf_attn_mi.evaluation import estimate
 RESULTS = Path(__file__).parent / "results" / "further_search.jsonl"
 STAGES = ("third development", "third confirmation")
 MODEL_OF = {"sst2": "minilm-sentiment", "imdb": "minilm-sentiment", "agnews": "minilm-agnews"}
-DEVELOPMENT = {"sst2": 60, "imdb": 20, "agnews": 50}
-CONFIRMATION = {"sst2": 110, "imdb": 80, "agnews": 150}
+DEVELOPMENT = {"sst2": 40, "imdb": 10, "agnews": 30}
+CONFIRMATION = {"sst2": 72, "imdb": 30, "agnews": 60}
 EARLIER = {"sst2": 400, "imdb": 200, "agnews": 200}  # texts of the second confirmation
 LONGEST, FEWEST_WORDS = 128, 8
 METRICS = ("comprehensiveness", "sufficiency")
@@ -95,7 +96,6 @@ RULES = {
     ),
     "values 3/4": weighted(0.75, 0.125),
     "queries and keys 1/2": weighted(0.5, 0.5),
-    "queries and keys 1": weighted(0.5, 1.0),
 }
 
 
@@ -199,16 +199,16 @@ def normal(scores: Tensor, tokens: Sequence[int]) -> Tensor:
     return scores / scores[list(tokens)].abs().sum().clamp_min(1e-12)
 
 
-def parts_left_out(parts: int, rules: str = "attnlrp") -> Candidate:
+def parts_left_out(parts: int) -> Candidate:
     """The mean of the whole text and of the texts without every k-th token, over the passes a token took part in."""
 
     def order(passes: Passes) -> list[int]:
-        total, times = passes(rules).clone(), torch.ones(len(passes.ids))
+        total, times = passes("attnlrp").clone(), torch.ones(len(passes.ids))
         for part in range(parts if len(passes.tokens) > parts else 0):
             gone = passes.tokens[part::parts]
             present = torch.ones(len(passes.ids))
             present[gone] = 0
-            total, times = total + passes(rules, gone) * present, times + present
+            total, times = total + passes("attnlrp", gone) * present, times + present
         return descending(total / times, passes.tokens)
 
     return order
@@ -257,20 +257,16 @@ CANDIDATES: dict[str, tuple[float, Candidate]] = {  # passes, order
     "temperature 2": (1, once("temperature 2")),
     "values 3/4": (1, once("values 3/4")),
     "queries and keys 1/2": (1, once("queries and keys 1/2")),
-    "queries and keys 1": (1, once("queries and keys 1")),
     "relevance and attnlrp": (2, relevance_and_attnlrp),
     "5/10/20, position-aware": (4, iterative(positions=True)),
     "5/10/20, temperature 2": (4, iterative("temperature 2")),
     "5/10/20, values 3/4": (4, iterative("values 3/4")),
-    "5/10/20, queries and keys 1/2": (4, iterative("queries and keys 1/2")),
     "10/20/40": (4, iterative(fractions=(0.1, 0.2, 0.4))),
     "5/20": (3, iterative(fractions=(0.05, 0.2))),
     "5/10/20, mean score": (4, mean_of_stages),
     "5/10/20, mean place with attnlrp": (4, mean_rank),
     "5/10/20, top in the first order": (4, top_as_in_the_first_pass),
-    "halves left out": (3, parts_left_out(2)),
     "thirds left out": (4, parts_left_out(3)),
-    "thirds left out, temperature 2": (4, parts_left_out(3, "temperature 2")),
     "from below, 50/20/10": (4, from_below((0.5, 0.2, 0.1))),
     "top 50 % alone": (2, top_alone((0.5,))),
     "top 50/20 % alone": (3, top_alone((0.5, 0.2))),

@@ -167,21 +167,22 @@ def plausible(faithful: str) -> str:
 
 
 def further(faithful: str) -> str:
-    """Return the sentence on other sets and encoders: how often attnlrp_iterative and relevance lead."""
+    """Return the sentence on other sets and encoders: which methods have the best means, and on how many inputs."""
     if "\n## Other data sets and encoders\n" not in faithful:
         return "Others may rank methods differently."
-    text = faithful.split("\n## Other data sets and encoders\n", 1)[1].split("\n### ", 1)[0]
-    rows = [row.split(" | ") for row in re.findall(r"^\| (.+) \|$", text, re.MULTILINE) if " | of | " not in row]
-    rows = [row for row in rows if row[1] in ("comprehensiveness", "sufficiency")]
+    section = faithful.split("\n## Other data sets and encoders\n", 1)[1].split("\n## ", 1)[0]
+    overview = section.split("\n### ", 1)[0]
+    rows = [row.split(" | ") for row in re.findall(r"^\| (.+) \|$", overview, re.MULTILINE)]
+    inputs = {
+        name: next(row[2] for row in table if row[2].isdigit())
+        for name, table in rows_of_tables(section, "###").items()
+    }
     words = []
     for metric in ("comprehensiveness", "sufficiency"):
-        some = [row for row in rows if row[1] == metric]
-        first = [sum(row[place] == "1" for row in some) for place in (3, 5)]
-        words.append(
-            f"in {metric} `attnlrp_iterative` has the best mean on {first[1]} of them, `relevance` on {first[0]}"
-        )
-    names = ", ".join(row[0] for row in rows[::2])
-    return f"On {len(rows) // 2} other pairs of data and encoder ({names}) {', '.join(words)}."
+        best = [f"{row[2].split(',')[0]} on {row[0]}" for row in rows if row[1] == metric]
+        words.append(f"in {metric} of {', '.join(best)}")
+    counts = ", ".join(f"{name} {count}" for name, count in inputs.items())
+    return f"Elsewhere (inputs: {counts}) the best means are {' and '.join(words)}."
 
 
 def missed(rows: Sequence[tuple[str, str, bool]]) -> str:

@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "studies"
 PAGE = FOLDER / "index.md"
 RESULTS = ROOT / "benchmarks" / "studies" / "faithfulness" / "results" / "faithfulness.jsonl"
+MOST_NAMES = 3  # of missed targets
 PICTURED = (  # methods of the figure, from the bottom
     "random",
     "attention",
@@ -48,8 +49,8 @@ the same output that needs few keys
 
 {causal}
 
-- Predictions kept: {kept}. Median relative change of the logits: {change}. Noise of the same size that heads can
-  see moves the logits {visible} times as much as noise that they cannot see.
+- Predictions kept: {kept}{partly}. Median relative change of the logits: {change}. Noise that heads can see
+  moves the logits {visible} times as much as noise that they cannot see.
 - The first two claims follow from the definition, so that they test the solver. The fourth is about the outputs of
   heads; the verdict for the prediction itself: {prediction}.
 - {causal_missed}
@@ -60,23 +61,20 @@ All tables, minimal sets of tokens and of attention weights: [efficient attentio
 
 ## Which scores are faithful?
 
-Tokens with the highest scores are removed, and the model runs again. The best method makes the probability drop
-most (comprehensiveness).
+Tokens with the highest scores are removed: the best method makes the probability drop most (comprehensiveness).
 
 {faithful}
 
-- A positive difference means that `relevance`, the default, is better than the best method of Captum; intervals are
-  95 %.
+- Positive: `relevance`, the default, is better than Captum's best; intervals are 95 %.
 - {faithful_count}
-- Among all methods, whatever they cost and on however many inputs they were run, `relevance` has these places by its
-  mean: {places}.
+- Places of `relevance` among all methods by the means of comprehensiveness and sufficiency: {places}.
 - On words that people marked (plausibility), {plausible}
-- The models of this table are two fine-tuned MiniLM encoders. {further}
+- These models are two fine-tuned MiniLM encoders. {further}
 
 ![Comprehensiveness of eight methods on three data sets](faithfulness.png)
 
-All methods, peers, plausibility, cost: [faithfulness](faithfulness.md). Candidates that were tried: [search for a
-better score](../methods/score_search.md).
+All methods, peers, plausibility, cost: [faithfulness](faithfulness.md). [Search for a better
+score](../methods/score_search.md).
 
 ## Does attention keep information, and does its order follow information?
 
@@ -127,6 +125,12 @@ def targets(text: str) -> list[tuple[str, str, bool]]:
     return [(target, figure, verdict.lower() == "met") for target, figure, verdict in rows]
 
 
+def part_of_the_plan(causal: str) -> str:
+    """Return what was planned, in parentheses, where only a part of the causal study was run."""
+    found = re.search(r"\*\*A part of the run\*\*: (\d+ inputs in \d+ suites) were planned", causal)
+    return f" (a part of the plan, {found[1]})" if found else ""
+
+
 def rows_of_tables(text: str, level: str) -> dict[str, list[list[str]]]:
     """Return the rows of cells of the first table below each heading of this level."""
     found = {}
@@ -146,24 +150,20 @@ def places(faithful: str) -> str:
         for column, sign in ((3, -1), (5, 1)):
             means = {row[0]: sign * float(row[column].split(" ")[0]) for row in rows}
             ranks.append(1 + sum(mean < means["relevance"] for mean in means.values()))
-        words.append(f"{name} {ranks[0]} (comprehensiveness) and {ranks[1]} (sufficiency) of {len(rows)}")
+        words.append(f"{name} {ranks[0]} and {ranks[1]} of {len(rows)}")
     return "; ".join(words)
 
 
 def plausible(faithful: str) -> str:
-    """Return the sentence on agreement with human rationales: the best of each set, and where relevance loses."""
+    """Return the sentence on agreement with human rationales: where relevance loses."""
     tables = rows_of_tables(faithful.split("\n## Plausibility\n", 1)[1], "###")
-    best, behind = [], []
+    behind = []
     for name, rows in tables.items():
-        rows = [row for row in rows if len(row) == 7 and row[1].isdigit()]
-        if not rows:
-            continue
-        best.append(f"{rows[0][0]} on {name}")
-        for method, _, _, difference, *_ in rows:
+        for method, _, _, difference, *_ in (row for row in rows if len(row) == 7 and row[1].isdigit()):
             if difference.startswith("-") and ("p < " in difference or float(difference.split("p = ")[1]) < 0.05):
-                behind.append(f"{method} on {name} ({difference.split(', p')[0]})")
-    lost = f"is significantly behind {'; '.join(behind)}" if behind else "is not significantly behind any method"
-    return f"the best means are those of {', '.join(best)}; `relevance` {lost}."
+                behind.append(f"{method} on {name} ({difference.split(' ')[0]})")
+    lost = f"is significantly behind {', '.join(behind)}" if behind else "is not significantly behind any method"
+    return f"`relevance` {lost}."
 
 
 def further(faithful: str) -> str:
@@ -179,17 +179,22 @@ def further(faithful: str) -> str:
     }
     words = []
     for metric in ("comprehensiveness", "sufficiency"):
-        best = [f"{row[2].split(',')[0]} on {row[0]}" for row in rows if row[1] == metric]
-        words.append(f"in {metric} of {', '.join(best)}")
+        best: dict[str, list[str]] = {}
+        for row in rows:
+            if row[1] == metric:
+                best.setdefault(row[2].split(",")[0], []).append(row[0])
+        words.append(f"{metric}: " + ", ".join(f"`{method}` on {' and '.join(sets)}" for method, sets in best.items()))
     counts = ", ".join(f"{name} {count}" for name, count in inputs.items())
-    return f"Elsewhere (inputs: {counts}) the best means are {' and '.join(words)}."
+    return f"Best elsewhere ({counts} inputs): {'; '.join(words)}."
 
 
-def missed(rows: Sequence[tuple[str, str, bool]]) -> str:
-    """Return the sentence on the targets of a study that were missed."""
-    names = "; ".join(target for target, _, met in rows if not met)
-    count = sum(met for _, _, met in rows)
-    return f"{count} of {len(rows)} targets were met." + (f" Missed: {names}." if names else "")
+def missed(rows: Sequence[tuple[str, str, bool]], page: str) -> str:
+    """Return the sentence on the targets of a study that were missed, with their names where they are few."""
+    names = [target for target, _, met in rows if not met]
+    text = f"{len(rows) - len(names)} of {len(rows)} targets were met."
+    if len(names) > MOST_NAMES:
+        return f"{text} Missed ones: [table]({page}.md#targets)."
+    return text + (f" Missed: {'; '.join(names)}." if names else "")
 
 
 def page() -> str:
@@ -208,12 +213,13 @@ def page() -> str:
         suites=find(r"^\d+ inputs in (\d+) suites", causal)[1],
         causal=claims(causal),
         kept=figure["predictions kept on every input, 2,000 or more"].split(" (")[0],
+        partly=part_of_the_plan(causal),
         change=figure["median relative change of the logits <= 1e-5 (inputs with a changed row)"],
         visible=figure["visible noise of the same norm: >= 100 times more (median)"],
         prediction=find(r"^### Claim \(4\) for the prediction: (.+)$", causal)[1],
-        causal_missed=missed(goals),
+        causal_missed=missed(goals, "causal"),
         faithful=table(head, [[TITLES.get(row[0], row[0]), *row[1:]] for row in differences]),
-        faithful_count=missed(scores),
+        faithful_count=missed(scores, "faithfulness"),
         places=places(faithful),
         plausible=plausible(faithful),
         further=further(faithful),

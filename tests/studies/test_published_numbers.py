@@ -237,7 +237,7 @@ def test_efficient_rows_of_the_causal_study(causal):
     parts, page = causal
     title = "(1) Efficient attention in the place of attention gives the same predictions."
     suites = list(dict.fromkeys(row["suite"] for row in parts["certificates"]))
-    assert len(suites) >= 8
+    assert len(suites) >= 6
     for suite in suites:
         rows = [row for row in parts["certificates"] if row["suite"] == suite]
         assert int(cell(page, "Suites", "inputs", suite=suite)) == len(rows)
@@ -483,7 +483,9 @@ def test_what_the_readme_says_of_attnlrp_iterative(faithful):
     assert f"AttnLRP has up to {max(losses):.3f} better sufficiency".replace(" 0.", " .") in readme
     for name in ("snli", "mrpc"):
         for metric, sign, best in (("comprehensiveness", 1, "feature_ablation"), ("sufficiency", -1, "relevance")):
-            methods = {method for row in rows if row["kind"] == "run" and row["set"] == name for method in row["values"]}
+            methods = {
+                method for row in rows if row["kind"] == "run" and row["set"] == name for method in row["values"]
+            }
             columns = {method: list(by_input(rows, name, method, metric, ("main",)).values()) for method in methods}
             assert f"SNLI, MRPC; {len(columns[best])} inputs" in readme
             assert max(columns, key=lambda method: sign * np.mean(columns[method])) == best

@@ -165,6 +165,11 @@ def cached(model: nn.Module, key: Hashable, compute: Callable[[], Value]) -> Val
     return values[key]  # type: ignore[return-value]
 
 
+def is_known(model: nn.Module, key: Hashable) -> bool:
+    """Whether `cached` has the value of this key for the model as it is."""
+    return key in _values_of(model)
+
+
 def cached_pair(
     model: nn.Module, first: tuple[Hashable, Callable[[], Value]], second: tuple[Hashable, Callable[[], Other]]
 ) -> tuple[Value, Other]:

@@ -29,6 +29,7 @@ class ScoringBatch:
         states: called with the hidden states of each layer during the shared pass; None for none.
         reader: the pass of these inputs that other batches read, too, instead of `statistics` and `states`; see
             `methods.kept_passes`.
+        probes: the shared pass may probe the model; see `models.input_pass.capture_input`.
 
     Attributes:
         runner, inputs: as above.
@@ -44,10 +45,11 @@ class ScoringBatch:
         statistics: LayerStatistics | None = None,
         states: Callable[[LayerStates], None] | None = None,
         reader: PassReader | None = None,
+        probes: bool = False,
     ) -> None:
         if reader is None:
             consumer = None if statistics is None else PassConsumer(statistics)
-            shared = SharedPass(runner, inputs, [] if consumer is None else [consumer], states=states)
+            shared = SharedPass(runner, inputs, [] if consumer is None else [consumer], states=states, probes=probes)
             reader = PassReader(shared, consumer)
         self.runner, self.inputs = runner, tuple(inputs)
         self.arguments: dict[str, Tensor] = reader.shared.arguments

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from hf_attn_mi.methods.batch import ScoringBatch
 from hf_attn_mi.methods.layer_statistics import LayerStatistics
 from hf_attn_mi.methods.shared_pass import PassReader
 from hf_attn_mi.models.encoded_input import EncodedInput
+from hf_attn_mi.models.model_probe import RepeatedLayersError
 from hf_attn_mi.models.runner import EncoderRunner
 from hf_attn_mi.models.targets import NothingToExplainError, Target
 from hf_attn_mi.models.weights import refuse_quantized
@@ -104,13 +106,34 @@ def score_targets(
     `score_targets(runner, batch, targets, **options)` shares more: for relevance one forward pass, and one backward
     pass for each target.
     """
+    run = partial(_score_targets, runner, inputs, scorer, targets, options, layers)
+    if reader is None and states is None:
+        try:
+            return run(probes=True)
+        except RepeatedLayersError:  # which of the calls reads the input has to be known before
+            return run()
+    return run(states=states, reader=reader)
+
+
+def _score_targets(
+    runner: EncoderRunner,
+    inputs: Sequence[EncodedInput],
+    scorer: TokenScorer,
+    targets: Sequence[Target],
+    options: Mapping[str, Any],
+    layers: str,
+    *,
+    states: Callable[[LayerStates], None] | None = None,
+    reader: PassReader | None = None,
+    probes: bool = False,
+) -> list[ScoredBatch]:
     extras = frozenset(getattr(scorer, "statistics", ()))
     with runner.session():
         if reader is not None:
             batch = ScoringBatch(runner, inputs, reader=reader)
         else:
             statistics = LayerStatistics.of(runner, inputs, level=layers, extras=extras)
-            batch = ScoringBatch(runner, inputs, statistics=statistics, states=states)
+            batch = ScoringBatch(runner, inputs, statistics=statistics, states=states, probes=probes)
         shared = getattr(scorer, "score_targets", None)
         if shared is not None:
             results = shared(runner, batch, targets, **options)

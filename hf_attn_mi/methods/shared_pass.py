@@ -16,6 +16,7 @@ from hf_attn_mi.errors import HfAttnMiError, UnsupportedModelError
 from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.input_pass import capture_input
 from hf_attn_mi.models.memory import out_of_memory
+from hf_attn_mi.models.model_probe import RepeatedLayersError
 from hf_attn_mi.models.output_tensors import map_tensors
 from hf_attn_mi.models.pass_counter import Passes, counted
 from hf_attn_mi.models.runner import EncoderRunner
@@ -72,6 +73,7 @@ class SharedPass:
         states: called with the hidden states of each layer during that pass; None for none.
         timed: count what the first pass costs.
         of_several: a consumer may be that of another method than the one that runs the pass.
+        probes: the first pass may probe the model; see `capture_input`.
 
     Attributes:
         runner, inputs, consumers: as above.
@@ -92,6 +94,7 @@ class SharedPass:
         states: Callable[[LayerStates], None] | None = None,
         timed: bool = False,
         of_several: bool = False,
+        probes: bool = False,
     ) -> None:
         self.runner, self.inputs, self.consumers = runner, tuple(inputs), list(consumers)
         self.arguments: dict[str, Tensor] = runner.collate(inputs)
@@ -99,7 +102,7 @@ class SharedPass:
         self.checks: Mapping[str, ModuleCheck] | None = None
         self.cost: Passes | None = None
         self.repeated = Passes()
-        self._states, self._timed, self._of_several = states, timed, of_several
+        self._states, self._timed, self._of_several, self._probes = states, timed, of_several, probes
         self.begun = False
 
     def add(self, receive: CallConsumer) -> PassConsumer:
@@ -150,9 +153,12 @@ class SharedPass:
 
         consumer = None if not self.consumers else receive if keep or self._timed else self.consumers[0].receive
         try:
-            with capture_input(self.runner, arguments, consumer, states=self._states) as capture:
+            options: dict[str, Any] = {"states": self._states, "probes": self._probes}
+            with capture_input(self.runner, arguments, consumer, **options) as capture:
                 outputs = self.runner.forward(arguments)
                 self.checks = capture.checks
+        except RepeatedLayersError:
+            raise  # the pass is run anew
         except HfAttnMiError:
             finish()  # the reason may lie in a layer that waits: values that are not finite
             raise

@@ -18,7 +18,7 @@ from hf_attn_mi.capture import AttentionCall, Capture, LayerStates, capture_atte
 from hf_attn_mi.capture.followed_pass import FollowedPass, FollowedPasses, pass_key
 from hf_attn_mi.capture.model_state import attention_settings, visible_attention
 from hf_attn_mi.errors import UnsupportedModelError
-from hf_attn_mi.models.model_probe import probe
+from hf_attn_mi.models.model_probe import can_probe_during, probe, probe_during
 from hf_attn_mi.models.token_origins import Following, TokenOrigins
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def capture_input(
     consumer: CallConsumer | None,
     *,
     states: StateConsumer | None = None,
+    probes: bool = False,
 ) -> Iterator[Capture]:
     """`capture_attention` of the attention calls and states that belong to the input.
 
@@ -43,12 +44,20 @@ def capture_input(
         arguments: keyword arguments of the forward pass that is run inside.
         consumer: see `capture_attention`; None to capture the pass for its checks only.
         states: the same for hidden states; None to collect no states.
+        probes: a model that was not probed before is probed in this pass, in place of one of its own.
 
     Raises:
         UnsupportedModelError: the model runs its encoder more than once, and which call reads the input is not known.
+        RepeatedLayersError: with `probes`, the model turned out to do so; it has to be probed, and run anew.
     """
     if consumer is None and states is None:
-        with _checked_once(runner, arguments) as capture:
+        with _checked_once(runner, arguments) as capture, probe_during(runner, arguments, once=False):
+            yield capture
+        return
+    if probes and can_probe_during(runner, arguments):
+        taken, given = consumer or _nothing, states or False
+        watched = probe_during(runner, arguments, once=True)
+        with capture_attention(runner.model, taken, states=given) as capture, watched:
             yield capture
         return
     known = probe(runner, arguments)

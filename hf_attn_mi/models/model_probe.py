@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -11,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from hf_attn_mi.capture.model_cache import LIBRARIES, is_known, model_state, runs_own_code
 from hf_attn_mi.capture.model_state import visible_attention
 from hf_attn_mi.capture.module_names import ModuleNames, layer_stacks
+from hf_attn_mi.capture.module_walk import modules_of
+from hf_attn_mi.errors import HfAttnMiError
 from hf_attn_mi.models.output_tests import float_outputs
 from hf_attn_mi.models.token_origins import Following, TokenOrigins
 
@@ -61,27 +66,128 @@ def probe(runner: EncoderRunner, arguments: Mapping[str, Any]) -> ModelProbe:
         runner: runs the model.
         arguments: the keyword arguments of a forward pass; the first row is run.
     """
-    names = tuple(sorted(arguments))
-    return runner.cached(("probe", names), lambda: _probe(runner, _first_row(arguments)))
+    return runner.cached(_key(arguments), lambda: _probe(runner, _first_row(arguments)))
+
+
+class RepeatedLayersError(HfAttnMiError):
+    """A stack of layers is called again in a pass that `probe_during` watches: what the pass is run for needs more."""
+
+
+@contextmanager
+def probe_during(runner: EncoderRunner, arguments: Mapping[str, Any], *, once: bool) -> Iterator[None]:
+    """Probe the model in the pass that is run inside, which is needed anyway, where `can_probe_during`.
+
+    Afterwards `probe` knows its answer, unless a second pass is needed to know whether the model is random.
+
+    Args:
+        runner: runs the model.
+        arguments: the keyword arguments of the pass.
+        once: stop the pass where a stack of layers is called again.
+
+    Raises:
+        RepeatedLayersError: a stack was called again.
+    """
+    if not can_probe_during(runner, arguments):
+        yield
+        return
+    watched = _WatchedPass(runner, arguments, once=once)
+    with watched.open():
+        yield
+    if not watched.may_be_random:
+        found = watched.found(0.0)
+        runner.cached(_key(arguments), lambda: found)
+
+
+def is_probed(runner: EncoderRunner, arguments: Mapping[str, Any]) -> bool:
+    """Whether `probe` knows its answer without a pass."""
+    return is_known(runner.model, _key(arguments))
+
+
+def can_probe_during(runner: EncoderRunner, arguments: Mapping[str, Any]) -> bool:
+    """Whether the model was not probed before, and runs no code of the caller, of which one pass may not say enough."""
+    return not is_probed(runner, arguments) and not runs_own_code(runner.model)
+
+
+def _key(arguments: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    return "probe", tuple(sorted(arguments))
 
 
 def _probe(runner: EncoderRunner, arguments: Mapping[str, Any]) -> ModelProbe:
-    origins, calls = TokenOrigins(arguments), Counter[str]()
-    following, tables = Following(origins), list[str]()
-    owners = list(layer_stacks(ModuleNames(runner.model)))
+    watched = _WatchedPass(runner, arguments)
     devices = [runner.device] if runner.device.type == "cuda" else []
     own_numbers = torch.random.fork_rng(devices=devices)
     with runner.session(), torch.no_grad(), visible_attention(runner.model), own_numbers:
-        with _counted(runner.model, owners, calls), _tables_watched(runner.model, origins, tables), following:
+        with watched.open():
             first = runner.forward(arguments)
-        second = runner.forward(arguments)
-    outer = [name for name in dict.fromkeys(tables) if not any(_inside(name, other) for other in tables)]
-    return ModelProbe(
-        looks_up=bool(following.weights),
-        table=outer[0] if len(outer) == 1 else None,
-        repeated=tuple(name for name in owners if calls[name] > 1),
-        noise=_difference(float_outputs(first), float_outputs(second)),
-    )
+        again = watched.may_be_random or runs_own_code(runner.model)
+        second = runner.forward(arguments) if again else first
+    return watched.found(_difference(float_outputs(first), float_outputs(second)))
+
+
+class _WatchedPass:
+    """What is seen of a model in one pass.
+
+    Args:
+        runner: runs the model.
+        arguments: of the pass.
+        once: raise where a stack of layers is called again.
+
+    Attributes:
+        may_be_random: whether a second pass of a model without code of the caller may give other outputs: the state of
+            a generator of random numbers or of the model is another one than before the pass, or a function was given
+            a generator of its own.
+    """
+
+    def __init__(self, runner: EncoderRunner, arguments: Mapping[str, Any], *, once: bool = False) -> None:
+        self.runner, self.once, self.may_be_random = runner, once, True
+        self.owners = list(layer_stacks(ModuleNames(runner.model)))
+        self.calls, self.tables = Counter[str](), list[str]()
+        self.following = Following(TokenOrigins(arguments))
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Watch the pass that is run inside."""
+        model, own = self.runner.model, _holds_functions(self.runner.model)
+        before = None if own else _state(self.runner)
+        counted = _counted(model, self.owners, self.calls, once=self.once)
+        with counted, _tables_watched(model, self.following.origins, self.tables), self.following:
+            yield
+        self.may_be_random = self.following.has_generator or before is None or _state(self.runner) != before
+
+    def found(self, noise: float) -> ModelProbe:
+        """What is known now."""
+        outer = [name for name in dict.fromkeys(self.tables) if not any(_inside(name, one) for one in self.tables)]
+        return ModelProbe(
+            looks_up=bool(self.following.weights),
+            table=outer[0] if len(outer) == 1 else None,
+            repeated=tuple(name for name in self.owners if self.calls[name] > 1),
+            noise=noise,
+        )
+
+
+def _state(runner: EncoderRunner) -> tuple[object, ...] | None:
+    """The state of the model and of the generators that its outputs may depend on; None if a device has others."""
+    kinds = {parameter.device.type for parameter in runner.model.parameters()} | {runner.device.type}
+    if not kinds <= {"cpu", "cuda"}:
+        return None
+    states: list[object] = [model_state(runner.model), random.getstate(), torch.get_rng_state().numpy().tobytes()]
+    if "numpy.random" in sys.modules:
+        kind, keys, *rest = sys.modules["numpy.random"].get_state()
+        states += [kind, keys.tobytes(), *rest]
+    if "cuda" in kinds:
+        states += [one.numpy().tobytes() for one in torch.cuda.get_rng_state_all()]
+    return tuple(states)
+
+
+def _holds_functions(model: nn.Module) -> bool:
+    """Whether a module has a function of the caller as an attribute, such as an activation."""
+    for module in modules_of(model):
+        for value in vars(module).values():
+            if callable(value) and not isinstance(value, nn.Module):
+                home = getattr(value, "__module__", None) or type(value).__module__
+                if not str(home).startswith((*LIBRARIES, "torch", "builtins")):
+                    return True
+    return False
 
 
 def token_tables(model: nn.Module) -> dict[str, nn.Module]:
@@ -117,10 +223,12 @@ def _tables_watched(model: nn.Module, origins: TokenOrigins, lookups: list[str])
 
 
 @contextmanager
-def _counted(model: nn.Module, names: list[str], calls: Counter[str]) -> Iterator[None]:
+def _counted(model: nn.Module, names: list[str], calls: Counter[str], *, once: bool) -> Iterator[None]:
     def count(name: str) -> Any:
         def before(module: nn.Module, args: Any, kwargs: Any) -> None:
             calls[name] += 1
+            if once and calls[name] > 1:
+                raise RepeatedLayersError(f"{name or 'the model'} is called again in the same pass.")
 
         return before
 

@@ -23,7 +23,7 @@ from hf_attn_mi.models.loading import check_tokenizer, input_embedding, load_tok
 from hf_attn_mi.models.media import check_media_options, encode_media
 from hf_attn_mi.models.memory import out_of_memory
 from hf_attn_mi.models.model_call import call_model, has_hooks
-from hf_attn_mi.models.model_probe import probe
+from hf_attn_mi.models.model_probe import is_probed, probe
 from hf_attn_mi.models.multiple_choice import encode_choices, refuse_several_choices, takes_choices
 from hf_attn_mi.models.output_heads import OutputHead
 from hf_attn_mi.models.padding import padding_changes_nothing, trim_padding
@@ -57,7 +57,6 @@ class EncoderRunner:
         default_target: the pipeline's answer, as a target string; None for the default of the outputs.
         source: the pipeline or other object that the model was taken from; None for a bare model.
         compiled: the model as the caller has compiled it, by torch.compile; None for other models. See `replay`.
-        notes: remarks that every result of this model must show; set by `encode`.
 
     Example:
         >>> runner = EncoderRunner.of(model)                                      # doctest: +SKIP
@@ -75,7 +74,8 @@ class EncoderRunner:
         self.default_target: str | None = None
         self.source: Any = None
         self.compiled: nn.Module | None = model if is_compiled(model) else None
-        self.notes: tuple[str, ...] = ()
+        self._encoded: list[EncodedInput] = []
+        self._notes: tuple[str, ...] | None = None
 
     @classmethod
     def of(
@@ -252,9 +252,22 @@ class EncoderRunner:
             skip=skip,
         )
         encoded = encode_choices(encode, inputs) if takes_choices(self.model) else encode(inputs)
-        with suppress(HfAttnMiError):  # the pass that is run for the result raises it again
-            self.notes = probe(self, self.collate(encoded.inputs[:1])).notes if encoded.inputs else self.notes
+        if encoded.inputs:
+            self._encoded, self._notes = encoded.inputs[:1], None
+            with suppress(HfAttnMiError):  # of inputs that cannot be run as they are
+                arguments = self.collate(self._encoded)
+                if is_probed(self, arguments):  # read here, where the state of the model was read anyway
+                    self._notes = probe(self, arguments).notes
         return encoded
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Remarks that every result of this model must show; the model is probed if no pass has done so."""
+        if self._notes is None and self._encoded:
+            self._notes = ()
+            with suppress(HfAttnMiError):  # the pass that is run for the result raises it again
+                self._notes = probe(self, self.collate(self._encoded)).notes
+        return self._notes or ()
 
     def _encode_rows(
         self, inputs: Any, *, truncation: bool, special_known: bool, is_split_into_words: bool, skip: bool

@@ -179,16 +179,19 @@ class Following(TorchFunctionMode):
 
     Attributes:
         weights: tables in which tokens of the input were looked up, in order.
+        has_generator: whether a function was given a generator of random numbers.
     """
 
     def __init__(self, origins: TokenOrigins) -> None:
         super().__init__()
-        self.origins, self.weights = origins, list[Tensor]()
+        self.origins, self.weights, self.has_generator = origins, list[Tensor](), False
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if "generator" in kwargs:
+            self.has_generator |= kwargs["generator"] is not None
         result = func(*args, **kwargs)
         if func is F.embedding:
             if self.origins.reads_input(args[0] if args else kwargs["input"]):

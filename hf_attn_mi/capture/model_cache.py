@@ -44,6 +44,10 @@ def runs_own_code(model: nn.Module) -> bool:
 
     What such code does may depend on the content of a call, so that one call says nothing about the next one.
     """
+    return read_once(model, "own code", _runs_own_code)
+
+
+def _runs_own_code(model: nn.Module) -> bool:
     return any(_is_own(module) or _hooks(module) for module in modules_of(model))
 
 

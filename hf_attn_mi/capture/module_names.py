@@ -44,14 +44,16 @@ class NameTable:
     @classmethod
     def of(cls, model: nn.Module) -> NameTable:
         """Read the table off a model."""
-        names = {id(module): name for name, module in model.named_modules()}
+        names: dict[int, str] = {}
         places: dict[str, list[str]] = defaultdict(list)
-        for name, module in model.named_modules(remove_duplicate=False):
-            places[names[id(module)]].append(name)
-        everywhere = [name for found in places.values() for name in found]
         alike: dict[tuple[str, type], set[str]] = defaultdict(set)
-        for name, module in model.named_modules():
-            alike[strip_digits(name), type(module)].add(name)
+        everywhere: list[str] = []
+        for name, module in model.named_modules(remove_duplicate=False):
+            if id(module) not in names:  # in the order of `model.named_modules()`
+                names[id(module)] = name
+                alike[strip_digits(name), type(module)].add(name)
+            places[names[id(module)]].append(name)
+            everywhere.append(name)
         return cls(
             list(names.values()),
             dict(places),

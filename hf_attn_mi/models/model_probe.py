@@ -167,7 +167,8 @@ class _WatchedPass:
 
 def _state(runner: EncoderRunner) -> tuple[object, ...] | None:
     """The state of the model and of the generators that its outputs may depend on; None if a device has others."""
-    kinds = {parameter.device.type for parameter in runner.model.parameters()} | {runner.device.type}
+    weights = (weight for module in modules_of(runner.model) for weight in module._parameters.values())
+    kinds = {weight.device.type for weight in weights if weight is not None} - {"meta"} | {runner.device.type}
     if not kinds <= {"cpu", "cuda"}:
         return None
     states: list[object] = [model_state(runner.model), random.getstate(), torch.get_rng_state().numpy().tobytes()]

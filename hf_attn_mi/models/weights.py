@@ -50,14 +50,25 @@ def refuse_nonfinite_weights(model: nn.Module) -> None:
 def nonfinite_weight(model: nn.Module) -> str | None:
     """Name of the first weight with NaN or infinite entries, None if there is none."""
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.is_meta or not parameter.is_floating_point():
-                continue
-            values = parameter.float() if parameter.dtype.itemsize == 1 else parameter
-            total = values.sum(dtype=torch.promote_types(values.dtype, torch.float32))  # one pass, no mask formed
-            if not bool(torch.isfinite(total)) and not bool(torch.isfinite(values).all()):  # a sum may overflow
+        sums: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+        for parameter in map(_values, model.parameters()):
+            if parameter is not None:  # one pass, and no mask is formed
+                total = parameter.sum(dtype=torch.promote_types(parameter.dtype, torch.float32))
+                sums.setdefault((total.device, total.dtype), []).append(total)
+        if all(bool(torch.stack(group).isfinite().all()) for group in sums.values()):
+            return None
+        for name, parameter in model.named_parameters():  # a sum may overflow
+            values = _values(parameter)
+            if values is not None and not bool(torch.isfinite(values).all()):
                 return name
     return None
+
+
+def _values(parameter: Tensor) -> Tensor | None:
+    """The entries of a weight in a type that can be added up; None if they are not in memory, or whole numbers."""
+    if parameter.is_meta or not parameter.is_floating_point():
+        return None
+    return parameter.float() if parameter.dtype.itemsize == 1 else parameter
 
 
 def nonfinite_reason(model: nn.Module) -> str:

@@ -3,18 +3,20 @@
     python benchmarks/speed/excess.py            # writes benchmarks/speed/results/excess.jsonl
     python benchmarks/speed/excess.py --quick    # one layer, one shape, one turn, writes nothing
 
-Three tables: the parts of one call on short texts; the multiplications that relevance and attnlrp need, counted by
-PyTorch; the parts of the first call of a process. Weights are random, except for the last table, and seconds are those
-of the processor in one thread. Functions are timed from outside, so the parts of a call take a little longer than the
-call does.
+Four tables: the parts of one call on short texts; the multiplications that relevance and attnlrp need, counted by
+PyTorch; the first call of a process and its parts; commands on the embedded model. Weights are random, except for the
+last two tables, and seconds are those of the processor in one thread. Functions are timed from outside, so the parts of
+a call take a little longer than the call does.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -31,14 +33,15 @@ import transformers
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.common import Row, check, result_row, run_parts
+from benchmarks.common import EMBEDDED_MODEL, Row, check, result_row, run_parts
 from benchmarks.inputs import load_classifier, load_tokenizer, model_folder
 from benchmarks.speed.over_backward import TASKS, VOCABULARY, Measured
+from benchmarks.speed.subgraph import ALONE, SENTENCE, seconds_of_process
 from hf_attn_mi import explain
-from hf_attn_mi.capture import tracer
+from hf_attn_mi.capture import module_names, tracer, validation
 from hf_attn_mi.methods.layer_statistics import LayerStatistics
 from hf_attn_mi.methods.relevance import gradient_times_input, scorer
-from hf_attn_mi.models import model_probe, runner, weights
+from hf_attn_mi.models import model_probe, runner, token_origins, weights
 
 RESULTS = Path(__file__).parent / "results" / "excess.jsonl"
 TEXT = "A quietly moving film."
@@ -49,11 +52,22 @@ PARTS = {  # of a call: the functions that are timed
     "statistics": ((LayerStatistics, "__call__"), (LayerStatistics, "finish")),
     "relevance": ((scorer, "relevances"),),
 }
-FIRST_PARTS = {
+FIRST_PARTS = {  # of the first call; what belongs to none of them is the rest
     "weights read, to find NaN": ((weights, "nonfinite_weight"),),
-    "probe of the model: two passes": ((model_probe, "_probe"),),
-    "products followed to W_O, and checked": ((tracer.AttentionTracer, "_project"),),
+    "probe: passes of its own": ((model_probe, "_probe"),),
+    "probe: state of the model and of random numbers": ((model_probe, "_state"), (model_probe, "_holds_functions")),
+    "probe: ids followed to tables": ((token_origins.TokenOrigins, "observe"), (model_probe, "token_tables")),
+    "names of modules and layers": ((module_names.NameTable, "of"), (model_probe, "layer_stacks")),
+    "products followed to W_O": ((tracer.AttentionTracer, "_project"),),
+    "rank of W_O": ((validation, "deficient_heads"),),
+    "sum over heads compared": ((tracer, "head_sum_error"),),
+    "layer statistics": ((LayerStatistics, "__call__"), (LayerStatistics, "finish")),
+    "tokens": ((runner, "encode_texts"),),
+    "forward, its operations followed": ((runner.EncoderRunner, "forward"),),
+    "backward": ((gradient_times_input, "gradients_of"),),
 }
+FIRST_CALL = "first call of a process"
+COMMANDS = {"explain": None, "subgraph": 4}  # seconds allowed
 Places = dict[str, tuple[tuple[Any, str], ...]]
 
 
@@ -167,52 +181,90 @@ def _operations(call: Callable[[], Any]) -> int:
 
 
 def first_call(folder: Path, turns: int) -> Iterator[Row]:
-    """The first call of a process over its second, and the parts of the first, in fresh processes."""
-    found = []
-    for _ in range(turns):
-        command = [sys.executable, "-W", "ignore", str(Path(__file__).resolve()), "--process", str(folder)]
-        found.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-    yield result_row(
-        "first call of a process/first over second",
-        f"explain of {TEXT!r}",
-        [one["first"] for one in found],
-        [one["second"] for one in found],
-        at_most=1.5,
-    )
-    for part in FIRST_PARTS:
-        yield result_row(f"first call of a process/{part}", "a part of it", [one[part] for one in found])
+    """The first call of a process over its second, beside the same of the peer, in fresh processes, and its parts."""
+    found: dict[str, list[dict[str, float]]] = {"explain": [], "bare": []}
+    with compiled() as environment:
+        for turn in range(turns + 1):  # the first one writes the compiled modules
+            for task, answers in found.items():
+                command = [sys.executable, "-W", "ignore", str(Path(__file__).resolve())]
+                command += ["--process", str(folder), "--task", task]
+                done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+                answers += [json.loads(done.stdout)] if turn else []
+    first, second = ({task: [one[call] for one in found[task]] for task in found} for call in ("first", "second"))
+    name, what = f"{FIRST_CALL}/explain, first over second", f"explain of {TEXT!r}"
+    yield result_row(name, what, first["explain"], second["explain"], at_most=1.5)
+    what = "the model's own forward and backward pass to the embeddings"
+    yield result_row(f"{FIRST_CALL}/forward + backward, first over second", what, first["bare"], second["bare"])
+    for label, calls in (("first", first), ("second", second)):
+        name, what = f"{FIRST_CALL}/{label} explain over {label} forward + backward", "explain over the peer"
+        yield result_row(name, what, calls["explain"], calls["bare"])
+    for part in (*FIRST_PARTS, "the rest"):
+        columns = [[one[f"{call} {part}"] for one in found["explain"]] for call in ("first", "second")]
+        compared = columns[1] if min(columns[1]) > 0 else None
+        if max(columns[0]) > 0:
+            what = "a part of the first call, beside the same part of the second"
+            yield result_row(f"{FIRST_CALL}/{part}", what, columns[0], compared)
 
 
-def one_process(folder: Path) -> dict[str, float]:
-    """Seconds of the first and of the second call in this process, after one plain forward pass."""
+@contextmanager
+def compiled() -> Iterator[dict[str, str]]:
+    """The environment of processes that keep the modules they compile, as those of an installed package are."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield {**os.environ, "PYTHONPYCACHEPREFIX": folder, "PYTHONDONTWRITEBYTECODE": ""}
+
+
+def one_process(folder: Path, task: str) -> dict[str, float]:
+    """Seconds of the first and of the second call in this process, and of their parts, after one plain forward pass."""
     torch.set_num_threads(1)
     model, tokenizer = load_classifier(folder), load_tokenizer(folder)
+    ids = tokenizer(TEXT, return_tensors="pt")["input_ids"]
     with torch.no_grad():
-        model(**tokenizer(TEXT, return_tensors="pt"))
-    seconds: dict[str, float] = {}
-    with timed(FIRST_PARTS) as parts:
-        for call in ("first", "second"):
+        model(input_ids=ids)
+    if task == "bare":
+        return {call: sum(bare_parts(Measured("", model, 1), ids).values()) for call in ("first", "second")}
+    found: dict[str, float] = {}
+    for call in ("first", "second"):
+        with timed(FIRST_PARTS) as seconds:
             started = time.process_time()
             explain(model, TEXT, tokenizer=tokenizer)
-            seconds[call] = time.process_time() - started
-    return {**seconds, **parts}
+            found[call] = time.process_time() - started
+        rest = found[call] - sum(seconds.values())
+        found |= {f"{call} {part}": one for part, one in {**seconds, "the rest": rest}.items()}
+    return found
+
+
+def commands(turns: int) -> Iterator[Row]:
+    """Commands on the embedded model, the start of Python included, in turns with transformers alone."""
+    runs = {name: [sys.executable, "-m", "hf_attn_mi", name, SENTENCE] for name in COMMANDS}
+    alone = "transformers alone: the same model and one forward pass"
+    runs[alone] = [sys.executable, "-c", ALONE.format(path=str(EMBEDDED_MODEL), text=SENTENCE)]
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    with compiled() as environment:
+        for turn in range(turns + 1):  # the first one writes the compiled modules
+            for name, command in runs.items():
+                one = seconds_of_process(command, environment)[0]
+                seconds[name] += [one] if turn else []
+    for name, column in seconds.items():
+        what = "processor seconds of the whole process, for a sentence of 20 words"
+        yield result_row(f"commands/{name}", what, column, at_most=COMMANDS.get(name))
 
 
 def main() -> int:
     """Run the parts, print and write the rows; the exit status is 1 where a check failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=list(SHAPES), default=list(SHAPES))
-    parser.add_argument("--parts", nargs="+", choices=("parts", "operations", "first"))
+    parser.add_argument("--parts", nargs="+", choices=("parts", "operations", "first", "commands"))
     parser.add_argument("--model", type=Path, help="folder of the classifier of the first call")
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--quick", action="store_true", help="one layer, one shape, one turn")
     parser.add_argument("--process", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--task", choices=("explain", "bare"), default="explain", help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, help="default results/excess.jsonl; none with --quick or --parts")
     arguments = parser.parse_args()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     if arguments.process is not None:
-        print(json.dumps(one_process(arguments.process)))
+        print(json.dumps(one_process(arguments.process, arguments.task)))
         return 0
     layers, turns = (1, 1) if arguments.quick else (None, arguments.turns)
     names, quick = (["MiniLM"] if arguments.quick else arguments.models), arguments.quick
@@ -220,6 +272,7 @@ def main() -> int:
         "parts": partial(parts_of_a_call, names, layers, turns, quick),
         "operations": partial(multiplications, names, layers, quick),
         "first": partial(first_call, model_folder(arguments.model), turns),
+        "commands": partial(commands, turns),
     }
     whole = not quick and arguments.parts is None and arguments.models == list(SHAPES)
     chosen = [(name, parts[name], [1]) for name in arguments.parts or parts]

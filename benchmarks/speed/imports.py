@@ -69,15 +69,16 @@ def time_imports(statements: dict[str, str], turns: int, *, cold: bool) -> dict[
         Seconds of CPU time of each statement, one entry for each turn.
     """
     seconds: dict[str, list[float]] = {name: [] for name in statements}
-    for turn in range(turns if cold else turns + 1):
-        for name in list(statements)[:: -1 if turn % 2 else 1]:
-            with tempfile.TemporaryDirectory() as empty:
-                changes = {"PYTHONPYCACHEPREFIX": empty} if cold else {}
-                command = [sys.executable, "-c", TIMED.format(code=statements[name])]
-                environment = {**os.environ, **changes}
-                process = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-            if cold or turn:
-                seconds[name].append(float(process.stdout))
+    with tempfile.TemporaryDirectory() as kept:
+        for turn in range(turns if cold else turns + 1):
+            for name in list(statements)[:: -1 if turn % 2 else 1]:
+                with tempfile.TemporaryDirectory() as empty:
+                    changes = {"PYTHONPYCACHEPREFIX": empty if cold else kept, "PYTHONDONTWRITEBYTECODE": ""}
+                    command = [sys.executable, "-c", TIMED.format(code=statements[name])]
+                    environment = {**os.environ, **changes}
+                    process = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+                if cold or turn:
+                    seconds[name].append(float(process.stdout))
     return seconds
 
 

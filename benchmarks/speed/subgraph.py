@@ -144,10 +144,10 @@ def command_line() -> Iterator[Row]:
     )
 
 
-def seconds_of_process(command: list[str]) -> tuple[float, float]:
-    """CPU seconds of a process, and seconds until it ended."""
+def seconds_of_process(command: list[str], environment: dict[str, str] | None = None) -> tuple[float, float]:
+    """CPU seconds of a process, and seconds until it ended; in this environment, None for that of this process."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     elapsed, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     check(done.returncode == 0, f"the command ended with status {done.returncode}: {done.stderr}")
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, elapsed

@@ -172,7 +172,7 @@ def layer_stacks(names: ModuleNames) -> dict[str, list[str]]:
             stacks[name] = layers
     covered = [layer for layers in stacks.values() for layer in layers]
     for name, module in names.modules.items():
-        if not isinstance(module, nn.ModuleList) or len(module) == 0 or not any(map(is_attention, module.modules())):
+        if not isinstance(module, nn.ModuleList) or len(module) == 0 or not any(map(is_attention, modules_of(module))):
             continue
         layers = [f"{name}.{i}" for i in range(len(module))]
         if any(isinstance(layer, nn.ModuleList) for layer in module):

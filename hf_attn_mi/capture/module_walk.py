@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from hf_attn_mi.capture.model_reading import read_once
 
@@ -22,6 +22,22 @@ def modules_of(model: nn.Module) -> list[nn.Module]:
         True
     """
     return read_once(model, "modules", _walk)
+
+
+def weights_of(model: nn.Module) -> list[Tensor]:
+    """Return every parameter of a model once, in the order of `model.parameters()`.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
+        >>> [one is other for one, other in zip(weights_of(model), model.parameters(), strict=True)]
+        [True, True, True, True]
+    """
+    found: dict[int, Tensor] = {}
+    for module in modules_of(model):
+        for weight in module._parameters.values():
+            if weight is not None:
+                found.setdefault(id(weight), weight)
+    return list(found.values())
 
 
 def _walk(model: nn.Module) -> list[nn.Module]:

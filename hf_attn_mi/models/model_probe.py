@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from hf_attn_mi.capture.model_cache import LIBRARIES, is_known, model_state, runs_own_code
 from hf_attn_mi.capture.model_state import visible_attention
-from hf_attn_mi.capture.module_names import ModuleNames, layer_stacks
-from hf_attn_mi.capture.module_walk import modules_of
+from hf_attn_mi.capture.module_names import ModuleNames, layer_stacks, named_modules
+from hf_attn_mi.capture.module_walk import modules_of, weights_of
 from hf_attn_mi.errors import HfAttnMiError
 from hf_attn_mi.models.output_tests import float_outputs
 from hf_attn_mi.models.token_origins import Following, TokenOrigins
@@ -167,8 +167,7 @@ class _WatchedPass:
 
 def _state(runner: EncoderRunner) -> tuple[object, ...] | None:
     """The state of the model and of the generators that its outputs may depend on; None if a device has others."""
-    weights = (weight for module in modules_of(runner.model) for weight in module._parameters.values())
-    kinds = {weight.device.type for weight in weights if weight is not None} - {"meta"} | {runner.device.type}
+    kinds = {weight.device.type for weight in weights_of(runner.model)} - {"meta"} | {runner.device.type}
     if not kinds <= {"cpu", "cuda"}:
         return None
     states: list[object] = [model_state(runner.model), random.getstate(), torch.get_rng_state().numpy().tobytes()]
@@ -193,13 +192,14 @@ def _holds_functions(model: nn.Module) -> bool:
 
 def token_tables(model: nn.Module) -> dict[str, nn.Module]:
     """Modules that may turn token ids into embeddings: tables, and what parts of the model name as theirs."""
-    names = {id(module): name for name, module in model.named_modules()}
+    modules = named_modules(model)
+    names = {id(module): name for name, module in modules.items()}
     tables: dict[str, nn.Module] = {}
-    for name, module in model.named_modules():
+    for name, module in modules.items():
         if isinstance(module, nn.Embedding):
             tables[name] = module
         try:
-            stated = module.get_input_embeddings()
+            stated = module.get_input_embeddings()  # type: ignore[operator]
         except (AttributeError, NotImplementedError, TypeError):
             continue
         if isinstance(stated, nn.Module) and id(stated) in names:
@@ -239,7 +239,7 @@ def _counted(model: nn.Module, names: list[str], calls: Counter[str], *, once: b
 
 @contextmanager
 def _hooks(before: Mapping[str, Any], model: nn.Module) -> Iterator[None]:
-    modules = dict(model.named_modules())
+    modules = named_modules(model)
     with ExitStack() as stack:
         for name, hook in before.items():
             stack.callback(modules[name].register_forward_pre_hook(hook, with_kwargs=True).remove)

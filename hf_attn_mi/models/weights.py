@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from hf_attn_mi.capture.model_cache import cached
+from hf_attn_mi.capture.module_names import named_modules
+from hf_attn_mi.capture.module_walk import weights_of
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 
 # What differs between two copies of the same model: where it came from, who wrote it, how it is run.
@@ -34,7 +36,7 @@ VOLATILE = (
 
 def holds_meta_weights(model: nn.Module) -> bool:
     """Whether a weight has no values in memory."""
-    return cached(model, "meta", lambda: any(parameter.is_meta for parameter in model.parameters()))
+    return cached(model, "meta", lambda: any(weight.is_meta for weight in weights_of(model)))
 
 
 def refuse_nonfinite_weights(model: nn.Module) -> None:
@@ -51,7 +53,7 @@ def nonfinite_weight(model: nn.Module) -> str | None:
     """Name of the first weight with NaN or infinite entries, None if there is none."""
     with torch.no_grad():
         sums: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
-        for parameter in map(_values, model.parameters()):
+        for parameter in map(_values, weights_of(model)):
             if parameter is not None:  # one pass, and no mask is formed
                 total = parameter.sum(dtype=torch.promote_types(parameter.dtype, torch.float32))
                 sums.setdefault((total.device, total.dtype), []).append(total)
@@ -88,7 +90,7 @@ def refuse_quantized(model: nn.Module) -> None:
 
 def _quantized(model: nn.Module) -> str | None:
     """What is quantized, as an error message; None if nothing is."""
-    for name, module in model.named_modules():
+    for name, module in named_modules(model).items():
         home = type(module).__module__
         stored = [t.dtype for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
         packed = home.startswith("torch.nn") and any(t in (torch.int8, torch.uint8) for t in stored)

@@ -64,8 +64,9 @@ REASONS = {  # for missed targets, by the name of the row
         for task in ("none", "full")
         for shape in ("1 x 16", "1 x 32", "1 x 128")
     },
-    "first call of a process/first over second": (
-        "the two passes of the probe, the checks of W_O and the reading of the weights take longer than a further call"
+    "first call of a process/explain, first over second": (
+        "the parts that follow show it: the weights are read, the attention products are followed to W_O and checked, "
+        "the state of the model is compared before and after the pass, and code runs for the first time"
     ),
     "received/null space of V": (
         "a float32 Gram matrix alone takes 0.5 ms of the 0.9 ms that 100 times would leave, and the condition number, "
@@ -113,10 +114,16 @@ NOTES = {
         "Floating-point operations of the products of matrices in one call, counted by `torch.utils.flop_counter`."
     ),
     "first call of a process": (
-        "`explain` of a short text in a fresh process, after one plain forward pass. The first call reads the weights "
-        "once to refuse NaN, runs the model twice to find the embedding table of the tokens and to detect random "
-        "outputs, and follows each attention product to W_O. The results of these checks are kept for further calls; "
-        "without them the first call would explain an unchecked model."
+        "`explain` of a short text in a fresh process, after one plain forward pass; the peer is a forward and a "
+        "backward pass in processes of its own. The first call reads the weights once to refuse NaN, and in the pass "
+        "that it runs anyway it finds the embedding table of the tokens and follows each attention product to W_O. The "
+        "results of these checks are kept for further calls; without them the first call would explain an unchecked "
+        "model. A part without a figure to compare with is not in the second call."
+    ),
+    "commands": (
+        "Processor seconds of whole processes on the embedded model, from the start of Python to its end, with the "
+        "modules of all packages compiled before. A command does not load the parts of torch and scipy that "
+        "transformers imports and no command needs; `transformers alone` loads them."
     ),
     "whole encoder": "All rows of all heads, on two cores.",
     "against other packages": (

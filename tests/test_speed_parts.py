@@ -65,6 +65,38 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.parametrize("task", ["explain", "bare"])
+def test_the_first_call_and_its_parts_are_timed(task):
+    found = excess.one_process(EMBEDDED_MODEL, task)
+    assert min(found["first"], found["second"]) > 0
+    if task == "bare":
+        return
+    for call in ("first", "second"):
+        parts = {name: seconds for name, seconds in found.items() if name.startswith(f"{call} ")}
+        assert len(parts) == len(excess.FIRST_PARTS) + 1
+        assert sum(parts.values()) == pytest.approx(found[call])
+        assert parts[f"{call} forward, its operations followed"] > 0
+    assert found["first weights read, to find NaN"] > 0
+    assert found["first rank of W_O"] > 0
+    assert found["second weights read, to find NaN"] == found["second rank of W_O"] == 0
+
+
+def test_commands_are_timed_in_processes_that_keep_what_they_compile(monkeypatch):
+    runs = []
+
+    def seconds(command, environment):
+        runs.append((command, environment))
+        return len(runs), 0.0
+
+    monkeypatch.setattr(excess, "seconds_of_process", seconds)
+    rows = {row["name"]: row for row in excess.commands(1)}
+    assert [name.partition("/")[2].partition(":")[0] for name in rows] == ["explain", "subgraph", "transformers alone"]
+    assert rows["commands/subgraph"]["target"] == "<= 4"
+    assert [row["ours"] for row in rows.values()] == [4, 5, 6]  # the first round is not counted
+    assert len({environment["PYTHONPYCACHEPREFIX"] for _, environment in runs}) == 1
+    assert not any(environment["PYTHONDONTWRITEBYTECODE"] for _, environment in runs)
+
+
 @pytest.mark.parametrize("limit", [1000, 1])
 def test_a_peer_answers_in_a_process_of_its_own_and_without_scores_gets_no_row(limit, tmp_path, monkeypatch):
     (tmp_path / "interpret.py").write_text(ADAPTER.replace("LIMIT", str(limit)))

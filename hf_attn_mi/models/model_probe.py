@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from hf_attn_mi.models.output_tests import float_outputs
 from hf_attn_mi.models.token_origins import Following, TokenOrigins
 
 if TYPE_CHECKING:
+    from hf_attn_mi.models.encoded_input import EncodedInput
     from hf_attn_mi.models.runner import EncoderRunner
 
 # A model is random if two passes differ by more, relative to the largest output.
@@ -101,6 +102,15 @@ def probe_during(runner: EncoderRunner, arguments: Mapping[str, Any], *, once: b
 def is_probed(runner: EncoderRunner, arguments: Mapping[str, Any]) -> bool:
     """Whether `probe` knows its answer without a pass."""
     return is_known(runner.model, _key(arguments))
+
+
+def notes_of(runner: EncoderRunner, inputs: Sequence[EncodedInput], *, run: bool = True) -> tuple[str, ...] | None:
+    """The notes of a model that takes these inputs; None where they cannot be run, or were not and shall not be."""
+    with suppress(HfAttnMiError):  # the pass that is run for the result raises it again
+        arguments = runner.collate(inputs)
+        if run or is_probed(runner, arguments):
+            return probe(runner, arguments).notes
+    return None
 
 
 def can_probe_during(runner: EncoderRunner, arguments: Mapping[str, Any]) -> bool:

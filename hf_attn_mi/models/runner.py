@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,14 +16,14 @@ from hf_attn_mi._version import library_versions
 from hf_attn_mi.capture import eager_stance, is_compiled, model_lock, unwrap
 from hf_attn_mi.capture.model_cache import cached, runs_own_code
 from hf_attn_mi.capture.module_walk import modules_of
-from hf_attn_mi.errors import HfAttnMiError, InvalidInputError, UnsupportedModelError
+from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.models.encode import encode_tensors, encode_texts, forward_parameters
 from hf_attn_mi.models.encoded_input import EncodedInput, EncodedInputs, batches_by_length, collate
 from hf_attn_mi.models.loading import check_tokenizer, input_embedding, load_tokenizer
 from hf_attn_mi.models.media import check_media_options, encode_media
 from hf_attn_mi.models.memory import out_of_memory
 from hf_attn_mi.models.model_call import call_model, has_hooks
-from hf_attn_mi.models.model_probe import is_probed, probe
+from hf_attn_mi.models.model_probe import notes_of
 from hf_attn_mi.models.multiple_choice import encode_choices, refuse_several_choices, takes_choices
 from hf_attn_mi.models.output_heads import OutputHead
 from hf_attn_mi.models.padding import padding_changes_nothing, trim_padding
@@ -253,20 +253,15 @@ class EncoderRunner:
         )
         encoded = encode_choices(encode, inputs) if takes_choices(self.model) else encode(inputs)
         if encoded.inputs:
-            self._encoded, self._notes = encoded.inputs[:1], None
-            with suppress(HfAttnMiError):  # of inputs that cannot be run as they are
-                arguments = self.collate(self._encoded)
-                if is_probed(self, arguments):  # read here, where the state of the model was read anyway
-                    self._notes = probe(self, arguments).notes
+            self._encoded = encoded.inputs[:1]
+            self._notes = notes_of(self, self._encoded, run=False)  # here the state of the model was read anyway
         return encoded
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Remarks that every result of this model must show; the model is probed if no pass has done so."""
         if self._notes is None and self._encoded:
-            self._notes = ()
-            with suppress(HfAttnMiError):  # the pass that is run for the result raises it again
-                self._notes = probe(self, self.collate(self._encoded)).notes
+            self._notes = notes_of(self, self._encoded) or ()
         return self._notes or ()
 
     def _encode_rows(

@@ -487,8 +487,14 @@ def test_what_the_readme_says_of_attnlrp_iterative(faithful):
                 method for row in rows if row["kind"] == "run" and row["set"] == name for method in row["values"]
             }
             columns = {method: list(by_input(rows, name, method, metric, ("main",)).values()) for method in methods}
-            assert f"SNLI, MRPC; {len(columns[best])} inputs" in readme
+            assert re.search(rf"\({name.upper()} {len(columns[best])},|, {name.upper()} {len(columns[best])}\)", readme)
             assert max(columns, key=lambda method: sign * np.mean(columns[method])) == best
+    page, gaps = " ".join((METHODS / "relevance.md").read_text(encoding="utf-8").split()), []
+    for name in ("snli", "mrpc"):
+        methods = ("feature_ablation", "attnlrp_iterative")
+        best, ours = (by_input(rows, name, method, "comprehensiveness", ("main",)) for method in methods)
+        gaps.append(f"{np.mean([best[place] - ours[place] for place in ours]):.3f}".removeprefix("0"))
+    assert re.search(rf"comprehensiveness that is higher by {gaps[0]} \[[^]]*\] and {gaps[1]} \[", page)
 
 
 def test_a_changed_number_of_a_page_is_seen(faithful):

@@ -58,7 +58,7 @@ class SiteData:
 
 
 def _fold_sums(site: SiteData) -> FoldSums:
-    return sum_folds(site.points, site.outputs, site.fold_of, whitened=True)
+    return sum_folds(site.points, site.outputs, site.fold_of)
 
 
 @dataclass(frozen=True, eq=False)

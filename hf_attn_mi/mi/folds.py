@@ -103,7 +103,7 @@ class FoldSums:
     points: Tensor  # (folds, size, r) float32
     probabilities: Tensor  # (folds, size, K) float64
     sizes: Tensor  # (folds,) float64
-    gram: Tensor | None  # (r, r) of all points; None: n times the identity, as of whitened points
+    gram: Tensor  # (r, r) of all points
     sums: Tensor  # (1 + folds, r) of points
     class_sums: Tensor  # (1 + folds, K, r) of points times probabilities
     weights: Tensor  # (1 + folds, K) float64
@@ -116,21 +116,20 @@ class FoldSums:
         return torch.cat([total[None], total - self.sizes])
 
 
-def sum_folds(points: Tensor, probabilities: Tensor, fold_of: Tensor, *, whitened: bool = False) -> FoldSums:
+def sum_folds(points: Tensor, probabilities: Tensor, fold_of: Tensor) -> FoldSums:
     """Return the sums that every fit needs, from one pass.
 
     Args:
         points: (n, r) float32.
         probabilities: (n, K) float64.
         fold_of: (n,) long.
-        whitened: the mean of the points is zero and their covariance the identity, so that it need not be computed.
     """
     parts, classes = by_fold(points, fold_of), by_fold(probabilities, fold_of)
     return FoldSums(
         parts,
         classes,
         torch.bincount(fold_of).double(),
-        None if whitened else gram(points),
+        gram(points),
         all_and_left_out(parts.sum(1)),
         all_and_left_out(classes.transpose(1, 2).to(parts.dtype) @ parts),
         all_and_left_out(classes.sum(1)),
@@ -174,10 +173,7 @@ def solve_left_out(folds: FoldSums, right: Tensor) -> Tensor:
 
 def _covariance_product(folds: FoldSums, vectors: Tensor) -> Tensor:
     """Return (1 + folds, q, r) vectors times the covariance of each fit, shrunk toward the identity."""
-    if folds.gram is None:
-        products = vectors * folds.examples[0].to(vectors.dtype)
-    else:
-        products = (vectors.flatten(0, 1) @ folds.gram).view(vectors.shape)
+    products = (vectors.flatten(0, 1) @ folds.gram).view(vectors.shape)
     products[1:].baddbmm_(vectors[1:] @ folds.points.transpose(1, 2), folds.points, alpha=-1)
     examples = folds.examples.to(products.dtype)[:, None, None]
     sums = folds.sums[:, None]

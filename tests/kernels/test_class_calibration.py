@@ -59,3 +59,14 @@ def test_backends_take_the_same_steps(scale):
         torch.testing.assert_close(first, second, rtol=1e-6, atol=1e-9)
     equal = [class_calibration(torch.ones(2, 50).double(), target[:2, :50], backend=b) for b in ("torch", "numba")]
     torch.testing.assert_close(equal[0][2], equal[1][2])
+
+
+@pytest.mark.parametrize("backend", ["torch", pytest.param("numba", marks=needs_numba)])
+@pytest.mark.parametrize("score", [0.0, 1e-200, 1e200])
+def test_scores_without_a_usable_scale_end_the_search(backend, score):
+    scores = torch.full((3, 60), score, dtype=torch.float64)
+    scores[0, ::2] *= -1
+    _, _, posterior = class_calibration(scores, drawn(draws(3, 60)), backend=backend)
+    assert posterior.shape == (3, 60)
+    twice = class_calibration(scores * torch.inf if score else scores, drawn(draws(3, 60)), backend=backend)
+    assert twice[2].shape == (3, 60)

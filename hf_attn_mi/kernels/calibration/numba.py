@@ -100,6 +100,8 @@ def _compile():
                     second[1 + m, 1 + k] = second[1 + k, 1 + m]
             for a in range(1 + classes):
                 second[a, a] += nugget
+            if not (np.isfinite(slope).all() and np.isfinite(second).all()):
+                break  # there is no step, as in PyTorch, where it is not a number
             slope[:] = np.linalg.solve(second, slope)
         return loss
 

@@ -1,6 +1,7 @@
 """Write docs/benchmarks.md and docs/scale_figures.md from the JSON lines of the benchmarks.
 
 python scripts/generate_benchmarks.py            # write the pages
+python scripts/generate_benchmarks.py --picture  # also docs/benchmarks_growth.png, from the same rows
 python scripts/generate_benchmarks.py --check    # exit status 1 if a page differs from the results
 """
 
@@ -18,6 +19,8 @@ from benchmarks.studies.faithfulness.report import summary
 
 BENCHMARKS = ROOT / "benchmarks"
 PAGE = ROOT / "docs" / "benchmarks.md"
+PICTURE = ROOT / "docs" / "benchmarks_growth.png"
+GROWTH = "growth over forward and backward"
 SCALE_PAGE = ROOT / "docs" / "scale_figures.md"
 OWN_PAGES = ("continuous", "mi_coverage", "corpus")  # result files that have a page of their own
 FAITHFULNESS = BENCHMARKS / "studies" / "faithfulness" / "results" / "faithfulness.jsonl"
@@ -104,6 +107,10 @@ NOTES = {
         "multiplications than forward and backward, because no gradient goes to queries and keys; attnlrp needs as "
         "many as they do. Both are counted in `excess`. Shapes that are missing for a model were not measured."
     ),
+    GROWTH: (
+        "The same cost against the number of tokens (one text) and against the batch (texts of 128 tokens).\n\n"
+        "![Cost of explain over forward and backward against tokens and batch](benchmarks_growth.png)"
+    ),
     "where the time goes": (
         "The parts of one call beside the forward and the backward pass of the peer; without a peer, all of a part is "
         "above the limit. In `forward` a function mode receives every operation of the model, and calls Python for "
@@ -145,7 +152,7 @@ NOTES = {
         'How many times faster `explain(..., layers="none")` is than Captum\'s own classes on the presence of the '
         "tokens with a plain call of the model, which run with the fastest of several `perturbations_per_eval`. "
         "Processor seconds, measured while other programs ran on the machine, on 25 tokens with 200 samples (`lime`, "
-        "`kernel_shap`) and 5 orders (`shapley_sampling`); texts of 128 tokens are not in the table yet. Of a call of "
+        "`kernel_shap`) and 5 orders (`shapley_sampling`), on 128 tokens with 60 samples and 1 order. Of a call of "
         "`lime` 88 % of the profile are the passes over its rows, which both need: with the baseline "
         '"pad" only equal rows can be saved. With "removed" the missing tokens are not run; `feature_ablation` and '
         "`occlusion` miss one to three tokens in a row, so that nothing is saved there. Captum does not run the "
@@ -277,6 +284,38 @@ def _short(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
+def draw(rows: list[Row], path: Path) -> None:
+    """Draw the cost over forward and backward against tokens and against the batch, a line for each model and task."""
+    from matplotlib.figure import Figure
+
+    lines: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row["name"].startswith(GROWTH + "/"):
+            lines.setdefault((row["model"], row["task"]), []).append(row)
+    figure = Figure(figsize=(9.0, 3.4), layout="constrained", dpi=150)
+    models = list(dict.fromkeys(model for model, _ in lines))
+    axis = {"tokens": ("batch", 1, "tokens of one text"), "batch": ("tokens", 128, "texts of 128 tokens in the batch")}
+    for axes, (across, (held, value, label)) in zip(figure.subplots(1, 2, sharey=True), axis.items()):
+        for (model, task), members in lines.items():
+            ordered = sorted((row for row in members if row[held] == value), key=lambda row: row[across])
+            places, ratios = [row[across] for row in ordered], [row["ratio"] for row in ordered]
+            color, style = f"C{models.index(model)}", "-" if task == "full" else "--"
+            axes.plot(places, [one["median"] for one in ratios], style, color=color, label=f"{model}, layers={task!r}")
+            axes.fill_between(
+                places, [one["min"] for one in ratios], [one["max"] for one in ratios], color=color, alpha=0.15, lw=0
+            )
+        axes.axhline(1.0, color="0.6", linewidth=1)
+        axes.set_xscale("log", base=2)
+        ticks = sorted({row[across] for members in lines.values() for row in members if row[held] == value})
+        axes.set_xticks(ticks, ticks)
+        axes.set_xlabel(label, fontsize=8)
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].set_ylabel("explain over forward + backward", fontsize=8)
+    figure.axes[0].legend(fontsize=7, frameon=False)
+    figure.savefig(path, metadata={"Software": None})
+
+
 def scale_page() -> str:
     """Return the page of the figures of whole data sets."""
     return "\n".join(
@@ -296,12 +335,16 @@ def main() -> int:
     """Write the pages, or check them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing")
+    parser.add_argument("--picture", action="store_true", help="draw the figure again")
     arguments = parser.parse_args()
-    pages = {PAGE: page(read_results()), SCALE_PAGE: scale_page()}
+    results = read_results()
+    pages = {PAGE: page(results), SCALE_PAGE: scale_page()}
     if arguments.check:
         return int(any(not path.exists() or path.read_text(encoding="utf-8") != text for path, text in pages.items()))
     for path, text in pages.items():
         path.write_text(text, encoding="utf-8")
+    if arguments.picture:
+        draw(results["speed/over_backward"], PICTURE)
     return 0
 
 

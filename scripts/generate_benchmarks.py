@@ -50,6 +50,7 @@ reads the file, encodes, explains, and writes the shards. One text at a time is 
 in a loop, for 100 of the texts.
 """
 
+REPLAYED = ("feature_ablation", "occlusion", "lime", "kernel_shap", "shapley_sampling")
 REASONS = {  # for missed targets, by the name of the row
     "import/over torch and transformers, cold (no bytecode yet)": (
         "all modules of the package are compiled at the first import; the warm row shows later imports"
@@ -63,7 +64,7 @@ REASONS = {  # for missed targets, by the name of the row
     },
     **{
         f"over forward and backward/{model} {task}, {shape}": "its parts are in `excess`, where the time goes"
-        for model in ("MiniLM", "ModernBERT")
+        for model in ("BERT", "MiniLM", "ModernBERT")
         for task in ("none", "full")
         for shape in ("1 x 16", "1 x 32", "1 x 128")
     },
@@ -71,6 +72,16 @@ REASONS = {  # for missed targets, by the name of the row
         "the parts that follow show it: the weights are read, the attention products are followed to W_O and checked, "
         "the state of the model is compared before and after the pass, and code runs for the first time"
     ),
+    **{
+        f"perturbation methods against plain Captum/{method}, {baseline}, {tokens} tokens": reason
+        for tokens in (25, 128)
+        for methods, baseline, reason in (
+            (REPLAYED, "pad", "both sides run the same rows of the same length"),
+            (REPLAYED[:2], "removed", "one to three tokens in a row are missing, which saves nothing"),
+            (REPLAYED[2:], "removed", "half of the tokens are missing on average, so that two is the most"),
+        )
+        for method in methods
+    },
     "received/null space of V": (
         "a float32 Gram matrix alone takes 0.5 ms of the 0.9 ms that 100 times would leave, and the condition number, "
         "which is reported, needs the inverse of its factor"

@@ -210,15 +210,12 @@ def test_the_vocabulary_of_the_roberta_model_reads_bytes_and_survives_saving(tmp
     assert model(**longest).logits.isfinite().all()
 
 
-def test_stored_rows_are_packed_and_keep_six_significant_digits(tmp_path):
+def test_stored_rows_are_packed_and_keep_every_digit(tmp_path):
     run_folder, stored = tmp_path / "run", tmp_path / "stored"
-    row = line(relative=1.23456789e-7, index=3, controls={"uniform": [0.123456789, True, None]})
+    row = line(relative=1.23456789012e-7, index=3, controls={"uniform": [0.123456789, True, None]})
     study.append_row(row, run_folder / "certificates.jsonl")
     assert report.collect(run_folder, stored).startswith("stored: 1 of certificates, 0 of details")
     first = (stored / "certificates.jsonl.gz").read_bytes()
-    expected = row | {"relative": 1.23457e-7, "controls": {"uniform": [0.123457, True, None]}}
-    assert report.load(stored, "certificates") == [expected]
-    report.collect(run_folder, stored)
-    assert (stored / "certificates.jsonl.gz").read_bytes() == first
+    assert report.load(stored, "certificates") == [row]
     report.collect(stored, stored)
-    assert report.load(stored, "certificates") == [expected]
+    assert (stored / "certificates.jsonl.gz").read_bytes() == first

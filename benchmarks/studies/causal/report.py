@@ -78,7 +78,6 @@ python run.py --report ../../../docs/studies
 The last command alone writes this page from the stored rows (`benchmarks/studies/causal/results`)."""
 RESULTS = Path(__file__).parent / "results"
 PARTS = ("certificates", "details", "tokens", "speed")
-DIGITS = 6  # significant ones of a stored number
 
 
 def load(folder: Path, part: str) -> Lines:
@@ -92,18 +91,9 @@ def collect(folder: Path, stored: Path) -> str:
     counts = []
     for part in (*PARTS, "runs"):
         rows = load(folder, part)
-        write_rows([shortened(row) for row in rows], stored / f"{part}.jsonl.gz")
+        write_rows(rows, stored / f"{part}.jsonl.gz")
         counts.append(f"{len(rows)} of {part}")
     return f"stored: {', '.join(counts)}"
-
-
-def shortened(value: Any) -> Any:
-    """Return a row with its numbers in `DIGITS` significant digits."""
-    if isinstance(value, dict):
-        return {name: shortened(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [shortened(item) for item in value]
-    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
 def lines_of(lines: Lines, suite: str) -> Lines:

@@ -87,11 +87,11 @@ REASONS = {  # for missed targets, by the name of the row
         "which is reported, needs the inverse of its factor"
     ),
     "mi/speed/gaussian": (
-        "intervals and 200 permutations are in it: whitening, fold sums, left-out fits and the permuted traces take "
-        "about 10 ms of a core each; the closed form alone is in `information`"
+        "intervals and 200 permutations are in it: whitening, fold sums, left-out fits and the permuted traces; the "
+        "closed form alone is in `information`"
     ),
     "mi/speed/auto": (
-        "about 160 ms of a core for each site: neighbors in four spaces, the path of discriminants, permutations"
+        "principal components, neighbors in four spaces, the path of discriminants and permutations are in it"
     ),
     "explain_dataset/over one text at a time, IMDB reviews": (
         "one long review fills a core, so that a batch of them is hardly faster than one after the other"
@@ -143,7 +143,10 @@ NOTES = {
         "modules of all packages compiled before. A command does not load the parts of torch and scipy that "
         "transformers imports and no command needs; `transformers alone` loads them."
     ),
-    "whole encoder": "All rows of all heads, on two cores.",
+    "whole encoder": (
+        "All rows of all heads, on two cores. With random weights the rows are nearly uniform, which is a hard case: "
+        "the simplex method exchanges most keys of each row several times."
+    ),
     "against other packages": (
         'How many times faster `explain(..., layers="none")` is; each side runs in a process of its own, in turns, one '
         "text at a time, in processor seconds of one thread. LXT's forward and backward are those of its own copy of "

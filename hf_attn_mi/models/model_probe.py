@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 # A model is random if two passes differ by more, relative to the largest output.
 NOISE = {torch.float64: 1e-9, torch.float32: 1e-5}
 NOISE_REDUCED = 2e-2  # for half precision
+KNOWN = ("torch", "transformers", "safetensors", "huggingface_hub")  # packages that the modules of libraries import
 
 
 @dataclass(frozen=True)
@@ -144,8 +147,8 @@ class _WatchedPass:
 
     Attributes:
         may_be_random: whether a second pass of a model without code of the caller may give other outputs: the state of
-            a generator of random numbers or of the model is another one than before the pass, or a function was given
-            a generator of its own.
+            a generator of random numbers or of the model is another one than before the pass, a function was given a
+            generator of its own, or a function of the caller takes the place of one of a library.
     """
 
     def __init__(self, runner: EncoderRunner, arguments: Mapping[str, Any], *, once: bool = False) -> None:
@@ -157,7 +160,8 @@ class _WatchedPass:
     @contextmanager
     def open(self) -> Iterator[None]:
         """Watch the pass that is run inside."""
-        model, own = self.runner.model, _holds_functions(self.runner.model)
+        model = self.runner.model
+        own = _holds_functions(model) or _runs_replaced_functions(model)
         before = None if own else _state(self.runner)
         counted = _counted(model, self.owners, self.calls, once=self.once)
         with counted, _tables_watched(model, self.following.origins, self.tables), self.following:
@@ -198,6 +202,24 @@ def _holds_functions(model: nn.Module) -> bool:
                 if not str(home).startswith((*LIBRARIES, "torch", "builtins")):
                     return True
     return False
+
+
+def _runs_replaced_functions(model: nn.Module) -> bool:
+    """Whether hooks of all modules are set, or a function that a library's modules call is not of a library."""
+    if nn.modules.module._global_forward_hooks or nn.modules.module._global_forward_pre_hooks:
+        return True
+    kinds = {type(module) for module in modules_of(model)}
+    homes = {kind.__module__ for kind in kinds} | {"torch.nn.functional"}
+    spaces = [vars(kind) for kind in kinds] + [vars(sys.modules[home]) for home in homes if home in sys.modules]
+    functions = (value for space in spaces for value in space.values() if isinstance(value, FunctionType))
+    # By where a function was written: `functools.wraps` copies the other names.
+    return not all(_of_known_package(str(one.__globals__.get("__name__", ""))) for one in functions)
+
+
+@lru_cache(maxsize=4096)
+def _of_known_package(name: str) -> bool:
+    package = name.partition(".")[0]
+    return name.startswith(LIBRARIES) or package in KNOWN or package in sys.stdlib_module_names
 
 
 def token_tables(model: nn.Module) -> dict[str, nn.Module]:

@@ -1,6 +1,7 @@
 """A model of a library is probed in the pass that the first call runs anyway; what that pass leaves open is tested."""
 
 import random
+from functools import wraps
 
 import numpy as np
 import pytest
@@ -77,6 +78,49 @@ def test_a_function_of_the_caller_in_a_module_is_tried_twice(fresh, passes):
     original = layer.feed_forward_chunk
     layer.feed_forward_chunk = lambda x: original(x) * (1 + 0.1 * generator.random())
     assert len(notes(explain(model, TEXTS[0], tokenizer=tokenizer))) == 1
+    assert len(passes) == 3
+
+
+class Growing:
+    """Scales what a function returns, more in each call: no generator of random numbers shows it."""
+
+    def __init__(self, function):
+        self.function, self.calls = function, 0
+
+    def __call__(self, *args, **kwargs):
+        self.calls += 1
+        return self.function(*args, **kwargs) * (1 + 0.01 * self.calls)
+
+
+@pytest.mark.parametrize("place", ["module", "class", "wrapped", "torch", "all modules"])
+def test_a_function_of_the_caller_in_the_place_of_one_of_a_library_is_tried_twice(fresh, passes, monkeypatch, place):
+    """Its numbers may come from anywhere, and neither a class nor a forward of the model is the caller's."""
+    model, tokenizer = fresh
+    holder, name = {
+        "class": (modeling_bert.BertLayer, "feed_forward_chunk"),
+        "torch": (torch.nn.functional, "layer_norm"),
+    }.get(place, (modeling_bert, "apply_chunking_to_forward"))
+    growing = Growing(getattr(holder, name))
+
+    def function(*args, **kwargs):
+        return growing(*args, **kwargs)
+
+    if place == "all modules":
+        growing = Growing(lambda module, args, output: output)
+        layer = model.bert.encoder.layer[0].output.dense
+        hook = torch.nn.modules.module.register_module_forward_hook(
+            lambda module, args, output: growing(module, args, output) if module is layer else None
+        )
+    else:
+        method = lambda self, states: growing(self, states)  # noqa: E731 - transformers counts its arguments
+        wrapped = wraps(growing.function)(function)
+        monkeypatch.setattr(holder, name, {"class": method, "wrapped": wrapped}.get(place, function))
+    try:
+        assert not model_probe.runs_own_code(model)
+        assert len(notes(explain(model, TEXTS[0], tokenizer=tokenizer))) == 1
+    finally:
+        if place == "all modules":
+            hook.remove()
     assert len(passes) == 3
 
 

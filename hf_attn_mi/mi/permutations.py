@@ -37,7 +37,8 @@ class Permutations:
     """Outputs in each order, in the form whose products with states are tested; the first order is the observed one."""
 
     targets: Tensor  # ((1 + B) * q, n) float32: centered outputs, uncorrelated, unit variance
-    labels: Tensor | None  # (n, 1 + B) int16 classes; None: neighbors are not tested
+    labels: Tensor | None  # (m, 1 + B) int16 classes of the examples in `drawn`; None: neighbors are not tested
+    drawn: Tensor  # (m,) long: the examples whose neighbors are tested, in random order
     orders: Tensor  # (1 + B, n) long
     classes: ClassMembers | None  # None: outputs are not certain, or of two classes
 
@@ -45,7 +46,7 @@ class Permutations:
         """Return the same on a device."""
         labels = None if self.labels is None else self.labels.to(device)
         classes = None if self.classes is None else self.classes.to(device)
-        return Permutations(self.targets.to(device), labels, self.orders.to(device), classes)
+        return Permutations(self.targets.to(device), labels, self.drawn.to(device), self.orders.to(device), classes)
 
 
 def draw_permutations(outputs: Tensor, labels: Tensor | None, count: int, seed: int) -> Permutations:
@@ -58,9 +59,13 @@ def draw_permutations(outputs: Tensor, labels: Tensor | None, count: int, seed: 
     kept = values > 1e-9 * values[-1]
     axes = vectors[:, kept] / values[kept].sqrt()
     targets = (centered @ axes).float()
+    # In random order: of equal states the first ones are the neighbors, and in the caller's order, or among the first
+    # MAX_POINTS of it, they may be of one class. Then the observed order would not be exchangeable with the others.
+    drawn = torch.randperm(n, generator=make_rng(seed, "neighbors"))[:MAX_POINTS]
     return Permutations(
         torch.cat([targets[order].T for order in orders]),
-        None if labels is None else labels.to(torch.int16)[orders].T.contiguous(),
+        None if labels is None else labels.to(torch.int16)[orders[:, drawn]].T.contiguous(),
+        drawn,
         orders,
         _class_members(outputs, orders, axes),
     )
@@ -91,7 +96,7 @@ def permuted_statistics(states: WhitenedStates, permutations: Permutations) -> T
     pillai = _standardize(_pillai(states.points, permutations))
     if permutations.labels is None:
         return pillai
-    return torch.maximum(pillai, _standardize(_same_class(states, permutations.labels)))
+    return torch.maximum(pillai, _standardize(_same_class(states, permutations.labels, permutations.drawn)))
 
 
 def p_values(statistics: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,10 +133,9 @@ def _pillai(points: Tensor, permutations: Permutations) -> Tensor:
     return traces
 
 
-def _same_class(states: WhitenedStates, labels: Tensor) -> Tensor:
+def _same_class(states: WhitenedStates, labels: Tensor, drawn: Tensor) -> Tensor:
     """Return (1 + B,) number of pairs of a point and one of its ten nearest neighbors that have the same class."""
-    points = states.leading(COMPONENTS)[:MAX_POINTS].contiguous()
-    labels = labels[: len(points)]
+    points = states.leading(COMPONENTS)[drawn]
     small = labels.to(torch.int8) if int(labels.max()) < 128 else labels
     return agreeing_neighbors(points, small, NEIGHBORS).double()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -33,7 +33,9 @@ from hf_attn_mi.mi.permutations import MAX_POINTS, Permutations, draw_permutatio
 from hf_attn_mi.mi.predictors import Effort, check_effort
 from hf_attn_mi.mi.registry import get_estimator
 from hf_attn_mi.mi.result import MutualInformation
+from hf_attn_mi.mi.rng import make_rng
 
+IN_ORDER = 2000  # examples up to which no part takes only the first of them: more are put in random order
 NOTHING = 1e-9  # nats: outputs with a smaller ceiling are constant
 NULL_SITES = 8  # sites in which the estimator is applied to permuted outputs
 
@@ -105,6 +107,9 @@ def mutual_information(
         if isinstance(outputs, Tensor) and not outputs.is_meta:
             outputs = outputs.cpu()
         known = read_vectors(outputs, noise, n, seed) if vectors else read_classes(outputs, n, seed)
+        shuffle = torch.randperm(n, generator=make_rng(seed, "examples")) if n > IN_ORDER else None
+        if shuffle is not None:
+            known = replace(known, values=known.values[shuffle], labels=known.labels[shuffle])
         # The test looks at neighbors among the leading components, which whitened coordinates do not have.
         labels = None if spec.coordinates == "whitened" else known.labels
         if vectors:  # neighbors are tested on the cells of a grid
@@ -114,7 +119,10 @@ def mutual_information(
         ceiling = None if vectors else ceiling_of(known.values)
         warnings += _repeated_outputs(known.values) if vectors else small_classes(known)
     device, noiseless = flat.device, vectors and noise is None
-    run = _Estimation(spec, known.to(device), fold_of.to(device), orders.to(device), ceiling, folds, effort, noiseless)
+    shuffle = None if shuffle is None else shuffle.to(device)
+    run = _Estimation(
+        spec, known.to(device), shuffle, fold_of.to(device), orders.to(device), ceiling, folds, effort, noiseless
+    )
     if run.constant:
         warnings += ("outputs are the same for every input: there is no information about them",)
     null_order = _null_orders(len(flat), permutations)
@@ -154,6 +162,7 @@ class _Estimation:
 
     spec: EstimatorSpec
     outputs: Outputs
+    shuffle: Tensor | None  # (n,) long: the order of the examples in all that follows; None: the caller's
     fold_of: Tensor
     permutations: Permutations
     ceiling: float | None
@@ -169,6 +178,8 @@ class _Estimation:
     def site(self, states: Tensor, index: int, null_order: int | None) -> _SiteResult:
         """Estimate and test one site (n, d); `null_order` also applies the estimator to outputs in this order."""
         orders = self.permutations.orders
+        if self.shuffle is not None:
+            states = states[self.shuffle]
         whitened = site_coordinates(balance(states)[0], self.spec.coordinates)
         if whitened is None:
             lowest = torch.full((len(orders),), -torch.inf, dtype=torch.float64, device="cpu")

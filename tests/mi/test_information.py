@@ -201,3 +201,18 @@ def test_numba_changes_rounding_alone(monkeypatch):
         assert (operation.NUMBA_MODULE in sys.modules) == (pairs == 0)
     for name in ("nats", "interval", "lower_bound", "p_value", "family_p_value", "null_mean"):
         torch.testing.assert_close(*(getattr(one, name) for one in found), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("estimator", ["ksg", "auto"])
+def test_data_sorted_by_class_give_the_same_information(estimator):
+    draw = torch.Generator().manual_seed(0)
+    labels = (torch.rand(6000, generator=draw) < 0.15).long()
+    states = torch.randn(6000, 2, generator=draw) + 2.0 * labels[:, None]
+    order = labels.sort().indices  # the first 5,000, from which neighbors are taken, are of one class
+    found, ordered = (
+        mutual_information(states[one], labels[one], estimator=estimator, permutations=9)
+        for one in (torch.arange(6000), order)
+    )
+    assert float(found.nats) > 0.15
+    assert float(ordered.nats) == pytest.approx(float(found.nats), abs=0.02)
+    assert float(ordered.lower_bound) == pytest.approx(float(found.lower_bound), abs=0.02)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.kernels.neighbors.torch import ordinary
-from hf_attn_mi.kernels.products import gram, lower_inverse, product, upper_product
+from hf_attn_mi.kernels.products import gram, product
 
 MAX_COMPONENTS_OF_N = 0.6  # with more components than this share of n, covariances are not worth inverting
 KEPT_OF_N = 4  # with too many components, n / 4 of them are kept
@@ -100,8 +100,8 @@ def whiten(balanced: Tensor) -> WhitenedStates | None:
     pivots = factor.diagonal().square() / covariance.diagonal().clamp_min(1e-30)
     if int(failed) or not float(pivots.min()) > MIN_PIVOT:
         return principal_components(balanced)
-    axes = lower_inverse(factor).T.contiguous()
-    return WhitenedStates(balanced, upper_product(balanced, axes), torch.ones(d, dtype=torch.float64), axes, d)
+    axes = torch.linalg.solve_triangular(factor, torch.eye(d), upper=False).T.contiguous()
+    return WhitenedStates(balanced, product(balanced, axes), torch.ones(d, dtype=torch.float64), axes, d)
 
 
 def principal_components(balanced: Tensor) -> WhitenedStates | None:

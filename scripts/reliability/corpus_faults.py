@@ -35,6 +35,7 @@ SHARD = 50
 TOLERANCE = 1e-6
 PAGE = 4096
 PROCESSES = 2
+LONGEST = 300  # seconds after which a forked process that has not ended counts as failed, rather than be waited for
 
 
 def rows_of(count: int) -> list[dict[str, Any]]:
@@ -54,12 +55,16 @@ def call(rows: Any, output: Path, **options: Any) -> Any:
 
 
 def fork_worker(rank: int, port: int, rows: Any, output: Path) -> int:
-    """Start a process of a run as a launcher would; returns its number."""
+    """Start a process of a run as a launcher would; returns its number.
+
+    A fork has the locks of all threads of this process and none of the threads: call it where there are no others.
+    """
     child = os.fork()
     if child:
         return child
     status = 1
     try:
+        _end_in_time()
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.environ |= {
@@ -76,6 +81,12 @@ def fork_worker(rank: int, port: int, rows: Any, output: Path) -> int:
         status = 0
     finally:
         os._exit(status)
+
+
+def _end_in_time() -> None:
+    """Let the system end this process after `LONGEST` seconds, whatever it waits for."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(LONGEST)
 
 
 def free_port() -> int:
@@ -310,6 +321,7 @@ def interrupts(count: int, rows: int, seed: int) -> dict[str, Any]:
 
 def _run_until_stopped(data: Any, output: Path, *, grace: float) -> None:
     try:
+        _end_in_time()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         corpus_run.GRACE = grace
@@ -328,7 +340,9 @@ def two_runs(count: int, rows: int) -> dict[str, Any]:
             child = os.fork()
             if child == 0:
                 _run_until_stopped(data, output, grace=0.0)
+            started = time.monotonic()
             while not (output / ".lock.owner").exists():
+                assert time.monotonic() - started < LONGEST, "the first run has not begun"
                 time.sleep(0.005)
             try:
                 call(data, output)

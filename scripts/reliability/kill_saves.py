@@ -114,12 +114,12 @@ def _kill_one(writer: Writer, path: Path, seconds: float) -> None:
                 writer.save(variant, path)
         finally:
             os._exit(1)  # a save that fails is seen by its status
+    os.close(writing)
     os.read(reading, 1)
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     os.close(reading)
-    os.close(writing)
     assert os.WIFSIGNALED(status), "a save failed in the child"
 
 

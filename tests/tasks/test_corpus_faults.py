@@ -1,6 +1,9 @@
 """Short forms of scripts/reliability/corpus_faults.py, and what is done when memory runs out."""
 
+import json
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -12,12 +15,35 @@ from hf_attn_mi.tasks.corpus_progress import Progress
 from hf_attn_mi.tasks.interruption import stop_requests
 from hf_attn_mi.tasks.token_budget import TokenBudget
 from scripts.reliability import corpus_faults
-from scripts.reliability.common import bert, tokenizer
+from scripts.reliability.common import ROOT, bert, tokenizer
+
+
+def faults(call):
+    """The faults that are found in a fresh process: this one has threads, whose locks a fork would inherit."""
+    source = f"import json; from scripts.reliability.corpus_faults import *; print(json.dumps({call}))"
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, cwd=ROOT, check=False, timeout=400
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])["failures"]
 
 
 def test_a_run_of_two_processes_that_is_killed_is_completed_by_the_next():
-    result = corpus_faults.kills(2, 300, seed=3)
-    assert result["failures"] == []
+    assert faults("kills(2, 300, seed=3)") == []
+
+
+def test_a_process_that_does_not_end_is_ended():
+    source = """
+import time
+from pathlib import Path
+from scripts.reliability import corpus_faults as faults
+
+faults.LONGEST = 1
+faults.call = lambda *arguments: time.sleep(60)
+print(faults.run_forked([], Path()))
+"""
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, cwd=ROOT, timeout=50)
+    assert done.stdout == "False\n", done.stderr
 
 
 def test_a_full_disk_is_a_clear_error_and_nothing_is_lost():
@@ -29,11 +55,11 @@ def test_damaged_files_are_found_and_written_anew():
 
 
 def test_a_signal_leaves_whole_shards():
-    assert corpus_faults.interrupts(2, 200, seed=0)["failures"] == []
+    assert faults("interrupts(2, 200, seed=0)") == []
 
 
 def test_a_second_run_is_refused_until_the_first_is_dead():
-    assert corpus_faults.two_runs(1, 200)["failures"] == []
+    assert faults("two_runs(1, 200)") == []
 
 
 def test_the_comparison_finds_rows_that_are_missing_or_different(tmp_path):

@@ -46,7 +46,11 @@ def test_two_processes_give_the_profile_of_one(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "CHUNK", CHUNK)
     port = free_port()
     workers = [in_process(rank, port, tmp_path / f"{rank}.pickle") for rank in range(2)]
-    errors = [worker.communicate()[1] for worker in workers]
+    try:
+        errors = [worker.communicate(timeout=240)[1] for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
     assert [worker.returncode for worker in workers] == [0, 0], errors
     alone = fit()
     assert 50 <= alone.info["texts"]["kept"] < 300  # a sample, drawn at random

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from typing import TypeVar
 
 import torch
@@ -47,7 +48,7 @@ def sharing_threads(device: torch.device, pieces: int) -> Iterator[int]:
 def across_threads(task: Callable[[Item], Result], items: Iterable[Item], threads: int) -> list[Result]:
     """Return [task(item) for item in items], computed by some threads whose operations each run alone.
 
-    The tasks run in the caller's gradient and inference modes.
+    The tasks run in the caller's gradient and inference modes and with its context variables.
 
     Args:
         task: called once for each item; must not write where another one reads.
@@ -70,8 +71,9 @@ def across_threads(task: Callable[[Item], Result], items: Iterable[Item], thread
         with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
             return task(item)
 
+    caller = copy_context()
     with ThreadPoolExecutor(min(threads, len(listed)), initializer=_alone) as pool:
-        return list(pool.map(run, listed))
+        return list(pool.map(lambda item: caller.copy().run(run, item), listed))
 
 
 def _alone() -> None:

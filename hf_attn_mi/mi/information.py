@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hf_attn_mi.errors import InvalidInputError
-from hf_attn_mi.kernels.neighbors.operation import load_backend
+from hf_attn_mi.kernels.large_calls import part_of_call
 from hf_attn_mi.kernels.threads import across_threads, sharing_threads
 from hf_attn_mi.mi.bounds import SiteBounds, site_bounds, upper_bound
 from hf_attn_mi.mi.continuous_bounds import cells_of, vector_bounds
@@ -126,9 +126,10 @@ def mutual_information(
     if run.constant:
         warnings += ("outputs are the same for every input: there is no information about them",)
     null_order = _null_orders(len(flat), permutations)
-    load_backend(len(flat) * min(n, MAX_POINTS) ** 2, device)
+    pairs = len(flat) * min(n, MAX_POINTS) ** 2
     # Sites in parallel, each on one thread: the operations of one site are too small to share.
-    with sharing_threads(device, len(flat)) as threads, nullcontext() if device.type == "cpu" else device:
+    on_device = nullcontext() if device.type == "cpu" else device
+    with part_of_call(pairs), sharing_threads(device, len(flat)) as threads, on_device:
         sites = across_threads(lambda i: run.site(flat[i], i, null_order.get(i)), range(len(flat)), threads)
     with torch.device("cpu"):
         return _result(run, sites, n, warnings, single=states.dim() == 2)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hf_attn_mi.kernels.neighbors.operation import is_worth_loading
+from hf_attn_mi.kernels.large_calls import is_worth_loading
 from hf_attn_mi.kernels.permutations import agreeing_neighbors, permuted_sums
 from hf_attn_mi.kernels.products import product
 from hf_attn_mi.mi.coordinates import WhitenedStates
@@ -123,7 +123,7 @@ def p_values(statistics: Tensor) -> tuple[Tensor, Tensor]:
 def _pillai(points: Tensor, permutations: Permutations) -> Tensor:
     orders, n = permutations.orders.shape
     classes = permutations.classes
-    if classes is None or points.device.type != "cpu" or not is_worth_loading(0):
+    if classes is None or points.device.type != "cpu" or not is_worth_loading():
         products = product(permutations.targets, points).view(orders, -1, points.shape[1])
     else:
         sums = permuted_sums(points, classes.members, classes.ends)

@@ -2,7 +2,6 @@
 
 import importlib.util
 import math
-import sys
 from functools import partial
 
 import pytest
@@ -10,11 +9,11 @@ import torch
 from sklearn.feature_selection._mutual_info import _compute_mi_cd
 
 from hf_attn_mi.errors import BackendUnavailableError, InvalidInputError
-from hf_attn_mi.kernels import neighbor_counts, ross_information
-from hf_attn_mi.kernels.neighbors import operation
+from hf_attn_mi.kernels import large_calls, neighbor_counts, ross_information
 from hf_attn_mi.kernels.neighbors import torch as neighbors_torch
 from hf_attn_mi.kernels.neighbors.reference import reference_neighbor_counts
 from hf_attn_mi.kernels.neighbors.torch import largest, prepare
+from hf_attn_mi.kernels.threads import across_threads
 
 WITH_NUMBA = importlib.util.find_spec("numba") is not None
 needs_numba = pytest.mark.skipif(not WITH_NUMBA, reason="numba (extra `fast`) is not installed")
@@ -237,19 +236,19 @@ def test_backends(monkeypatch):
 
 
 @needs_numba
-def test_numba_is_taken_where_it_is_loaded_or_worth_it(monkeypatch):
-    monkeypatch.delitem(sys.modules, operation.NUMBA_MODULE, raising=False)
-    assert neighbor_counts(*GOOD).backend == "torch"
+def test_numba_is_taken_by_size_and_not_by_what_ran_before(monkeypatch):
     states, labels = points(90, 3, 2)
-    monkeypatch.setattr(operation, "NUMBA_PAIRS", 2 * 90**2)
-    assert neighbor_counts(states, labels).backend == "torch"
-    assert neighbor_counts(states.expand(2, -1, -1), labels).backend == "numba"
-    assert neighbor_counts(*GOOD).backend == "numba"
-    monkeypatch.delitem(sys.modules, operation.NUMBA_MODULE)
-    operation.load_backend(2 * 90**2 - 1, torch.device("cpu"))
+    monkeypatch.setattr(large_calls, "NUMBA_PAIRS", 2 * 90**2)
+    for _ in range(2):  # the second time numba is loaded
+        assert neighbor_counts(states, labels).backend == "torch"
+        assert neighbor_counts(states.expand(2, -1, -1), labels).backend == "numba"
+    with large_calls.part_of_call(2 * 90**2 - 1):
+        assert neighbor_counts(*GOOD).backend == "torch"
+    with large_calls.part_of_call(2 * 90**2):
+        assert neighbor_counts(*GOOD).backend == "numba"
+        with large_calls.part_of_call(1):
+            assert across_threads(lambda k: neighbor_counts(*GOOD, k).backend, (1, 2), 2) == ["numba", "numba"]
     assert neighbor_counts(*GOOD).backend == "torch"
-    operation.load_backend(2 * 90**2, torch.device("cpu"))
-    assert neighbor_counts(*GOOD).backend == "numba"
 
 
 @needs_numba

@@ -4,14 +4,16 @@ import dataclasses
 import importlib.util
 import json
 import math
-import sys
 
 import pytest
 import torch
 from sklearn.datasets import load_digits
 from sklearn.feature_selection import mutual_info_classif, mutual_info_regression
 
-from hf_attn_mi.kernels.neighbors import operation
+from hf_attn_mi.kernels import dispatch, large_calls
+from hf_attn_mi.kernels.calibration import operation as calibration
+from hf_attn_mi.kernels.neighbors import operation as neighbors
+from hf_attn_mi.kernels.permutations import operation as permuted
 from hf_attn_mi.mi import mutual_information, output_ceiling
 
 from .sample_data import exclusive_or, exclusive_or_information, shifted_classes, two_classes_information
@@ -188,17 +190,32 @@ def test_intervals_cover_the_truth():
     assert inside >= 52  # binomial of 95 %: 52 or more with probability 0.99
 
 
+def record_backends(monkeypatch):
+    """A dictionary that gets the backend of each operation that runs."""
+    taken = {}
+
+    def implementation(name, backend):
+        assert taken.setdefault(name, backend) == backend
+        return dispatch.implementation(name, backend)
+
+    for module in (calibration, neighbors, permuted):
+        monkeypatch.setattr(module, "implementation", implementation)
+    return taken
+
+
 @pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba (extra `fast`) is not installed")
 def test_numba_changes_rounding_alone(monkeypatch):
-    """The same estimates, bounds and p-values in a process that has loaded it and in one that has not."""
+    """The same estimates, bounds and p-values where the call is large enough for it and where it is not."""
     states, labels = shifted_classes(300, 12, 1.5, classes=3)
     states = torch.stack([states, *(states.roll(shift, 0) for shift in (1, 2, 3))])  # of which three say nothing
     found = []
     for pairs in (0, 2**62):
-        monkeypatch.delitem(sys.modules, operation.NUMBA_MODULE, raising=False)
-        monkeypatch.setattr(operation, "NUMBA_PAIRS", pairs)
-        found.append(mutual_information(states, labels, permutations=99))
-        assert (operation.NUMBA_MODULE in sys.modules) == (pairs == 0)
+        monkeypatch.setattr(large_calls, "NUMBA_PAIRS", pairs)
+        with monkeypatch.context() as watched:
+            taken = record_backends(watched)
+            found.append(mutual_information(states, labels, permutations=99))
+        assert taken == dict.fromkeys(taken, "numba" if pairs == 0 else "torch")
+        assert {"neighbor_counts", "agreeing_neighbors", "class_calibration"} <= taken.keys()
     for name in ("nats", "interval", "lower_bound", "p_value", "family_p_value", "null_mean"):
         torch.testing.assert_close(*(getattr(one, name) for one in found), rtol=1e-6, atol=1e-8)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from hf_attn_mi.kernels.dispatch import choose_backend, implementation
-from hf_attn_mi.kernels.neighbors.operation import is_worth_loading
+from hf_attn_mi.kernels.large_calls import is_worth_loading
 
 MOST_CLASSES = 8  # with more of them products in PyTorch are faster than loops
 
@@ -18,8 +18,8 @@ def class_calibration(scores: Tensor, target: Tensor, *, backend: str = "auto") 
     Args:
         scores: (K, n) float64.
         target: (K, n) float64 probabilities P.
-        backend: "torch", "numba" (extra `fast`, tensors on the CPU) or "auto": numba where it is loaded, up to eight
-            classes.
+        backend: "torch", "numba" (extra `fast`, tensors on the CPU) or "auto": numba in a call that is large
+            enough for it, see `neighbor_counts`, up to eight classes.
 
     Returns:
         (1 + K,) t and b; minus the maximum, plus the penalty; and (K, n) softmax of t s + b.
@@ -34,7 +34,7 @@ def class_calibration(scores: Tensor, target: Tensor, *, backend: str = "auto") 
         >>> round(class_calibration(scores, target)[0][0].item(), 3)  # log(9) / 2
         1.099
     """
-    avoid = () if is_worth_loading(0) and len(scores) <= MOST_CLASSES else ("numba",)
+    avoid = () if is_worth_loading() and len(scores) <= MOST_CLASSES else ("numba",)
     chosen = choose_backend("class_calibration", backend, scores.device, avoid=avoid)
     parameters, loss, posterior = implementation("class_calibration", chosen)(scores, target)
     return parameters, float(loss), posterior

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 
 import torch
@@ -11,11 +10,10 @@ from torch import Tensor
 from hf_attn_mi.errors import InvalidInputError
 from hf_attn_mi.kernels.dispatch import choose_backend, implementation
 from hf_attn_mi.kernels.inputs import read_labels, read_positive, read_states
+from hf_attn_mi.kernels.large_calls import is_worth_loading
 from hf_attn_mi.kernels.neighbors.torch import WIDEST
 
 TRITON_RANK = 16  # neighbors that a Triton program keeps
-NUMBA_PAIRS = 16 * 2000**2  # pairs of points (16 sites of 2,000) for which it is worth a second or more to load numba
-NUMBA_MODULE = "hf_attn_mi.kernels.neighbors.numba"
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +43,8 @@ def neighbor_counts(states: Tensor, labels: Tensor, k: int = 3, *, backend: str 
         labels: (n,) integers or bool, the same for all sites.
         k: neighbors.
         backend: "torch", "numba" (extra `fast`, tensors on the CPU), "triton" or "auto": triton on CUDA for k <= 16;
-            numba on the CPU where it was used before or there are 16 sites of 2,000 points or as much (its first call
-            ever compiles for some seconds); else torch. The counts are the same.
+            numba on the CPU for 16 sites of 2,000 points or as much, here or in the call that this one is a part of
+            (its first call ever compiles for some seconds); else torch. The counts are the same.
 
     Raises:
         InvalidInputError: wrong shapes or dtypes, NaN or infinity, k below 1, or no class with two members.
@@ -73,21 +71,6 @@ def neighbor_counts(states: Tensor, labels: Tensor, k: int = 3, *, backend: str 
     chosen = choose_backend("neighbor_counts", backend, flat.device, refusals=refusals, avoid=avoid)
     counts: Tensor = implementation("neighbor_counts", chosen)(flat, codes, ranks)
     return NeighborCounts(counts.reshape(states.shape[:-1]), ranks[codes], sizes[codes], chosen)
-
-
-def is_worth_loading(pairs: int) -> bool:
-    """Return whether numba is worth loading for these pairs of points, or is loaded already."""
-    return pairs >= NUMBA_PAIRS or NUMBA_MODULE in sys.modules
-
-
-def load_backend(pairs: int, device: torch.device) -> None:
-    """Load the backend for the calls to come, which together have these pairs of points but may have few each.
-
-    Calls of `neighbor_counts` with backend="auto" take it from then on; the counts are the same.
-    """
-    if is_worth_loading(pairs):
-        chosen = choose_backend("neighbor_counts", "auto", device)
-        implementation("neighbor_counts", chosen)
 
 
 def ross_information(counts: NeighborCounts) -> Tensor:

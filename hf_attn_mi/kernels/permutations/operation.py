@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from hf_attn_mi.kernels.dispatch import choose_backend, implementation
-from hf_attn_mi.kernels.neighbors.operation import is_worth_loading
+from hf_attn_mi.kernels.large_calls import is_worth_loading
 
 
 def permuted_sums(points: Tensor, members: Tensor, ends: list[int], *, backend: str = "auto") -> Tensor:
@@ -15,7 +15,8 @@ def permuted_sums(points: Tensor, members: Tensor, ends: list[int], *, backend: 
         points: (n, d) float32.
         members: (orders, n) int32 indices of examples, class after class, ascending within a class.
         ends: (K + 1,) class c has the places from ends[c] to ends[c + 1], the same in every order.
-        backend: "torch", "numba" (extra `fast`, tensors on the CPU) or "auto": numba where it is loaded.
+        backend: "torch", "numba" (extra `fast`, tensors on the CPU) or "auto": numba in a call that is large
+            enough for it, see `neighbor_counts`.
 
     Raises:
         BackendUnavailableError: the requested backend is not installed, or cannot do this call.
@@ -53,7 +54,7 @@ def agreeing_neighbors(points: Tensor, labels: Tensor, k: int, *, backend: str =
 
 
 def _call(operation: str, backend: str, points: Tensor, *arguments: object) -> Tensor:
-    avoid = () if is_worth_loading(0) else ("numba",)
+    avoid = () if is_worth_loading() else ("numba",)
     chosen = choose_backend(operation, backend, points.device, avoid=avoid)
     result: Tensor = implementation(operation, chosen)(points, *arguments)
     return result

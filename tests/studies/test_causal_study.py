@@ -186,6 +186,10 @@ def test_a_small_run_goes_on_where_it_stopped_and_writes_its_page(tmp_path):
     )
     report.write_report(stored, stored)
     assert (stored / "causal.md").read_text() == page
+    # Two inputs are too few for a verdict on times, however slow they are.
+    slow = [one | {"certify": 100 * one["efficient"]} for one in study.read_rows(tmp_path / "speed.jsonl")]
+    (tmp_path / "speed.jsonl").write_text("".join(json.dumps(one) + "\n" for one in slow))
+    assert "NOT DECIDED" in report.write_report(tmp_path, tmp_path).splitlines()[2]
     # One prediction that changed turns the first claim, and says so among the targets.
     made[0]["kept"] = False
     (tmp_path / "certificates.jsonl").write_text("".join(json.dumps(one) + "\n" for one in made))

@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -302,6 +303,37 @@ def test_answer_does_not_depend_on_the_batch(family, backend):
     for i in (0, 3, 8):
         single = efficient_rows(attention[-1:, i : i + 1], values[-1:], backend=backend)
         torch.testing.assert_close(single.attention[0, 0], whole.attention[-1, i], atol=1e-9, rtol=0)
+
+
+@needs_numba
+def test_heads_share_threads_and_their_operations_run_alone(monkeypatch):
+    """Two threads for each small operation of each head spin more than they compute."""
+    from hf_attn_mi.kernels.efficient import numba as rows_numba
+
+    seen = {"svd": [], "block": []}
+
+    def watched(name, function):
+        def run(*given, **options):
+            seen[name].append((torch.get_num_threads(), threading.get_ident()))
+            if name == "block":
+                together.wait()
+            return function(*given, **options)
+
+        return run
+
+    together = threading.Barrier(2, timeout=60)  # passes only when two heads are solved at the same time
+    monkeypatch.setattr(torch.linalg, "svd", watched("svd", torch.linalg.svd))
+    monkeypatch.setattr(rows_numba, "_solve_block", watched("block", rows_numba._solve_block))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert efficient_rows(*plain(), backend="numba").optimal.all()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert [threads for threads, _ in seen["svd"]] == [1]
+    assert [threads for threads, _ in seen["block"]] == [1, 1]
+    assert len({thread for _, thread in seen["block"]}) == 2
 
 
 @needs_numba

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +30,7 @@ from hf_attn_mi.kernels.efficient.numba_simplex import (
     times,
 )
 from hf_attn_mi.kernels.efficient.torch import Rows, Vertices
+from hf_attn_mi.kernels.threads import across_threads, sharing_threads
 
 _PIVOT = -1e-9  # pivots of the dual method are negative: the largest allowed, without a unit
 _PIVOT_SINGLE = np.float32(-1e-5)  # the same where it was computed in float32
@@ -61,7 +61,8 @@ def solve_numba(rows: Rows, weights: Tensor) -> Vertices:
     gaps, smallest = np.full(count, np.nan), np.zeros(count)
     limit = max(1, _MEMORY // (8 * rank * width))
 
-    def solve(head: int, first: int, last: int) -> None:
+    def solve(job: tuple[int, int, int]) -> None:
+        head, first, last = job
         points = rows.points[head].numpy()
         wide = np.zeros((len(points), width))
         wide[:, :rank] = points
@@ -85,13 +86,8 @@ def solve_numba(rows: Rows, weights: Tensor) -> Vertices:
 
     ends = torch.bincount(rows.head, minlength=len(rows.points)).cumsum(0).tolist()
     jobs = [(head, first, last) for head, (first, last) in enumerate(zip([0, *ends], ends)) if last > first]
-    threads = min(torch.get_num_threads(), len(jobs))
-    if threads > 1:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(solve, *zip(*jobs)))
-    else:
-        for job in jobs:
-            solve(*job)
+    with sharing_threads(rows.points.device, len(jobs)) as threads:
+        across_threads(solve, jobs, threads)
     gap = torch.from_numpy(gaps)
     return Vertices(torch.from_numpy(keys), torch.from_numpy(solved), gap, torch.from_numpy(smallest), ~gap.isnan())
 

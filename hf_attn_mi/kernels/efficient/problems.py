@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hf_attn_mi.kernels.threads import sharing_threads
+
 _ROWS = 2048  # rows solved together: enough to hide the cost of calls, few enough to stay in cache
 
 
@@ -94,7 +96,8 @@ def value_points(values: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     """
     heads, keys, dim = values.shape
     mean = values.mean(1, keepdim=True)
-    basis, sizes, _ = torch.linalg.svd(values - mean, full_matrices=False)
+    with sharing_threads(values.device, heads):  # LAPACK's steps are too small for several threads to share one
+        basis, sizes, _ = torch.linalg.svd(values - mean, full_matrices=False)
     scale = torch.maximum(sizes[:, 0], mean.norm(dim=(1, 2)) * keys**0.5)
     kept = sizes > max(keys, dim) * epsilon * scale[:, None]
     if keys <= dim:

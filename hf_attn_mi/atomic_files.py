@@ -29,6 +29,7 @@ _LONGEST_NAME = 200  # bytes, of 255: the temporary name is longer
 _EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
 _CURRENT_FOLDER = -100  # AT_FDCWD
 _ATTEMPTS = 1000
+_FREE_NUMBERS = 32  # in a row, after which no leftovers are expected: writers at the same time take as many numbers
 
 
 class _NoLockError(Exception):
@@ -279,11 +280,18 @@ def _remove_leftover(path: Path) -> bool:
 
 
 def _remove_leftovers(path: Path, first: int) -> None:
-    """Remove what several writers left that were killed at the same time."""
+    """Remove what several writers left that were killed or replaced each other's folders at the same time.
+
+    Numbers between may be free again, or be in use: the search ends where many in a row are free.
+    """
+    free = 0
     for number in range(first, _ATTEMPTS):
         leftover = _name(path, f"{number}.tmp")
-        if not os.path.lexists(leftover) or not _remove_leftover(leftover):
+        free = 0 if os.path.lexists(leftover) else free + 1
+        if free == _FREE_NUMBERS:
             return
+        if free == 0:
+            _remove_leftover(leftover)
 
 
 def _remove(path: Path) -> None:

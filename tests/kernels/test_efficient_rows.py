@@ -11,6 +11,7 @@ from scipy.optimize import linprog
 
 from hf_attn_mi.errors import BackendUnavailableError, InvalidInputError
 from hf_attn_mi.kernels import efficient_rows
+from hf_attn_mi.kernels.efficient import operation
 from hf_attn_mi.kernels.efficient import torch as rows_torch
 from hf_attn_mi.kernels.efficient.reference import reference_efficient_rows
 
@@ -310,7 +311,7 @@ def test_heads_share_threads_and_their_operations_run_alone(monkeypatch):
     """Two threads for each small operation of each head spin more than they compute."""
     from hf_attn_mi.kernels.efficient import numba as rows_numba
 
-    seen = {"svd": [], "block": []}
+    seen = {"svd": [], "block": [], "describe": []}
 
     def watched(name, function):
         def run(*given, **options):
@@ -323,6 +324,7 @@ def test_heads_share_threads_and_their_operations_run_alone(monkeypatch):
 
     together = threading.Barrier(2, timeout=60)  # passes only when two heads are solved at the same time
     monkeypatch.setattr(torch.linalg, "svd", watched("svd", torch.linalg.svd))
+    monkeypatch.setattr(operation, "_describe", watched("describe", operation._describe))
     monkeypatch.setattr(rows_numba, "_solve_block", watched("block", rows_numba._solve_block))
     before = torch.get_num_threads()
     try:
@@ -331,7 +333,7 @@ def test_heads_share_threads_and_their_operations_run_alone(monkeypatch):
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
-    assert [threads for threads, _ in seen["svd"]] == [1]
+    assert [threads for name in ("svd", "describe") for threads, _ in seen[name]] == [1, 1]
     assert [threads for threads, _ in seen["block"]] == [1, 1]
     assert len({thread for _, thread in seen["block"]}) == 2
 

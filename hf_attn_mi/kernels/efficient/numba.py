@@ -30,7 +30,7 @@ from hf_attn_mi.kernels.efficient.numba_simplex import (
     times,
 )
 from hf_attn_mi.kernels.efficient.torch import Rows, Vertices
-from hf_attn_mi.kernels.threads import across_threads, sharing_threads
+from hf_attn_mi.kernels.threads import across_threads
 
 _PIVOT = -1e-9  # pivots of the dual method are negative: the largest allowed, without a unit
 _PIVOT_SINGLE = np.float32(-1e-5)  # the same where it was computed in float32
@@ -41,7 +41,7 @@ _MEMORY = 1 << 25  # bytes of inverses that are kept at a time: rows are solved 
 
 
 def solve_numba(rows: Rows, weights: Tensor) -> Vertices:
-    """Return the optimal vertex of each row, heads side by side in torch.get_num_threads() threads.
+    """Return the optimal vertex of each row, heads side by side in as many threads as the rows allow.
 
     Rows that are given up come back with optimal False.
 
@@ -86,8 +86,7 @@ def solve_numba(rows: Rows, weights: Tensor) -> Vertices:
 
     ends = torch.bincount(rows.head, minlength=len(rows.points)).cumsum(0).tolist()
     jobs = [(head, first, last) for head, (first, last) in enumerate(zip([0, *ends], ends)) if last > first]
-    with sharing_threads(rows.points.device, len(jobs)) as threads:
-        across_threads(solve, jobs, threads)
+    across_threads(solve, jobs, rows.threads)
     gap = torch.from_numpy(gaps)
     return Vertices(torch.from_numpy(keys), torch.from_numpy(solved), gap, torch.from_numpy(smallest), ~gap.isnan())
 

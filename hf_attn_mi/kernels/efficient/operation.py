@@ -14,6 +14,7 @@ from hf_attn_mi.kernels.efficient.problems import Problems, cut_problems, times_
 from hf_attn_mi.kernels.efficient.pursuit import pursue
 from hf_attn_mi.kernels.efficient.torch import Rows, Vertices
 from hf_attn_mi.kernels.inputs import check_attention_weights, check_floats
+from hf_attn_mi.kernels.threads import sharing_threads
 
 # Rows of one call from which numba is taken, whatever was called before; loading it takes as long as 600 rows.
 NUMBA_ROWS = 128
@@ -88,14 +89,16 @@ def efficient_rows(
     result = _nothing(rows)
     recheck = tolerance == 0 and objective == "own"  # the objective "head" is that of all rows of a head together
     epsilon = max(_epsilon(attention.dtype), _epsilon(values.dtype))
-    for problems in _passes(rows, wide, allowed, epsilon, result["residual"] if recheck else None):
-        part = _exact(problems, objective, chosen)
-        if tolerance > 0:
-            part = _shortened(problems, part, tolerance)
-        elif problems.points.shape[1] <= problems.points.shape[2]:  # the row itself, not divided by its sum
-            unchanged = rows.flatten(0, 1)[problems.place].gather(1, problems.keys)
-            part = replace(part, attention=unchanged.double())
-        _write(result, part, problems)
+    # Compiled rows take a thread for each head; between them are operations too short for several threads to share one.
+    with sharing_threads(values.device, len(values) if chosen == "numba" else 1) as threads:
+        for problems in _passes(rows, wide, allowed, epsilon, result["residual"] if recheck else None):
+            part = _exact(problems, objective, chosen, threads)
+            if tolerance > 0:
+                part = _shortened(problems, part, tolerance)
+            elif problems.points.shape[1] <= problems.points.shape[2]:  # the row itself, not divided by its sum
+                unchanged = rows.flatten(0, 1)[problems.place].gather(1, problems.keys)
+                part = replace(part, attention=unchanged.double())
+            _write(result, part, problems)
     if tolerance == 0:
         result["optimal"] &= result["residual"] <= RESIDUAL
     heads, queries, keys = rows.shape
@@ -182,7 +185,7 @@ def _write(result: dict[str, Tensor], part: EfficientRows, problems: Problems) -
             result[field.name][problems.place] = getattr(part, field.name)
 
 
-def _exact(problems: Problems, objective: str, backend: str) -> EfficientRows:
+def _exact(problems: Problems, objective: str, backend: str, threads: int) -> EfficientRows:
     """Return the vertices of one batch of problems, rows over their own keys."""
     keys, rank = problems.points.shape[1:]
     if keys <= rank:
@@ -195,7 +198,7 @@ def _exact(problems: Problems, objective: str, backend: str) -> EfficientRows:
         cost = (total / torch.bincount(problems.problem, minlength=heads).clamp_min(1)[:, None])[problems.problem]
     cost = cost / cost.amax(1, keepdim=True) - _TIE * _rising(keys, cost)
     target = times_head_matrix(problems.weights, problems.points, problems.problem)
-    vertices = _solve(Rows(problems.points, problems.problem, target, cost), problems.weights, backend)
+    vertices = _solve(Rows(problems.points, problems.problem, target, cost, threads), problems.weights, backend)
     weights = vertices.weights.where(vertices.weights > _ZERO, torch.zeros_like(vertices.weights))
     rows = torch.zeros_like(problems.weights).scatter(1, vertices.keys, weights)
     return _describe(problems, rows, vertices.gap.clamp_min(0), vertices.smallest_singular, vertices.optimal, backend)

@@ -27,6 +27,7 @@ class Rows:
     head: Tensor  # (rows,) long, ascending: which points a row uses
     target: Tensor  # (rows, rank)
     cost: Tensor  # (rows, keys), largest entry of a row of the order of one
+    threads: int = 1  # heads that may be solved at a time, where a backend solves them one by one
 
     def take(self, index: Tensor) -> Rows:
         """Return the rows of `index` (ascending)."""

@@ -49,7 +49,7 @@ def test_the_parts_of_a_call_are_the_whole_call():
 
 
 def test_attnlrp_needs_the_products_that_relevance_leaves_out():
-    rows = {row["name"]: row["ratio"]["median"] for row in excess.multiplications(["MiniLM"], 1, True)}
+    rows = {row["name"]: row["ratio"]["median"] for row in excess.multiplications("MiniLM", 1, True)}
     assert rows["operations of matrix products/MiniLM relevance over forward + backward, 1 x 16"] < 1
     assert rows["operations of matrix products/MiniLM attnlrp over relevance, 1 x 16"] > 1
 

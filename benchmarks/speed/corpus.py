@@ -16,6 +16,7 @@ encodes, explains and writes the shards.
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import shutil
 import statistics
@@ -54,6 +55,7 @@ from hf_attn_mi.tasks import batch_explainer
 
 RESULTS = Path(__file__).parent / "results" / "corpus.jsonl"
 DATA = {"SST-2 phrases": ["sst2/train.jsonl.gz"], "IMDB reviews": ["imdb/train.jsonl.gz", "imdb/test.jsonl.gz"]}
+LISTED = 400  # texts of one list
 SINGLE = 100  # texts that are explained one at a time
 LONG = (100_000, 5_000_000)  # characters
 
@@ -85,27 +87,31 @@ class Corpus:
         shutil.rmtree(self.output, ignore_errors=True)
         return explain_dataset(self.model, texts, output=self.output, tokenizer=self.tokenizer, truncation=True)
 
-    def batches(self, texts: Sequence[str]) -> list[list[EncodedInput]]:
-        """The batches that explain_dataset makes of the texts."""
+    def batches(self, run: Callable[[], Any], module: Any) -> list[list[EncodedInput]]:
+        """The batches that a call makes of its texts, by the function of this module that explains one."""
         found: list[list[EncodedInput]] = []
-        original = batch_explainer.explain_batch
+        original = module.explain_batch
 
         def note(runner: EncoderRunner, inputs: Sequence[EncodedInput], *rest: Any) -> Any:
             found.append(list(inputs))
             return original(runner, inputs, *rest)
 
-        batch_explainer.explain_batch = note
+        module.explain_batch = note
         try:
-            self.dataset(texts)
+            run()
         finally:
-            batch_explainer.explain_batch = original
+            module.explain_batch = original
         return found
 
-    def bare(self, batches: Sequence[Sequence[EncodedInput]]) -> None:
-        """One forward and one backward pass of each batch, to the embeddings."""
+    def bare(self, batches: Sequence[Sequence[EncodedInput]], *, backward: bool = True) -> None:
+        """One forward and one backward pass of each batch, to the embeddings; or a plain forward pass."""
         runner, table = EncoderRunner.of(self.model, self.tokenizer), self.model.get_input_embeddings()
         for batch in batches:
             arguments = runner.collate(batch)
+            if not backward:
+                with torch.no_grad():
+                    self.model(**arguments)
+                continue
             embeddings = table(arguments.pop("input_ids")).detach().requires_grad_(True)
             logits = self.model(inputs_embeds=embeddings, **arguments).logits
             torch.autograd.grad(logits.amax(1).sum(), embeddings)
@@ -117,7 +123,7 @@ def throughput(corpus: Corpus) -> Iterator[Row]:
         texts = corpus.texts(name)
         if not texts:
             continue
-        batches = corpus.batches(texts)
+        batches = corpus.batches(partial(corpus.dataset, texts), batch_explainer)
         check(sum(map(len, batches)) == len(texts) == len(load_results(corpus.output)), "a row is missing")
         few = texts[:: max(1, len(texts) // SINGLE)]
         tasks = {
@@ -140,6 +146,28 @@ def throughput(corpus: Corpus) -> Iterator[Row]:
             f"explain_dataset over explain(text) in a loop ({len(few)} of {len(texts)} {name})",
             seconds["dataset"], single, faster=True, at_least=3.0, **rates,
         )  # fmt: skip
+
+
+def list_of_texts(corpus: Corpus) -> Iterator[Row]:
+    """explain of a list of texts, over bare loops with the same batches."""
+    texts = corpus.texts("SST-2 phrases")[:LISTED]
+    tasks: dict[str, Callable[[], Any]] = {
+        layers: partial(explain, corpus.model, texts, tokenizer=corpus.tokenizer, layers=layers)
+        for layers in ("none", "full")
+    }
+    batches = corpus.batches(tasks["none"], importlib.import_module("hf_attn_mi.tasks.explain"))
+    check(sum(map(len, batches)) == len(texts), "a text is missing")
+    tasks |= {"bare": partial(corpus.bare, batches), "forward": partial(corpus.bare, batches, backward=False)}
+    for task in tasks.values():
+        task()  # warms up
+    seconds = cpu_seconds_in_turns(tasks, corpus.turns)
+    for ours in ("none", "full"):
+        for peer, name in (("bare", "forward and backward"), ("forward", "a forward pass")):
+            yield result_row(
+                f"list of texts/{ours} over {name}",
+                f'explain(model, {len(texts)} texts, layers="{ours}") over {name} of the same {len(batches)} batches',
+                seconds[ours], seconds[peer], rows=len(texts), batches=len(batches),
+            )  # fmt: skip
 
 
 def processes(corpus: Corpus) -> Iterator[Row]:
@@ -219,6 +247,7 @@ def main() -> int:
     """Run the parts, print and write the rows; the exit status is 1 where a check failed."""
     parts: dict[str, Callable[[Corpus], Iterator[Row]]] = {
         "throughput": throughput,
+        "list": list_of_texts,
         "processes": processes,
         "memory": memory,
         "long": long_text,

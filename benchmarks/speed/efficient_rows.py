@@ -35,11 +35,14 @@ import transformers
 from scipy.optimize import linprog
 from torch import Tensor
 
-from benchmarks.common import Row, check, result_row, run_parts, seconds_of
+from benchmarks.common import Row, check, cpu_seconds_in_turns, result_row, run_parts, seconds_of
 from benchmarks.inputs import cut_texts, load_tokenizer, packaged_encoder, read_texts
+from benchmarks.speed.excess import timed
 from hf_attn_mi import attention_maps
 from hf_attn_mi.attention import efficient_attention
+from hf_attn_mi.kernels.efficient import operation, problems
 
+PARTS = ("real", "unrelated", "many", "encoder", "processor", "layer", "small")
 ENCODER = (512, 12)  # tokens and layers of the whole encoder
 LARGEST_RESIDUAL = 1e-5  # of an encoder in float32
 TIE = 1e-7  # the second cost of efficient_attention
@@ -208,29 +211,96 @@ def check_and_measure(
     yield {**row, "solvers": solver_versions(), "check": agreement}
 
 
-def whole_encoder(tokens: int, layers: int) -> Rows:
-    """Time efficient attention of every layer and head of an encoder with the shapes of BERT-base.
-
-    Its weights are random, so that its rows are unrelated and nearly uniform: a hard case.
-    """
+def random_encoder(tokens: int, layers: int) -> tuple[Any, Tensor]:
+    """An encoder with the shapes of BERT-base and ids; rows of random weights are unrelated and nearly uniform."""
     torch.manual_seed(0)
     config = transformers.BertConfig(num_hidden_layers=layers, vocab_size=1000)
-    model = transformers.BertModel(config).eval()
     ids = torch.randint(3, 1000, (1, tokens), generator=torch.Generator().manual_seed(1))
+    return transformers.BertModel(config).eval(), ids
+
+
+def whole_encoder(tokens: int, layers: int, clock: bool) -> Rows:
+    """Time efficient attention of every layer and head of an encoder with the shapes of BERT-base.
+
+    Args:
+        tokens: of the input.
+        layers: of the encoder.
+        clock: measure seconds on the clock; else those of the processor, which other programs change less.
+    """
+    model, ids = random_encoder(tokens, layers)
     found: list[Any] = []
-    seconds = seconds_of(lambda: found.append(attention_maps(model, {"input_ids": ids}, tokenizer=None)))
+
+    def run() -> None:
+        found.append(attention_maps(model, {"input_ids": ids}, tokenizer=None))
+
+    seconds = seconds_of(run) if clock else cpu_seconds_in_turns({"run": run}, 1)["run"][0]
     residual = max(float(values.max()) for values in found[0].residual)
     check(residual <= LARGEST_RESIDUAL, f"efficient attention misses its outputs: {residual:.1e}")
     for rows in found[0].matrices:
         valid = bool((rows >= 0).all()) and float((rows.sum(-1) - 1).abs().max()) <= LARGEST_RESIDUAL
         check(valid, "rows are not probability distributions")
+    name = f"whole encoder/{layers} layers, {model.config.num_attention_heads} heads, {tokens} tokens"
     yield result_row(
-        f"whole encoder/{layers} layers, {config.num_attention_heads} heads, {tokens} tokens",
+        name + ("" if clock else ", processor seconds of all threads"),
         "attention_maps(kind='efficient') of an encoder with the shapes of BERT-base, random weights",
         [seconds],
-        at_most=30.0 if (tokens, layers) == ENCODER else None,
+        at_most=30.0 if clock and (tokens, layers) == ENCODER else None,
         residual=residual,
     )
+
+
+def first_layer(tokens: int) -> tuple[Tensor, Tensor]:
+    """Attention and values of the first layer of the random encoder, float32 as `attention_maps` passes them."""
+    model, ids = random_encoder(tokens, 1)
+    model.set_attn_implementation("eager")
+    values: list[Tensor] = []
+    model.encoder.layer[0].attention.self.value.register_forward_hook(lambda _, args, output: values.append(output))
+    with torch.no_grad():
+        attention = model(ids, output_attentions=True).attentions[0][0]
+    return attention, values[0][0].view(tokens, attention.shape[0], -1).transpose(0, 1)
+
+
+def parts_of_a_layer(tokens: int, turns: int) -> Rows:
+    """Processor seconds of the parts of one layer: two threads together beside one thread."""
+    attention, values = first_layer(tokens)
+    places = {"points": ((problems, "value_points"),), "simplex": ((operation, "_solve"),)}
+    named = {"points": "singular values of [V, 1]", "simplex": "simplex method"}
+    found: dict[int, list[dict[str, float]]] = {1: [], 2: []}
+    for turn in range(-1, turns):  # the first turn compiles
+        for threads, column in found.items():
+            torch.set_num_threads(threads)
+            with timed(places) as seconds:
+                whole = cpu_seconds_in_turns({"solve": lambda: solve(attention, values, "numba")}, 1)["solve"][0]
+            if turn >= 0:
+                column.append({**seconds, "rest": whole - sum(seconds.values())})
+    for part in ("points", "simplex", "rest"):
+        yield result_row(
+            f"one layer in processor seconds/{named.get(part, 'the rest')}",
+            f"a part of the efficient rows of {attention.shape[0]} heads, {tokens} tokens: two threads together, one",
+            [one[part] for one in found[2]],
+            [one[part] for one in found[1]],
+        )
+
+
+def small_call(turns: int) -> Rows:
+    """Processor time a row of a call with one head, and of one with twelve, with the backend that "auto" takes."""
+    attention, values = real_heads()
+    heads = {"one head": 1, "twelve heads": 12}
+    tasks: dict[str, Callable[[], Any]] = {
+        name: partial(efficient_attention, attention[:count], values[:count]) for name, count in heads.items()
+    }
+    for name, task in tasks.items():  # compiles
+        check(bool(task().optimal.all()), f"rows without certificate: {name}")
+    seconds = cpu_seconds_in_turns(tasks, turns, calls=5)
+    for name, count in heads.items():
+        rows = count * attention.shape[1]
+        yield result_row(
+            f"small calls/{name}, {attention.shape[1]} rows each, d = {values.shape[2]}",
+            "processor time a row, backend='auto' with numba installed, after the first call",
+            [value / rows * 1e6 for value in seconds[name]],
+            unit="µs a row",
+            at_most=200 if count == 1 else None,
+        )
 
 
 def parts_of(arguments: argparse.Namespace) -> list[tuple[str, Callable[[], Rows], list[int]]]:
@@ -262,7 +332,12 @@ def parts_of(arguments: argparse.Namespace) -> list[tuple[str, Callable[[], Rows
             parts.append((f"{kind} ({backend})", part, [arguments.threads]))
     if arguments.backend is None:
         size = (64, 1) if arguments.quick else ENCODER
-        parts.append(("encoder", partial(whole_encoder, *size), [1 if arguments.quick else 2]))
+        threads = [1 if arguments.quick else 2]
+        parts.append(("encoder", partial(whole_encoder, *size, True), threads))
+        if not arguments.quick:
+            parts.append(("processor", partial(whole_encoder, *size, False), threads))
+            parts.append(("layer", partial(parts_of_a_layer, size[0], arguments.turns), threads))
+            parts.append(("small", partial(small_call, arguments.turns), [1]))
     return [part for part in parts if arguments.parts is None or part[0].split()[0] in arguments.parts]
 
 
@@ -272,7 +347,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=2000, help="rows of each kind to compare with HiGHS")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--parts", nargs="+", choices=("real", "unrelated", "many", "encoder"), help="default: all")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="default: all")
     parser.add_argument("--backend", choices=("triton",), help="run this GPU backend (default: all CPU backends)")
     parser.add_argument("--quick", action="store_true", help="few unrelated rows, one turn")
     parser.add_argument(

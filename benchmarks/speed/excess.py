@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -45,7 +45,8 @@ from hf_attn_mi.models import model_probe, runner, token_origins, weights
 
 RESULTS = Path(__file__).parent / "results" / "excess.jsonl"
 TEXT = "A quietly moving film."
-SHAPES = {"MiniLM": ((1, 16), (1, 32)), "BERT": ((1, 16), (1, 128)), "ModernBERT": ((1, 16), (1, 32), (1, 128))}
+SHAPES = ((1, 16), (1, 32), (1, 128))  # batch, tokens
+MODELS = ("MiniLM", "BERT", "ModernBERT")
 PARTS = {  # of a call: the functions that are timed
     "forward": ((runner.EncoderRunner, "forward"),),
     "backward": ((gradient_times_input, "gradients_of"),),
@@ -68,7 +69,7 @@ FIRST_PARTS = {  # of the first call; what belongs to none of them is the rest
 }
 FIRST_CALL = "first call of a process"
 COMMANDS = {"explain": None, "subgraph": 4}  # seconds allowed
-Places = dict[str, tuple[tuple[Any, str], ...]]
+Places = Mapping[str, tuple[tuple[Any, str], ...]]
 
 
 @contextmanager
@@ -123,55 +124,53 @@ def call_parts(measured: Measured, ids: Tensor, options: dict[str, str]) -> dict
     }
 
 
-def parts_of_a_call(names: list[str], layers: int | None, turns: int, quick: bool) -> Iterator[Row]:
+def parts_of_a_call(name: str, layers: int | None, turns: int, quick: bool) -> Iterator[Row]:
     """The parts of one call of each task, beside forward and backward of the peer."""
-    for name in names:
-        measured = Measured.of(name, layers, turns)
-        for shape in SHAPES[name][:1] if quick else SHAPES[name]:
-            ids = torch.randint(3, VOCABULARY, shape, generator=torch.Generator().manual_seed(1))
-            for task in ("none", "full"):
-                for _ in range(2):  # warms up, and follows the pass once
-                    call_parts(measured, ids, TASKS[task])
-                    bare_parts(measured, ids)
-                ours, peer = [], []
-                for _ in range(turns):
-                    ours.append(call_parts(measured, ids, TASKS[task]))
-                    peer.append(bare_parts(measured, ids))
-                for part in ours[0]:
-                    column = [one[part] for one in ours]
-                    if part == "layer statistics" and not max(column):
-                        continue
-                    yield result_row(
-                        f"where the time goes/{name} {task}, {shape[0]} x {shape[1]}: {part}",
-                        "a part of one call, beside the same part of forward + backward",
-                        column,
-                        [one[part] for one in peer] if part in peer[0] else None,
-                    )
-
-
-def multiplications(names: list[str], layers: int | None, quick: bool) -> Iterator[Row]:
-    """The floating-point operations of products of matrices, as PyTorch counts them."""
-    for name in names:
-        measured = Measured.of(name, layers, 1)
-        for shape in ((1, 16),) if quick else ((1, 16), (8, 128)):
-            ids = torch.randint(3, VOCABULARY, shape, generator=torch.Generator().manual_seed(1))
-            counts = {"bare": _operations(partial(measured.bare, ids))}
-            for task in ("none", "attnlrp"):
-                measured.explain(ids, **TASKS[task])  # what is run once for a model
-                counts[task] = _operations(partial(measured.explain, ids, **TASKS[task]))
-            check(all(counts.values()), "no operation was counted")
-            for label, ours, peer in (
-                ("relevance over forward + backward", "none", "bare"),
-                ("attnlrp over forward + backward", "attnlrp", "bare"),
-                ("attnlrp over relevance", "attnlrp", "none"),
-            ):
+    measured = Measured.of(name, layers, turns)
+    for shape in SHAPES[:1] if quick else SHAPES:
+        ids = torch.randint(3, VOCABULARY, shape, generator=torch.Generator().manual_seed(1))
+        for task, options in TASKS.items():
+            for _ in range(2):  # warms up, and follows the pass once
+                call_parts(measured, ids, options)
+                bare_parts(measured, ids)
+            ours, peer = [], []
+            for _ in range(turns):
+                ours.append(call_parts(measured, ids, options))
+                peer.append(bare_parts(measured, ids))
+            for part in ours[0]:
+                column = [one[part] for one in ours]
+                if part == "layer statistics" and not max(column):
+                    continue
                 yield result_row(
-                    f"operations of matrix products/{name} {label}, {shape[0]} x {shape[1]}",
-                    "floating-point operations of products of matrices",
-                    [counts[ours] / 1e9],
-                    [counts[peer] / 1e9],
-                    unit="GFLOP",
+                    f"where the time goes/{name} {task}, {shape[0]} x {shape[1]}: {part}",
+                    "a part of one call, beside the same part of forward + backward",
+                    column,
+                    [one[part] for one in peer] if part in peer[0] else None,
                 )
+
+
+def multiplications(name: str, layers: int | None, quick: bool) -> Iterator[Row]:
+    """The floating-point operations of products of matrices, as PyTorch counts them."""
+    measured = Measured.of(name, layers, 1)
+    for shape in ((1, 16),) if quick else ((1, 16), (8, 128)):
+        ids = torch.randint(3, VOCABULARY, shape, generator=torch.Generator().manual_seed(1))
+        counts = {"bare": _operations(partial(measured.bare, ids))}
+        for task in ("none", "attnlrp"):
+            measured.explain(ids, **TASKS[task])  # what is run once for a model
+            counts[task] = _operations(partial(measured.explain, ids, **TASKS[task]))
+        check(all(counts.values()), "no operation was counted")
+        for label, ours, peer in (
+            ("relevance over forward + backward", "none", "bare"),
+            ("attnlrp over forward + backward", "attnlrp", "bare"),
+            ("attnlrp over relevance", "attnlrp", "none"),
+        ):
+            yield result_row(
+                f"operations of matrix products/{name} {label}, {shape[0]} x {shape[1]}",
+                "floating-point operations of products of matrices",
+                [counts[ours] / 1e9],
+                [counts[peer] / 1e9],
+                unit="GFLOP",
+            )
 
 
 def _operations(call: Callable[[], Any]) -> int:
@@ -252,7 +251,7 @@ def commands(turns: int) -> Iterator[Row]:
 def main() -> int:
     """Run the parts, print and write the rows; the exit status is 1 where a check failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", choices=list(SHAPES), default=list(SHAPES))
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--parts", nargs="+", choices=("parts", "operations", "first", "commands"))
     parser.add_argument("--model", type=Path, help="folder of the classifier of the first call")
     parser.add_argument("--turns", type=int, default=7)
@@ -269,13 +268,15 @@ def main() -> int:
     layers, turns = (1, 1) if arguments.quick else (None, arguments.turns)
     names, quick = (["MiniLM"] if arguments.quick else arguments.models), arguments.quick
     parts = {
-        "parts": partial(parts_of_a_call, names, layers, turns, quick),
-        "operations": partial(multiplications, names, layers, quick),
-        "first": partial(first_call, model_folder(arguments.model), turns),
-        "commands": partial(commands, turns),
+        "parts": {name: partial(parts_of_a_call, name, layers, turns, quick) for name in names},
+        "operations": {name: partial(multiplications, name, layers, quick) for name in names},
+        "first": {"": partial(first_call, model_folder(arguments.model), turns)},
+        "commands": {"": partial(commands, turns)},
     }
-    whole = not quick and arguments.parts is None and arguments.models == list(SHAPES)
-    chosen = [(name, parts[name], [1]) for name in arguments.parts or parts]
+    whole = not quick and arguments.parts is None and arguments.models == list(MODELS)
+    chosen = [
+        (f"{part} {name}".strip(), run, [1]) for part in arguments.parts or parts for name, run in parts[part].items()
+    ]
     _, failures = run_parts(chosen, arguments.output or (RESULTS if whole else None))
     return int(failures > 0)
 

@@ -76,12 +76,17 @@ def main() -> None:
     large = token_ids(texts, timed.tokenizer, arguments.batch, arguments.tokens)
     task = task_of(arguments.task, timed)
     task(token_ids(texts, timed.tokenizer, 1, 16))
+    print(rise_of(lambda: task(large)))
+
+
+def rise_of(task: Callable[[], Any]) -> float:
+    """Return by how many MiB a task raises the peak of this process."""
     before = _status("VmRSS") or 0.0
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak mark
-    task(large)
+    task()
     peak = _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(peak - before)
+    return peak - before
 
 
 def task_of(name: str, timed: TimedModel) -> Callable[[Tensor], Any]:

@@ -2,16 +2,19 @@
 
     python benchmarks/speed/over_backward.py            # writes benchmarks/speed/results/over_backward.jsonl
     python benchmarks/speed/over_backward.py --parts limit --models BERT --layers 2
+    python benchmarks/speed/over_backward.py --parts long memory --models MiniLM --output rows.jsonl
     python benchmarks/speed/over_backward.py --quick    # one layer, small shapes, writes nothing
 
 The peer is the model's own forward pass, with one backward pass to the embeddings, of the same batch without padding.
 Weights are random: the time does not depend on them. Seconds are those of the processor in one thread, in turns.
+Memory is the rise of the peak of a fresh process.
 Correctness comes first: scores and bias terms must add up to the value of the plain forward pass.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,12 +30,14 @@ import transformers
 from torch import Tensor, nn
 
 from benchmarks.common import Row, check, cpu_seconds_in_turns, result_row, run_parts
+from benchmarks.speed.memory import METHOD, rise_of
 from hf_attn_mi import explain
 
 RESULTS = Path(__file__).parent / "results" / "over_backward.jsonl"
 LARGEST_GAP = 1e-4  # completeness gap that is allowed
 SHORTEST_TURN = 0.3  # seconds of a turn: shorter tasks are called several times in it
 LONGEST = 8192  # tokens
+LONG = 2048  # tokens of a batch above which a turn is one call
 VOCABULARY = 1000
 
 TASKS: dict[str, dict[str, str]] = {  # the options of explain
@@ -101,6 +106,8 @@ class Measured:
         self._check(ids)
         run: dict[str, Callable[[], Any]] = {"bare": partial(self.bare, ids)}
         run |= {task: partial(self.explain, ids, **TASKS[task]) for task in tasks}
+        if shape[0] * shape[1] > LONG:  # the check has warmed up
+            return cpu_seconds_in_turns(run, self.turns)
         first = cpu_seconds_in_turns(run, 1)  # warms up, too
         calls = max(1, int(SHORTEST_TURN / max(1e-4, min(seconds[0] for seconds in first.values()))))
         return cpu_seconds_in_turns(run, self.turns, calls)
@@ -138,12 +145,9 @@ def limit(measured: Measured, shapes: Sequence[tuple[int, int]]) -> Iterator[Row
         )
 
 
-def growth(measured: Measured, quick: bool, most: int) -> Iterator[Row]:
+def growth(measured: Measured, shapes: Sequence[tuple[int, int]]) -> Iterator[Row]:
     """Cost against the number of tokens (batch 1), and against the batch (128 tokens)."""
-    tokens = (16, 32) if quick else (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, LONGEST)
-    batches = (1, 2) if quick else (1, 2, 4, 8, 16, 32, 64)
-    shapes = [(1, n) for n in tokens if n <= most] + [(b, 16 if quick else 128) for b in batches if b * 128 <= most]
-    for batch, length in dict.fromkeys(shapes):
+    for batch, length in shapes:
         seconds = measured.ratios((batch, length), ["none", "full"])
         for task in ("none", "full"):
             yield result_row(
@@ -158,33 +162,84 @@ def growth(measured: Measured, quick: bool, most: int) -> Iterator[Row]:
             )
 
 
+def growth_shapes(quick: bool, long: bool, most: int) -> list[tuple[int, int]]:
+    """Batch and tokens of `growth`, or with `long` those of more than `LONG` tokens in a batch."""
+    if quick:
+        return [(1, 16), (1, 32), (2, 16)]
+    shapes = [(1, 2**power) for power in range(4, 14)] + [(2**power, 128) for power in range(7)]
+    return [one for one in dict.fromkeys(shapes) if one[0] * one[1] <= most and (one[0] * one[1] > LONG) is long]
+
+
+def memory(name: str, layers: int | None, turns: int, lengths: Sequence[int]) -> Iterator[Row]:
+    """The rise of the peak memory of explain over that of forward and backward, each in a fresh process."""
+    for tokens in lengths:
+        rises: dict[str, list[float]] = {"bare": [], "none": [], "full": []}
+        for _ in range(turns):
+            for task, column in rises.items():
+                command = [sys.executable, "-W", "ignore", __file__, "--rise", task, "--models", name]
+                command += ["--most", str(tokens), *(["--layers", str(layers)] if layers else [])]
+                process = subprocess.run(command, capture_output=True, text=True)
+                check(process.returncode == 0, f"{task}: {process.stderr[-300:]}")
+                column.append(float(process.stdout))
+        for task in ("none", "full"):
+            yield result_row(
+                f"memory over forward and backward/{name} {task}, 1 x {tokens}",
+                f'peak memory of explain(layers="{task}") over that of one forward and one backward pass',
+                rises[task],
+                rises["bare"],
+                unit="MiB",
+                at_most=1.05 if tokens == LONGEST else None,
+                method=METHOD,
+            )
+
+
+def print_rise(task: str, name: str, layers: int | None, tokens: int) -> None:
+    """Print by how many MiB one call raises the peak of this process."""
+    torch.set_num_threads(1)
+    measured = Measured.of(name, layers, 1)
+
+    def run(length: int) -> None:
+        ids = torch.randint(3, VOCABULARY, (1, length), generator=torch.Generator().manual_seed(1))
+        measured.bare(ids) if task == "bare" else measured.explain(ids, **TASKS[task])
+
+    run(16)
+    print(rise_of(lambda: run(tokens)))
+
+
 def main() -> int:
     """Run the parts, print and write the rows; the exit status is 1 where a check failed."""
-    names = list(architectures(None))
+    names, every = list(architectures(None)), ("limit", "growth", "long", "memory")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=names, default=names)
-    parser.add_argument("--parts", nargs="+", choices=("limit", "growth"), default=["limit", "growth"])
+    parser.add_argument("--parts", nargs="+", choices=every, default=list(every))
     known = {f"{batch}x{tokens}": (batch, tokens) for batch, tokens in SHAPES}
     parser.add_argument("--shapes", nargs="+", choices=known, help="of `limit`: batch x tokens (default: all)")
     parser.add_argument("--layers", type=int, help="depth of every model (default: its own)")
-    parser.add_argument("--most", type=int, default=LONGEST, help="most tokens of a batch in `growth`")
+    parser.add_argument("--most", type=int, default=LONGEST, help="most tokens of a batch in `growth` and `long`")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one layer, small shapes, one turn")
+    parser.add_argument("--rise", choices=("bare", "none", "full"), help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, help="default results/over_backward.jsonl; none with --quick or a part")
     arguments = parser.parse_args()
     transformers.logging.set_verbosity_error()
+    if arguments.rise is not None:
+        print_rise(arguments.rise, arguments.models[0], arguments.layers, arguments.most)
+        return 0
     layers, turns = (1, 1) if arguments.quick else (arguments.layers, arguments.turns)
 
     shapes = [known[one] for one in arguments.shapes or (list(known)[:1] if arguments.quick else known)]
 
     def rows(part: str, name: str) -> Iterator[Row]:
-        measured = Measured.of(name, layers, turns)
+        if part == "memory":
+            yield from memory(name, layers, min(turns, 2), (64,) if arguments.quick else (LONG, 2 * LONG, LONGEST))
+            return
+        measured = Measured.of(name, layers, 1 if part == "long" else turns)
         if part == "limit":
             yield from limit(measured, shapes)
         else:
-            yield from growth(measured, arguments.quick, arguments.most)
+            yield from growth(measured, growth_shapes(arguments.quick, part == "long", arguments.most))
 
-    whole = not arguments.quick and layers is None and len(arguments.parts) == 2 and arguments.models == names
+    whole = not arguments.quick and layers is None and len(arguments.parts) == len(every) and arguments.models == names
     output = arguments.output or (RESULTS if whole and arguments.shapes is None else None)
     parts = [
         (f"{part} {name}", partial(rows, part, name), [1]) for part in arguments.parts for name in arguments.models

@@ -210,3 +210,67 @@ def test_places_on_further_sets_are_those_of_the_means():
     assert report._further([]) == []
     assert "SNLI" in report._not_run(rows)
     assert "MRPC" not in report._not_run(rows)
+
+
+def test_a_pair_has_the_p_of_its_table_among_the_targets():
+    """The family of Holm's correction of a target is that of the table: peers and methods of papers are in it."""
+    drawn = np.random.default_rng(3)
+    base = drawn.normal(0.4, 0.1, 30)
+    ours = base + 0.02 + drawn.normal(0, 0.045, 30)
+    peers = {f"peer {number}": both(base + drawn.normal(0, 0.1, 30)) for number in range(10)}
+    rows = [line(range(30), {OURS: both(ours), RIVAL: both(base)}), line(range(30), peers, group="peers")]
+    (first, *_) = tables.verdicts(rows, {"imdb": 30}, ())
+    adjusted = tables.against_ours(tables.values_of(rows, "imdb", tables.ALL), "comprehensiveness")[RIVAL].adjusted
+    alone = tables.against_ours(tables.values_of(rows, "imdb", ("main",)), "comprehensiveness")[RIVAL].adjusted
+    assert alone < adjusted < 1
+    assert tables.p_text(adjusted) in first.figure
+
+
+def test_the_worst_results_are_every_significant_loss_and_the_largest_one():
+    noise = np.random.default_rng(0).normal(0, 0.001, 20)
+    levels = {OURS: 0.3, report.ITERATIVE: 0.4, RIVAL: 0.45, "attnlrp": 0.2}
+    columns = {name: both(level + noise, [0.1] * 20) for name, level in levels.items()}
+    uncertain = both(0.3 + np.array([0.5, *[-0.001] * 19]), [0.1] * 20)
+    rows = [line(range(20), columns | {"saliency": uncertain}, name="mrpc")]
+    found = report._worst(rows)
+    lines = [row for row in found if row.startswith("| MRPC")]
+    assert [re.match(r"\| MRPC \| (\w+) \| (\w+) \| (\w+) \|", row).groups() for row in lines] == [
+        ("comprehensiveness", OURS, RIVAL),
+        ("comprehensiveness", OURS, report.ITERATIVE),
+        ("comprehensiveness", report.ITERATIVE, RIVAL),
+    ]
+    assert all("**-0." in row for row in lines)
+    alone = report._worst([line(range(20), {OURS: columns[OURS], "saliency": uncertain}, name="mrpc")])
+    assert any("| saliency | -0.0" in row for row in alone)  # the largest loss stands there without a small p
+    assert report._worst([line(range(20), {OURS: columns[OURS], "attnlrp": columns["attnlrp"]}, name="mrpc")]) == []
+
+
+def test_missed_targets_stand_first():
+    worse, better = (
+        both(np.linspace(0.1, 0.3, 30), np.linspace(0.7, 0.9, 30)),
+        both(np.linspace(0.7, 0.9, 30), [0] * 30),
+    )
+    rows = [
+        line(range(30), {OURS: ours, RIVAL: both([0.5] * 30)}, name=name)
+        for name, ours in (("agnews", better), ("imdb", worse))
+    ]
+    verdicts = re.findall(
+        r"\| (met so far|not shown yet|\*\*missed\*\*|met) \|$", "\n".join(report._targets(rows)), re.M
+    )
+    first_good = next(place for place, verdict in enumerate(verdicts) if verdict.startswith("met"))
+    assert first_good > 0
+    assert all(verdict.startswith("met") for verdict in verdicts[first_good:])
+
+
+def test_limits_name_what_the_plan_has_no_rows_of():
+    columns = {OURS: both([0.1] * 12), RIVAL: both([0.1] * 12)}
+    rows = [line(range(12), columns, name="snli"), line(range(12), columns, name="sst2", group="untuned")]
+    text = "\n".join(report._limits(rows))
+    assert "all methods, SNLI: 12 of 100" in text
+    assert "metrics that nothing was tuned on, SST-2: 12 of 100" in text
+    (missing,) = (row for row in text.splitlines() if row.startswith("- Not run: "))
+    for name in ("RTE", "CoLA", "SST-2, DeBERTa-v2", "IMDB, 256 tokens", "LIME, deleted on AG News"):
+        assert name in missing
+    assert "SNLI" not in missing
+    assert "metrics that nothing was tuned on, SST-2" not in missing
+    assert "Captum's costly methods on SST-2" in missing

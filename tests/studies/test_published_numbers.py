@@ -45,7 +45,7 @@ def tables_of(page):
 
 
 def cells_of(line):
-    return [cell.strip().strip("*") for cell in line.strip().strip("|").split("|")]
+    return [cell.strip().strip("*") for cell in re.split(r"(?<!\\)\|", line.strip().strip("|"))]
 
 
 def cell(page, heading, column, **named):
@@ -127,6 +127,124 @@ def test_differences_and_p_values_of_the_faithfulness_study(faithful, title, nam
         p = float((np.abs(flipped) >= abs(gaps.mean()) - 1e-12).mean())
         shown = 0.0 if "p < .001" in text else float(re.search(r"p = ([\d.]+)", text)[1])
         assert shown >= p - 4 * (p * (1 - p) / 20_000) ** 0.5 - 6e-4  # Holm's correction makes it larger, never smaller
+
+
+EVERY_GROUP = ("main", "added", "costly", "peers", "rankings", "judged", "sampled")
+
+
+def methods_of(rows, name):
+    runs = [row for row in rows if row["kind"] == "run" and row["set"] == name and row["group"] in EVERY_GROUP]
+    return sorted({method for row in runs if row["removal"] == "delete" for method in row["values"]})
+
+
+def better_by(rows, name, first, second, metric):
+    """Paired differences on the inputs of both; positive where the first is better."""
+    ours, other = (by_input(rows, name, method, metric, EVERY_GROUP) for method in (first, second))
+    sign = 1 if metric == "comprehensiveness" else -1
+    return sign * np.array([ours[place] - other[place] for place in sorted(ours.keys() & other.keys())])
+
+
+def corrected(rows, name, first, metric):
+    """p by flipping signs against every other method, corrected by Holm, with an allowance for random patterns."""
+    gaps = {m: better_by(rows, name, first, m, metric) for m in methods_of(rows, name) if m != first}
+    gaps = {method: column for method, column in gaps.items() if (column != 0).any()}
+    drawn = np.random.default_rng(1)
+    signs = drawn.integers(0, 2, (40_000, max(map(len, gaps.values()))), dtype=np.int8) * 2.0 - 1
+    p_values = {
+        method: float((np.abs(signs[:, : len(column)] @ column) >= abs(column.sum()) - 1e-9).mean())
+        for method, column in gaps.items()
+    }
+    found, highest = {}, 0.0
+    for rank, method in enumerate(sorted(p_values, key=p_values.get)):
+        p, weight = p_values[method], len(p_values) - rank
+        highest = max(highest, min(1.0, weight * p))
+        found[method] = highest, 0.002 + 6 * weight * (max(p, 5e-5) / 40_000) ** 0.5
+    return found
+
+
+def shown_p(text):
+    return 0.0 if "p < .001" in text else float(re.search(r"p = ([\d.]+)", text)[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "title", "metric", "column"),
+    [
+        ("sst2", "SST-2", "sufficiency", "relevance is better by 2"),
+        ("imdb", "IMDB, 128 tokens", "comprehensiveness", "relevance is better by"),
+        ("mrpc", "MRPC", "comprehensiveness", "relevance is better by"),
+    ],
+)
+def test_corrected_p_values_of_the_faithfulness_study(faithful, name, title, metric, column):
+    """The whole column: every p after Holm's correction over all methods of the data set."""
+    rows, page = faithful
+    found = corrected(rows, name, "relevance", metric)
+    assert len(found) >= 9
+    for method, (p, allowance) in found.items():
+        text = cell(page, title, column, method=method)
+        assert shown_p(text) == pytest.approx(p, abs=allowance), method
+
+
+def test_a_pair_has_one_p_and_one_interval_on_the_faithfulness_page(faithful):
+    """The targets show what the tables of the data sets show."""
+    _, page = faithful
+    titles = {"agnews": "AG News", "imdb": "IMDB, 128 tokens", "sst2": "SST-2"}
+    columns = {"comprehensiveness": "relevance is better by", "sufficiency": "relevance is better by 2"}
+    (targets,) = [lines for title, lines in tables_of(page) if title == "Targets"]
+    compared = 0
+    for line in targets:
+        found = re.fullmatch(r"(\w+): (\w+) (?:not worse by 0.01|significantly better)", line["target"])
+        if found:
+            difference, rival, p = re.fullmatch(r"(.+\]) against (\w+), (p .+), \d+ inputs", line["figure"]).groups()
+            assert cell(page, titles[found[1]], columns[found[2]], method=rival) == f"{difference}, {p}"
+            compared += 1
+    assert compared == 10
+    (worst,) = [lines for title, lines in tables_of(page) if title == "Worst results"]
+    for line in worst:
+        if line["data"] in titles.values() and line["method"] == "relevance":
+            text = cell(page, line["data"], columns[line["metric"]], method=line["behind"])
+            assert line["better by"] == text
+    verdicts = [line["verdict"] for line in targets]
+    assert verdicts == sorted(verdicts, key=lambda verdict: verdict != "missed")  # missed ones first
+
+
+def test_worst_results_of_the_faithfulness_study(faithful):
+    """On every data set: the method that is furthest ahead of ours, and that no significant loss is left out."""
+    rows, page = faithful
+    (worst,) = [lines for title, lines in tables_of(page) if title == "Worst results"]
+    for name, title in (("sst2", "SST-2"), ("agnews", "AG News"), ("snli", "SNLI"), ("mrpc", "MRPC")):
+        for metric in ("comprehensiveness", "sufficiency"):
+            for ours in ("relevance", "attnlrp_iterative"):
+                key = {"data": title, "metric": metric, "method": ours}
+                shown = {line["behind"]: line for line in worst if line.items() >= key.items()}
+                means = {m: better_by(rows, name, ours, m, metric).mean() for m in methods_of(rows, name) if m != ours}
+                rival = min(means, key=means.get)
+                if means[rival] > -0.001:
+                    assert not shown
+                    continue
+                assert number(shown[rival]["better by"]) == pytest.approx(means[rival], abs=6e-4)
+                certain = {
+                    method
+                    for method, (p, allowance) in corrected(rows, name, ours, metric).items()
+                    if p < 0.05 - allowance and means[method] <= -0.001
+                }
+                assert certain <= shown.keys()
+    losses = [number(line["better by"]) for line in worst]
+    assert losses == sorted(losses)
+    assert losses[0] < -0.2
+
+
+def test_limits_of_the_faithfulness_study_are_those_of_its_rows(faithful):
+    rows, page = faithful
+    limits = page.split("\n## Limits\n")[1].split("\n## ")[0]
+    assert page.index("\n## Limits\n") < page.index("\n## Faithfulness\n")
+    for name, title in (("cola", "CoLA"), ("agnews_modernbert", "AG News, ModernBERT"), ("sst2_deberta", "DeBERTa-v2")):
+        assert (title in limits) == (not methods_of(rows, name))
+    for title, name in (("AG News", "agnews"), ("SST-2", "sst2"), ("IMDB, 128 tokens", "imdb")):
+        for method in ("LIME, deleted", "kernel SHAP, deleted"):
+            assert (f"{method} on {title}" in limits) == (method not in methods_of(rows, name))
+    for name, title in (("snli", "SNLI"), ("mrpc", "MRPC")):
+        count = len(by_input(rows, name, "relevance", "sufficiency", ("main",)))
+        assert (f"all methods, {title}: {count} of 100" in limits) == (count < 100)
 
 
 @pytest.fixture(scope="module")
@@ -453,15 +571,37 @@ def test_numbers_of_the_readme(faithful):
     card = (ROOT / "hf_attn_mi" / "embedded_model" / "README.md").read_text(encoding="utf-8")
     for data, accuracy in re.findall(r"(SST-2 dev|IMDB dev) ([\d.]+) %", readme):
         assert re.search(rf"\| {data} \| \d+ \| {accuracy}% \|", card)
-    for metric, sign, words in (
-        ("comprehensiveness", 1, "is behind integrated gradients on SST-2 by {}"),
-        ("sufficiency", -1, "(sufficiency: {})."),
-    ):
-        ours, other = (
-            by_input(rows, "sst2", method, metric, ("main",)) for method in ("relevance", "integrated_gradients")
-        )
-        behind = -sign * np.mean([ours[place] - other[place] for place in ours])
-        assert words.format(f"{behind:.3f}".removeprefix("0")) in readme
+    peers = rows_of(ROOT / "benchmarks" / "speed" / "results" / "peers.jsonl")
+    shares = [row["ratio"]["median"] for row in peers if "attnlrp against lxt" in row["name"]]
+    assert len(shares) == 2
+    assert f"lxt's AttnLRP takes {in_text(min(shares), 2)} to {in_text(max(shares), 2)} of our time" in readme
+    loss = {
+        (name, rival, metric): in_text(-better_by(rows, name, "relevance", rival, metric).mean())
+        for name in ("sst2", "snli", "mrpc")
+        for rival in ("attnlrp", "integrated_gradients", "lime", "feature_ablation")
+        for metric in ("comprehensiveness", "sufficiency")
+        if rival in methods_of(rows, name)
+    }
+    comp, suff = "comprehensiveness", "sufficiency"
+    gradients = [loss["sst2", "integrated_gradients", metric] for metric in (comp, suff)]
+    assert (
+        f"On SST-2 `relevance` (default) is behind AttnLRP by {loss['sst2', 'attnlrp', comp]} and, not significantly, "
+        f"integrated gradients by {gradients[0]} (sufficiency: {gradients[1]}) and LIME by "
+        f"{loss['sst2', 'lime', comp]}."
+    ) in readme
+    for metric in (comp, suff):
+        p_values = corrected(rows, "sst2", "relevance", metric)
+        assert p_values["integrated_gradients"][0] > 0.05
+    p_values = corrected(rows, "sst2", "relevance", comp)
+    assert p_values["lime"][0] > 0.05
+    assert p_values["attnlrp"][0] < 0.05
+    ahead = [loss[name, "feature_ablation", comp] for name in ("snli", "mrpc")]
+    assert f"leave-one-out leads it in comprehensiveness by {ahead[0]} and {ahead[1]}, not in sufficiency" in readme
+    assert all(better_by(rows, name, "relevance", "feature_ablation", suff).mean() > 0 for name in ("snli", "mrpc"))
+
+
+def in_text(value, digits=3):
+    return f"{value:.{digits}f}".replace("0.", ".", 1)
 
 
 def test_what_the_readme_says_of_attnlrp_iterative(faithful):
@@ -480,7 +620,17 @@ def test_what_the_readme_says_of_attnlrp_iterative(faithful):
         assert max(means, key=means.get) == "attnlrp_iterative"
         ours, other = (by_input(rows, name, m, "sufficiency", groups) for m in ("attnlrp_iterative", "attnlrp"))
         losses.append(np.mean([ours[place] - other[place] for place in ours]))
-    assert f"AttnLRP has up to {max(losses):.3f} better sufficiency".replace(" 0.", " .") in readme
+    position = -better_by(rows, "sst2", "attnlrp_iterative", "position-aware LRP", "sufficiency").mean()
+    assert (
+        f"in sufficiency AttnLRP is up to {in_text(max(losses))} ahead, position-aware LRP {in_text(position)}"
+        in readme
+    )
+    assert "leads in comprehensiveness, not significantly over some methods run on 8 to 40" in readme
+    for name in ("agnews", "imdb", "sst2"):
+        for method, (p, _) in corrected(rows, name, "attnlrp_iterative", "comprehensiveness").items():
+            gaps = better_by(rows, name, "attnlrp_iterative", method, "comprehensiveness")
+            assert gaps.mean() > 0, (name, method)
+            assert p < 0.05 or 8 <= len(gaps) <= 40, (name, method)
     for name in ("snli", "mrpc"):
         for metric, sign, best in (("comprehensiveness", 1, "feature_ablation"), ("sufficiency", -1, "relevance")):
             methods = {
@@ -495,6 +645,118 @@ def test_what_the_readme_says_of_attnlrp_iterative(faithful):
         best, ours = (by_input(rows, name, method, "comprehensiveness", ("main",)) for method in methods)
         gaps.append(f"{np.mean([best[place] - ours[place] for place in ours]):.3f}".removeprefix("0"))
     assert re.search(rf"comprehensiveness that is higher by {gaps[0]} \[[^]]*\] and {gaps[1]} \[", page)
+
+
+@pytest.fixture(scope="module")
+def relevance():
+    return (METHODS / "relevance.md").read_text(encoding="utf-8")
+
+
+def test_shares_of_the_value_on_the_page_of_relevance(relevance):
+    """Every cell of the table, and what the page of relevance says of it, by Python's own quantiles."""
+    rows = rows_of(FAITHFULNESS / "value_shares.jsonl")
+    search_page, heading = (METHODS / "score_search.md").read_text(encoding="utf-8"), "Where the value stands"
+    titles, upper, medians = {"sst2": "SST-2", "agnews": "AG News", "imdb": "IMDB"}, [], {}
+    assert len(rows) == 6
+    for row in rows:
+        named = {"data": titles[row["set"]], "method": row["method"]}
+        assert cell(search_page, heading, "inputs", **named) == str(len(row["places"]))
+        for part, column in row["shares"].items():
+            quarters = statistics.quantiles(column, n=4, method="inclusive")
+            shown = [int(one) for one in re.findall(r"(-?\d+)%", cell(search_page, heading, part, **named))]
+            low, middle, high = (100 * one for one in quarters)
+            assert shown == pytest.approx([middle, low, high], abs=0.5001)
+        medians.setdefault(row["method"], {})[row["set"]] = f"{100 * np.median(row['shares']['words']):.0f}"
+        together = np.sum(list(row["shares"].values()), axis=0)
+        assert together == pytest.approx(np.ones(len(row["places"])), abs=1e-5)
+        if row["method"] == "relevance":
+            assert np.abs(row["shares"]["constants of the softmax"]).max() < 1e-3
+            if row["set"] == "sst2":
+                assert (
+                    f"a quarter of the texts hold less than {np.ceil(low_share(row)):.0f} % of the value" in relevance
+                )
+        else:
+            assert np.median(row["shares"]["positions"]) < 0
+            upper.append(100 * statistics.quantiles(row["shares"]["words"], n=4, method="inclusive")[2])
+    page = " ".join(relevance.split())
+    assert f"little (upper quartiles {min(upper):.0f} to {max(upper):.0f} %)" in page
+    for method, shares in medians.items():
+        assert f"{shares['sst2']}, {shares['agnews']} and {shares['imdb']} % under `{method}`" in page
+
+
+def low_share(row):
+    return 100 * statistics.quantiles(row["shares"]["words"], n=4, method="inclusive")[0]
+
+
+def test_differences_on_the_page_of_relevance(faithful, relevance):
+    """The three methods of the package: differences, intervals and p-values, and lxt's beside ours."""
+    rows, _ = faithful
+    page, comp, suff = " ".join(relevance.split()), "comprehensiveness", "sufficiency"
+    gaps = {name: better_by(rows, name, "attnlrp", "relevance", comp) for name in ("sst2", "imdb", "agnews")}
+    p_values = {name: corrected(rows, name, "relevance", comp)["attnlrp"] for name in gaps}
+    assert f"its comprehensiveness is higher by {in_text(gaps['sst2'].mean())} [.016, .034]" in page
+    assert p_values["sst2"][0] < 0.001
+    found = re.search(
+        r"not shown to differ on IMDB \((\S+) higher, p = (\S+)\) and AG News \((\S+) lower, p = (\S+)\)", page
+    )
+    assert found.group(1, 3) == (in_text(gaps["imdb"].mean()), in_text(-gaps["agnews"].mean()))
+    for name, text in (("imdb", found[2]), ("agnews", found[4])):
+        assert float(text) == pytest.approx(p_values[name][0], abs=p_values[name][1])
+    better = [better_by(rows, name, "attnlrp", "relevance", suff).mean() for name in gaps]
+    assert f"sufficiency ({in_text(min(better))} to {in_text(max(better))} better, p = .174 to .452)" in page
+    assert all(corrected(rows, name, "relevance", suff)["attnlrp"][0] > 0.05 for name in gaps)
+    behind = [better_by(rows, name, "attnlrp", "attnlrp_iterative", suff).mean() for name in gaps]
+    assert f"behind `attnlrp` in sufficiency by {in_text(min(behind))} to {in_text(max(behind))}" in page
+    position = better_by(rows, "sst2", "position-aware LRP", "attnlrp_iterative", suff)
+    assert f"behind position-aware LRP by {in_text(position.mean())} (SST-2, {len(position)} inputs)" in page
+    for name in gaps:
+        for metric in (comp, suff):
+            assert abs(better_by(rows, name, "attnlrp", "lxt AttnLRP", metric).mean()) < 0.0015
+    speed = {row["name"]: row["ratio"]["median"] for row in rows if row["kind"] == "speed"}
+    once, often = (
+        [r for n, r in speed.items() if n.startswith(f"{m} over relevance")] for m in ("attnlrp", "attnlrp_iterative")
+    )
+    assert len(once) == len(often) == 2
+    assert {f"{ratio:.1f}" for ratio in once} == set(re.findall(r"which is ([\d.]+) times as long", page))
+    assert f"takes {min(often):.1f} to {max(often):.1f} times as long" in page
+
+
+def test_numbers_of_the_overview_of_studies(faithful, causal, informed):
+    """Three numbers of each study on docs/studies/index.md, from the rows."""
+    page = " ".join((STUDIES / "index.md").read_text(encoding="utf-8").split())
+    rows, _ = faithful
+    for title, name, rival, metric in (
+        ("SST-2", "sst2", "integrated_gradients", "comprehensiveness"),
+        ("SST-2", "sst2", "integrated_gradients", "sufficiency"),
+        ("AG News", "agnews", "gradient_shap", "sufficiency"),
+    ):
+        gap = better_by(rows, name, "relevance", rival, metric).mean()
+        assert f"| {title} | {metric} | {gap:+.3f} [" in page
+    for method in ("relevance", "attnlrp_iterative"):
+        gaps = better_by(rows, "mrpc", method, "feature_ablation", "comprehensiveness")
+        loss = f"{gaps.mean():+.3f} in comprehensiveness to feature_ablation (MRPC, {len(gaps)} inputs)"
+        assert f"`{method}` {loss}" in page
+    places = []
+    for metric, sign in (("comprehensiveness", -1), ("sufficiency", 1)):
+        means = {
+            method: sign * round(np.mean(list(by_input(rows, "sst2", method, metric, EVERY_GROUP).values())), 3)
+            for method in methods_of(rows, "sst2")
+        }
+        places.append(1 + sum(mean < means["relevance"] for mean in means.values()))
+    assert f"SST-2 {places[0]} and {places[1]} of {len(means)}" in page
+    certificates = causal[0]["certificates"]
+    kept = sum(row["kept"] for row in certificates)
+    assert f"Predictions kept: {kept} / {len(certificates)} (" in page
+    assert f"of {len({row['suite'] for row in certificates})} pairs of a model and a data set" in page
+    changes = [row["relative"] for row in certificates if row["changed"] > 0]
+    assert float(re.search(r"Median relative change of the logits: (\S+)\. ", page)[1]) == pytest.approx(
+        np.median(changes), rel=0.06
+    )
+    heads = [row for row in informed[0] if row["row"] == "head"]
+    assert f"{len(heads)} heads with additive, deep" in page
+    assert len({row["kind"] for row in heads}) == 20
+    for data, least in (("agnews", 10), ("imdb", 5), ("sst2", 10)):
+        assert len({row["seed"] for row in heads if row["dataset"] == data}) >= least
 
 
 def test_a_changed_number_of_a_page_is_seen(faithful):

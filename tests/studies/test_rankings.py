@@ -257,5 +257,6 @@ def test_parts_of_the_value_add_up_and_agree_with_the_package(demo, text):
         package = explain(demo[0], TEXT, tokenizer=demo[1], method=name)
         assert shares["words"] == pytest.approx(float(package.scores.sum() / package.value), abs=1e-4)
         assert sum(shares.values()) == pytest.approx(1.0)
-    table = value_shares.table_of({("sst2", "attnlrp"): [found["attnlrp"]]})
-    assert f"| sst2 | attnlrp | 1 | {found['attnlrp']['words']:.0%} (" in table
+    shares = {part: [share] for part, share in found["attnlrp"].items()}
+    table = value_shares.table_of([{"set": "sst2", "method": "attnlrp", "places": [0], "shares": shares}])
+    assert f"| SST-2 | attnlrp | 1 | {found['attnlrp']['words']:.0%} (" in table

@@ -14,6 +14,7 @@ Values = dict[str, dict[str, list[float | None]]]  # by method and metric, one v
 OURS = "relevance"
 MIN_SHARE = 0.5  # share of the inputs of relevance that the best Captum method must have been run on
 LOSS = 0.01  # loss of a metric that still counts as not worse
+ALL = ("main", "added", "costly", "peers", "rankings", "judged", "sampled")  # groups of the runs of one table
 FLIPS = 99_999  # random sign patterns of a test: the smallest p before Holm's correction is 1e-5
 
 
@@ -102,7 +103,7 @@ def verdicts(rows: Sequence[Row], sets: Mapping[str, int], better: Sequence[str]
         better: data sets on which relevance has to be significantly better.
     """
     for name, planned in sets.items():
-        values = values_of(rows, name, ("main", "costly"))
+        values = values_of(rows, name, ALL)  # those of the table of the data set: a pair has one p-value on the page
         for metric in FAITHFUL:
             rival = best_captum(rows, name, metric)
             known = OURS in values and rival in values

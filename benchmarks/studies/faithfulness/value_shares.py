@@ -4,7 +4,8 @@ Both linearize the model, so that the value is a sum: <word embeddings, gradient
 for position and token type embeddings, <bias, gradient> for every bias, and, under AttnLRP, the constants of the
 tangents of the softmax. Each part is divided by the value of its input.
 
-    python benchmarks/studies/faithfulness/value_shares.py    # prints the table of docs/methods/relevance.md
+    python benchmarks/studies/faithfulness/value_shares.py          # prints the table of docs/methods/score_search.md
+    python benchmarks/studies/faithfulness/value_shares.py --run    # computes the stored rows anew: about two minutes
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.common import Row, provenance, read_rows, write_rows
 from benchmarks.studies.faithfulness.data import SETS, read_inputs
 from benchmarks.studies.faithfulness.rankings.bert import Rules, explained_value, run
 from benchmarks.studies.faithfulness.rankings.libragrad import RULES as RELEVANCE
@@ -29,7 +31,10 @@ from benchmarks.studies.faithfulness.rankings.position_lrp import ATTNLRP
 
 METHODS = {"relevance": RELEVANCE, "attnlrp": ATTNLRP}
 PARTS = ("words", "positions", "token types", "biases of normalizations", "other biases", "constants of the softmax")
+TITLES = {"sst2": "SST-2", "agnews": "AG News", "imdb": "IMDB"}
+INPUTS = 40  # the first ones of each data set of the study
 TRAINED = Path("out") / "trained"
+RESULTS = Path(__file__).parent / "results" / "value_shares.jsonl"
 
 
 def parts_of(model: Any, ids: Tensor, target: int, rules: Rules) -> dict[str, float]:
@@ -56,35 +61,54 @@ def parts_of(model: Any, ids: Tensor, target: int, rules: Rules) -> dict[str, fl
     return shares
 
 
-def table_of(shares: dict[tuple[str, str], list[dict[str, float]]]) -> str:
+def shares_of(name: str, count: int) -> list[Row]:
+    """One row a method with the share of every part on each of the first inputs of a data set."""
+    inputs = read_inputs(SETS[name], TRAINED)
+    shares: dict[str, list[dict[str, float]]] = {method: [] for method in METHODS}
+    for text in inputs.texts[:count]:
+        ids = inputs.tokenizer(text, return_tensors="pt")["input_ids"][0]
+        with torch.no_grad():
+            target = int(inputs.model(input_ids=ids[None]).logits[0].argmax())
+        for method, rules in METHODS.items():
+            shares[method].append(parts_of(inputs.model, ids, target, rules))
+    return [
+        {
+            "set": name,
+            "method": method,
+            "places": list(range(len(rows))),
+            "shares": {part: [round(row[part], 6) for row in rows] for part in PARTS},
+            **provenance(),
+        }
+        for method, rows in shares.items()
+    ]
+
+
+def table_of(rows: Sequence[Row]) -> str:
     """A Markdown table: medians over inputs with their quartiles."""
     lines = [f"| data | method | inputs | {' | '.join(PARTS)} |", "|---" * (3 + len(PARTS)) + "|"]
-    for (data, method), rows in shares.items():
+    for row in rows:
         cells = []
         for part in PARTS:
-            low, middle, high = np.quantile([row[part] for row in rows], (0.25, 0.5, 0.75))
-            cells.append(f"{middle:.0%} ({low:.0%} to {high:.0%})")
-        lines.append(f"| {data} | {method} | {len(rows)} | {' | '.join(cells)} |")
+            low, middle, high = np.quantile(row["shares"][part], (0.25, 0.5, 0.75))
+            cells.append(f"{_percent(middle)} ({_percent(low)} to {_percent(high)})")
+        name = TITLES.get(row["set"], row["set"])
+        lines.append(f"| {name} | {row['method']} | {len(row['places'])} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
+def _percent(share: float) -> str:
+    return f"{round(100 * share) + 0}%"  # an integer, so that there is no -0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table."""
+    """Print the table, from the stored rows or from new ones."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--inputs", type=int, default=40)
-    parser.add_argument("--sets", nargs="+", default=["sst2", "agnews", "imdb"])
+    parser.add_argument("--run", action="store_true", help="compute the rows and store them")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    shares: dict[tuple[str, str], list[dict[str, float]]] = {}
-    for name in options.sets:
-        inputs = read_inputs(SETS[name], TRAINED)
-        for text in inputs.texts[: options.inputs]:
-            ids = inputs.tokenizer(text, return_tensors="pt")["input_ids"][0]
-            with torch.no_grad():
-                target = int(inputs.model(input_ids=ids[None]).logits[0].argmax())
-            for method, rules in METHODS.items():
-                shares.setdefault((name, method), []).append(parts_of(inputs.model, ids, target, rules))
-    print(table_of(shares))
+    if options.run:
+        write_rows([row for name in TITLES for row in shares_of(name, INPUTS)], RESULTS)
+    print(table_of(read_rows(RESULTS)))
     return 0
 
 

@@ -404,6 +404,36 @@ def test_token_sets_and_costs_of_the_causal_study(causal):
         assert float(re.search(r"TV ([\d.]+)", text)[1]) == pytest.approx(apart, abs=6e-4)
 
 
+def test_what_the_causal_study_leaves_open_stands_on_its_page(causal):
+    """Inputs of the plan, ratios whose interval contains the limit, families of encoders, missed targets first."""
+    parts, page = causal
+    head, runs = page.split("\n## ")[0], rows_of(CAUSAL / "runs.jsonl.gz")
+    planned = runs[-1]["planned"]
+    assert f"{sum(planned.values())} inputs in {len(planned)} suites were planned" in head
+    for suite, count in planned.items():
+        done = sum(row["suite"] == suite for row in parts["certificates"])
+        assert (f"{suite} {done} of {count}" in head) == (done > 0)
+        assert (suite in head.split("Not run: ")[1].split(".")[0].split("; ")) == (done == 0)
+    title = "(3) Efficient attention is effectively computable."
+    section = page.split(f"\n## {title}\n")[1].split("\n## ")[0]
+    unclear = re.search(r"suites \((.+)\) its interval contains", section)[1].split("; ")
+    for suite in planned:
+        ratios = sorted(row["certify"] / row["efficient"] for row in parts["speed"] if row["suite"] == suite)
+        if len(ratios) == 6:  # the interval of the median is then the smallest and the largest
+            assert (suite in unclear) == (ratios[0] <= 3 < ratios[-1])
+            word = cell(page, title, "claim", suite=suite)
+            assert word in ("-", "holds" if statistics.median(ratios) <= 3 else "fails")
+    families = {
+        next((f for f in ("modernbert", "deberta", "roberta") if SUITES[row["suite"]].model.startswith(f)), "bert")
+        for row in rows_of(CAUSAL / "efficient_keys.jsonl")
+    }
+    assert f"Families of encoders in this table: {len(families)} (" in page
+    (targets,) = [lines for heading, lines in tables_of(page) if heading == "Targets"]
+    words = [line[""] for line in targets]
+    assert words == sorted(words)  # "MISSED" is before "met"
+    assert words[0] == "MISSED"
+
+
 @pytest.fixture(scope="module")
 def informed():
     return rows_of(INFORMATION / "information.jsonl.gz"), (STUDIES / "information.md").read_text(encoding="utf-8")
@@ -528,6 +558,38 @@ def test_corrected_p_values_of_the_information_study(informed):
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
         assert parsed(shown[place][-1])[3] == pytest.approx(highest if highest >= 0.001 else 0.0, abs=6e-3)
     assert len(shown) == 15
+
+
+def test_what_weakens_the_verdicts_of_the_information_study(informed):
+    """Edges of the grid, bounds that disagree with estimates, open differences and seeds, before the tables."""
+    rows, page = informed
+    head = " ".join(page.split("\n## (i)")[0].split())
+    tuned = [row for row in rows if row["row"] == "tuning"]
+    edge = 0
+    for row in tuned:
+        accuracy = np.array(row["accuracy"])  # rates by epochs
+        assert row["rate"] in row["rates"]
+        edge += row["rate"] in (min(row["rates"]), max(row["rates"])) or row["epochs"] == accuracy.shape[1]
+    assert f"{edge} of {len(tuned)} choices of learning rate and epochs lie on the edge of the grid" in head
+    other = 0
+    for data in ("agnews", "imdb", "sst2"):
+        means = {}
+        for score in SCORES:
+            kind = f"none {score} softmax 1 trained entropy 0.5"
+            mine = [r["mi"] for r in rows if r["row"] == "head" and (r["dataset"], r["kind"]) == (data, kind)]
+            means[score] = [
+                np.mean([mi[name]["attended"] / mi["ceiling"] for mi in mine]) for name in ("nats", "lower_bound")
+            ]
+        for score in SCORES[:2]:
+            by_estimate, by_bound = np.subtract(means[score], means["scaled_dot"])
+            other += by_estimate * by_bound < 0
+    assert f"in {other} of 6 differences with matched entropy" in head
+    words = [
+        parsed(text)[-1]
+        for claim in ("(i) ", "(ii) ", "(iii) ", "(iv) ", "(v) ")
+        for _, _, _, _, text in decided_tables(page, claim)
+    ]
+    assert f"{words.count('open')} of {len(words)} differences that decide are open" in head
 
 
 def test_verdicts_of_the_information_study_follow_from_its_differences(informed):

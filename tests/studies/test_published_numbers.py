@@ -821,6 +821,28 @@ def test_numbers_of_the_overview_of_studies(faithful, causal, informed):
         assert len({row["seed"] for row in heads if row["dataset"] == data}) >= least
 
 
+def test_figures_of_concepts_and_limits_are_those_of_rows_and_generated_pages(relevance):
+    """The worst bias on the page of information, and the gaps among the limits of relevance."""
+    concept = (ROOT / "docs" / "concepts" / "information.md").read_text(encoding="utf-8")
+    biases = {}
+    for row in rows_of(ROOT / "benchmarks" / "accuracy" / "results" / "mi_coverage.jsonl"):
+        if row["effort"] == "fast":
+            biases.setdefault(row["family"], []).append(row["nats"] - row["truth"])
+    worst = min(np.mean(values) for values in biases.values())
+    assert worst == min((np.mean(values) for values in biases.values()), key=lambda bias: -abs(bias))
+    assert f"that was tried it is about {-worst:.1f} nats too low" in concept
+    assert f"counted in each of {len(biases)} families" in concept
+    models = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    (types,) = [table for title, table in tables_of(models) if title == "Table"]
+    gaps = {row["Type"].strip("`"): float(row["Gap"]) for row in types if row["Gap"] not in ("", "-")}
+    limits = relevance.split("## Known limits")[1]
+    assert f"({gaps['bloom']:.1f} in the table of" in limits
+    linear = max(gap for name, gap in gaps.items() if name.startswith(("qwen3_5", "qwen3_next")))
+    assert f"up to {linear:.0e} in the table of".replace("e-0", "e-") in limits
+    others = {name for name, gap in gaps.items() if gap > 1e-4 and not name.startswith(("bloom", "qwen3"))}
+    assert others == {"mobilebert"}  # rounding: docs/tasks.md says so
+
+
 def test_a_changed_number_of_a_page_is_seen(faithful):
     rows, page = faithful
     text = cell(page, "AG News", "comprehensiveness", method="relevance")

@@ -1,10 +1,13 @@
-"""Cost of the Triton kernels on a GPU: attention statistics, neighbor counts, class moments.
+"""Cost of the Triton kernels and of explain on a GPU.
+
+Attention statistics over flash attention, received weights, neighbor counts and class moments over PyTorch, efficient
+rows of the heads of a BERT-base at 512 tokens over PyTorch, explain over one forward and one backward pass.
 
     python benchmarks/speed/gpu.py              # writes benchmarks/speed/results/gpu.jsonl
     python benchmarks/speed/gpu.py --turns 3 --parts attention --output out/gpu.jsonl
 
 Without CUDA it measures and writes nothing. Correctness is checked first; a part whose check fails gets no figure.
-Efficient rows on a GPU are measured by benchmarks/speed/efficient_rows.py.
+Efficient rows against HiGHS are measured by `benchmarks/speed/efficient_rows.py --backend triton`.
 """
 
 from __future__ import annotations
@@ -24,7 +27,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import Row, check, result_row, run_parts, time_in_turns
+from benchmarks.speed.efficient_rows import first_layer, solve
 from benchmarks.speed.information import closed_form, plain_closed_form
+from benchmarks.speed.over_backward import LIMITS, TASKS, VOCABULARY, Measured
 from hf_attn_mi.kernels import attention_statistics, class_moments, neighbor_counts, received_weights
 from hf_attn_mi.kernels.attention_statistics.reference import (
     reference_allowed,
@@ -40,6 +45,9 @@ SITES, EXAMPLES, FEATURES, CLASSES = 12 * 64, 2000, 384, 4
 FIELDS = ("received", "received_effective", "mean_entropy")
 PRODUCTS = {"effective": 3, "raw": 2}  # tiles of Q K^T and A U that are formed
 GIGABYTE = 2**30
+DEVICE = "cuda"
+MODEL, SHAPES = "BERT", ((1, 16), (1, 32), (1, 128), (8, 128), (8, 512))  # of explain: batch, tokens
+TOKENS = 512  # of efficient rows
 
 
 def synchronized(task: Callable[[], Any]) -> Callable[[], Any]:
@@ -269,11 +277,57 @@ def moments(turns: int) -> Rows:
     )
 
 
+def explained(turns: int) -> Rows:
+    """explain over one forward and one backward pass, scores and bias terms checked first."""
+    model = Measured.of(MODEL, None, turns)
+    model.model.to(DEVICE)
+    for shape in SHAPES:
+        ids = torch.randint(3, VOCABULARY, shape, generator=torch.Generator().manual_seed(1)).to(DEVICE)
+        model.check_sums(ids)
+        tasks: dict[str, Callable[[], Any]] = {"bare": partial(model.bare, ids)}
+        tasks |= {task: partial(model.explain, ids, **TASKS[task]) for task in ("none", "full")}
+        timings = time_in_turns({name: synchronized(task) for name, task in tasks.items()}, turns)
+        for task in ("none", "full"):
+            yield measured(
+                f"explain on a GPU/{MODEL} {task}, {shape[0]} x {shape[1]}",
+                f'explain(layers="{task}") over one forward and one backward pass of the batch',
+                timings[task],
+                timings["bare"],
+                at_most=LIMITS[MODEL][task].get(min(shape[1], 128)),
+            )
+
+
+def efficient(turns: int) -> Rows:
+    """Efficient rows of all heads of one layer of a BERT-base, and of one head against PyTorch on the same GPU."""
+    attention, values = (tensor.to(DEVICE) for tensor in first_layer(TOKENS))
+    result, head = solve(attention, values, "auto"), (attention[:1], values[:1])
+    gap = float((result.attention[:1] - solve(*head, "torch").attention).abs().max())
+    check(bool(result.optimal.all()) and gap <= 1e-6, f"efficient rows differ by {gap:.1e} from PyTorch's")
+    tasks: dict[str, Callable[[], Any]] = {
+        "layer": lambda: solve(attention, values, "auto"),
+        "head": lambda: solve(*head, "auto"),
+        "torch": lambda: solve(*head, "torch"),
+    }
+    timings = time_in_turns(tasks, turns)
+    what = f"efficient rows of {attention.shape[0]} heads of a BERT-base, {TOKENS} tokens"
+    yield measured("efficient rows on a GPU/one layer", what, timings["layer"], backend=result.backend)
+    yield measured(
+        "efficient rows on a GPU/one head and PyTorch",
+        "one head: the backend of auto against PyTorch on the same GPU",
+        timings["head"],
+        timings["torch"],
+        faster=True,
+        largest_difference=gap,
+    )
+
+
 PARTS: dict[str, Callable[[int], Rows]] = {
     "attention": attention,
     "received": received,
     "neighbors": neighbors,
     "moments": moments,
+    "explain": explained,
+    "efficient": efficient,
 }
 
 

@@ -47,7 +47,10 @@ TASKS: dict[str, dict[str, str]] = {  # the options of explain
 }
 SHAPES = ((1, 16), (1, 32), (1, 128), (8, 128))  # batch, tokens
 LIMITS = {  # of the median, by task and number of tokens
-    "BERT": {"none": {16: 1.15, 32: 1.15, 128: 1.06}, "full": {16: 1.25, 32: 1.25, 128: 1.08}},
+    **{
+        name: {"none": {16: 1.15, 32: 1.15, 128: 1.06}, "full": {16: 1.25, 32: 1.25, 128: 1.08}}
+        for name in ("BERT", "RoBERTa", "DeBERTa-v2")
+    },
     "ModernBERT": {"none": {16: 1.15, 32: 1.15, 128: 1.06}, "full": {16: 1.15, 32: 1.15, 128: 1.15}},
     "MiniLM": {"none": {16: 1.15, 32: 1.15, 128: 1.06}, "full": {16: 1.5}},
 }
@@ -66,9 +69,18 @@ def architectures(layers: int | None) -> dict[str, Callable[[], Any]]:
         )
 
     small = {"hidden_size": 384, "num_attention_heads": 12, "intermediate_size": 1536}
+    base = {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072}
+    relative = {
+        "relative_attention": True,
+        "pos_att_type": ["c2p", "p2c"],
+        "position_buckets": 256,
+        "share_att_key": True,
+    }
     token_ids = {"bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
     return {
         "BERT": made(transformers.BertConfig, 12),
+        "RoBERTa": made(transformers.RobertaConfig, 12),
+        "DeBERTa-v2": made(transformers.DebertaV2Config, 12, **base, **relative),
         "ModernBERT": made(transformers.ModernBertConfig, 22, reference_compile=False, **token_ids),
         "MiniLM": made(transformers.BertConfig, 6, **small),
     }
@@ -103,7 +115,7 @@ class Measured:
     def ratios(self, shape: tuple[int, int], tasks: list[str]) -> dict[str, list[float]]:
         """Seconds of the peer ("bare") and of each task on one batch."""
         ids = torch.randint(3, VOCABULARY, shape, generator=torch.Generator().manual_seed(1))
-        self._check(ids)
+        self.check_sums(ids)
         run: dict[str, Callable[[], Any]] = {"bare": partial(self.bare, ids)}
         run |= {task: partial(self.explain, ids, **TASKS[task]) for task in tasks}
         if shape[0] * shape[1] > LONG:  # the check has warmed up
@@ -112,7 +124,8 @@ class Measured:
         calls = max(1, int(SHORTEST_TURN / max(1e-4, min(seconds[0] for seconds in first.values()))))
         return cpu_seconds_in_turns(run, self.turns, calls)
 
-    def _check(self, ids: Tensor) -> None:
+    def check_sums(self, ids: Tensor) -> None:
+        """Check that scores and bias terms add up to the value of the plain forward pass."""
         explained = self.explain(ids, layers="none")
         with torch.no_grad():
             logits = self.model(input_ids=ids).logits.double()
@@ -231,7 +244,7 @@ def main() -> int:
 
     def rows(part: str, name: str) -> Iterator[Row]:
         if part == "memory":
-            yield from memory(name, layers, min(turns, 2), (64,) if arguments.quick else (LONG, 2 * LONG, LONGEST))
+            yield from memory(name, layers, min(turns, 2), (64,) if arguments.quick else (LONG, LONGEST))
             return
         measured = Measured.of(name, layers, 1 if part == "long" else turns)
         if part == "limit":

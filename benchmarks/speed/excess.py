@@ -46,7 +46,7 @@ from hf_attn_mi.models import model_probe, runner, token_origins, weights
 RESULTS = Path(__file__).parent / "results" / "excess.jsonl"
 TEXT = "A quietly moving film."
 SHAPES = ((1, 16), (1, 32), (1, 128))  # batch, tokens
-MODELS = ("MiniLM", "BERT", "ModernBERT")
+MODELS = ("MiniLM", "BERT", "RoBERTa", "DeBERTa-v2", "ModernBERT")
 PARTS = {  # of a call: the functions that are timed
     "forward": ((runner.EncoderRunner, "forward"),),
     "backward": ((gradient_times_input, "gradients_of"),),
@@ -152,7 +152,7 @@ def parts_of_a_call(name: str, layers: int | None, turns: int, quick: bool) -> I
 def multiplications(name: str, layers: int | None, quick: bool) -> Iterator[Row]:
     """The floating-point operations of products of matrices, as PyTorch counts them."""
     measured = Measured.of(name, layers, 1)
-    for shape in ((1, 16),) if quick else ((1, 16), (8, 128)):
+    for shape in ((1, 16),) if quick else ((1, 16), (1, 128)):
         ids = torch.randint(3, VOCABULARY, shape, generator=torch.Generator().manual_seed(1))
         counts = {"bare": _operations(partial(measured.bare, ids))}
         for task in ("none", "attnlrp"):

@@ -6,7 +6,9 @@
 The peer is Captum's own class on the presence of the tokens, with a plain call of the model. It runs with the fastest
 of several `perturbations_per_eval`, found before the turns. There are two baselines: "pad" puts [PAD] in the place of a
 token, "removed" masks it as a key. Before a figure is taken, the scores of both must agree. Neither computes statistics
-of the layers.
+of the layers. Parts whose name ends in "operations" count the multiplications of both, by PyTorch, and time nothing:
+
+    python benchmarks/speed/replays.py --operations --output benchmarks/speed/results/replays.jsonl
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ import numpy as np
 import torch
 from captum.attr._core.lime import get_exp_kernel_similarity_function
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import EMBEDDED_MODEL, check, cpu_seconds_in_turns, result_row, run_parts
 from benchmarks.inputs import cut_texts, load_classifier, load_tokenizer, model_folder, read_texts
@@ -45,8 +48,10 @@ TARGET = 2.0
 WINDOW = 3
 
 
-def against_captum(timed: TimedModel, tokens: int, baseline: str) -> Rows:
-    """Time every method with one baseline on a text of this length."""
+def calls(
+    timed: TimedModel, tokens: int, baseline: str
+) -> Iterator[tuple[str, Callable[[], Any], Callable[[int], Tensor]]]:
+    """The methods, each with its call of explain and that of Captum (of `perturbations_per_eval`), on one text."""
     samples = SAMPLES.get(tokens, FEWER_SAMPLES)
     ids = cut_texts(timed.texts, timed.tokenizer, 1, tokens)[0]
     target = int(timed.forward(ids).logits.argmax(1))
@@ -65,8 +70,32 @@ def against_captum(timed: TimedModel, tokens: int, baseline: str) -> Rows:
             options=options,
             layers="none",
         )
-        peer = partial(captum_scores, method, partial(value, timed, ids, target), ids, samples)
+        yield method, ours, partial(captum_scores, method, partial(value, timed, ids, target), ids, samples)
+
+
+def against_captum(timed: TimedModel, tokens: int, baseline: str) -> Rows:
+    """Time every method with one baseline on a text of this length."""
+    for method, ours, peer in calls(timed, tokens, baseline):
         yield of_method(timed, method, baseline, tokens, ours, peer)
+
+
+def multiplications(timed: TimedModel, tokens: int, baseline: str) -> Rows:
+    """Count the floating-point operations of the products of matrices of both sides."""
+    for method, ours, peer in calls(timed, tokens, baseline):
+        ours()  # what is run once for a model
+        counts = []
+        for run in (ours, partial(peer, PER_EVAL[-1])):
+            with FlopCounterMode(display=False) as counter:
+                run()
+            counts.append(counter.get_total_flops() / 1e9)
+        check(min(counts) > 0, "no operation was counted")
+        yield result_row(
+            f"operations of perturbation methods/{method}, {baseline}, {tokens} tokens",
+            "floating-point operations of products of matrices, over those of plain Captum",
+            counts[:1],
+            counts[1:],
+            unit="GFLOP",
+        )
 
 
 def of_method(
@@ -102,7 +131,8 @@ def replaced_value(timed: TimedModel, ids: Tensor, target: int, present: Tensor)
     """Return the probability with [PAD] in place of the tokens that are not present."""
     rows = ids.repeat(len(present), 1)
     rows[:, 1:-1] = torch.where(present.bool(), rows[:, 1:-1], timed.tokenizer.pad_token_id)
-    return timed.forward(rows).logits.softmax(1)[:, target]
+    logits: Tensor = timed.forward(rows).logits
+    return logits.softmax(1)[:, target]
 
 
 @torch.no_grad()
@@ -152,6 +182,7 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="the embedded model, short texts, two turns")
     parser.add_argument("--output", type=Path, help="default results/replays.jsonl; none with --quick")
+    parser.add_argument("--operations", action="store_true", help="count multiplications only")
     arguments = parser.parse_args()
     folder = EMBEDDED_MODEL if arguments.quick and arguments.model is None else model_folder(arguments.model)
     turns = min(arguments.turns, 2) if arguments.quick else arguments.turns
@@ -160,11 +191,13 @@ def main() -> int:
     )
     lengths = [10] if arguments.quick else arguments.lengths
     parts = [
-        (f"{tokens} tokens, {baseline}", partial(against_captum, timed, tokens, baseline), [1])
+        (f"{tokens} tokens, {baseline}{suffix}", partial(part, timed, tokens, baseline), [1])
+        for part, suffix in ((against_captum, ""), (multiplications, ", operations"))
+        if suffix or not arguments.operations
         for tokens in lengths
         for baseline in BASELINES
     ]
-    output = arguments.output or (None if arguments.quick else RESULTS)
+    output = arguments.output or (None if arguments.quick or arguments.operations else RESULTS)
     _, failures = run_parts(parts, output, model=folder.name)
     return int(failures > 0)
 

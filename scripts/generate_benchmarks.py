@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.common import ROOT, Row, read_rows
+from benchmarks.speed import targets
 from benchmarks.studies.faithfulness.report import summary
 
 BENCHMARKS = ROOT / "benchmarks"
@@ -50,38 +53,28 @@ reads the file, encodes, explains, and writes the shards. One text at a time is 
 in a loop, for 100 of the texts.
 """
 
-REPLAYED = ("feature_ablation", "occlusion", "lime", "kernel_shap", "shapley_sampling")
-REASONS = {  # for missed targets, by the name of the row
-    "import/over torch and transformers, cold (no bytecode yet)": (
-        "all modules of the package are compiled at the first import; the warm row shows later imports"
-    ),
-    **{
-        f"over forward and backward/{model} attnlrp over relevance, {shape}": (
-            "attnlrp needs more multiplications than relevance; they are counted in `excess`"
-        )
-        for model in ("BERT", "ModernBERT", "MiniLM")
-        for shape in ("1 x 16", "1 x 32", "1 x 128", "8 x 128")
-    },
-    **{
-        f"over forward and backward/{model} {task}, {shape}": "its parts are in `excess`, where the time goes"
-        for model in ("BERT", "MiniLM", "ModernBERT")
-        for task in ("none", "full")
-        for shape in ("1 x 16", "1 x 32", "1 x 128")
-    },
-    "first call of a process/explain, first over second": (
-        "the parts that follow show it: the weights are read, the attention products are followed to W_O and checked, "
-        "the state of the model is compared before and after the pass, and code runs for the first time"
-    ),
-    **{
-        f"perturbation methods against plain Captum/{method}, {baseline}, {tokens} tokens": reason
-        for tokens in (25, 128)
-        for methods, baseline, reason in (
-            (REPLAYED, "pad", "both sides run the same rows of the same length"),
-            (REPLAYED[:2], "removed", "one to three tokens in a row are missing, which saves nothing"),
-            (REPLAYED[2:], "removed", "half of the tokens are missing on average, so that two is the most"),
-        )
-        for method in methods
-    },
+TARGETS_INTRODUCTION = """## Targets
+
+Computed from the stored rows (`python benchmarks/speed/targets.py`): missed ones first, by how much their worst row is
+beyond the limit. The worst row is named; a reason names the benchmark that prints its figures. Parts of a call are in
+processor seconds of one thread, measured while other programs ran. All figures come from one machine with two cores;
+there was no second one.
+
+"""
+WITHOUT_FIGURES = """
+Shown by tests, without a figure:
+
+- Nothing is read from the device for each layer of short inputs: operations that would wait for it are counted
+  (`tests/methods/test_synchronization.py`, on the CPU). Triton kernels are compiled for sm_80 and sm_90, with their
+  registers, shared memory and spills in [a table](methods/kernel_figures.md).
+- `explain` of a compiled model runs the compiled forward pass for perturbation methods
+  (`tests/methods/test_baseline_replays.py`).
+- FlashAttention, FlexAttention and kernels from the Hub: `explain` switches to SDPA and back, and the result names the
+  switch (`tests/capture/test_hidden_kernels.py`, with registered stand-ins).
+- That a change makes nothing slower is shown by `python benchmarks/speed/compare_commits.py BEFORE AFTER`.
+"""
+
+REASONS = {  # for missed targets, by the name of the row; those of other rows are in benchmarks/speed/targets.py
     "received/null space of V": (
         "a float32 Gram matrix alone takes 0.5 ms of the 0.9 ms that 100 times would leave, and the condition number, "
         "which is reported, needs the inverse of its factor"
@@ -99,9 +92,6 @@ REASONS = {  # for missed targets, by the name of the row
     "explain_dataset/two processes over one": (
         "the start of the processes and the reading of the data are in it, and two cores share memory and cache"
     ),
-    "mi/30 classes/auto": (
-        "2,000 examples in 384 dimensions for 30 classes: not all of what noise adds to the spectrum is removed"
-    ),
 }
 
 NOTES = {
@@ -114,9 +104,10 @@ NOTES = {
     "over forward and backward": (
         "Processor seconds of one `explain`, divided by those of one forward pass and one backward pass to the "
         "embeddings of the same batch (batch x tokens, no padding, float32, random weights), measured while other "
-        "programs ran on the machine. What is left above 1 is in `excess`, part by part. Relevance needs fewer "
-        "multiplications than forward and backward, because no gradient goes to queries and keys; attnlrp needs as "
-        "many as they do. Both are counted in `excess`. Shapes that are missing for a model were not measured."
+        "programs ran on the machine. What is left above 1 is in `excess`, part by part. Where queries, keys and "
+        "values come from products of their own (BERT, MiniLM), relevance needs fewer multiplications than forward and "
+        "backward, because no gradient goes to queries and keys; attnlrp needs as many as they do. All are counted in "
+        "`excess`. Shapes that are missing for a model were not measured."
     ),
     GROWTH: (
         "The same cost against the number of tokens (one text) and against the batch (texts of 128 tokens).\n\n"
@@ -201,18 +192,39 @@ CHECKS = {
 
 def page(results: dict[str, list[Row]]) -> str:
     """Return the page: a section for each result file, then the summary of the study of faithfulness."""
-    sections = [section(script, rows) for script, rows in results.items()]
+    sections = [section(script, rows, results) for script, rows in results.items()]
     rows = read_rows(FAITHFULNESS)
-    return "\n".join([INTRODUCTION, *sections, summary(rows) if rows else ""])
+    return "\n".join([INTRODUCTION, of_targets(results), *sections, summary(rows) if rows else ""])
 
 
-def section(script: str, rows: list[Row]) -> str:
+def of_targets(results: dict[str, list[Row]]) -> str:
+    """Return the section of all targets of speed, and where other packages are faster."""
+    speed = by_name(results)
+    slower = targets.faster_peers(speed)
+    peers = ["", "Where another package is faster:", "", *slower] if slower else []
+    growth = targets.growth_measured(speed)
+    reached = f"Growth (8,192 tokens and a batch of 64 were planned): {', '.join(growth)}." if growth else ""
+    return TARGETS_INTRODUCTION + "\n".join([*targets.table(speed), "", reached, *peers]) + "\n" + WITHOUT_FIGURES
+
+
+def by_name(results: dict[str, list[Row]]) -> targets.Results:
+    """Return the rows of the benchmarks of speed by the name of their script."""
+    return {script.removeprefix("speed/"): rows for script, rows in results.items() if script.startswith("speed/")}
+
+
+def section(script: str, rows: list[Row], results: dict[str, list[Row]]) -> str:
     """Return where a benchmark ran, which targets were missed, and a table for each group of its rows."""
     failed = [row for row in rows if "failed_check" in row]
     measured = [row for row in rows if "failed_check" not in row]
     title = script.rpartition("/")[2].replace("_", " ")
     text = [f"## {title}", "", f"Printed by `python benchmarks/{script}.py`.", ""]
-    text += [*machine(rows), "", *verdicts(measured, failed), "", *checks(measured)]
+    text += [
+        *machine(rows),
+        "",
+        *verdicts(measured, failed, partial(targets.reason_of, by_name(results), script.removeprefix("speed/"))),
+        "",
+        *checks(measured),
+    ]
     groups: dict[str, list[Row]] = {}
     for row in measured:
         groups.setdefault(row["name"].partition("/")[0], []).append(row)
@@ -236,14 +248,15 @@ def machine(rows: list[Row]) -> list[str]:
     ]
 
 
-def verdicts(measured: list[Row], failed: list[Row]) -> list[str]:
+def verdicts(measured: list[Row], failed: list[Row], reason_of: Callable[[Row], str]) -> list[str]:
     """Return how many targets were met, then every missed target and every failed check by name."""
     with_target = [row for row in measured if row["met"] is not None]
     missed = [row for row in with_target if not row["met"]]
     text = [f"{len(with_target) - len(missed)} of {len(with_target)} targets met."]
     for row in missed:
         figure = _figure(row["ours"], row["unit"]) if row["ratio"] is None else _ratio(row)
-        reason = f": {REASONS[row['name']]}" if row["name"] in REASONS else ""
+        found = reason_of(row) or REASONS.get(row["name"])
+        reason = f": {found}" if found else ""
         threads = f"{row['threads']} thread{'s' * (row['threads'] > 1)}"
         name = row["name"].replace("/", ": ")
         text.append(f"- MISSED: {name} ({threads}): {figure}, target {row['target']}{reason}.")
@@ -333,7 +346,7 @@ def draw(rows: list[Row], path: Path) -> None:
 def scale_page() -> str:
     """Return the page of the figures of whole data sets."""
     return "\n".join(
-        [SCALE_INTRODUCTION, section("speed/corpus", read_rows(BENCHMARKS / "speed/results/corpus.jsonl"))]
+        [SCALE_INTRODUCTION, section("speed/corpus", read_rows(BENCHMARKS / "speed/results/corpus.jsonl"), {})]
     )
 
 

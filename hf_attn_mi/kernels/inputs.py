@@ -17,7 +17,9 @@ def check_tensor(name: str, value: object) -> None:
         InvalidInputError: it is not.
     """
     if not isinstance(value, Tensor):
-        raise InvalidInputError(f"{name} is {type(value).__name__}: it must be a tensor")
+        raise InvalidInputError(
+            f"{name} is {type(value).__name__}: it must be a tensor, such as torch.as_tensor({name})"
+        )
     kinds = {
         "nested": value.is_nested,
         "on the meta device": value.is_meta,

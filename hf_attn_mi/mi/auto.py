@@ -94,7 +94,7 @@ def score_estimate(
     values, vectors = torch.linalg.eigh(scores.separation)
     means = (vectors * values.clamp_min(0).sqrt()).flip(1)[:, : points.shape[1]]
     # Different scores get different random numbers, so that sites do not share the error of one sample.
-    generator = make_rng(int(abs(fit.value) * 1e9), "reference")
+    generator = make_rng(site.mark, "reference")
     normal = draw_normal(points.shape, generator, points)
     reference = neighbor_information(
         (means[labels] + normal).float(), labels, fold_of, part="scores", k=SCORE_NEIGHBORS

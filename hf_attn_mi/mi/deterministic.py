@@ -21,7 +21,7 @@ FIX = (
 )
 
 
-def refuse_functions(points: Tensor, outputs: Tensor, index: int) -> None:
+def refuse_functions(points: Tensor, outputs: Tensor, name: str) -> None:
     """Refuse states and outputs whose information is infinite as far as a sample shows it.
 
     A direction of one that is a linear function of the other, to the rounding of float32, is found in any number of
@@ -31,7 +31,7 @@ def refuse_functions(points: Tensor, outputs: Tensor, index: int) -> None:
     Args:
         points: (n, r) whitened states.
         outputs: (n, m) float64.
-        index: the index of the site, for the message.
+        name: the name of the site, for the message.
 
     Raises:
         InvalidInputError: outputs are a function of the states, or states are one of the outputs.
@@ -44,15 +44,15 @@ def refuse_functions(points: Tensor, outputs: Tensor, index: int) -> None:
         least = float(torch.linalg.eigvalsh(residual.T @ residual / n)[0])
         if least < LINEAR:
             raise InvalidInputError(
-                f"outputs: a direction of them is a linear function of the states of site {index} (all but {least:.1e} "
-                f"of its variance): {FIX}"
+                f"{name}: a direction of the outputs is a linear function of the states (all but {least:.1e} of its "
+                f"variance): {FIX}"
             )
     for of, values, known, by in (("outputs", y, x, "states"), ("states", x, y, "outputs")):
         if 0 < known.shape[1] <= MAX_LOCAL and values.shape[1] > 0:
             share = _unexplained(known[:MAX_POINTS], values[:MAX_POINTS])
             if share < LOCAL:
                 raise InvalidInputError(
-                    f"outputs: site {index}: {of} are a smooth function of {by} (all but {share:.1e} of the variance "
+                    f"{name}: {of} are a smooth function of {by} (all but {share:.1e} of the variance "
                     f"of a direction among neighbors): {FIX}"
                 )
 

@@ -100,7 +100,7 @@ def discriminant_information(site: SiteData) -> OutOfFold:
     return OutOfFold(
         pointwise=max((first, second), key=lambda values: float(values.mean())),
         second=second,
-        second_loss=_second_loss(separation, probabilities, fold_of),
+        second_loss=_second_loss(separation, probabilities, fold_of, site.mark),
         raw=raw,
         directions=best.directions,
         scores=_canonical_variates(flat, moments),
@@ -172,14 +172,12 @@ def _second_scores(flat: Tensor, moments: ClassMoments) -> Tensor:
     return (logits + offsets.clamp_min(-50)[moments.fold_of]).float()
 
 
-def _second_loss(separation: Tensor, probabilities: Tensor, fold_of: Tensor) -> float:
+def _second_loss(separation: Tensor, probabilities: Tensor, fold_of: Tensor, mark: int) -> float:
     """Return the nats that the second discriminant loses against the true posterior on Gaussian scores."""
     share = probabilities.mean(0)
     values, vectors = torch.linalg.eigh(separation)
     means = (vectors * values.clamp_min(0).sqrt())[:, 1:]  # (K, K - 1)
-    generator = make_rng(
-        int(float(separation.abs().sum()) * 1e9), "scores"
-    )  # sites must not share the error of one sample
+    generator = make_rng(mark, "scores")  # sites must not share the error of one sample
     labels = draw_classes(probabilities, 1, generator)[:, 0]
     drawn = means[labels] + draw_normal((len(labels), means.shape[1]), generator, means)
     hard = torch.nn.functional.one_hot(labels, len(share)).double()

@@ -26,6 +26,8 @@ class SiteData:
         labels: (n,) long: the class of each example, for probabilities one draw from each; zeros for vectors.
         fold_of: (n,) long: the fold of each example.
         soft: whether the outputs are probabilities other than 0 and 1.
+        mark: a number that differs from site to site, for random draws. It depends on what the caller passed alone: a
+            number that is computed from the states would differ with the number of threads, by rounding.
     """
 
     whitened: WhitenedStates
@@ -33,6 +35,7 @@ class SiteData:
     labels: Tensor
     fold_of: Tensor
     soft: bool
+    mark: int = 0
     _results: dict[Callable[..., Any], Any] = field(default_factory=dict, init=False, repr=False)
 
     def once(self, function: Callable[[SiteData], Value]) -> Value:

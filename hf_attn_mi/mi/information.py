@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
@@ -23,17 +24,23 @@ from hf_attn_mi.mi.inputs import (
     are_continuous,
     ceiling_of,
     check_folds,
+    check_lengths,
     estimation_device,
     read_classes,
+    read_names,
     read_states,
     read_vectors,
+    repeated_examples,
+    repeated_outputs,
+    rounded_away,
     small_classes,
+    usual_settings,
 )
 from hf_attn_mi.mi.permutations import MAX_POINTS, Permutations, draw_permutations, p_values, permuted_statistics
 from hf_attn_mi.mi.predictors import Effort, check_effort
 from hf_attn_mi.mi.registry import get_estimator
 from hf_attn_mi.mi.result import MutualInformation
-from hf_attn_mi.mi.rng import make_rng
+from hf_attn_mi.mi.rng import make_rng, mark_of
 
 IN_ORDER = 2000  # examples up to which no part takes only the first of them: more are put in random order
 NOTHING = 1e-9  # nats: outputs with a smaller ceiling are constant
@@ -51,6 +58,7 @@ def mutual_information(
     seed: int = 0,
     noise: float | Tensor | None = None,
     continuous: bool | None = None,
+    names: Sequence[str] | None = None,
 ) -> MutualInformation:
     """Return the mutual information of each site's states and the output, in nats, with bounds, interval and p-value.
 
@@ -78,6 +86,7 @@ def mutual_information(
             information between states and outputs + noise. The vectors of a deterministic network need it.
         continuous: whether outputs are continuous numbers. By default those of `noise`, and (n,) floating point numbers
             that are not all whole.
+        names: a name for each site, for what is printed, drawn and warned about.
 
     Raises:
         InvalidInputError: wrong shapes or dtypes, NaN, probabilities that do not sum to one, other lengths, one class
@@ -96,43 +105,76 @@ def mutual_information(
         >>> round(result.nats.item(), 1), bool(result.lower_bound <= result.nats), result.parts
         (0.2, True, ('gaussian_copula',))
     """
-    flat = read_states(states)
-    n = flat.shape[1]
-    vectors = are_continuous(outputs, noise, continuous)
-    spec = get_estimator(estimator, vectors=vectors)
-    check_folds(folds, permutations, n)
-    check_effort(effort)
-    flat, warnings = _on_estimation_device(flat, effort)
-    with torch.device("cpu"):  # what is drawn is drawn on the CPU, so that every device gets the same
-        if isinstance(outputs, Tensor) and not outputs.is_meta:
-            outputs = outputs.cpu()
-        known = read_vectors(outputs, noise, n, seed) if vectors else read_classes(outputs, n, seed)
-        shuffle = torch.randperm(n, generator=make_rng(seed, "examples")) if n > IN_ORDER else None
-        if shuffle is not None:
-            known = replace(known, values=known.values[shuffle], labels=known.labels[shuffle])
-        # The test looks at neighbors among the leading components, which whitened coordinates do not have.
-        labels = None if spec.coordinates == "whitened" else known.labels
-        if vectors:  # neighbors are tested on the cells of a grid
-            labels = cells_of(known.values, torch.ones(n, dtype=torch.bool))
-        fold_of = draw_folds(known.labels, folds, seed)
-        orders = draw_permutations(known.values, labels, permutations, seed)
-        ceiling = None if vectors else ceiling_of(known.values)
-        warnings += _repeated_outputs(known.values) if vectors else small_classes(known)
-    device, noiseless = flat.device, vectors and noise is None
-    shuffle = None if shuffle is None else shuffle.to(device)
+    flat, called = read_states(states), read_names(names, states)
+    with usual_settings(flat.device):
+        vectors = are_continuous(outputs, noise, continuous)
+        spec = get_estimator(estimator, vectors=vectors)
+        check_lengths(states, outputs)
+        check_folds(folds, permutations, flat.shape[1])
+        check_effort(effort)
+        flat, warnings = _on_estimation_device(flat, effort)
+        with torch.device("cpu"):  # what is drawn is drawn on the CPU, so that every device gets the same
+            run, notes = _prepared(
+                flat, outputs, called, spec, folds, permutations, seed, noise, effort, vectors=vectors
+            )
+        sites = _sites(run, flat, permutations)
+        with torch.device("cpu"):
+            return _result(run, sites, flat.shape[1], (*warnings, *notes), single=states.dim() == 2)
+
+
+def _prepared(
+    flat: Tensor,
+    outputs: Tensor,
+    names: tuple[str, ...],
+    spec: EstimatorSpec,
+    folds: int,
+    permutations: int,
+    seed: int,
+    noise: float | Tensor | None,
+    effort: Effort,
+    *,
+    vectors: bool,
+) -> tuple[_Estimation, tuple[str, ...]]:
+    """Return what all sites share, with outputs read and folds and permutations drawn; and warnings."""
+    n, device = flat.shape[1], flat.device
+    if isinstance(outputs, Tensor) and not outputs.is_meta:
+        outputs = outputs.cpu()
+    known = read_vectors(outputs, noise, n, seed) if vectors else read_classes(outputs, n, seed)
+    warnings = repeated_examples(flat, known.values)
+    shuffle = torch.randperm(n, generator=make_rng(seed, "examples")) if n > IN_ORDER else None
+    if shuffle is not None:
+        known = replace(known, values=known.values[shuffle], labels=known.labels[shuffle])
+    # The test looks at neighbors among the leading components, which whitened coordinates do not have.
+    labels = None if spec.coordinates == "whitened" else known.labels
+    if vectors:  # neighbors are tested on the cells of a grid
+        labels = cells_of(known.values, torch.ones(n, dtype=torch.bool))
+    ceiling = None if vectors else ceiling_of(known.values)
+    warnings += repeated_outputs(known.values) if vectors else small_classes(known)
     run = _Estimation(
-        spec, known.to(device), shuffle, fold_of.to(device), orders.to(device), ceiling, folds, effort, noiseless
+        names,
+        spec,
+        known.to(device),
+        None if shuffle is None else shuffle.to(device),
+        draw_folds(known.labels, folds, seed).to(device),
+        draw_permutations(known.values, labels, permutations, seed).to(device),
+        ceiling,
+        folds,
+        effort,
+        vectors and noise is None,
     )
     if run.constant:
-        warnings += ("outputs are the same for every input: there is no information about them",)
+        warnings += (f"outputs are the same for all {n} examples: these tell nothing about them",)
+    return run, warnings
+
+
+def _sites(run: _Estimation, flat: Tensor, permutations: int) -> list[_SiteResult]:
+    """Return the estimate, bounds and statistics of each site."""
     null_order = _null_orders(len(flat), permutations)
-    pairs = len(flat) * min(n, MAX_POINTS) ** 2
+    pairs = len(flat) * min(flat.shape[1], MAX_POINTS) ** 2
     # Sites in parallel, each on one thread: the operations of one site are too small to share.
-    on_device = nullcontext() if device.type == "cpu" else device
-    with part_of_call(pairs), sharing_threads(device, len(flat)) as threads, on_device:
-        sites = across_threads(lambda i: run.site(flat[i], i, null_order.get(i)), range(len(flat)), threads)
-    with torch.device("cpu"):
-        return _result(run, sites, n, warnings, single=states.dim() == 2)
+    on_device = nullcontext() if flat.device.type == "cpu" else flat.device
+    with part_of_call(pairs), sharing_threads(flat.device, len(flat)) as threads, on_device:
+        return across_threads(lambda i: run.site(flat[i], i, null_order.get(i)), range(len(flat)), threads)
 
 
 def _on_estimation_device(flat: Tensor, effort: Effort) -> tuple[Tensor, tuple[str, ...]]:
@@ -161,6 +203,7 @@ class _SiteResult:
 class _Estimation:
     """The data that all sites share."""
 
+    names: tuple[str, ...]  # of the sites; () without
     spec: EstimatorSpec
     outputs: Outputs
     shuffle: Tensor | None  # (n,) long: the order of the examples in all that follows; None: the caller's
@@ -176,39 +219,52 @@ class _Estimation:
         """Whether the outputs are the same for every input."""
         return self.ceiling is not None and self.ceiling < NOTHING
 
+    def name(self, index: int) -> str:
+        """Return what the site is called."""
+        return self.names[index] if self.names else f"site {index}"
+
     def site(self, states: Tensor, index: int, null_order: int | None) -> _SiteResult:
         """Estimate and test one site (n, d); `null_order` also applies the estimator to outputs in this order."""
-        orders = self.permutations.orders
+        orders, name = self.permutations.orders, self.name(index)
         if self.shuffle is not None:
             states = states[self.shuffle]
-        whitened = site_coordinates(balance(states)[0], self.spec.coordinates)
+        balanced, divisors = balance(states)
+        lost = rounded_away(states, divisors)
+        whitened = site_coordinates(balanced, self.spec.coordinates)
         if whitened is None:
             lowest = torch.full((len(orders),), -torch.inf, dtype=torch.float64, device="cpu")
             return _SiteResult(
-                None, None, lowest, [], [f"site {index}: all {len(states)} states are the same: no information"]
+                None,
+                None,
+                lowest,
+                [],
+                [f"{name}: {lost or f'all {len(states)} states are the same'}: no information"],
             )
-        kept, warnings = whitened.points.shape[1], []
+        kept, warnings = whitened.points.shape[1], [f"{name}: {lost}"] if lost else []
         if kept < whitened.rank:
             warnings.append(
-                f"site {index}: n = {len(states)} examples are too few for {whitened.rank} independent directions: "
+                f"{name}: n = {len(states)} examples are too few for {whitened.rank} independent directions: "
                 f"estimated on the first {kept} principal components; information outside of them is missed"
             )
         if self.noiseless:
-            refuse_functions(whitened.points, self.outputs.values, index)
-        null = [] if null_order is None else [self._estimate(self._data(whitened, orders[null_order])).value]
+            refuse_functions(whitened.points, self.outputs.values, name)
+        null = []
+        if null_order is not None:
+            null = [self._estimate(self._data(whitened, orders[null_order], states)).value]
         statistics = permuted_statistics(whitened, self.permutations).cpu()
-        data = self._data(whitened, orders[0])
+        data = self._data(whitened, orders[0], states)
         bounds = None
         if not self.constant:
             bounds = vector_bounds(data, self.effort) if self.ceiling is None else site_bounds(data, self.effort)
         estimate = self._estimate(data)
-        warnings += [f"site {index}: {estimate.note}"] if estimate.note else []
+        warnings += [f"{name}: {estimate.note}"] if estimate.note else []
         return _SiteResult(estimate, bounds, statistics, null, warnings)
 
-    def _data(self, whitened: WhitenedStates, order: Tensor) -> SiteData:
+    def _data(self, whitened: WhitenedStates, order: Tensor, states: Tensor) -> SiteData:
         """Return the states of a site with the outputs in this order."""
         known = self.outputs
-        return SiteData(whitened, known.values[order], known.labels[order], self.fold_of, known.soft)
+        labels = known.labels[order]
+        return SiteData(whitened, known.values[order], labels, self.fold_of, known.soft, mark_of(states, labels))
 
     def _estimate(self, site: SiteData) -> SiteEstimate:
         """Apply the estimator."""
@@ -228,7 +284,7 @@ def _result(
     """Return intervals and p-values of all sites; numbers instead of vectors for a `single` one."""
     ceiling = math.inf if run.ceiling is None else run.ceiling
     rows, parts, notes = [], [], list(warnings)
-    most = math.nan if run.ceiling is None else 0.0 if run.constant else upper_bound(run.outputs.values)
+    most = math.nan if run.ceiling is None else upper_bound(run.outputs.values)
     for index, site in enumerate(sites):
         notes += site.warnings
         estimate, bounds = site.estimate, site.bounds
@@ -244,12 +300,13 @@ def _result(
             value, parts[-1] = min(proved[0], ceiling), "lower bound"
         elif proved[0] > max(value, 0.0):  # an estimate is signed where there is no information
             notes.append(
-                f"site {index}: the estimate {value:.3f} is below the lower bound {proved[0]:.3f}, which holds for any "
-                "distribution: the data are not what this estimator assumes"
+                f"{run.name(index)}: the estimate {value:.3f} is below the lower bound {proved[0]:.3f}, which holds "
+                "for any distribution: the data are not what this estimator assumes"
             )
         if estimate.value - width > ceiling:
             notes.append(
-                f"site {index}: the estimate {estimate.value:.3f} is above the ceiling {ceiling:.3f}, which is reported"
+                f"{run.name(index)}: the estimate {estimate.value:.3f} is above the ceiling {ceiling:.3f}, which is "
+                "reported"
             )
         # Centered on what is reported: an estimate far above the ceiling must not get an interval of no width.
         upper = min(max(estimate.value + estimate.missing + width, value), ceiling)
@@ -278,17 +335,7 @@ def _result(
         predictors=tuple("" if site.bounds is None else site.bounds.predictor for site in sites),
         effort=run.effort,
         warnings=tuple(notes),
-    )
-
-
-def _repeated_outputs(values: Tensor) -> tuple[str, ...]:
-    """Return a warning for continuous outputs that take few values."""
-    distinct = min(len(torch.unique(column)) for column in values.T)
-    if distinct > len(values) / 2:
-        return ()
-    return (
-        f"outputs: a column takes {distinct} values in {len(values)} examples: estimates of continuous outputs are too "
-        "large or too small where values repeat, the bounds hold; pass integer classes where outputs are classes",
+        names=run.names,
     )
 
 

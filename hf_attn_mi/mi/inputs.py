@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -12,8 +14,11 @@ from hf_attn_mi.kernels.inputs import check_tensor
 from hf_attn_mi.mi.rng import draw_classes, draw_normal, make_rng
 
 MAX_CLASSES = 10_000
+AUTOCAST = {"cpu", "cuda", "xpu", "mps"}  # devices that have it
 FEWEST_FOLDS, MIN_PER_FOLD = 4, 5
 MIN_PER_CLASS = 20  # examples: with fewer no estimator is reliable
+MANY_COPIES = 0.01  # share of examples that repeat others, from which on there is a warning
+MANY_REPEATS = 0.1  # the same for the values of continuous outputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +107,98 @@ def read_classes(outputs: Tensor, n: int, seed: int) -> Outputs:
     return Outputs(probabilities, present, labels, soft)
 
 
+@contextmanager
+def usual_settings(device: torch.device) -> Iterator[None]:
+    """Run the block with float32 as default type and without autocast, whatever the caller has set."""
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float32)
+        with ExitStack() as stack:
+            for kind in {"cpu", device.type} & AUTOCAST:
+                stack.enter_context(torch.autocast(kind, enabled=False))
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def read_names(names: Sequence[str] | None, states: Tensor) -> tuple[str, ...]:
+    """Return the names of the sites; () for None.
+
+    Raises:
+        InvalidInputError: no sequence with a name for each site.
+    """
+    if names is None:
+        return ()
+    count = len(states) if states.dim() == 3 else 1
+    if isinstance(names, str) or not isinstance(names, Sequence) or len(names) != count:
+        raise InvalidInputError(f"names is {shown(names)}: it must be a list with a name for each of the {count} sites")
+    return tuple(str(name) for name in names)
+
+
+def repeated_examples(flat: Tensor, outputs: Tensor) -> tuple[str, ...]:
+    """Return a warning where examples repeat others in the states of every site and in their outputs.
+
+    Whole numbers, such as counts and codes, repeat by chance. Other numbers seldom do.
+
+    Args:
+        flat: (sites, n, d) states.
+        outputs: (n, K) probabilities, or (n, m) continuous outputs.
+    """
+    n = len(outputs)
+    group = torch.unique(outputs, dim=0, return_inverse=True)[1].to(flat.device)
+    whole = True
+    for states in flat:
+        values = states.detach()
+        if len(torch.unique(values[:, 0])) > (1 - MANY_COPIES) * n:
+            return ()
+        found, codes = torch.unique(values, dim=0, return_inverse=True)
+        group = torch.unique(torch.stack([group, codes], 1), dim=0, return_inverse=True)[1]
+        whole = whole and bool((found == found.round()).all())
+        if int(group.max()) + 1 > (1 - MANY_COPIES) * n:
+            return ()
+    if whole:
+        return ()
+    return (
+        f"{n - int(group.max()) - 1} of {n} examples have the states and the outputs of another one. Bounds, interval "
+        "and p-values hold for independent examples: if these are copies, leave them out",
+    )
+
+
+def rounded_away(states: Tensor, divisors: Tensor) -> str:
+    """Return a warning for features that vary too little to be told from rounding; "" if there are none.
+
+    Args:
+        states: (n, d).
+        divisors: (d,) of `balance`: infinite for features that are taken as constant.
+    """
+    constant = states[:, divisors.isinf()]
+    varying = int((constant != constant[:1]).any(0).sum())
+    if varying == 0:
+        return ""
+    return (
+        f"{varying} of {states.shape[1]} features vary by less than a millionth of their size, as rounding does, and "
+        "count as constant; subtract their mean if that is not rounding"
+    )
+
+
+def repeated_outputs(values: Tensor) -> tuple[str, ...]:
+    """Return a warning for continuous outputs of which many are equal."""
+    n, most = len(values), 0
+    distinct = n
+    for column in values.T:
+        counts = torch.unique(column, return_counts=True)[1]
+        repeated = int(counts[counts > 1].sum())
+        if repeated > most:
+            most, distinct = repeated, len(counts)
+    if most < MANY_REPEATS * n:
+        return ()
+    return (
+        f"outputs: a column takes {distinct} values in {n} examples, {most} of which share theirs with others: "
+        "estimates of continuous outputs are too large or too small where values repeat, the bounds hold if the "
+        "examples are independent; pass integer classes where outputs are classes",
+    )
+
+
 def small_classes(outputs: Outputs) -> tuple[str, ...]:
     """Return a warning for the classes with fewer than 20 examples."""
     sizes = outputs.values.sum(0)
@@ -112,6 +209,21 @@ def small_classes(outputs: Outputs) -> tuple[str, ...]:
         f"{small} of {len(sizes)} classes have fewer than {MIN_PER_CLASS} examples, the least "
         f"{float(sizes.min()):.1f}: their part of the information is poorly estimated",
     )
+
+
+def check_lengths(states: Tensor, outputs: Tensor) -> None:
+    """Refuse states (sites, n, d) whose first dimension is that of the examples.
+
+    Raises:
+        InvalidInputError: they have the shape (n, sites, d).
+    """
+    if states.dim() == 3 and isinstance(outputs, Tensor) and outputs.dim() > 0:
+        sites, n, _ = states.shape
+        if len(outputs) != n and len(outputs) == sites:
+            raise InvalidInputError(
+                f"states has shape {tuple(states.shape)}, read as (sites, n, d) with n = {n} examples, and outputs has "
+                f"{len(outputs)}: pass states.transpose(0, 1) if the first dimension is that of the examples"
+            )
 
 
 def check_folds(folds: int, permutations: int, n: int) -> None:
@@ -167,13 +279,13 @@ def read_probabilities(outputs: Tensor) -> Tensor:
     if outputs.dim() == 1 and not outputs.is_floating_point() and not outputs.is_complex():
         return _one_hot(outputs.detach().long())
     if outputs.dim() != 2 or not outputs.is_floating_point() or 0 in outputs.shape:
+        _check_finite(outputs)
         raise InvalidInputError(
             f"outputs is {outputs.dtype} {tuple(outputs.shape)}: it must be (n,) integer classes, (n, K) floating "
-            "point probabilities, or with continuous=True (n,) or (n, m) floating point numbers"
+            "point probabilities, or with continuous=True (n,) or (n, m) floating point numbers" + _hint(outputs)
         )
     wide = outputs.detach().double()
-    if not bool(wide.isfinite().all()):
-        raise InvalidInputError(f"outputs has {int((~wide.isfinite()).sum())} NaN or infinite numbers")
+    _check_finite(wide)
     tolerance = 1e-4 if outputs.dtype in (torch.float32, torch.float64) else 0.05
     total = wide.sum(1)
     off = ((total - 1).abs() > tolerance) | (wide < 0).any(1)
@@ -187,10 +299,33 @@ def read_probabilities(outputs: Tensor) -> Tensor:
     return wide / total[:, None]
 
 
+def _check_finite(outputs: Tensor) -> None:
+    """Refuse NaN and infinity."""
+    if not bool(outputs.isfinite().all()):
+        raise InvalidInputError(
+            f"outputs has {int((~outputs.isfinite()).sum())} NaN or infinite numbers: remove these examples"
+        )
+
+
+def _hint(outputs: Tensor) -> str:
+    """Return what may be meant by outputs of no known kind, or ""."""
+    if outputs.dim() == 1 and outputs.is_floating_point():
+        return ". These are whole numbers: outputs.long() if they are classes, continuous=True if they were measured"
+    if outputs.dim() == 2 and outputs.shape[1] == 1:
+        return ". Pass outputs[:, 0]"
+    if outputs.dim() == 2 and not outputs.is_floating_point() and not outputs.is_complex():
+        return ". Pass outputs.float() for one column a class"
+    return ""
+
+
 def _one_hot(labels: Tensor) -> Tensor:
-    if len(labels) == 0 or int(labels.min()) < 0:
-        lowest = int(labels.min()) if len(labels) else "none"
-        raise InvalidInputError(f"outputs has {len(labels)} classes, the least {lowest}: classes are 0 ... K - 1")
+    if len(labels) == 0:
+        raise InvalidInputError("outputs is empty: it must have a class for each example")
+    if int(labels.min()) < 0:
+        raise InvalidInputError(
+            f"outputs has class {int(labels.min())} in {int((labels < 0).sum())} of {len(labels)} examples: classes "
+            "are 0 ... K - 1; remove examples without a class, and number the others from 0"
+        )
     if int(labels.max()) >= MAX_CLASSES:
         raise InvalidInputError(
             f"outputs has class {int(labels.max())}: classes are 0 ... K - 1, K at most {MAX_CLASSES}"
@@ -210,12 +345,12 @@ def read_vectors(outputs: Tensor, noise: float | Tensor | None, n: int, seed: in
         kind = f"{outputs.dtype} {tuple(outputs.shape)}"
         raise InvalidInputError(
             f"outputs is {kind}: with continuous=True or noise= it must be (n,) or (n, m) floating point numbers"
+            + (": outputs.float()" if outputs.dim() in (1, 2) and not outputs.is_complex() else "")
         )
     if len(outputs) != n:
         raise InvalidInputError(f"states has n = {n} examples, outputs has {len(outputs)}: they must be the same")
     wide = outputs.detach().double().reshape(n, -1)
-    if not bool(wide.isfinite().all()):
-        raise InvalidInputError(f"outputs has {int((~wide.isfinite()).sum())} NaN or infinite numbers")
+    _check_finite(wide)
     if noise is not None:
         deviation = _read_noise(noise, wide.shape[1])
         wide = wide + deviation * draw_normal(wide.shape, make_rng(seed, "noise"), wide)

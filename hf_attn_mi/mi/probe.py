@@ -14,7 +14,15 @@ from hf_attn_mi.mi.discriminant import OutOfFold, discriminant_information
 from hf_attn_mi.mi.estimator import SiteData, SiteEstimate
 from hf_attn_mi.mi.folds import draw_folds, jackknife_error, mean_series
 from hf_attn_mi.mi.gaussian import gaussian_information
-from hf_attn_mi.mi.inputs import Outputs, ceiling_of, check_folds, estimation_device, read_classes, read_states
+from hf_attn_mi.mi.inputs import (
+    Outputs,
+    ceiling_of,
+    check_folds,
+    estimation_device,
+    read_classes,
+    read_states,
+    usual_settings,
+)
 
 GAUSSIAN_FROM, GAUSSIAN_AT = 0.75, 0.95  # information over that expected of Gaussian scores
 SLACK = 2.0  # standard errors by which the first ratio may be off
@@ -70,6 +78,12 @@ def fit_probe(states: Tensor, outputs: Tensor, *, folds: int | Tensor = 10, seed
         tensor([0, 1])
     """
     flat = read_states(states)
+    with usual_settings(flat.device):
+        return _fit_sites(flat, outputs, folds, seed, single=states.dim() == 2)
+
+
+def _fit_sites(flat: Tensor, outputs: Tensor, folds: int | Tensor, seed: int, *, single: bool) -> Probe:
+    """Return the probe of all sites (sites, n, d)."""
     check_folds(folds if isinstance(folds, int) else int(folds.max()) + 1, 1, flat.shape[1])
     device = estimation_device(flat.device)
     flat = flat.to(device)
@@ -79,7 +93,7 @@ def fit_probe(states: Tensor, outputs: Tensor, *, folds: int | Tensor = 10, seed
     known, fold_of = known.to(device), fold_of.to(device)
     with nullcontext() if device.type == "cpu" else device:
         fitted = [_fit_site(site_states, known, fold_of) for site_states in flat]
-        return _probe_of(fitted, known, flat, single=states.dim() == 2)
+        return _probe_of(fitted, known, flat, single=single)
 
 
 def _probe_of(fitted: list[tuple[Tensor, Tensor]], known: Outputs, flat: Tensor, *, single: bool) -> Probe:

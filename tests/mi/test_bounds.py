@@ -84,17 +84,41 @@ def test_without_information_nothing_is_proved():
     assert result.upper_bound == pytest.approx(math.log(3))  # of hard classes, the entropy
 
 
-def test_the_lower_bound_is_the_formula_on_the_prior_alone():
-    """With the prior as the only member of the mixture the bound can be computed by hand."""
+def test_the_upper_bound_is_the_formula():
     outputs = torch.rand(400, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     outputs = outputs / outputs.sum(1, keepdim=True)
-    upper = upper_bound(outputs)
-    share = outputs.mean(0)
-    divergence = (outputs * (outputs.log() - share.log())).sum(1)
-    logarithm, width = math.log(2 / 0.025), -math.log(share.min())
+    others = torch.stack(
+        [torch.cat([outputs[:i], outputs[i + 1 :], torch.full((1, 3), 0.5)]).sum(0) for i in range(400)]
+    )
+    others = others / others.sum(1, keepdim=True)
+    divergence = (outputs * (outputs.log() - others.log())).sum(1)
+    logarithm, width = math.log(2 / 0.025), -math.log(others.min())
     error = math.sqrt(2 * divergence.var() * logarithm / 400) + 7 * width * logarithm / (3 * 399)
+    upper = upper_bound(outputs)
     assert upper == pytest.approx(float(divergence.mean()) + error, rel=1e-12)
-    assert upper > float(entropy(share) - entropy(outputs).mean())
+    assert upper > float(entropy(outputs.mean(0)) - entropy(outputs).mean())
+
+
+def test_the_upper_bound_holds_for_many_classes():
+    """The entropy of the sample is too small by (K - 1) / 2 n, which Bernstein's inequality alone does not cover."""
+    weights = torch.ones(500, dtype=torch.float64)
+    weights[:250] = 1.2
+    weights = weights / weights.sum()
+    for seed in range(5):
+        draw = torch.Generator().manual_seed(seed)
+        labels = torch.multinomial(weights, 10_000, replacement=True, generator=draw)
+        outputs = torch.nn.functional.one_hot(labels, 500).double()
+        assert output_ceiling(outputs) < float(entropy(weights)) <= upper_bound(outputs)
+
+
+def test_outputs_that_are_all_the_same_do_not_prove_that_others_cannot_occur():
+    """Outputs (1, 0) in one of 2,000 inputs and (0.5, 0.5) in all others are all the same in most samples of 500."""
+    mean = torch.tensor([0.5 + 0.5 / 2000, 0.5 - 0.5 / 2000], dtype=torch.float64)
+    truth = float(entropy(mean)) - 1999 / 2000 * math.log(2)
+    states = torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
+    result = mutual_information(states, torch.full((500, 2), 0.5), permutations=2)
+    assert result.lower_bound == 0 < truth < result.upper_bound < 0.05
+    assert "the same for all 500 examples" in result.warnings[0]
 
 
 def test_a_predictor_from_outside_makes_the_bound_tighter():

@@ -10,7 +10,7 @@ from tests.mi.other_device import DEVICE, OtherDevice
 
 N, D = 200, 6
 # Copies to the CPU of one number or more for each example that are wanted: outputs, draws, and scikit-learn's data.
-NAMED = {"mutual_information", "fit_probe", "draw_classes", "_boosted"}
+NAMED = {"_prepared", "_fit_sites", "draw_classes", "mark_of", "_boosted"}
 
 
 def data(kind):

@@ -26,7 +26,7 @@ def broken(position, value):
         (STATES, CLASSES[:90], {}, "n = 100 examples, outputs has 90"),
         (STATES, torch.zeros(100, dtype=torch.long), {}, "one class only, 100 times"),
         (STATES, torch.arange(100) % 6, {}, "100 examples for 6 classes"),
-        (STATES, CLASSES - 1, {}, "the least -1"),
+        (STATES, CLASSES - 1, {}, "class -1 in 50 of 100 examples"),
         (STATES, SOFT * 1.2, {}, "sum 1[.]2"),
         (STATES, torch.cat([SOFT - 1, SOFT + 1], 1) / 2, {}, "least entry -0[.]25"),
         (STATES, broken((0, 0), float("inf")), {"noise": 1.0}, "1 NaN or infinite"),
@@ -41,6 +41,13 @@ def broken(position, value):
         (STATES, CLASSES, {"folds": 21}, "from 4 to 20"),
         (STATES, CLASSES, {"permutations": 0}, "from 1"),
         (STATES, CLASSES.float(), {}, "float32"),
+        (STATES, CLASSES.float(), {}, r"outputs[.]long\(\) if they are classes"),
+        (STATES, CLASSES[:, None], {}, r"Pass outputs\[:, 0\]"),
+        (STATES, torch.nn.functional.one_hot(CLASSES, 2), {}, r"Pass outputs[.]float\(\)"),
+        (STATES, CLASSES, {"continuous": True}, r"outputs[.]float\(\)"),
+        (STATES, torch.where(CLASSES == 0, torch.inf, 1.0), {}, "50 NaN or infinite numbers: remove"),
+        (STATES, CLASSES.numpy(), {}, r"ndarray: it must be a tensor, such as torch[.]as_tensor\(outputs\)"),
+        (torch.stack([STATES, STATES], 1), CLASSES, {}, r"states has shape \(100, 2, 4\), read as \(sites, n, d\)"),
         (STATES, None, {}, "NoneType"),
     ],
 )
@@ -67,7 +74,7 @@ def test_outputs_that_never_change_have_no_information():
     for estimator in ("auto", "gaussian", "probe", "ksg", "logistic"):
         found = mutual_information(STATES, SOFT, estimator=estimator, permutations=9)
         assert (float(found.nats), float(found.interval[1]), found.ceiling) == (0, 0, 0)
-        assert "same for every input" in found.warnings[0]
+        assert "the same for all 100 examples" in found.warnings[0]
 
 
 @pytest.mark.parametrize("estimator", ["auto", "gaussian", "probe", "logistic"])

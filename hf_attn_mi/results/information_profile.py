@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -105,7 +106,7 @@ class InformationProfile(Record):
 
     @property
     def ceiling(self) -> float:
-        """I(input; output) in nats, exact: no site has more."""
+        """I(input; output) in nats, exact for these inputs: no site has more."""
         return float(self.information.ceiling or 0.0)
 
     @property
@@ -142,6 +143,18 @@ class InformationProfile(Record):
         cells = {(site.layer, site.name): self._cell(place) for place, site in enumerate(self.sites)}
         rows = [[str(layer), *(cells.get((layer, name), "-") for name in names)] for layer in self.layers]
         return [["layer", *names], *rows]
+
+    def warnings(self) -> list[str]:
+        """Return what limits the bounds and estimates, of each kind the first one, with the number of the others.
+
+        `information.warnings` has all of them.
+        """
+        alike: dict[str, list[str]] = {}
+        for text in dict.fromkeys((*self.info.get("warnings", ()), *self.information.warnings)):
+            alike.setdefault(re.sub(r"^layer \d+, [^:]*: |\d+(\.\d+)?", "", text), []).append(text)
+        return [
+            first + (f" (and {len(others)} more of this kind)" if others else "") for first, *others in alike.values()
+        ]
 
     def ceiling_check(self) -> dict[str, Any]:
         """Return whether the state that the output is computed from reaches the ceiling, as it must.
@@ -196,10 +209,11 @@ class InformationProfile(Record):
                 f"ceiling {self.ceiling:.4f} nats ({self.ceiling / math.log(2):.4f} bits) of H(Y) = {entropy:.4f}"
             ),
             Paragraph(
-                "Each cell: lower bound to upper bound, valid for any distribution (each 97.5 %); then the estimate "
-                "[its 95 % interval] and the family-wise p-value."
+                "Each cell: lower to upper bound, valid for independent inputs of any distribution (97.5 % each); "
+                "then the estimate [its 95 % interval] and the family-wise p-value."
             ),
             Table(header, rows),
+            *(Paragraph(f"warning: {text}") for text in self.warnings()),
         ]
 
     def _cell(self, place: int) -> str:

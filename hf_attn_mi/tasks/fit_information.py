@@ -103,8 +103,6 @@ def fit_information(
         estimates = estimate(*sample, **settings, device=device)
     names = label_names(runner.config)
     notes = [*collection.notes(texts, kept), *estimates.notes]
-    for note in notes:
-        warnings.warn(note, stacklevel=2)
     info = {
         **runner.provenance(),
         **settings,
@@ -124,7 +122,7 @@ def fit_information(
         "seconds": {"forward": collection.seconds, "total": time.perf_counter() - started},
         "warnings": notes,
     }
-    return InformationProfile(
+    profile = InformationProfile(
         estimates.sites,
         estimates.information,
         estimates.probe,
@@ -133,6 +131,9 @@ def fit_information(
         runner.fingerprint(),
         info,
     )
+    for text in profile.warnings():
+        warnings.warn(text, stacklevel=2)
+    return profile
 
 
 def _chunks(texts: TextReader) -> Iterator[list[Any]]:

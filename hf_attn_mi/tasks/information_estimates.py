@@ -75,7 +75,13 @@ def estimate(
             states = torch.stack([sample.states[layer, pick, problem.rows] for layer, pick in problem.cells])
             outputs = sample.outputs[problem.rows]
             estimates = mutual_information(
-                states.to(device), outputs, estimator=estimator, effort=effort, permutations=permutations, seed=seed
+                states.to(device),
+                outputs,
+                estimator=estimator,
+                effort=effort,
+                permutations=permutations,
+                seed=seed,
+                names=[f"layer {layers[place]}, {plan.names[pick]}" for place, pick in problem.cells],
             )
             probes = [_fit(sample, plan, problem.cells, problem.rows, seed, device)]
         except InvalidInputError as error:
@@ -178,6 +184,7 @@ def _joined(
         predictors=tuple(done[group][1].predictors[place] for _, group, place in order),
         effort=done[whole][1].effort,
         warnings=tuple(dict.fromkeys(text for _, estimates, _ in done for text in estimates.warnings)),
+        names=tuple(done[group][1].names[place] for _, group, place in order),
     )
     sites = tuple(
         Site(layers[layer], stack, plan.names[pick], plan.pooled[pick], len(done[group][0].rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 import warnings
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from hf_attn_mi.models.texts import read_item
 from hf_attn_mi.tasks.processes import Processes
 from hf_attn_mi.tasks.sites import SitePlan
 
+MANY_COPIES = 0.01  # share of inputs that are copies, above which there is a warning
 LEAST = 50  # inputs: 20 for each of two classes, and five for each of ten folds
 
 
@@ -45,6 +47,7 @@ class StateCollection:
         empty: the number of texts without tokens.
         seconds: the duration of the forward passes.
         offered: numbers of the texts that were offered to the sample.
+        marks: by the numbers of the texts that the sample kept, a digest that is the same for equal inputs.
         layers: indices of the layers that are kept.
         inspection: the stack of layers.
         plan: the token of an input that each site uses.
@@ -62,6 +65,7 @@ class StateCollection:
     empty: int = 0
     seconds: float = 0.0
     offered: list[int] = field(default_factory=list)
+    marks: dict[int, bytes] = field(default_factory=dict)
     layers: tuple[int, ...] = ()
     inspection: LayerInspection = field(init=False)
     plan: SitePlan = field(init=False)
@@ -100,6 +104,7 @@ class StateCollection:
             for row, (number, one) in zip(rows, numbered)
             if row is not None and self.sample.owner[row] == number
         ]
+        self.marks |= {number: _mark(one) for _, number, one in kept}
         started = time.perf_counter()
         for places in self.runner.batches([one for *_, one in kept], size):
             self._forward([kept[i] for i in places])
@@ -109,10 +114,11 @@ class StateCollection:
         """Put the samples of all processes together, in each of them."""
         if processes.count == 1:
             return
-        mine = (self.sample if self.layers else None, self.offered, self.empty, self.cut, self.seconds)
+        mine = (self.sample if self.layers else None, self.offered, self.empty, self.cut, self.seconds, self.marks)
         parts = processes.gathered(mine)
         self.empty, self.cut = sum(part[2] for part in parts), sum(part[3] for part in parts)
         self.seconds = max(part[4] for part in parts)
+        self.marks = {number: mark for part in parts for number, mark in part[5].items()}
         if self.layers:
             numbers = [number for part in parts for number in part[1]]
             self.sample = self.sample.merged(numbers, [part[0] for part in parts])
@@ -135,6 +141,12 @@ class StateCollection:
             notes.append(
                 f"{kept} of {self.number - self.empty} inputs were kept, drawn at random: the states of more do not "
                 f"fit into memory={self.memory} bytes ({self.bytes_each} for each input)."
+            )
+        copies = kept - len({self.marks[number] for number in self.sample.owner.values()})
+        if copies > MANY_COPIES * kept:
+            notes.append(
+                f"{copies} of {kept} inputs are equal to others. Bounds, intervals and p-values hold for independent "
+                "inputs: if these are copies, leave them out."
             )
         if self.cut:
             notes.append(f"{self.cut} of {texts.seen} texts were cut to the model's maximum length.")
@@ -217,3 +229,11 @@ def read_layers(layers: object, inspection: LayerInspection) -> tuple[int, ...]:
             "layer i)."
         )
     return tuple(sorted(set(layers)))
+
+
+def _mark(one: EncodedInput) -> bytes:
+    """Return a digest of what the model reads."""
+    digest = hashlib.sha256()
+    for name in sorted(one.tensors):
+        digest.update(name.encode() + one.tensors[name].cpu().contiguous().numpy().tobytes())
+    return digest.digest()[:8]

@@ -289,8 +289,9 @@ def test_estimation_runs_on_the_device_of_the_model(demo, monkeypatch):
     with OtherDevice() as device:
         found = fit(model, TEXTS[:60], tokenizer, layers=[1], permutations=3)
     assert found.info["estimated_on"] == str(DEVICE)
-    # nothing with a number for each example comes back but the draw of a class; `_fit` returns the probes
-    assert {name for name, count in device.copies if count >= found.n} <= {"draw_classes", "_fit"}
+    # nothing with a number for each example comes back but the draw of a class and the mark of a site (comparisons);
+    # `_fit` returns the probes
+    assert {name for name, count in device.copies if count >= found.n} <= {"draw_classes", "mark_of", "_fit"}
     for name in ("lower_bound", "upper_bound", "nats", "interval", "p_value"):
         value = getattr(found.information, name)
         torch.testing.assert_close(value, getattr(profile.information, name), rtol=0, atol=1e-6)
@@ -408,6 +409,32 @@ def test_texts_are_counted(demo):
         profile = fit(demo[0], texts)
     assert dict(profile.info["texts"]) == {"seen": 162, "kept": 161, "empty": 1, "without_tokens": 1, "truncated": 1}
     assert fit(demo[0], TEXTS, limit=100).n == 100
+
+
+def test_copies_are_named(demo):
+    texts = [f"{text} {number}" for number, text in enumerate(TEXTS)]
+    with pytest.warns(UserWarning, match="80 of 160 inputs are equal to others. Bounds, intervals and p-values hold"):
+        profile = fit(demo[0], texts[:80] * 2)
+    assert "80 of 160 inputs are equal" in profile.info["warnings"][0]
+    assert "warning: 80 of 160 inputs are equal" in profile.to_text()
+    assert fit(demo[0], [*texts, texts[0]]).info["warnings"] == ()  # one in a hundred changes nothing
+
+
+def test_warnings_of_sites_have_their_names_and_are_shown(demo):
+    """The first token has the same embedding in every input; its layer stands in the table, and so in the warning."""
+    with pytest.warns(UserWarning, match="layer 0, first: all 160 states are the same"):
+        profile = fit(demo[0], TEXTS)
+    place = profile.find(0, "first")
+    assert profile.information.names[place] == "layer 0, first"
+    assert profile.information.nats[place] == 0
+    assert any("layer 0, first: all 160 states" in text for text in profile.information.warnings)
+    lines = [line for line in profile.to_text().splitlines() if line.startswith("warning: ")]
+    assert [line.removeprefix("warning: ") for line in lines] == profile.warnings()
+    few = [text for text in profile.information.warnings if "examples are too few" in text]
+    shown = [text for text in profile.warnings() if "examples are too few" in text]
+    assert len(few) > 1 == len(shown)
+    assert f"(and {len(few) - 1} more of this kind)" in shown[0]
+    assert "valid for independent inputs of any distribution" in profile.to_text()
 
 
 def test_memory_holds_a_random_sample(demo):

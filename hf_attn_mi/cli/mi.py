@@ -133,6 +133,7 @@ def _numbers(profile: InformationProfile) -> dict[str, Any]:
         "ceiling": profile.ceiling,
         "ceiling_check": profile.ceiling_check(),
         "sites": sites,
+        "warnings": list(information.warnings),
         "fingerprint": profile.fingerprint,
         "info": profile.info,
     }

@@ -122,7 +122,9 @@ def fit_information(
         "seconds": {"forward": collection.seconds, "total": time.perf_counter() - started},
         "warnings": notes,
     }
-    profile = InformationProfile(
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
+    return InformationProfile(
         estimates.sites,
         estimates.information,
         estimates.probe,
@@ -131,9 +133,6 @@ def fit_information(
         runner.fingerprint(),
         info,
     )
-    for text in profile.warnings():
-        warnings.warn(text, stacklevel=2)
-    return profile
 
 
 def _chunks(texts: TextReader) -> Iterator[list[Any]]:

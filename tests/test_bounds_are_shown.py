@@ -143,7 +143,7 @@ def test_forms_of_an_array_result():
     information = made().information
     for text in (repr(information), information._repr_html_()):
         assert text.index("lower_bound") < text.index("upper_bound") < COLUMN.search(text).start()
-    assert "hold for any distribution" in information._repr_html_()
+    assert "hold for independent examples of any distribution" in information._repr_html_()
 
 
 def test_figures():

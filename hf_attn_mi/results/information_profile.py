@@ -209,8 +209,8 @@ class InformationProfile(Record):
                 f"ceiling {self.ceiling:.4f} nats ({self.ceiling / math.log(2):.4f} bits) of H(Y) = {entropy:.4f}"
             ),
             Paragraph(
-                "Each cell: lower to upper bound, valid for independent inputs of any distribution (97.5 % each); "
-                "then the estimate [its 95 % interval] and the family-wise p-value."
+                "Each cell: lower bound to upper bound, valid for independent inputs of any distribution (97.5 % "
+                "each); then the estimate [its 95 % interval] and the family-wise p-value."
             ),
             Table(header, rows),
             *(Paragraph(f"warning: {text}") for text in self.warnings()),

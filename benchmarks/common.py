@@ -170,18 +170,20 @@ def run_parts(
 
     Args:
         parts: name, function and the numbers of threads to run it with.
-        output: file for the rows; None to write nothing. Rows of other parts that are in it already are kept.
+        output: file for the rows; None to write nothing. Rows of other parts that are in it already are kept, and
+            those of these parts until each has run.
         **fields: added to every row, beside `part`.
 
     Returns:
         The rows, and how many parts failed their checks.
     """
     parts = list(parts)
-    names = {name for name, *_ in parts}
-    other = [] if output is None else [row for row in read_rows(output) if row.get("part") not in names]
+    stored = [] if output is None else read_rows(output)
     rows: list[Row] = []
     failures = 0
-    for name, part, thread_counts in parts:
+    for place, (name, part, thread_counts) in enumerate(parts, start=1):
+        begun = {name for name, *_ in parts[:place]}
+        kept = [row for row in stored if row.get("part") not in begun]
         for threads in thread_counts:
             torch.set_num_threads(threads)
             try:
@@ -193,7 +195,7 @@ def run_parts(
                 rows.append({**failed_row(name, reason), **fields})
                 print(f"{name}: check failed, no figure: {reason}", flush=True)
             if output is not None:
-                write_rows(other + rows, output)
+                write_rows(kept + rows, output)
     return rows, failures
 
 

@@ -175,6 +175,10 @@ NOTES = {
         "The rise of the peak resident set above that of the loaded, warmed-up model, divided by the rise in one plain "
         "forward pass; one thread, and a fresh process for each task and turn."
     ),
+    "page of 2000 tokens": (
+        "The report of a text of 2,000 tokens in chromium, on the clock; every visit starts without a cache. The "
+        "browser reports steps of more than 50 ms alone: 0 means that there was none."
+    ),
     "import": (
         "Seconds inside a fresh interpreter: warm with bytecode and files cached, cold without bytecode. "
         "`import torch, transformers` alone imports little of transformers, which loads its parts when they are used."

@@ -106,3 +106,6 @@ def test_a_part_that_is_run_again_leaves_the_rows_of_others(tmp_path):
     common.run_parts([("first", part(1.0), [1]), ("second", part(2.0), [1])], output)
     common.run_parts([("second", part(3.0), [1])], output)
     assert [(row["part"], row["ours"]) for row in common.read_rows(output)] == [("first", 1.0), ("second", 3.0)]
+    with pytest.raises(ZeroDivisionError):  # a run that is cut off loses nothing that it did not replace
+        common.run_parts([("first", part(4.0), [1]), ("second", lambda: 1 / 0, [1])], output)
+    assert {row["part"]: row["ours"] for row in common.read_rows(output)} == {"first": 4.0, "second": 3.0}

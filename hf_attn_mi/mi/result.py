@@ -33,7 +33,7 @@ class MutualInformation:
             `hf_attn_mi.mi.continuous_bounds.vector_bounds`.
         upper_bound: no site has more, with 97.5 % confidence: the information between input and output with its error,
             where no class can occur but those of the examples. NaN for continuous outputs, of which none is known.
-        lower_bound_normal: the lower bound by the normal approximation: shorter, and valid for many examples.
+        lower_bound_normal: the lower bound by the normal approximation: shorter, and approximate.
         nats: the estimate, never above the ceiling; that of "auto" never below the lower bound.
         interval: (sites, 2) or (2,): lower and upper end of the 95 % interval of the estimate, by a jackknife over
             folds: how much it would move with other examples. docs/methods/mutual_information.md says how often it

@@ -37,7 +37,7 @@ def test_three_figures_computed_again(study):
         sizes = sorted(len(one["units"]) for one in records if one["units"])
         cells = cells_of(page, SUITES[name].title)
         assert cells[1] == f"{len(records)} of {SUITES[name].planned}"
-        found = [float(one) for one in re.findall(r"[\d.]+", cells[7])]
+        found = [float(one.replace(",", "")) for one in re.findall(r"\d[\d.,]*", cells[7])]
         assert found[0] == pytest.approx(statistics.median(sizes), rel=5e-3)
         assert found[-2:] == [sizes[0], sizes[-1]]
     kept = [row["kept"] for row in study.keys if (row["suite"], row["removal"]) == ("sst2", "the smallest")]

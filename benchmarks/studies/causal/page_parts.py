@@ -13,10 +13,12 @@ Lines = list[dict[str, Any]]
 
 
 def number(value: float) -> str:
-    """Return a number in three digits; "-" where there is none."""
+    """Return a number in three digits, whole from a thousand on; "-" where there is none."""
     if math.isnan(value):
         return "-"
-    return f"{value:.1e}" if value and not 0.001 <= abs(value) < 1e5 else f"{value:.3g}"
+    if value and not 0.001 <= abs(value) < 1e5:
+        return f"{value:.1e}"
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:,.0f}"
 
 
 def mean(values: Iterable[float | None]) -> str:

@@ -150,7 +150,8 @@ class MutualInformation:
             "distribution (97.5 % each); nats is the estimate, low to high its 95 % interval.</p>"
         )
         closing = "".join(f"<p>warning: {escape(text)}</p>" for text in self.warnings)
-        table = self.to_pandas().rename(index=dict(enumerate(self.names)))
+        table = self.to_pandas()
+        table.index = [self.names[i] if i < len(self.names) else i for i in table.index]
         return opening + str(table.to_html(float_format=lambda x: f"{x:.4g}")) + closing
 
     def to_dict(self) -> dict[str, Any]:

@@ -279,6 +279,7 @@ def speed(sizes: Sizes) -> Rows:
     states = case.states.half().expand(sizes.sites, -1, -1)
     full = sizes is FULL
     check(abs(float(_estimate(case.states, case.outputs, "auto").nats) - case.truth) < 0.1, "auto is off")
+    _estimate(states[:16], case.outputs, "auto", 200)  # enough sites for numba, which compiles
     targets = {"gaussian": (10, 60), "auto": (45, None)}
     for estimator, (alone, together) in targets.items():
         for name, context, most in (("", prior_alone(), alone), (" with fast bounds", nullcontext(), together)):

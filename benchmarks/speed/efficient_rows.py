@@ -228,6 +228,7 @@ def whole_encoder(tokens: int, layers: int, clock: bool) -> Rows:
         clock: measure seconds on the clock; else those of the processor, which other programs change less.
     """
     model, ids = random_encoder(tokens, layers)
+    attention_maps(model, {"input_ids": ids[:, : tokens // 4]}, tokenizer=None)  # compiles
     found: list[Any] = []
 
     def run() -> None:

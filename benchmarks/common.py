@@ -149,6 +149,17 @@ def failed_row(part: str, reason: CheckFailed) -> Row:
     return {"name": name, "part": part, "failed_check": str(reason), "threads": threads, **provenance()}
 
 
+def short(value: float) -> str:
+    """Return a number for a table: three digits, or whole from a hundred on."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def ratio_text(row: Row) -> str:
+    """Return the median, smallest and largest ratio of a row for a table."""
+    median, low, high = (short(row["ratio"][key]) for key in ("median", "min", "max"))
+    return f"{median} ({low} to {high})"
+
+
 def format_row(row: Row) -> str:
     """Format a row for the terminal."""
     figures = f"{row['ours']:.4g} {row['unit']}"

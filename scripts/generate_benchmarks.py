@@ -16,7 +16,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks.common import ROOT, Row, read_rows
+from benchmarks.common import ROOT, Row, ratio_text, read_rows, short
 from benchmarks.speed import targets
 from benchmarks.studies.faithfulness.report import summary
 
@@ -258,7 +258,7 @@ def verdicts(measured: list[Row], failed: list[Row], reason_of: Callable[[Row], 
     missed = [row for row in with_target if not row["met"]]
     text = [f"{len(with_target) - len(missed)} of {len(with_target)} targets met."]
     for row in missed:
-        figure = _figure(row["ours"], row["unit"]) if row["ratio"] is None else _ratio(row)
+        figure = _figure(row["ours"], row["unit"]) if row["ratio"] is None else ratio_text(row)
         found = reason_of(row) or REASONS.get(row["name"])
         reason = f": {found}" if found else ""
         threads = f"{row['threads']} thread{'s' * (row['threads'] > 1)}"
@@ -290,7 +290,7 @@ def table(rows: list[Row]) -> list[str]:
     for row in rows:
         cells = [row["name"].partition("/")[2], str(row["threads"]), _figure(row["ours"], row["unit"])]
         if compared:
-            cells += ["", ""] if row["peer"] is None else [_figure(row["peer"], row["unit"]), _ratio(row)]
+            cells += ["", ""] if row["peer"] is None else [_figure(row["peer"], row["unit"]), ratio_text(row)]
         cells.append(str(row["turns"]))
         if targets:
             unit = "" if row["target"] is None or row["ratio"] else f" {row['unit']}"
@@ -299,20 +299,11 @@ def table(rows: list[Row]) -> list[str]:
     return text
 
 
-def _ratio(row: Row) -> str:
-    median, low, high = (_short(row["ratio"][key]) for key in ("median", "min", "max"))
-    return f"{median} ({low} to {high})"
-
-
 def _figure(value: float, unit: str) -> str:
     if unit.split()[0] == "s" and value < 1:
         small = value < 1e-3
-        return f"{_short(value * (1e6 if small else 1e3))} {'µ' if small else 'm'}{unit}"
-    return f"{_short(value)} {unit}"
-
-
-def _short(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+        return f"{short(value * (1e6 if small else 1e3))} {'µ' if small else 'm'}{unit}"
+    return f"{short(value)} {unit}"
 
 
 def draw(rows: list[Row], path: Path) -> None:

@@ -18,7 +18,8 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])  # `benchmarks` is imported as a package
 
-from benchmarks.common import Row, read_rows
+from benchmarks.common import Row, ratio_text, read_rows, short
+from benchmarks.speed.over_backward import LIMITS
 
 RESULTS = Path(__file__).parent / "results"
 Results = Mapping[str, Sequence[Row]]  # rows by the name of the benchmark
@@ -178,22 +179,20 @@ def first_call(results: Results, row: Row) -> str:
 
 
 def encoder(results: Results, row: Row) -> str:
-    """Return the processor time of the parts of a layer, and what it leaves for two cores."""
+    """Return the processor time of the parts of a layer, and what two cores need at least for all of them."""
     parts = {
         one["name"].partition("/")[2]: one
         for one in results["efficient_rows"]
         if one["name"].startswith("one layer in processor seconds/")
     }
-    text = f"measured at {row['commit']}"
-    if parts:
-        listed = ", ".join(f"{name} {one['ours']:.2f} s (one thread {one['peer']:.2f})" for name, one in parts.items())
-        least = 12 * sum(one["ours"] for one in parts.values()) / 2
-        text += f"; since then ({next(iter(parts.values()))['commit']}) a layer takes with two threads {listed} of the "
-        text += f"processor, so that 12 layers take two cores at least {least:.1f} s"
+    if not parts:
+        return NO_PROFILE
+    listed = ", ".join(f"{name} {one['ours']:.2f} s (one thread {one['peer']:.2f})" for name, one in parts.items())
+    least = 12 * sum(one["ours"] for one in parts.values()) / 2
+    text = f"a layer takes with two threads {listed} of the processor, so that 12 layers take two cores at least "
+    text += f"{least:.1f} s"
     whole = [one for one in results["efficient_rows"] if one["name"].endswith("processor seconds of all threads")]
-    if whole:
-        text += f"; {whole[0]['ours']:.1f} processor seconds in all"
-    return text + ". Not run again on a free machine"
+    return f"{text}; {whole[0]['ours']:.1f} processor seconds in all" if whole else text
 
 
 def cold_import(results: Results, row: Row) -> str:
@@ -201,19 +200,21 @@ def cold_import(results: Results, row: Row) -> str:
     return "all modules of the package are compiled at the first import; the warm row shows later ones"
 
 
+def _by_length(limits: Mapping[int, float]) -> list[tuple[float, str]]:
+    """Return the limits of `over_backward`, each with the numbers of tokens that it holds for: a regular expression."""
+    if list(limits) == [16]:
+        return [(limits[16], "16")]
+    if len(set(limits.values())) == 1:
+        return [(limits[16], r"\d+")]
+    return [(limits[16], "16|32"), (limits[128], LONG)]
+
+
 def _class_linked() -> list[Target]:
-    limits: dict[str, dict[str, tuple[tuple[float, str], ...]]] = {
-        "BERT": {"none": ((1.15, "16|32"), (1.06, LONG)), "full": ((1.25, "16|32"), (1.08, LONG))},
-        "RoBERTa": {"none": ((1.15, "16|32"), (1.06, LONG)), "full": ((1.25, "16|32"), (1.08, LONG))},
-        "DeBERTa-v2": {"none": ((1.15, "16|32"), (1.06, LONG)), "full": ((1.25, "16|32"), (1.08, LONG))},
-        "ModernBERT": {"none": ((1.15, "16|32"), (1.06, LONG)), "full": ((1.15, r"\d+"),)},
-        "MiniLM": {"none": ((1.15, "16|32"), (1.06, LONG)), "full": ((1.5, "16"),)},
-    }
     words = {"16|32": "16 and 32 tokens", LONG: "128 tokens and more", r"\d+": "any length", "16": "1 x 16"}
     found = []
-    for model, tasks in limits.items():
-        for task, bounds in tasks.items():
-            for limit, lengths in bounds:
+    for model, tasks in LIMITS.items():
+        for task, limits in tasks.items():
+            for limit, lengths in _by_length(limits):
                 batch = "1" if lengths == "16" else r"\d+"
                 rows = rf"(growth )?over forward and backward/{model} {task}, {batch} x ({lengths})"
                 what = f'`explain(layers="{task}")` over forward + backward, {model}, {words[lengths]}'
@@ -319,16 +320,10 @@ def table(results: Results) -> list[str]:
         name = worst["name"].partition("/")[2]
         missed = one.met < count
         reason = target.reason(results, worst) if missed and target.reason else ""
-        shown = _short(figure(worst))
-        if worst["ratio"]:
-            shown += f" ({_short(worst['ratio']['min'])} to {_short(worst['ratio']['max'])})"
+        shown = ratio_text(worst) if worst["ratio"] else short(figure(worst))
         verdict = "**no**" if missed else "yes"
         text.append(f"| {target.what} | {limit} | {shown} | {name} | {one.met} of {count} | {verdict} | {reason} |")
     return text
-
-
-def _short(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def growth_measured(results: Results) -> list[str]:

@@ -151,7 +151,8 @@ class MutualInformation:
         )
         closing = "".join(f"<p>warning: {escape(text)}</p>" for text in self.warnings)
         table = self.to_pandas()
-        table.index = [self.names[i] if i < len(self.names) else i for i in table.index]
+        if self.names:
+            table.index = list(self.names)
         return opening + str(table.to_html(float_format=lambda x: f"{x:.4g}")) + closing
 
     def to_dict(self) -> dict[str, Any]:

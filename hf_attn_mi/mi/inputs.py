@@ -165,7 +165,7 @@ def repeated_examples(flat: Tensor, outputs: Tensor) -> tuple[str, ...]:
 
 
 def rounded_away(states: Tensor, divisors: Tensor) -> str:
-    """Return a warning for features that vary too little to be told from rounding; "" if there are none.
+    """Return a warning for features whose variation has the size of rounding errors; "" if there are none.
 
     Args:
         states: (n, d).

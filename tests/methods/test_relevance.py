@@ -10,6 +10,7 @@ from torch import nn
 from transformers.activations import ACT2FN
 
 from hf_attn_mi import explain
+from hf_attn_mi.errors import UnsupportedModelError
 from hf_attn_mi.methods.relevance import LinearizedForward, relevance, rules
 from hf_attn_mi.methods.relevance.rules import attention_rule, taylor_rule
 from hf_attn_mi.models.runner import EncoderRunner
@@ -392,6 +393,34 @@ def test_bias_terms_of_one_example_are_those_of_the_same_example_in_a_batch(soft
     assert max(float(one.gap) for one in alone) < 1e-5
 
 
+PRODUCTS_OF_SIGNALS = {
+    "positions": lambda a, b, c: torch.matmul(a, b),
+    "keywords": lambda a, b, c: torch.matmul(input=a, other=b),
+    "three factors": lambda a, b, c: torch.einsum("ij,jk,ik->i", a, b, c),
+    "a list": lambda a, b, c: torch.einsum("ij,jk->ik", [a, b]),
+    "one factor twice": lambda a, b, c: a @ a,
+}
+
+
+@pytest.mark.parametrize("softmax_rule", ["detach", "taylor"])
+@pytest.mark.parametrize("name", PRODUCTS_OF_SIGNALS)
+def test_shares_of_the_factors_of_a_product_add_up_to_it(name, softmax_rule):
+    factors = [torch.randn(4, 4, requires_grad=True) for _ in range(3)]
+    with LinearizedForward(None, 4, softmax_rule):
+        result = PRODUCTS_OF_SIGNALS[name](*factors)
+    assert torch.equal(result, PRODUCTS_OF_SIGNALS[name](*factors))
+    gradients = torch.autograd.grad((result * result.detach()).sum(), factors, allow_unused=True)
+    shares = [float((x * g).sum().detach()) for x, g in zip(factors, gradients, strict=True) if g is not None]
+    assert sum(shares) == pytest.approx(float(result.detach().square().sum()), rel=1e-5)
+    assert all(share == pytest.approx(shares[0], rel=1e-4) for share in shares)
+
+
+def test_a_product_in_place_of_two_signals_is_refused():
+    first, second = torch.randn(3, requires_grad=True).clone(), torch.randn(3, requires_grad=True)
+    with LinearizedForward(None, 3), pytest.raises(UnsupportedModelError, match="in-place product"):
+        first *= second
+
+
 def test_a_product_of_two_activations_is_halved_as_by_the_general_rule():
     first, second = torch.randn(2, 3, 4, requires_grad=True), torch.randn(3, 1, requires_grad=True)
     weight = torch.randn(2, 3, 4)
@@ -401,7 +430,7 @@ def test_a_product_of_two_activations_is_halved_as_by_the_general_rule():
 
     with LinearizedForward(None, 2):
         fast = first * second
-    general = rules.uniform_rule(first * second, first, second, torch.mul)
+    general = rules.uniform_rule(torch.mul, [first, second])
     assert torch.equal(fast, general)
     for one, other in zip(gradients(fast), gradients(general), strict=True):
         assert torch.allclose(one, other, atol=1e-6)

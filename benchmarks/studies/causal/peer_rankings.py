@@ -239,7 +239,7 @@ def gim(scores: EdgeScores, mask_id: int) -> Scores:
         rows = rows if rows.requires_grad else rows.detach().requires_grad_()
         values = call.values_per_head()
         rows_of[call.index], logits_of[call.index] = rows, logits.detach()
-        return ReplacedAttention(rows, uniform_rule(rows @ values, rows, values, torch.matmul))
+        return ReplacedAttention(rows, uniform_rule(torch.matmul, [rows, values]))
 
     with forward.paused(), torch.enable_grad(), capture_attention(runner.model, _ignore, replace=replace):
         with FrozenNorms():

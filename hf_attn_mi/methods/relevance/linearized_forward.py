@@ -41,6 +41,7 @@ from hf_attn_mi.models.token_origins import TokenOrigins
 
 T = Tensor
 PRODUCTS = both("mul multiply __mul__")  # of two tensors; not in place
+IN_PLACE = both("mul_ multiply_ __imul__")
 # Functions without a rule, of which no argument but the first could be a parameter.
 UNCHANGED = frozenset(SHAPE | SAME | both("chunk split unbind neg __neg__"))
 # Functions whose result is no tensor of ids.
@@ -284,23 +285,16 @@ class LinearizedForward(FunctionMode):
     def _bilinear(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func is torch.einsum and len(args) == 2 and isinstance(args[1], list | tuple):
             args = (args[0], *args[1])  # its operands may be passed as a list
+        factors = [*args, *kwargs.values()]
         if not self.taylor:
-            args = tuple(a.detach() if is_attention_rows(a) else a for a in args)
-        result = func(*args, **kwargs)
-        positions = [i for i, a in enumerate(args) if is_tracked(a)]
-        if len(positions) < 2 or not isinstance(result, Tensor):
-            return result
-        i, j = positions[:2]
-
-        def product(first: Tensor, second: Tensor) -> Tensor:
-            swapped = list(args)
-            swapped[i], swapped[j] = first, second
-            call = torch.mul if func in MULTIPLY else func
-            return call(*swapped, **kwargs)
-
-        if func in MULTIPLY and result is args[0]:
+            factors = [one.detach() if is_attention_rows(one) else one for one in factors]
+        if func in IN_PLACE and sum(map(is_tracked, factors)) > 1:
             raise UnsupportedModelError("An in-place product of two activations cannot be divided between its factors.")
-        return rules.uniform_rule(result, args[i], args[j], product)
+
+        def product(*factors: Any) -> Any:
+            return func(*factors[: len(args)], **dict(zip(kwargs, factors[len(args) :])))
+
+        return rules.uniform_rule(product, factors)
 
     # --- bias terms ----------------------------------------------------------------------------------------
 

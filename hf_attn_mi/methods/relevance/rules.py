@@ -103,6 +103,8 @@ class _Kept:
         x = self.tensor
         product = x.to(torch.promote_types(x.dtype, torch.float32)) * grad
         product = product if finite else torch.where(grad == 0, 0.0, product)
+        if product.dim() > 2:
+            product = product.sum(-1)  # a copy of all products in float64 would cost more than the products
         return product.flatten(1).sum(1, dtype=torch.float64) if product.dim() > 1 else product.double()
 
     @property
@@ -295,13 +297,26 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
         return share
 
     result = torch.nn.functional.cosine_similarity(x1, x2, dim, eps)
-    if x1.requires_grad and x2.requires_grad:
-        return uniform_rule(result, x1, x2, product)
-    shares = product(x1, x2)
+    shares = uniform_rule(product, [x1, x2])
     return result.detach() + (shares - shares.detach())
 
 
-def uniform_rule(result: Tensor, first: Tensor, second: Tensor, product: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """A product of two activations shared equally between them (uniform rule, arXiv 2402.05602)."""
-    shares = 0.5 * product(first, second.detach()) + 0.5 * product(first.detach(), second)
-    return result.detach() + (shares - shares.detach())
+def uniform_rule(product: Callable[..., Tensor], factors: Sequence[Any]) -> Tensor:
+    """A product that is linear in each factor, shared equally between those with gradients (uniform rule).
+
+    Of k such factors each gets 1 / k of its gradient. <factor, gradient> is <product, gradient of the product> for
+    every factor, so that the shares add up to it. Source: AttnLRP, arXiv 2402.05602, section 3.
+
+    Args:
+        product: of the factors.
+        factors: the arguments of `product`; those that are no tensors or have no gradient are constants.
+    """
+    signals = [isinstance(one, Tensor) and one.requires_grad for one in factors]
+    share = 1 / max(1, sum(signals))
+
+    def shared(grad: Tensor) -> Tensor:
+        return grad * share
+
+    if share == 1:
+        return product(*factors)
+    return product(*(_with_gradient(one, shared) if signal else one for one, signal in zip(factors, signals)))

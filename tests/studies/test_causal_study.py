@@ -77,11 +77,12 @@ def test_distances_of_a_layer_by_hand(loaded):
     assert 0 < found["curve"][0] <= 33.0
 
 
-def test_no_premise_of_snli_is_in_both_parts(monkeypatch, tmp_path):
+@pytest.mark.parametrize("name", ["snli", "rte"])
+def test_no_premise_of_one_file_is_in_both_parts(name, monkeypatch, tmp_path):
     rows = [((f"premise {i // 3}", f"hypothesis {i}"), i % 3) for i in range(60)]
     monkeypatch.setattr(models, "read_rows", lambda path: list(rows))
-    monkeypatch.setattr(models, "SNLI_TRAIN", 40)
-    train, test = models.read_split(tmp_path, "snli")
+    monkeypatch.setitem(models.ONE_FILE, name, 40)
+    train, test = models.read_split(tmp_path, name)
     assert sorted(train + test) == sorted(rows)
     assert not {texts[0] for texts, _ in train} & {texts[0] for texts, _ in test}
     assert len(train) == 39

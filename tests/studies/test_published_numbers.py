@@ -237,7 +237,12 @@ def test_limits_of_the_faithfulness_study_are_those_of_its_rows(faithful):
     rows, page = faithful
     limits = page.split("\n## Limits\n")[1].split("\n## ")[0]
     assert page.index("\n## Limits\n") < page.index("\n## Faithfulness\n")
-    for name, title in (("cola", "CoLA"), ("agnews_modernbert", "AG News, ModernBERT"), ("sst2_deberta", "DeBERTa-v2")):
+    for name, title in (
+        ("cola", "CoLA"),
+        ("rte", "RTE"),
+        ("agnews_modernbert", "AG News, ModernBERT"),
+        ("sst2_deberta", "DeBERTa-v2"),
+    ):
         assert (title in limits) == (not methods_of(rows, name))
     for title, name in (("AG News", "agnews"), ("SST-2", "sst2"), ("IMDB, 128 tokens", "imdb")):
         for method in ("LIME, deleted", "kernel SHAP, deleted"):

@@ -2,9 +2,9 @@
 
     python benchmarks/studies/causal/models.py --data FOLDER --encoder PATH --tokenizer PATH --output FOLDER
 
-Fine-tuned encoder (all weights): SNLI, MRPC, CoLA. From scratch, small heads, other families of positions: ModernBERT
-(rotary, some layers with a sliding window) on AG News, DeBERTa-v2 (disentangled relative positions) and RoBERTa (a
-byte-level BPE vocabulary of its training texts, positions counted from the padding index) on SST-2.
+Fine-tuned encoder (all weights): SNLI, MRPC, CoLA, RTE. From scratch, small heads, other families of positions:
+ModernBERT (rotary, some layers with a sliding window) on AG News, DeBERTa-v2 (disentangled relative positions) and
+RoBERTa (a byte-level BPE vocabulary of its training texts, positions counted from the padding index) on SST-2.
 A model that exists already is skipped. Each takes up to ten minutes on one CPU core.
 """
 
@@ -35,7 +35,7 @@ from transformers import (
 from hf_attn_mi.data.files import read_file
 
 Row = tuple[Any, int]  # a text or a pair of texts, and its label
-SNLI_TRAIN = 8800  # rows of the official dev set that train; the rest, with other premises, is judged
+ONE_FILE = {"snli": 8800, "rte": 2000}  # rows of the one file that train; the rest, with other premises, is judged
 HEADS, HEAD_DIM = 8, 16
 BPE_VOCABULARY = 8000
 
@@ -56,6 +56,7 @@ RECIPES = {
     "minilm-snli": Recipe("encoder", "snli", 8800, 2, 8e-5, 64),
     "minilm-mrpc": Recipe("encoder", "mrpc", 3668, 3, 8e-5),
     "minilm-cola": Recipe("encoder", "cola", 8539, 2, 8e-5, 48),
+    "minilm-rte": Recipe("encoder", "rte", 2000, 4, 8e-5, 128),
     "modernbert-agnews": Recipe("modernbert", "agnews", 8000, 5, 1e-3),
     "deberta-sst2": Recipe("deberta", "sst2", 20000, 3, 1e-3, 64),
     "roberta-sst2": Recipe("roberta", "sst2", 20000, 3, 1e-3, 64),
@@ -71,15 +72,16 @@ def read_split(folder: Path, name: str) -> tuple[list[Row], list[Row]]:
         "mrpc": ("train", "dev"),
         "cola": ("train", "dev_in_domain"),
         "snli": ("official_dev", "official_dev"),
+        "rte": ("train", "train"),
     }
     first, second = (read_rows(folder / name / f"{part}.jsonl.gz") for part in files[name])
-    if name != "snli":
+    if name not in ONE_FILE:
         return first, second
     premises = sorted({texts[0] for texts, _ in first})
     order = torch.randperm(len(premises), generator=torch.Generator().manual_seed(0)).tolist()
     place = {premises[i]: number for number, i in enumerate(order)}
     first.sort(key=lambda row: place[row[0][0]])
-    cut = SNLI_TRAIN
+    cut = ONE_FILE[name]
     while first[cut][0][0] == first[cut - 1][0][0]:  # no premise on both sides
         cut -= 1
     return first[:cut], first[cut:]

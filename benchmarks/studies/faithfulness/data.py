@@ -63,6 +63,7 @@ SETS = {
         DataSet("snli", "minilm-snli", "snli", 100, 256, False, 20, "SNLI, 100 pairs with premises not trained on"),
         DataSet("mrpc", "minilm-mrpc", "mrpc", 100, 256, False, 20, "MRPC dev, 100 of 408 pairs"),
         DataSet("cola", "minilm-cola", "cola", 100, 256, False, 20, "CoLA in-domain dev, 100 of 526 sentences"),
+        DataSet("rte", "minilm-rte", "rte", 100, 256, False, 20, "RTE, 100 pairs with premises not trained on"),
         DataSet("agnews_modernbert", "modernbert-agnews", "agnews", 100, 128, False, 20, "AG News test, 100 of 2,000"),
         DataSet("sst2_deberta", "deberta-sst2", "sst2", 100, 128, False, 20, "SST-2 dev, 100 of 872 sentences"),
         DataSet("sst2_roberta", "roberta-sst2", "sst2", 100, 64, False, 20, "SST-2 dev, 100 of 872 sentences"),

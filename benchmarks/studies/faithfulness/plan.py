@@ -20,7 +20,7 @@ from hf_attn_mi.errors import HfAttnMiError
 MAIN_SETS = ("agnews", "imdb", "sst2")
 RATIONALE_SETS = ("sst_tokens", "imdb_cad", "toxic_spans", "hatexplain")
 TRAINED_SETS = ("toxic_spans", "hatexplain")
-FURTHER_SETS = ("snli", "mrpc", "cola", "agnews_modernbert", "sst2_deberta", "sst2_roberta")
+FURTHER_SETS = ("snli", "mrpc", "cola", "rte", "agnews_modernbert", "sst2_deberta", "sst2_roberta")
 FURTHER = (  # methods of these sets: ours, and the best and the best known ones of the main sets
     "relevance",
     "attnlrp",

@@ -4,7 +4,6 @@ import sys
 import time
 
 import pytest
-import torch
 
 from benchmarks.common import EMBEDDED_MODEL, CheckFailed
 from benchmarks.speed import excess, peers
@@ -38,14 +37,14 @@ def test_a_part_does_not_count_the_parts_inside_it():
 
 def test_the_parts_of_a_call_are_the_whole_call():
     measured = Measured.of("MiniLM", 1, 1)
-    ids = torch.randint(3, 1000, (1, 8))
-    measured.explain(ids, **TASKS["full"])
+    inputs = measured.batch((1, 8))
+    measured.explain(inputs, **TASKS["full"])
     started = time.process_time()
-    parts = excess.call_parts(measured, ids, TASKS["full"])
+    parts = excess.call_parts(measured, inputs, TASKS["full"])
     total = time.process_time() - started
     assert all(seconds > 0 for seconds in parts.values())
     assert sum(parts.values()) <= total
-    assert set(excess.bare_parts(measured, ids)) < set(parts)
+    assert set(excess.bare_parts(measured, inputs)) < set(parts)
 
 
 def test_attnlrp_needs_the_products_that_relevance_leaves_out():

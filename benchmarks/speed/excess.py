@@ -35,7 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import EMBEDDED_MODEL, Row, check, result_row, run_parts
 from benchmarks.inputs import load_classifier, load_tokenizer, model_folder
-from benchmarks.speed.over_backward import TASKS, VOCABULARY, Measured
+from benchmarks.speed.over_backward import IMAGES, TASKS, Measured
 from benchmarks.speed.subgraph import ALONE, SENTENCE, seconds_of_process
 from hf_attn_mi import explain
 from hf_attn_mi.capture import module_names, tracer, validation
@@ -46,7 +46,7 @@ from hf_attn_mi.models import model_probe, runner, token_origins, weights
 RESULTS = Path(__file__).parent / "results" / "excess.jsonl"
 TEXT = "A quietly moving film."
 SHAPES = ((1, 16), (1, 32), (1, 128))  # batch, tokens
-MODELS = ("MiniLM", "BERT", "RoBERTa", "DeBERTa-v2", "ModernBERT")
+MODELS = ("MiniLM", "BERT", "RoBERTa", "DeBERTa-v2", "ModernBERT", "ViT")
 PARTS = {  # of a call: the functions that are timed
     "forward": ((runner.EncoderRunner, "forward"),),
     "backward": ((gradient_times_input, "gradients_of"),),
@@ -98,22 +98,21 @@ def timed(places: Places) -> Iterator[dict[str, float]]:
         yield seconds
 
 
-def bare_parts(measured: Measured, ids: Tensor) -> dict[str, float]:
+def bare_parts(measured: Measured, inputs: dict[str, Tensor]) -> dict[str, float]:
     """Processor seconds of a forward pass and of a backward pass to the embeddings."""
-    embeddings = measured.model.get_input_embeddings()(ids).detach().requires_grad_(True)  # type: ignore[operator]
     started = time.process_time()
-    logits = measured.model(inputs_embeds=embeddings, attention_mask=torch.ones_like(ids)).logits
+    embeddings, logits = measured.forward(inputs)
     forward = time.process_time() - started
     started = time.process_time()
     torch.autograd.grad(logits.amax(1).sum(), embeddings)
     return {"forward": forward, "backward": time.process_time() - started}
 
 
-def call_parts(measured: Measured, ids: Tensor, options: dict[str, str]) -> dict[str, float]:
+def call_parts(measured: Measured, inputs: dict[str, Tensor], options: dict[str, str]) -> dict[str, float]:
     """Processor seconds of the parts of one call; together they are the call."""
     with timed(PARTS) as seconds:
         started = time.process_time()
-        measured.explain(ids, **options)
+        measured.explain(inputs, **options)
         total = time.process_time() - started
     return {
         "forward": seconds["forward"],
@@ -127,16 +126,17 @@ def call_parts(measured: Measured, ids: Tensor, options: dict[str, str]) -> dict
 def parts_of_a_call(name: str, layers: int | None, turns: int, quick: bool) -> Iterator[Row]:
     """The parts of one call of each task, beside forward and backward of the peer."""
     measured = Measured.of(name, layers, turns)
-    for shape in SHAPES[:1] if quick else SHAPES:
-        ids = torch.randint(3, VOCABULARY, shape, generator=torch.Generator().manual_seed(1))
+    shapes = IMAGES[:1] if name == "ViT" else SHAPES[:1] if quick else SHAPES
+    for shape in shapes:
+        inputs = measured.batch(shape)
         for task, options in TASKS.items():
             for _ in range(2):  # warms up, and follows the pass once
-                call_parts(measured, ids, options)
-                bare_parts(measured, ids)
+                call_parts(measured, inputs, options)
+                bare_parts(measured, inputs)
             ours, peer = [], []
             for _ in range(turns):
-                ours.append(call_parts(measured, ids, options))
-                peer.append(bare_parts(measured, ids))
+                ours.append(call_parts(measured, inputs, options))
+                peer.append(bare_parts(measured, inputs))
             for part in ours[0]:
                 column = [one[part] for one in ours]
                 if part == "layer statistics" and not max(column):
@@ -152,12 +152,13 @@ def parts_of_a_call(name: str, layers: int | None, turns: int, quick: bool) -> I
 def multiplications(name: str, layers: int | None, quick: bool) -> Iterator[Row]:
     """The floating-point operations of products of matrices, as PyTorch counts them."""
     measured = Measured.of(name, layers, 1)
-    for shape in ((1, 16),) if quick else ((1, 16), (1, 128)):
-        ids = torch.randint(3, VOCABULARY, shape, generator=torch.Generator().manual_seed(1))
-        counts = {"bare": _operations(partial(measured.bare, ids))}
+    shapes = IMAGES[:1] if name == "ViT" else ((1, 16),) if quick else ((1, 16), (1, 128))
+    for shape in shapes:
+        inputs = measured.batch(shape)
+        counts = {"bare": _operations(partial(measured.bare, inputs))}
         for task in ("none", "attnlrp"):
-            measured.explain(ids, **TASKS[task])  # what is run once for a model
-            counts[task] = _operations(partial(measured.explain, ids, **TASKS[task]))
+            measured.explain(inputs, **TASKS[task])  # what is run once for a model
+            counts[task] = _operations(partial(measured.explain, inputs, **TASKS[task]))
         check(all(counts.values()), "no operation was counted")
         for label, ours, peer in (
             ("relevance over forward + backward", "none", "bare"),
@@ -229,10 +230,11 @@ def one_process(folder: Path, task: str) -> dict[str, float]:
     torch.set_num_threads(1)
     model, tokenizer = load_classifier(folder), load_tokenizer(folder)
     ids = tokenizer(TEXT, return_tensors="pt")["input_ids"]
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     with torch.no_grad():
         model(input_ids=ids)
     if task == "bare":
-        return {call: sum(bare_parts(Measured("", model, 1), ids).values()) for call in ("first", "second")}
+        return {call: sum(bare_parts(Measured("", model, 1), inputs).values()) for call in ("first", "second")}
     found: dict[str, float] = {}
     for call in ("first", "second"):
         with timed(FIRST_PARTS) as seconds:

@@ -29,7 +29,7 @@ from torch import Tensor
 from benchmarks.common import Row, check, result_row, run_parts, time_in_turns
 from benchmarks.speed.efficient_rows import first_layer, solve
 from benchmarks.speed.information import closed_form, plain_closed_form
-from benchmarks.speed.over_backward import LIMITS, TASKS, VOCABULARY, Measured
+from benchmarks.speed.over_backward import LIMITS, TASKS, Measured
 from hf_attn_mi.kernels import attention_statistics, class_moments, neighbor_counts, received_weights
 from hf_attn_mi.kernels.attention_statistics.reference import (
     reference_allowed,
@@ -282,10 +282,10 @@ def explained(turns: int) -> Rows:
     model = Measured.of(MODEL, None, turns)
     model.model.to(DEVICE)
     for shape in SHAPES:
-        ids = torch.randint(3, VOCABULARY, shape, generator=torch.Generator().manual_seed(1)).to(DEVICE)
-        model.check_sums(ids)
-        tasks: dict[str, Callable[[], Any]] = {"bare": partial(model.bare, ids)}
-        tasks |= {task: partial(model.explain, ids, **TASKS[task]) for task in ("none", "full")}
+        inputs = {name: tensor.to(DEVICE) for name, tensor in model.batch(shape).items()}
+        model.check_sums(inputs)
+        tasks: dict[str, Callable[[], Any]] = {"bare": partial(model.bare, inputs)}
+        tasks |= {task: partial(model.explain, inputs, **TASKS[task]) for task in ("none", "full")}
         timings = time_in_turns({name: synchronized(task) for name, task in tasks.items()}, turns)
         for task in ("none", "full"):
             yield measured(

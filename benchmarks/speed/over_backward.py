@@ -46,6 +46,8 @@ TASKS: dict[str, dict[str, str]] = {  # the options of explain
     "attnlrp": {"layers": "none", "method": "attnlrp"},
 }
 SHAPES = ((1, 16), (1, 32), (1, 128), (8, 128))  # batch, tokens
+PATCHES = 197  # positions of an image of 224 x 224 pixels: [CLS] and 14 x 14 patches
+IMAGES = ((1, PATCHES), (8, PATCHES))
 LIMITS = {  # of the median, by task and number of tokens
     **{
         name: {"none": {16: 1.15, 32: 1.15, 128: 1.06}, "full": {16: 1.25, 32: 1.25, 128: 1.08}}
@@ -53,6 +55,7 @@ LIMITS = {  # of the median, by task and number of tokens
     },
     "ModernBERT": {"none": {16: 1.15, 32: 1.15, 128: 1.06}, "full": {16: 1.15, 32: 1.15, 128: 1.15}},
     "MiniLM": {"none": {16: 1.15, 32: 1.15, 128: 1.06}, "full": {16: 1.5}},
+    "ViT": {"none": {PATCHES: 1.06}, "full": {PATCHES: 1.08}},
 }
 
 
@@ -83,6 +86,7 @@ def architectures(layers: int | None) -> dict[str, Callable[[], Any]]:
         "DeBERTa-v2": made(transformers.DebertaV2Config, 12, **base, **relative),
         "ModernBERT": made(transformers.ModernBertConfig, 22, reference_compile=False, **token_ids),
         "MiniLM": made(transformers.BertConfig, 6, **small),
+        "ViT": lambda: transformers.ViTConfig(num_hidden_layers=layers or 12),
     }
 
 
@@ -99,38 +103,69 @@ class Measured:
         """The model of this architecture, in float32 and evaluation mode."""
         torch.manual_seed(0)
         config = architectures(layers)[name]()
-        return cls(name, transformers.AutoModelForSequenceClassification.from_config(config).eval(), turns)
+        kind = transformers.AutoModelForSequenceClassification
+        if config.model_type == "vit":
+            kind = transformers.AutoModelForImageClassification
+        return cls(name, kind.from_config(config).eval(), turns)
 
-    def bare(self, ids: Tensor) -> None:
-        """One forward and one backward pass, to the embeddings."""
+    def batch(self, shape: tuple[int, int]) -> dict[str, Tensor]:
+        """Random inputs: token ids of this batch and length, or images with this number of positions."""
+        generator = torch.Generator().manual_seed(1)
+        if self.model.main_input_name == "pixel_values":
+            check(shape[1] == PATCHES, f"an image has {PATCHES} positions, not {shape[1]}")
+            side = self.model.config.image_size  # type: ignore[union-attr]
+            return {"pixel_values": torch.randn(shape[0], 3, side, side, generator=generator)}  # type: ignore[call-overload]
+        ids = torch.randint(3, VOCABULARY, shape, generator=generator)
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+    def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """One forward pass: the embeddings, which a gradient can be taken of, and the logits."""
+        if "pixel_values" in inputs:  # such a model does not take embeddings
+            found: list[Tensor] = []
+
+            def kept(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+                found.append(output.detach().requires_grad_(True))
+                return found[0]
+
+            hook = self.model.vit.embeddings.register_forward_hook(kept)  # type: ignore[union-attr,operator]
+            try:
+                logits = self.model(**inputs).logits
+                return found[0], logits
+            finally:
+                hook.remove()
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
         embeddings = self.model.get_input_embeddings()(ids).detach().requires_grad_(True)  # type: ignore[operator]
-        logits = self.model(inputs_embeds=embeddings, attention_mask=torch.ones_like(ids)).logits
+        return embeddings, self.model(inputs_embeds=embeddings, attention_mask=mask).logits
+
+    def bare(self, inputs: dict[str, Tensor]) -> None:
+        """One forward and one backward pass, to the embeddings."""
+        embeddings, logits = self.forward(inputs)
         torch.autograd.grad(logits.amax(1).sum(), embeddings)
 
-    def explain(self, ids: Tensor, **options: Any) -> Any:
+    def explain(self, inputs: dict[str, Tensor], **options: Any) -> Any:
         """Explain the whole batch in one pass."""
-        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        return explain(self.model, inputs, batch_size=len(ids), tokenizer=None, **options)
+        size = len(next(iter(inputs.values())))
+        return explain(self.model, inputs, batch_size=size, tokenizer=None, **options)
 
     def ratios(self, shape: tuple[int, int], tasks: list[str]) -> dict[str, list[float]]:
         """Seconds of the peer ("bare") and of each task on one batch."""
-        ids = torch.randint(3, VOCABULARY, shape, generator=torch.Generator().manual_seed(1))
-        self.check_sums(ids)
-        run: dict[str, Callable[[], Any]] = {"bare": partial(self.bare, ids)}
-        run |= {task: partial(self.explain, ids, **TASKS[task]) for task in tasks}
+        inputs = self.batch(shape)
+        self.check_sums(inputs)
+        run: dict[str, Callable[[], Any]] = {"bare": partial(self.bare, inputs)}
+        run |= {task: partial(self.explain, inputs, **TASKS[task]) for task in tasks}
         if shape[0] * shape[1] > LONG:  # the check has warmed up
             return cpu_seconds_in_turns(run, self.turns)
         first = cpu_seconds_in_turns(run, 1)  # warms up, too
         calls = max(1, int(SHORTEST_TURN / max(1e-4, min(seconds[0] for seconds in first.values()))))
         return cpu_seconds_in_turns(run, self.turns, calls)
 
-    def check_sums(self, ids: Tensor) -> None:
+    def check_sums(self, inputs: dict[str, Tensor]) -> None:
         """Check that scores and bias terms add up to the value of the plain forward pass."""
-        explained = self.explain(ids, layers="none")
+        explained = self.explain(inputs, layers="none")
         with torch.no_grad():
-            logits = self.model(input_ids=ids).logits.double()
+            logits = self.model(**inputs).logits.double()
         values = 2 * logits.amax(1) - logits.sum(1)  # of two classes: the logit minus the other
-        for one, value in zip([explained] if len(ids) == 1 else explained, values.tolist()):
+        for one, value in zip([explained] if len(values) == 1 else explained, values.tolist()):
             total = float(one.scores.double().sum()) + one.bias
             scale = max(abs(value), float(one.scores.abs().sum()))
             check(abs(total - value) <= LARGEST_GAP * scale, f"scores and bias add up to {total}, not {value}")
@@ -212,8 +247,8 @@ def print_rise(task: str, name: str, layers: int | None, tokens: int) -> None:
     measured = Measured.of(name, layers, 1)
 
     def run(length: int) -> None:
-        ids = torch.randint(3, VOCABULARY, (1, length), generator=torch.Generator().manual_seed(1))
-        measured.bare(ids) if task == "bare" else measured.explain(ids, **TASKS[task])
+        inputs = measured.batch((1, length))
+        measured.bare(inputs) if task == "bare" else measured.explain(inputs, **TASKS[task])
 
     run(16)
     print(rise_of(lambda: run(tokens)))
@@ -243,13 +278,15 @@ def main() -> int:
     shapes = [known[one] for one in arguments.shapes or (list(known)[:1] if arguments.quick else known)]
 
     def rows(part: str, name: str) -> Iterator[Row]:
+        if part == "memory" and name == "ViT":  # its number of positions is fixed
+            return
         if part == "memory":
             yield from memory(name, layers, min(turns, 2), (64,) if arguments.quick else (LONG, LONGEST))
             return
         measured = Measured.of(name, layers, 1 if part == "long" else turns)
         if part == "limit":
-            yield from limit(measured, shapes)
-        else:
+            yield from limit(measured, IMAGES[: 1 if arguments.quick else None] if name == "ViT" else shapes)
+        elif name != "ViT":  # the number of positions of an image is fixed
             yield from growth(measured, growth_shapes(arguments.quick, part == "long", arguments.most))
 
     whole = not arguments.quick and layers is None and len(arguments.parts) == len(every) and arguments.models == names

@@ -205,7 +205,7 @@ def _by_length(limits: Mapping[int, float]) -> list[tuple[float, str]]:
     if list(limits) == [16]:
         return [(limits[16], "16")]
     if len(set(limits.values())) == 1:
-        return [(limits[16], r"\d+")]
+        return [(next(iter(limits.values())), r"\d+")]
     return [(limits[16], "16|32"), (limits[128], LONG)]
 
 
@@ -217,7 +217,8 @@ def _class_linked() -> list[Target]:
             for limit, lengths in _by_length(limits):
                 batch = "1" if lengths == "16" else r"\d+"
                 rows = rf"(growth )?over forward and backward/{model} {task}, {batch} x ({lengths})"
-                what = f'`explain(layers="{task}")` over forward + backward, {model}, {words[lengths]}'
+                where = "images of 224 x 224" if model == "ViT" else words[lengths]
+                what = f'`explain(layers="{task}")` over forward + backward, {model}, {where}'
                 found.append(Target(what, limit, "over_backward", rows, statistics_of_long_inputs))
         found.append(
             Target(
@@ -228,8 +229,6 @@ def _class_linked() -> list[Target]:
                 multiplications,
             )
         )
-    what = '`explain(layers="full")` over forward + backward, ViT'
-    found.append(Target(what, 1.08, "over_backward", r"(growth )?over forward and backward/ViT full, .*"))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Sequence
@@ -104,17 +105,27 @@ def run(
 
 
 def run_peer(
-    script: str, python: Path, dataset: DataSet, inputs: Inputs, positions: Sequence[int], only: Sequence[str]
+    script: str,
+    python: Path,
+    dataset: DataSet,
+    inputs: Inputs,
+    positions: Sequence[int],
+    only: Sequence[str],
+    *,
+    folder: Path = PEERS,
+    checkout: Path | None = None,
 ) -> tuple[dict[str, list[Any]], Row]:
     """Run the methods of another package.
 
     Args:
-        script: the name of the script in peers/.
+        script: the name of the script in `folder`.
         python: interpreter of the environment that the package is installed in.
         dataset: the data set.
         inputs: all inputs of it.
         positions: of the inputs that are run.
         only: the methods that are run; empty for all.
+        folder: the folder of the script.
+        checkout: a folder that the script imports modules from.
 
     Returns:
         Scores of each method, one list an input (None where it has no scores), and a row about the run.
@@ -124,10 +135,12 @@ def run_peer(
         encoding = inputs.tokenizer(inputs.texts[i])
         lines.append({"id": i, "text": inputs.texts[i], "ids": encoding["input_ids"], "target": _predicted(inputs, i)})
     row: Row = {"kind": "peer", "set": dataset.name, "script": script, "places": list(positions)}
-    command = [str(python), str(PEERS / f"{script}.py"), "--model", inputs.folder]
+    command = [str(python), str(folder / f"{script}.py"), "--model", inputs.folder]
     command += ["--only", *only] if only else []
     stdin = "".join(json.dumps(line) + "\n" for line in lines)
-    process = subprocess.run(command, input=stdin, capture_output=True, text=True)
+    modules = [str(PEERS), *([] if checkout is None else [str(checkout)])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(modules)}
+    process = subprocess.run(command, input=stdin, capture_output=True, text=True, env=environment)
     answers = [json.loads(line) for line in process.stdout.splitlines()]
     if not answers:
         last = (process.stderr.strip() or "no message").splitlines()[-1]

@@ -1,6 +1,7 @@
 """How a peer reads inputs and writes scores, as JSON lines; this file runs in the peer's interpreter.
 
 An input is {"id", "text", "ids", "target"}: the text, the token ids the model gets, and the class that is explained.
+A peer reads the text; the adapters of ../authors read the token ids.
 An answer is {"id", "scores": {method: one number a token}, "seconds": {method: process time}}, or {"id", "reason"}.
 The first line says what ran: {"versions", "settings"}.
 """
@@ -26,12 +27,31 @@ class Explainer(Protocol):
     def __call__(self, text: str, target: int, /) -> tuple[Sequence[int], Sequence[float]]: ...
 
 
+class TokenExplainer(Protocol):
+    """Explains one input: (its token ids, class) -> one score for each; one named `logits` returns the logits."""
+
+    def __call__(self, ids: Sequence[int], target: int, /) -> Sequence[float]: ...
+
+
 class Misaligned(Exception):
     """The peer scored other tokens than the model reads."""
 
 
-def serve(make: Callable[[str], dict[str, Explainer]], packages: Sequence[str], settings: str) -> None:
-    """Answer every input on stdin; whatever the peer itself prints goes to stderr."""
+def serve(
+    make: Callable[[str], dict[str, Explainer]] | Callable[[str], dict[str, TokenExplainer]],
+    packages: Sequence[str],
+    settings: str,
+    *,
+    reads_ids: bool = False,
+) -> None:
+    """Answer every input on stdin; whatever the peer itself prints goes to stderr.
+
+    Args:
+        make: from the model's name to the methods by their names.
+        packages: what is reported with its version, beside torch, transformers and numpy.
+        settings: how the methods were called.
+        reads_ids: the methods read token ids (`TokenExplainer`) in place of the text.
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", required=True, help="folder or Hub name")
     parser.add_argument("--threads", type=int, default=1)
@@ -40,7 +60,8 @@ def serve(make: Callable[[str], dict[str, Explainer]], packages: Sequence[str], 
     out, sys.stdout = sys.stdout, sys.stderr
     warnings.simplefilter("ignore")
     _quiet(arguments.threads)
-    explainers = {name: one for name, one in make(arguments.model).items() if name in (arguments.only or [name])}
+    made: dict[str, Any] = dict(make(arguments.model))
+    explainers = {name: one for name, one in made.items() if name in (arguments.only or [name])}
     say(out, {"versions": _versions(packages), "settings": settings})
     for line in sys.stdin:
         given = json.loads(line)
@@ -48,9 +69,9 @@ def serve(make: Callable[[str], dict[str, Explainer]], packages: Sequence[str], 
         for name, explainer in explainers.items():
             started = time.process_time()
             try:
-                found = explainer(given["text"], given["target"])
+                found: Any = explainer(given["ids" if reads_ids else "text"], given["target"])
                 answer["seconds"][name] = time.process_time() - started
-                answer["scores"][name] = aligned(given["ids"], *found)
+                answer["scores"][name] = [float(x) for x in found] if reads_ids else aligned(given["ids"], *found)
             except Exception as problem:
                 answer.setdefault("reasons", {})[name] = _reason(problem)
         say(out, answer)

@@ -1,5 +1,6 @@
 """What turns the lines of the study of faithfulness into means, paired tests and verdicts."""
 
+import json
 import re
 
 import numpy as np
@@ -192,6 +193,18 @@ def test_pairs_are_judged_with_both_of_their_texts(demo):
     assert row["tokens"] == np.mean([len(demo[1](*pair)["input_ids"]) for pair in pairs])
     assert all(
         len(column) == 2 and None not in column for columns in row["values"].values() for column in columns.values()
+    )
+
+
+def test_accuracies_of_trained_models_stand_beside_the_most_common_class(tmp_path):
+    assert plan.trained_facts(tmp_path) == {}
+    facts = {"name": "m", "accuracy": 0.56, "most_common": 0.54, "test": 490, "train": 2000, "minutes": 1}
+    (tmp_path / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+    weak = line([0], {OURS: both([0.1]), RIVAL: both([0.1])}, name="rte") | plan.trained_facts(tmp_path)
+    good = line([0], {OURS: both([0.1]), RIVAL: both([0.1])}, name="snli") | {"trained": facts | {"accuracy": 0.9}}
+    assert "RTE 0.560 (0.540), SNLI 0.900 (0.540). " in "\n".join(report._further([good, weak]))
+    assert "Accuracy" not in "\n".join(
+        report._further([line([0], {OURS: both([0.1]), RIVAL: both([0.1])}, name="rte")])
     )
 
 

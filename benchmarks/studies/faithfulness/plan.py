@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -241,9 +242,19 @@ def run_unit(unit: Unit, trained: Path, peers: Path) -> Iterator[Row]:
         positions = _positions(unit, inputs)
         options = {"methods": unit.methods, "metrics": unit.metrics, "removal": unit.removal}
         row = run(unit.dataset, inputs, positions, group=unit.group, **options)
+        row |= trained_facts(Path(inputs.folder))
         yield row | {"part": unit.part, "judged": list(positions), "places": list(unit.positions)}
     except (MissingDataError, HfAttnMiError) as reason:
         yield {"kind": "reason", "part": unit.part, **fields, "reason": str(reason), **provenance()}
+
+
+def trained_facts(folder: Path) -> Row:
+    """What ../causal/models.py stored about the model that it trained, under "trained"; empty for other models."""
+    path = folder / "facts.json"
+    if not path.exists():
+        return {}
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    return {"trained": {key: facts[key] for key in ("name", "accuracy", "most_common", "test", "train")}}
 
 
 def _positions(unit: Unit, inputs: Inputs) -> tuple[int, ...]:

@@ -314,6 +314,17 @@ def _iterative(rows: Sequence[Row]) -> list[str]:
     return ["### attnlrp_iterative", "", note, "", *table(head, lines)] if lines else []
 
 
+def _accuracies(rows: Sequence[Row]) -> str:
+    """How well the trained models classify, beside a constant answer: a model at chance has little to explain."""
+    trained = {row["set"]: row["trained"] for row in rows if "trained" in row}
+    texts = [
+        f"{TITLES[name]} {one['accuracy']:.3f} ({one['most_common']:.3f})"
+        for name, one in sorted(trained.items(), key=lambda item: item[1]["accuracy"] - item[1]["most_common"])
+    ]
+    where = "Accuracy on rows that they were not trained on, and in brackets that of the most common class: "
+    return f"{where}{', '.join(texts)}. " if texts else ""
+
+
 def _further(rows: Sequence[Row]) -> list[str]:
     """The sets and encoders beside the main ones: where the methods of this package stand, then every table."""
     lines, text = [], []
@@ -336,8 +347,9 @@ def _further(rows: Sequence[Row]) -> list[str]:
         return []
     missing = [TITLES[name] for name in FURTHER_SETS if not any(line[0] == TITLES[name] for line in lines)]
     note = (
-        "The models are those of the [causal study](causal.md): MiniLM fine-tuned on SNLI, MRPC and CoLA, and three "
-        "small encoders of other families that were trained from scratch on one data set. Both texts of a pair are "
+        "The models are those of the [causal study](causal.md), and one for RTE: MiniLM fine-tuned on SNLI, MRPC, "
+        "CoLA and RTE, and three small encoders of other families that were trained from scratch on one data set. "
+        f"{_accuracies(rows)}Both texts of a pair are "
         "removed from. Nothing in the package was chosen on these sets or models. First the places of this package's "
         "methods among all by their means, and the differences of `relevance` and of `attnlrp_iterative` to the "
         "Captum method with the best mean (chosen after the fact, to its advantage), and of `attnlrp_iterative` to "

@@ -200,12 +200,11 @@ def test_accuracies_of_trained_models_stand_beside_the_most_common_class(tmp_pat
     assert plan.trained_facts(tmp_path) == {}
     facts = {"name": "m", "accuracy": 0.56, "most_common": 0.54, "test": 490, "train": 2000, "minutes": 1}
     (tmp_path / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
-    weak = line([0], {OURS: both([0.1]), RIVAL: both([0.1])}, name="rte") | plan.trained_facts(tmp_path)
-    good = line([0], {OURS: both([0.1]), RIVAL: both([0.1])}, name="snli") | {"trained": facts | {"accuracy": 0.9}}
+    values = dict.fromkeys((OURS, "attnlrp", report.ITERATIVE, RIVAL), both([0.1] * 5))
+    weak = line(range(5), values, name="rte") | plan.trained_facts(tmp_path)
+    good = line(range(5), values, name="snli") | {"trained": facts | {"accuracy": 0.9}}
     assert "RTE 0.560 (0.540), SNLI 0.900 (0.540). " in "\n".join(report._further([good, weak]))
-    assert "Accuracy" not in "\n".join(
-        report._further([line([0], {OURS: both([0.1]), RIVAL: both([0.1])}, name="rte")])
-    )
+    assert "Accuracy" not in "\n".join(report._further([line(range(5), values, name="rte")]))
 
 
 def test_places_on_further_sets_are_those_of_the_means():

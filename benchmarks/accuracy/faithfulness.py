@@ -42,6 +42,7 @@ from benchmarks.studies.faithfulness.report import page, terminal
 from benchmarks.studies.faithfulness.run import FAITHFUL, MAIN, NORMALIZED, PLAUSIBILITY, run
 
 RESULTS = ROOT / "benchmarks" / "studies" / "faithfulness" / "results" / "faithfulness.jsonl"
+CHECKS = RESULTS.with_name("authors.jsonl")
 PARTS = (*MAIN_SETS, "imdb_256", "further", "rationales", "peers", "rankings", "speed")
 GROUPS = ("main", "added", "masked", "costly", "normalized", "rankings", "judged", "sampled")
 QUICK_TEXTS = (  # texts with character spans of rationales
@@ -177,7 +178,8 @@ def main() -> int:
     rows = read_rows(output)
     if arguments.report:
         arguments.report.mkdir(parents=True, exist_ok=True)
-        (arguments.report / "faithfulness.md").write_text(page(rows), encoding="utf-8")
+        text = page(rows, read_rows(CHECKS))
+        (arguments.report / "faithfulness.md").write_text(text, encoding="utf-8")
         return 0
     if arguments.again:
         rows = [row for row in rows if row.get("part") not in arguments.parts]

@@ -1,4 +1,4 @@
-"""benchmarks/studies/faithfulness/check_rankings.py: the agreement of two lists of scores, and a row of an adapter."""
+"""benchmarks/studies/faithfulness/check_rankings.py: the agreement of scores, a row of an adapter, and the section."""
 
 import sys
 from pathlib import Path
@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.common import EMBEDDED_MODEL
-from benchmarks.studies.faithfulness import check_rankings
+from benchmarks.studies.causal import planted
+from benchmarks.studies.faithfulness import agreement_report, check_rankings, report
 from benchmarks.studies.faithfulness.authors.registry import COMPARISONS, Comparison
 from benchmarks.studies.faithfulness.data import SETS, Inputs
+from benchmarks.studies.faithfulness.rankings.transformer_attribution import transformer_attribution
 from benchmarks.studies.faithfulness.run import run_peer
 
 ADAPTER = '''"""An adapter whose checkout gives the scores."""
@@ -84,3 +86,60 @@ def test_every_comparison_has_an_adapter_and_a_row_of_its_own():
     assert len(set(keys)) == len(keys)
     for comparison in COMPARISONS:
         assert (check_rankings.HERE / "authors" / f"{comparison.script}.py").exists()
+
+
+def checked_row(method="GIM", setting="published", difference=(0.5, 0.25), spearman=(0.9, 1.0), **fields):
+    fields = {"top": [0.8] * len(difference), "difference_is": "", "repository_commit": "0123456789", **fields}
+    return {
+        "method": method,
+        "setting": setting,
+        "repository": f"owner/{method}",
+        "explainer": "published",
+        "settings": "its defaults",
+        "peer_versions": {"torch": "2.0"},
+        "set": "sst2",
+        "model": "a-model",
+        "logits": 2e-6,
+        "difference": list(difference),
+        "spearman": list(spearman),
+        **fields,
+    }
+
+
+def test_the_section_has_the_worst_agreement_first():
+    rows = [
+        checked_row("GIM", difference=(0.004, 0.002, 0.001), spearman=(1.0, None, 0.98), difference_is="a setting"),
+        checked_row("AttCAT", difference=(2e-7,), spearman=(1.0,), top=[1.0]),
+        checked_row("ALTI", difference=(3.0,), spearman=(0.5,), difference_is="another sum"),
+        checked_row("GlobEnc", difference=(), spearman=(), reason="not the same model: logits differ by 3"),
+    ]
+    lines = agreement_report.section(rows, report.table)
+    table = [line for line in lines if line.startswith("| ")]
+    assert table[1:] == [
+        "| ALTI | owner/ALTI | published | 1 | 3 | 3 | 0.500 | 80% | another sum |",
+        "| GIM | owner/GIM | published | 3 | 0.004 | 0.002 | 0.980 | 80% | a setting |",
+        "| AttCAT | owner/AttCAT | published | 1 | 2e-07 | 2e-07 | 1.000 | 100% | rounding |",
+    ]
+    assert "- GlobEnc, published: not compared: not the same model: logits differ by 3." in lines
+    assert "- owner/GIM at 0123456, with torch 2.0: its defaults." in lines
+    assert agreement_report.section([], report.table) == []
+
+
+def test_the_limits_name_the_methods_without_code_of_their_authors():
+    rows = [checked_row("GIM"), checked_row("ALTI", difference=(), spearman=())]
+    text = agreement_report.without_code(rows, ["GIM", "ALTI", "AtMan", "AttCAT"])
+    assert text.startswith(
+        "Not had: the authors' code of ALTI, AtMan and AttCAT, in a form that runs on BERT. They are"
+    )
+    assert f"(#{agreement_report.ANCHOR})" in text
+    assert "of ALTI, in a form" in agreement_report.without_code(rows, ["GIM", "ALTI"])
+    assert "Not had" not in agreement_report.without_code(rows, ["GIM"])
+    assert agreement_report.ANCHOR not in agreement_report.without_code([], ["GIM"])
+
+
+def test_rows_of_transformer_attribution_are_divided_by_their_sums_on_request():
+    """Where one head of the second layer decides, only the row of [CLS] in that layer is more than that of I."""
+    model = planted.planted_bert(planted.MECHANISMS["a head of the second layer"][0])
+    plain, divided = (transformer_attribution(model, planted.IDS[0], 0, normalize_rows=flag) for flag in (False, True))
+    assert float(plain.sum()) > 1.01
+    assert check_rankings.torch.allclose(divided, plain / plain.sum(), atol=1e-6)

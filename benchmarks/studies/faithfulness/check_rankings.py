@@ -5,9 +5,11 @@
     python $C --repositories FOLDER --peers FOLDER --methods AttCAT
 
 FOLDER of --repositories holds checkouts of the repositories that authors/registry.py names, called `name` or
-`owner+name`. FOLDER of --peers holds environments called as the adapters in authors/, or one for all called `authors`;
-the docstrings of the adapters say what they need. A row a comparison is written to results/authors.jsonl; rows of
-other methods stay.
+`owner+name`. FOLDER of --peers holds environments called as the adapters in authors/ (without one, this interpreter is
+used); the docstrings of the adapters say what they need. One row is written for each comparison to
+results/authors.jsonl; rows of other methods stay. Then write the page again:
+
+    python benchmarks/accuracy/faithfulness.py --report docs/studies
 """
 
 from __future__ import annotations
@@ -111,9 +113,9 @@ def commit_of(checkout: Path) -> str:
 
 
 def interpreter(script: str, peers: Path) -> Path:
-    """Return the interpreter of an adapter: of its environment, of the one for all, or this one."""
-    candidates = (peers / name / "bin" / "python" for name in (script, "authors"))
-    return next((path for path in candidates if path.exists()), Path(sys.executable))
+    """Return the interpreter of an adapter: of its environment, or this one."""
+    python = peers / script / "bin" / "python"
+    return python if python.exists() else Path(sys.executable)
 
 
 def rows_of(comparisons: Sequence[Comparison], inputs: Inputs, count: int, arguments: argparse.Namespace) -> list[Row]:

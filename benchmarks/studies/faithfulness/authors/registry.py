@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from benchmarks.studies.faithfulness.rankings.registry import RANKINGS
+from benchmarks.studies.faithfulness.rankings.transformer_attribution import transformer_attribution
 
 
 @dataclass(frozen=True)
@@ -50,21 +52,37 @@ class Comparison:
         return (self.ours or RANKINGS[self.method])(model, ids, target)
 
 
+TRANSFORMER_ATTRIBUTION = (
+    "transformer attribution",
+    "transformer_attribution",
+    "hila-chefer/Transformer-Explainability",
+)
+GENERIC_ATTENTION = ("generic attention", "generic_attention", "hila-chefer/Transformer-MM-Explainability")
+ATTCAT = ("AttCAT", "attcat", "qiangyao1988/AttCAT")
+GIM = ("GIM", "gim_explain", "corticph/gim")
 EQUAL_VALUE = "explained value set equal"
+OTHER_VALUE = "their value is the logit of the class, ours that logit minus the mean of the others"
+ROW_SUMS = "they divide each row of I + A by its sum, which the paper does not"
+FUSED = "PyTorch's fused attention, which BERT of transformers calls, keeps the gradient of its softmax"
 
 COMPARISONS = (
+    Comparison(*TRANSFORMER_ATTRIBUTION, "published", difference_is=f"{OTHER_VALUE}; {ROW_SUMS}"),
+    Comparison(*TRANSFORMER_ATTRIBUTION, "equal value", EQUAL_VALUE, ROW_SUMS),
     Comparison(
-        "transformer attribution",
-        "transformer_attribution",
-        "hila-chefer/Transformer-Explainability",
-        "published",
-        difference_is="gradients of the logit of the class; ours are of that logit minus the mean of the others",
-    ),
-    Comparison(
-        "transformer attribution",
-        "transformer_attribution",
-        "hila-chefer/Transformer-Explainability",
+        *TRANSFORMER_ATTRIBUTION,
         "equal value",
-        EQUAL_VALUE,
+        "explained value and division by row sums set equal",
+        ours=partial(transformer_attribution, normalize_rows=True),
     ),
+    Comparison(*GENERIC_ATTENTION, "published", difference_is=OTHER_VALUE),
+    Comparison(*GENERIC_ATTENTION, "equal value", EQUAL_VALUE),
+    Comparison(*ATTCAT, "published", difference_is=OTHER_VALUE),
+    Comparison(*ATTCAT, "equal value", EQUAL_VALUE),
+    Comparison(
+        *GIM,
+        "published",
+        difference_is=f"{OTHER_VALUE}; they multiply gradients by the embedding minus that of [PAD]; {FUSED}",
+    ),
+    Comparison(*GIM, "fused, equal value", "explained value and embedding set equal", FUSED),
+    Comparison(*GIM, "equal value", "explained value and embedding set equal, softmax outside of the fused attention"),
 )

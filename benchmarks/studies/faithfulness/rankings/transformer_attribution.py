@@ -21,14 +21,25 @@ from benchmarks.studies.faithfulness.rankings.bert import Layer, Trace, roll_out
 SMALLEST = 1e-9
 
 
-def transformer_attribution(model: Any, ids: Tensor, target: int) -> Tensor:
-    """Scores of the tokens, (n,), not negative."""
+def transformer_attribution(model: Any, ids: Tensor, target: int, *, normalize_rows: bool = False) -> Tensor:
+    """Scores of the tokens, (n,), not negative.
+
+    Args:
+        model: the classifier.
+        ids: (n,) token ids.
+        target: the class.
+        normalize_rows: divide each row of I plus a matrix by its sum, which the authors' code does and the paper does
+            not.
+    """
     trace = run(model, ids)
     gradients = attention_gradients(trace, target)
     with torch.no_grad():
         relevance = relevance_of_attention(model, trace, target)
         parts = [(r * g)[0].clamp_min(0).mean(0) for r, g in zip(relevance, gradients)]
-        return roll_out([torch.eye(len(ids)) + part for part in parts])
+        matrices = [torch.eye(len(ids)) + part for part in parts]
+        if normalize_rows:
+            matrices = [matrix / matrix.sum(-1, keepdim=True) for matrix in matrices]
+        return roll_out(matrices)
 
 
 def relevance_of_attention(model: Any, trace: Trace, target: int) -> list[Tensor]:

@@ -144,12 +144,22 @@ def test_shares_of_tokens_add_up_to_the_output_of_attention(demo, text):
 
 @pytest.mark.parametrize("contributions", [alti.contributions, globenc.contributions])
 def test_contributions_by_hand(contributions, one_head, demo, text):
-    """Rows of one; a token that looks at itself alone is all of itself; the sizes of the parts decide otherwise."""
+    """Rows of one for ALTI, none for GlobEnc; a token that looks at itself alone is all of itself."""
     for layer in bert.run(demo[0], text).layers:
-        assert torch.allclose(contributions(layer).sum(-1), torch.ones(len(text)), atol=1e-5)
+        sums = contributions(layer).sum(-1)
+        assert torch.allclose(sums, torch.ones(len(text)), atol=1e-5) == (contributions is alti.contributions)
     layer = bert.run(one_head, IDS).layers[0]
     alone = {**vars(layer), "attention": torch.eye(len(IDS)).expand_as(layer.attention)}
-    assert torch.allclose(contributions(bert.Layer(**alone)), torch.eye(len(IDS)), atol=1e-6)
+    found = contributions(bert.Layer(**alone))
+    assert torch.allclose(found / found.sum(-1, keepdim=True), torch.eye(len(IDS)), atol=1e-6)
+
+
+def test_globenc_multiplies_the_norms_as_they_are(demo, text):
+    """Rows are not divided by their sums, as in the authors' code."""
+    scores = RANKINGS["GlobEnc"](demo[0], text, 0)
+    matrices = [globenc.contributions(layer) for layer in bert.run(demo[0], text).layers]
+    assert torch.allclose(scores, torch.linalg.multi_dot(matrices[::-1])[0], rtol=1e-5)
+    assert float(scores.sum()) != pytest.approx(1.0, rel=0.1)
 
 
 def test_alti_and_globenc_of_two_shares():

@@ -1,8 +1,9 @@
 """GlobEnc: norms of transformed vectors through both normalizations, rolled out (Modarressi et al., NAACL 2022).
 
 arXiv 2205.03286. In a layer, token j's share of token i goes through the first normalization, is added to nothing (the
-feed-forward layer is left out), and goes through the second; its norm is divided by the sum over j. Scores are the row
-of [CLS] in the product of the layers. They have no sign and no class.
+feed-forward layer is left out), and goes through the second. Scores are the row of [CLS] in the product of the matrices
+of norms of all layers. They have no sign and no class. The rows of these matrices are not divided by their sums: the
+authors' `AttentionRollout` multiplies them as they are, in their demo and in the notebooks of the paper.
 """
 
 from __future__ import annotations
@@ -22,11 +23,10 @@ def globenc(model: Any, ids: Tensor, target: int) -> Tensor:
 
 
 def contributions(layer: Layer) -> Tensor:
-    """(n, n) matrix of a layer; rows add up to one."""
+    """(n, n) matrix of a layer: the norm of token j's share of token i."""
     first, second = layer.module.attention.output.LayerNorm, layer.module.output.LayerNorm
     shares = normalized(transformed_vectors(layer), layer.added[0], first)
-    norms = normalized(shares, layer.summed[0], second).norm(dim=-1)
-    return norms / norms.sum(-1, keepdim=True)
+    return normalized(shares, layer.summed[0], second).norm(dim=-1)
 
 
 def normalized(shares: Tensor, whole: Tensor, norm: nn.LayerNorm) -> Tensor:

@@ -58,7 +58,7 @@ def relevance(
     values; the rest is affine in the embeddings x, and score_j = <x_j, d value / d x_j>. Products of two
     activations (gated feed-forward layers) are shared equally between their factors. Conservative propagation: Ali et
     al., arXiv 2202.07304; by derivation the decomposition of DecompX (arXiv 2306.02873) with the bias terms kept
-    separate.
+    separate, from the word embeddings on (its authors' code starts after the embedding layer).
 
     Args:
         runner: runs the model, inside a `session`.

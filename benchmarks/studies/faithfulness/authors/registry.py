@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, ones_like
 
+from benchmarks.studies.faithfulness.rankings.decompx import decompx_without_biases
 from benchmarks.studies.faithfulness.rankings.registry import RANKINGS
 from benchmarks.studies.faithfulness.rankings.transformer_attribution import transformer_attribution
+from hf_attn_mi import explain
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,12 @@ class Comparison:
         return (self.ours or RANKINGS[self.method])(model, ids, target)
 
 
+def relevance(model: Any, ids: Tensor, target: int) -> Tensor:
+    """The package's default score of a model of texts, (n,)."""
+    batch = {"input_ids": ids[None], "attention_mask": ones_like(ids)[None]}
+    return explain(model, batch, target=target, layers="none").scores
+
+
 TRANSFORMER_ATTRIBUTION = (
     "transformer attribution",
     "transformer_attribution",
@@ -60,10 +68,19 @@ TRANSFORMER_ATTRIBUTION = (
 GENERIC_ATTENTION = ("generic attention", "generic_attention", "hila-chefer/Transformer-MM-Explainability")
 ATTCAT = ("AttCAT", "attcat", "qiangyao1988/AttCAT")
 GIM = ("GIM", "gim_explain", "corticph/gim")
+ALTI = ("ALTI", "alti", "mt-upc/transformer-contributions")
+GLOBENC = ("GlobEnc", "globenc", "mohsenfayyaz/GlobEnc")
+ATMAN = ("AtMan", "atman", "Aleph-Alpha/AtMan")
+POSITION_LRP = ("position-aware LRP", "pe_aware_lrp", "YardenBakish/PE-AWARE-LRP")
+DECOMPX = ("decompx", "mohsenfayyaz/DecompX")
+
 EQUAL_VALUE = "explained value set equal"
 OTHER_VALUE = "their value is the logit of the class, ours that logit minus the mean of the others"
 ROW_SUMS = "they divide each row of I + A by its sum, which the paper does not"
 FUSED = "PyTorch's fused attention, which BERT of transformers calls, keeps the gradient of its softmax"
+SIMILAR = "they also suppress tokens whose embeddings have a cosine similarity of .6 or more"
+NO_SUM = "their sums give no relevance where they are zero: one entry of the embeddings in two of the inputs"
+START = "they start after the embedding layer: position, type and two biases count to the token"
 
 COMPARISONS = (
     Comparison(*TRANSFORMER_ATTRIBUTION, "published", difference_is=f"{OTHER_VALUE}; {ROW_SUMS}"),
@@ -85,4 +102,17 @@ COMPARISONS = (
     ),
     Comparison(*GIM, "fused, equal value", "explained value and embedding set equal", FUSED),
     Comparison(*GIM, "equal value", "explained value and embedding set equal, softmax outside of the fused attention"),
+    Comparison(*ALTI, "ALTI", difference_is="they add 1e-6 to every entry of a distance"),
+    Comparison(*GLOBENC, "GlobEnc"),
+    Comparison(*ATMAN, "AtMan", "as for their documents"),
+    Comparison(*ATMAN, "AtMan, similar tokens too", difference_is=SIMILAR),
+    Comparison(*POSITION_LRP, "published", difference_is=OTHER_VALUE),
+    Comparison(*POSITION_LRP, "equal value", EQUAL_VALUE, NO_SUM),
+    Comparison(
+        "relevance", *DECOMPX, "DecompX W/O Bias, from word embeddings", "without biases, from words", ours=relevance
+    ),
+    Comparison("relevance", *DECOMPX, "DecompX W/O Bias", "without biases", START, relevance),
+    Comparison("relevance", *DECOMPX, "DecompX", difference_is=f"{START}; they share all biases", ours=relevance),
+    Comparison("DecompX", *DECOMPX, "DecompX W/O Bias", "without biases", ours=decompx_without_biases),
+    Comparison("DecompX", *DECOMPX, "DecompX, bias token", "biases as a further token", ours=decompx_without_biases),
 )

@@ -201,8 +201,8 @@ def _limits(rows: Sequence[Row], checks: Sequence[Row]) -> list[str]:
     lines = [
         "- All models are small encoders that classify English texts. Whether the order of the methods is the same on "
         "large models or on other tasks was not studied.",
-        f"- {agreement_report.without_code(checks, RANKINGS)} DecompX is relevance with the bias terms kept apart, and "
-        "is not listed again.",
+        f"- {agreement_report.without_code(checks, RANKINGS)} DecompX without biases is relevance where it starts at "
+        "the word embeddings, and is not listed again; its code starts after the embedding layer.",
         "- LIME and kernel SHAP were not run with [MASK] and with the attention mask, and normalized AOPC not on long "
         "texts.",
         f"- Not run: {'; '.join(missing)}.",

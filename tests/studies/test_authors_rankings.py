@@ -88,6 +88,17 @@ def test_every_comparison_has_an_adapter_and_a_row_of_its_own():
         assert (check_rankings.HERE / "authors" / f"{comparison.script}.py").exists()
 
 
+def test_stored_rows_without_a_known_difference_differ_by_rounding_and_the_docs_have_their_figures():
+    rows = {(row["method"], row["setting"]): row for row in check_rankings.read_rows(check_rankings.RESULTS)}
+    assert rows
+    assert all(max(row["difference"]) < 1e-4 for row in rows.values() if not row["difference_is"])
+    assert max(rows["relevance", "without biases, from words"]["difference"]) < 1e-5
+    later = rows["relevance", "without biases"]
+    text = (check_rankings.ROOT / "docs" / "methods" / "relevance.md").read_text(encoding="utf-8")
+    assert f"by up to {100 * max(later['difference']):.0f} % of the largest" in text
+    assert f"correlation of {min(later['spearman']):.2f} or more".replace("0.", ".") in text
+
+
 def checked_row(method="GIM", setting="published", difference=(0.5, 0.25), spearman=(0.9, 1.0), **fields):
     fields = {"top": [0.8] * len(difference), "difference_is": "", "repository_commit": "0123456789", **fields}
     return {

@@ -14,6 +14,7 @@ import scipy.stats
 
 from benchmarks.common import ROOT
 from benchmarks.studies.causal.suites import SUITES
+from benchmarks.studies.faithfulness.rankings.registry import RANKINGS
 
 STUDIES, METHODS = ROOT / "docs" / "studies", ROOT / "docs" / "methods"
 FAITHFULNESS = ROOT / "benchmarks" / "studies" / "faithfulness" / "results"
@@ -250,6 +251,29 @@ def test_limits_of_the_faithfulness_study_are_those_of_its_rows(faithful):
     for name, title in (("snli", "SNLI"), ("mrpc", "MRPC")):
         count = len(by_input(rows, name, "relevance", "sufficiency", ("main",)))
         assert (f"all methods, {title}: {count} of 100" in limits) == (count < 100)
+
+
+def test_agreement_with_the_code_of_authors(faithful):
+    """Three numbers of every comparison, and that the limits name the methods without one, and no other."""
+    _, page = faithful
+    rows = rows_of(FAITHFULNESS / "authors.jsonl")
+    heading = "Checked against the authors' code"
+    assert len(rows) >= 10
+    for row in rows:
+        named = {"method": row["method"], "compared": row["setting"]}
+        correlations = [value for value in row["spearman"] if value is not None]
+        assert cell(page, heading, "inputs", **named) == str(len(row["difference"]))
+        shown = number(cell(page, heading, "largest difference", **named))
+        assert shown == pytest.approx(max(row["difference"]), rel=0.51, abs=1e-12)  # 1e-07 may stand for 1.5e-07
+        assert number(cell(page, heading, "lowest Spearman", **named)) == pytest.approx(min(correlations), abs=5.1e-4)
+        overlap = cell(page, heading, "lowest top-5 overlap", **named).removesuffix("%")
+        assert float(overlap) == pytest.approx(100 * min(row["top"]), abs=0.51)
+    compared = {row["method"] for row in rows}
+    not_had = re.search(r"Not had: the authors' code of (.*?), in a form that runs on BERT", page)[1]
+    assert set(re.split(", | and ", not_had)) == set(RANKINGS) - compared
+    for name in ("AttCAT", "generic attention", "GIM", "transformer attribution", "LibraGrad"):  # to rounding
+        best = min(max(row["difference"]) for row in rows if row["method"] == name)
+        assert best < 1e-4, name
 
 
 @pytest.fixture(scope="module")

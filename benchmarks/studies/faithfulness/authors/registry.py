@@ -73,7 +73,7 @@ GLOBENC = ("GlobEnc", "globenc", "mohsenfayyaz/GlobEnc")
 ATMAN = ("AtMan", "atman", "Aleph-Alpha/AtMan")
 POSITION_LRP = ("position-aware LRP", "pe_aware_lrp", "YardenBakish/PE-AWARE-LRP")
 DECOMPX = ("decompx", "mohsenfayyaz/DecompX")
-
+LIBRAGRAD = ("LibraGrad", "libragrad_modules", "NightMachinery/pytorch-image-models-libragrad-v1")
 EQUAL_VALUE = "explained value set equal"
 OTHER_VALUE = "their value is the logit of the class, ours that logit minus the mean of the others"
 ROW_SUMS = "they divide each row of I + A by its sum, which the paper does not"
@@ -115,4 +115,5 @@ COMPARISONS = (
     Comparison("relevance", *DECOMPX, "DecompX", difference_is=f"{START}; they share all biases", ours=relevance),
     Comparison("DecompX", *DECOMPX, "DecompX W/O Bias", "without biases", ours=decompx_without_biases),
     Comparison("DecompX", *DECOMPX, "DecompX, bias token", "biases as a further token", ours=decompx_without_biases),
+    Comparison(*LIBRAGRAD, "equal value", "their modules in BERT, explained value set equal"),
 )

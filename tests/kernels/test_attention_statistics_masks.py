@@ -5,6 +5,7 @@ import torch
 
 from hf_attn_mi.errors import BackendUnavailableError, InvalidInputError
 from hf_attn_mi.kernels import attention_statistics
+from hf_attn_mi.kernels.attention_statistics import torch as torch_tiles
 from hf_attn_mi.kernels.attention_statistics import torch_per_query
 from hf_attn_mi.kernels.attention_statistics.reference import (
     reference_allowed,
@@ -115,6 +116,37 @@ def test_tiles_change_nothing(masks, monkeypatch):
         part = attention_statistics(query, key, value, None, **masks)
         for field in TENSORS:
             torch.testing.assert_close(getattr(part, field), getattr(whole, field), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("given", ["query and key", "rows"])
+def test_tiles_have_the_keys_that_their_queries_may_see(masks, given, monkeypatch):
+    query, key, value = sample(2, 4, 2, 80, 80, 8)
+    real = torch.ones(2, 80, dtype=torch.bool)
+    real[0, :9] = real[1, 70:] = False
+    closed = {**masks, "mask": masks.get("mask", torch.ones(80, 80, dtype=torch.bool)).clone()}
+    closed["mask"][..., 40:60, :] = False
+    options = {**closed, "key_mask": real, "query_mask": real, "effective": False}
+    tensors = (query, key, value)
+    if given == "rows":
+        rows = reference_rows(query, key, reference_allowed((2, 4, 80, 80), **closed, key_mask=real, query_mask=real))
+        tensors, options["rows"] = (None, None, value), rows
+    whole = attention_statistics(*tensors, None, **options)
+    widths, form = [], torch_tiles._form_rows
+
+    def formed(inputs, block, queries):
+        widths.append(block.keys.stop - block.keys.start)
+        return form(inputs, block, queries)
+
+    monkeypatch.setattr(torch_tiles, "MANY_KEYS", 1)
+    monkeypatch.setattr(torch_tiles, "TILE", 1600)  # ten queries of two heads
+    monkeypatch.setattr(torch_tiles, "_form_rows", formed)
+    part = attention_statistics(*tensors, None, **options)
+    for field in ("received", "mean_entropy", "rank", "n"):
+        torch.testing.assert_close(getattr(part, field), getattr(whole, field), atol=1e-6, rtol=1e-5)
+    if closed.get("window") == 24:
+        assert max(widths) <= 10 + 2 * 23
+    if closed.get("is_causal") and "window" not in closed:
+        assert widths[0] <= 10 < max(widths)
 
 
 def test_given_causal_rows():

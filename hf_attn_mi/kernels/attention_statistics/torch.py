@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from hf_attn_mi.kernels.effective.value_basis import (
 from hf_attn_mi.kernels.inputs import check_attention_weights, check_outputs
 
 TILE = 1 << 19  # entries of a tile of attention: two tiles fit about into the caches
+MANY_KEYS = 512  # from here on a tile is formed with the keys that its queries may see, where those differ
 NEVER = -1e30  # logit of a masked key: its weight underflows to exactly zero, and zero times it is zero
 
 
@@ -52,6 +53,7 @@ def statistics_torch(inputs: KernelInputs, effective: bool) -> AttentionStatisti
         return statistics_per_query(inputs, effective)
     sums = Sums.zeros(inputs)
     keys, queries = spans(inputs.keys), spans(inputs.queries)
+    seen: dict[tuple[int, int], slice] = {}
     for examples, kv, step in _schedule(inputs):
         needs = _common_span(keys[examples]), _common_span(queries[examples])
         if needs[0] is None or needs[1] is None:
@@ -59,7 +61,8 @@ def statistics_torch(inputs: KernelInputs, effective: bool) -> AttentionStatisti
         block = _read_block(inputs, examples, kv, (needs[0], needs[1]), sums, effective)
         first, last = block.queries.start, block.queries.stop
         for start in range(first, last, step):
-            _pass_tile(inputs, block, slice(start, min(start + step, last)), sums, effective)
+            tile = slice(start, min(start + step, last))
+            _pass_tile(inputs, _narrowed(inputs, block, tile, seen), tile, sums, effective)
         _close_block(inputs, block, sums, effective)
     return sums.result(effective, "torch")
 
@@ -137,6 +140,30 @@ def _read_block(
         flat,
         basis,
         trusted,
+    )
+
+
+def _narrowed(inputs: KernelInputs, block: Block, queries: slice, seen: dict[tuple[int, int], slice]) -> Block:
+    """The block with the keys that some of these queries may see: a band of a window, or those up to a causal end.
+
+    Args:
+        seen: the keys by the first example and the first query, which are the same for all heads; is filled.
+    """
+    if not inputs.per_query_mask or block.keys.stop - block.keys.start < MANY_KEYS:
+        return block
+    place = block.examples.start, queries.start
+    if place not in seen:
+        allowed = inputs.allowed(block.examples, block.heads, queries, block.keys)
+        ((first, last, _),) = spans(allowed.flatten(0, 2).any(0)[None])
+        # a tile whose queries see no key keeps one: its weights are zero
+        seen[place] = slice(first, max(last, first + 1))
+    part = seen[place]
+    return replace(
+        block,
+        keys=slice(block.keys.start + part.start, block.keys.start + part.stop),
+        padding=None if block.padding is None else block.padding[..., part],
+        key_flags=block.key_flags[..., part],
+        key=None if block.key is None else block.key[:, part],
     )
 
 

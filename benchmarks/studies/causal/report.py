@@ -623,6 +623,12 @@ def write_report(results: Path, folder: Path) -> str:
         head += f" Of the plan were run: {'; '.join(f'{name} {count} of {wanted}' for name, count, wanted in done)}."
     if left_out := [name for name in planned if name not in study.suites]:
         head += f" Not run: {'; '.join(left_out)}."
+    parts = {"details": study.details, "speed": study.speed, "token sets": study.tokens}
+    counts = []
+    for name, rows in parts.items():
+        inputs = {(row["suite"], row["index"]) for row in rows}
+        counts.append(f"{name} of {len(inputs)} inputs in {len({suite for suite, _ in inputs})} suites")
+    head += f" These are the certificates; other parts have fewer inputs: {'; '.join(counts)}."
     if "SST-2" in study.suites:  # not a run on built-in texts
         changed = f"Verdicts that changed: {'; '.join(changes)}." if changes else "No verdict changed."
         head += f"\n\n{EARLIER.format(changes=changed)}"

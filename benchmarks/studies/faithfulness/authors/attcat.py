@@ -23,12 +23,7 @@ def make(name: str) -> dict[str, exchange.TokenExplainer]:
 
         return explain
 
-    model, contrasted = chefer_bert.load(name), chefer_bert.load(name, contrasted=True)
-    return {
-        "logits": chefer_bert.logits(model),
-        "published": explainer(model),
-        "equal value": explainer(contrasted),
-    }
+    return chefer_bert.explainers(name, explainer)
 
 
 if __name__ == "__main__":

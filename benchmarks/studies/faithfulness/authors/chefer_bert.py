@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -44,6 +45,17 @@ def load(name: str, *, contrasted: bool = False) -> Any:
 def batch(ids: Any) -> dict[str, torch.Tensor]:
     """One input without padding."""
     return {"input_ids": torch.tensor([list(ids)]), "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
+
+
+def explainers(name: str, explainer: Callable[[Any], Any]) -> dict[str, Any]:
+    """What an adapter serves: the logits, and scores of the model as published and of the value that ours explains.
+
+    Args:
+        name: folder of the model.
+        explainer: of a model.
+    """
+    model, contrasted = load(name), load(name, contrasted=True)
+    return {"logits": logits(model), "published": explainer(model), "equal value": explainer(contrasted)}
 
 
 def logits(model: Any) -> Any:

@@ -134,7 +134,8 @@ def test_contributions_are_the_centered_gradients_of_the_definition(demo, of_dem
         rows, slope = record[unit.layer][0][unit.head, unit.query], slopes[unit.layer][unit.head, unit.query]
         wanted = (rows[unit.key] * (slope[unit.key] - (rows * slope).sum())).detach()
         assert unit.contribution == pytest.approx(float(wanted), rel=1e-3, abs=1e-6)
-        assert unit.weight == pytest.approx(float(rows[unit.key].detach()), abs=1e-6)
+        # by another order of float32 operations; on some processors the difference is 2.5e-6 of a weight
+        assert unit.weight == pytest.approx(float(rows[unit.key].detach()), rel=1e-5, abs=1e-6)
 
 
 def test_the_ranking_by_relevance_is_that_of_the_linearized_model(demo):

@@ -353,8 +353,10 @@ def test_what_fails_is_reported_and_the_rest_kept(demo, monkeypatch):
     assert found.failures["saliency"] == "RuntimeError: one of the variables is gone"
     assert "head made with hf_attn_mi.heads" in found.failures["head"]
     assert found.methods == ("relevance", "random")
-    for name in found.methods:
-        assert found.values[name] == whole.values[name]
+    for name in found.methods:  # in other batches without saliency, so that sums may round differently
+        assert found.values[name].keys() == whole.values[name].keys()
+        for metric, column in found.values[name].items():
+            assert column == pytest.approx(whole.values[name][metric], abs=1e-6)
     assert "saliency" not in found.costs
     assert state_of(model) == before
     with pytest.raises(InvalidInputError, match=r"none of them could be run.*variables"):

@@ -31,7 +31,7 @@ import torch
 from benchmarks.common import ROOT, Row, provenance, read_rows, write_rows
 from benchmarks.studies.faithfulness.authors.registry import COMPARISONS, Comparison
 from benchmarks.studies.faithfulness.data import SETS, Inputs, read_inputs
-from benchmarks.studies.faithfulness.run import run_peer
+from benchmarks.studies.faithfulness.run import interpreter, run_peer
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "authors.jsonl"
@@ -110,12 +110,6 @@ def commit_of(checkout: Path) -> str:
     command = ["git", "--no-optional-locks", "-C", str(checkout), "rev-parse", "HEAD"]
     found = subprocess.run(command, capture_output=True, text=True)
     return found.stdout.strip() or "unknown"
-
-
-def interpreter(script: str, peers: Path) -> Path:
-    """Return the interpreter of an adapter: of its environment, or this one."""
-    python = peers / script / "bin" / "python"
-    return python if python.exists() else Path(sys.executable)
 
 
 def rows_of(comparisons: Sequence[Comparison], inputs: Inputs, count: int, arguments: argparse.Namespace) -> list[Row]:

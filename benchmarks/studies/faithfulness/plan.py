@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -13,7 +12,17 @@ from benchmarks.common import Row, provenance
 from benchmarks.studies.faithfulness.data import SETS, DataSet, Inputs, MissingDataError, read_inputs
 from benchmarks.studies.faithfulness.judge import judge
 from benchmarks.studies.faithfulness.rankings.registry import RANKINGS
-from benchmarks.studies.faithfulness.run import ADDED, COSTLY, FAITHFUL, MAIN, NORMALIZED, PLAUSIBILITY, run, run_peer
+from benchmarks.studies.faithfulness.run import (
+    ADDED,
+    COSTLY,
+    FAITHFUL,
+    MAIN,
+    NORMALIZED,
+    PLAUSIBILITY,
+    interpreter,
+    run,
+    run_peer,
+)
 from benchmarks.studies.faithfulness.tables import best_captum
 from benchmarks.studies.faithfulness.training import train
 from hf_attn_mi.errors import HfAttnMiError
@@ -226,8 +235,7 @@ def run_unit(unit: Unit, trained: Path, peers: Path) -> Iterator[Row]:
             yield train(name, trained)
         inputs = inputs_of(name, trained)
         if unit.script:
-            python = peers / unit.script / "bin" / "python"
-            python = python if python.exists() else Path(sys.executable)  # the extra "bench" installs some of them
+            python = interpreter(unit.script, peers)
             scores, row = run_peer(unit.script, python, unit.dataset, inputs, unit.positions, unit.methods)
             yield row | {"part": "peers", **fields}
             if scores:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -102,6 +103,12 @@ def run(
         "cpu_seconds": round(time.process_time() - started, 2),
         **provenance(),
     }
+
+
+def interpreter(script: str, peers: Path) -> Path:
+    """Return the interpreter of a script's environment, or this one: the extra "bench" has some peers."""
+    python = peers / script / "bin" / "python"
+    return python if python.exists() else Path(sys.executable)
 
 
 def run_peer(

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hf_attn_mi.methods.relevance.tracked import is_tracked
+
 NEAR_ZERO = 1e-6  # the slope of an activation at zero is evaluated here
 
 
@@ -311,7 +313,7 @@ def uniform_rule(product: Callable[..., Tensor], factors: Sequence[Any]) -> Tens
         product: of the factors.
         factors: the arguments of `product`; those that are no tensors or have no gradient are constants.
     """
-    signals = [isinstance(one, Tensor) and one.requires_grad for one in factors]
+    signals = list(map(is_tracked, factors))
     share = 1 / max(1, sum(signals))
 
     def shared(grad: Tensor) -> Tensor:

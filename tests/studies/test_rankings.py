@@ -12,7 +12,8 @@ from benchmarks.studies.faithfulness.rankings import alti, bert, globenc, positi
 from benchmarks.studies.faithfulness.rankings import transformer_attribution as chefer
 from benchmarks.studies.faithfulness.rankings.gim import SoftmaxAtTemperature
 from benchmarks.studies.faithfulness.rankings.registry import RANKINGS
-from hf_attn_mi import explain
+from benchmarks.studies.faithfulness.run import NORMALIZED
+from hf_attn_mi import compare, evaluation, explain
 from hf_attn_mi.evaluation import Probabilities
 
 TEXT = "The plot is thin, but the two leads are a joy."
@@ -235,7 +236,7 @@ def test_metrics_that_nothing_was_tuned_on_by_hand(demo, inputs, text):
 def test_a_judged_input_has_a_value_for_each_method_and_metric(inputs):
     dataset = DataSet("quick", "", "", 1, 64, False, 1, "")
     names = ("relevance", "GIM", "leave-one-out, attention mask")
-    untuned, deleted = judge.judge(dataset, inputs, (0,), names, group="judged", untuned=True)
+    untuned, deleted = judge.judge(dataset, inputs, (0,), names, groups={"mask": "untuned", "delete": "judged"})
     assert (untuned["group"], untuned["removal"], deleted["group"], deleted["removal"]) == (
         "untuned",
         "mask",
@@ -247,6 +248,31 @@ def test_a_judged_input_has_a_value_for_each_method_and_metric(inputs):
     assert all(set(columns) == metrics for columns in untuned["values"].values())
     values = [column[0] for columns in deleted["values"].values() for column in columns.values()]
     assert all(isinstance(value, float) for value in values)
+
+
+def test_a_row_has_the_removal_that_its_metrics_were_computed_with(inputs):
+    dataset = DataSet("quick", "", "", 1, 64, False, 1, "")
+    name = "leave-one-out, attention mask"
+    (row,) = judge.judge(dataset, inputs, (0,), (name,), groups={"attention_mask": "sampled"})
+    assert (row["group"], row["removal"], set(row["values"])) == ("sampled", "attention_mask", {name})
+    one = judge.Judged(inputs, TEXT)
+    probabilities = one.probabilities("attention_mask")
+    wanted = evaluation.comprehensiveness(probabilities, one.scores(name)).mean
+    assert row["values"][name]["comprehensiveness"] == [pytest.approx(wanted, abs=1e-6)]
+
+
+def test_aopc_of_long_texts_is_normalized_as_compare_normalizes_that_of_short_ones(inputs):
+    """The same beam over the same orders; `compare` refuses longer inputs, this does not."""
+    dataset = DataSet("quick", "", "", 1, 64, False, 1, "")
+    methods = ("relevance", "attnlrp", "attention")
+    (row,) = judge.judge_normalized(dataset, inputs, (0,), methods, group=plan.BEAM, beam=5)
+    options = {"methods": list(methods), "metrics": list(NORMALIZED), "tokenizer": inputs.tokenizer}
+    wanted = compare(inputs.model, [TEXT], **options).values
+    for method in methods:
+        for metric in NORMALIZED:
+            assert row["values"][method][metric] == pytest.approx(wanted[method][metric], abs=1e-5)
+    ((low, high),) = row["limits"]
+    assert high - low > 0.1
 
 
 def test_units_of_rankings_come_from_all_data_sets_in_turns():

@@ -18,8 +18,18 @@ from benchmarks.common import Row, provenance
 from benchmarks.studies.faithfulness.data import DataSet, Inputs
 from benchmarks.studies.faithfulness.rankings.registry import RANKINGS
 from benchmarks.studies.faithfulness.rankings.removal import METHODS as REMOVAL_METHODS
+from benchmarks.studies.faithfulness.run import NORMALIZED
 from hf_attn_mi import explain
-from hf_attn_mi.evaluation import MetricInputs, Probabilities, comprehensiveness, faithfulness_sets, sufficiency
+from hf_attn_mi.evaluation import (
+    MetricInputs,
+    Probabilities,
+    aopc,
+    aopc_limits,
+    comprehensiveness,
+    faithfulness_sets,
+    normalized_aopc,
+    sufficiency,
+)
 
 WORDS = {"delete": "deleted", "mask": "[MASK]", "attention_mask": "attention mask"}
 BY_REMOVAL = {  # name in tables: (removal, method); the removal of the metric is the first choice of a reader
@@ -39,6 +49,7 @@ PACKAGE = {  # name in tables: (method, options)
 HIGHER = {"log_odds": False, "soft_comprehensiveness": True, "soft_sufficiency": False}  # beside METRICS
 DRAWS = 2  # of the erased embeddings, the same ones for every method
 BATCH = 32
+Columns = dict[str, list[float | None]]  # by metric, one value for each input
 
 
 class ClassProbability:
@@ -75,41 +86,91 @@ class ClassProbability:
 
 
 def judge(
-    dataset: DataSet, inputs: Inputs, positions: Sequence[int], methods: Sequence[str], *, group: str, untuned: bool
+    dataset: DataSet,
+    inputs: Inputs,
+    positions: Sequence[int],
+    methods: Sequence[str],
+    *,
+    groups: Mapping[str, str],
 ) -> list[Row]:
-    """Score some inputs by these methods and return the rows of the results.
+    """Score some inputs by these methods and return a row of the results for each removal.
 
     Args:
         dataset: the data set.
         inputs: all inputs of it.
         positions: of the inputs that are run.
         methods: names of `RANKINGS`, `BY_REMOVAL` or `PACKAGE`.
-        group: kind of run of the row with deleted tokens.
-        untuned: add a row with the metrics that nothing was tuned on.
+        groups: for each removal of the metrics the kind of run of its row. "mask" adds the metrics that nothing was
+            tuned on.
     """
     started = time.process_time()
     seconds = dict.fromkeys(methods, 0.0)
-    rows: dict[str, dict[str, dict[str, list[float | None]]]] = {"delete": {}, "mask": {}}
+    columns: dict[str, dict[str, Columns]] = {removal: {} for removal in groups}
     tokens = 0
     for position in positions:
         one = Judged(inputs, inputs.texts[position])
         tokens += len(one.ids)
-        scores: dict[str, Tensor] = {}
-        for method in methods:
-            begun = time.process_time()
-            scores[method] = one.scores(method)
-            seconds[method] += time.process_time() - begun
-        for removal in ("delete", "mask") if untuned else ("delete",):
+        scores = one.timed_scores(methods, seconds)
+        for removal in groups:
             one.predict(list(scores.values()), removal)
-        for method in methods:
-            parts = {"delete": one.removed(scores[method], "delete")}
-            if untuned:
-                parts["mask"] = one.removed(scores[method], "mask") | one.softly(scores[method])
-            for removal, values in parts.items():
-                columns = rows[removal].setdefault(method, {})
-                for metric, value in values.items():
-                    columns.setdefault(metric, []).append(None if value is None else round(value, 6))
-    row = {
+            for method in methods:
+                values = one.removed(scores[method], removal)
+                if removal == "mask":
+                    values |= one.softly(scores[method])
+                _append(columns[removal].setdefault(method, {}), values)
+    row = _row(dataset, positions, tokens, seconds)
+    rows = [row | {"group": group, "removal": name, "values": columns[name]} for name, group in groups.items()]
+    return [one | {"cpu_seconds": 0.0} for one in rows[:-1]] + [
+        rows[-1] | {"cpu_seconds": round(time.process_time() - started, 2)}
+    ]
+
+
+def judge_normalized(
+    dataset: DataSet, inputs: Inputs, positions: Sequence[int], methods: Sequence[str], *, group: str, beam: int
+) -> list[Row]:
+    """Return one row of AOPC between the limits of a beam search, which the orders of the methods can widen.
+
+    `compare` normalizes for inputs of at most 40 tokens. The search costs about beam n^2 predictions.
+
+    Args:
+        dataset: the data set.
+        inputs: all inputs of it.
+        positions: of the inputs that are run.
+        methods: names of `RANKINGS`, `BY_REMOVAL` or `PACKAGE`.
+        group: kind of run.
+        beam: subsets of each size that the search keeps.
+    """
+    started = time.process_time()
+    seconds = dict.fromkeys(methods, 0.0)
+    columns: dict[str, Columns] = {}
+    widths, tokens = [], 0
+    for position in positions:
+        one = Judged(inputs, inputs.texts[position])
+        tokens += len(one.ids)
+        scores = one.timed_scores(methods, seconds)
+        probabilities = one.probabilities("delete")
+        areas = {
+            method: [aopc(probabilities, values, ascending=ascending) for ascending in (False, True)]
+            for method, values in scores.items()
+        }
+        found = aopc_limits(probabilities, exact=0, beam=beam)
+        limits = found and found.widened([area for pair in areas.values() for area in pair])
+        if limits:
+            widths.append([round(limits.lower, 6), round(limits.upper, 6)])
+        for method, pair in areas.items():
+            values = {name: normalized_aopc(area, limits) for name, area in zip(NORMALIZED, pair)}
+            _append(columns.setdefault(method, {}), values)
+    row = _row(dataset, positions, tokens, seconds) | {"group": group, "removal": "delete", "values": columns}
+    return [row | {"beam": beam, "limits": widths, "cpu_seconds": round(time.process_time() - started, 2)}]
+
+
+def _append(columns: Columns, values: Mapping[str, float | None]) -> None:
+    for metric, value in values.items():
+        columns.setdefault(metric, []).append(None if value is None else round(value, 6))
+
+
+def _row(dataset: DataSet, positions: Sequence[int], tokens: int, seconds: Mapping[str, float]) -> Row:
+    return {
         "kind": "run",
         "set": dataset.name,
         "places": list(positions),
@@ -118,13 +179,8 @@ def judge(
         "costs": {},
         "failures": {},
         "seconds": {method: round(total / len(positions), 4) for method, total in seconds.items()},
-        "cpu_seconds": round(time.process_time() - started, 2),
         **provenance(),
     }
-    first = row | {"group": group, "removal": "delete", "values": rows["delete"]}
-    if not untuned:
-        return [first]
-    return [row | {"group": "untuned", "removal": "mask", "values": rows["mask"], "cpu_seconds": 0.0}, first]
 
 
 class Judged:
@@ -172,6 +228,15 @@ class Judged:
             tokenizer=self.inputs.tokenizer,
         )
         return found.scores
+
+    def timed_scores(self, methods: Sequence[str], seconds: dict[str, float]) -> dict[str, Tensor]:
+        """The scores of methods; adds the processor seconds of each to `seconds`."""
+        scores: dict[str, Tensor] = {}
+        for method in methods:
+            begun = time.process_time()
+            scores[method] = self.scores(method)
+            seconds[method] += time.process_time() - begun
+        return scores
 
     def predict(self, all_scores: Sequence[Tensor], removal: str) -> None:
         """Predict what the metrics need for all methods at once: large batches, since the bins have the same sizes."""

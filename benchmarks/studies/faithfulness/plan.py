@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.common import Row, provenance
 from benchmarks.studies.faithfulness.data import SETS, DataSet, Inputs, MissingDataError, read_inputs
-from benchmarks.studies.faithfulness.judge import judge
+from benchmarks.studies.faithfulness.judge import WORDS, judge, judge_normalized
 from benchmarks.studies.faithfulness.rankings.registry import RANKINGS
 from benchmarks.studies.faithfulness.run import (
     ADDED,
@@ -87,8 +87,12 @@ UNTUNED = (  # methods that are judged by the metrics that nothing was tuned on
     "random",
 )
 UNTUNED_INPUTS = {"sst2": (100, 5), "agnews": (60, 3), "imdb": (40, 2)}  # number, and inputs of a unit
-SAMPLED = ("LIME, deleted", "kernel SHAP, deleted")
-SAMPLED_INPUTS = {"sst2": (25, 5), "agnews": (10, 2)}
+SAMPLED = {removal: (f"LIME, {word}", f"kernel SHAP, {word}") for removal, word in WORDS.items()}
+SAMPLED["attention_mask"] = (f"leave-one-out, {WORDS['attention_mask']}", *SAMPLED["attention_mask"])
+SAMPLED_INPUTS = {"sst2": (25, 5), "agnews": (10, 2), "imdb": (5, 1)}
+BEAM = "normalized_beam"  # group of the inputs whose AOPC is normalized by a beam search
+LONG_INPUTS = {"agnews": (10, 1, 5), "imdb": (5, 1, 1)}  # number, inputs of a unit, beam: about beam n^2 predictions
+LONG_METHODS = tuple(dict.fromkeys((*UNTUNED, "integrated_gradients")))
 
 
 @dataclass(frozen=True)
@@ -172,9 +176,17 @@ def _judged_units() -> Iterator[Unit]:
         for group, name, methods, count, size in JUDGED
     ]
     further = [
-        [Unit("rankings", SETS[name], group, positions, methods) for positions in _chunks(count, size)]
-        for group, methods, counts in (("judged", UNTUNED, UNTUNED_INPUTS), ("sampled", SAMPLED, SAMPLED_INPUTS))
-        for name, (count, size) in counts.items()
+        [Unit("rankings", SETS[name], "judged", positions, UNTUNED) for positions in _chunks(count, size)]
+        for name, (count, size) in UNTUNED_INPUTS.items()
+    ]
+    further += [
+        [Unit("rankings", SETS[name], "sampled", positions, methods, removal=removal) for positions in _chunks(*sizes)]
+        for removal, methods in SAMPLED.items()
+        for name, sizes in SAMPLED_INPUTS.items()
+    ]
+    further += [
+        [Unit("rankings", SETS[name], BEAM, positions, LONG_METHODS, NORMALIZED) for positions in _chunks(count, size)]
+        for name, (count, size, _) in LONG_INPUTS.items()
     ]
     yield from _in_turns(rankings)
     yield from _in_turns(further)
@@ -243,9 +255,7 @@ def run_unit(unit: Unit, trained: Path, peers: Path) -> Iterator[Row]:
                 yield row | {"part": "peers", "judged": list(unit.positions), **fields}
             return
         if unit.part == "rankings":
-            chosen = {"group": unit.group, "untuned": unit.group == "judged"}
-            for row in judge(unit.dataset, inputs, unit.positions, unit.methods, **chosen):
-                yield row | {"part": unit.part}
+            yield from (row | {"part": unit.part} for row in _judged_rows(unit, inputs))
             return
         positions = _positions(unit, inputs)
         options = {"methods": unit.methods, "metrics": unit.metrics, "removal": unit.removal}
@@ -254,6 +264,14 @@ def run_unit(unit: Unit, trained: Path, peers: Path) -> Iterator[Row]:
         yield row | {"part": unit.part, "judged": list(positions), "places": list(unit.positions)}
     except (MissingDataError, HfAttnMiError) as reason:
         yield {"kind": "reason", "part": unit.part, **fields, "reason": str(reason), **provenance()}
+
+
+def _judged_rows(unit: Unit, inputs: Inputs) -> list[Row]:
+    of = (unit.dataset, inputs, unit.positions, unit.methods)
+    if unit.group == BEAM:
+        return judge_normalized(*of, group=BEAM, beam=LONG_INPUTS[unit.dataset.name][2])
+    untuned = {"mask": "untuned"} if unit.group == "judged" else {}
+    return judge(*of, groups={**untuned, unit.removal: unit.group})
 
 
 def trained_facts(folder: Path) -> Row:

@@ -8,7 +8,16 @@ from benchmarks.common import Row
 from benchmarks.studies.faithfulness import agreement_report
 from benchmarks.studies.faithfulness.data import SETS
 from benchmarks.studies.faithfulness.judge import BY_REMOVAL, HIGHER, higher_is_better
-from benchmarks.studies.faithfulness.plan import COSTLY_INPUTS, FURTHER_SETS, JUDGED, SAMPLED, UNTUNED_INPUTS
+from benchmarks.studies.faithfulness.plan import (
+    BEAM,
+    COSTLY_INPUTS,
+    FURTHER_SETS,
+    JUDGED,
+    LONG_INPUTS,
+    SAMPLED,
+    SAMPLED_INPUTS,
+    UNTUNED_INPUTS,
+)
 from benchmarks.studies.faithfulness.rankings.registry import RANKINGS
 from benchmarks.studies.faithfulness.run import CAPTUM, COSTLY, FAITHFUL, NORMALIZED, PLAUSIBILITY
 from benchmarks.studies.faithfulness.tables import (
@@ -35,6 +44,8 @@ LEVEL = 0.05  # of p-values
 SHOWN_LOSS = 0.001  # smaller losses are not among the worst results
 RATIONALES = ("rationales", "main", "added")  # groups of runs on inputs with rationales
 UNTUNED = (*FAITHFUL, *HIGHER)  # with [MASK] in place of tokens
+MASK_GROUPS = ("untuned", "sampled")  # of the runs of one table, with [MASK] in place of tokens
+ATTENTION_MASK_GROUPS = ("masked", "sampled")  # of the runs of one table, with the attention mask
 
 INTRODUCTION = """# Which scores are faithful?
 
@@ -188,8 +199,11 @@ def _columns(rows: Sequence[Row]) -> Iterator[tuple[str, Values, str]]:
         values = values_of(rows, name, ALL)
         yield from ((TITLES[name], values, metric) for metric in FAITHFUL if metric in values.get(OURS, ()))
     for name in UNTUNED_INPUTS:
-        values = values_of(rows, name, ("untuned",), "mask")
+        values = values_of(rows, name, MASK_GROUPS, "mask")
         yield from ((f"{TITLES[name]}, [MASK]", values, metric) for metric in UNTUNED if values)
+    for name in MAIN_SETS:
+        values = values_of(rows, name, ATTENTION_MASK_GROUPS, "attention_mask")
+        yield from ((f"{TITLES[name]}, attention mask", values, metric) for metric in FAITHFUL if OURS in values)
     for name in [name for name, dataset in SETS.items() if dataset.rationales]:
         values = values_of(rows, name, RATIONALES)
         yield from ((name, values, metric) for metric in PLAUSIBILITY[:1] if metric in values.get(OURS, ()))
@@ -203,10 +217,8 @@ def _limits(rows: Sequence[Row], checks: Sequence[Row]) -> list[str]:
         "large models or on other tasks was not studied.",
         f"- {agreement_report.without_code(checks, RANKINGS)} DecompX without biases is relevance where it starts at "
         "the word embeddings, and is not listed again; its code starts after the embedding layer.",
-        "- LIME and kernel SHAP were not run with [MASK] and with the attention mask, and normalized AOPC not on long "
-        "texts.",
-        f"- Not run: {'; '.join(missing)}.",
     ]
+    lines += [f"- Not run: {'; '.join(missing)}."] if missing else []
     lines += [f"- Fewer inputs than planned: {'; '.join(fewer)}."] if fewer else []
     return ["## Limits", "", *lines, ""]
 
@@ -377,7 +389,7 @@ def _further(rows: Sequence[Row]) -> list[str]:
 def _masked(rows: Sequence[Row]) -> list[str]:
     lines = []
     for name in dict.fromkeys(row["set"] for row in rows if row.get("group") == "masked"):
-        values = values_of(rows, name, ("masked",), "attention_mask")
+        values = values_of(rows, name, ATTENTION_MASK_GROUPS, "attention_mask")
         if OURS not in values:
             continue
         for method in values:
@@ -396,7 +408,7 @@ def _untuned(rows: Sequence[Row]) -> list[str]:
     """The metrics that nothing was tuned on: places of this package's methods first, then every value."""
     places, text = [], []
     for name in dict.fromkeys(row["set"] for row in rows if row.get("group") == "untuned"):
-        values = values_of(rows, name, ("untuned",), "mask")
+        values = values_of(rows, name, MASK_GROUPS, "mask")
         estimates = {metric: means(values, metric) for metric in UNTUNED}
         tests = {metric: against_ours(values, metric) for metric in UNTUNED}
         for metric in UNTUNED:
@@ -445,19 +457,43 @@ def _title(metric: str) -> str:
 
 
 def _normalized(rows: Sequence[Row]) -> list[str]:
-    lines = []
-    for name in dict.fromkeys(row["set"] for row in rows if row.get("group") == "normalized" and row["kind"] == "run"):
-        values = values_of(rows, name, ("normalized",))
-        first, second = (means(values, metric) for metric in NORMALIZED)
-        for method in sorted(values, key=lambda m: -(first[m].mean or 0.0)):
-            inputs = str(first[method].inputs)
-            lines.append([TITLES.get(name, name), method, inputs, unsigned(first[method]), unsigned(second[method])])
+    """AOPC between the worst and the best order of the tokens: of short inputs, then of long ones."""
+    lines = _normalized_lines(rows, "normalized")
     note = (
         "The limits 0 and 1 are the worst and the best order of the tokens. The metric is computed for inputs of at "
         "most 16 tokens."
     )
     head = ["data", "method", "inputs", "comprehensiveness (higher is better)", "sufficiency (lower is better)"]
-    return ["## Normalized AOPC", "", note, "", *table(head, lines)] if lines else []
+    text = ["## Normalized AOPC", "", note, "", *table(head, lines)] if lines else []
+    if long := _normalized_lines(rows, BEAM):
+        facts = []
+        for name in dict.fromkeys(row["set"] for row in rows if row.get("group") == BEAM and row["kind"] == "run"):
+            runs = [row for row in rows if row.get("group") == BEAM and row["set"] == name]
+            widths = [high - low for row in runs for low, high in row["limits"]]
+            tokens = sum(row["tokens"] * len(row["judged"]) for row in runs) / sum(len(row["judged"]) for row in runs)
+            beams = ", ".join(str(beam) for beam in sorted({row["beam"] for row in runs}))
+            facts.append(
+                f"{TITLES[name]}: {tokens:.0f} tokens on average, beam {beams}, "
+                f"{sum(widths) / len(widths):.3f} from the lower to the upper limit"
+            )
+        note = (
+            "On long texts the limits come from a beam search over orders, widened where a method's own order is "
+            f"beyond them: true limits can lie further apart. {'; '.join(facts)}. Inputs are few, and the search keeps "
+            "few orders, so that the places of methods matter, not the distance to 1."
+        )
+        text += ["### Long texts", "", note, "", *table(head, long)]
+    return text
+
+
+def _normalized_lines(rows: Sequence[Row], group: str) -> list[list[str]]:
+    lines = []
+    for name in dict.fromkeys(row["set"] for row in rows if row.get("group") == group and row["kind"] == "run"):
+        values = values_of(rows, name, (group,))
+        first, second = (means(values, metric) for metric in NORMALIZED)
+        for method in sorted(values, key=lambda m: -(first[m].mean or 0.0)):
+            inputs = str(first[method].inputs)
+            lines.append([TITLES.get(name, name), method, inputs, unsigned(first[method]), unsigned(second[method])])
+    return lines
 
 
 def _rationales(rows: Sequence[Row], names: Sequence[str] | None = None) -> list[str]:
@@ -530,9 +566,12 @@ def _not_run(rows: Sequence[Row]) -> list[str]:
     names = [TITLES[name] for name in ("imdb_256", *FURTHER_SETS) if not values_of(rows, name, ALL)]
     costly = {row["set"] for row in rows if row.get("group") == "costly"}
     names += [f"Captum's costly methods on {TITLES[name]}" for name in COSTLY_INPUTS if name not in costly]
-    for name in MAIN_SETS:
-        known = values_of(rows, name, ALL)
-        names += [f"{method} on {TITLES[name]}" for method in SAMPLED if method not in known]
+    for removal, methods in SAMPLED.items():
+        for name in SAMPLED_INPUTS:
+            known = values_of(rows, name, ("sampled",), removal)
+            names += [f"{method} on {TITLES[name]}" for method in methods if method not in known]
+    known = {row["set"] for row in rows if row.get("group") == BEAM}
+    names += [f"normalized AOPC of long texts, {TITLES[name]}" for name in LONG_INPUTS if name not in known]
     known = {row["set"] for row in rows if row.get("group") == "untuned"}
     names += [f"metrics that nothing was tuned on, {TITLES[name]}" for name in UNTUNED_INPUTS if name not in known]
     return names
@@ -543,10 +582,16 @@ def _fewer(rows: Sequence[Row]) -> list[str]:
     planned = [("Captum's costly methods", "costly", name, count) for name, count in COSTLY_INPUTS.items()]
     planned += [("methods of other papers", group, name, count) for group, name, _, count, _ in JUDGED]
     planned += [("metrics that nothing was tuned on", "untuned", name, n) for name, (n, _) in UNTUNED_INPUTS.items()]
+    planned += [("normalized AOPC of long texts", BEAM, name, count) for name, (count, *_) in LONG_INPUTS.items()]
     planned += [("all methods", "main", name, SETS[name].inputs) for name in (*MAIN_SETS, *FURTHER_SETS)]
+    listed = [(what, group, name, count, None) for what, group, name, count in planned]
+    for removal, methods in SAMPLED.items():
+        what = ", ".join(methods)
+        listed += [(what, "sampled", name, count, removal) for name, (count, _) in SAMPLED_INPUTS.items()]
     texts = []
-    for what, group, name, count in planned:
+    for what, group, name, count, removal in listed:
         runs = [row for row in rows if row["kind"] == "run" and row["set"] == name and row["group"] == group]
+        runs = [row for row in runs if removal in (None, row["removal"])]
         done = len({place for row in runs for place in row["judged"]})
         if 0 < done < count:
             texts.append(f"{what}, {TITLES[name]}: {done} of {count}")

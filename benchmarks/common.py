@@ -181,20 +181,20 @@ def run_parts(
 
     Args:
         parts: name, function and the numbers of threads to run it with.
-        output: file for the rows; None to write nothing. Rows of other parts that are in it already are kept, and
-            those of these parts until each has run.
+        output: file for the rows; None to write nothing. Rows of other parts and those of other processors that are
+            in it already are kept, and those of these parts until each has run.
         **fields: added to every row, beside `part`.
 
     Returns:
         The rows, and how many parts failed their checks.
     """
-    parts = list(parts)
+    parts, here = list(parts), {"hardware": hardware()}
     stored = [] if output is None else read_rows(output)
     rows: list[Row] = []
     failures = 0
     for place, (name, part, thread_counts) in enumerate(parts, start=1):
         begun = {name for name, *_ in parts[:place]}
-        kept = [row for row in stored if row.get("part") not in begun]
+        kept = [row for row in stored if row.get("part") not in begun or processor(row) != processor(here)]
         for threads in thread_counts:
             torch.set_num_threads(threads)
             try:
@@ -260,6 +260,17 @@ def hardware() -> Row:
         pass
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {"cpu": name, "cores": cores, "capability": torch.backends.cpu.get_cpu_capability()}
+
+
+def processor(row: Row) -> str:
+    """Return the name of the processor that measured a row; "" if it is not stored."""
+    name: str = row.get("hardware", {}).get("cpu", "")
+    return name.replace("(R)", "").removesuffix(" Processor")
+
+
+def processors(rows: Iterable[Row]) -> list[str]:
+    """Return the names of the processors of all rows, in order of appearance."""
+    return list(dict.fromkeys(name for name in map(processor, rows) if name))
 
 
 @cache

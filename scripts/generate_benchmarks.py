@@ -16,7 +16,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks.common import ROOT, Row, ratio_text, read_rows, short
+from benchmarks.common import ROOT, Row, processor, processors, ratio_text, read_rows, short
 from benchmarks.speed import targets
 from benchmarks.studies.faithfulness.report import summary
 
@@ -57,8 +57,7 @@ TARGETS_INTRODUCTION = """## Targets
 
 Computed from the stored rows (`python benchmarks/speed/targets.py`): missed ones first, by how much their worst row is
 beyond the limit. The worst row is named; a reason names the benchmark that prints its figures. Parts of a call are in
-processor seconds of one thread, measured while other programs ran. All figures come from one machine with two cores;
-there was no second one.
+processor seconds of one thread, measured while other programs ran. {machines}
 
 """
 WITHOUT_FIGURES = """
@@ -208,7 +207,20 @@ def of_targets(results: dict[str, list[Row]]) -> str:
     peers = ["", "Where another package is faster:", "", *slower] if slower else []
     growth = targets.growth_measured(speed)
     reached = f"Growth (8,192 tokens and a batch of 64 were planned): {', '.join(growth)}." if growth else ""
-    return TARGETS_INTRODUCTION + "\n".join([*targets.table(speed), "", reached, *peers]) + "\n" + WITHOUT_FIGURES
+    introduction = TARGETS_INTRODUCTION.format(machines=machines_of([row for rows in speed.values() for row in rows]))
+    return introduction + "\n".join([*targets.table(speed), "", reached, *peers]) + "\n" + WITHOUT_FIGURES
+
+
+def machines_of(rows: list[Row]) -> str:
+    """Return which processors the rows come from."""
+    counts = {name: sum(processor(row) == name for row in rows) for name in processors(rows)}
+    listed = ", ".join(f"{name} ({count} rows)" for name, count in counts.items())
+    if len(counts) == 1:
+        return f"All figures come from one machine: {listed}."
+    return (
+        f"Figures come from {len(counts)} machines: {listed}. Each figure was measured on one of them, which its table "
+        "names; a target is judged by the worst row of all."
+    )
 
 
 def by_name(results: dict[str, list[Row]]) -> targets.Results:
@@ -235,6 +247,8 @@ def section(script: str, rows: list[Row], results: dict[str, list[Row]]) -> str:
     for group, members in groups.items():
         text += ["", f"### {group[0].upper()}{group[1:]}", ""]
         text += [NOTES[group], ""] if group in NOTES else []
+        several = processors(members) if len(processors(rows)) > 1 else []
+        text += [f"Machine: {several[0]}.", ""] if len(several) == 1 else []
         text += table(members)
     return "\n".join(text) + "\n"
 
@@ -242,10 +256,12 @@ def section(script: str, rows: list[Row], results: dict[str, list[Row]]) -> str:
 def machine(rows: list[Row]) -> list[str]:
     """Return hardware, versions and the commits of the rows."""
     row, commits = rows[0], list(dict.fromkeys(row["commit"] for row in rows))
-    hardware, versions = row["hardware"], dict(row["versions"])
+    versions = dict(row["versions"])
+    names = processors(rows)
+    first = {name: next(row["hardware"] for row in rows if processor(row) == name) for name in names}
     model = [f"- Model: {row['model']}"] if "model" in row else []
     return [
-        f"- Machine: {hardware['cpu']}, {hardware['cores']} cores, {hardware['capability']}",
+        *(f"- Machine: {name}, {one['cores']} cores, {one['capability']}" for name, one in first.items()),
         f"- Versions: {', '.join(f'{name} {number}' for name, number in versions.items())}",
         f"- Commit{'s' * (len(commits) > 1)}: {', '.join(commits)}",
         *model,
@@ -284,11 +300,20 @@ def table(rows: list[Row]) -> list[str]:
     """Return a Markdown table without the columns that would be empty."""
     compared = any(row["peer"] is not None for row in rows)
     targets = any(row["target"] is not None for row in rows)
-    head = ["what", "threads", "ours", *(["compared with", "ratio"] if compared else []), "turns"]
+    several = len(processors(rows)) > 1
+    head = [
+        "what",
+        *(["machine"] if several else []),
+        "threads",
+        "ours",
+        *(["compared with", "ratio"] if compared else []),
+        "turns",
+    ]
     head += ["target", "met"] if targets else []
     text = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in rows:
-        cells = [row["name"].partition("/")[2], str(row["threads"]), _figure(row["ours"], row["unit"])]
+        cells = [row["name"].partition("/")[2], *([processor(row)] if several else []), str(row["threads"])]
+        cells.append(_figure(row["ours"], row["unit"]))
         if compared:
             cells += ["", ""] if row["peer"] is None else [_figure(row["peer"], row["unit"]), ratio_text(row)]
         cells.append(str(row["turns"]))

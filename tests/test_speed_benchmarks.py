@@ -1,6 +1,7 @@
 """The benchmarks of explain over forward and backward, and of one commit over another, measure what they say."""
 
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
@@ -110,3 +111,16 @@ def test_a_part_that_is_run_again_leaves_the_rows_of_others(tmp_path):
     with pytest.raises(ZeroDivisionError):  # a run that is cut off loses nothing that it did not replace
         common.run_parts([("first", part(4.0), [1]), ("second", lambda: 1 / 0, [1])], output)
     assert {row["part"]: row["ours"] for row in common.read_rows(output)} == {"first": 4.0, "second": 3.0}
+
+
+def test_rows_of_another_machine_stay_when_a_part_runs_again(tmp_path):
+    output = tmp_path / "rows.jsonl"
+    other = common.result_row("name", "what", [1.0]) | {"part": "first", "hardware": {"cpu": "another"}}
+    common.write_rows([other], output)
+    for figures in ([2.0], [3.0]):
+        common.run_parts(
+            [("first", partial(lambda own: [common.result_row("name", "what", own)], figures), [1])], output
+        )
+    rows = common.read_rows(output)
+    assert [row["ours"] for row in rows] == [1.0, 3.0]
+    assert common.processors(rows) == ["another", common.processor(rows[1])]

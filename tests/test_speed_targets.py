@@ -117,6 +117,18 @@ def test_the_profile_of_the_nearest_length_is_taken_and_named():
     )
 
 
+def test_figures_of_two_machines_are_named_and_explained_by_their_own_profile():
+    first, second = ({"hardware": {"cpu": name}} for name in ("AMD EPYC", "Intel(R) Xeon(R) Processor"))
+    name = "over forward and backward/BERT none, 1 x 16"
+    part = "where the time goes/BERT none, 1 x 16: forward"
+    rows = [row_of(name, 1.2, 1.0) | first, row_of(name, 1.3, 1.0) | second]
+    results = {"over_backward": rows, "excess": [row_of(part, 0.2, 0.1) | second, row_of(part, 0.5, 0.1) | first]}
+    line = next(line for line in targets.table(results) if "BERT none, 1 x 16" in line)
+    assert "| 1.30 (1.30 to 1.30) | BERT none, 1 x 16 (Intel Xeon) | 0 of 2 |" in line
+    assert "forward +100.0 ms" in line
+    assert "forward +400.0 ms" in targets.time_of_parts(results, rows[0])
+
+
 def test_the_excess_of_attnlrp_is_that_over_relevance():
     name = "where the time goes/BERT {}, 1 x 16: {}"
     excess = [

@@ -18,7 +18,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])  # `benchmarks` is imported as a package
 
-from benchmarks.common import Row, ratio_text, read_rows, short
+from benchmarks.common import Row, processor, processors, ratio_text, read_rows, short
 from benchmarks.speed.over_backward import LIMITS
 
 RESULTS = Path(__file__).parent / "results"
@@ -78,13 +78,18 @@ def excess(target: Target, row: Row) -> float:
     return target.limit / figure(row) if target.at_least else figure(row) / target.limit
 
 
-def profile(results: Results, task: str, shape: str) -> tuple[str, dict[str, tuple[float, float]]] | None:
-    """Return the shape nearest to this one that has a profile, and the seconds of its parts, ours and the peer's."""
+def profile(
+    results: Results, task: str, shape: str, machine: str = ""
+) -> tuple[str, dict[str, tuple[float, float]]] | None:
+    """Return the shape nearest to this one that has a profile, and the seconds of its parts, ours and the peer's.
+
+    Profiles of the same processor are taken if there are any.
+    """
     profiles: dict[str, dict[str, tuple[float, float]]] = {}
-    for row in results.get("excess", ()):
-        if row["name"].startswith(f"where the time goes/{task}, "):
-            call, _, part = row["name"].rpartition(": ")
-            profiles.setdefault(call.rpartition(", ")[2], {})[part] = (row["ours"], row["peer"] or 0.0)
+    rows = [row for row in results.get("excess", ()) if row["name"].startswith(f"where the time goes/{task}, ")]
+    for row in [row for row in rows if processor(row) == machine] or rows:
+        call, _, part = row["name"].rpartition(": ")
+        profiles.setdefault(call.rpartition(", ")[2], {})[part] = (row["ours"], row["peer"] or 0.0)
     if not profiles:
         return None
     nearest = _nearest(profiles, shape)
@@ -102,7 +107,7 @@ def time_of_parts(results: Results, row: Row) -> str:
     Where the shape has no profile, that of the nearest number of tokens is taken, and named.
     """
     task, _, shape = row["name"].partition("/")[2].rpartition(", ")
-    found = profile(results, task, shape)
+    found = profile(results, task, shape, processor(row))
     if found is None:
         return NO_PROFILE
     nearest, parts = found
@@ -147,7 +152,7 @@ def multiplications(results: Results, row: Row) -> str:
     text = f"attnlrp needs {count:.2f} times the multiplications of relevance"
     if count > 1.005:
         text += ", which sends no gradient to queries and keys"
-    attnlrp, relevance = (profile(results, f"{model} {task}", shape) for task in ("attnlrp", "none"))
+    attnlrp, relevance = (profile(results, f"{model} {task}", shape, processor(row)) for task in ("attnlrp", "none"))
     if attnlrp is None or relevance is None:
         return f"{text} (`excess`)"
     more = {part: ours - relevance[1].get(part, (0.0, 0.0))[0] for part, (ours, _) in attnlrp[1].items()}
@@ -316,6 +321,7 @@ def table(results: Results) -> list[str]:
             continue
         worst, count = one.rows[0], len(one.rows)
         name = worst["name"].partition("/")[2]
+        name += f" ({processor(worst)})" if len(processors(results[target.script])) > 1 else ""
         missed = one.met < count
         reason = target.reason(results, worst) if missed and target.reason else ""
         shown = ratio_text(worst) if worst["ratio"] else short(figure(worst))

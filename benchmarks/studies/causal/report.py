@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import read_rows, write_rows
+from benchmarks.common import processors, read_rows, write_rows
 from benchmarks.studies.causal import report_attention
 from benchmarks.studies.causal.page_parts import (
     Lines,
@@ -614,7 +614,7 @@ def write_report(results: Path, folder: Path) -> str:
     last = study.runs[-1]
     head = (
         f"{len(study.certificates)} inputs in {len(study.suites)} suites, {seconds / 60:.0f} minutes of one CPU core "
-        f"({last['hardware']['cpu']}, torch {last['versions']['torch']}), float32."
+        f"({', '.join(processors(study.runs))}, torch {last['versions']['torch']}), float32."
     )
     planned = last["planned"]
     if len(study.certificates) < sum(planned.values()):

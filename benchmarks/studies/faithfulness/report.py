@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from benchmarks.common import Row
+from benchmarks.common import Row, processors
 from benchmarks.studies.faithfulness import agreement_report
 from benchmarks.studies.faithfulness.data import SETS
 from benchmarks.studies.faithfulness.judge import BY_REMOVAL, HIGHER, higher_is_better
@@ -636,7 +636,7 @@ def _provenance(rows: Sequence[Row]) -> list[str]:
     return [
         "## How it was produced",
         "",
-        f"- Machine: {hardware['cpu']}, {hardware['cores']} cores, {hardware['capability']}; one thread",
+        f"- Machines: {', '.join(processors(rows))}; {hardware['cores']} cores, {hardware['capability']}; one thread",
         f"- Versions: {', '.join(f'{name} {number}' for name, number in last['versions'].items())}",
         f"- Commit: {commits}",
         f"- CPU time of the runs in this package: {seconds / 60:.0f} minutes",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import Row
+from benchmarks.common import Row, processors
 from benchmarks.studies.information.estimates import (
     ABOVE,
     BELOW,
@@ -499,8 +499,7 @@ def head_text(results: Results) -> str:
     runs = results.of("run")
     machine = ""
     if runs:
-        hardware = runs[-1]["hardware"]
-        machine = f" ({hardware['cpu']}, torch {runs[-1]['versions']['torch']}, one thread)"
+        machine = f" ({', '.join(processors(runs))}, torch {runs[-1]['versions']['torch']}, one thread)"
     rows = [row["mi"] for row in heads if "mi" in row]
     lower, upper, estimates = (
         [number(mi[name]["context"]) / mi["ceiling"] for mi in rows] for name in ("lower_bound", "upper_bound", "nats")

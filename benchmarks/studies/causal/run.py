@@ -81,7 +81,7 @@ class Suite:
     details: int = 30
     tokens: int = 0
     others: int = 0
-    speed: int = 6
+    speed: int = 30
 
 
 SUITES = [

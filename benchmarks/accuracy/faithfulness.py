@@ -45,7 +45,7 @@ from benchmarks.studies.faithfulness.run import FAITHFUL, MAIN, NORMALIZED, PLAU
 RESULTS = ROOT / "benchmarks" / "studies" / "faithfulness" / "results" / "faithfulness.jsonl"
 CHECKS = RESULTS.with_name("authors.jsonl")
 PARTS = (*MAIN_SETS, "imdb_256", "further", "rationales", "peers", "rankings", "speed")
-GROUPS = ("main", "added", "masked", "costly", "normalized", "rankings", "judged", "sampled", BEAM)
+GROUPS = ("main", "added", "masked", "costly", "normalized", "rankings", "starts", "judged", "sampled", BEAM)
 QUICK_TEXTS = (  # texts with character spans of rationales
     ("A warm and quietly moving film.", [(2, 25)]),
     ("The plot is thin and the jokes are old.", [(12, 16), (35, 38)]),

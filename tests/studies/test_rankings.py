@@ -8,9 +8,10 @@ import torch
 from benchmarks.studies.causal import planted
 from benchmarks.studies.faithfulness import judge, plan, value_shares
 from benchmarks.studies.faithfulness.data import DataSet, Inputs
-from benchmarks.studies.faithfulness.rankings import alti, bert, globenc, position_lrp, removal
+from benchmarks.studies.faithfulness.rankings import alti, bert, gim, globenc, libragrad, position_lrp, removal
 from benchmarks.studies.faithfulness.rankings import transformer_attribution as chefer
 from benchmarks.studies.faithfulness.rankings.gim import SoftmaxAtTemperature
+from benchmarks.studies.faithfulness.rankings.other_starts import STARTS
 from benchmarks.studies.faithfulness.rankings.registry import RANKINGS
 from benchmarks.studies.faithfulness.run import NORMALIZED
 from hf_attn_mi import compare, evaluation, explain
@@ -118,6 +119,22 @@ def test_libragrad_is_relevance_and_positions_are_added_to_attnlrp(demo, text):
     assert torch.allclose(words, scores["attnlrp"], atol=1e-5 * float(words.abs().max()))
     assert torch.allclose(RANKINGS["position-aware LRP"](demo[0], text, target), words + positions)
     assert float(positions.abs().max()) > 0.01 * float(words.abs().max())
+
+
+def test_the_baseline_takes_the_part_of_padding_off_the_scores(demo, text):
+    """Gradient x (x - [PAD]) is gradient x input less gradient x [PAD]: a token [PAD] has no score."""
+    target = int(demo[0](input_ids=text[None]).logits.argmax())
+    padding = demo[0].config.pad_token_id
+    mixed = torch.cat([text[:3], torch.tensor([padding]), text[3:]])
+    for name, rules in (("relevance, [PAD] baseline", libragrad.RULES), ("GIM, [PAD] baseline", gim.RULES)):
+        scores = STARTS[name](demo[0], mixed, target)
+        assert float(scores[3]) == 0.0
+        trace = bert.run(demo[0], mixed, rules)
+        (gradient,) = torch.autograd.grad(bert.explained_value(trace.logits, target).sum(), trace.words)
+        plain = RANKINGS["LibraGrad" if "relevance" in name else "GIM"](demo[0], mixed, target)
+        taken = (gradient[0] @ demo[0].get_input_embeddings().weight[padding]).detach()
+        assert torch.allclose(scores, plain - taken, atol=1e-5 * float(plain.abs().max()))
+        assert float(taken.abs().max()) > 0.01 * float(plain.abs().max())
 
 
 def test_attcat_against_the_states_and_gradients_of_transformers(demo, text):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from benchmarks.common import Row, provenance
 from benchmarks.studies.faithfulness.data import DataSet, Inputs
+from benchmarks.studies.faithfulness.rankings.other_starts import STARTS
 from benchmarks.studies.faithfulness.rankings.registry import RANKINGS
 from benchmarks.studies.faithfulness.rankings.removal import METHODS as REMOVAL_METHODS
 from benchmarks.studies.faithfulness.run import NORMALIZED
@@ -99,7 +100,7 @@ def judge(
         dataset: the data set.
         inputs: all inputs of it.
         positions: of the inputs that are run.
-        methods: names of `RANKINGS`, `BY_REMOVAL` or `PACKAGE`.
+        methods: names of `RANKINGS`, `STARTS`, `BY_REMOVAL` or `PACKAGE`.
         groups: for each removal of the metrics the kind of run of its row. "mask" adds the metrics that nothing was
             tuned on.
     """
@@ -136,7 +137,7 @@ def judge_normalized(
         dataset: the data set.
         inputs: all inputs of it.
         positions: of the inputs that are run.
-        methods: names of `RANKINGS`, `BY_REMOVAL` or `PACKAGE`.
+        methods: names of `RANKINGS`, `STARTS`, `BY_REMOVAL` or `PACKAGE`.
         group: kind of run.
         beam: subsets of each size that the search keeps.
     """
@@ -209,8 +210,8 @@ class Judged:
 
     def scores(self, method: str) -> Tensor:
         """(n,) scores of a method."""
-        if method in RANKINGS:
-            return RANKINGS[method](self.inputs.model, self.ids, self.target)
+        if method in RANKINGS or method in STARTS:
+            return (RANKINGS | STARTS)[method](self.inputs.model, self.ids, self.target)
         if method in BY_REMOVAL:
             removal, function = BY_REMOVAL[method]
             scores = torch.zeros(len(self.ids), dtype=torch.float64)

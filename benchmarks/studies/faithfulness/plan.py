@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks.common import Row, provenance
 from benchmarks.studies.faithfulness.data import SETS, DataSet, Inputs, MissingDataError, read_inputs
 from benchmarks.studies.faithfulness.judge import WORDS, judge, judge_normalized
+from benchmarks.studies.faithfulness.rankings.other_starts import STARTS
 from benchmarks.studies.faithfulness.rankings.registry import RANKINGS
 from benchmarks.studies.faithfulness.run import (
     ADDED,
@@ -74,6 +75,9 @@ JUDGED = (  # group, data set, methods, number of inputs, inputs of a unit
     ("rankings", "sst2", (*RANKINGS, LEAVE_ONE_OUT), 100, 10),
     ("rankings", "agnews", (*(name for name in RANKINGS if name != "AtMan"), LEAVE_ONE_OUT), 60, 5),
     ("rankings", "imdb", tuple(name for name in RANKINGS if name != "AtMan"), 40, 2),
+    ("starts", "sst2", tuple(STARTS), 100, 20),
+    ("starts", "agnews", tuple(STARTS), 60, 10),
+    ("starts", "imdb", tuple(STARTS), 40, 10),
 )
 UNTUNED = (  # methods that are judged by the metrics that nothing was tuned on
     "relevance",

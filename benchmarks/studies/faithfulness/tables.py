@@ -14,7 +14,7 @@ Values = dict[str, dict[str, list[float | None]]]  # by method and metric, one v
 OURS = "relevance"
 MIN_SHARE = 0.5  # share of the inputs of relevance that the best Captum method must have been run on
 LOSS = 0.01  # loss of a metric that still counts as not worse
-ALL = ("main", "added", "costly", "peers", "rankings", "judged", "sampled")  # groups of the runs of one table
+ALL = ("main", "added", "costly", "peers", "rankings", "starts", "judged", "sampled")  # groups of the runs of one table
 FLIPS = 99_999  # random sign patterns of a test: the smallest p before Holm's correction is 1e-5
 
 

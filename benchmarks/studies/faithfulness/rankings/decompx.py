@@ -3,7 +3,7 @@
 The decomposition is that of `relevance`, read off one step later: at the output of the embedding layer, so that the
 position and type embeddings and the bias of the normalization count to the token at the place. The code of the authors
 leaves the biases out (`include_biases=False`) with one exception: in the first layer, the value bias in the value
-vector of a token counts to that token. Not among the rankings of the study: it is compared with that code.
+vector of a token counts to that token.
 """
 
 from __future__ import annotations

@@ -58,12 +58,13 @@ METHOD = """Each figure is a mean over heads and test texts. Seeds and texts are
 standard error is sqrt(s_seeds^2 / S + s_texts^2 / n), with the degrees of freedom of Welch and Satterthwaite. Mutual
 information is one number for each head, so that its errors account for seeds only. Interval (95 %) and p-value are
 those of the same statistic, mean / error with Student's t. The p-values in the tables are corrected by Holm over all
-differences that decide a claim, those of all its tables and data sets together, for each claim apart. A difference *holds* where it is above zero with p < .05, is *reversed* where it is
-below zero with p < .05, is *absent* where it is nearer to zero than the limit in the table (two one-sided tests, each
-at .025, corrected by Holm as well), and is *open* otherwise. A claim **holds** if every difference holds on every
-data set; it **does not hold** if one is reversed or absent on at least one data set; otherwise it is **not decided**.
-For open differences a table shows the smallest difference that would have been found with probability .8 (first step
-of Holm's correction). Tables say whether they decide. Claim (v) is about some combinations and has a rule of its own."""
+differences that decide a claim, those of all its tables and data sets together, for each claim apart. A difference
+*holds* where it is above zero with p < .05, is *reversed* where it is below zero with p < .05, is *absent* where it
+is nearer to zero than the limit in the table (two one-sided tests, each at .025, corrected by Holm as well), and is
+*open* otherwise. A claim **holds** if every difference holds on every data set; it **does not hold** if one is
+reversed or absent on at least one data set; otherwise it is **not decided**. For open differences a table shows the
+smallest difference that would have been found with probability .8 (first step of Holm's correction). Tables say
+whether they decide. Claim (v) is about some combinations and has a rule of its own."""
 
 
 MATCHING = """The rules were changed once after a first look at five seeds: the temperatures were then set on training
@@ -413,10 +414,10 @@ def claim_combinations(results: Results) -> tuple[str, str]:
     result = "holds" if "holds" in found else "not decided" if "not decided" in found else "does not hold"
     text = (
         "The claim is about some combinations. Each score with a BiLSTM is compared with every score without one, and "
-        "the p-values are\ncorrected over all combinations together. The claim holds if all differences of at least one "
-        "combination hold, and does not hold\nif one of each combination is reversed or absent. By combination: "
-        f"{'; '.join(f'{name}: {word}' for name, word in by_name.items())}.\nAn earlier version of this page judged the "
-        "claim by the example that it names, BiLSTM with additive attention, alone."
+        "the p-values are\ncorrected over all combinations together. The claim holds if all differences of at least "
+        "one combination hold, and does not hold\nif one of each combination is reversed or absent. By combination: "
+        f"{'; '.join(f'{name}: {word}' for name, word in by_name.items())}.\nAn earlier version of this page judged "
+        "the claim by the example that it names, BiLSTM with additive attention, alone."
     )
     return f"{text}\n\n{body}", f"{result} ({'; '.join(f'{name}: {word}' for name, word in by_name.items())})"
 

@@ -26,6 +26,7 @@ FOLDER = ROOT / "docs" / "studies"
 PAGE = FOLDER / "index.md"
 RESULTS = ROOT / "benchmarks" / "studies" / "faithfulness" / "results" / "faithfulness.jsonl"
 MOST_NAMES = 3  # of missed targets
+METRICS = ("comprehensiveness", "sufficiency")
 PICTURED = (  # methods of the figure, from the bottom
     "random",
     "attention",
@@ -50,10 +51,8 @@ the same output that needs few keys
 
 {causal}
 
-- Predictions kept: {kept}{partly}. Median relative change of the logits: {change}. Noise that heads can see
-  moves the logits {visible} times as much as noise that they cannot see.
-- The first two claims follow from the definition, so that they test the solver. The fourth is about the outputs of
-  heads; the verdict for the prediction itself: {prediction}.
+- Predictions kept: {kept} inputs with a changed row{partly}. Median relative change of the logits: {change}.
+  Noise that heads can see moves the logits {visible} times as much as noise that they cannot see.
 - {causal_missed}
 
 ![Change of the logits, keys against tolerance, cost of token sets](causal.png)
@@ -66,10 +65,11 @@ Tokens with the highest scores are removed: the best method makes the probabilit
 
 {faithful}
 
-- Positive: `relevance` (default) is better than Captum's best; intervals are 95 %.
+- Positive: `relevance` (default; DecompX without biases, from the word embeddings) is better than the Captum method
+  with the best mean among those run on at least half of the inputs; intervals are 95 %. {on_fewer}
 - {faithful_count}
 - Largest losses with p < .05: {worst}. [All losses](faithfulness.md#worst-results), [limits](faithfulness.md#limits).
-- Places of `relevance` by mean comprehensiveness and sufficiency: {places}.
+- [Places](faithfulness.md#places) of `relevance` in comprehensiveness and sufficiency: {places}.
 - On words that people marked (plausibility), {plausible}
 - Models: two fine-tuned MiniLM encoders. {further}
 
@@ -115,9 +115,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def claims(text: str) -> str:
-    """Return the claims of a study with their verdicts, without what stands behind the verdict in parentheses."""
-    rows = re.findall(r"^\| (\([0-9iv]+\)) ([^|]+) \| ([A-Z ]+?)(?: \([^|]*\))? \|$", text, re.MULTILINE)
-    return table(["", "claim", "verdict"], [[number, claim, verdict.lower()] for number, claim, verdict in rows])
+    """Return the claims of a study with their verdicts, and what stands behind a verdict in parentheses."""
+    rows = re.findall(r"^\| (\([0-9iv]+\)) ([^|]+) \| ([A-Z ]+?)(?: \(([^|]*)\))? \|$", text, re.MULTILINE)
+    cells = [[number, claim, verdict.lower(), note] for number, claim, verdict, note in rows]
+    return table(["", "claim", "verdict", "what it rests on"], cells)
 
 
 def targets(text: str) -> list[tuple[str, str, bool]]:
@@ -143,31 +144,44 @@ def rows_of_tables(text: str, level: str) -> dict[str, list[list[str]]]:
 
 
 def places(faithful: str) -> str:
-    """Return the places of relevance in the tables of the main sets, a metric after the other."""
-    tables = rows_of_tables(faithful.split("\n## Faithfulness\n", 1)[1], "###")
+    """Return the places of relevance among the methods of the main sets, a metric after the other."""
+    section = faithful.split("\n## Places\n", 1)[1].split("\n## ", 1)[0]
+    rows = [row.split(" | ") for row in re.findall(r"^\| (.+) \|$", section, re.MULTILINE)]
     words = []
     for name in (TITLES[name] for name in MAIN_SETS):
-        rows = [[cell.strip("* ") for cell in row] for row in tables[name] if row[2].isdigit()]
-        ranks = []
-        for column, sign in ((3, -1), (5, 1)):
-            means = {row[0]: sign * float(row[column].split(" ")[0]) for row in rows}
-            ranks.append(1 + sum(mean < means["relevance"] for mean in means.values()))
-        words.append(f"{name} {ranks[0]} and {ranks[1]} of {len(rows)}")
+        comp, suff = (next(row for row in rows if row[:2] == [name, metric]) for metric in METRICS)
+        words.append(f"{name} {comp[2]} and {suff[2]} of {comp[5]}")
     return "; ".join(words)
 
 
 def worst(faithful: str) -> str:
-    """Return the largest significant loss of each of the two methods of this package."""
+    """Return the largest significant loss of each of the two methods of this package, for each unit of the metrics."""
     section = faithful.split("\n## Worst results\n", 1)[1].split("\n## ", 1)[0]
-    rows = [row.split(" | ") for row in re.findall(r"^\| (.+) \|$", section, re.MULTILINE)]
     words = []
-    for method in ("relevance", "attnlrp_iterative"):
-        data, metric, _, rival, figure, inputs = next(
-            row for row in rows if row[2] == method and row[4].startswith("**")
-        )
-        loss = figure.strip("*").split(" ")[0]
-        words.append(f"`{method}` {loss} in {metric} to {rival} ({data}, {inputs} inputs)")
+    for part in section.split("\n### Worst: ")[1:]:
+        rows = [row.split(" | ") for row in re.findall(r"^\| (.+) \|$", part, re.MULTILINE)]
+        for method in ("relevance", "attnlrp_iterative"):
+            for data, metric, _, rival, figure, inputs in [
+                row for row in rows if row[2] == method and row[4].startswith("**")
+            ][:1]:
+                loss = figure.strip("*").split(" ")[0]
+                words.append(f"`{method}` {loss} in {metric} to {rival} ({data}, {inputs} inputs)")
     return "; ".join(words)
+
+
+def on_fewer(faithful: str) -> str:
+    """Return the sentence on the methods of Captum that were run on fewer inputs and are ahead of relevance."""
+    tables = rows_of_tables(faithful.split("\n## Faithfulness\n", 1)[1], "###")
+    words = []
+    for name in (TITLES[name] for name in MAIN_SETS):
+        rows = [[cell.strip("* ") for cell in row] for row in tables[name] if row[2].isdigit()]
+        most = max(int(row[2]) for row in rows)
+        for row in rows:
+            if row[1] == "Captum" and 2 * int(row[2]) < most and row[4].startswith("-"):
+                words.append(f"{row[0]} {row[4].split(' ')[0]} ({name}, {row[2]} inputs,{row[4].split(',')[-1]})")
+    if not words:
+        return ""
+    return f"Run on fewer inputs and ahead in comprehensiveness: {'; '.join(words)}."
 
 
 def plausible(faithful: str) -> str:
@@ -194,7 +208,7 @@ def further(faithful: str) -> str:
         for name, table in rows_of_tables(section, "###").items()
     }
     words = []
-    for metric in ("comprehensiveness", "sufficiency"):
+    for metric in METRICS:
         best = Counter(row[2].split(",")[0] for row in rows if row[1] == metric)
         words.append(f"{metric}: " + ", ".join(f"`{method}` on {count}" for method, count in best.most_common()))
     counts = " to ".join(sorted(set(inputs.values()), key=int))
@@ -226,15 +240,15 @@ def page() -> str:
     return TEMPLATE.format(
         suites=find(r"^\d+ inputs in (\d+) suites", causal)[1],
         causal=claims(causal),
-        kept=figure["predictions kept on every input, 2,000 or more"].split(" (")[0],
+        kept=figure["predictions kept on every input with a changed row, 2,000 or more"].split(" (")[0],
         partly=part_of_the_plan(causal),
         change=figure["median relative change of the logits <= 1e-5 (inputs with a changed row)"],
         visible=figure["visible noise of the same norm: >= 100 times more (median)"],
-        prediction=find(r"^### Claim \(4\) for the prediction: (.+)$", causal)[1],
         causal_missed=missed(goals, "causal"),
         faithful=table(head, [[TITLES.get(row[0], row[0]), *row[1:]] for row in differences]),
         faithful_count=missed(scores, "faithfulness"),
         worst=worst(faithful),
+        on_fewer=on_fewer(faithful),
         places=places(faithful),
         plausible=plausible(faithful),
         further=further(faithful),

@@ -40,7 +40,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from benchmarks.common import EMBEDDED_MODEL, append_row, provenance, read_rows
 from benchmarks.studies.causal.models import read_split
-from benchmarks.studies.causal.report import RESULTS, collect, write_report
+from benchmarks.studies.causal.report import RESULTS, SPEED_INPUTS, collect, write_report
 from hf_attn_mi import capture_attention, effective_attention, efficient_attention, explain
 from hf_attn_mi.attention import identifiable_weights, tolerance_curve
 from hf_attn_mi.capture import AttentionCall
@@ -81,12 +81,12 @@ class Suite:
     details: int = 30
     tokens: int = 0
     others: int = 0
-    speed: int = 30
+    speed: int = SPEED_INPUTS
 
 
 SUITES = [
     Suite("SST-2", "minilm-sentiment", "sst2", 872, tokens=100, others=50),
-    Suite("AG News", "minilm-agnews", "agnews", 500, tokens=100, others=30),
+    Suite("AG News", "minilm-agnews", "agnews", 900, tokens=100, others=30),
     Suite("IMDB", "minilm-sentiment", "imdb", 100, details=12, tokens=100, others=32),
     Suite("SNLI", "minilm-snli", "snli", 500),
     Suite("SST-2, embedded model", "embedded_model", "sst2", 200),

@@ -18,6 +18,7 @@ from benchmarks.studies.faithfulness.plan import (
     SAMPLED_INPUTS,
     UNTUNED_INPUTS,
 )
+from benchmarks.studies.faithfulness.rankings.other_starts import STARTS
 from benchmarks.studies.faithfulness.rankings.registry import RANKINGS
 from benchmarks.studies.faithfulness.run import CAPTUM, COSTLY, FAITHFUL, NORMALIZED, PLAUSIBILITY
 from benchmarks.studies.faithfulness.tables import (
@@ -25,6 +26,7 @@ from benchmarks.studies.faithfulness.tables import (
     OURS,
     Values,
     against_ours,
+    ahead_of,
     best_captum,
     costs_of,
     means,
@@ -33,12 +35,23 @@ from benchmarks.studies.faithfulness.tables import (
     unsigned,
     values_of,
     verdicts,
+    versions_of,
 )
 from hf_attn_mi.evaluation import METRICS, PairedTest
 
 __all__ = ["best_captum", "page", "summary", "terminal"]
 
 ITERATIVE = "attnlrp_iterative"
+OWN = (OURS, "attnlrp", ITERATIVE)
+MOST_NAMES = 5  # of methods in a cell
+UNITS = {  # of differences, by metric
+    "comprehensiveness": "probability",
+    "sufficiency": "probability",
+    "log_odds": "log-odds, nats",
+    "soft_comprehensiveness": "probability, soft metrics",
+    "soft_sufficiency": "probability, soft metrics",
+    PLAUSIBILITY[0]: METRICS[PLAUSIBILITY[0]].title,
+}
 MAIN_SETS, BETTER = ("agnews", "imdb", "sst2"), ("agnews", "imdb")
 LEVEL = 0.05  # of p-values
 SHOWN_LOSS = 0.001  # smaller losses are not among the worst results
@@ -71,7 +84,10 @@ explained in [evaluation](../methods/evaluation.md), the methods in [relevance](
   says how many, and only the paired difference compares them with the others.
 - "paper" marks methods that were written from their papers for BERT (`benchmarks/studies/faithfulness/rankings`) and
   explain the same value as relevance; "same removal" marks leave-one-out, LIME and kernel SHAP that remove tokens as
-  the metric does, where Captum's put the embedding of [PAD] in their place. LibraGrad's scores are those of relevance.
+  the metric does, where Captum's put the embedding of [PAD] in their place. LibraGrad's input x gradient gives the
+  scores of relevance. "other start" marks rules of the table with another start: DecompX without biases begins after
+  the embedding layer, as its authors' code does (`relevance` is the same from the word embeddings), and
+  "[PAD] baseline" multiplies gradients by x less the embedding of [PAD], as the package of GIM does, in the place of x.
 - The sign of a score counts: tokens that oppose the class come last. The scores of `saliency`, `value_norms`, the
   attention methods and peers that give norms have no sign and do not refer to the class.
 """
@@ -98,7 +114,7 @@ def page(rows: Sequence[Row], checks: Sequence[Row] = ()) -> str:
         rows: of faithfulness.jsonl.
         checks: of authors.jsonl, the comparison with the code of authors.
     """
-    parts = [INTRODUCTION, *_targets(rows), *_worst(rows), *_limits(rows, checks)]
+    parts = [INTRODUCTION, *_targets(rows), *_worst(rows), *_limits(rows, checks), *_places(rows)]
     parts += ["## Faithfulness", "", *main_tables(rows)]
     parts += [
         *_further(rows),
@@ -169,28 +185,52 @@ def _targets(rows: Sequence[Row]) -> list[str]:
 
 
 def _worst(rows: Sequence[Row]) -> list[str]:
-    """Where relevance and attnlrp_iterative are behind: the largest loss of each column, and every significant one."""
-    lines = []
+    """Where relevance and attnlrp_iterative are behind: every loss that is certain or the largest of its column."""
+    by_unit: dict[str, list[tuple[float, list[str]]]] = {unit: [] for unit in dict.fromkeys(UNITS.values())}
     for title, values, metric in _columns(rows):
         for method in [method for method in (OURS, ITERATIVE) if metric in values.get(method, ())]:
             tests = against_ours(values, metric, method).values()
             losses = sorted((test.difference.mean or 0.0, test.second, test) for test in tests)
             for place, (loss, rival, test) in enumerate(losses):
                 certain = test.adjusted is not None and test.adjusted < LEVEL
-                if loss <= -SHOWN_LOSS and (place == 0 or certain):
+                below = test.difference.interval is not None and test.difference.interval[1] < 0
+                if loss <= -SHOWN_LOSS and (place == 0 or certain or below):
                     figure = f"**{_difference(test)}**" if certain else _difference(test)
                     cells = [title, _title(metric), method, rival, figure, str(test.difference.inputs)]
-                    lines.append((loss, cells))
+                    by_unit[UNITS[metric]].append((loss, cells))
     note = (
         "Where `relevance`, the default, and `attnlrp_iterative` are behind other methods on the same inputs, the "
-        "largest loss first: for each data set and metric the method that is furthest ahead of them, and every method "
-        f"that is ahead with p < {LEVEL:g} (bold), after Holm's correction over all methods of the data set as in the "
-        f"tables below. Log-odds are in nats, all other losses in units of their metric; losses below {SHOWN_LOSS:g} "
-        "are left out."
+        "largest loss first, a table for each unit: for each data set and metric the method that is furthest ahead of "
+        "them, every method whose interval (not corrected) lies below zero, and every method that is ahead with "
+        f"p < {LEVEL:g} (bold) after Holm's correction over all methods of the data set as in the tables below. Losses "
+        f"below {SHOWN_LOSS:g} are left out. On few inputs intervals are wide and no p can be small: 5 inputs cannot "
+        "give one below .06."
     )
     head = ["data", "metric", "method", "behind", "better by", "inputs"]
-    cells_of_lines = [cells for _, cells in sorted(lines, key=lambda line: line[0])]
-    return ["## Worst results", "", note, "", *table(head, cells_of_lines)] if lines else []
+    text = ["## Worst results", "", note, ""]
+    for unit, lines in by_unit.items():
+        if lines:
+            cells_of_lines = [cells for _, cells in sorted(lines, key=lambda line: line[0])]
+            text += [f"### Worst: {unit}", "", *table(head, cells_of_lines)]
+    return text if any(by_unit.values()) else []
+
+
+def _places(rows: Sequence[Row]) -> list[str]:
+    """The places of this package's methods among all methods of the main sets, by paired differences."""
+    lines = []
+    for name in (*MAIN_SETS, "imdb_256"):
+        values = values_of(rows, name, ALL)
+        for metric in [metric for metric in FAITHFUL if metric in values.get(OURS, ())]:
+            ahead = {method: ahead_of(values, metric, method) for method in OWN if method in values}
+            places = [str(len(ahead[method]) + 1) if method in ahead else "-" for method in OWN]
+            lines.append([TITLES[name], metric, *places, str(len(values)), "; ".join(ahead[OURS][:MOST_NAMES])])
+    note = (
+        "The place of a method is one more than the number of methods with a better mean on the inputs that both were "
+        "run on: means of different inputs are not compared. Places are those of means, whether a difference is "
+        "certain or not."
+    )
+    head = ["data", "metric", *OWN, "of", f"ahead of {OURS}, furthest first (at most {MOST_NAMES})"]
+    return ["## Places", "", note, "", *table(head, lines)] if lines else []
 
 
 def _columns(rows: Sequence[Row]) -> Iterator[tuple[str, Values, str]]:
@@ -211,15 +251,16 @@ def _columns(rows: Sequence[Row]) -> Iterator[tuple[str, Values, str]]:
 
 def _limits(rows: Sequence[Row], checks: Sequence[Row]) -> list[str]:
     """What the study leaves open: methods that could not be had, and what was planned but not run, by the rows."""
-    missing, fewer = _not_run(rows), _fewer(rows)
+    missing, fewer, some = _not_run(rows), _fewer(rows), _on_some_sets(rows)
     lines = [
         "- All models are small encoders that classify English texts. Whether the order of the methods is the same on "
         "large models or on other tasks was not studied.",
-        f"- {agreement_report.without_code(checks, RANKINGS)} DecompX without biases is relevance where it starts at "
-        "the word embeddings, and is not listed again; its code starts after the embedding layer.",
+        f"- {agreement_report.without_code(checks, RANKINGS)} `relevance` is DecompX without biases from the word "
+        "embeddings; its code starts after the embedding layer, which is the row DecompX.",
     ]
     lines += [f"- Not run: {'; '.join(missing)}."] if missing else []
     lines += [f"- Fewer inputs than planned: {'; '.join(fewer)}."] if fewer else []
+    lines += [f"- Methods that are not in every table of the main sets: {'; '.join(some)}."] if some else []
     return ["## Limits", "", *lines, ""]
 
 
@@ -232,6 +273,8 @@ def _kind(method: str, peers: Values) -> str:
         return "peer"
     if method in RANKINGS:
         return "paper"
+    if method in STARTS:
+        return "other start"
     if method in BY_REMOVAL:
         return "same removal"
     return (
@@ -311,6 +354,7 @@ def _iterative(rows: Sequence[Row]) -> list[str]:
                 *(best_captum(rows, name, metric) for metric in FAITHFUL),
                 *COSTLY,
                 *RANKINGS,
+                *STARTS,
                 *BY_REMOVAL,
                 *peers,
             )
@@ -323,7 +367,8 @@ def _iterative(rows: Sequence[Row]) -> list[str]:
         "`attnlrp_iterative` (AttnLRP's rules in four stages, [relevance](../methods/relevance.md)) is compared "
         "with relevance, with one pass of AttnLRP's rules, with the best Captum method of either metric, with the "
         "costly methods, with every method of another paper and with every peer. "
-        "Positive differences mean that `attnlrp_iterative` is better. Its rules "
+        "Positive differences mean that `attnlrp_iterative` is better. Its stages "
+        "take out 5, 10 and 20 % of the tokens, three of the five bins of the metrics. Its rules "
         "and shares were chosen on training texts of SST-2, AG News and IMDB (IMDB: dev as well) with these models, "
         "the last rule after this study had shown AttnLRP ahead on 200 texts of SST-2 dev: those texts are not "
         "independent of the choice."
@@ -354,7 +399,7 @@ def _further(rows: Sequence[Row]) -> list[str]:
             estimates, tests = means(values, metric), against_ours(values, metric, ITERATIVE)
             sign = -1 if higher_is_better(metric, METRICS) else 1
             order = sorted(values, key=lambda m: sign * (estimates[m].mean or 0.0))
-            ranks = [str(order.index(method) + 1) for method in (OURS, "attnlrp", ITERATIVE)]
+            ranks = [str(len(ahead_of(values, metric, method)) + 1) for method in OWN]
             rival = next(method for method in order if method in CAPTUM)
             best = f"{order[0]}, {unsigned(estimates[order[0]])}"
             ahead = _difference(against_ours(values, metric)[rival])
@@ -414,9 +459,10 @@ def _untuned(rows: Sequence[Row]) -> list[str]:
         for metric in UNTUNED:
             sign = -1 if higher_is_better(metric, METRICS) else 1
             order = sorted(values, key=lambda m: sign * (estimates[metric][m].mean or 0.0))
-            ranks = [f"{order.index(method) + 1}" for method in (OURS, "attnlrp", ITERATIVE)]
+            ranks = [f"{len(ahead_of(values, metric, method)) + 1}" for method in OWN]
             best = estimates[metric][order[0]]
-            places.append([TITLES[name], _title(metric), f"{order[0]}, {unsigned(best)}", *ranks, str(len(order))])
+            shown = f"{order[0]}, {unsigned(best)} ({best.inputs} inputs)"
+            places.append([TITLES[name], _title(metric), shown, *ranks, str(len(order))])
         lines = []
         for method in sorted(values, key=lambda m: -(estimates["comprehensiveness"][m].mean or 0.0)):
             cells = [method, str(estimates["comprehensiveness"][method].inputs)]
@@ -439,10 +485,13 @@ def _untuned(rows: Sequence[Row]) -> list[str]:
         "Comprehensiveness and sufficiency with [MASK] in place of tokens, the log-odds of the same removal (mean of "
         "log p(x without the tokens) - log p(x) over the bins; lower is better), and soft comprehensiveness (higher is "
         "better) and soft sufficiency (lower is better; arXiv 2305.10496), which erase parts of every embedding in "
-        "proportion to the scores and so depend on their sizes, not on their order alone. Nothing in the package was "
-        "tuned on them. In each cell stand the mean, how much better relevance is on the same inputs, and p after "
-        "Holm's correction over the methods of the column. First the places of this package's methods among all, "
-        "which are those of the means and uncertain where inputs are few."
+        "proportion to the scores and so depend on their sizes, not on their order alone; the mean of two draws, with "
+        "the same seed for every input, without the paper's divisor, which is the same for all methods of an input and "
+        "would weigh inputs otherwise. Nothing in the package was chosen by these metrics. Those with [MASK] have the "
+        "same bins as the metrics that `attnlrp_iterative` was chosen by, so that they are near to them. In each "
+        "cell stand the mean, how much better relevance is on the same inputs, and p after "
+        "Holm's correction over the methods of the column. First the places of this package's methods among all: one "
+        "more than the methods with a better mean on the inputs that both were run on; uncertain where inputs are few."
     )
     head = ["data", "metric", "best mean", OURS, "attnlrp", ITERATIVE, "of"]
     if not places:
@@ -598,6 +647,14 @@ def _fewer(rows: Sequence[Row]) -> list[str]:
     return texts
 
 
+def _on_some_sets(rows: Sequence[Row]) -> list[str]:
+    """The methods that were run on some of the main sets only, by the rows alone."""
+    known = {name: values_of(rows, name, ALL) for name in MAIN_SETS}
+    methods = dict.fromkeys(method for values in known.values() for method in values)
+    sets = {method: [TITLES[name] for name in MAIN_SETS if method in known[name]] for method in methods}
+    return [f"{method}: {', '.join(found)}" for method, found in sets.items() if len(found) < len(MAIN_SETS)]
+
+
 def _speed(rows: Sequence[Row]) -> list[str]:
     lines = []
     for row in [row for row in rows if row["kind"] == "speed"]:
@@ -637,7 +694,7 @@ def _provenance(rows: Sequence[Row]) -> list[str]:
         "## How it was produced",
         "",
         f"- Machines: {', '.join(processors(rows))}; {hardware['cores']} cores, {hardware['capability']}; one thread",
-        f"- Versions: {', '.join(f'{name} {number}' for name, number in last['versions'].items())}",
+        f"- Versions: {versions_of(rows)}",
         f"- Commit: {commits}",
         f"- CPU time of the runs in this package: {seconds / 60:.0f} minutes",
         "",

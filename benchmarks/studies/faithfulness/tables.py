@@ -71,6 +71,26 @@ def means(values: Values, metric: str) -> dict[str, Estimate]:
     return {method: estimate(columns[metric]) for method, columns in values.items() if metric in columns}
 
 
+def ahead_of(values: Values, metric: str, method: str) -> list[str]:
+    """Return the methods with a better mean on the inputs that they share with `method`, the furthest ahead first."""
+    sign = 1 if higher_is_better(metric, METRICS) else -1
+    ours, leads = values[method][metric], {}
+    for other, columns in values.items():
+        gaps = [sign * (b - a) for a, b in zip(ours, columns.get(metric, ())) if a is not None and b is not None]
+        if other != method and gaps:
+            leads[other] = sum(gaps) / len(gaps)
+    return sorted((other for other, lead in leads.items() if lead > 0), key=lambda other: -leads[other])
+
+
+def versions_of(rows: Sequence[Row]) -> str:
+    """Return the versions that rows were made with, all of them where they differ."""
+    found: dict[str, dict[str, None]] = {}
+    for row in rows:
+        for name, number in row["versions"].items():
+            found.setdefault(name, {})[str(number)] = None
+    return ", ".join(f"{name} {' and '.join(sorted(numbers))}" for name, numbers in found.items())
+
+
 def best_captum(rows: Sequence[Row], name: str, metric: str = FAITHFUL[0]) -> str:
     """Return the Captum method with the best mean among those run on enough inputs, else integrated gradients."""
     estimates = means(values_of(rows, name, ("main", "costly")), metric)

@@ -45,6 +45,8 @@ docs: $(VENV)/.ready-test
 	$(BIN)/python scripts/generate_mi_tables.py
 	$(BIN)/python scripts/generate_reliability.py
 	$(BIN)/python benchmarks/accuracy/faithfulness.py --report docs/studies
+	$(BIN)/python benchmarks/studies/causal/run.py --report docs/studies
+	$(BIN)/python benchmarks/studies/information/run.py --report docs/studies
 	$(BIN)/python scripts/generate_studies.py
 	$(BIN)/python scripts/generate_cli.py
 

@@ -123,6 +123,8 @@ def test_verdicts():
     assert report.claim_verdict({**dict.fromkeys("abcd", "holds"), "e": "-"}, sets) == "holds"
     assert report.claim_verdict({**dict.fromkeys("abcd", "holds"), "e": "fails"}, sets) == "does not hold"
     assert report.claim_verdict(dict.fromkeys("abc", "holds"), sets) == "not decided"
+    assert report.claim_verdict({**dict.fromkeys("abcd", "holds"), "e": "open"}, sets) == "not decided"
+    assert report.claim_verdict({**dict.fromkeys("abcd", "open"), "e": "fails"}, sets) == "does not hold"
     same = {name: {"dataset": "one"} for name in "abcd"}
     assert report.claim_verdict(dict.fromkeys("abcd", "holds"), same) == "not decided"
     assert report.decides([line()] * 20)
@@ -154,6 +156,11 @@ def test_costs_are_compared_on_the_same_inputs():
     ]
     assert report.paired(made, "random") == [13.0]
     assert report.paired(made, "attention") == [-1.0]
+
+
+def test_rankings_of_one_input_are_one_input():
+    made = [{"index": index, "true": true} for index, true in ((0, True), (0, False), (1, True), (1, True))]
+    assert report.by_input(made, "true") == {0: False, 1: True}
 
 
 @pytest.mark.slow

@@ -234,7 +234,7 @@ def test_worst_results_of_the_faithfulness_study(faithful):
                 for method in means.keys() - shown.keys():  # nothing that is surely behind is left out
                     gaps = better_by(rows, name, ours, method, metric)
                     error = gaps.std(ddof=1) / len(gaps) ** 0.5
-                    assert gaps.mean() > -0.001 or gaps.mean() + 1.7 * error > 0, (name, metric, ours, method)
+                    assert gaps.mean() > -0.001 or gaps.mean() + 2.6 * error > 0, (name, metric, ours, method)
     for lines in by_unit.values():
         losses = [number(line["better by"]) for line in lines]
         assert losses == sorted(losses)
@@ -473,14 +473,13 @@ def test_what_the_causal_study_leaves_open_stands_on_its_page(causal):
         inputs = {(row["suite"], row["index"]) for row in parts[part]}
         assert f"{name} of {len(inputs)} inputs in {len({suite for suite, _ in inputs})} suites" in head
     title = "(3) Efficient attention is effectively computable."
-    section = page.split(f"\n## {title}\n")[1].split("\n## ")[0]
-    unclear = re.search(r"suites \((.+)\) its interval contains", section)[1].split("; ")
-    for suite in planned:
+    for suite in {row["suite"] for row in parts["speed"]}:
         ratios = sorted(row["certify"] / row["efficient"] for row in parts["speed"] if row["suite"] == suite)
-        if len(ratios) == 6:  # the interval of the median is then the smallest and the largest
-            assert (suite in unclear) == (ratios[0] <= 3 < ratios[-1])
-            word = cell(page, title, "claim", suite=suite)
-            assert word in ("-", "holds" if statistics.median(ratios) <= 3 else "fails")
+        assert len(ratios) == 30  # the order statistics 10 and 21 of 30 are an interval of 95.7 % for the median
+        low, high = ratios[9], ratios[20]
+        changed = sum(row["changed"] > 0 for row in parts["certificates"] if row["suite"] == suite)
+        word = "holds" if high <= 3 else "fails" if low > 3 else "open"
+        assert cell(page, title, "claim", suite=suite) == (word if changed >= 20 else "-")
     families = {
         next((f for f in ("modernbert", "deberta", "roberta") if SUITES[row["suite"]].model.startswith(f)), "bert")
         for row in rows_of(CAUSAL / "efficient_keys.jsonl")
@@ -691,8 +690,9 @@ def test_numbers_of_the_readme(faithful):
     rows, _ = faithful
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     speed = rows_of(ROOT / "benchmarks" / "speed" / "results" / "against_captum.jsonl")
-    ratios = [row["ratio"]["median"] for row in speed if row["name"] == "against Captum/explain"]
-    assert f"`explain` is {min(ratios):.0f} to {max(ratios):.0f} times faster than Captum" in readme
+    ratio = {row["threads"]: row["ratio"]["median"] for row in speed if row["name"] == "against Captum/explain"}
+    assert set(ratio) == {1, 2}
+    assert f"`explain` is {ratio[1]:.0f} (one thread) and {ratio[2]:.0f} (two) times faster than Captum's" in readme
     models = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
     (counts,) = [table for title, table in tables_of(models) if title == "Counts"]
     total = {row["Verdict"]: int(row["encoders and encoder-decoders"]) + int(row["decoders"]) for row in counts}
@@ -705,76 +705,67 @@ def test_numbers_of_the_readme(faithful):
     for data, accuracy in re.findall(r"(SST-2 dev|IMDB dev) ([\d.]+) %", readme):
         assert re.search(rf"\| {data} \| \d+ \| {accuracy}% \|", card)
     peers = rows_of(ROOT / "benchmarks" / "speed" / "results" / "peers.jsonl")
-    shares = [row["ratio"]["median"] for row in peers if "attnlrp against lxt" in row["name"]]
-    assert len(shares) == 2
-    assert f"lxt's AttnLRP takes {in_text(min(shares), 2)} to {in_text(max(shares), 2)} of our time" in readme
-    loss = {
-        (name, rival, metric): in_text(-better_by(rows, name, "relevance", rival, metric).mean())
-        for name in ("sst2", "snli", "mrpc", "cola")
-        for rival in ("attnlrp", "integrated_gradients", "LIME, deleted", "feature_ablation")
-        for metric in ("comprehensiveness", "sufficiency")
-        if rival in methods_of(rows, name)
-    }
+    shares = {}
+    for row in peers:
+        if found := re.search(r"attnlrp against lxt AttnLRP, (\d+) tokens", row["name"]):
+            shares[int(found[1])] = in_text(row["ratio"]["median"], 2)
+    (short, first), (long, second) = sorted(shares.items())
+    assert f"lxt's AttnLRP takes {first} ({short} tokens) and {second} ({long}) of our time" in readme
     comp, suff = "comprehensiveness", "sufficiency"
-    gradients = [loss["sst2", "integrated_gradients", metric] for metric in (comp, suff)]
+    rivals = [("LIME, deleted", comp), ("lime", comp), ("attnlrp", comp), ("integrated_gradients", comp)]
+    rivals.append(("integrated_gradients", suff))
+    loss = [in_text(-better_by(rows, "sst2", "relevance", rival, metric).mean()) for rival, metric in rivals]
     assert (
-        f"On SST-2 `relevance` (default) is behind AttnLRP by {loss['sst2', 'attnlrp', comp]}, LIME by deletion by "
-        f"{loss['sst2', 'LIME, deleted', comp]} and, not significantly, integrated gradients by {gradients[0]} "
-        f"(sufficiency: {gradients[1]})."
+        f"on SST-2 LIME by deletion is {loss[0]} ahead, Captum's LIME {loss[1]}, AttnLRP {loss[2]}, integrated "
+        f"gradients {loss[3]} (sufficiency {loss[4]})"
     ) in readme
-    for metric in (comp, suff):
-        p_values = corrected(rows, "sst2", "relevance", metric)
-        assert p_values["integrated_gradients"][0] > 0.05
-    p_values = corrected(rows, "sst2", "relevance", comp)
-    assert p_values["LIME, deleted"][0] < 0.05
-    assert p_values["attnlrp"][0] < 0.05
     sets = ("snli", "mrpc", "cola")
-    ahead = ", ".join(loss[name, "feature_ablation", comp] for name in sets)
-    assert f"leave-one-out leads it in comprehensiveness by {ahead}, not in sufficiency" in readme
-    assert {len(by_input(rows, name, "relevance", comp, ("main",))) for name in sets} == {100}
-    for name in sets:
-        assert better_by(rows, name, "relevance", "feature_ablation", suff).mean() > 0
-        assert corrected(rows, name, "relevance", comp)["feature_ablation"][0] < 0.05
+    behind = {
+        ours: ", ".join(in_text(-better_by(rows, name, ours, "feature_ablation", comp).mean()) for name in sets)
+        for ours in ("relevance", "attnlrp_iterative")
+    }
+    assert (
+        f"Captum's `feature_ablation` is ahead of it by {behind['relevance']}, of `attnlrp_iterative` by "
+        f"{behind['attnlrp_iterative']}"
+    ) in readme
 
 
 def in_text(value, digits=3):
     return f"{value:.{digits}f}".replace("0.", ".", 1)
 
 
-def test_what_the_readme_says_of_attnlrp_iterative(faithful):
-    """The best comprehensiveness of all methods with every input, and the largest loss of sufficiency to AttnLRP."""
+def ordinal(number):
+    return f"{number}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(number if number < 20 else number % 10, 'th') }"
+
+
+def test_what_the_readme_says_of_places(faithful):
+    """Places among all methods by the inputs that both have, and the losses behind them."""
     rows, _ = faithful
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    groups, losses = ("main", "added", "peers"), []
+    comp, suff = "comprehensiveness", "sufficiency"
+    places, counts, losses = {}, [], []
     for name in ("agnews", "imdb", "sst2"):
-        methods = {method for row in rows if row["kind"] == "run" and row["set"] == name for method in row["values"]}
-        means = {}
-        for method in methods:
-            values = by_input(rows, name, method, "comprehensiveness", groups)
-            if len(values) == 200:
-                means[method] = np.mean(list(values.values()))
-        assert len(means) >= 15
-        assert max(means, key=means.get) == "attnlrp_iterative"
-        ours, other = (by_input(rows, name, m, "sufficiency", groups) for m in ("attnlrp_iterative", "attnlrp"))
-        losses.append(np.mean([ours[place] - other[place] for place in ours]))
-    position = -better_by(rows, "sst2", "attnlrp_iterative", "position-aware LRP", "sufficiency").mean()
-    assert (
-        f"in sufficiency AttnLRP is up to {in_text(max(losses))} ahead, position-aware LRP {in_text(position)}"
-        in readme
-    )
-    sampled = ("LIME, deleted", "kernel SHAP, deleted")
-    gaps = [better_by(rows, "sst2", method, "attnlrp_iterative", "comprehensiveness") for method in sampled]
+        methods = methods_of(rows, name)
+        counts.append(len(methods))
+        for ours, metric in (("attnlrp_iterative", comp), ("attnlrp_iterative", suff), ("relevance", comp)):
+            gaps = [better_by(rows, name, ours, other, metric).mean() for other in methods if other != ours]
+            places.setdefault((ours, metric), []).append(ordinal(1 + sum(gap < 0 for gap in gaps)))
+            if metric == suff:
+                losses.append(-min(gaps))
+
+    def three(ours, metric):
+        first, second, third = places[ours, metric]
+        return f"{first}, {second} and {third}"
+
+    assert f"of {min(counts)} to {max(counts)} methods on AG News, IMDB and SST-2" in readme
+    gaps = [better_by(rows, "sst2", f"{m}, deleted", "attnlrp_iterative", comp) for m in ("LIME", "kernel SHAP")]
     assert {len(column) for column in gaps} == {25}
     assert (
-        "leads in comprehensiveness, except (SST-2, 25) LIME and kernel SHAP by deletion, "
-        f"{in_text(gaps[0].mean())} and {in_text(gaps[1].mean())} ahead, and not significantly over some methods run "
-        "on 20 to 40;"
+        f"is {three('attnlrp_iterative', comp)} in comprehensiveness (SST-2: behind LIME and kernel SHAP by deletion "
+        f"by {in_text(gaps[0].mean())} and {in_text(gaps[1].mean())}, 25 inputs) and "
+        f"{three('attnlrp_iterative', suff)} in sufficiency, at most {in_text(max(losses))} behind"
     ) in readme
-    for name in ("agnews", "imdb", "sst2"):
-        for method, (p, _) in corrected(rows, name, "attnlrp_iterative", "comprehensiveness").items():
-            column = better_by(rows, name, "attnlrp_iterative", method, "comprehensiveness")
-            assert (column.mean() <= 0) == (name == "sst2" and method in sampled), (name, method)
-            assert p < 0.05 or 20 <= len(column) <= 40, (name, method)
+    assert f"is {three('relevance', comp)} in comprehensiveness; on SST-2" in readme
     for name in ("snli", "mrpc"):
         for metric, sign, best in (("comprehensiveness", 1, "feature_ablation"), ("sufficiency", -1, "relevance")):
             methods = {
@@ -839,20 +830,17 @@ def test_differences_on_the_page_of_relevance(faithful, relevance):
     p_values = {name: corrected(rows, name, "relevance", comp)["attnlrp"] for name in gaps}
     assert f"its comprehensiveness is higher by {in_text(gaps['sst2'].mean())} [.016, .034]" in page
     assert p_values["sst2"][0] < 0.001
-    found = re.search(
-        r"not shown to differ on IMDB \((\S+) higher, p = (\S+)\) and AG News \((\S+) lower, p = (\S+)\)", page
-    )
-    assert found.group(1, 3) == (in_text(gaps["imdb"].mean()), in_text(-gaps["agnews"].mean()))
-    for name, text in (("imdb", found[2]), ("agnews", found[4])):
-        assert float(text) == pytest.approx(p_values[name][0], abs=p_values[name][1])
-    better = [better_by(rows, name, "attnlrp", "relevance", suff).mean() for name in gaps]
-    p_values = [corrected(rows, name, "relevance", suff)["attnlrp"] for name in gaps]
-    found = re.search(
-        rf"sufficiency \({in_text(min(better))} to {in_text(max(better))} better, p = (\S+) to (\S+)\)", page
-    )
-    for text, (p, allowance) in zip(found.groups(), (min(p_values), max(p_values)), strict=True):
-        assert float(text) == pytest.approx(p, abs=allowance)
-    assert all(p > 0.05 for p, _ in p_values)
+    found = re.search(r"On IMDB it is (\S+) higher \[(.+?), (.+?)\], on AG News (\S+) lower \[(.+?), (.+?)\]", page)
+    for sign, name, shown in ((1, "imdb", found.group(1, 2, 3)), (-1, "agnews", found.group(4, 5, 6))):
+        mean, low, high = map(float, shown)
+        error = gaps[name].std(ddof=1) / len(gaps[name]) ** 0.5
+        assert mean == pytest.approx(sign * gaps[name].mean(), abs=6e-4)
+        assert (low, high) == pytest.approx((mean - 1.96 * error, mean + 1.96 * error), abs=0.15 * error + 6e-4)
+    better = [better_by(rows, name, "attnlrp", "relevance", suff) for name in gaps]
+    means = [column.mean() for column in better]
+    assert f"Sufficiency is better by {in_text(min(means))} to {in_text(max(means))} on the three sets" in page
+    assert all(column.mean() > 1.96 * column.std(ddof=1) / len(column) ** 0.5 for column in better)
+    assert all(corrected(rows, name, "relevance", suff)["attnlrp"][0] > 0.05 for name in gaps)
     behind = [better_by(rows, name, "attnlrp", "attnlrp_iterative", suff).mean() for name in gaps]
     assert f"behind `attnlrp` in sufficiency by {in_text(min(behind))} to {in_text(max(behind))}" in page
     position = better_by(rows, "sst2", "position-aware LRP", "attnlrp_iterative", suff)

@@ -278,7 +278,7 @@ def test_limits_name_what_the_plan_has_no_rows_of():
     columns = {OURS: both([0.1] * 12), RIVAL: both([0.1] * 12)}
     rows = [line(range(12), columns, name="snli"), line(range(12), columns, name="sst2", group="untuned")]
     text = "\n".join(report._limits(rows, []))
-    assert "all methods, SNLI: 12 of 100" in text
+    assert "all methods, SNLI: 12 of 200" in text
     assert "metrics that nothing was tuned on, SST-2: 12 of 100" in text
     (missing,) = (row for row in text.splitlines() if row.startswith("- Not run: "))
     for name in ("RTE", "CoLA", "SST-2, DeBERTa-v2", "IMDB, 256 tokens", "LIME, deleted on AG News"):

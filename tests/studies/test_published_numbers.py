@@ -270,7 +270,7 @@ def test_limits_of_the_faithfulness_study_are_those_of_its_rows(faithful):
             assert (f"{method} on {title}" in limits) == (method not in methods_of(rows, name))
     for name, title in (("snli", "SNLI"), ("mrpc", "MRPC")):
         count = len(by_input(rows, name, "relevance", "sufficiency", ("main",)))
-        assert (f"all methods, {title}: {count} of 100" in limits) == (count < 100)
+        assert (f"all methods, {title}: {count} of 200" in limits) == (count < 200)
 
 
 def test_agreement_with_the_code_of_authors(faithful):

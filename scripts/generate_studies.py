@@ -47,17 +47,16 @@ page of each study.
 
 In every head and layer of {suites} pairs of a model and a data set, each attention row is replaced by the row with
 the same output that needs few keys
-([efficient attention](../concepts/effective_and_efficient_attention.md)). The claims are those of arXiv 2410.18541.
+([efficient attention](../concepts/effective_and_efficient_attention.md)).
 
 {causal}
 
 - Predictions kept: {kept} inputs with a changed row{partly}. Median relative change of the logits: {change}.
-  Noise that heads can see moves the logits {visible} times as much as noise that they cannot see.
 - {causal_missed}
 
-![Change of the logits, keys against tolerance, cost of token sets](causal.png)
+![Controls, tolerance and cost of token sets](causal.png)
 
-All tables: [efficient attention](causal.md).
+[All tables](causal.md).
 
 ## Which scores are faithful?
 
@@ -65,34 +64,32 @@ Tokens with the highest scores are removed: the best method makes the probabilit
 
 {faithful}
 
-- Positive: `relevance` (default; DecompX without biases, from the word embeddings) is better than the Captum method
-  with the best mean among those run on at least half of the inputs; intervals are 95 %. {on_fewer}
+- `relevance` (default; DecompX without biases, from the word embeddings) against the best method of Captum on at least
+  half of the inputs, which stands there; intervals are 95 %. {on_fewer}
 - {faithful_count}
-- Largest losses with p < .05: {worst}. [All losses](faithfulness.md#worst-results), [limits](faithfulness.md#limits).
+- Largest loss of each unit with p < .05: {worst}. [All losses](faithfulness.md#worst-results),
+  [limits](faithfulness.md#limits).
 - [Places](faithfulness.md#places) of `relevance` in comprehensiveness and sufficiency: {places}.
-- On words that people marked (plausibility), {plausible}
-- Models: two fine-tuned MiniLM encoders. {further}
+- {further}
 
 ![Comprehensiveness of eight methods on three data sets](faithfulness.png)
 
-All tables: [faithfulness](faithfulness.md). [Search for a better
-score](../methods/score_search.md).
+[All tables](faithfulness.md), [search for a better score](../methods/score_search.md).
 
 ## Does attention keep information, and does its order follow information?
 
 {heads} heads with additive, deep and scaled dot product attention, softmax and Gumbel-softmax, were trained on the
-states of a frozen encoder, each kind with its own learning rate and epochs. The claims are those of arXiv 2211.07714.
+states of a frozen encoder, each kind with its own learning rate and epochs.
 
 {information}
 
-- "Holds" needs every difference on every data set; "does not hold" is reversed or absent on at least one. P-values are
-  corrected by Holm. The first claim is judged with the entropy of the attention held equal.
-- {information_changes}
+- "Holds" needs every difference on every data set, for (v) of one combination; "does not hold" is reversed or absent on
+  at least one. P-values are corrected by Holm.
 - Information is that of a linear probe: [what it can mean](../concepts/information.md).
 
-![Rank agreement of attention and information over the evenness of attention](information.png)
+![Agreement over evenness of attention](information.png)
 
-All tables: [attention and information](information.md).
+[All tables](information.md).
 """
 
 
@@ -114,11 +111,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows))
 
 
-def claims(text: str) -> str:
+def claims(text: str, source: str) -> str:
     """Return the claims of a study with their verdicts, and what stands behind a verdict in parentheses."""
     rows = re.findall(r"^\| (\([0-9iv]+\)) ([^|]+) \| ([A-Z ]+?)(?: \(([^|]*)\))? \|$", text, re.MULTILINE)
-    cells = [[number, claim, verdict.lower(), note] for number, claim, verdict, note in rows]
-    return table(["", "claim", "verdict", "what it rests on"], cells)
+    cells = [[f"{number} {claim}", verdict.lower(), note] for number, claim, verdict, note in rows]
+    return table([f"claim of {source}", "verdict", "what it rests on"], cells)
 
 
 def targets(text: str) -> list[tuple[str, str, bool]]:
@@ -155,45 +152,29 @@ def places(faithful: str) -> str:
 
 
 def worst(faithful: str) -> str:
-    """Return the largest significant loss of each of the two methods of this package, for each unit of the metrics."""
+    """Return the largest significant loss of this package's two methods for each unit of the metrics."""
     section = faithful.split("\n## Worst results\n", 1)[1].split("\n## ", 1)[0]
     words = []
     for part in section.split("\n### Worst: ")[1:]:
         rows = [row.split(" | ") for row in re.findall(r"^\| (.+) \|$", part, re.MULTILINE)]
-        for method in ("relevance", "attnlrp_iterative"):
-            for data, metric, _, rival, figure, inputs in [
-                row for row in rows if row[2] == method and row[4].startswith("**")
-            ][:1]:
-                loss = figure.strip("*").split(" ")[0]
-                words.append(f"`{method}` {loss} in {metric} to {rival} ({data}, {inputs} inputs)")
+        for data, metric, method, rival, figure, inputs in [row for row in rows if row[4].startswith("**")][:1]:
+            loss = figure.strip("*").split(" ")[0]
+            words.append(f"`{method}` {loss} to {rival} ({metric}, {data}, {inputs} inputs)")
     return "; ".join(words)
 
 
 def on_fewer(faithful: str) -> str:
     """Return the sentence on the methods of Captum that were run on fewer inputs and are ahead of relevance."""
     tables = rows_of_tables(faithful.split("\n## Faithfulness\n", 1)[1], "###")
-    words = []
+    ahead: dict[tuple[str, str], list[str]] = {}
     for name in (TITLES[name] for name in MAIN_SETS):
         rows = [[cell.strip("* ") for cell in row] for row in tables[name] if row[2].isdigit()]
         most = max(int(row[2]) for row in rows)
         for row in rows:
             if row[1] == "Captum" and 2 * int(row[2]) < most and row[4].startswith("-"):
-                words.append(f"{row[0]} {row[4].split(' ')[0]} ({name}, {row[2]} inputs,{row[4].split(',')[-1]})")
-    if not words:
-        return ""
-    return f"Run on fewer inputs and ahead in comprehensiveness: {'; '.join(words)}."
-
-
-def plausible(faithful: str) -> str:
-    """Return the sentence on agreement with human rationales: where relevance loses."""
-    tables = rows_of_tables(faithful.split("\n## Plausibility\n", 1)[1], "###")
-    behind = []
-    for name, rows in tables.items():
-        for method, _, _, difference, *_ in (row for row in rows if len(row) == 7 and row[1].isdigit()):
-            if difference.startswith("-") and ("p < " in difference or float(difference.split("p = ")[1]) < 0.05):
-                behind.append(f"{method} on {name} ({difference.split(' ')[0]})")
-    lost = f"is significantly behind {', '.join(behind)}" if behind else "is not significantly behind any method"
-    return f"`relevance` {lost}."
+                ahead.setdefault((name, row[2]), []).append(f"{row[0]} {row[4].split(' ')[0]},{row[4].split(',')[-1]}")
+    words = [f"{name}, {count} inputs: {', '.join(found)}" for (name, count), found in ahead.items()]
+    return f"Ahead on fewer: {'; '.join(words)}." if words else ""
 
 
 def further(faithful: str) -> str:
@@ -212,8 +193,8 @@ def further(faithful: str) -> str:
         best = Counter(row[2].split(",")[0] for row in rows if row[1] == metric)
         words.append(f"{metric}: " + ", ".join(f"`{method}` on {count}" for method, count in best.most_common()))
     counts = " to ".join(sorted(set(inputs.values()), key=int))
-    where = "[other sets and encoders](faithfulness.md#other-data-sets-and-encoders)"
-    return f"Best on {len(inputs)} {where} ({counts} inputs each): {'; '.join(words)}."
+    where = "[others](faithfulness.md#other-data-sets-and-encoders)"
+    return f"Models: two MiniLM. Best on {len(inputs)} {where} ({counts} inputs): {'; '.join(words)}."
 
 
 def missed(rows: Sequence[tuple[str, str, bool]], page: str) -> str:
@@ -230,33 +211,27 @@ def page() -> str:
     causal, faithful, information = read("causal"), read("faithfulness"), read("information")
     goals, scores = targets(causal), targets(faithful)
     figure = {target: value for target, value, _ in goals}
-    differences = [
-        [name, metric, value.split(", p")[0].replace(" against ", " | "), "yes" if met else "no"]
-        for target, value, met in scores
-        if (found := re.fullmatch(r"(\w+): (\w+) not worse by 0.01", target))
-        for name, metric in [found.groups()]
-    ]
-    head = ["data set", "metric", "relevance is better by", "best of Captum", "not worse by .01"]
+    by_set: dict[str, dict[str, str]] = {}
+    for target, value, _ in scores:
+        if found := re.fullmatch(r"(\w+): (\w+) not worse by 0.01", target):
+            by_set.setdefault(found[1], {})[found[2]] = value.split(", p")[0].replace(" against", "")
+    differences = [[TITLES[name], *(values[metric] for metric in METRICS)] for name, values in by_set.items()]
+    head = ["relevance is better by", *METRICS]
     return TEMPLATE.format(
         suites=find(r"^\d+ inputs in (\d+) suites", causal)[1],
-        causal=claims(causal),
+        causal=claims(causal, "arXiv 2410.18541"),
         kept=figure["predictions kept on every input with a changed row, 2,000 or more"].split(" (")[0],
         partly=part_of_the_plan(causal),
         change=figure["median relative change of the logits <= 1e-5 (inputs with a changed row)"],
-        visible=figure["visible noise of the same norm: >= 100 times more (median)"],
         causal_missed=missed(goals, "causal"),
-        faithful=table(head, [[TITLES.get(row[0], row[0]), *row[1:]] for row in differences]),
+        faithful=table(head, differences),
         faithful_count=missed(scores, "faithfulness"),
         worst=worst(faithful),
         on_fewer=on_fewer(faithful),
         places=places(faithful),
-        plausible=plausible(faithful),
         further=further(faithful),
         heads=find(r"^(\d+) heads, ", information)[1],
-        information=claims(information),
-        information_changes=find(r"^((?:Verdicts that|No verdict) changed against it.*)$", information)[1].replace(
-            "against it", "against an earlier version with three seeds", 1
-        ),
+        information=claims(information, "arXiv 2211.07714"),
     )
 
 

@@ -596,11 +596,11 @@ def figure(study: Study, path: Path) -> None:
 
 
 WHAT_IT_IS_ABOUT = {  # by the number of the claim
-    "(1)": "a consequence of the definition, as is that a row keeps at most d + 1 keys: this tests the solver",
-    "(2)": "a consequence of the definition: this tests the solver",
+    "(1)": "by definition, as is that a row keeps at most d + 1 keys: this tests the solver",
+    "(2)": "by definition: this tests the solver",
     "(3)": "{slow}",
-    "(4)": "rows and outputs of heads; that kept keys suffice and that none can be left out follows from the "
-    "definition: this tests the solver; all checked rows are firm on {firm} of {changed} inputs with a changed row",
+    "(4)": "for rows, by definition: this tests the solver; checked rows all firm on {firm} of {changed} inputs with a "
+    "changed row",
 }
 FOR_PREDICTION = "(4) The same for the prediction: no kept key can be left out without a change of the prediction"
 CLAIMS: tuple[Callable[[Study], tuple[str, dict[str, str]]], ...] = (
@@ -620,8 +620,8 @@ def facts_of_claims(study: Study) -> dict[str, object]:
         ratios = [line["certify"] / line["efficient"] for line in lines]
         if median_interval(ratios)[1] > MOST_COST and decides(lines_of(study.certificates, name)):
             slow.append(f"{name} {median(ratios)}")
-    cost = f"the cost of a certificate is not surely below {MOST_COST:g} on {'; '.join(slow)}" if slow else ""
-    proof = f"{unproved} of {sum(line['rows'] for line in study.certificates)} rows were not proved optimal"
+    cost = f"cost not surely below {MOST_COST:g} explanations on {'; '.join(slow)}" if slow else ""
+    proof = f"{unproved} of {sum(line['rows'] for line in study.certificates)} rows not proved optimal"
     return {
         "changed": len(some),
         "firm": sum(bool(line["firm"]) for line in some),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,6 +11,7 @@ from typing import TypeVar
 from weakref import WeakKeyDictionary, ref
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from hf_attn_mi.capture.model_reading import read_once
@@ -55,15 +57,16 @@ def model_state(model: nn.Module) -> ModelState:
     """What decides how a model computes, as far as it can be read without running it.
 
     These are the address and the version counter of every parameter and buffer, the modules themselves with their
-    classes and names, their hooks, and the attributes of modules whose class is the caller's. Tensors that were
-    created in inference mode keep no version counter: of these the address alone counts.
+    classes and names, their hooks, and the attributes of modules whose class is the caller's; the functions that the
+    classes run, those that are registered as attention implementations, and the hooks of all modules. Tensors that
+    were created in inference mode keep no version counter: of these the address alone counts.
     """
     state, _ = read_once(model, "state", _read_state)
     return state
 
 
 def _read_state(model: nn.Module) -> tuple[ModelState, list[nn.Module]]:
-    state: list[Hashable] = []
+    state: list[Hashable] = [*_shared_code()]
     modules, seen, visited = [model], {id(model)}, list[nn.Module]()
     own_classes: dict[type[nn.Module], bool] = {}
     with torch._C.DisableTorchFunction():  # an active mode, such as a tracer, must not see these reads
@@ -77,8 +80,9 @@ def _read_state(model: nn.Module) -> tuple[ModelState, list[nn.Module]]:
             own = own_classes.get(kind)
             if own is None:
                 own = own_classes[kind] = _is_own_class(kind)
+                state += (getattr(kind, "forward", None), _eager_attention(kind.__module__))
             if own or ("forward" in module.__dict__ and _has_own_forward(module)):
-                state += (id(getattr(kind, "forward", None)), _attributes(module))
+                state.append(_attributes(module))
             for tensors in (module._parameters, module._buffers):
                 for tensor in tensors.values() if tensors else ():
                     if tensor is not None:
@@ -91,6 +95,25 @@ def _read_state(model: nn.Module) -> tuple[ModelState, list[nn.Module]]:
                         seen.add(id(child))
                         modules.append(child)
     return tuple(state), visited
+
+
+def _shared_code() -> tuple[Hashable, ...]:
+    """What every model of the process runs: attention functions by name, and the hooks of all modules.
+
+    The functions themselves, not their addresses: an address may be given again.
+    """
+    shared = nn.modules.module
+    hooks = (shared._global_forward_pre_hooks, shared._global_forward_hooks)
+    known = getattr(sys.modules.get("transformers.modeling_utils"), "ALL_ATTENTION_FUNCTIONS", None)
+    tables = () if known is None else (known._global_mapping, known._local_mapping)
+    registered = (function for table in tables for function in table.values())
+    return (F.scaled_dot_product_attention, *registered, *(number for table in hooks for number in table))
+
+
+def _eager_attention(module: str) -> Hashable:
+    """The function that the attention of a library's module runs where it is eager; None for others."""
+    function: Hashable = getattr(sys.modules.get(module), "eager_attention_forward", None)
+    return function
 
 
 def _is_own(module: nn.Module) -> bool:
@@ -107,7 +130,11 @@ def _has_own_forward(module: nn.Module) -> bool:
 def _is_own_class(kind: type[nn.Module]) -> bool:
     """Whether the class is the caller's, or its forward was replaced by code of the caller."""
     forward = getattr(kind, "forward", None)  # of classes of TorchScript only instances have one
-    return not (_of_library(kind.__module__) and _of_library(getattr(forward, "__module__", "")))
+    if not (_of_library(kind.__module__) and _of_library(getattr(forward, "__module__", ""))):
+        return True
+    # By where it was written: `functools.wraps` copies the other names.
+    home = str(getattr(forward, "__globals__", {}).get("__name__", ""))
+    return bool(home) and not (_of_library(home) or home.partition(".")[0] in ("torch", "contextlib", "functools"))
 
 
 @lru_cache(maxsize=4096)

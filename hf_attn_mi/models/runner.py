@@ -340,16 +340,22 @@ class EncoderRunner:
         return self.cached("takes_batches", accepts)
 
     def ignores_padding(self, inputs: Sequence[EncodedInput]) -> bool:
-        """Whether an input gives the same output alone and padded on the right; tried once for each model.
+        """Whether an input gives the same output alone and padded on the right.
 
-        Some models read the last position, or convolve over their padding. The shortest input is run alone and beside
-        the longest. Where the outputs differ, only inputs of equal length may share a batch, so that padding never
-        changes a score.
+        Some models read the last position, convolve over their padding, or turn positions by the length of the batch.
+        The shortest input is run alone and beside the longest: once for each model, and again for inputs longer than
+        any tried before. Where the outputs differ, only inputs of equal length may share a batch, so that padding
+        never changes a score.
         """
         if self.pad_id is None or not self.takes("attention_mask", "kwargs") or inputs[0].length is None:
             return False
         try:
-            return self.cached("ignores_padding", lambda: padding_changes_nothing(self, inputs))
+            known = self.cached("ignores_padding", dict[str, tuple[int, bool]])
+            longest = max(one.token_count for one in inputs)
+            length, same = known.get("tried", (0, True))
+            if same and longest > length:
+                length, same = known["tried"] = longest, padding_changes_nothing(self, inputs)
+            return same
         except UnsupportedModelError:  # one of these inputs fails in the model, and will fail alone
             return False
         except RuntimeError as error:

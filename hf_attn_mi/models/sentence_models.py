@@ -106,9 +106,10 @@ def read_sentence_transformer(model: Any) -> Unwrapped:
             f"model is a SentenceTransformer with truncate_dim={model.truncate_dim}, which cuts its embeddings and is "
             "not supported. Load it with truncate_dim=None."
         )
-    if model not in _wrapped:
-        _wrapped[model] = SentenceModel(model)
-    return Unwrapped(_wrapped[model], model.tokenizer, _cut(model), source=model)
+    known = _wrapped.get(model)
+    if known is None or list(known.parts) != list(model.children()):  # the caller may have put in another module
+        known = _wrapped[model] = SentenceModel(model)
+    return Unwrapped(known, model.tokenizer, _cut(model), source=model)
 
 
 def read_cross_encoder(model: Any) -> Unwrapped:

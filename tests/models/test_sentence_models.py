@@ -82,6 +82,20 @@ def test_the_similarity_of_a_sentence_transformer_is_its_own(folders, mode):
         assert float(target(runner.forward(runner.collate(encoded)))[0]) == pytest.approx(value, abs=1e-6)
 
 
+def test_another_encoder_put_into_a_sentence_transformer_is_the_one_that_is_explained(folders):
+    model, other = (sentence_transformer(folders["encoder"]) for _ in range(2))
+    with torch.no_grad():
+        for parameter in other[0].parameters():
+            parameter.mul_(0.5)
+    aim = targets.similarity(OTHER)
+    before = explain(model, TEXTS[0], target=aim, layers="none").value
+    expected = explain(other, TEXTS[0], target=aim, layers="none").value
+    model[0] = other[0]
+    model.train()  # the new encoder has to be found, to be set to evaluation mode
+    found = explain(model, TEXTS[0], target=aim, layers="none").value
+    assert found == pytest.approx(expected, abs=1e-6) != pytest.approx(before, abs=1e-3)
+
+
 def test_an_embedding_model_alone_says_what_it_can_explain(folders):
     model = sentence_transformer(folders["encoder"])
     with pytest.raises(

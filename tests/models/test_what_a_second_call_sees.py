@@ -32,7 +32,7 @@ def decoder_of_dynamic_positions():
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
-                parameter.normal_(std=0.5)
+                parameter.normal_(std=0.2)
     return model
 
 

@@ -96,7 +96,7 @@ def capture_attention(
     _refuse_inside_consumer(inner)
     capture = Capture()
     # Not by enter_context: Ctrl-C between its two steps would leave the lock locked.
-    with model_lock(inner), eager_stance(model), visible_attention(inner), ExitStack() as stack:
+    with visible_attention(inner), model_lock(inner), eager_stance(model), ExitStack() as stack:
         checks, table = cached_pair(inner, _CHECKS, ("module_names", lambda: NameTable.of(inner)))
         names, capture.checks = ModuleNames(inner, table), checks
         validation = CaptureValidation(names, checks=capture.checks, skipped=set() if skipped is None else skipped)

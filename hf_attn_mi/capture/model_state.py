@@ -21,6 +21,9 @@ _COMPILED = "_torchdynamo_orig_callable"  # what a compiled function has
 WRAPPERS = {"DataParallel", "DistributedDataParallel", "FullyShardedDataParallel"}
 _locks: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
 _locks_guard = threading.Lock()
+# Held while configurations name another attention: models of several threads can share one. Taken before model_lock.
+_switch_lock = threading.RLock()
+_switched: dict[int, str] = {}  # what these configurations name otherwise, by their addresses
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -87,24 +90,56 @@ def visible_attention(model: nn.Module) -> Iterator[None]:
     Raises:
         UnsupportedModelError: the model cannot be switched to it.
     """
-    configs = [(one, one._attn_implementation_internal) for one in read_once(model, "configs", _configs)]
-    hidden = _hidden(value for _, value in configs)
-    if not hidden:
+    known = read_once(model, "configs", _configs)
+    if not _needs_turn(known):
         yield
         return
+    with _switch_lock:
+        configs = [(one, one._attn_implementation_internal) for one in known]
+        hidden = _hidden(value for _, value in configs)
+        with _switched_to(model, configs, hidden[0]) if hidden else nullcontext():
+            yield
+
+
+@contextmanager
+def own_attention(model: nn.Module) -> Iterator[tuple[str, ...]]:
+    """Inside, no thread switches the attention of a model; yields its implementations that cannot be traced.
+
+    None are yielded where this thread has switched the model.
+    """
+    known = read_once(model, "configs", _configs)
+    with _switch_lock if _needs_turn(known) else nullcontext():
+        yield tuple(_hidden(one._attn_implementation_internal for one in known))
+
+
+def _needs_turn(configs: Iterable[Any]) -> bool:
+    """Whether one of these names a hidden attention, or would if it were not switched now."""
+    return bool(_hidden(map(_named, configs)))
+
+
+def _named(config: Any) -> Any:
+    """The attention implementation of a configuration, also while it is switched."""
+    return _switched.get(id(config), config._attn_implementation_internal)
+
+
+@contextmanager
+def _switched_to(model: nn.Module, configs: list[tuple[Any, Any]], name: str) -> Iterator[None]:
+    """Inside, the model runs attention that can be traced."""
     choice = _visible_choice(model)
     try:
+        _switched.update({id(config): value for config, value in configs})
         try:
             model.set_attn_implementation(choice)  # type: ignore[operator]
         except Exception as error:
             raise UnsupportedModelError(
-                f"{type(model).__name__} runs attention implementation {hidden[0]!r}, whose kernel cannot be traced, "
+                f"{type(model).__name__} runs attention implementation {name!r}, whose kernel cannot be traced, "
                 f"and cannot be switched to {choice!r}: {error}. Load it with attn_implementation='sdpa' or 'eager'."
             ) from error
         yield
     finally:
         for config, value in configs:
             config._attn_implementation_internal = value
+            _switched.pop(id(config), None)
 
 
 def attention_facts(model: nn.Module) -> dict[str, str]:
@@ -113,8 +148,10 @@ def attention_facts(model: nn.Module) -> dict[str, str]:
     "attention_implementation" is that of the model's configuration, "attention_switched_to" the one that replaces it
     while the model is explained; only where it is replaced.
     """
-    facts = {"attention_implementation": str(getattr(getattr(model, "config", None), "_attn_implementation", ""))}
-    if _hidden(one._attn_implementation_internal for one in read_once(model, "configs", _configs)):
+    config = getattr(model, "config", None)
+    named = _switched.get(id(config), getattr(config, "_attn_implementation", ""))
+    facts = {"attention_implementation": str(named)}
+    if _needs_turn(read_once(model, "configs", _configs)):
         facts["attention_switched_to"] = _visible_choice(model)
     return facts
 

@@ -41,6 +41,9 @@ def call_model(model: nn.Module, arguments: Mapping[str, Any], compiled: nn.Modu
         if isinstance(error, ValueError) and "batch sizes > 1" in str(error):
             reason = "takes one row in a pass, since it names no padding token: set model.config.pad_token_id."
             raise UnsupportedModelError(f"{name} {reason}") from error
+        if "nference tensor" in str(error) and any(one.is_inference() for one in model.parameters()):
+            reason = "has weights that were created in torch.inference_mode, of which no gradient can be taken."
+            raise UnsupportedModelError(f"{name} {reason} Load the model outside of that mode.") from error
         first = (str(error).strip() or "no message").splitlines()[0]
         shapes = ", ".join(f"{key} {tuple(getattr(value, 'shape', ()))}" for key, value in arguments.items())
         raise UnsupportedModelError(

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 def trim_padding(runner: EncoderRunner, one: EncodedInput) -> EncodedInput:
     """The input without the padding at its ends, if that changes no output; else as given.
 
-    This is tested on the model, once for each combination of sides with padding, and for every row where the model runs
-    code of the caller, which may read the padding of some rows only: with the cut input as it is, and with the
-    positions that its tokens have in the padded row. What is explained is what the model says about the row as the
-    caller passed it.
+    This is tested on the model, once for each combination of sides with padding and again for rows longer than any
+    before, and for every row where the model runs code of the caller, which may read the padding of some rows only:
+    with the cut input as it is, and with the positions that its tokens have in the padded row. What is explained is
+    what the model says about the row as the caller passed it.
     """
     start, end = padding_ends(one)
     if (start, end) == (0, one.token_count):
@@ -51,7 +51,10 @@ def trim_padding(runner: EncoderRunner, one: EncodedInput) -> EncodedInput:
 
     try:
         if _is_padding(runner, one, start, end) and not runs_own_code(runner.model):
-            form = runner.cached(("padding", start > 0, end < one.token_count), try_forms)
+            known = runner.cached(("padding", start > 0, end < one.token_count), dict[str, tuple[int, bool | None]])
+            length, form = known.get("tried", (0, False))
+            if form is not None and one.token_count > length:
+                length, form = known["tried"] = one.token_count, try_forms()
         else:  # masked tokens or code that may read them: no other row shows the outputs without them
             form = try_forms()
     except UnsupportedModelError:  # the model cannot run the row as it is: its decoder needs tokens that a target gives

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from hf_attn_mi._version import library_versions
 from hf_attn_mi.capture import eager_stance, is_compiled, model_lock, unwrap
 from hf_attn_mi.capture.model_cache import cached, runs_own_code
+from hf_attn_mi.capture.model_state import visible_attention
 from hf_attn_mi.capture.module_walk import modules_of
 from hf_attn_mi.errors import InvalidInputError, UnsupportedModelError
 from hf_attn_mi.models.encode import encode_tensors, encode_texts, forward_parameters
@@ -29,6 +30,7 @@ from hf_attn_mi.models.output_heads import OutputHead
 from hf_attn_mi.models.padding import padding_changes_nothing, trim_padding
 from hf_attn_mi.models.positions import with_positions_named
 from hf_attn_mi.models.row_independence import agrees_with_rows_alone, answers_rows_alone, rows_as_answered
+from hf_attn_mi.models.switched_attention import refuse_other_attention
 from hf_attn_mi.models.tensor_inputs import with_positions
 from hf_attn_mi.models.weights import fingerprint, holds_meta_weights, refuse_nonfinite_weights
 from hf_attn_mi.models.wrappers import device_hook, refuse_default_device, refuse_scripted, unwrap_object
@@ -253,6 +255,7 @@ class EncoderRunner:
         )
         encoded = encode_choices(encode, inputs) if takes_choices(self.model) else encode(inputs)
         if encoded.inputs:
+            refuse_other_attention(self, encoded.inputs[0])
             self._encoded = encoded.inputs[:1]
             self._notes = notes_of(self, self._encoded, run=False)  # here the state of the model was read anyway
         return encoded
@@ -366,14 +369,19 @@ class EncoderRunner:
     # --- running -----------------------------------------------------------------------------------------------
 
     @contextmanager
-    def session(self) -> Iterator[None]:
+    def session(self, *, visible: bool = True) -> Iterator[None]:
         """Inside, the model is in evaluation mode, compiled code runs eagerly, and this thread alone uses the model.
 
-        The mode "inference" is switched off, since no gradient can be taken in it.
+        The mode "inference" is switched off, since no gradient can be taken in it. Attention that cannot be traced is
+        switched (`visible_attention`), so that every pass of a result runs the same attention.
+
+        Args:
+            visible: False leaves the attention as it is.
         """
         # inference_mode(False) switches gradients on, so it is entered only where it is needed.
         inference = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
-        with inference, model_lock(self.model), eager_stance(self.model):
+        attention = visible_attention(self.model) if visible else nullcontext()
+        with inference, attention, model_lock(self.model), eager_stance(self.model):
             training = [module for module in modules_of(self.model) if module.training]
             try:
                 for module in training:

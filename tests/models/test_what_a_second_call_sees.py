@@ -21,12 +21,12 @@ def relu_attention(module, query, key, value, mask, scaling=None, **options):
     return (rows @ value).transpose(1, 2), rows
 
 
-def decoder_of_dynamic_positions():
+def decoder_of_dynamic_positions(vocabulary):
     """A classifier whose positions turn by the length of the batch, beyond 12 tokens."""
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
     rope = {"rope_type": "dynamic", "factor": 8.0, "rope_theta": 100.0}
-    ids = {"vocab_size": 50, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    ids = {"vocab_size": vocabulary, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     config = LlamaConfig(**sizes, **ids, max_position_embeddings=12, rope_parameters=rope)
     model = LlamaForSequenceClassification(config).eval()
     with torch.no_grad():
@@ -36,23 +36,26 @@ def decoder_of_dynamic_positions():
     return model
 
 
-def padded(*lengths):
-    """Right-padded ids of inputs of these lengths."""
-    torch.manual_seed(1)
-    rows = [torch.randint(3, 50, (length,)) for length in lengths]
-    ids = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    return {"input_ids": ids, "attention_mask": (ids != 0).long()}
+TEXTS = ["a film of joy and wit .", "a film of joy and wit , and then of more joy and more wit , and of no end to it ."]
 
 
-def test_padding_is_tried_again_where_an_input_is_longer_than_any_before():
-    model, batch = decoder_of_dynamic_positions(), padded(9, 18)
+def test_padding_is_tried_again_where_an_input_is_longer_than_any_before(demo):
+    model, options = decoder_of_dynamic_positions(len(demo[1])), {"tokenizer": demo[1], "target": 0, "layers": "none"}
+    batch = demo[1](TEXTS, return_tensors="pt", padding=True)
+    batch.pop("token_type_ids", None)
+    short = int(batch["attention_mask"][0].sum())
     with torch.no_grad():
-        alone = float(model(input_ids=batch["input_ids"][:1, :9]).logits[0].softmax(0)[0])
+        alone = float(model(input_ids=batch["input_ids"][:1, :short]).logits[0].softmax(0)[0])
         beside = float(model(**batch).logits[0].softmax(0)[0])
     assert abs(alone - beside) > 1e-3  # the premise: padding changes what the model says
-    explain(model, padded(4, 6), target=0, layers="none")
-    first, _ = explain(model, batch, target=0, layers="none")
+    explain(model, ["a film", "a film of joy"], **options)
+    first, _ = explain(model, TEXTS, **options)
     assert first.probability == pytest.approx(alone, abs=1e-6)
+    # The same of rows that the caller has padded: they are explained as the model answers them.
+    model = decoder_of_dynamic_positions(len(demo[1]))
+    explain(model, {name: tensor[:, : short + 1] for name, tensor in batch.items()}, target=0, layers="none")
+    first, _ = explain(model, dict(batch), target=0, layers="none")
+    assert first.probability == pytest.approx(beside, abs=1e-6)
 
 
 def test_a_wrong_target_is_forgotten(demo):
@@ -107,3 +110,10 @@ def test_the_same_model_keeps_its_state():
     state = model_state(model)
     explain(model, INPUTS)
     assert model_state(model) == state
+
+
+def test_weights_of_inference_mode_are_named():
+    with torch.inference_mode():
+        model = tiny_bert()
+    with pytest.raises(UnsupportedModelError, match="weights that were created in torch"):
+        explain(model, INPUTS, method="saliency", layers="none")

@@ -45,7 +45,7 @@ page of each study.
 
 ## Does efficient attention give the same prediction?
 
-In every head and layer of {suites} pairs of a model and a data set, each attention row is replaced by the row with
+In every head and layer of {suites} pairs of model and data set, each attention row is replaced by the row with
 the same output that needs few keys
 ([efficient attention](../concepts/effective_and_efficient_attention.md)).
 

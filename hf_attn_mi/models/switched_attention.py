@@ -43,7 +43,7 @@ def _difference(runner: EncoderRunner, one: EncodedInput) -> tuple[float, float]
         for visible in (False, True):
             with runner.session(visible=visible), torch.no_grad():
                 outputs.append(float_outputs(runner.forward(runner.collate([one]))))
-    except UnsupportedModelError:  # the kernel is not for this device, or the model needs a target to run
+    except (UnsupportedModelError, ImportError):  # the kernel is not on this machine, or a target is needed to run
         return 0.0, 0.0
     worst = 0.0, 0.0
     for own, other in zip(*outputs):

@@ -277,7 +277,8 @@ def read_target(
     if isinstance(target, Sequence) and not isinstance(target, str):
         if len(target) != count:
             raise InvalidInputError(
-                f"target has {len(target)} entries for {count} inputs; pass one for each, or one for all."
+                f"target has {len(target)} entries for {count} inputs; pass one for each, or one for all "
+                "(several targets of one input: targets=[...])."
             )
         items = [target[place] for place in places]
     else:

@@ -24,7 +24,7 @@ class Verdict:
         beaten: methods that it is shown to beat.
         tied: methods that it is not shown to beat.
         above_chance: those of the best and the tied methods shown to beat chance (all where chance was not scored).
-        recommended: the cheapest of these.
+        recommended: the cheapest of these; None where so few inputs cannot show any difference.
     """
 
     best: str | None
@@ -45,13 +45,21 @@ def judged(comparison: Comparison) -> Verdict:
     above_chance = [
         name for name in ahead if CHANCE not in known or beats(comparison, comparison.deciding, name, CHANCE)
     ]
-    return Verdict(
-        best,
-        beaten,
-        tuple(tied),
-        tuple(above_chance),
-        min(above_chance, key=lambda name: price(comparison, name), default=None),
-    )
+    cheapest = min(above_chance, key=lambda name: price(comparison, name), default=None)
+    recommended = None if _powerless(comparison) else cheapest
+    return Verdict(best, beaten, tuple(tied), tuple(above_chance), recommended)
+
+
+def _powerless(comparison: Comparison) -> bool:
+    """Whether no difference can reach the level on so few inputs: the least p is 2 / 2^n, times the pairs."""
+    tests, most = _tests(comparison)
+    return tests > 0 and math.ldexp(2.0 * tests, -most) >= LEVEL
+
+
+def _tests(comparison: Comparison) -> tuple[int, int]:
+    """The number of tests in the deciding metric, and the most inputs of one."""
+    tests = [test for test in comparison.tests[comparison.deciding] if test.p_value is not None]
+    return len(tests), max((test.difference.inputs for test in tests), default=0)
 
 
 def leaders(comparison: Comparison, metric: str) -> list[str]:
@@ -202,14 +210,14 @@ def _cost(comparison: Comparison, verdict: Verdict) -> str:
 
 def _few(comparison: Comparison) -> str:
     """A sentence where so few inputs cannot show any difference at all."""
-    tests = [test for test in comparison.tests[comparison.deciding] if test.p_value is not None]
     if not comparison.tests[comparison.deciding]:
         return "There is no second method to compare it with."
-    most = max((test.difference.inputs for test in tests), default=0)
-    if math.ldexp(2.0 * len(tests), -most) < LEVEL:
+    tests, most = _tests(comparison)
+    if not _powerless(comparison):
         return ""
     return (
-        f"With {most} inputs and {len(tests)} pairs of methods no difference can reach p < {LEVEL:g}: take more inputs."
+        f"With {most} inputs and {tests} pairs of methods no difference can reach p < {LEVEL:g}, so that none is "
+        "recommended: take more inputs."
     )
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+HALF = 0.5  # a class with more probability is the prediction
 _LISTED = 12  # single removals that the text lists one by one
 _FAILURES = {
     "set": "the set does not suffice",
@@ -213,6 +214,8 @@ class TokenSet(Record):
         words = ", ".join(self._named(word.text, word.tokens) for word in self.words)
         kind = "holds: locally minimal" if self.minimal else "does not hold: not shown to be minimal"
         rest = "it changes the prediction" if self.strict else "it does not suffice"
+        if not self.strict and self.p_rest is not None and self.p_rest > HALF:
+            rest += ", but the prediction stays without the set: strict=True asks for one without which it changes"
         count = len(self.indices)
         blocks: list[Block] = [
             Paragraph(
@@ -222,10 +225,11 @@ class TokenSet(Record):
             )
         ]
         names = [self._named(removal.text, (removal.index,)) for removal in self.singles]
+        stays = " (they alone keep the prediction)" if self.p_special is not None and self.p_special > HALF else ""
         lines = [
             f"All tokens: {self.p_all:.4f}. The set alone: {_number(self.p_set)}; it keeps the prediction and at least "
             f"{self.keep:g} of the probability.",
-            f"The rest alone: {_number(self.p_rest)}; {rest}. Special tokens alone: {_number(self.p_special)}.",
+            f"The rest alone: {_number(self.p_rest)}; {rest}. Special tokens alone: {_number(self.p_special)}{stays}.",
             *(_removal_sentence(removal, name) for removal, name in list(zip(self.singles, names))[:_LISTED]),
         ]
         if others := Counter(_FAILURES[removal.fails] for removal in self.singles[_LISTED:]):

@@ -365,8 +365,9 @@ def recheck_line(study: Study) -> str:
 
 def tried(study: Study) -> str:
     """On how many inputs and families claim (4) for the prediction was tried, in a few words."""
-    inputs = sum(row["removal"] == "the smallest" for row in study.keys)
-    models = {SUITES[row["suite"]].model for row in study.keys}
+    counts = Counter(row["suite"] for row in study.keys if row["removal"] == "the smallest")
+    inputs = sum(count for count in counts.values() if count >= MIN_INPUTS)
+    models = {SUITES[name].model for name, count in counts.items() if count >= MIN_INPUTS}
     return f"{inputs} inputs, {len(models)} models, families: {', '.join(sorted(set(map(family_of, models))))}"
 
 

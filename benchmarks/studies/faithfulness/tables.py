@@ -13,6 +13,7 @@ from hf_attn_mi.evaluation import METRICS, Estimate, PairedTest, estimate, holm,
 Values = dict[str, dict[str, list[float | None]]]  # by method and metric, one value for each input
 OURS = "relevance"
 MIN_SHARE = 0.5  # share of the inputs of relevance that the best Captum method must have been run on
+SAME = 1e-6  # nearer means are equal: values are stored with six digits
 LOSS = 0.01  # loss of a metric that still counts as not worse
 ALL = ("main", "added", "costly", "peers", "rankings", "starts", "judged", "sampled")  # groups of the runs of one table
 FLIPS = 99_999  # random sign patterns of a test: the smallest p before Holm's correction is 1e-5
@@ -79,7 +80,7 @@ def ahead_of(values: Values, metric: str, method: str) -> list[str]:
         gaps = [sign * (b - a) for a, b in zip(ours, columns.get(metric, ())) if a is not None and b is not None]
         if other != method and gaps:
             leads[other] = sum(gaps) / len(gaps)
-    return sorted((other for other, lead in leads.items() if lead > 0), key=lambda other: -leads[other])
+    return sorted((other for other, lead in leads.items() if lead > SAME), key=lambda other: -leads[other])
 
 
 def versions_of(rows: Sequence[Row]) -> str:

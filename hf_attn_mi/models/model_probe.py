@@ -8,14 +8,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from hf_attn_mi.capture.model_cache import LIBRARIES, is_known, model_state, runs_own_code
+from hf_attn_mi.capture.model_cache import LIBRARIES, is_known, model_state, of_known_package, runs_own_code
 from hf_attn_mi.capture.model_state import visible_attention
 from hf_attn_mi.capture.module_names import ModuleNames, layer_stacks, named_modules
 from hf_attn_mi.capture.module_walk import modules_of, weights_of
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 # A model is random if two passes differ by more, relative to the largest output.
 NOISE = {torch.float64: 1e-9, torch.float32: 1e-5}
 NOISE_REDUCED = 2e-2  # for half precision
-KNOWN = ("torch", "transformers", "safetensors", "huggingface_hub")  # packages that the modules of libraries import
 
 
 @dataclass(frozen=True)
@@ -213,13 +211,7 @@ def _runs_replaced_functions(model: nn.Module) -> bool:
     spaces = [vars(kind) for kind in kinds] + [vars(sys.modules[home]) for home in homes if home in sys.modules]
     functions = (value for space in spaces for value in space.values() if isinstance(value, FunctionType))
     # By where a function was written: `functools.wraps` copies the other names.
-    return not all(_of_known_package(str(one.__globals__.get("__name__", ""))) for one in functions)
-
-
-@lru_cache(maxsize=4096)
-def _of_known_package(name: str) -> bool:
-    package = name.partition(".")[0]
-    return name.startswith(LIBRARIES) or package in KNOWN or package in sys.stdlib_module_names
+    return not all(of_known_package(str(one.__globals__.get("__name__", ""))) for one in functions)
 
 
 def token_tables(model: nn.Module) -> dict[str, nn.Module]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
+from types import FunctionType
 from typing import NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, ref
 
@@ -93,7 +94,7 @@ def model_state(model: nn.Module) -> ModelState:
 
     These are the address and the version counter of every parameter and buffer, the modules themselves with their
     classes and names, their hooks, and the attributes of modules whose class is the caller's; and the functions that
-    may be replaced for all models: the forward of each class, the functions in the Python module of each class and in
+    may be replaced for all models: the methods of each class, the functions in the Python module of each class and in
     `torch.nn.functional`, the attention and mask functions that transformers looks up by name, and the hooks of all
     modules. Tensors that were created in inference mode keep no version counter: of these the address alone counts.
     """
@@ -119,7 +120,7 @@ def _read_state(model: nn.Module) -> _Reading:
             own = own_classes.get(kind)
             if own is None:
                 own = own_classes[kind] = _is_own_class(kind)
-                functions.append(getattr(kind, "forward", None))
+                functions += [getattr(kind, name, None) for name in _method_names(kind)]  # type: ignore[arg-type]
                 homes[kind.__module__] = None
             if own or ("forward" in module.__dict__ and _has_own_forward(module)):
                 state.append(_attributes(module))
@@ -169,6 +170,12 @@ def _functions_in(home: str) -> tuple[object, ...]:
 def _function_names(home: str) -> tuple[str, ...]:
     space = vars(sys.modules[home]) if _of_library(home) and home in sys.modules else {}
     return tuple(name for name, value in space.items() if callable(value) and not isinstance(value, type))
+
+
+@lru_cache(maxsize=4096)
+def _method_names(kind: type[nn.Module]) -> tuple[str, ...]:
+    """The forward of a class, and what the class itself defines."""
+    return ("forward", *(name for name, value in vars(kind).items() if isinstance(value, FunctionType)))
 
 
 def _weakly(part: object) -> Callable[[], object]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,19 +16,54 @@ from hf_attn_mi.models.encoded_input import EncodedInput
 from hf_attn_mi.models.output_tests import float_outputs, same_outputs, same_tokens
 from hf_attn_mi.models.tensor_inputs import padding_ends, without_padding
 
+Answer = TypeVar("Answer")
 STATES = ("hidden_states", "encoder_hidden_states", "decoder_hidden_states")
 
 if TYPE_CHECKING:
     from hf_attn_mi.models.runner import EncoderRunner
 
 
+class TriedLengths(Generic[Answer]):
+    """Answers that were found on inputs of some lengths, and the lengths for which they hold.
+
+    A model whose positions depend on the length of a batch (rope_type "dynamic" or "longrope") treats inputs below a
+    length alike, and inputs above it in another way. So an answer found on the shortest and the longest of some inputs
+    holds for lengths in between, and a None, that there is no such answer, for all inputs on both sides of these.
+    """
+
+    def __init__(self) -> None:
+        self._known: list[tuple[int, int, Answer]] = []
+        self._without: list[tuple[int, int]] = []
+
+    def answer(self, shortest: int, longest: int, test: Callable[[], Answer | None]) -> Answer | None:
+        """The answer for inputs of these lengths; that of `test` where none is known."""
+        for low, high, known in self._known:
+            if low <= shortest and longest <= high:
+                return known
+        if any(shortest <= low and high <= longest for low, high in self._without):
+            return None
+        found = test()
+        if found is None:
+            inside = [one for one in self._without if not (one[0] <= shortest and longest <= one[1])]
+            self._without = [*inside, (shortest, longest)]
+            return None
+        apart = list[tuple[int, int, Answer]]()
+        for low, high, known in self._known:  # those that overlap hold for the lengths of both
+            if known == found and low <= longest and shortest <= high:
+                shortest, longest = min(low, shortest), max(high, longest)
+            else:
+                apart.append((low, high, known))
+        self._known = [*apart, (shortest, longest, found)]
+        return found
+
+
 def trim_padding(runner: EncoderRunner, one: EncodedInput) -> EncodedInput:
     """The input without the padding at its ends, if that changes no output; else as given.
 
-    This is tested on the model, once for each combination of sides with padding and again for rows longer than any
-    before, and for every row where the model runs code of the caller, which may read the padding of some rows only:
-    with the cut input as it is, and with the positions that its tokens have in the padded row. What is explained is
-    what the model says about the row as the caller passed it.
+    This is tested on the model, once for each combination of sides with padding, again for lengths that were not tried,
+    and for every row where the model runs code of the caller, which may read the padding of some rows only: with the
+    cut input as it is, and with the positions that its tokens have in the padded row. What is explained is what the
+    model says about the row as the caller passed it.
     """
     start, end = padding_ends(one)
     if (start, end) == (0, one.token_count):
@@ -51,10 +86,8 @@ def trim_padding(runner: EncoderRunner, one: EncodedInput) -> EncodedInput:
 
     try:
         if _is_padding(runner, one, start, end) and not runs_own_code(runner.model):
-            known = runner.cached(("padding", start > 0, end < one.token_count), dict[str, tuple[int, bool | None]])
-            length, form = known.get("tried", (0, False))
-            if form is not None and one.token_count > length:
-                length, form = known["tried"] = one.token_count, try_forms()
+            known = runner.cached(("padding", start > 0, end < one.token_count), TriedLengths[bool])
+            form = known.answer(end - start, one.token_count, try_forms)
         else:  # masked tokens or code that may read them: no other row shows the outputs without them
             form = try_forms()
     except UnsupportedModelError:  # the model cannot run the row as it is: its decoder needs tokens that a target gives

@@ -172,12 +172,13 @@ class RemovalPredictor:
         if self.target.is_function or self.target.explained is not None:
             return
         stated = self.target.head is not None or any(target is not None for target in self.target.targets)
-        if not self.target.reads_rows and (stated or self.runner.cached("reads_classes", self._reads_classes)):
+        key = ("reads_classes", tuple(sorted(self.inputs[0].tensors)))
+        if not self.target.reads_rows and (stated or self.runner.cached(key, self._reads_classes)):
             return
         self.settle(self.predict(list(enumerate(self.inputs))))
 
     def _reads_classes(self) -> bool:
-        """Whether the model gives class logits, tried on the first input without a stated target."""
+        """Whether the model gives class logits where no target is stated, tried on the first input."""
         first = self.target.select([0]).unsettled()
         with self.runner.session(), torch.no_grad():
             first.read(self.runner.forward(self.runner.collate(self.inputs[:1])))

@@ -22,6 +22,7 @@ from hf_attn_mi.models.encoded_input import MAIN_KEYS, EncodedInput
 from hf_attn_mi.models.memory import out_of_memory
 from hf_attn_mi.models.model_probe import probe
 from hf_attn_mi.models.output_tests import PADDING_TOLERANCE, PADDING_TOLERANCE_REDUCED, output_tensors
+from hf_attn_mi.models.padding import TriedLengths
 
 if TYPE_CHECKING:
     from hf_attn_mi.models.runner import EncoderRunner
@@ -54,8 +55,9 @@ def rows_as_answered(
 ) -> Sequence[EncodedInput]:
     """The rows of a batch in the form in which the model says the same about each alone as about the whole batch.
 
-    Tried once for each number of rows and each set of arguments, on at most `MOST_ROWS` rows; where the model runs code
-    of the caller, which may mix some rows and not others, on every row of every call.
+    Tried once for each number of rows and each set of arguments, and again for lengths that were not tried, on at most
+    `MOST_ROWS` rows; where the model runs code of the caller, which may mix some rows and not others, on every row of
+    every call.
 
     Args:
         runner: runs the model.
@@ -75,22 +77,25 @@ def rows_as_answered(
     places = [i * (len(inputs_given) - 1) // (count - 1) for i in range(count)]
     padded = any(one.token_count != whole.token_count for one, whole in zip(trimmed, inputs_given))
 
-    def compare() -> tuple[str, bool]:
+    def with_padding() -> bool:
         some, cut = [inputs_given[i] for i in places], [trimmed[i] for i in places]
         reason = _mixed(runner, some, dict(enumerate(cut)), places)
-        if reason and padded:
-            return _mixed(runner, some, dict(enumerate(some)), places), True
-        return reason, False
+        needs_padding = bool(reason) and padded
+        if needs_padding:
+            reason = _mixed(runner, some, dict(enumerate(some)), places)
+        if reason:
+            raise UnsupportedModelError(
+                f"{runner.class_name} computes the outputs for one row of a batch from the other rows, too: {reason}, "
+                "so that a row of model(**inputs) has no explanation of its own. Pass one input at a time, or a "
+                "torch.nn.Module that treats each row on its own."
+            )
+        return needs_padding
 
-    key = ("rows", tuple(sorted(inputs_given[0].tensors)), count, padded)
-    reason, with_padding = compare() if own_code else runner.cached(key, compare)
-    if reason:
-        raise UnsupportedModelError(
-            f"{runner.class_name} computes the outputs for one row of a batch from the other rows, too: {reason}, so "
-            "that a row of model(**inputs) has no explanation of its own. Pass one input at a time, or a "
-            "torch.nn.Module that treats each row on its own."
-        )
-    return inputs_given if with_padding else trimmed
+    if own_code:
+        return inputs_given if with_padding() else trimmed
+    known = runner.cached(("rows", tuple(sorted(inputs_given[0].tensors)), count, padded), TriedLengths[bool])
+    shortest, longest = min(one.token_count for one in trimmed), max(one.token_count for one in inputs_given)
+    return inputs_given if known.answer(shortest, longest, with_padding) else trimmed
 
 
 def agrees_with_rows_alone(

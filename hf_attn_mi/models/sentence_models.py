@@ -37,6 +37,15 @@ class SentenceModel(nn.Module):
         self.config = _encoder(body).config
         self.training = body.training
 
+    def holds(self, body: nn.Module) -> bool:
+        """Whether the modules of the SentenceTransformer, and its encoder's configuration, are those that are wrapped.
+
+        The caller may put another module in the place of one, or another encoder into it.
+        """
+        parts = list(body.children())
+        same = len(parts) == len(self.parts) and all(one is other for one, other in zip(parts, self.parts))
+        return same and _encoder(body).config is self.config
+
     @property
     def body(self) -> nn.Module:
         """The SentenceTransformer."""
@@ -106,10 +115,10 @@ def read_sentence_transformer(model: Any) -> Unwrapped:
             f"model is a SentenceTransformer with truncate_dim={model.truncate_dim}, which cuts its embeddings and is "
             "not supported. Load it with truncate_dim=None."
         )
-    known = _wrapped.get(model)
-    if known is None or list(known.parts) != list(model.children()):  # the caller may have put in another module
-        known = _wrapped[model] = SentenceModel(model)
-    return Unwrapped(known, model.tokenizer, _cut(model), source=model)
+    wrapped = _wrapped.get(model)
+    if wrapped is None or not wrapped.holds(model):
+        wrapped = _wrapped[model] = SentenceModel(model)
+    return Unwrapped(wrapped, model.tokenizer, _cut(model), source=model)
 
 
 def read_cross_encoder(model: Any) -> Unwrapped:

@@ -82,18 +82,31 @@ def test_the_similarity_of_a_sentence_transformer_is_its_own(folders, mode):
         assert float(target(runner.forward(runner.collate(encoded)))[0]) == pytest.approx(value, abs=1e-6)
 
 
-def test_another_encoder_put_into_a_sentence_transformer_is_the_one_that_is_explained(folders):
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_encoder_that_takes_the_place_of_another_is_the_one_that_is_explained(folders, whole):
     model, other = (sentence_transformer(folders["encoder"]) for _ in range(2))
     with torch.no_grad():
         for parameter in other[0].parameters():
             parameter.mul_(0.5)
-    aim = targets.similarity(OTHER)
-    before = explain(model, TEXTS[0], target=aim, layers="none").value
-    expected = explain(other, TEXTS[0], target=aim, layers="none").value
-    model[0] = other[0]
-    model.train()  # the new encoder has to be found, to be set to evaluation mode
-    found = explain(model, TEXTS[0], target=aim, layers="none").value
-    assert found == pytest.approx(expected, abs=1e-6) != pytest.approx(before, abs=1e-3)
+    other[0].auto_model.config._name_or_path = "another"
+    options = {"target": targets.similarity(OTHER), "layers": "none"}
+    before, expected = (explain(one, TEXTS[0], **options) for one in (model, other))
+    if whole:
+        model[0] = other[0]
+    else:
+        ((name, encoder),) = other[0].named_children()
+        setattr(model[0], name, encoder)
+    model.train()
+    found = explain(model, TEXTS[0], **options)
+    assert model[0].training  # dropout was off, and is as it was
+    assert found.value == pytest.approx(expected.value, abs=1e-6)
+    assert found.value != pytest.approx(before.value, abs=1e-3)
+    assert found.info["model"] == expected.info["model"] != before.info["model"]
+    with torch.no_grad():
+        for parameter in model[0].parameters():
+            parameter.mul_(2.0)
+    again = explain(model, TEXTS[0], **options)  # its weights are part of the state
+    assert again.value == pytest.approx(before.value, abs=1e-6)
 
 
 def test_an_embedding_model_alone_says_what_it_can_explain(folders):

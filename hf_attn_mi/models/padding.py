@@ -13,6 +13,7 @@ from hf_attn_mi.capture.model_cache import runs_own_code
 from hf_attn_mi.capture.model_state import visible_attention
 from hf_attn_mi.errors import UnsupportedModelError
 from hf_attn_mi.models.encoded_input import EncodedInput
+from hf_attn_mi.models.memory import out_of_memory
 from hf_attn_mi.models.output_tests import float_outputs, same_outputs, same_tokens
 from hf_attn_mi.models.tensor_inputs import padding_ends, without_padding
 
@@ -101,6 +102,26 @@ def _is_padding(runner: EncoderRunner, one: EncodedInput, start: int, end: int) 
     if ids is None:
         return True
     return pad_id is not None and bool((torch.cat([ids[:start], ids[end:]]) == pad_id).all())
+
+
+def padding_is_ignored(runner: EncoderRunner, inputs: Sequence[EncodedInput]) -> bool:
+    """Whether an input gives the same output alone and padded on the right.
+
+    Some models read the last position, convolve over their padding, or compute positions from the length of the batch.
+    The shortest input is run alone and beside the longest, and what was found holds for inputs of lengths in between.
+    Where the outputs differ, only inputs of equal length may share a batch, so that padding never changes a score.
+    """
+    lengths = [one.token_count for one in inputs]
+    try:
+        known = runner.cached(("ignores_padding", tuple(sorted(inputs[0].tensors))), TriedLengths[bool])
+        found = known.answer(min(lengths), max(lengths), lambda: padding_changes_nothing(runner, inputs) or None)
+        return found is True
+    except UnsupportedModelError:  # one of these inputs fails in the model, and will fail alone
+        return False
+    except RuntimeError as error:
+        if out_of_memory(error):  # two rows do not fit: these inputs share no batch
+            return False
+        raise
 
 
 def padding_changes_nothing(runner: EncoderRunner, inputs: Sequence[EncodedInput]) -> bool:

@@ -22,12 +22,11 @@ from hf_attn_mi.models.encode import encode_tensors, encode_texts, forward_param
 from hf_attn_mi.models.encoded_input import EncodedInput, EncodedInputs, batches_by_length, collate
 from hf_attn_mi.models.loading import check_tokenizer, input_embedding, load_tokenizer
 from hf_attn_mi.models.media import check_media_options, encode_media
-from hf_attn_mi.models.memory import out_of_memory
 from hf_attn_mi.models.model_call import call_model, has_hooks
 from hf_attn_mi.models.model_probe import notes_of
 from hf_attn_mi.models.multiple_choice import encode_choices, refuse_several_choices, takes_choices
 from hf_attn_mi.models.output_heads import OutputHead
-from hf_attn_mi.models.padding import TriedLengths, padding_changes_nothing, trim_padding
+from hf_attn_mi.models.padding import padding_is_ignored, trim_padding
 from hf_attn_mi.models.positions import with_positions_named
 from hf_attn_mi.models.row_independence import agrees_with_rows_alone, answers_rows_alone, rows_as_answered
 from hf_attn_mi.models.switched_attention import refuse_other_attention
@@ -343,26 +342,10 @@ class EncoderRunner:
         return self.cached("takes_batches", accepts)
 
     def ignores_padding(self, inputs: Sequence[EncodedInput]) -> bool:
-        """Whether an input gives the same output alone and padded on the right.
-
-        Some models read the last position, convolve over their padding, or compute positions from the length of the
-        batch. The shortest input is run alone and beside the longest, and what was found holds for inputs of lengths in
-        between. Where the outputs differ, only inputs of equal length may share a batch, so that padding never changes
-        a score.
-        """
+        """Whether inputs of these lengths give the same outputs alone and padded on the right; see `models.padding`."""
         if self.pad_id is None or not self.takes("attention_mask", "kwargs") or inputs[0].length is None:
             return False
-        try:
-            known = self.cached(("ignores_padding", tuple(sorted(inputs[0].tensors))), TriedLengths[bool])
-            lengths = [one.token_count for one in inputs]
-            found = known.answer(min(lengths), max(lengths), lambda: padding_changes_nothing(self, inputs) or None)
-            return found is True
-        except UnsupportedModelError:  # one of these inputs fails in the model, and will fail alone
-            return False
-        except RuntimeError as error:
-            if out_of_memory(error):  # two rows do not fit: these inputs share no batch
-                return False
-            raise
+        return padding_is_ignored(self, inputs)
 
     # --- running -----------------------------------------------------------------------------------------------
 

@@ -231,3 +231,10 @@ def test_a_target_that_a_model_does_not_have_is_forgotten(demo):
         minimal_tokens(model, text, target=0, **options)
     expected = minimal_tokens(copy.deepcopy(model), text, **options)
     assert minimal_tokens(model, text, **options).indices == expected.indices
+
+
+def test_weights_of_inference_mode_are_named():
+    with torch.inference_mode():
+        model = tiny_bert()
+    with pytest.raises(UnsupportedModelError, match="weights that were created in torch"):
+        explain(model, INPUTS, method="saliency", layers="none")

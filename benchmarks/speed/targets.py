@@ -24,6 +24,7 @@ from benchmarks.speed.over_backward import LIMITS
 RESULTS = Path(__file__).parent / "results"
 Results = Mapping[str, Sequence[Row]]  # rows by the name of the benchmark
 Reason = Callable[[Results, Row], str]
+NEAR = 0.02  # of a ratio: a profile whose parts give one as near as this explains it
 NO_PROFILE = "no profile"
 LONG = "128|256|512|1024|2048|4096|8192"  # tokens, as a regular expression
 
@@ -113,7 +114,17 @@ def time_of_parts(results: Results, row: Row) -> str:
     nearest, parts = found
     bare = sum(peer for _, peer in parts.values())
     more = _largest_first({part: ours - peer for part, (ours, peer) in parts.items()})
-    return f"`excess`, {nearest}: beside the {1e3 * bare:.0f} ms of forward and backward, {more}"
+    text = f"`excess`, {nearest}: beside the {1e3 * bare:.0f} ms of forward and backward, {more}"
+    ratio = sum(ours for ours, _ in parts.values()) / bare if bare else math.inf
+    return text + _unexplained(ratio, row, nearest == shape)
+
+
+def _unexplained(ratio: float, row: Row, same_shape: bool) -> str:
+    """Return by how much the parts of a profile miss the ratio of a row, where that is more than `NEAR`."""
+    if "ratio" not in row or abs(ratio / figure(row) - 1) <= NEAR:
+        return ""
+    what = "another run" if same_shape else "another shape"
+    return f"; these parts, of {what}, give {ratio:.2f} in place of {figure(row):.2f}: the difference is not explained"
 
 
 def _largest_first(seconds: Mapping[str, float]) -> str:
@@ -157,7 +168,8 @@ def multiplications(results: Results, row: Row) -> str:
         return f"{text} (`excess`)"
     more = {part: ours - relevance[1].get(part, (0.0, 0.0))[0] for part, (ours, _) in attnlrp[1].items()}
     total = 1e3 * sum(ours for ours, _ in relevance[1].values())
-    return f"{text}; `excess`, {attnlrp[0]}: beside the {total:.0f} ms of relevance, {_largest_first(more)}"
+    text += f"; `excess`, {attnlrp[0]}: beside the {total:.0f} ms of relevance, {_largest_first(more)}"
+    return text + _unexplained(1 + 1e3 * sum(more.values()) / total, row, attnlrp[0] == shape)
 
 
 def replayed(results: Results, row: Row) -> str:
@@ -185,7 +197,9 @@ def first_call(results: Results, row: Row) -> str:
         if one["name"].startswith("first call of a process/") and " over " not in one["name"]
     ]
     listed = [f"{name} +{1e3 * more:.1f} ms" for more, name in sorted(parts, reverse=True)[:6]]
-    return f"of {1e3 * (row['ours'] - row['peer']):.1f} ms more than the second: {', '.join(listed)} (`excess`)"
+    named = 1e3 * sum(more for more, _ in sorted(parts, reverse=True)[:6])
+    more = 1e3 * (row["ours"] - row["peer"])
+    return f"of {more:.1f} ms more than the second, {named:.1f} in: {', '.join(listed)} (`excess`)"
 
 
 def encoder(results: Results, row: Row) -> str:

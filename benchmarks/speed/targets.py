@@ -196,8 +196,9 @@ def first_call(results: Results, row: Row) -> str:
         for one in results["excess"]
         if one["name"].startswith("first call of a process/") and " over " not in one["name"]
     ]
-    listed = [f"{name} +{1e3 * more:.1f} ms" for more, name in sorted(parts, reverse=True)[:6]]
-    named = 1e3 * sum(more for more, _ in sorted(parts, reverse=True)[:6])
+    largest = sorted(parts, reverse=True)[:6]
+    listed = [f"{name} +{1e3 * more:.1f} ms" for more, name in largest]
+    named = 1e3 * sum(more for more, _ in largest)
     more = 1e3 * (row["ours"] - row["peer"])
     return f"of {more:.1f} ms more than the second, {named:.1f} in: {', '.join(listed)} (`excess`)"
 

@@ -44,19 +44,20 @@ def rescaled(output):
     return (first * torch.linspace(0, 4, first.shape[-1]), *rest)
 
 
-def test_a_function_registered_again_is_checked_again_without_layers(monkeypatch):
-    model = sdpa_bert()
-    explain(model, INPUTS, layers="none")
+def of_registry(monkeypatch):
     monkeypatch.setitem(AttentionInterface._global_mapping, "sdpa", relu_attention)
-    with pytest.raises(UnsupportedModelError, match="no softmax over keys"):
-        explain(model, INPUTS, layers="none")
 
 
-def test_a_patched_kernel_is_checked_again_without_layers(monkeypatch):
-    model = sdpa_bert()
-    explain(model, INPUTS, layers="none")
+def of_kernel(monkeypatch):
     doubled = wrapped(nn.functional.scaled_dot_product_attention, lambda output: output * 2)
     monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", doubled)
+
+
+@pytest.mark.parametrize("replace", [of_registry, of_kernel])
+def test_replaced_attention_is_checked_again_without_layers(replace, monkeypatch):
+    model = sdpa_bert()
+    explain(model, INPUTS, layers="none")
+    replace(monkeypatch)
     with pytest.raises(UnsupportedModelError, match="no softmax over keys"):
         explain(model, INPUTS, layers="none")
 
@@ -78,10 +79,6 @@ def of_class(monkeypatch):
 def of_method(monkeypatch):
     changed = wrapped(modeling_bert.BertLayer.feed_forward_chunk, torch.sin)
     monkeypatch.setattr(modeling_bert.BertLayer, "feed_forward_chunk", changed)
-
-
-def of_registry(monkeypatch):
-    monkeypatch.setitem(AttentionInterface._global_mapping, "sdpa", relu_attention)
 
 
 def of_one_file(monkeypatch):
